@@ -1,0 +1,18 @@
+"""Teach a trained model its newcomers: new classes (SD-LoRA) and new items (EmerG), without retraining and without forgetting."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from newcomer.classes.sd_lora import SDLoRA
+
+_HOMES = {"SDLoRA": "newcomer.classes.sd_lora"}
+
+__all__ = ["SDLoRA"]
+
+
+def __getattr__(name: str) -> object:
+    # Learners are imported when they are asked for: a report or a version needs no torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'newcomer' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""Learners for new classes, one method a file."""

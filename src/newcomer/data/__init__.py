@@ -1,0 +1,1 @@
+"""Bytes to examples: everything that knows a file format."""

@@ -1,0 +1,85 @@
+"""Folders of pictures: `root/{train,test}/<class>/<any name>`."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from newcomer.data.examples import Examples, Picture
+from newcomer.data.places import locate
+from newcomer.errors import DataError
+
+LITTER = {"Thumbs.db", "desktop.ini"}
+"""What file managers leave behind; hidden files are passed over as well."""
+
+LAYOUT = "lay the pictures out as {path}/train/<class>/* and {path}/test/<class>/*"
+
+
+class PictureFiles(Sequence[Picture]):
+    """Pictures that are read, as RGB, when they are asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # one rule for an index and a slice
+        if isinstance(index, slice):
+            return PictureFiles(self.paths[index])
+        return read_picture(self.paths[index])
+
+
+def read_picture(source: Path | bytes, name: str = "") -> Picture:
+    """A picture as RGB, from a file or from its bytes (then `name` stands in the message).
+
+    Raises DataError that names a file that is truncated or no picture.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            return picture.convert("RGB")
+    except UnidentifiedImageError:
+        raise DataError(f"{name or source}: not a picture that can be read; remove it or replace it") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name or source}: a damaged picture ({error}); remove it or replace it") from None
+
+
+def class_folder(root: Path) -> Examples:
+    """Every folder in `root` is a class, every file in it one of its pictures; both in order of their names.
+
+    Headers are looked at now, pixels when a picture is asked for.
+    Raises DataError for a class without pictures and for a file that is none.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; {LAYOUT.format(path=root.parent)}")
+    paths: list[Path] = []
+    labels: list[str] = []
+    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        files = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name not in LITTER)
+        if not files:
+            raise DataError(f"{folder}: a class without pictures; add some or remove the folder")
+        for file in files:
+            _check_header(file)
+        paths += files
+        labels += [folder.name] * len(files)
+    if not paths:
+        raise DataError(f"{root}: holds no class folders; {LAYOUT.format(path=root.parent)}")
+    return Examples(PictureFiles(paths), labels)
+
+
+def image_folder(path: str) -> tuple[Examples, Examples]:
+    """Training and test examples of `path/train/<class>/*` and `path/test/<class>/*`.
+
+    Raises DataError: see `class_folder`.
+    """
+    root = locate(path, "a folder of pictures", LAYOUT.format(path=path))
+    return class_folder(root / "train"), class_folder(root / "test")
+
+
+def _check_header(file: Path) -> None:
+    try:
+        with Image.open(file):
+            pass
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        raise DataError(f"{file}: not a picture that can be read; remove it or replace it") from None

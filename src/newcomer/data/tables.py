@@ -1,0 +1,52 @@
+"""CSV and parquet files, whole, with errors that name the file and the row."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+
+from newcomer.errors import DataError, nearest
+
+
+def read_table(file: Path) -> pl.DataFrame:
+    """A table with all its columns.
+
+    Raises DataError for a file that is missing, empty, neither CSV nor parquet, or text that is not UTF-8.
+    """
+    readers = {".csv": pl.read_csv, ".parquet": pl.read_parquet}
+    if file.suffix not in readers:
+        raise DataError(f"{file}: neither .csv nor .parquet; convert it to one of the two")
+    try:
+        table = readers[file.suffix](file)
+    except FileNotFoundError:
+        raise DataError(f"{file}: no such file") from None
+    except pl.exceptions.NoDataError:
+        raise DataError(f"{file}: is empty") from None
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{file}: {_reason(file, error)}") from None
+    if not len(table):
+        raise DataError(f"{file}: has no rows")
+    return table
+
+
+def require_columns(columns: Iterable[str], wanted: Iterable[str], where: str) -> None:
+    """Raises DataError, with the nearest column offered, unless all wanted columns are there.
+
+    >>> require_columns(["text", "label"], ["lable"], "a.csv")
+    Traceback (most recent call last):
+    newcomer.errors.DataError: a.csv: no column 'lable'; did you mean 'label'?
+    """
+    columns = list(columns)
+    for column in wanted:
+        if column not in columns:
+            raise DataError(f"{where}: no column '{column}'; {nearest(column, columns)}")
+
+
+def _reason(file: Path, error: Exception) -> str:
+    if file.suffix == ".csv":
+        for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return f"line {number} is not UTF-8; save the file as UTF-8"
+    return f"cannot be read ({str(error).splitlines()[0]})"

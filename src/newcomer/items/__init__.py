@@ -1,0 +1,1 @@
+"""Learners for new items, one method a file."""

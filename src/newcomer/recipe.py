@@ -1,0 +1,255 @@
+"""A recipe is a TOML file that names data, stream and learner, and their settings; filled in, it says all that a run depends on.
+
+    title = "…"                     what a report calls it
+    seed = 0
+    [data]      name = "cifar100"   a source, and its settings
+    [stream]    tasks = 5           settings of the family's stream
+    [backbone]  name = "…"          what class learners stand on, and its settings
+    [learner]   name = "sd-lora"    a learner, and its settings
+    [peers.NAME]                    another row of the same recipe: a learner of its own, and changes to the stream
+
+Which settings there are is said by the signatures of what is named; every one left out is filled with its default.
+"""
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from newcomer.classes.backbone import Backbone
+from newcomer.classes.frozen import FrozenBackbone
+from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.sequential_lora import SequentialLoRA
+from newcomer.data.cifar100 import cifar100
+from newcomer.data.digits import digits
+from newcomer.data.pictures import image_folder
+from newcomer.data.texts import banking77, text_table
+from newcomer.errors import RecipeError, SettingError, nearest
+from newcomer.settings import Json, fill
+from newcomer.streams.class_incremental import ClassIncremental
+from newcomer.training.learner import Learner
+
+Table = Mapping[str, Json]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Learners of one kind, the stream that teaches them, and the data it is made of."""
+
+    name: str
+    learners: Mapping[str, type[Learner[Any, Any]]]
+    sources: Mapping[str, Callable[..., Any]]
+    stream: Callable[..., Any]
+    data_arguments: Sequence[str]
+    """The arguments of `stream` that the source gives."""
+    stands_on: str
+    """The argument of a learner that is no setting: what it stands on."""
+
+
+def _by_name(*learners: type[Learner[Any, Any]]) -> dict[str, type[Learner[Any, Any]]]:
+    return {learner.name: learner for learner in learners}
+
+
+CLASSES = Family(
+    "classes",
+    learners=_by_name(SDLoRA, SequentialLoRA, FrozenBackbone),
+    sources={
+        "digits": digits,
+        "image-folder": image_folder,
+        "cifar100": cifar100,
+        "text-table": text_table,
+        "banking77": banking77,
+    },
+    stream=ClassIncremental,
+    data_arguments=("train", "test"),
+    stands_on="backbone",
+)
+
+FAMILIES = (CLASSES,)
+LEARNERS = {name: learner for family in FAMILIES for name, learner in family.learners.items()}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One row of an experiment, with every setting filled in and validated; nothing has been read or loaded yet."""
+
+    name: str
+    row: str
+    """The name of the learner, or of the peer that stands in its place."""
+    title: str
+    seed: int
+    data: Table
+    stream: Table
+    backbone: Table
+    learner: Table
+    peers: Mapping[str, Table]
+    """The other rows, as the file has them."""
+
+    @property
+    def family(self) -> Family:
+        return next(family for family in FAMILIES if self.learner["name"] in family.learners)
+
+    def filled(self) -> dict[str, Json]:
+        """Everything that the result depends on, for the record."""
+        parts = {"data": self.data, "stream": self.stream, "backbone": self.backbone, "learner": self.learner}
+        return {"name": self.name, "row": self.row, "title": self.title, "seed": self.seed, "family": self.family.name} | {
+            key: dict(part) for key, part in parts.items()
+        }
+
+    def with_peer(self, peer: str) -> "Recipe":
+        """The row of this peer.
+
+        Raises RecipeError for a peer that the recipe does not have.
+        """
+        if peer not in self.peers:
+            raise RecipeError(f"recipe '{self.name}' has no peer '{peer}'; {nearest(peer, self.peers)}")
+        changes = dict(self.peers[peer])
+        _require_keys(changes, ("learner", "stream"), f"peers.{peer}")
+        content = {**self._content(), "learner": changes.get("learner", self.learner), "peers": {}}
+        content["stream"] = {**self.stream, **changes.get("stream", {})}
+        return _from_content(content, self.name, row=peer)
+
+    def rows(self) -> list["Recipe"]:
+        """This row and those of all its peers."""
+        return [self, *(self.with_peer(peer) for peer in self.peers)]
+
+    def with_seed(self, seed: int) -> "Recipe":
+        return replace(self, seed=seed)
+
+    def build_stream(self) -> Any:
+        """Read the data and put it in order."""
+        source = self.family.sources[self.data["name"]]
+        data = source(**_without_name(self.data))
+        arguments = dict(zip(self.family.data_arguments, data if isinstance(data, tuple) else (data,), strict=True))
+        return self.family.stream(**arguments, **self.stream, seed=self.seed)
+
+    def build_learner(self, stream: Any) -> Learner[Any, Any]:
+        """A learner that has learned nothing yet, for this stream."""
+        make: Callable[..., Learner[Any, Any]] = self.family.learners[self.learner["name"]]
+        if self.family is CLASSES:
+            return make(self.build_backbone(), **_without_name(self.learner), seed=self.seed)
+        return make(stream.schema, **_without_name(self.learner), seed=self.seed)
+
+    def build_backbone(self) -> Backbone:
+        return Backbone(**self.backbone)
+
+    def _content(self) -> dict[str, Json]:
+        keys = ("title", "seed", "data", "stream", "backbone", "learner", "peers")
+        return {key: getattr(self, key) for key in keys}
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with the library, by name."""
+    folder = Path(str(resources.files("newcomer") / "recipes"))
+    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
+
+
+def read_recipe(name: str, changes: Sequence[str] = (), seed: int | None = None) -> Recipe:
+    """The recipe of this name, or in this file, with changes like 'learner.rank=4'.
+
+    Raises RecipeError at the first thing in it that cannot be.
+    """
+    path = Path(name) if name.endswith(".toml") else shipped().get(name)
+    if path is None:
+        raise RecipeError(f"no recipe '{name}'; {nearest(name, shipped())} or give a .toml file")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as a recipe ({error})") from None
+    for change in changes:
+        _apply(content, change)
+    if seed is not None:
+        content["seed"] = seed
+    return _from_content(content, path.stem)
+
+
+def _from_content(content: Mapping[str, Json], name: str, row: str | None = None) -> Recipe:
+    _require_keys(content, ("title", "seed", "data", "stream", "backbone", "learner", "peers"), "")
+    learner = _table(content, "learner")
+    family = next((family for family in FAMILIES if _name(learner, "learner") in family.learners), None)
+    if family is None:
+        raise RecipeError(f"learner.name = '{learner['name']}' is no learner; {nearest(learner['name'], LEARNERS)}")
+    data = _table(content, "data")
+    if _name(data, "data") not in family.sources:
+        known = nearest(data["name"], family.sources)
+        raise RecipeError(f"data.name = '{data['name']}' is no source of {family.name}; {known}")
+    backbone = _table(content, "backbone")
+    try:
+        seed = fill(_seed, {"seed": content.get("seed", 0)}, "recipe")["seed"]
+        return Recipe(
+            name=name,
+            row=row or learner["name"],
+            title=str(content.get("title", name)),
+            seed=seed,
+            data={"name": data["name"], **fill(family.sources[data["name"]], _without_name(data), "data")},
+            stream=fill(family.stream, _table(content, "stream"), "stream", provided=[*family.data_arguments, "seed"]),
+            backbone=fill(Backbone, backbone, "backbone") if family is CLASSES else _nothing(backbone, family),
+            learner={
+                "name": learner["name"],
+                **fill(
+                    family.learners[learner["name"]], _without_name(learner), "learner", provided=[family.stands_on, "seed"]
+                ),
+            },
+            peers=_table(content, "peers"),
+        )
+    except RecipeError:
+        raise
+    except SettingError as error:
+        raise RecipeError(str(error)) from None
+
+
+def _seed(seed: int) -> None:
+    """Only its signature is of use: what a seed may be."""
+
+
+def _nothing(backbone: Table, family: Family) -> Table:
+    if backbone:
+        raise RecipeError(f"[backbone] has no place in a recipe for {family.name}; remove it")
+    return {}
+
+
+def _name(table: Table, where: str) -> str:
+    if not isinstance(table.get("name"), str):
+        raise RecipeError(f"{where}.name is missing; say which one")
+    return str(table["name"])
+
+
+def _table(content: Table, key: str) -> Table:
+    table = content.get(key, {})
+    if not isinstance(table, Mapping):
+        raise RecipeError(f"{key} = {table!r} is not a table; write [{key}] and its settings below")
+    return table
+
+
+def _without_name(table: Table) -> dict[str, Json]:
+    return {key: value for key, value in table.items() if key != "name"}
+
+
+def _require_keys(content: Table, known: Sequence[str], where: str) -> None:
+    for key in content:
+        if key not in known:
+            raise RecipeError(f"{where + '.' if where else ''}{key} is not part of a recipe; {nearest(key, known)}")
+
+
+def _apply(content: dict[str, Json], change: str) -> None:
+    key, equals, text = change.partition("=")
+    part, _, setting = key.strip().partition(".")
+    if not equals or part not in ("title", "seed", "data", "stream", "backbone", "learner") or (setting == "") != (part in ("title", "seed")):
+        raise RecipeError(f"--set {change}: write it as part.setting=value, e.g. learner.rank=4")
+    value = _value(text.strip())
+    if not setting:
+        content[part] = value
+    elif setting == "name":
+        content[part] = {"name": value}  # another learner or source has settings of its own
+    else:
+        content.setdefault(part, {})[setting] = value
+
+
+def _value(text: str) -> Json:
+    """What TOML makes of it, else the text itself, so that quotes can be left out."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,96 @@
+"""Finished and unfinished runs as their records tell them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from newcomer.errors import StoreError
+from newcomer.metrics.accuracy import (
+    accuracy_matrix,
+    average_anytime_accuracy,
+    final_accuracy,
+    final_accuracy_micro,
+    forgetting,
+)
+from newcomer.settings import Json
+from newcomer.store.record import Event, read_record
+
+RECORD = "record.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of one recipe with one seed."""
+
+    folder: Path
+    events: Sequence[Event]
+
+    @property
+    def recipe(self) -> Mapping[str, Json]:
+        recipe: Mapping[str, Json] = self.events[0]["recipe"]
+        return recipe
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.events[-1]["event"] == "end")
+
+    @cached_property
+    def scores(self) -> list[Event]:
+        return [event for event in self.events if event["event"] == "score"]
+
+    @cached_property
+    def stages(self) -> list[Event]:
+        return [event for event in self.events if event["event"] == "stage"]
+
+    @property
+    def study_seconds(self) -> float:
+        return float(sum(stage["study_seconds"] for stage in self.stages))
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """The accuracy matrix of a class-incremental run."""
+        return accuracy_matrix([(s["stage"], s["exam"], s["values"]["accuracy"]) for s in self.scores])
+
+    def figures(self) -> dict[str, float]:
+        """What the run is judged by, by name: percentages for classes, pooled AUC of each phase and more for items."""
+        if not self.scores:
+            return {}
+        if self.recipe["family"] == "classes":
+            matrix = self.accuracy
+            last = [s for s in self.scores if s["stage"] == self.scores[-1]["stage"]]
+            examples = np.array([s["values"]["examples"] for s in last])
+            shares = {
+                "Acc": final_accuracy(matrix),
+                "Acc micro": final_accuracy_micro(matrix, examples),
+                "AAA": average_anytime_accuracy(matrix),
+                "forgetting": forgetting(matrix),
+            }
+            return {name: 100 * share for name, share in shares.items()} | {"seconds": self.study_seconds}
+        found = {f"{s['stage']} {name}": value for s in self.scores for name, value in s["values"].items()}
+        return {**found, "seconds": self.study_seconds}
+
+
+def find_runs(folders: Iterable[Path]) -> list[Run]:
+    """All runs in these folders, at any depth, in order of their paths.
+
+    Raises StoreError for a folder that holds none.
+    """
+    runs = []
+    for folder in folders:
+        records = sorted(folder.rglob(RECORD))
+        found = [Run(path.parent, events) for path in records if (events := list(read_record(path)))]
+        if not found:
+            raise StoreError(f"{folder}: no record of a run here; give a folder that 'newcomer run' wrote")
+        runs += found
+    return runs
+
+
+def by_row(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
+    """Recipe → row → its runs, one a seed."""
+    grouped: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        grouped.setdefault(run.recipe["name"], {}).setdefault(run.recipe["row"], []).append(run)
+    return grouped

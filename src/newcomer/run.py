@@ -1,0 +1,171 @@
+"""The outer loop: a learner studies the stages of a stream and sits their exams; what happens is yielded, and written down."""
+
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from newcomer.errors import RecipeError, StoreError
+from newcomer.recipe import LEARNERS, Recipe
+from newcomer.settings import Json
+from newcomer.store.folder import Store
+from newcomer.store.record import RecordWriter, read_record
+from newcomer.streams.stage import Stream
+from newcomer.training.learner import Learner, Step
+
+RECORD, STORE = "record.jsonl", "store"
+LIBRARIES = ("newcomer", "torch", "transformers", "numpy", "polars")
+
+
+@dataclass(frozen=True)
+class Score:
+    """The result of one exam after one stage."""
+
+    stage: str
+    exam: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A stage is over: the time it took, and what the learner shows of itself."""
+
+    stage: str
+    study_seconds: float
+    exam_seconds: float
+    facts: Mapping[str, Json]
+
+
+Event = Step | Score | Finished
+
+
+def run(learner: Learner[Any, Any], stream: Stream[Any, Any], done: int = 0) -> Iterator[Event]:
+    """Study every stage after the first `done` and sit its exams."""
+    for stage in islice(stream, done, None):
+        start = time.perf_counter()
+        yield from learner.study(stage)
+        studied = time.perf_counter()
+        for name, exam in stage.exams.items():
+            yield Score(stage.name, name, learner.sit(exam))
+        yield Finished(stage.name, studied - start, time.perf_counter() - studied, learner.facts())
+
+
+def perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
+    """Run a recipe in a folder: the record in `record.jsonl`, the learner in `store/`, both complete after every stage.
+
+    In a folder where the same run was cut off it goes on after the last complete stage, to the same result; where it is
+    finished nothing happens. Raises RecipeError where the folder holds a run of other settings, StoreError where another
+    process is at work in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield from _perform(recipe, folder)
+    except Timeout:
+        raise StoreError(f"{folder}: another process is at work on this run; wait for it, or choose another --out") from None
+
+
+def _perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
+    done, over = _progress(recipe, folder)
+    if over:
+        return
+    stream = recipe.build_stream()
+    learner = _learner(recipe, stream, folder / STORE, done)
+    record = RecordWriter(folder / RECORD, keep=done)
+    if not done:
+        record.write(start_event(recipe))
+    for event in run(learner, stream, done):
+        record.write(_as_json(event))
+        if isinstance(event, Finished):
+            learner.save(folder / STORE)
+            record.commit()
+        yield event
+    record.write({"event": "end"})
+    record.commit()
+
+
+def _progress(recipe: Recipe, folder: Path) -> tuple[int, bool]:
+    """How many stages of this run are complete, and whether all are."""
+    if not (folder / RECORD).exists():
+        return 0, False
+    events = list(read_record(folder / RECORD))
+    if not events:
+        return 0, False
+    if events[0]["recipe"] != recipe.filled():
+        raise RecipeError(f"{folder}: holds a run of other settings ({_first_change(events[0]['recipe'], recipe.filled())}); choose another --out or remove it")
+    return sum(event["event"] == "stage" for event in events), events[-1]["event"] == "end"
+
+
+def _learner(recipe: Recipe, stream: Any, store: Path, done: int) -> Learner[Any, Any]:
+    if not done:
+        for file in store.glob("*") if store.exists() else ():
+            file.unlink()
+        return recipe.build_learner(stream)
+    Store(store).truncate(done)
+    given = {"backbone": recipe.build_backbone()} if recipe.backbone else {}
+    return LEARNERS[recipe.learner["name"]].load(store, **given)
+
+
+def start_event(recipe: Recipe) -> dict[str, Json]:
+    """What a record begins with: the filled recipe, and on what it ran."""
+    return {
+        "event": "start",
+        "recipe": recipe.filled(),
+        "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
+        "commit": commit(),
+        "machine": machine(),
+    }
+
+
+def machine() -> dict[str, Json]:
+    """What a time depends on: processor, its threads for torch, and GPU."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"system": platform.platform(), "processor": _processor(), "threads": torch.get_num_threads(), "gpu": gpu}
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this library runs from, '+' where files in it were changed; None outside of one."""
+    here = Path(__file__).parent
+    try:
+        git = ["git", "-C", str(here)]
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _as_json(event: Event) -> dict[str, Json]:
+    name = {Step: "step", Score: "score", Finished: "stage"}[type(event)]
+    return {"event": name, **asdict(event)}
+
+
+def _first_change(old: Mapping[str, Json], new: Mapping[str, Json]) -> str:
+    for key in new:
+        if old.get(key) != new[key]:
+            if isinstance(new[key], dict) and isinstance(old.get(key), dict):
+                return f"{key}.{_first_change(old[key], new[key])}"
+            return f"{key} = {old.get(key)!r} there, {new[key]!r} here"
+    return "settings that no longer exist"

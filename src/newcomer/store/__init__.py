@@ -1,0 +1,1 @@
+"""Things to and from disk."""

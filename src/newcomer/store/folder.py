@@ -1,0 +1,192 @@
+"""A store is a folder: a manifest with checksums, and one safetensors file for every stage that was learned.
+
+    manifest.json             format, learner, settings, what it stands on, and the stages with their files' SHA-256
+    stage-000.safetensors     what the first stage added: tensors, and its facts as JSON in the file's header
+    stage-001.safetensors     …
+
+Stages are only ever appended. A file appears whole or not at all, and the manifest names it only when it is on disk: after a
+kill at any moment, or on a full disk, the store is what it was after the last complete stage.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load as read_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from newcomer.errors import StoreError
+from newcomer.settings import Json
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one stage added to a learner: tensors, and facts that JSON can hold."""
+
+    name: str
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store says of itself before any tensor is read."""
+
+    learner: str
+    settings: Mapping[str, Json]
+    stands_on: Mapping[str, Json]
+    """What the learner was built on and does not store: a backbone by name and fingerprint, or a log's schema."""
+    stages: Sequence[Mapping[str, Json]] = ()
+    format: int = FORMAT
+
+
+class Store:
+    """One store on disk, opened for reading; writing takes its lock.
+
+    Raises StoreError where the folder holds no store, a newer format, or a file that is not what the manifest says.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def exists(self) -> bool:
+        return (self.folder / MANIFEST).exists()
+
+    def manifest(self) -> Manifest:
+        path = self.folder / MANIFEST
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            version = int(content["format"])
+        except FileNotFoundError:
+            raise StoreError(f"{self.folder}: no store here (no {MANIFEST}); give the folder a model was saved to") from None
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise StoreError(f"{path}: not a store's manifest ({error}); restore the folder from a copy") from None
+        if version > FORMAT:
+            raise StoreError(f"{path}: format {version}, this newcomer reads up to {FORMAT}; update newcomer")
+        try:
+            return Manifest(**content)
+        except TypeError as error:
+            raise StoreError(f"{path}: not a store's manifest ({error}); restore the folder from a copy") from None
+
+    def entries(self, count: int | None = None) -> list[Entry]:
+        """The first `count` stages (all by default), each checked against its checksum."""
+        return [self._read(stage) for stage in self.manifest().stages[:count]]
+
+    def write(self, manifest: Manifest, entries: Sequence[Entry]) -> None:
+        """Bring the store to exactly these entries: those it has already must be the same ones, the rest is appended.
+
+        `manifest` says whose they are; its list of stages is ignored. Raises StoreError when another process writes, when
+        the folder holds another model or another history, or when the disk refuses; the store then stays as it was.
+        """
+        fresh = not self.folder.exists()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".lock", timeout=0):
+                self._append(manifest, entries)
+        except Timeout:
+            raise StoreError(f"{self.folder}: another process is writing this store; try again when it is done") from None
+        except OSError as error:
+            self._sweep(fresh)
+            raise StoreError(f"{self.folder}: could not be written ({error.strerror or error}); nothing was changed") from None
+
+    def truncate(self, count: int) -> None:
+        """Forget all stages but the first `count`: how a run that was cut off returns to its last complete stage."""
+        manifest = self.manifest()
+        with FileLock(self.folder / ".lock", timeout=0):
+            self._write_manifest(manifest, manifest.stages[:count])
+
+    def _append(self, manifest: Manifest, entries: Sequence[Entry]) -> None:
+        stages: list[Mapping[str, Json]] = []
+        if self.exists():
+            old = self.manifest()
+            if (old.learner, dict(old.settings), dict(old.stands_on)) != _identity(manifest):
+                raise StoreError(f"{self.folder}: holds another model ({old.learner}); save to a folder of its own")
+            stages = list(old.stages)
+        if len(stages) > len(entries):
+            raise StoreError(f"{self.folder}: holds {len(stages)} stages, this model only {len(entries)}; load it first")
+        for index, entry in enumerate(entries):
+            content = _to_bytes(entry)
+            digest = hashlib.sha256(content).hexdigest()
+            if index < len(stages):
+                if stages[index]["sha256"] != digest:
+                    raise StoreError(f"{self.folder}: stage '{entry.name}' there was learned otherwise; save elsewhere")
+                continue
+            name = f"stage-{index:03d}.safetensors"
+            _write_whole(self.folder / name, content)
+            stages.append({"name": entry.name, "file": name, "sha256": digest})
+        self._write_manifest(manifest, stages)
+
+    def _write_manifest(self, manifest: Manifest, stages: Sequence[Mapping[str, Json]]) -> None:
+        learner, settings, stands_on = _identity(manifest)
+        content = {
+            "format": FORMAT,
+            "learner": learner,
+            "settings": settings,
+            "stands_on": stands_on,
+            "stages": list(stages),
+        }
+        _write_whole(self.folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False).encode())
+
+    def _read(self, stage: Mapping[str, Json]) -> Entry:
+        path = self.folder / str(stage["file"])
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror}); restore the folder from a copy") from None
+        if hashlib.sha256(content).hexdigest() != stage["sha256"]:
+            raise StoreError(f"{path}: its bytes are not those that were written (checksum); restore it from a copy")
+        try:
+            (length,) = struct.unpack("<Q", content[:8])
+            facts = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["facts"])
+            return Entry(str(stage["name"]), read_safetensors(content), facts)
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise StoreError(f"{path}: not a stage of a store ({error})") from None
+
+    def _sweep(self, fresh: bool) -> None:
+        for part in self.folder.glob("*.part"):
+            part.unlink(missing_ok=True)
+        if fresh and self.folder.exists() and not self.exists():
+            for file in (*self.folder.glob("stage-*.safetensors"), self.folder / ".lock"):
+                file.unlink(missing_ok=True)
+            self.folder.rmdir()
+
+
+def _identity(manifest: Manifest) -> tuple[str, dict[str, Json], dict[str, Json]]:
+    """What makes two stores the same model's, as JSON would give it back."""
+    return (
+        manifest.learner,
+        json.loads(json.dumps(dict(manifest.settings))),
+        json.loads(json.dumps(dict(manifest.stands_on))),
+    )
+
+
+def _to_bytes(entry: Entry) -> bytes:
+    tensors = {name: tensor.detach().to(torch.device("cpu")).contiguous() for name, tensor in entry.tensors.items()}
+    facts = json.dumps(dict(entry.facts), ensure_ascii=False, sort_keys=True)
+    return to_safetensors(tensors, metadata={"facts": facts})
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """The file appears with all its bytes on disk, or not at all."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,67 @@
+"""The record of a run: JSON lines, one event a line, complete up to the last stage that was finished."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from newcomer.errors import StoreError
+from newcomer.settings import Json
+
+Event = Mapping[str, Json]
+
+
+def read_record(path: str | Path) -> Iterator[Event]:
+    """The events of a record; a last line that a kill left unfinished is passed over.
+
+    Raises StoreError where the file is missing or a line inside it is not JSON.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: no record of a run can be read here ({error})") from None
+    for number, line in enumerate(lines, 1):
+        if not line.endswith("\n"):
+            return
+        try:
+            yield json.loads(line)
+        except ValueError:
+            raise StoreError(f"{path}: line {number} is not JSON; remove the run and start it again") from None
+
+
+class RecordWriter:
+    """Appends events; `commit` puts them on disk, and what was not committed is gone after a kill.
+
+    `keep` is the number of stages to keep of a record that is there already; everything after them is cut off.
+    """
+
+    def __init__(self, path: str | Path, keep: int = 0) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept: list[str] = []
+        if keep and self.path.exists():
+            stages = 0
+            for event in read_record(self.path):
+                kept.append(_line(event))
+                stages += event["event"] == "stage"
+                if stages == keep:
+                    break
+        part = self.path.with_name(self.path.name + ".part")
+        part.write_text("".join(kept), encoding="utf-8")
+        part.replace(self.path)
+        self._pending: list[str] = []
+
+    def write(self, event: Event) -> None:
+        self._pending.append(_line(event))
+
+    def commit(self) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(self._pending))
+            file.flush()
+            os.fsync(file.fileno())
+        self._pending.clear()
+
+
+def _line(event: Event) -> str:
+    return json.dumps(dict(event), ensure_ascii=False) + "\n"

@@ -1,0 +1,1 @@
+"""Examples to stages: the order in which things come."""

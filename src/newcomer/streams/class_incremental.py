@@ -1,0 +1,122 @@
+"""Classes that arrive task by task, never to be seen again."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from newcomer.data.examples import Examples
+from newcomer.errors import StreamError
+from newcomer.seeds import shuffled
+from newcomer.streams.stage import Stage
+
+
+class ClassIncremental:
+    """Stage t teaches the classes of task t; its exams are those of task 0 … task t.
+
+    - `tasks`: a number, for equal parts of the classes in an order drawn from the seed (the first tasks take the remainder),
+      or the classes of each task by name.
+    - `classes`: how many classes take part, the first in that order; all by default.
+    - `train_per_class`, `exam_per_class`: at most so many examples of each class, drawn from the seed; all by default.
+    - `exam`: 'test', or 'validation' for exams drawn from training examples that no stage teaches: choose settings with these.
+    - `joint`: one stage that teaches everything at once and sits all exams; the upper end of what a stream allows.
+
+    Raises StreamError for a label in two tasks, an empty task, a test class that is never taught, and too few examples.
+    """
+
+    def __init__(
+        self,
+        train: Examples,
+        test: Examples,
+        *,
+        tasks: int | list[list[str]] = 5,
+        classes: int | None = None,
+        train_per_class: int | None = None,
+        exam_per_class: int | None = None,
+        exam: Literal["test", "validation"] = "test",
+        joint: bool = False,
+        seed: int = 0,
+    ) -> None:
+        never = sorted(set(test.labels) - set(train.labels))
+        if never:
+            raise StreamError(f"test class '{never[0]}' has no training examples; add some or remove it from the test set")
+        known = train.classes
+        self.tasks = _named(tasks, known) if isinstance(tasks, list) else _drawn(tasks, classes, known, seed)
+        left_out = set(known) - {name for task in self.tasks for name in task}
+        if isinstance(tasks, list) and (never := sorted(left_out & set(test.labels))):
+            raise StreamError(f"test class '{never[0]}' is in no task; add it to stream.tasks or remove it from the test set")
+        self.joint = joint
+        drawn = _by_class(train, seed, "train")
+        if exam == "validation":
+            pools = {name: drawn[name][train_per_class:] if train_per_class else drawn[name][::4] for name in drawn}
+            kept = {name: [i for i in drawn[name] if i not in set(pools[name])] for name in drawn}
+            self._exams, self._train = _Drawn(train, pools, exam_per_class), _Drawn(train, kept, train_per_class)
+        else:
+            self._exams = _Drawn(test, _by_class(test, seed, "test"), exam_per_class)
+            self._train = _Drawn(train, drawn, train_per_class)
+        for task in self.tasks:
+            self._require_exams(task, exam)
+
+    def __len__(self) -> int:
+        return 1 if self.joint else len(self.tasks)
+
+    def __iter__(self) -> Iterator[Stage[Examples, Examples]]:
+        exams = {f"task {t}": self._exams.of(task) for t, task in enumerate(self.tasks)}
+        if self.joint:
+            yield Stage("all tasks", self._train.of([name for task in self.tasks for name in task]), exams)
+            return
+        for t, task in enumerate(self.tasks):
+            yield Stage(f"task {t}", self._train.of(task), {f"task {k}": exams[f"task {k}"] for k in range(t + 1)})
+
+    def _require_exams(self, task: Sequence[str], exam: str) -> None:
+        for name in task:
+            if not self._exams.count(name):
+                raise StreamError(f"class '{name}' has no {exam} examples; add some or leave the class out")
+
+
+class _Drawn:
+    """At most `limit` examples of each class, in the order drawn."""
+
+    def __init__(self, examples: Examples, by_class: dict[str, list[int]], limit: int | None) -> None:
+        self.examples = examples
+        self.by_class = {name: indices[:limit] for name, indices in by_class.items()}
+
+    def count(self, name: str) -> int:
+        return len(self.by_class.get(name, ()))
+
+    def of(self, classes: Sequence[str]) -> Examples:
+        return self.examples.at([i for name in classes for i in self.by_class[name]])
+
+
+def _by_class(examples: Examples, seed: int, split: str) -> dict[str, list[int]]:
+    """The examples of each class in an order that depends on seed, split and class alone."""
+    members: dict[str, list[int]] = {}
+    for index, label in enumerate(examples.labels):
+        members.setdefault(label, []).append(index)
+    return {n: [members[n][i] for i in shuffled(len(members[n]), seed, "stream", split, n)] for n in sorted(members)}
+
+
+def _named(tasks: list[list[str]], known: Sequence[str]) -> list[list[str]]:
+    counts = Counter(name for task in tasks for name in task)
+    for name, count in counts.items():
+        if name not in known:
+            raise StreamError(f"stream.tasks names class '{name}', which has no training examples")
+        if count > 1:
+            raise StreamError(f"class '{name}' occurs {count} times in stream.tasks; every class belongs to one task")
+    for index, task in enumerate(tasks):
+        if not task:
+            raise StreamError(f"stream.tasks: task {index} is empty; give it classes or remove it")
+    if not tasks:
+        raise StreamError("stream.tasks is empty; give a number or the classes of each task")
+    return [list(task) for task in tasks]
+
+
+def _drawn(tasks: int, classes: int | None, known: Sequence[str], seed: int) -> list[list[str]]:
+    count = len(known) if classes is None else classes
+    if not 0 < count <= len(known):
+        raise StreamError(f"stream.classes = {count}, but there are {len(known)} classes; give a number from 1 to {len(known)}")
+    if not 0 < tasks <= count:
+        raise StreamError(f"{tasks} tasks of {count} classes would leave a task empty; give at most {count} tasks")
+    order = [known[i] for i in shuffled(len(known), seed, "stream", "class order")][:count]
+    sizes = [count // tasks + (t < count % tasks) for t in range(tasks)]
+    starts = [sum(sizes[:t]) for t in range(tasks)]
+    return [order[start : start + size] for start, size in zip(starts, sizes, strict=True)]

@@ -1,0 +1,117 @@
+"""What every learner is: it studies stages, sits exams, and can be written down and read again."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from newcomer.errors import StoreError
+from newcomer.settings import Json, fill
+from newcomer.store.folder import Entry, Manifest, Store
+from newcomer.streams.stage import Stage
+
+Lesson = TypeVar("Lesson")
+Exam = TypeVar("Exam")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One gradient step (or its like) of `steps` in this part of a stage, with what was seen there."""
+
+    part: str
+    step: int
+    steps: int
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+class Learner(ABC, Generic[Lesson, Exam]):
+    """A learner is built from settings, and is then changed by nothing but the stages it studies.
+
+    Each stage leaves one entry, what it added; settings and entries together are the learner, so a store is made of them and
+    nothing else. A subclass says what a stage does (`_study`), what it added (`_entry`) and how that is taken up (`_absorb`).
+    """
+
+    name: ClassVar[str]
+    """What recipes and stores call this learner."""
+
+    settings: dict[str, Json]
+    """The keyword arguments it was built with, defaults filled in; `settings.checked` writes them."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def study(self, stage: Stage[Lesson, Exam]) -> Iterator[Step]:
+        """Learn one stage, yielding after every step; stopped half-way or failed, the learner is what it was before."""
+        try:
+            yield from self._study(stage)
+            entry = self._entry(stage)
+        except BaseException:
+            self._clear()
+            for entry in self.entries:
+                self._absorb(entry)
+            raise
+        self.entries.append(entry)
+
+    @abstractmethod
+    def sit(self, exam: Exam) -> dict[str, float]:
+        """Scores by name on one exam. Changes nothing."""
+
+    def facts(self) -> dict[str, Json]:
+        """What a report would show of the learner as it is now."""
+        return {}
+
+    def save(self, folder: str | Path) -> None:
+        """Write the learner as a store; a store of an earlier state of the same learner is extended.
+
+        Raises StoreError: see `Store.write`.
+        """
+        Store(folder).write(self._manifest(), self.entries)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, stages: int | None = None, **stands_on: Any) -> Self:
+        """The learner that was saved here, after its first `stages` stages (all by default).
+
+        `stands_on` replaces what the store names but does not hold, e.g. `backbone="/models/vit"` on another machine.
+        Raises StoreError for a damaged, newer or another learner's store.
+        """
+        store = Store(folder)
+        manifest = store.manifest()
+        if manifest.learner != cls.name:
+            raise StoreError(f"{folder}: holds a model of '{manifest.learner}', not of '{cls.name}'")
+        settings = fill(cls, manifest.settings, str(folder), provided=manifest.stands_on)
+        learner = cls._rebuild(manifest.stands_on, settings, stands_on)
+        if learner._manifest().stands_on != manifest.stands_on and not stands_on:
+            raise StoreError(f"{folder}: what it stands on has changed: {_difference(manifest.stands_on, learner)}")
+        for entry in store.entries(stages):
+            learner._absorb(entry)
+            learner.entries.append(entry)
+        return learner
+
+    def _manifest(self) -> Manifest:
+        return Manifest(self.name, self.settings, self._stands_on())
+
+    @abstractmethod
+    def _clear(self) -> None:
+        """Back to before the first stage."""
+
+    @abstractmethod
+    def _study(self, stage: Stage[Lesson, Exam]) -> Iterator[Step]: ...
+
+    @abstractmethod
+    def _entry(self, stage: Stage[Lesson, Exam]) -> Entry: ...
+
+    @abstractmethod
+    def _absorb(self, entry: Entry) -> None: ...
+
+    @abstractmethod
+    def _stands_on(self) -> dict[str, Json]: ...
+
+    @classmethod
+    @abstractmethod
+    def _rebuild(cls, stands_on: Mapping[str, Json], settings: Mapping[str, Json], given: Mapping[str, Any]) -> Self: ...
+
+
+def _difference(saved: Mapping[str, Json], learner: Learner[Any, Any]) -> str:
+    now = learner._stands_on()
+    return ", ".join(f"{key} was {saved[key]!r}, is {now.get(key)!r}" for key in saved if saved[key] != now.get(key))

@@ -1,0 +1,11 @@
+"""Words for what a setting may be."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+Count = Annotated[int, Field(ge=1)]
+"""A whole number from 1 on."""
+
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""A positive step size."""
