@@ -15,7 +15,7 @@ from newcomer.recipe import Recipe, read_recipe
 from newcomer.report.runs import find_runs
 from newcomer.run import perform
 
-RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+RATES = (2e-3, 4e-3, 8e-3, 1e-3)
 SEED = 100
 """Another class order than those that are reported."""
 

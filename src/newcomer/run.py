@@ -81,7 +81,7 @@ def _perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
     learner = _learner(recipe, stream, folder / STORE, done)
     record = RecordWriter(folder / RECORD, keep=done)
     if not done:
-        record.write(start_event(recipe))
+        record.write(start_event(recipe, stream))
     for event in run(learner, stream, done):
         record.write(_as_json(event))
         if isinstance(event, Finished):
@@ -114,11 +114,12 @@ def _learner(recipe: Recipe, stream: Any, store: Path, done: int) -> Learner[Any
     return LEARNERS[recipe.learner["name"]].load(store, **given)
 
 
-def start_event(recipe: Recipe) -> dict[str, Json]:
-    """What a record begins with: the filled recipe, and on what it ran."""
+def start_event(recipe: Recipe, stream: Stream[Any, Any]) -> dict[str, Json]:
+    """What a record begins with: the filled recipe, the stream it made, and on what it ran."""
     return {
         "event": "start",
         "recipe": recipe.filled(),
+        "stream": stream.facts(),
         "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
         "commit": commit(),
         "machine": machine(),

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from newcomer.classes.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.data.examples import Input
+from newcomer.errors import LearnerError
 from newcomer.nn.decoupled_lora import DecoupledLoRA, Sharing
 from newcomer.nn.linear_head import LinearHead
-from newcomer.seeds import spawn
 from newcomer.shapes import Float, Int, Tensor
 from newcomer.training.fit import batches, cosine, fit
 from newcomer.training.learner import Step
@@ -43,7 +43,9 @@ class AdaptedLearner(ClassLearner):
         device: str | None,
     ) -> None:
         super().__init__(backbone, device)
-        self.bank = DecoupledLoRA(self.backbone.model, self.backbone.projections(), magnitudes).to(self.device)
+        if not self.backbone.projections:
+            raise LearnerError(f"backbone '{self.backbone.name}' has no linear query and value projections to adapt")
+        self.bank = DecoupledLoRA(self.backbone.model, self.backbone.projections, magnitudes)
         self.head = LinearHead(self.backbone.width).to(self.device)
         self.loss_over, self.epochs, self.batch_size, self.schedule = loss_over, epochs, batch_size, schedule
         self.learning_rate, self.head_learning_rate = learning_rate, head_learning_rate or learning_rate
@@ -54,7 +56,7 @@ class AdaptedLearner(ClassLearner):
         return {**self.bank.trainable(), "head": list(self.head.parameters())}
 
     def _teach(self, stage: str, inputs: Sequence[Input], klass: Int[Tensor, " example"], new: int) -> Iterator[Step]:
-        self.head.grow(new, spawn(self.seed, stage, "head"))
+        self.head.grow(new)
         self._open(stage)
         groups = self.trainable()
         rates = {"factors": self.learning_rate}

@@ -71,22 +71,12 @@ class Backbone(nn.Module):
         self.max_tokens = max_tokens or (None if self.pictures else min(self.encoder.model_max_length, 512))
         self.model.requires_grad_(False).eval()
         self.fingerprint = _fingerprint(self.model)
+        self.projections = _projections(self.model)
+        """Names of the query and value projections in `model`, in order of depth; empty where they are no linear layers."""
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
-
-    def projections(self) -> list[str]:
-        """Names of the query and value projections in `model`, in order of depth.
-
-        Raises LearnerError for a model whose attention has none as linear layers of their own.
-        """
-        linear = [name for name, layer in self.model.named_modules() if isinstance(layer, nn.Linear)]
-        for pair in QUERY_VALUE:
-            found = [name for name in linear if name.rpartition(".")[2] in pair]
-            if found:
-                return found
-        raise LearnerError(f"backbone '{self.name}' has no linear query and value projections named like {QUERY_VALUE}")
 
     def encode(self, inputs: Sequence[Input]) -> Encoded:
         """Tensors of these pictures or texts, by the backbone's own preprocessing, on the backbone's device.
@@ -125,6 +115,12 @@ def _place(name: str) -> str:
     package, folder = PACKAGED.get(name, ("", ""))
     spec = importlib.util.find_spec(package) if package else None
     return str(Path(spec.submodule_search_locations[0]) / folder) if spec and spec.submodule_search_locations else name
+
+
+def _projections(model: nn.Module) -> list[str]:
+    linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    found = [[name for name in linear if name.rpartition(".")[2] in pair] for pair in QUERY_VALUE]
+    return next(filter(None, found), [])
 
 
 def _fingerprint(model: nn.Module) -> str:

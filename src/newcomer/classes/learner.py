@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Self, cast, overload
 
 import torch
 from PIL.Image import Image
@@ -52,9 +52,16 @@ class ClassLearner(Learner[Examples, Examples]):
         """
         if not self.classes:
             raise LearnerError(f"{type(self).__name__} has learned no class yet; call learn first")
-        with evaluating(*self._modules_used()):
-            rows = [self._logits(inputs[part.start : part.stop]).cpu() for part in chunks(len(inputs), EXAM_BATCH)]
-        return torch.cat(rows) if rows else torch.empty(0, len(self.classes))
+        # Texts of like length share a batch, so that little of it is padding.
+        order = list(range(len(inputs)))
+        if not self.backbone.pictures:
+            order.sort(key=lambda i: len(cast(str, inputs[i])))
+        logits = torch.empty(len(inputs), len(self.classes))
+        with evaluating(self.backbone):
+            for part in chunks(len(order), EXAM_BATCH):
+                chosen = order[part.start : part.stop]
+                logits[chosen] = self._logits([inputs[i] for i in chosen]).cpu()
+        return logits
 
     @overload
     def predict(self, inputs: Input | Path) -> str: ...
@@ -102,9 +109,6 @@ class ClassLearner(Learner[Examples, Examples]):
 
     @abstractmethod
     def _logits(self, inputs: Sequence[Input]) -> Float[Tensor, "batch klass"]: ...
-
-    def _modules_used(self) -> tuple[torch.nn.Module, ...]:
-        return (self.backbone,)
 
     def _stands_on(self) -> dict[str, Json]:
         backbone = {"name": self.backbone.name, **self.backbone.settings, "fingerprint": self.backbone.fingerprint}

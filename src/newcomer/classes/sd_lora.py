@@ -23,7 +23,7 @@ class SDLoRA(AdaptedLearner):
     - `learning_rate`: Adam's, for the factors of the new direction (paper: 0.008).
     - `head_learning_rate`: for the head and the magnitudes; the same by default.
     - `schedule`: of both rates within a task.
-    - `seed`: of the start of directions and head rows, and the order of examples.
+    - `seed`: of the start of directions and the order of examples.
     - `device`: 'cpu', 'cuda', …; a GPU if there is one by default.
     """
 

@@ -4,7 +4,7 @@ They are 8×8 pixels in 17 greys, the test part of Alpaydin and Kaynak's optical
 people. The split here is random, so the same hands are in train and exam.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,15 +15,10 @@ from newcomer.seeds import shuffled
 
 TEST = 50
 """Test pictures of every digit."""
-VALIDATION = 40
-"""Pictures of every digit that leave the training part for a validation exam."""
 
 
-def digits(*, exam: Literal["test", "validation"] = "test", seed: int = 0) -> tuple[Examples, Examples]:
-    """The digits as RGB pictures labelled "0" to "9": those to learn from, and those of the exam.
-
-    With "test", 1,297 to learn and an exam of 500 (50 a digit). With "validation" those 500 are left out altogether and
-    the exam of 400 (40 a digit) is carved from the 1,297, of which 897 stay. `seed` draws both.
+def digits(*, seed: int = 0) -> tuple[Examples, Examples]:
+    """The digits as RGB pictures labelled "0" to "9": 1,297 to learn from, and 500 for exams (50 a digit), drawn by the seed.
 
     >>> train, test = digits()
     >>> len(train.inputs), len(test.inputs), sorted(set(test.labels)) == list("0123456789")
@@ -37,9 +32,8 @@ def digits(*, exam: Literal["test", "validation"] = "test", seed: int = 0) -> tu
     for digit in range(10):
         places = np.flatnonzero(bundled.target == digit)
         drawn = [int(places[i]) for i in shuffled(len(places), seed, "digits", digit)]
-        test, validation, rest = drawn[:TEST], drawn[TEST : TEST + VALIDATION], drawn[TEST + VALIDATION :]
-        learned += rest + validation if exam == "test" else rest
-        asked += test if exam == "test" else validation
+        asked += drawn[:TEST]
+        learned += drawn[TEST:]
     return _examples(bundled, learned), _examples(bundled, asked)
 
 

@@ -42,15 +42,12 @@ class DecoupledLoRA(nn.Module):
     """The directions and magnitudes of all tasks, for the linear layers of `model` named in `projections`.
 
     The layers are replaced by `AdaptedLinear`; everything else in `model` stays as it is. Outside of `applied()` the model
-    computes what it always did.
+    computes what it always did, so that several banks may share one model.
     """
 
     def __init__(self, model: nn.Module, projections: Sequence[str], magnitudes: Sharing = "shared") -> None:
         super().__init__()
-        layers = [AdaptedLinear(_linear(model, name)) for name in projections]
-        for name, layer in zip(projections, layers, strict=True):
-            model.set_submodule(name, layer)
-        self._layers = layers  # a plain list: the model owns them
+        self._layers = [_adapted(model, name) for name in projections]  # a plain list: the model owns them
         self.sharing = magnitudes
         self.clear()
 
@@ -138,11 +135,15 @@ class DecoupledLoRA(nn.Module):
         return {"factors": [*self.open_down, *self.open_up], "magnitudes": [self.magnitudes]}
 
 
-def _linear(model: nn.Module, name: str) -> nn.Linear:
+def _adapted(model: nn.Module, name: str) -> AdaptedLinear:
     layer = model.get_submodule(name)
+    if isinstance(layer, AdaptedLinear):
+        return layer
     if not isinstance(layer, nn.Linear):
         raise TypeError(f"{name} is a {type(layer).__name__}, not a linear layer")
-    return layer
+    adapted = AdaptedLinear(layer)
+    model.set_submodule(name, adapted)
+    return adapted
 
 
 def _squared_norm(up: Float[Tensor, "width_out rank"], down: Float[Tensor, "rank width_in"]) -> Float[Tensor, ""]:

@@ -19,11 +19,14 @@ class LinearHead(nn.Module):
     def classes(self) -> int:
         return self.weight.shape[0]
 
-    def grow(self, classes: int, generator: torch.Generator) -> None:
-        """Add rows for new classes, uniform in ±1/√width as torch's linear layers start; the old ones keep their bits."""
-        width = self.weight.shape[1]
-        new = torch.empty(classes, width + 1).uniform_(-(width**-0.5), width**-0.5, generator=generator).to(self.weight)
-        self.set(torch.cat([self.weight.detach(), new[:, :-1]]), torch.cat([self.bias.detach(), new[:, -1]]))
+    def grow(self, classes: int) -> None:
+        """Add rows of zeros for new classes; the old ones keep their bits.
+
+        At zero every new class starts with the same logit, so that classes of different tasks stay comparable. Rows drawn at random,
+        as torch's linear layers start, never lose their offset under a loss that compares the new classes with each other only.
+        """
+        weight = self.weight.new_zeros(classes, self.weight.shape[1])
+        self.set(torch.cat([self.weight.detach(), weight]), torch.cat([self.bias.detach(), weight[:, 0]]))
 
     def set(self, weight: Float[Tensor, "klass width"], bias: Float[Tensor, " klass"]) -> None:
         """Take over these rows."""

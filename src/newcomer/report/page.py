@@ -1,6 +1,87 @@
-"""stub"""
+"""One self-contained HTML page of runs: tables and plots, no script, nothing fetched."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
-from collections.abc import Sequence
-from newcomer.report.runs import Run
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from newcomer.report import plots
+from newcomer.report.runs import Run, by_row
+from newcomer.report.table import Table, result_table
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot, and a sentence that says how to read it."""
+
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """All runs of one recipe."""
+
+    title: str
+    summary: str
+    table: Table
+    figures: Sequence[Figure]
+
+
 def write_page(runs: Sequence[Run], out: Path) -> None:
-    out.write_text("")
+    """Write the report of these runs; the file appears whole or not at all."""
+    sections = [_section(rows) for rows in by_row(run for run in runs if run.stages).values()]
+    template = (resources.files("newcomer.report") / "page.html.jinja").read_text(encoding="utf-8")
+    html = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(template).render(
+        sections=sections, start=runs[0].events[0]
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.name + ".part")
+    part.write_text(html, encoding="utf-8")
+    part.replace(out)
+
+
+def _section(rows: Mapping[str, Sequence[Run]]) -> Section:
+    first = next(iter(rows.values()))[0]
+    figures = _class_figures(rows) if first.recipe["family"] == "classes" else _item_figures(rows)
+    drawn = [Figure(Markup(svg), caption) for svg, caption in figures]  # noqa: S704  # our own SVG
+    return Section(first.recipe["title"], first.summary(), result_table(rows), drawn)
+
+
+def _class_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str]]:
+    yield (
+        plots.accuracy_curves(rows),
+        "Mean accuracy on all tasks learned so far, among all classes learned so far. Dashed: everything taught at once.",
+    )
+    yield (
+        plots.accuracy_matrices({name: runs[0] for name, runs in rows.items()}),
+        "Accuracy on every task (columns) after every stage (rows), first seed. What is forgotten pales from top to bottom.",
+    )
+    for name, runs in rows.items():
+        if "magnitudes" in runs[0].stages[-1]["facts"]:
+            yield (
+                plots.magnitudes(runs[0]),
+                f"{name}: the magnitude of each task's direction, trained on while later tasks are learned (first seed).",
+            )
+
+
+def _item_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str]]:
+    limit = next(iter(rows.values()))[0].limit
+    yield (
+        plots.warm_up_curves(rows, "auc", "AUC, pooled", limit),
+        "AUC on the new items' later events: before any event (cold), and after each warm phase.",
+    )
+    yield (
+        plots.warm_up_curves(rows, "logloss", "log loss", None),
+        "Log loss on the same events; lower is better.",
+    )
+    for name, runs in rows.items():
+        if found := runs[0].stages[-1]["facts"].get("graphs"):
+            yield (
+                plots.graphs(found),
+                f"{name}: the graphs of three new items after the last phase; each row says whom a field listens to. Framed: the "
+                "planted interaction, where the world is simulated.",
+            )

@@ -54,6 +54,26 @@ class Run:
         """The accuracy matrix of a class-incremental run."""
         return accuracy_matrix([(s["stage"], s["exam"], s["values"]["accuracy"]) for s in self.scores])
 
+    @property
+    def limit(self) -> float | None:
+        """The AUC that no model can exceed, where the data are simulated."""
+        limit: float | None = self.events[0]["stream"].get("limit")
+        return limit
+
+    def summary(self) -> str:
+        """One sentence on what was taught and asked."""
+        stream = self.events[0]["stream"]
+        if self.recipe["family"] == "classes":
+            classes = sum(map(len, stream["tasks"]))
+            return (
+                f"{classes} classes in {len(stream['tasks'])} tasks, taught by {stream['taught']:,} examples and asked by {stream['asked']:,}; "
+                "no example of an earlier task is kept."
+            )
+        return (
+            f"{stream['old_items']:,} old items with {stream['old_events']:,} events; {stream['new_items']:,} new ones with "
+            f"{stream['phase_events']:,} events a warm phase, asked by {stream['query_events']:,} later events."
+        )
+
     def figures(self) -> dict[str, float]:
         """What the run is judged by, by name: percentages for classes, pooled AUC of each phase and more for items."""
         if not self.scores:

@@ -7,6 +7,7 @@ from typing import Literal
 from newcomer.data.examples import Examples
 from newcomer.errors import StreamError
 from newcomer.seeds import shuffled
+from newcomer.settings import Json
 from newcomer.streams.stage import Stage
 
 
@@ -66,6 +67,11 @@ class ClassIncremental:
             return
         for t, task in enumerate(self.tasks):
             yield Stage(f"task {t}", self._train.of(task), {f"task {k}": exams[f"task {k}"] for k in range(t + 1)})
+
+    def facts(self) -> dict[str, Json]:
+        """The classes of every task, and how many examples are taught and asked."""
+        names = [name for task in self.tasks for name in task]
+        return {"tasks": self.tasks, "taught": len(self._train.of(names)), "asked": len(self._exams.of(names))}
 
     def _require_exams(self, task: Sequence[str], exam: str) -> None:
         for name in task:

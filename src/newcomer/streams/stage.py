@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from newcomer.settings import Json
+
 Lesson = TypeVar("Lesson", covariant=True)
 Exam = TypeVar("Exam", covariant=True)
 
@@ -23,3 +25,7 @@ class Stream(Protocol[Lesson, Exam]):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Stage[Lesson, Exam]]: ...
+
+    def facts(self) -> dict[str, Json]:
+        """What a report says of the stream: its sizes, and what is known of its limits."""
+        ...
