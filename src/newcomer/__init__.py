@@ -5,10 +5,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from newcomer.classes.sd_lora import SDLoRA
+    from newcomer.data.schema import Field, Schema
+    from newcomer.items.emerg import EmerG
 
-_HOMES = {"SDLoRA": "newcomer.classes.sd_lora"}
+_HOMES = {
+    "EmerG": "newcomer.items.emerg",
+    "Field": "newcomer.data.schema",
+    "SDLoRA": "newcomer.classes.sd_lora",
+    "Schema": "newcomer.data.schema",
+}
 
-__all__ = ["SDLoRA"]
+__all__ = ["EmerG", "Field", "SDLoRA", "Schema"]
 
 
 def __getattr__(name: str) -> object:

@@ -19,7 +19,9 @@ from newcomer.run import Finished, Score, perform
 from newcomer.store.folder import Store
 from newcomer.training.learner import Step
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Teach a trained model its newcomers.", rich_markup_mode=None)
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Teach a trained model its newcomers.", rich_markup_mode=None
+)
 console = Console()
 
 Out = Annotated[Path | None, typer.Option(help="Folder for the runs; by default runs/<recipe>.")]
@@ -69,7 +71,9 @@ def inspect(store: Annotated[Path, typer.Argument(help="A folder that a learner 
     manifest, opened = Store(store).manifest(), Store(store)
     console.print(f"{store}: {manifest.learner}, format {manifest.format}", highlight=False)
     for title, part in (("settings", manifest.settings), ("stands on", manifest.stands_on)):
-        console.print(f"{title}: " + ", ".join(f"{key} = {_short(value)}" for key, value in part.items()), highlight=False)
+        console.print(
+            f"{title}: " + ", ".join(f"{key} = {_short(value)}" for key, value in part.items()), highlight=False
+        )
     table = RichTable("stage", "tensors", "numbers", "bytes", "facts")
     for entry, stage in zip(opened.entries(), manifest.stages, strict=True):
         numbers = sum(tensor.numel() for tensor in entry.tensors.values())
@@ -84,7 +88,8 @@ def recipes() -> None:
     """The recipes that come with the library."""
     for name in shipped():
         recipe = read_recipe(name)
-        console.print(f"{name:20} {recipe.title}; {', '.join(row.row for row in recipe.rows())}", highlight=False)
+        rows = ", ".join(row.row for row in recipe.rows())
+        console.print(f"{name:20} {recipe.title}\n{'':20} {rows}", highlight=False, soft_wrap=True)
 
 
 def _run(rows: Iterable[Recipe], folder: Path) -> None:
@@ -98,7 +103,9 @@ def _run(rows: Iterable[Recipe], folder: Path) -> None:
                 if isinstance(event, Step):
                     if event.part != part:
                         part = event.part
-                        progress.reset(bar, total=event.steps, description=f"{recipe.name} · {recipe.row} · {part}", seen="")
+                        progress.reset(
+                            bar, total=event.steps, description=f"{recipe.name} · {recipe.row} · {part}", seen=""
+                        )
                     seen = ", ".join(f"{name} {value:.3f}" for name, value in event.values.items())
                     progress.update(bar, completed=event.step, seen=seen)
                 elif isinstance(event, Score):

@@ -24,11 +24,17 @@ from newcomer.classes.sd_lora import SDLoRA
 from newcomer.classes.sequential_lora import SequentialLoRA
 from newcomer.data.cifar100 import cifar100
 from newcomer.data.digits import digits
+from newcomer.data.movielens import movielens_1m, movielens_latest
 from newcomer.data.pictures import image_folder
+from newcomer.data.read import click_log
 from newcomer.data.texts import banking77, text_table
+from newcomer.data.world import click_world
 from newcomer.errors import RecipeError, SettingError, nearest
+from newcomer.items.emerg import EmerG
+from newcomer.items.id_tuning import DeepFM
 from newcomer.settings import Json, fill
 from newcomer.streams.class_incremental import ClassIncremental
+from newcomer.streams.cold_start import ColdStart
 from newcomer.training.learner import Learner
 
 Table = Mapping[str, Json]
@@ -67,7 +73,21 @@ CLASSES = Family(
     stands_on="backbone",
 )
 
-FAMILIES = (CLASSES,)
+ITEMS = Family(
+    "items",
+    learners=_by_name(EmerG, DeepFM),
+    sources={
+        "click-log": click_log,
+        "movielens-1m": movielens_1m,
+        "movielens-latest": movielens_latest,
+        "world": click_world,
+    },
+    stream=ColdStart,
+    data_arguments=("log",),
+    stands_on="schema",
+)
+
+FAMILIES = (CLASSES, ITEMS)
 LEARNERS = {name: learner for family in FAMILIES for name, learner in family.learners.items()}
 
 
@@ -86,6 +106,8 @@ class Recipe:
     learner: Table
     peers: Mapping[str, Table]
     """The other rows, as the file has them."""
+    place: int = 0
+    """Where a table of all rows shows this one."""
 
     @property
     def family(self) -> Family:
@@ -94,9 +116,13 @@ class Recipe:
     def filled(self) -> dict[str, Json]:
         """Everything that the result depends on, for the record."""
         parts = {"data": self.data, "stream": self.stream, "backbone": self.backbone, "learner": self.learner}
-        return {"name": self.name, "row": self.row, "title": self.title, "seed": self.seed, "family": self.family.name} | {
-            key: dict(part) for key, part in parts.items()
-        }
+        return {
+            "name": self.name,
+            "row": self.row,
+            "title": self.title,
+            "seed": self.seed,
+            "family": self.family.name,
+        } | {key: dict(part) for key, part in parts.items()}
 
     def with_peer(self, peer: str) -> "Recipe":
         """The row of this peer.
@@ -105,11 +131,15 @@ class Recipe:
         """
         if peer not in self.peers:
             raise RecipeError(f"recipe '{self.name}' has no peer '{peer}'; {nearest(peer, self.peers)}")
-        changes = dict(self.peers[peer])
-        _require_keys(changes, ("learner", "stream"), f"peers.{peer}")
-        content = {**self._content(), "learner": changes.get("learner", self.learner), "peers": {}}
-        content["stream"] = {**self.stream, **changes.get("stream", {})}
-        return _from_content(content, self.name, row=peer)
+        try:
+            changes = _table(self.peers, peer)
+            _require_keys(changes, ("learner", "stream"), "")
+            content = {**self._content(), "learner": changes.get("learner", self.learner), "peers": {}}
+            content["stream"] = {**self.stream, **_table(changes, "stream")}
+            row = _from_content(content, self.name, row=peer)
+        except RecipeError as error:
+            raise RecipeError(f"in [peers.{peer}]: {error}") from None
+        return replace(row, place=1 + list(self.peers).index(peer))
 
     def rows(self) -> list["Recipe"]:
         """This row and those of all its peers."""
@@ -189,7 +219,10 @@ def _from_content(content: Mapping[str, Json], name: str, row: str | None = None
             learner={
                 "name": learner["name"],
                 **fill(
-                    family.learners[learner["name"]], _without_name(learner), "learner", provided=[family.stands_on, "seed"]
+                    family.learners[learner["name"]],
+                    _without_name(learner),
+                    "learner",
+                    provided=[family.stands_on, "seed"],
                 ),
             },
             peers=_table(content, "peers"),
@@ -236,7 +269,11 @@ def _require_keys(content: Table, known: Sequence[str], where: str) -> None:
 def _apply(content: dict[str, Json], change: str) -> None:
     key, equals, text = change.partition("=")
     part, _, setting = key.strip().partition(".")
-    if not equals or part not in ("title", "seed", "data", "stream", "backbone", "learner") or (setting == "") != (part in ("title", "seed")):
+    if (
+        not equals
+        or part not in ("title", "seed", "data", "stream", "backbone", "learner")
+        or (setting == "") != (part in ("title", "seed"))
+    ):
         raise RecipeError(f"--set {change}: write it as part.setting=value, e.g. learner.rank=4")
     value = _value(text.strip())
     if not setting:
@@ -244,7 +281,7 @@ def _apply(content: dict[str, Json], change: str) -> None:
     elif setting == "name":
         content[part] = {"name": value}  # another learner or source has settings of its own
     else:
-        content.setdefault(part, {})[setting] = value
+        content[part] = {**_table(content, part), setting: value}
 
 
 def _value(text: str) -> Json:

@@ -3,7 +3,8 @@
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from itertools import islice
@@ -62,15 +63,37 @@ def perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
     """Run a recipe in a folder: the record in `record.jsonl`, the learner in `store/`, both complete after every stage.
 
     In a folder where the same run was cut off it goes on after the last complete stage, to the same result; where it is
-    finished nothing happens. Raises RecipeError where the folder holds a run of other settings, StoreError where another
-    process is at work in it.
+    finished nothing happens. One that ends before its first stage is complete leaves nothing behind. Raises RecipeError where
+    the folder holds a run of other settings, StoreError where another process is at work in it or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    lock = FileLock(folder / ".lock")
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield from _perform(recipe, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
     except Timeout:
-        raise StoreError(f"{folder}: another process is at work on this run; wait for it, or choose another --out") from None
+        raise StoreError(
+            f"{folder}: another process is at work on this run; wait for it, or choose another --out"
+        ) from None
+    except OSError as error:
+        raise StoreError(f"{folder}: could not be written ({error.strerror or error}); choose another --out") from None
+    try:
+        yield from _perform(recipe, folder)
+    finally:
+        _tidy(folder, made)
+        lock.release()
+
+
+def _tidy(folder: Path, made: Sequence[Path]) -> None:
+    """Remove what a run made that has written nothing down."""
+    record = folder / RECORD
+    if record.exists() and record.stat().st_size:
+        return
+    for file in (record, folder / ".lock"):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):  # stop at the first that holds something
+        for place in made:
+            place.rmdir()
 
 
 def _perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
@@ -100,7 +123,9 @@ def _progress(recipe: Recipe, folder: Path) -> tuple[int, bool]:
     if not events:
         return 0, False
     if events[0]["recipe"] != recipe.filled():
-        raise RecipeError(f"{folder}: holds a run of other settings ({_first_change(events[0]['recipe'], recipe.filled())}); choose another --out or remove it")
+        raise RecipeError(
+            f"{folder}: holds a run of other settings ({_first_change(events[0]['recipe'], recipe.filled())}); choose another --out or remove it"
+        )
     return sum(event["event"] == "stage" for event in events), events[-1]["event"] == "end"
 
 
@@ -110,7 +135,7 @@ def _learner(recipe: Recipe, stream: Any, store: Path, done: int) -> Learner[Any
             file.unlink()
         return recipe.build_learner(stream)
     Store(store).truncate(done)
-    given = {"backbone": recipe.build_backbone()} if recipe.backbone else {}
+    given: dict[str, Any] = {"backbone": recipe.build_backbone()} if recipe.backbone else {}
     return LEARNERS[recipe.learner["name"]].load(store, **given)
 
 
@@ -118,6 +143,7 @@ def start_event(recipe: Recipe, stream: Stream[Any, Any]) -> dict[str, Json]:
     """What a record begins with: the filled recipe, the stream it made, and on what it ran."""
     return {
         "event": "start",
+        "place": recipe.place,
         "recipe": recipe.filled(),
         "stream": stream.facts(),
         "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},

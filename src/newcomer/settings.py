@@ -22,7 +22,7 @@ Self = TypeVar("Self")
 
 @functools.cache
 def _hints(make: Callable[..., object]) -> dict[str, Any]:
-    return get_type_hints(make.__init__ if isinstance(make, type) else make, include_extras=True)
+    return get_type_hints(vars(make)["__init__"] if isinstance(make, type) else make, include_extras=True)
 
 
 @functools.cache

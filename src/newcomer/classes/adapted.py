@@ -14,7 +14,7 @@ from newcomer.errors import LearnerError
 from newcomer.nn.decoupled_lora import DecoupledLoRA, Sharing
 from newcomer.nn.linear_head import LinearHead
 from newcomer.shapes import Float, Int, Tensor
-from newcomer.training.fit import batches, cosine, fit
+from newcomer.training.fit import batches, cosine, finite, fit
 from newcomer.training.learner import Step
 
 Schedule = Literal["constant", "cosine"]
@@ -77,6 +77,8 @@ class AdaptedLearner(ClassLearner):
             schedule.step()
             yield Step(stage, step, len(plan), seen)
         self._close()
+        with torch.no_grad():
+            finite(loss(plan[-1]))  # the last step is seen by no other
 
     def _logits(self, inputs: Sequence[Input]) -> Float[Tensor, "batch klass"]:
         with self.bank.applied():

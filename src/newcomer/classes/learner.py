@@ -64,7 +64,7 @@ class ClassLearner(Learner[Examples, Examples]):
         return logits
 
     @overload
-    def predict(self, inputs: Input | Path) -> str: ...
+    def predict(self, inputs: Input | Path) -> str: ...  # type: ignore[overload-overlap]  # a text is a sequence, too
     @overload
     def predict(self, inputs: Sequence[Input | Path]) -> list[str]: ...
     def predict(self, inputs: Input | Path | Sequence[Input | Path]) -> str | list[str]:
@@ -120,4 +120,4 @@ class ClassLearner(Learner[Examples, Examples]):
         backbone = given.get("backbone", saved.pop("name"))
         if isinstance(backbone, str):
             backbone = Backbone(backbone, **saved)
-        return cls(backbone, **settings)  # type: ignore[arg-type,call-arg]  # a subclass's own settings
+        return cls(backbone, **settings)

@@ -6,6 +6,7 @@ from newcomer.data.examples import Examples
 from newcomer.nn.decoupled_lora import Sharing
 from newcomer.seeds import spawn
 from newcomer.settings import Json, checked
+from newcomer.shapes import Tensor
 from newcomer.store.folder import Entry
 from newcomer.streams.stage import Stage
 from newcomer.training.settings import Count, Rate
@@ -70,10 +71,16 @@ class SDLoRA(AdaptedLearner):
 
     def _entry(self, stage: Stage[Examples, Examples]) -> Entry:
         """The task's direction; all magnitudes and the head as they are now; the names of all classes."""
-        tensors = {"magnitudes": self.bank.magnitudes, "head.weight": self.head.weight, "head.bias": self.head.bias}
+        tensors: dict[str, Tensor] = {
+            "magnitudes": self.bank.magnitudes,
+            "head.weight": self.head.weight,
+            "head.bias": self.head.bias,
+        }
         for p, (up, down) in enumerate(self.bank.direction(self.bank.tasks - 1)):
             tensors |= {f"direction.{p}.up": up, f"direction.{p}.down": down}
-        return Entry(stage.name, {key: t.detach().clone() for key, t in tensors.items()}, {"classes": list(self.classes)})
+        return Entry(
+            stage.name, {key: t.detach().clone() for key, t in tensors.items()}, {"classes": list(self.classes)}
+        )
 
     def _absorb(self, entry: Entry) -> None:
         tensors = entry.tensors

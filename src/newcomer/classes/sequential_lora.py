@@ -69,6 +69,8 @@ class SequentialLoRA(AdaptedLearner):
     def _absorb(self, entry: Entry) -> None:
         if not len(self.bank.open_up):
             self.bank.open(self.rank, spawn(self.seed, entry.name, "direction"))
-        self.bank.load_state_dict({k.removeprefix("bank."): t for k, t in entry.tensors.items() if k.startswith("bank.")})
+        self.bank.load_state_dict(
+            {k.removeprefix("bank."): t for k, t in entry.tensors.items() if k.startswith("bank.")}
+        )
         self.head.set(entry.tensors["head.weight"], entry.tensors["head.bias"])
         self.classes = list(entry.facts["classes"])

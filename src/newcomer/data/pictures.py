@@ -1,7 +1,9 @@
 """Folders of pictures: `root/{train,test}/<class>/<any name>`."""
 
 import io
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -31,18 +33,14 @@ class PictureFiles(Sequence[Picture]):
         return read_picture(self.paths[index])
 
 
-def read_picture(source: Path | bytes, name: str = "") -> Picture:
-    """A picture as RGB, from a file or from its bytes (then `name` stands in the message).
+def read_picture(source: Path | bytes, name: str | None = None) -> Picture:
+    """A picture as RGB, from a file or from its bytes; `name` stands in the message for bytes.
 
     Raises DataError that names a file that is truncated or no picture.
     """
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
-            return picture.convert("RGB")
-    except UnidentifiedImageError:
-        raise DataError(f"{name or source}: not a picture that can be read; remove it or replace it") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name or source}: a damaged picture ({error}); remove it or replace it") from None
+    where = name or (str(source) if isinstance(source, Path) else "picture")
+    with _named(where), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+        return picture.convert("RGB")
 
 
 def class_folder(root: Path) -> Examples:
@@ -78,8 +76,19 @@ def image_folder(path: str) -> tuple[Examples, Examples]:
 
 
 def _check_header(file: Path) -> None:
+    with _named(str(file)), Image.open(file):
+        pass
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """What goes wrong with a picture becomes one line that says with which."""
     try:
-        with Image.open(file):
-            pass
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-        raise DataError(f"{file}: not a picture that can be read; remove it or replace it") from None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")  # odd metadata, which nobody asked for
+            yield
+    except (UnidentifiedImageError, IsADirectoryError):
+        raise DataError(f"{where}: not a picture that can be read; remove it or replace it") from None
+    except Exception as error:  # decoders fail in every way there is
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{where}: a damaged picture ({reason}); remove it or replace it") from None

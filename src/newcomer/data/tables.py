@@ -1,6 +1,6 @@
 """CSV and parquet files, whole, with errors that name the file and the row."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import polars as pl
@@ -9,11 +9,11 @@ from newcomer.errors import DataError, nearest
 
 
 def read_table(file: Path) -> pl.DataFrame:
-    """A table with all its columns.
+    """A table with all its columns; those of a CSV file are text, so that '01' stays '01'.
 
     Raises DataError for a file that is missing, empty, neither CSV nor parquet, or text that is not UTF-8.
     """
-    readers = {".csv": pl.read_csv, ".parquet": pl.read_parquet}
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {".csv": _read_csv, ".parquet": pl.read_parquet}
     if file.suffix not in readers:
         raise DataError(f"{file}: neither .csv nor .parquet; convert it to one of the two")
     try:
@@ -23,7 +23,7 @@ def read_table(file: Path) -> pl.DataFrame:
     except pl.exceptions.NoDataError:
         raise DataError(f"{file}: is empty") from None
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{file}: {_reason(file, error)}") from None
+        raise DataError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from None
     if not len(table):
         raise DataError(f"{file}: has no rows")
     return table
@@ -42,11 +42,11 @@ def require_columns(columns: Iterable[str], wanted: Iterable[str], where: str) -
             raise DataError(f"{where}: no column '{column}'; {nearest(column, columns)}")
 
 
-def _reason(file: Path, error: Exception) -> str:
-    if file.suffix == ".csv":
-        for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return f"line {number} is not UTF-8; save the file as UTF-8"
-    return f"cannot be read ({str(error).splitlines()[0]})"
+def _read_csv(file: Path) -> pl.DataFrame:
+    content = file.read_bytes()
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{file}: line {line} is not UTF-8; save the file as UTF-8") from None
+    return pl.read_csv(content, infer_schema=False)

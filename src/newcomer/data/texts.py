@@ -23,11 +23,14 @@ def class_table(file: Path, text: str, label: str) -> Examples:
     table = read_table(file)
     require_columns(table.columns, [text, label], str(file))
     for column in (text, label):
-        if table[column].dtype not in (pl.String, pl.Int64, pl.Categorical):
-            raise DataError(f"{file}: column '{column}' holds {table[column].dtype}, not text")
+        kind = table[column].dtype
+        if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum)):
+            raise DataError(f"{file}: column '{column}' holds {kind.base_type()}, not text")
         blank = table[column].cast(pl.String).str.strip_chars().fill_null("") == ""
         if blank.any():
-            raise DataError(f"{file}: row {blank.arg_true()[0] + 1} has nothing in column '{column}'; fill or remove it")
+            raise DataError(
+                f"{file}: row {blank.arg_true()[0] + 1} has nothing in column '{column}'; fill or remove it"
+            )
     return Examples(table[text].cast(pl.String).to_list(), table[label].cast(pl.String).to_list())
 
 

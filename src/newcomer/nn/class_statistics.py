@@ -16,7 +16,9 @@ class ClassStatistics:
     scatter: Float[Tensor, "width width"]
 
     @classmethod
-    def of(cls, features: Float[Tensor, "batch width"], klass: Int[Tensor, " batch"], classes: int) -> "ClassStatistics":
+    def of(
+        cls, features: Float[Tensor, "batch width"], klass: Int[Tensor, " batch"], classes: int
+    ) -> "ClassStatistics":
         """The statistics of these features, in float64; `klass` counts from 0, and every class occurs."""
         x = features.double()
         count = torch.bincount(klass, minlength=classes).double()

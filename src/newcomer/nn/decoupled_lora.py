@@ -99,9 +99,7 @@ class DecoupledLoRA(nn.Module):
         return [(up[:, part], down[part]) for up, down in zip(self.up, self.down, strict=True)]
 
     @torch.no_grad()
-    def restore(
-        self, direction: Sequence[tuple[Tensor, Tensor]], magnitudes: Float[Tensor, "task projection"]
-    ) -> None:
+    def restore(self, direction: Sequence[tuple[Tensor, Tensor]], magnitudes: Float[Tensor, "task projection"]) -> None:
         """Append a closed task as `direction` gave it, with the magnitudes of all tasks as they were after it."""
         for p, (up, down) in enumerate(direction):
             self.up[p] = torch.cat([self.up[p], up.to(self.up[p])], dim=1)

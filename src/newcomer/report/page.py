@@ -35,8 +35,10 @@ def write_page(runs: Sequence[Run], out: Path) -> None:
     """Write the report of these runs; the file appears whole or not at all."""
     sections = [_section(rows) for rows in by_row(run for run in runs if run.stages).values()]
     template = (resources.files("newcomer.report") / "page.html.jinja").read_text(encoding="utf-8")
-    html = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(template).render(
-        sections=sections, start=runs[0].events[0]
+    html = (
+        Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+        .from_string(template)
+        .render(sections=sections, start=runs[0].events[0])
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(out.name + ".part")

@@ -5,15 +5,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from newcomer.report.runs import Run
 
 COLOURS = ("#0b6e4f", "#c8553d", "#2e4057", "#e0a030", "#7a5195", "#6b8f9c", "#a23b72", "#8a8a4a")
 INK, FAINT = "#22313a", "#d5dde0"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -28,8 +31,6 @@ STYLE = {
 
 def drawn(width: float, height: float, draw: Callable[[Figure], None]) -> str:
     """The SVG of a figure of this size in inches, the same bytes for the same picture."""
-    import matplotlib as mpl
-
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
@@ -74,7 +75,7 @@ def accuracy_curves(rows: Mapping[str, Sequence[Run]]) -> str:
             _band(axis, np.arange(1, curves.shape[1] + 1), curves, colour, name)
         axis.set_xlabel("tasks learned")
         axis.set_ylabel("mean accuracy on them, %")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         _frame(axis)
 
     return drawn(7, 3.4, draw)
@@ -88,10 +89,12 @@ def magnitudes(run: Run) -> str:
         history = [np.array(stage["facts"]["magnitudes"]).mean(axis=1) for stage in run.stages]
         for task, colour in zip(range(len(history)), _cycle(len(history)), strict=True):
             stages = np.arange(task, len(history))
-            axis.plot(stages + 1, [history[s][task] for s in stages], "o-", color=colour, markersize=4, label=f"task {task}")
+            axis.plot(
+                stages + 1, [history[s][task] for s in stages], "o-", color=colour, markersize=4, label=f"task {task}"
+            )
         axis.set_xlabel("tasks learned")
         axis.set_ylabel("magnitude α")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
         _frame(axis)
 
@@ -135,9 +138,7 @@ def graphs(found: Sequence[Mapping[str, Any]]) -> str:
     return drawn(3.4 * len(found), 3.6, draw)
 
 
-def _square(row: int, column: int) -> Any:
-    from matplotlib.patches import Rectangle
-
+def _square(row: int, column: int) -> Rectangle:
     return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=1.8)
 
 

@@ -109,8 +109,8 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
 
 
 def by_row(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
-    """Recipe → row → its runs, one a seed."""
+    """Recipe → row → its runs, one a seed; rows in the recipe's order."""
     grouped: dict[str, dict[str, list[Run]]] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: int(run.events[0]["place"])):
         grouped.setdefault(run.recipe["name"], {}).setdefault(run.recipe["row"], []).append(run)
     return grouped

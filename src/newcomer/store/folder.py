@@ -1,6 +1,6 @@
 """A store is a folder: a manifest with checksums, and one safetensors file for every stage that was learned.
 
-    manifest.json             format, learner, settings, what it stands on, and the stages with their files' SHA-256
+    manifest.json             format, learner, settings, what it stands on, the stages with their files' SHA-256, and its own
     stage-000.safetensors     what the first stage added: tensors, and its facts as JSON in the file's header
     stage-001.safetensors     …
 
@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,11 +70,15 @@ class Store:
             content = json.loads(path.read_text(encoding="utf-8"))
             version = int(content["format"])
         except FileNotFoundError:
-            raise StoreError(f"{self.folder}: no store here (no {MANIFEST}); give the folder a model was saved to") from None
+            raise StoreError(
+                f"{self.folder}: no store here (no {MANIFEST}); give the folder a model was saved to"
+            ) from None
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise StoreError(f"{path}: not a store's manifest ({error}); restore the folder from a copy") from None
         if version > FORMAT:
             raise StoreError(f"{path}: format {version}, this newcomer reads up to {FORMAT}; update newcomer")
+        if content.pop("sha256", None) != _digest(content):
+            raise StoreError(f"{path}: its content is not what was written (checksum); restore the folder from a copy")
         try:
             return Manifest(**content)
         except TypeError as error:
@@ -89,32 +94,61 @@ class Store:
         `manifest` says whose they are; its list of stages is ignored. Raises StoreError when another process writes, when
         the folder holds another model or another history, or when the disk refuses; the store then stays as it was.
         """
-        fresh = not self.folder.exists()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".lock", timeout=0):
-                self._append(manifest, entries)
-        except Timeout:
-            raise StoreError(f"{self.folder}: another process is writing this store; try again when it is done") from None
-        except OSError as error:
-            self._sweep(fresh)
-            raise StoreError(f"{self.folder}: could not be written ({error.strerror or error}); nothing was changed") from None
+        with self._writing():
+            self._append(manifest, entries)
 
     def truncate(self, count: int) -> None:
-        """Forget all stages but the first `count`: how a run that was cut off returns to its last complete stage."""
-        manifest = self.manifest()
-        with FileLock(self.folder / ".lock", timeout=0):
+        """Forget all stages but the first `count`: how a run that was cut off returns to its last complete stage.
+
+        Raises StoreError: see `write`.
+        """
+        with self._writing():
+            manifest = self.manifest()
+            if len(manifest.stages) < count:
+                raise StoreError(
+                    f"{self.folder}: holds {len(manifest.stages)} stages, not {count}; restore it from a copy"
+                )
             self._write_manifest(manifest, manifest.stages[:count])
+            self._sweep()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The store is ours for this long; what fails leaves it as it was, and a folder that was not there gone again."""
+        fresh, lock = not self.folder.exists(), self.folder / ".lock"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(lock, timeout=0):
+                try:
+                    yield
+                except BaseException:
+                    self._sweep()
+                    if fresh:
+                        lock.unlink(missing_ok=True)
+                    raise
+        except Timeout:
+            raise StoreError(
+                f"{self.folder}: another process is writing this store; try again when it is done"
+            ) from None
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder}: could not be written ({error.strerror or error}); nothing was changed"
+            ) from None
+        finally:
+            if fresh:
+                with suppress(OSError):  # it holds a store now, or it never came to be
+                    self.folder.rmdir()
 
     def _append(self, manifest: Manifest, entries: Sequence[Entry]) -> None:
         stages: list[Mapping[str, Json]] = []
         if self.exists():
             old = self.manifest()
-            if (old.learner, dict(old.settings), dict(old.stands_on)) != _identity(manifest):
+            if _identity(old) != _identity(manifest):
                 raise StoreError(f"{self.folder}: holds another model ({old.learner}); save to a folder of its own")
             stages = list(old.stages)
         if len(stages) > len(entries):
-            raise StoreError(f"{self.folder}: holds {len(stages)} stages, this model only {len(entries)}; load it first")
+            raise StoreError(
+                f"{self.folder}: holds {len(stages)} stages, this model only {len(entries)}; load it first"
+            )
         for index, entry in enumerate(entries):
             content = _to_bytes(entry)
             digest = hashlib.sha256(content).hexdigest()
@@ -128,14 +162,14 @@ class Store:
         self._write_manifest(manifest, stages)
 
     def _write_manifest(self, manifest: Manifest, stages: Sequence[Mapping[str, Json]]) -> None:
-        learner, settings, stands_on = _identity(manifest)
         content = {
             "format": FORMAT,
-            "learner": learner,
-            "settings": settings,
-            "stands_on": stands_on,
+            "learner": manifest.learner,
+            "settings": _plain(manifest.settings),
+            "stands_on": _plain(manifest.stands_on),
             "stages": list(stages),
         }
+        content["sha256"] = _digest(content)
         _write_whole(self.folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False).encode())
 
     def _read(self, stage: Mapping[str, Json]) -> Entry:
@@ -153,22 +187,37 @@ class Store:
         except (SafetensorError, KeyError, ValueError) as error:
             raise StoreError(f"{path}: not a stage of a store ({error})") from None
 
-    def _sweep(self, fresh: bool) -> None:
-        for part in self.folder.glob("*.part"):
-            part.unlink(missing_ok=True)
-        if fresh and self.folder.exists() and not self.exists():
-            for file in (*self.folder.glob("stage-*.safetensors"), self.folder / ".lock"):
+    def _sweep(self) -> None:
+        """Remove what a write that failed has left: parts, and files that no manifest names."""
+        named = {stage["file"] for stage in self.manifest().stages} if self.exists() else set()
+        for file in (*self.folder.glob("*.part"), *self.folder.glob("stage-*.safetensors")):
+            if file.name not in named:
                 file.unlink(missing_ok=True)
-            self.folder.rmdir()
 
 
-def _identity(manifest: Manifest) -> tuple[str, dict[str, Json], dict[str, Json]]:
-    """What makes two stores the same model's, as JSON would give it back."""
-    return (
-        manifest.learner,
-        json.loads(json.dumps(dict(manifest.settings))),
-        json.loads(json.dumps(dict(manifest.stands_on))),
-    )
+def unnamed(stands_on: Mapping[str, Json]) -> dict[str, Json]:
+    """What a learner stands on, without the names of what has a fingerprint: on another machine it may lie elsewhere."""
+    return {
+        key: {k: v for k, v in part.items() if k != "name"}
+        if isinstance(part, dict) and "fingerprint" in part
+        else part
+        for key, part in _plain(stands_on).items()
+    }
+
+
+def _identity(manifest: Manifest) -> tuple[str, Json, Json]:
+    """What makes two stores the same model's."""
+    return manifest.learner, _plain(manifest.settings), unnamed(manifest.stands_on)
+
+
+def _plain(content: Mapping[str, Json]) -> dict[str, Json]:
+    """As JSON would give it back."""
+    plain: dict[str, Json] = json.loads(json.dumps(dict(content)))
+    return plain
+
+
+def _digest(content: Mapping[str, Json]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _to_bytes(entry: Entry) -> bytes:

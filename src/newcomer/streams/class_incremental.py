@@ -37,14 +37,21 @@ class ClassIncremental:
         joint: bool = False,
         seed: int = 0,
     ) -> None:
+        for limit, value in (("train_per_class", train_per_class), ("exam_per_class", exam_per_class)):
+            if value is not None and value < 1:
+                raise StreamError(f"stream.{limit} = {value}; give a number from 1 on, or leave it out for all")
         never = sorted(set(test.labels) - set(train.labels))
         if never:
-            raise StreamError(f"test class '{never[0]}' has no training examples; add some or remove it from the test set")
+            raise StreamError(
+                f"test class '{never[0]}' has no training examples; add some or remove it from the test set"
+            )
         known = train.classes
         self.tasks = _named(tasks, known) if isinstance(tasks, list) else _drawn(tasks, classes, known, seed)
         left_out = set(known) - {name for task in self.tasks for name in task}
         if isinstance(tasks, list) and (never := sorted(left_out & set(test.labels))):
-            raise StreamError(f"test class '{never[0]}' is in no task; add it to stream.tasks or remove it from the test set")
+            raise StreamError(
+                f"test class '{never[0]}' is in no task; add it to stream.tasks or remove it from the test set"
+            )
         self.joint = joint
         drawn = _by_class(train, seed, "train")
         if exam == "validation":
@@ -54,8 +61,10 @@ class ClassIncremental:
         else:
             self._exams = _Drawn(test, _by_class(test, seed, "test"), exam_per_class)
             self._train = _Drawn(train, drawn, train_per_class)
-        for task in self.tasks:
-            self._require_exams(task, exam)
+        for name in (name for task in self.tasks for name in task):
+            for drawn_from, kind in ((self._train, "training"), (self._exams, exam)):
+                if not drawn_from.count(name):
+                    raise StreamError(f"class '{name}' has no {kind} examples; add some or leave the class out")
 
     def __len__(self) -> int:
         return 1 if self.joint else len(self.tasks)
@@ -72,11 +81,6 @@ class ClassIncremental:
         """The classes of every task, and how many examples are taught and asked."""
         names = [name for task in self.tasks for name in task]
         return {"tasks": self.tasks, "taught": len(self._train.of(names)), "asked": len(self._exams.of(names))}
-
-    def _require_exams(self, task: Sequence[str], exam: str) -> None:
-        for name in task:
-            if not self._exams.count(name):
-                raise StreamError(f"class '{name}' has no {exam} examples; add some or leave the class out")
 
 
 class _Drawn:
@@ -119,7 +123,9 @@ def _named(tasks: list[list[str]], known: Sequence[str]) -> list[list[str]]:
 def _drawn(tasks: int, classes: int | None, known: Sequence[str], seed: int) -> list[list[str]]:
     count = len(known) if classes is None else classes
     if not 0 < count <= len(known):
-        raise StreamError(f"stream.classes = {count}, but there are {len(known)} classes; give a number from 1 to {len(known)}")
+        raise StreamError(
+            f"stream.classes = {count}, but there are {len(known)} classes; give a number from 1 to {len(known)}"
+        )
     if not 0 < tasks <= count:
         raise StreamError(f"{tasks} tasks of {count} classes would leave a task empty; give at most {count} tasks")
     order = [known[i] for i in shuffled(len(known), seed, "stream", "class order")][:count]

@@ -23,13 +23,22 @@ def fit(
     """
     for batch in batches:
         value = loss(batch)
-        seen = value.item()
-        if not math.isfinite(seen):
-            raise LearnerError(f"the loss became {seen}; lower the learning rate")
+        seen = finite(value)
         optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         yield {"loss": seen}
+
+
+def finite(loss: Tensor) -> float:
+    """The loss as a number.
+
+    Raises LearnerError when it is none.
+    """
+    seen = loss.item()
+    if not math.isfinite(seen):
+        raise LearnerError(f"the loss became {seen}; lower the learning rate")
+    return seen
 
 
 def batches(count: int, size: int, epochs: int, seed: int, *address: str | int) -> list[list[int]]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from newcomer.errors import StoreError
+from newcomer.errors import SettingError, StoreError, nearest
 from newcomer.settings import Json, fill
-from newcomer.store.folder import Entry, Manifest, Store
+from newcomer.store.folder import Entry, Manifest, Store, unnamed
 from newcomer.streams.stage import Stage
 
 Lesson = TypeVar("Lesson")
@@ -72,17 +72,22 @@ class Learner(ABC, Generic[Lesson, Exam]):
     def load(cls, folder: str | Path, *, stages: int | None = None, **stands_on: Any) -> Self:
         """The learner that was saved here, after its first `stages` stages (all by default).
 
-        `stands_on` replaces what the store names but does not hold, e.g. `backbone="/models/vit"` on another machine.
-        Raises StoreError for a damaged, newer or another learner's store.
+        `stands_on` says where that lies which the store names but does not hold, e.g. `backbone="/models/vit"` on another machine.
+        Raises StoreError for a damaged, newer or another learner's store, and where what it stands on is no longer the same.
         """
         store = Store(folder)
         manifest = store.manifest()
         if manifest.learner != cls.name:
             raise StoreError(f"{folder}: holds a model of '{manifest.learner}', not of '{cls.name}'")
+        for key in stands_on:
+            if key not in manifest.stands_on:
+                raise SettingError(
+                    f"{key} is nothing that {cls.__name__} stands on; {nearest(key, manifest.stands_on)}"
+                )
         settings = fill(cls, manifest.settings, str(folder), provided=manifest.stands_on)
         learner = cls._rebuild(manifest.stands_on, settings, stands_on)
-        if learner._manifest().stands_on != manifest.stands_on and not stands_on:
-            raise StoreError(f"{folder}: what it stands on has changed: {_difference(manifest.stands_on, learner)}")
+        if changed := _difference(unnamed(manifest.stands_on), unnamed(learner._stands_on())):
+            raise StoreError(f"{folder}: what it stands on has changed: {changed}")
         for entry in store.entries(stages):
             learner._absorb(entry)
             learner.entries.append(entry)
@@ -109,9 +114,21 @@ class Learner(ABC, Generic[Lesson, Exam]):
 
     @classmethod
     @abstractmethod
-    def _rebuild(cls, stands_on: Mapping[str, Json], settings: Mapping[str, Json], given: Mapping[str, Any]) -> Self: ...
+    def _rebuild(
+        cls, stands_on: Mapping[str, Json], settings: Mapping[str, Json], given: Mapping[str, Any]
+    ) -> Self: ...
 
 
-def _difference(saved: Mapping[str, Json], learner: Learner[Any, Any]) -> str:
-    now = learner._stands_on()
-    return ", ".join(f"{key} was {saved[key]!r}, is {now.get(key)!r}" for key in saved if saved[key] != now.get(key))
+def _difference(saved: Mapping[str, Json], now: Mapping[str, Json], where: str = "") -> str:
+    """The first thing that is not what it was, or nothing.
+
+    >>> _difference({"backbone": {"size": 8}}, {"backbone": {"size": 16}})
+    'backbone.size was 8, is 16'
+    """
+    for key in [*saved, *(key for key in now if key not in saved)]:
+        old, new = saved.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict) and old != new:
+            return _difference(old, new, f"{where}{key}.")
+        if old != new:
+            return f"{where}{key} was {old!r}, is {new!r}"
+    return ""

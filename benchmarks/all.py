@@ -1,0 +1,44 @@
+"""Every benchmark, one after the other; their figures go to benchmarks/figures.jsonl.
+
+From nothing this takes hours; what was finished in runs/ before is only read again. A benchmark whose data are not here is left
+out, and its figures stay as they were.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FIGURES = HERE / "figures.jsonl"
+COMMANDS = [
+    ["speed/demos.py"],
+    ["quality/run.py", "digits"],
+    ["quality/run.py", "world"],
+    ["quality/run.py", "ml-1m", "--set", "stream.old_items=400", "--set", "stream.new_items=400", "--out", "ml-1m-400"],
+    ["quality/run.py", "cifar100-vit-tiny"],
+    ["quality/run.py", "banking77-minilm"],
+]
+DATA_MISSING = 2
+
+
+def main() -> int:
+    lines = FIGURES.read_text(encoding="utf-8").splitlines() if FIGURES.exists() else []
+    kept = {json.loads(line)["name"]: line for line in lines}
+    failed = 0
+    for script, *arguments in COMMANDS:
+        print(f"── {script} {' '.join(arguments)}", flush=True)
+        command = [sys.executable, str(HERE / script), *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None  # it was asked for
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                if line.startswith('{"name"'):
+                    kept[json.loads(line)["name"]] = line.rstrip("\n")
+        failed += process.returncode not in (0, DATA_MISSING)
+        FIGURES.write_text("".join(line + "\n" for line in kept.values()), encoding="utf-8")
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

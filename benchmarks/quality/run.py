@@ -1,0 +1,96 @@
+"""All rows of a recipe over several seeds; records and figures stay in benchmarks/quality/<recipe>/.
+
+    python benchmarks/quality/run.py cifar100-vit-tiny              # goes on where it was cut off
+    python benchmarks/quality/run.py ml-1m --seeds 0 1 2 --set stream.old_items=400
+
+Runs go to runs/quality/<recipe>/; what is kept of them is their records without the single steps.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figure import Figure, emit
+
+from newcomer.recipe import read_recipe
+from newcomer.report.runs import RECORD, Run, by_row, find_runs
+from newcomer.report.table import result_table
+from newcomer.run import perform
+
+HERE = Path(__file__).parent
+TARGETS = json.loads((HERE / "targets.json").read_text(encoding="utf-8"))
+"""Recipe → row → figure → what it is to reach."""
+
+
+def run_all(name: str, seeds: Sequence[int], changes: Sequence[str], out: str) -> Path:
+    """Run what is not finished yet; returns the folder of the records."""
+    for seed in seeds:
+        for recipe in read_recipe(name, changes, seed).rows():
+            place = Path(recipe.row) / f"seed-{seed}"
+            print(f"{out} · {place}", flush=True)
+            for _ in perform(recipe, Path("runs/quality") / out / place):
+                pass
+            _keep(Path("runs/quality") / out / place / RECORD, HERE / out / place / RECORD)
+    return HERE / out
+
+
+def _keep(record: Path, kept: Path) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept.write_text("".join(line for line in lines if json.loads(line)["event"] != "step"), encoding="utf-8")
+
+
+def figures(rows: dict[str, list[Run]], out: str, command: str) -> list[Figure]:
+    """Every number that a run is judged by, as mean and spread over seeds."""
+    found = []
+    for row, runs in rows.items():
+        start = runs[0].events[0]
+        for name in runs[0].figures():
+            values = np.array([run.figures()[name] for run in runs])
+            if np.isnan(values).any():
+                continue
+            found.append(
+                Figure(
+                    name=f"{out} {row} {name}",
+                    value=round(float(values.mean()), 5),
+                    unit=_unit(name, runs[0]),
+                    command=command,
+                    seeds=[run.recipe["seed"] for run in runs],
+                    machine=start["machine"],
+                    commit=start["commit"],
+                    target=TARGETS.get(out, {}).get(row, {}).get(name),
+                    spread=round(float(values.std(ddof=1)), 5) if len(values) > 1 else None,
+                )
+            )
+    return found
+
+
+def _unit(name: str, run: Run) -> str:
+    if name == "seconds":
+        return "s"
+    return "%" if run.recipe["family"] == "classes" else "nats" if name.endswith("logloss") else "1"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--set", action="append", default=[], dest="changes")
+    parser.add_argument("--out", help="name of the folder of records; the recipe's by default")
+    given = parser.parse_args()
+    out = given.out or Path(given.recipe).stem
+    folder = run_all(given.recipe, given.seeds, given.changes, out)
+    rows = next(iter(by_row(find_runs([folder])).values()))
+    table = result_table(rows)
+    print(f"\n{table.title}\n\n{table.markdown()}\n\n{table.note}\n")
+    changes = "".join(f" --set {change}" for change in given.changes) + (f" --out {out}" if given.out else "")
+    emit(figures(rows, out, f"python benchmarks/quality/run.py {given.recipe}{changes}"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""From values to numbers that a model can embed: which values it knows, and how a number is scaled."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newcomer.data.log import Column
+from newcomer.errors import DataError
+from newcomer.settings import Json
+
+PADDING, UNSEEN = 0, 1
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The values of one field that a model knows: index 0 is padding and 'no value', 1 is 'unseen', the rest are sorted names.
+
+    >>> colours = Vocabulary.fit("colour", Column.of_names(["red", "blue", "red", None]))
+    >>> colours.names, colours.encode(Column.of_names(["red", None, "green", "blue"])).tolist()
+    (('blue', 'red'), [3, 0, 1, 2])
+    """
+
+    field: str
+    names: tuple[str, ...]
+    unseen: Literal["shared", "error"] = "shared"
+
+    @classmethod
+    def fit(cls, field: str, column: Column, unseen: Literal["shared", "error"] = "shared", min_count: int = 1) -> Self:
+        """The names that occur at least `min_count` times in the column."""
+        counts = np.bincount(column.values[column.values >= 0].astype(np.int64).ravel(), minlength=len(column.names))
+        kept = (name for name, count in zip(column.names, counts, strict=True) if count >= max(min_count, 1))
+        return cls(field, tuple(kept), unseen)
+
+    def __len__(self) -> int:
+        """Number of indices, the two special ones included."""
+        return len(self.names) + 2
+
+    def encode(self, column: Column) -> NDArray[np.int64]:
+        """Indices in the shape of the column's values.
+
+        Raises DataError for a value that is not known, where the policy is `error`.
+        """
+        known = {name: index for index, name in enumerate(self.names, start=2)}
+        table = np.array([known.get(name, UNSEEN) for name in column.names] + [PADDING], dtype=np.int64)
+        indices = table[column.values.astype(np.int64)]  # -1, 'no value', reads the last entry
+        if self.unseen == "error" and (indices == UNSEEN).any():
+            name = column.names[int(column.values[indices == UNSEEN][0])]
+            raise DataError(
+                f"column '{self.field}': value '{name}' was not there in training; set unseen = 'shared' to allow it"
+            )
+        return indices
+
+    def to_json(self) -> dict[str, Json]:
+        return {"field": self.field, "names": list(self.names), "unseen": self.unseen}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A numeric field brought to mean 0 and standard deviation 1 of the rows it was fitted on; NaN, 'not known', stays NaN.
+
+    >>> Scale.fit("price", Column.of_numbers([1.0, 3.0])).encode(Column.of_numbers([5.0])).tolist()
+    [3.0]
+    """
+
+    field: str
+    mean: float
+    deviation: float
+
+    @classmethod
+    def fit(cls, field: str, column: Column) -> Self:
+        numbers = column.values[~np.isnan(column.values)]
+        if not len(numbers):
+            return cls(field, 0.0, 1.0)
+        return cls(field, float(numbers.mean()), float(numbers.std()) or 1.0)
+
+    def encode(self, column: Column) -> NDArray[np.float32]:
+        return ((column.values - self.mean) / self.deviation).astype(np.float32)
+
+    def to_json(self) -> dict[str, Json]:
+        return {"field": self.field, "mean": self.mean, "deviation": self.deviation}
+
+
+def coding_from_json(table: Mapping[str, Json]) -> Vocabulary | Scale:
+    """What `to_json` of either wrote."""
+    if "names" in table:
+        return Vocabulary(table["field"], tuple(table["names"]), table["unseen"])
+    return Scale(table["field"], table["mean"], table["deviation"])

@@ -1,0 +1,151 @@
+"""From a log's values to the tensors that a network reads, by what was there when it learned."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from newcomer.data.log import Column, Log, Table
+from newcomer.data.schema import Field, Schema
+from newcomer.data.vocabulary import Scale, Vocabulary, coding_from_json
+from newcomer.settings import Json
+from newcomer.shapes import Float, Int, Tensor
+
+Values = list[Tensor]
+"""One tensor a field: Int[thing], Int[thing most] or Float[thing]; see `nn.field_embeddings`."""
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """Encoded events, in the order of time where that matters; a user's fields are kept once a user."""
+
+    item: Int[Tensor, " row"]
+    """Number of the item among those the learner knows."""
+    label: Float[Tensor, " row"]
+    user: Int[Tensor, " row"]
+    of_users: Values
+    of_rows: Values
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def values(self, rows: Int[Tensor, " row"]) -> Values:
+        """The user's and the context's fields of these rows."""
+        user = self.user[rows]
+        return [values[user] for values in self.of_users] + [values[rows] for values in self.of_rows]
+
+    def by_row(self, rows: Int[Tensor, " row"] | None = None) -> Self:
+        """These rows, all by default, with nothing kept once a user: each stands for itself."""
+        rows = torch.arange(len(self), device=self.item.device) if rows is None else rows
+        at = torch.arange(len(rows), device=rows.device)
+        return replace(
+            self, item=self.item[rows], label=self.label[rows], user=at, of_users=[], of_rows=self.values(rows)
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Events that stand for themselves, by name: what a store keeps."""
+        return {"item": self.item, "label": self.label} | {f"row.{n}": values for n, values in enumerate(self.of_rows)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        item = tensors["item"]
+        fields = [tensors[f"row.{n}"] for n in range(sum(key.startswith("row.") for key in tensors))]
+        return cls(item, tensors["label"], torch.arange(len(item), device=item.device), [], fields)
+
+    def to(self, device: torch.device) -> Self:
+        return replace(
+            self,
+            item=self.item.to(device),
+            label=self.label.to(device),
+            user=self.user.to(device),
+            of_users=[values.to(device) for values in self.of_users],
+            of_rows=[values.to(device) for values in self.of_rows],
+        )
+
+
+class Encoder:
+    """The codings of all fields but the item's id: fitted once, on the rows that may be learned from, and never changed."""
+
+    def __init__(self, schema: Schema, codings: Mapping[str, Vocabulary | Scale]) -> None:
+        self.schema, self.codings = schema, dict(codings)
+
+    @classmethod
+    def fit(cls, log: Log) -> Self:
+        """What occurs in these rows: counted once an item, once a user, and row by row for context fields."""
+        items, users = log.items.take(np.unique(log.item)), log.users.take(np.unique(log.user))
+        schema = log.schema
+        codings: dict[str, Vocabulary | Scale] = {
+            schema.user: Vocabulary.fit(schema.user, Column.of_names(users.ids)),
+        }
+        for role, columns in (("item", items.columns), ("user", users.columns), ("context", log.context)):
+            codings |= {field.name: _fit(field, columns[field.name]) for field in schema.fields if field.role == role}
+        return cls(schema, codings)
+
+    def sizes(self, fields: Sequence[Field]) -> list[int]:
+        """How many values each field has, 0 for numbers."""
+        codings = (self.codings[field.name] for field in fields)
+        return [len(coding) if isinstance(coding, Vocabulary) else 0 for coding in codings]
+
+    @property
+    def item_fields(self) -> tuple[Field, ...]:
+        """The fields of an item, its id left out."""
+        return self.schema.of("item")
+
+    @property
+    def row_fields(self) -> tuple[Field, ...]:
+        """The fields of an event: the user's, the id first, then the context's."""
+        return (Field(self.schema.user, "user"), *self.schema.of("user"), *self.schema.of("context"))
+
+    def items(self, table: Table) -> Values:
+        return [self._tensor(field.name, table.columns[field.name]) for field in self.item_fields]
+
+    def clicks(self, log: Log, item: NDArray[np.integer[Any]]) -> Clicks:
+        """The log's events, `item` numbering their items as the learner does."""
+        own = {self.schema.user: Column.of_names(log.users.ids), **log.users.columns}
+        user_fields = [field for field in self.row_fields if field.role == "user"]
+        return Clicks(
+            item=torch.from_numpy(item.astype(np.int64)),
+            label=torch.from_numpy(log.label.copy()),
+            user=torch.from_numpy(log.user.astype(np.int64)),
+            of_users=[self._tensor(field.name, own[field.name]) for field in user_fields],
+            of_rows=[self._tensor(field.name, log.context[field.name]) for field in self.schema.of("context")],
+        )
+
+    def to_json(self) -> list[Json]:
+        return [coding.to_json() for coding in self.codings.values()]
+
+    @classmethod
+    def from_json(cls, schema: Schema, table: Sequence[Mapping[str, Json]]) -> Self:
+        return cls(schema, {coding["field"]: coding_from_json(coding) for coding in table})
+
+    def _tensor(self, name: str, column: Column) -> Tensor:
+        return torch.from_numpy(self.codings[name].encode(column))
+
+
+def _fit(field: Field, column: Column) -> Vocabulary | Scale:
+    if field.is_numeric:
+        return Scale.fit(field.name, column)
+    return Vocabulary.fit(field.name, column, field.unseen, field.min_count)
+
+
+def joined(parts: Sequence[Values]) -> Values:
+    """The things of one part after those of another; fields of several values filled up to the most that any has."""
+    return [_joined(list(values)) for values in zip(*parts, strict=True)]
+
+
+def joined_clicks(parts: Sequence[Clicks]) -> Clicks:
+    """Events that stand for themselves, one part after the other."""
+    item, label = torch.cat([part.item for part in parts]), torch.cat([part.label for part in parts])
+    return Clicks(
+        item, label, torch.arange(len(item), device=item.device), [], joined([part.of_rows for part in parts])
+    )
+
+
+def _joined(values: list[Tensor]) -> Tensor:
+    if values[0].ndim == 1:
+        return torch.cat(values)
+    most = max(value.shape[1] for value in values)
+    return torch.cat([torch.nn.functional.pad(value, (0, most - value.shape[1])) for value in values])

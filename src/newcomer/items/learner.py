@@ -1,0 +1,253 @@
+"""What learners for new items share: they know items by their ids, add them, score them and warm them up."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from newcomer.data.log import Log, Table
+from newcomer.data.read import Source, items_from_frame, log_from_frame, read_log
+from newcomer.data.schema import Schema
+from newcomer.data.world import PLANTED
+from newcomer.errors import LearnerError
+from newcomer.items.encoding import Clicks, Encoder, Values, joined, joined_clicks
+from newcomer.items.network import ItemNetwork, State, chance, under
+from newcomer.items.validation import Best
+from newcomer.items.warm import History, WarmUp, scored, tuned
+from newcomer.metrics.ranking import click_scores
+from newcomer.settings import Json
+from newcomer.shapes import Tensor
+from newcomer.store.folder import Entry
+from newcomer.streams.cold_start import Events, Lesson, NewItems, OldItems, Trial, events_before
+from newcomer.streams.stage import Stage
+from newcomer.training.fit import evaluating, pick_device
+from newcomer.training.learner import Learner, Step
+
+LATEST = 60
+"""Events on which an old item's state is tuned where it is: as many as a new item's three phases have in the paper."""
+
+
+class ItemLearner(Learner[Lesson, Log]):
+    """A click model that meets new items: `learn` the old ones, `add` new ones, `score` requests, `warm` by events.
+
+    Everything that is shared is learned from the old items, once. An item has a state of its own, which is written when it is
+    added and is the only thing that events change. A subclass builds a network (`_build`) and teaches it (`_teach`).
+    """
+
+    keeps_ids: ClassVar[bool]
+    """Whether old items keep the id embeddings of pre-training, because the network is as it was then. Otherwise their states are
+    written and tuned like a new item's, on their latest events."""
+
+    network: ItemNetwork
+    encoder: Encoder
+
+    def __init__(self, schema: Schema, warm_up: WarmUp, history: History, seed: int, device: str | None) -> None:
+        super().__init__()
+        self.schema, self.warm_up, self.history, self.seed = schema, warm_up, history, seed
+        self.device = pick_device(device)
+        self.known: dict[str, int] = {}
+        """The number of each item that has a state."""
+        self.own: Values = []
+        """The fields of known items."""
+        self.state: dict[str, Tensor] = {}
+        self.past: Clicks | None = None
+        """All events of warm phases so far, where the history is 'all'."""
+
+    def learn(self, source: Log | Source | pl.DataFrame) -> Self:
+        """Learn the old items' events: the first stage, and the only one that trains shared weights. Returns the learner.
+
+        Raises DataError for events that the schema does not fit, LearnerError when it has learned before.
+        """
+        return self._go("old", OldItems(self._log(source)))
+
+    def add(self, items: Table | pl.DataFrame) -> Self:
+        """Know these items from now on, by their fields alone. Returns the learner.
+
+        Raises LearnerError for an item that is known already, and before anything was learned.
+        """
+        table = items_from_frame(items, self.schema) if isinstance(items, pl.DataFrame) else items
+        return self._go(f"add {len(self.entries)}", NewItems(table))
+
+    def warm(self, events: Log | Source | pl.DataFrame) -> Self:
+        """Tune the states of the items that these events are about, and touch nothing else. Returns the learner.
+
+        Raises LearnerError for an item that was not added.
+        """
+        return self._go(f"warm {len(self.entries)}", Events(self._log(events, items=False)))
+
+    def score(self, requests: Log | Source | pl.DataFrame) -> NDArray[np.float64]:
+        """Click probabilities, one a row. Changes nothing; users and values never seen before are read as 'unseen'.
+
+        Raises LearnerError for an item that was not added.
+        """
+        clicks = self._clicks(self._log(requests, items=False, labels=False))
+        return scored(self.network, self.state, self.own, clicks)
+
+    def sit(self, exam: Log) -> dict[str, float]:
+        """`auc`, `item_auc`, `logloss`, `calibration`, `f1`; see `metrics.ranking`."""
+        return click_scores(exam.item, exam.label, self.score(exam))
+
+    @abstractmethod
+    def _build(self, item_sizes: Sequence[int], row_sizes: Sequence[int]) -> ItemNetwork: ...
+
+    @abstractmethod
+    def _teach(
+        self, stage: str, ids: nn.Embedding, own: Values, clicks: Clicks, epoch_done: Callable[[ItemNetwork], None]
+    ) -> Iterator[Step]:
+        """Train the network, and `ids`, the old items' own; `clicks` go by time. `epoch_done` is told after every epoch."""
+
+    def _study(self, stage: Stage[Lesson, Log]) -> Iterator[Step]:
+        match stage.lesson:
+            case OldItems(log, validation):
+                yield from self._learn(stage.name, log, validation)
+            case NewItems(items):
+                self._add(items)
+            case Events(log):
+                yield from self._warm(stage.name, log)
+
+    def _learn(self, stage: str, log: Log, trial: Trial | None) -> Iterator[Step]:
+        if self.known:
+            raise LearnerError(
+                f"{type(self).__name__} has learned its old items; add the others, or build another learner"
+            )
+        chosen = np.unique(log.item)
+        log = log.take(np.lexsort((log.row, log.time)))
+        with chance(self.seed, stage, "weights"):
+            self._open(Encoder.fit(log))
+            ids = nn.Embedding(len(chosen), self.network.width, device=self.device)
+            nn.init.normal_(ids.weight, std=self.network.deviation)
+        own = self._on_device(self.encoder.items(log.items.take(chosen)))
+        clicks = self.encoder.clicks(log, np.searchsorted(chosen, log.item)).to(self.device)
+        best = Best(nn.ModuleList([self.network, ids]), self.encoder, trial, self.warm_up, self.device)
+        yield from self._teach(stage, ids, own, clicks, best.consider)
+        best.restore()
+        state = self._begin(own, len(chosen)) | ({"id": ids.weight.detach().clone()} if self.keeps_ids else {})
+        self._take_up([log.items.ids[item] for item in chosen], own, state)
+        if not self.keeps_ids:
+            latest = torch.from_numpy(events_before(log, backwards=True) < LATEST).to(self.device)
+            yield from self._tune("old items", clicks.by_row(latest.nonzero()[:, 0]))
+
+    def _add(self, items: Table) -> None:
+        self._require_learned()
+        for name in items.ids:
+            if name in self.known:
+                raise LearnerError(f"item '{name}' is known already; give its events to warm")
+        own = self._on_device(self.encoder.items(items))
+        self._take_up(items.ids, own, self._begin(own, len(items)))
+
+    def _warm(self, stage: str, log: Log) -> Iterator[Step]:
+        clicks = self._clicks(log).by_row()
+        if self.history == "all":
+            self.past = joined_clicks([self.past, clicks]) if self.past else clicks
+            clicks = self.past.by_row(torch.isin(self.past.item, clicks.item).nonzero()[:, 0])
+        yield from self._tune(stage, clicks)
+
+    def _tune(self, part: str, clicks: Clicks) -> Iterator[Step]:
+        done, items_in_all = 0, len(set(clicks.item.tolist()))
+        for items, state, loss in tuned(self.network, self.state, self.own, clicks, self.warm_up):
+            self._change(items, state)
+            done += len(items)
+            yield Step(part, done, items_in_all, {"loss": loss})
+
+    def _begin(self, own: Values, items: int) -> dict[str, Tensor]:
+        with evaluating(self.network):
+            return {key: value.clone() for key, value in self.network.begin(own, items).items()}
+
+    def _open(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.network = self._build(encoder.sizes(encoder.item_fields), encoder.sizes(encoder.row_fields)).to(
+            self.device
+        )
+
+    def _take_up(self, names: Sequence[str], own: Values, state: State) -> None:
+        self.own = joined([self.own, own]) if self.known else own
+        self.state = {key: torch.cat([self.state[key], value]) if self.known else value for key, value in state.items()}
+        self.known |= {name: len(self.known) + n for n, name in enumerate(names)}
+
+    def _change(self, items: Tensor, state: State) -> None:
+        for key, value in state.items():
+            self.state[key] = self.state[key].index_copy(0, items, value)
+
+    def _entry(self, stage: Stage[Lesson, Log]) -> Entry:
+        """Old items: the network, the codings, the items' fields and states. New items: fields and states. Events: states."""
+        match stage.lesson:
+            case OldItems(log):
+                names = [log.items.ids[item] for item in np.unique(log.item)]
+                network = {f"network.{key}": value.clone() for key, value in self.network.state_dict().items()}
+                return Entry(
+                    stage.name,
+                    network | self._kept(names, fields=True),
+                    {"items": names, "codings": self.encoder.to_json()},
+                )
+            case NewItems(items):
+                answers = {PLANTED: items.columns[PLANTED].texts()} if PLANTED in items.columns else {}
+                return Entry(stage.name, self._kept(items.ids, fields=True), {"items": list(items.ids), **answers})
+            case Events(log):
+                names = [log.items.ids[item] for item in np.unique(log.item)]
+                past = self._clicks(log).by_row().tensors() if self.history == "all" else {}
+                return Entry(stage.name, self._kept(names, fields=False) | past, {"items": names, "events": len(log)})
+
+    def _kept(self, names: Sequence[str], fields: bool) -> dict[str, Tensor]:
+        numbers = torch.tensor([self.known[name] for name in names], device=self.device)
+        own = {f"own.{n}": values[numbers] for n, values in enumerate(self.own)} if fields else {}
+        return own | {f"state.{key}": value[numbers] for key, value in self.state.items()}
+
+    def _absorb(self, entry: Entry) -> None:
+        tensors = {key: value.to(self.device) for key, value in entry.tensors.items()}
+        if "codings" in entry.facts:
+            self._open(Encoder.from_json(self.schema, entry.facts["codings"]))
+            self.network.load_state_dict(under("network.", tensors))
+        names, state = entry.facts["items"], under("state.", tensors)
+        if "events" not in entry.facts:
+            own = under("own.", tensors)
+            self._take_up(names, [own[str(n)] for n in range(len(own))], state)
+            return
+        self._change(torch.tensor([self.known[name] for name in names], device=self.device), state)
+        if self.history == "all":
+            clicks = Clicks.from_tensors(tensors)
+            self.past = joined_clicks([self.past, clicks]) if self.past else clicks
+
+    def _clicks(self, log: Log) -> Clicks:
+        """Encoded events, their items numbered as known here."""
+        self._require_learned()
+        numbers = np.array([self.known.get(name, -1) for name in log.items.ids])[log.item]
+        if (numbers < 0).any():
+            row = int((numbers < 0).argmax())
+            raise LearnerError(
+                f"item '{log.items.ids[log.item[row]]}' (row {log.row[row] + 1}) is not known; add it first"
+            )
+        return self.encoder.clicks(log, numbers).to(self.device)
+
+    def _clear(self) -> None:
+        self.known, self.own, self.state, self.past = {}, [], {}, None
+
+    def _require_learned(self) -> None:
+        if not self.known:
+            raise LearnerError(f"{type(self).__name__} has learned nothing yet; call learn first")
+
+    def _log(self, source: Log | Source | pl.DataFrame, items: bool = True, labels: bool = True) -> Log:
+        if isinstance(source, Log):
+            return source
+        read: Callable[..., Log] = log_from_frame if isinstance(source, pl.DataFrame) else read_log
+        return read(source, self.schema, items=items, labels=labels)
+
+    def _on_device(self, values: Values) -> Values:
+        return [value.to(self.device) for value in values]
+
+    def _go(self, name: str, lesson: Lesson) -> Self:
+        for _ in self.study(Stage(name, lesson, {})):
+            pass
+        return self
+
+    def _stands_on(self) -> dict[str, Json]:
+        return {"schema": self.schema.to_json()}
+
+    @classmethod
+    def _rebuild(cls, stands_on: Mapping[str, Json], settings: Mapping[str, Json], given: Mapping[str, Any]) -> Self:
+        schema = given.get("schema") or Schema.from_json(stands_on["schema"])
+        return cls(schema, **settings)

@@ -1,0 +1,98 @@
+"""A graph over the fields of an event, and the interactions that it lets through."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from newcomer.shapes import Float, Tensor
+
+
+def between_0_and_1(graph: Float[Tensor, "*item field other"]) -> Float[Tensor, "*item field other"]:
+    """Each graph's entries moved and stretched so that the least is 0 and the greatest 1."""
+    low, high = graph.amin((-2, -1), keepdim=True), graph.amax((-2, -1), keepdim=True)
+    return (graph - low) / (high - low).clamp(min=1e-6)
+
+
+def higher_orders(graph: Float[Tensor, "item field other"], orders: int) -> Float[Tensor, "item order field other"]:
+    """The graphs of interactions of order 2, 3, … from one: computed, not stored, so an item keeps F² numbers whatever the order.
+
+    B: entries in [0, 1], diagonal 1, the largest ⌊F²/2⌋ kept. A¹ = (B + Bᵀ)/2, Aˡ = minmax(Aˡ⁻¹ A¹) ⊙ 1[A¹ ≠ 0].
+    Differentiable where the choice of the kept ones does not change.
+    """
+    fields = graph.shape[-1]
+    kept = between_0_and_1(graph)
+    kept = kept + torch.diag_embed(1 - kept.diagonal(dim1=-2, dim2=-1))
+    largest = kept.detach().flatten(1).topk(fields * fields // 2).indices
+    kept = kept * torch.zeros_like(kept).flatten(1).scatter(1, largest, 1.0).view_as(kept)
+    first = (kept + kept.transpose(-2, -1)) / 2
+    edges = (first != 0).to(first.dtype)
+    graphs = [first]
+    for _ in range(orders - 1):
+        graphs.append(between_0_and_1(graphs[-1] @ first) * edges)
+    return torch.stack(graphs, dim=1)
+
+
+class Interactions(nn.Module):
+    """Message passing that makes interactions: Hˡ = σ(Aˡ H⁰ Wˡ) ⊙ Hˡ⁻¹, σ = LeakyReLU, none in the last layer.
+
+    Without σ, Hˡ is a homogeneous polynomial of degree l + 1 in the fields' vectors; the monomial h_m ⊙ W¹h_n1 ⊙ … ⊙ Wˡh_nl has the
+    coefficient Π_k Aᵏ[m, n_k]: layer l holds exactly the interactions of order l + 1 that the graphs allow.
+    """
+
+    def __init__(self, width: int, layers: int, slope: float = 0.01) -> None:
+        super().__init__()
+        self.slope = slope
+        """Of σ below zero; 1 is no σ."""
+        self.weights = nn.Parameter(
+            torch.stack([nn.init.xavier_uniform_(torch.empty(width, width)) for _ in range(layers)])
+        )
+
+    def forward(
+        self, graphs: Float[Tensor, "item layer field other"], vectors: Float[Tensor, "item field row width"]
+    ) -> list[Float[Tensor, "item field row width"]]:
+        """H⁰ … Hᴸ; one graph an item, for all its rows."""
+        items, fields, rows, width = vectors.shape
+        layers = len(self.weights)
+        mixed = torch.bmm(
+            graphs.flatten(1, 2), vectors.reshape(items, fields, rows * width)
+        )  # all layers' Aˡ H⁰ at once
+        mixed = mixed.view(items, layers, fields * rows, width)
+        states = [vectors]
+        for layer in range(layers):
+            messages = (mixed[:, layer] @ self.weights[layer]).view(items, fields, rows, width)
+            if layer < layers - 1:
+                messages = functional.leaky_relu(messages, self.slope)
+            states.append(messages * states[-1])
+        return states
+
+
+class Readout(nn.Module):
+    """From the states of all layers to one logit.
+
+    Every field attends over its own L + 1 states (heads of the given width), the outcomes are summed over the states and
+    rectified, and logit = Σ_m sigmoid(U vec h)_m · wᵀ h_m. As Σ_q softmax(q·K) V = (Σ_q softmax(q·K)) X W_V, values are made
+    once a field, not once a state.
+    """
+
+    def __init__(self, fields: int, width: int, heads: int = 3, head_width: int = 16) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (
+            nn.Parameter(torch.stack([nn.init.xavier_uniform_(torch.empty(width, head_width)) for _ in range(heads)]))
+            for _ in range(3)
+        )
+        self.gate = nn.Parameter(nn.init.xavier_uniform_(torch.empty(fields, fields * heads * head_width)))
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, heads * head_width))[0])
+
+    def forward(self, states: list[Float[Tensor, "item field row width"]]) -> Float[Tensor, "item row"]:
+        items, fields, rows, width = states[0].shape
+        heads, _, head_width = self.query.shape
+        tokens = torch.stack(states, dim=-2).view(items * fields * rows, len(states), width)
+        pairing = (self.query @ self.key.transpose(1, 2)) / head_width**0.5  # head width width
+        queries = (tokens @ pairing.transpose(0, 1).reshape(width, heads * width)).view(len(tokens), -1, width)
+        scores = torch.bmm(tokens, queries.transpose(1, 2)).softmax(dim=1)  # thing state (query head)
+        shares = scores.view(len(tokens), len(states), len(states), heads).sum(dim=2)
+        attended = torch.bmm(shares.transpose(1, 2), tokens)  # thing head width
+        outcome = torch.relu(torch.einsum("thw,hwv->thv", attended, self.value)).reshape(items, fields, rows, -1)
+        together = outcome.transpose(1, 2)  # item row field (head width)
+        gate = torch.sigmoid(together.reshape(items, rows, -1) @ self.gate.T)
+        return (gate * (together @ self.weight)).sum(dim=-1)

@@ -1,0 +1,203 @@
+"""Backbones from a folder: what they see, where they can be adapted, and what they refuse."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from newcomer.classes.backbone import Backbone
+from newcomer.classes.sd_lora import SDLoRA
+from newcomer.data.examples import Examples
+from newcomer.errors import DataError, LearnerError, SettingError
+from newcomer.training.fit import evaluating
+
+Folder = Callable[[str], Path]
+PICTURES, TEXTS = ["vit", "deit", "dinov2"], ["bert", "roberta", "distilbert"]
+
+
+@pytest.mark.parametrize("kind", PICTURES + TEXTS)
+def test_query_and_value_of_every_layer_are_found(kind: str, tiny: Folder) -> None:
+    backbone = Backbone(str(tiny(kind)))
+    layers = [backbone.model.get_submodule(name) for name in backbone.projections]
+    assert len(layers) == 4  # two in each of two layers
+    assert all(isinstance(layer, torch.nn.Linear) for layer in layers)
+    names = {name.rpartition(".")[2] for name in backbone.projections}
+    assert names in ({"q_proj", "v_proj"}, {"query", "value"}, {"q_lin", "v_lin"})
+
+
+@pytest.mark.parametrize("kind", PICTURES + TEXTS)
+def test_features_are_one_vector_an_input_and_need_no_gradient(
+    kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]
+) -> None:
+    backbone = Backbone(str(tiny(kind)))
+    assert backbone.pictures == (kind in PICTURES)
+    inputs = (tasks if backbone.pictures else questions)[0].inputs[:3]
+    features = backbone(backbone.encode(inputs))
+    assert features.shape == (3, backbone.width) == (3, 16)
+    assert not features.requires_grad
+    assert not any(part.training for part in backbone.model.modules())
+
+
+@pytest.mark.parametrize("kind", PICTURES + TEXTS)
+def test_sd_lora_learns_two_tasks_on_it(
+    kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]
+) -> None:
+    lessons = tasks[:2] if kind in PICTURES else questions
+    learner = SDLoRA(str(tiny(kind)), rank=2, epochs=15, batch_size=8, learning_rate=1e-2)
+    learner.learn(lessons[0])
+    assert learner.sit(lessons[0])["accuracy"] > 0.5
+    learner.learn(lessons[1])
+    assert learner.logits(lessons[1].inputs).shape == (len(lessons[1]), 4)
+    assert learner.bank.ranks == [2, 2]
+    assert all(up.abs().sum() > 0 for task in range(2) for up, _ in learner.bank.direction(task))
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+@pytest.mark.parametrize("size", [8, 12, 16])
+def test_pictures_of_another_size_get_interpolated_positions(
+    kind: str, size: int, tiny: Folder, tasks: list[Examples]
+) -> None:
+    backbone = Backbone(str(tiny(kind)), size=size)
+    encoded = backbone.encode(tasks[0].inputs[:2])
+    assert encoded["pixel_values"].shape == (2, 3, size, size)
+    assert backbone(encoded).shape == (2, 16)
+
+
+def test_a_size_of_its_own_changes_nothing(tiny: Folder, tasks: list[Examples]) -> None:
+    plain, sized = Backbone(str(tiny("vit"))), Backbone(str(tiny("vit")), size=8)
+    inputs = tasks[0].inputs[:2]
+    assert torch.equal(plain(plain.encode(inputs)), sized(sized.encode(inputs)))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
+def test_a_picture_of_any_mode_is_seen_in_colour(mode: str, tiny: Folder) -> None:
+    backbone = Backbone(str(tiny("vit")))
+    picture = Image.new("RGB", (5, 9), (0, 0, 255)).convert(mode)
+    assert torch.equal(
+        backbone.encode([picture])["pixel_values"], backbone.encode([picture.convert("RGB")])["pixel_values"]
+    )
+
+
+def test_pooling_takes_the_first_token_or_the_mean_without_padding(tiny: Folder, questions: list[Examples]) -> None:
+    inputs = ["my card is lost", "lost"]
+    first, mean = (Backbone(str(tiny("bert")), pooling=pooling) for pooling in ("cls", "mean"))
+    encoded = mean.encode(inputs)
+    states = mean.model(**encoded).last_hidden_state
+    assert encoded["attention_mask"].sum(1).tolist() == [6, 3]
+    torch.testing.assert_close(first(encoded), states[:, 0])
+    torch.testing.assert_close(mean(encoded)[1], states[1, :3].mean(0))
+    assert (Backbone(str(tiny("bert"))).pooling, Backbone(str(tiny("vit"))).pooling) == ("mean", "cls")
+    pictures = Backbone(str(tiny("vit")), pooling="mean")
+    seen = pictures.encode([Image.new("RGB", (8, 8))])
+    torch.testing.assert_close(pictures(seen), pictures.model(**seen).last_hidden_state.mean(1))
+
+
+@pytest.mark.parametrize(("kind", "places"), [("bert", 24), ("roberta", 22), ("distilbert", 24)])
+def test_a_text_longer_than_the_model_is_cut(kind: str, places: int, tiny: Folder) -> None:
+    backbone = Backbone(str(tiny(kind)))
+    encoded = backbone.encode(["card " * 100])
+    assert encoded["input_ids"].shape == (1, places)
+    assert backbone(encoded).isfinite().all()
+    assert Backbone(str(tiny(kind)), max_tokens=5).encode(["card " * 100])["input_ids"].shape == (1, 5)
+    with pytest.raises(SettingError, match=f"max_tokens = 100, but the backbone has positions for {places}"):
+        Backbone(str(tiny(kind)), max_tokens=100)
+
+
+def test_the_wrong_kind_of_input_is_named(tiny: Folder) -> None:
+    with pytest.raises(LearnerError, match="reads pictures, but was given a str"):
+        Backbone(str(tiny("vit"))).encode(["a text"])
+    with pytest.raises(LearnerError, match="reads texts, but was given a Image"):
+        Backbone(str(tiny("bert"))).encode([Image.new("RGB", (8, 8))])
+
+
+@pytest.mark.parametrize("setting", [{"size": 0}, {"max_tokens": -1}, {"pooling": "max"}, {"sise": 12}])
+def test_a_setting_that_cannot_be_is_refused(setting: dict[str, object], tiny: Folder) -> None:
+    with pytest.raises(SettingError):
+        Backbone(str(tiny("vit")), **setting)  # type: ignore[arg-type]
+
+
+def test_a_name_that_leads_nowhere_is_one_line() -> None:
+    with pytest.raises(DataError, match="cannot be loaded") as caught:
+        Backbone("nobody/no-such-model")
+    assert "\n" not in str(caught.value)
+    assert "'nobody/no-such-model'" in str(caught.value)
+
+
+def test_a_folder_with_a_damaged_config_is_one_line(tiny: Folder, tmp_path: Path) -> None:
+    shutil.copytree(tiny("vit"), tmp_path / "vit")
+    (tmp_path / "vit" / "config.json").write_text("{")
+    with pytest.raises(DataError) as caught:
+        Backbone(str(tmp_path / "vit"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_with_damaged_weights_is_one_line(tiny: Folder, tmp_path: Path) -> None:
+    shutil.copytree(tiny("vit"), tmp_path / "vit")
+    weights = tmp_path / "vit" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(DataError) as caught:
+        Backbone(str(tmp_path / "vit"))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_the_file_lacks_are_not_made_up(tiny: Folder, tmp_path: Path) -> None:
+    shutil.copytree(tiny("vit"), tmp_path / "vit")
+    weights = load_file(tmp_path / "vit" / "model.safetensors")
+    lost = next(name for name in weights if "q_proj" in name or "query" in name)
+    save_file(
+        {name: t for name, t in weights.items() if name != lost},
+        tmp_path / "vit" / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(DataError, match="lacks"):
+        Backbone(str(tmp_path / "vit"))
+
+
+def test_a_model_without_query_and_value_layers_cannot_be_adapted(tiny: Folder) -> None:
+    backbone = Backbone(str(tiny("gpt2")))
+    assert backbone.projections == []
+    with pytest.raises(LearnerError, match="no linear query and value projections"):
+        SDLoRA(backbone)
+
+
+def test_the_fingerprint_tells_other_weights_of_the_same_name(tiny: Folder, tmp_path: Path) -> None:
+    shutil.copytree(tiny("vit"), tmp_path / "vit")
+    before = Backbone(str(tmp_path / "vit"))
+    assert before.fingerprint == Backbone(str(tiny("vit"))).fingerprint
+    with torch.no_grad():
+        next(before.model.parameters()).view(-1)[0] += 1
+    before.model.save_pretrained(tmp_path / "vit")  # type: ignore[operator]
+    assert Backbone(str(tmp_path / "vit")).fingerprint != before.fingerprint
+
+
+def test_a_folder_under_the_data_root_comes_before_the_hub(
+    tiny: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny("vit"), tmp_path / "vit-of-someone")
+    monkeypatch.setenv("NEWCOMER_DATA", str(tmp_path))
+    assert Backbone("someone/vit-of-someone").width == 16
+
+
+def test_its_own_preprocessing_travels_with_it(tiny: Folder, tmp_path: Path) -> None:
+    shutil.copytree(tiny("vit"), tmp_path / "vit")
+    path = tmp_path / "vit" / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}))
+    white = Image.new("RGB", (8, 8), "white")
+    assert Backbone(str(tmp_path / "vit")).encode([white])["pixel_values"].eq(1).all()
+
+
+def test_modes_and_gradients_are_borrowed() -> None:
+    net = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Linear(2, 2))
+    net[1].eval()
+    with evaluating(net):
+        assert not any(part.training for part in net.modules())
+        assert not torch.is_grad_enabled()
+    assert [part.training for part in net.modules()] == [True, True, False]
+    with pytest.raises(ZeroDivisionError), evaluating(net):
+        raise ZeroDivisionError
+    assert [part.training for part in net.modules()] == [True, True, False]

