@@ -27,7 +27,7 @@ SHARED = ROOT.parent / "shared"
 
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
-    """The folder of a real data set or backbone: in `$NEWCOMER_DATA`, `data/`, or unpacked from ../shared; skips where there is none."""
+    """The folder of a real data set or backbone, from `$NEWCOMER_DATA`, `data/` or ../shared; skips where there is none."""
 
     def find(name: str) -> Path:
         named = os.environ.get("NEWCOMER_DATA")

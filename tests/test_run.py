@@ -149,7 +149,7 @@ def cut(recipe: Recipe, folder: Path, stages: int, steps: int) -> None:
 
 @pytest.mark.parametrize(("stages", "steps"), [(0, 1), (1, 0), (1, 2), (2, 0), (2, 1), (3, 0)])
 def test_cut_off_anywhere_it_goes_on_to_the_same_result(
-    stages: int, steps: int, recipe: Recipe, tmp_path: Path
+    stages: int, steps: int, recipe: Recipe, whole: Whole, tmp_path: Path
 ) -> None:
     if recipe.row == "joint" and stages > 1:
         stages = 1  # there is no more

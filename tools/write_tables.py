@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from newcomer.report.runs import by_row, find_runs
-from newcomer.report.table import result_table
+from newcomer.report.table import result_tables
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "quality"
@@ -20,8 +20,8 @@ MARKED = re.compile(r"(<!-- table ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def table(name: str) -> str:
-    """A table in Markdown, with a line on where its numbers come from."""
-    result = result_table(next(iter(by_row(find_runs([RECORDS / name])).values())))
+    """The first table of a recipe in Markdown, with a line on where its numbers come from."""
+    result = result_tables(next(iter(by_row(find_runs([RECORDS / name])).values())))[0]
     return f"{result.markdown()}\n\n{result.note}\n"
 
 

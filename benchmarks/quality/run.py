@@ -19,7 +19,7 @@ from figure import Figure, emit
 
 from newcomer.recipe import read_recipe
 from newcomer.report.runs import RECORD, Run, by_row, find_runs
-from newcomer.report.table import result_table
+from newcomer.report.table import result_tables
 from newcomer.run import perform
 
 HERE = Path(__file__).parent
@@ -86,8 +86,8 @@ def main() -> None:
     out = given.out or Path(given.recipe).stem
     folder = run_all(given.recipe, given.seeds, given.changes, out)
     rows = next(iter(by_row(find_runs([folder])).values()))
-    table = result_table(rows)
-    print(f"\n{table.title}\n\n{table.markdown()}\n\n{table.note}\n")
+    for table in result_tables(rows):
+        print(f"\n{table.title}\n\n{table.markdown()}\n\n{table.note}\n")
     changes = "".join(f" --set {change}" for change in given.changes) + (f" --out {out}" if given.out else "")
     emit(figures(rows, out, f"python benchmarks/quality/run.py {given.recipe}{changes}"))
 

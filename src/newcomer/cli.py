@@ -14,7 +14,7 @@ from newcomer.errors import NewcomerError
 from newcomer.recipe import Recipe, read_recipe, shipped
 from newcomer.report.page import write_page
 from newcomer.report.runs import by_row, find_runs
-from newcomer.report.table import Table, result_table
+from newcomer.report.table import Table, result_tables
 from newcomer.run import Finished, Score, perform
 from newcomer.store.folder import Store
 from newcomer.training.learner import Step
@@ -123,7 +123,8 @@ def _report(folders: list[Path], out: Path) -> None:
 
 def _print_tables(folders: list[Path]) -> None:
     for rows in by_row(find_runs(folders)).values():
-        console.print(_rich(result_table(rows)))
+        for table in result_tables(rows):
+            console.print(_rich(table))
 
 
 def _rich(table: Table) -> RichTable:

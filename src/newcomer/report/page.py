@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from newcomer.report import plots
 from newcomer.report.runs import Run, by_row
-from newcomer.report.table import Table, result_table
+from newcomer.report.table import Table, result_tables
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Section:
 
     title: str
     summary: str
-    table: Table
+    tables: Sequence[Table]
     figures: Sequence[Figure]
 
 
@@ -50,7 +50,7 @@ def _section(rows: Mapping[str, Sequence[Run]]) -> Section:
     first = next(iter(rows.values()))[0]
     figures = _class_figures(rows) if first.recipe["family"] == "classes" else _item_figures(rows)
     drawn = [Figure(Markup(svg), caption) for svg, caption in figures]  # noqa: S704  # our own SVG
-    return Section(first.recipe["title"], first.summary(), result_table(rows), drawn)
+    return Section(first.recipe["title"], first.summary(), result_tables(rows), drawn)
 
 
 def _class_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str]]:

@@ -57,8 +57,9 @@ class Run:
     @property
     def limit(self) -> float | None:
         """The AUC that no model can exceed, where the data are simulated."""
-        limit: float | None = self.events[0]["stream"].get("limit")
-        return limit
+        return next(
+            (float(score["values"]["bayes_auc"]) for score in self.scores if "bayes_auc" in score["values"]), None
+        )
 
     def summary(self) -> str:
         """One sentence on what was taught and asked."""
@@ -81,7 +82,7 @@ class Run:
         if self.recipe["family"] == "classes":
             matrix = self.accuracy
             last = [s for s in self.scores if s["stage"] == self.scores[-1]["stage"]]
-            examples = np.array([s["values"]["examples"] for s in last])
+            examples = np.array([int(s["values"]["examples"]) for s in last])
             shares = {
                 "Acc": final_accuracy(matrix),
                 "Acc micro": final_accuracy_micro(matrix, examples),

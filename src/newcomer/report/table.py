@@ -1,14 +1,15 @@
 """Tables of results: mean ± standard deviation over seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from newcomer.report.runs import Run
 
 CLASS_COLUMNS = {"Acc": ".1f", "AAA": ".1f", "forgetting": ".1f", "seconds": ".0f"}
-ITEM_COLUMNS = {"auc": ".4f", "item_auc": ".4f", "logloss": ".4f"}
+ITEM_SCORES = {"auc": "AUC, pooled", "item_auc": "AUC within items", "logloss": "log loss"}
+LIMIT, DASH = "bayes_auc", "–"
 
 
 @dataclass(frozen=True)
@@ -25,24 +26,40 @@ class Table:
         return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in self.rows])
 
 
-def result_table(rows: Mapping[str, Sequence[Run]]) -> Table:
-    """One table of a recipe: a line a row, each over all its seeds."""
+def result_tables(rows: Mapping[str, Sequence[Run]]) -> list[Table]:
+    """The tables of a recipe, a line a row, each over all its seeds: one for classes, one for each score of items."""
     first = next(iter(rows.values()))[0]
-    columns = _columns(first)
+    title = first.recipe["title"]
+    if first.recipe["family"] == "classes":
+        return [_table(title, rows, {name: name for name in CLASS_COLUMNS}, CLASS_COLUMNS)]
+    phases = list(dict.fromkeys(score["stage"] for score in first.scores))
+    tables = []
+    for score, name in ITEM_SCORES.items():
+        columns = {f"{phase} {score}": phase for phase in phases} | {"seconds": "seconds"}
+        forms = dict.fromkeys(columns, ".4f") | {"seconds": ".0f"}
+        table = _table(f"{title}: {name}", rows, columns, forms)
+        if score == "auc" and first.limit is not None:
+            limits = [run.limit for run in _first(rows) if run.limit is not None]
+            table = replace(table, rows=[*table.rows, ["Bayes limit", "", *[_cell(limits, ".4f")] * len(phases), ""]])
+        tables.append(table)
+    return tables
+
+
+def _first(rows: Mapping[str, Sequence[Run]]) -> list[Run]:
+    """The runs of the first row: what all rows have in common can be read off them."""
+    return list(next(iter(rows.values())))
+
+
+def _table(
+    title: str, rows: Mapping[str, Sequence[Run]], columns: Mapping[str, str], forms: Mapping[str, str]
+) -> Table:
     lines = []
     for name, runs in rows.items():
         figures = [run.figures() for run in runs if run.finished]
-        cells = [_cell([f[c] for f in figures if c in f], form) for c, form in columns.items()]
+        cells = [_cell([f[column] for f in figures if column in f], forms[column]) for column in columns]
         unfinished = sum(not run.finished for run in runs)
         lines.append([name + (f" ({unfinished} unfinished)" if unfinished else ""), str(len(figures)), *cells])
-    return Table(first.recipe["title"], ["", "seeds", *columns], lines, _note(first))
-
-
-def _columns(run: Run) -> dict[str, str]:
-    if run.recipe["family"] == "classes":
-        return CLASS_COLUMNS
-    phases = [stage["stage"] for stage in run.stages[1:]]
-    return {f"{phase} {name}": form for name, form in ITEM_COLUMNS.items() for phase in phases} | {"seconds": ".0f"}
+    return Table(title, ["", "seeds", *columns.values()], lines, _note(_first(rows)[0]))
 
 
 def _cell(values: Sequence[float], form: str) -> str:
@@ -52,7 +69,7 @@ def _cell(values: Sequence[float], form: str) -> str:
     ('1.5 ± 0.7', '3.0', '–')
     """
     if not values or np.isnan(values).any():
-        return "–"
+        return DASH
     spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else ""
     return f"{np.mean(values):{form}}{spread}"
 

@@ -1,0 +1,262 @@
+"""A mistake is one line on stderr and exit code 2, through the real command line, and leaves nothing half-written."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from newcomer import cli
+
+RECIPE = """
+[data]
+name = "image-folder"
+path = "birds"
+[stream]
+tasks = 2
+[backbone]
+name = "{backbone}"
+[learner]
+name = "sd-lora"
+rank = 2
+epochs = 1
+batch_size = 4
+"""
+
+
+@dataclass
+class Shell:
+    """The command line in a folder of its own."""
+
+    folder: Path
+    call: Callable[..., tuple[int, str, str]]
+
+    def fails(self, *words: str) -> str:
+        """The one line that the command ends with."""
+        before = self.files()
+        code, _, err = self.call(*words)
+        assert code == 2, err
+        assert err.count("\n") == 1
+        assert err.startswith("newcomer: ")
+        assert self.files() == before  # nothing half-written remains
+        return err.strip()
+
+    def files(self) -> dict[str, bytes]:
+        found = {str(p.relative_to(self.folder)): p.read_bytes() for p in self.folder.rglob("*") if p.is_file()}
+        return {name: content for name, content in found.items() if not name.endswith(".lock")}
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tiny: Callable[[str], Path]
+) -> Shell:
+    folder = tmp_path / "here"
+    for split in ("train", "test"):
+        for name in ("finch", "robin", "tit", "wren"):
+            (folder / "birds" / split / name).mkdir(parents=True)
+            for number in range(3):
+                Image.effect_noise((8, 8), 50 + number).save(folder / "birds" / split / name / f"{number}.png")
+    (folder / "birds.toml").write_text(RECIPE.format(backbone=tiny("vit")))
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("NEWCOMER_DATA", raising=False)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["newcomer", *words])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return Shell(folder, call)
+
+
+def test_the_recipe_itself_works(shell: Shell) -> None:
+    code, out, err = shell.call("run", "birds.toml", "--out", "runs")
+    assert (code, err) == (0, "")
+    assert "Acc" in out
+    assert "runs/sd-lora/seed-0/record.jsonl" in shell.files()
+    code, out, err = shell.call("inspect", "runs/sd-lora/seed-0/store")
+    assert (code, err) == (0, "")
+    assert all(part in out for part in ("sd-lora, format 1", "rank = 2", "task 1"))
+    code, out, err = shell.call("report", "runs", "--out", "pages/report.html")
+    assert (code, err) == (0, "")
+    assert "<svg" in (shell.folder / "pages" / "report.html").read_text(encoding="utf-8")
+    assert shell.call("recipes")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["learner.rnak=4"], "learner.rnak is not a setting of sd-lora; did you mean 'rank'?"),
+        (["learner.name=sd-laro"], "learner.name = 'sd-laro' is no learner; did you mean 'sd-lora'?"),
+        (["stream.tsks=4"], "did you mean 'tasks'?"),
+        (["stream.tasks=9"], "9 tasks of 4 classes would leave a task empty; give at most 4 tasks"),
+        (['stream.tasks=[["wren","tit"],["tit","finch","robin"]]'], "class 'tit' occurs 2 times in stream.tasks"),
+        (['stream.tasks=[["wren","tit"],[],["finch","robin"]]'], "stream.tasks: task 1 is empty"),
+        (['stream.tasks=[["wren","tit"],["finch"]]'], "test class 'robin' is in no task"),
+        (['stream.tasks=[["wren","dodo"]]'], "class 'dodo', which has no training examples"),
+        (["backbone.name=nobody/no-such-model"], "backbone 'nobody/no-such-model' cannot be loaded"),
+        (["learner.device=warp"], "device 'warp' cannot be used"),
+        (["learner.learning_rate=1e30", "learner.epochs=5"], "the loss became nan; lower the learning rate"),
+        (["data.path=nowhere"], "not found at nowhere, data/nowhere; lay the pictures out as nowhere/train/<class>/*"),
+        (["data.name=cifar100"], "https://www.cs.toronto.edu"),
+        (["data.name=banking77"], "into data/banking77/"),
+        (["data.name=movielens-1m", "learner.name=emerg"], "is no source of classes"),
+    ],
+)
+def test_settings_that_cannot_be(words: list[str], message: str, shell: Shell) -> None:
+    assert message in shell.fails(
+        "run", "birds.toml", "--out", "runs", *(part for word in words for part in ("--set", word))
+    )
+    assert not (shell.folder / "runs").exists()
+
+
+def test_recipes_and_peers_that_are_not_there(shell: Shell) -> None:
+    assert "did you mean 'digits'?" in shell.fails("run", "digit")
+    assert "no peer" in shell.fails("run", "birds.toml", "--peer", "joint")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda birds: (birds / "train" / "dodo").mkdir(), "birds/train/dodo: a class without pictures"),
+        (lambda birds: (birds / "train" / "wren" / "9.png").write_text("no"), "birds/train/wren/9.png: not a picture"),
+        (lambda birds: _cut(birds / "train" / "wren" / "1.png"), "birds/train/wren/1.png: a damaged picture"),
+        (lambda birds: _cut(birds / "test" / "tit" / "1.png"), "birds/test/tit/1.png: a damaged picture"),
+        (
+            lambda birds: (birds / "train" / "tit").rename(birds / "train" / "titmouse"),
+            "test class 'tit' has no training",
+        ),
+        (lambda birds: (birds / "test" / "tit").rename(birds / "tit"), "class 'tit' has no test examples"),
+        (lambda birds: (birds / "train").rename(birds / "learn"), "birds/train: no such folder; lay the pictures out"),
+    ],
+)
+def test_pictures_that_cannot_be(spoil: Callable[[Path], object], message: str, shell: Shell) -> None:
+    spoil(shell.folder / "birds")
+    assert message in shell.fails("run", "birds.toml", "--out", "runs", "--set", "stream.tasks=1")
+    assert not (shell.folder / "runs").exists()
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:70])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"text,label\nwhere,a\nl\xe4ge,b\n", "train.csv: line 3 is not UTF-8; save the file as UTF-8"),
+        (b"question,label\nwhere,a\n", "train.csv: no column 'text'; known: label, question"),
+        (b"text,label\nwhere,\n", "train.csv: row 1 has nothing in column 'label'"),
+        (b"", "train.csv: is empty"),
+    ],
+)
+def test_texts_that_cannot_be(content: bytes, message: str, shell: Shell, tiny: Callable[[str], Path]) -> None:
+    (shell.folder / "train.csv").write_bytes(content)
+    words = ("data.name=text-table", "data.train=train.csv", "data.test=train.csv", f"backbone.name={tiny('bert')}")
+    assert message in shell.fails("run", "birds.toml", *(part for word in words for part in ("--set", word)))
+
+
+def test_texts_for_a_backbone_of_pictures(shell: Shell) -> None:
+    (shell.folder / "train.csv").write_text("text,label\nwhere,a\nwhat,b\n")
+    words = ("data.name=text-table", "data.train=train.csv", "data.test=train.csv")
+    message = shell.fails("run", "birds.toml", *(part for word in words for part in ("--set", word)))
+    assert "reads pictures, but was given a str" in message
+
+
+@pytest.fixture
+def run_half(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run with one stage done, and the folder of its store."""
+    real, calls = Image.open, iter(range(1000))
+
+    def closing(*words: object, **more: object) -> object:
+        if next(calls) == 24 + 6 + 6 + 3:  # headers, the first lesson, its exam, and into the second lesson
+            raise KeyboardInterrupt
+        return real(*words, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image, "open", closing)
+    code, _, err = shell.call("run", "birds.toml", "--out", "runs")
+    monkeypatch.setattr(Image, "open", real)
+    assert code == 130
+    assert err == "newcomer: stopped; the same command goes on after the last complete stage\n"
+    return shell.folder / "runs" / "sd-lora" / "seed-0" / "store"
+
+
+def test_a_run_that_was_stopped_goes_on(run_half: Path, shell: Shell) -> None:
+    assert (run_half / "stage-000.safetensors").exists()
+    assert not (run_half / "stage-001.safetensors").exists()
+    code, _, err = shell.call("run", "birds.toml", "--out", "runs")
+    assert (code, err) == (0, "")
+    assert (run_half / "stage-001.safetensors").exists()
+
+
+def test_other_settings_in_the_same_folder(run_half: Path, shell: Shell) -> None:
+    message = shell.fails("run", "birds.toml", "--out", "runs", "--set", "learner.rank=3")
+    assert (
+        "holds a run of other settings (learner.rank = 2 there, 3 here); choose another --out or remove it" in message
+    )
+
+
+def test_a_run_or_store_in_use(run_half: Path, shell: Shell) -> None:
+    with FileLock(run_half.parent / ".lock"):
+        assert "another process is at work on this run" in shell.fails("run", "birds.toml", "--out", "runs")
+    with FileLock(run_half / ".lock"):
+        assert "another process is writing this store" in shell.fails("run", "birds.toml", "--out", "runs")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda store: _replace(store / "manifest.json", b'"format": 1', b'"format": 2'),
+            "format 2, this newcomer reads up to 1",
+        ),
+        (lambda store: _replace(store / "manifest.json", b'"rank": 2', b'"rank": 3'), "checksum"),
+        (
+            lambda store: _replace(store / "stage-000.safetensors", b"magnitudes", b"magnitudez"),
+            "stage-000.safetensors: its bytes are not",
+        ),
+        (lambda store: (store / "stage-000.safetensors").unlink(), "stage-000.safetensors: cannot be read"),
+        (lambda store: (store / "manifest.json").unlink(), "no store here"),
+    ],
+)
+def test_stores_that_cannot_be(spoil: Callable[[Path], object], message: str, run_half: Path, shell: Shell) -> None:
+    spoil(run_half)
+    assert message in shell.fails("inspect", str(run_half.relative_to(shell.folder)))
+    assert message in shell.fails("run", "birds.toml", "--out", "runs")
+
+
+def _replace(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+
+
+def test_reports_of_nothing(shell: Shell) -> None:
+    (shell.folder / "empty").mkdir()
+    assert "empty: no record of a run here" in shell.fails("report", "empty")
+    assert "nowhere: no record of a run here" in shell.fails("report", "nowhere")
+
+
+def test_places_that_cannot_be_written(run_half: Path, shell: Shell) -> None:
+    (shell.folder / "file").write_text("")
+    assert "could not be written" in shell.fails("report", "runs", "--out", "file/report.html")
+    assert "could not be written" in shell.fails("run", "birds.toml", "--out", "file/runs")
+
+
+def test_the_installed_command_does_the_same(shell: Shell) -> None:
+    command = [sys.executable, "-m", "newcomer.cli"] if not _installed().exists() else [str(_installed())]
+    ended = subprocess.run([*command, "run", "digit"], capture_output=True, text=True, check=False, cwd=shell.folder)
+    assert ended.returncode == 2
+    assert ended.stderr == "newcomer: no recipe 'digit'; did you mean 'digits'? or give a .toml file\n"
+    assert ended.stdout == ""
+
+
+def _installed() -> Path:
+    return Path(sys.executable).with_name("newcomer")
