@@ -84,7 +84,12 @@ def _write_encoder(kind: str, folder: Path) -> None:
     hf.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     hf.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     words = SENTENCE.split()
-    size: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    size: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     text = size | {"vocab_size": len(words) + 4, "max_position_embeddings": 24, "pad_token_id": 0}
     square = {"height": 8, "width": 8}
     torch.manual_seed(0)
@@ -93,7 +98,11 @@ def _write_encoder(kind: str, folder: Path) -> None:
         parts: dict[str, Any] = {
             "vit": (hf.ViTConfig, hf.ViTModel, hf.ViTImageProcessorPil(size=square)),
             "deit": (hf.DeiTConfig, hf.DeiTModel, hf.DeiTImageProcessorPil(size=square, crop_size=square)),
-            "dinov2": (hf.Dinov2Config, hf.Dinov2Model, hf.BitImageProcessorPil(size={"shortest_edge": 10}, crop_size=square)),
+            "dinov2": (
+                hf.Dinov2Config,
+                hf.Dinov2Model,
+                hf.BitImageProcessorPil(size={"shortest_edge": 10}, crop_size=square),
+            ),
         }
         config, model, processor = parts[kind]
         model(config(**picture)).save_pretrained(folder)
@@ -102,7 +111,11 @@ def _write_encoder(kind: str, folder: Path) -> None:
     sizes = {
         "bert": (hf.BertConfig, hf.BertModel, text),
         "roberta": (hf.RobertaConfig, hf.RobertaModel, text | {"pad_token_id": 1}),
-        "distilbert": (hf.DistilBertConfig, hf.DistilBertModel, text | {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}),
+        "distilbert": (
+            hf.DistilBertConfig,
+            hf.DistilBertModel,
+            text | {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
+        ),
         "gpt2": (hf.GPT2Config, hf.GPT2Model, {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": len(words) + 4}),
     }
     config, model, settings = sizes[kind]
@@ -115,7 +128,10 @@ def _write_encoder(kind: str, folder: Path) -> None:
         single="<s> $A </s>", special_tokens=[(mark, vocabulary[mark]) for mark in ("<s>", "</s>")]
     )
     hf.PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_input_names=["input_ids", "attention_mask"]
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        model_input_names=["input_ids", "attention_mask"],
     ).save_pretrained(folder)
 
 
@@ -124,7 +140,9 @@ def tasks() -> list[Examples]:
     """Three lessons of two digits each, six pictures a digit."""
     train, _ = digits()
     pairs = (("0", "1"), ("2", "3"), ("4", "5"))
-    places = {digit: [i for i, label in enumerate(train.labels) if label == digit][:6] for pair in pairs for digit in pair}
+    places = {
+        digit: [i for i, label in enumerate(train.labels) if label == digit][:6] for pair in pairs for digit in pair
+    }
     return [train.at([i for digit in pair for i in places[digit]]) for pair in pairs]
 
 

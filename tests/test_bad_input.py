@@ -108,7 +108,7 @@ def test_the_recipe_itself_works(shell: Shell) -> None:
         (["data.path=nowhere"], "not found at nowhere, data/nowhere; lay the pictures out as nowhere/train/<class>/*"),
         (["data.name=cifar100"], "https://www.cs.toronto.edu"),
         (["data.name=banking77"], "into data/banking77/"),
-        (["data.name=movielens-1m", "learner.name=emerg"], "is no source of classes"),
+        (["data.name=movielens-1m"], "data.name = 'movielens-1m' is no source of classes"),
     ],
 )
 def test_settings_that_cannot_be(words: list[str], message: str, shell: Shell) -> None:

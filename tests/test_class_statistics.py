@@ -40,7 +40,9 @@ def test_statistics_are_those_of_a_plain_loop() -> None:
 def test_joined_statistics_are_those_computed_together(seed: int, first: int, second: int, width: int) -> None:
     x, klass = drawn(seed, first + second, width)
     old = klass < first
-    joined = ClassStatistics.of(x[old], klass[old], first).joined(ClassStatistics.of(x[~old], klass[~old] - first, second))
+    joined = ClassStatistics.of(x[old], klass[old], first).joined(
+        ClassStatistics.of(x[~old], klass[~old] - first, second)
+    )
     together = ClassStatistics.of(x, klass, first + second)
     for key, value in vars(together).items():
         torch.testing.assert_close(getattr(joined, key), value)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_losses_of_the_first_steps_do_not_drift(magnitudes: Sharing, tiny: Folde
     learner = SDLoRA(
         by_formula(Backbone(str(tiny("vit")))), rank=2, magnitudes=magnitudes, epochs=4, learning_rate=0.05
     )
-    learner.bank.open = opened_by_formula(learner)  # type: ignore[method-assign]
+    learner.bank.open = opened_by_formula(learner)  # type: ignore[method-assign,assignment]
     losses = [
         step.values["loss"]
         for number in range(2)
@@ -112,16 +113,15 @@ def test_digits_are_learned_and_less_is_forgotten_than_by_fine_tuning() -> None:
     train, test = digits()
     stream = ClassIncremental(train, test, tasks=2, classes=4, train_per_class=40, exam_per_class=20)
     backbone = Backbone("micro-vit")
-    kept = {}
-    for kind in (SDLoRA, SequentialLoRA):
-        settings = {"loss_over": "seen"} if kind is SequentialLoRA else {}
-        learner = kind(backbone, rank=4, epochs=3, batch_size=16, learning_rate=2e-3, **settings)
+    settings: dict[str, Any] = {"rank": 4, "epochs": 3, "batch_size": 16, "learning_rate": 2e-3}
+    kept = []
+    for learner in (SDLoRA(backbone, **settings), SequentialLoRA(backbone, loss_over="seen", **settings)):
         first, second = stream
         learner.learn(first.lesson)
         assert learner.sit(first.exams["task 0"])["accuracy"] > 0.8
         learner.learn(second.lesson)
-        kept[kind] = learner.sit(second.exams["task 0"])["accuracy"]
-    assert kept[SDLoRA] > kept[SequentialLoRA]
+        kept.append(learner.sit(second.exams["task 0"])["accuracy"])
+    assert kept[0] > kept[1]
 
 
 def test_cifar100_on_vit_tiny(real_data: Callable[[str], Path]) -> None:

@@ -131,6 +131,14 @@ def test_what_is_no_manifest_is_one_line(text: str, store: Store) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_store_without_its_manifest_keeps_its_files(store: Store) -> None:
+    (store.folder / "manifest.json").unlink()
+    before = content(store.folder)
+    with pytest.raises(StoreError, match="no store here"):
+        store.truncate(1)
+    assert content(store.folder) == before
+
+
 def test_a_missing_file_is_named(store: Store) -> None:
     (store.folder / "stage-001.safetensors").unlink()
     with pytest.raises(StoreError, match=r"stage-001\.safetensors: cannot be read"):

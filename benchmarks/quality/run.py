@@ -16,7 +16,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figure import Figure, emit
-
 from newcomer.recipe import read_recipe
 from newcomer.report.runs import RECORD, Run, by_row, find_runs
 from newcomer.report.table import result_tables

@@ -93,26 +93,33 @@ def recipes() -> None:
 
 
 def _run(rows: Iterable[Recipe], folder: Path) -> None:
-    for recipe in rows:
-        where = folder / recipe.row / f"seed-{recipe.seed}"
-        columns = (TextColumn("{task.description:44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TextColumn("{task.fields[seen]}"), console=console) as progress:
-            bar = progress.add_task(f"{recipe.name} · {recipe.row}", total=None, seen="")
-            part = ""
-            for event in perform(recipe, where):
-                if isinstance(event, Step):
-                    if event.part != part:
-                        part = event.part
-                        progress.reset(
-                            bar, total=event.steps, description=f"{recipe.name} · {recipe.row} · {part}", seen=""
-                        )
-                    seen = ", ".join(f"{name} {value:.3f}" for name, value in event.values.items())
-                    progress.update(bar, completed=event.step, seen=seen)
-                elif isinstance(event, Score):
-                    progress.update(bar, seen=f"{event.exam}: {next(iter(event.values.values())):.3f}")
-                elif isinstance(event, Finished):
-                    progress.update(bar, description=f"{recipe.name} · {recipe.row} · {event.stage} done")
-            progress.update(bar, description=f"{recipe.name} · {recipe.row} · done", seen="")
+    try:
+        for recipe in rows:
+            _run_row(recipe, folder / recipe.row / f"seed-{recipe.seed}")
+    except KeyboardInterrupt:
+        print("newcomer: stopped; the same command goes on after the last complete stage", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _run_row(recipe: Recipe, where: Path) -> None:
+    columns = (TextColumn("{task.description:44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[seen]}"), console=console) as progress:
+        bar = progress.add_task(f"{recipe.name} · {recipe.row}", total=None, seen="")
+        part = ""
+        for event in perform(recipe, where):
+            if isinstance(event, Step):
+                if event.part != part:
+                    part = event.part
+                    progress.reset(
+                        bar, total=event.steps, description=f"{recipe.name} · {recipe.row} · {part}", seen=""
+                    )
+                seen = ", ".join(f"{name} {value:.3f}" for name, value in event.values.items())
+                progress.update(bar, completed=event.step, seen=seen)
+            elif isinstance(event, Score):
+                progress.update(bar, seen=f"{event.exam}: {next(iter(event.values.values())):.3f}")
+            elif isinstance(event, Finished):
+                progress.update(bar, description=f"{recipe.name} · {recipe.row} · {event.stage} done")
+        progress.update(bar, description=f"{recipe.name} · {recipe.row} · done", seen="")
 
 
 def _report(folders: list[Path], out: Path) -> None:
@@ -148,6 +155,3 @@ def main() -> None:
     except NewcomerError as error:
         print(f"newcomer: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("newcomer: stopped; the same command goes on after the last complete stage", file=sys.stderr)
-        sys.exit(130)

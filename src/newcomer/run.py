@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from newcomer.errors import RecipeError, StoreError
 from newcomer.recipe import LEARNERS, Recipe
-from newcomer.settings import Json
+from newcomer.settings import Json, changes
 from newcomer.store.folder import Store
 from newcomer.store.record import RecordWriter, read_record
 from newcomer.streams.stage import Stream
@@ -122,10 +122,9 @@ def _progress(recipe: Recipe, folder: Path) -> tuple[int, bool]:
     events = list(read_record(folder / RECORD))
     if not events:
         return 0, False
-    if events[0]["recipe"] != recipe.filled():
-        raise RecipeError(
-            f"{folder}: holds a run of other settings ({_first_change(events[0]['recipe'], recipe.filled())}); choose another --out or remove it"
-        )
+    for key, (there, here) in changes(events[0]["recipe"], recipe.filled()).items():
+        change = f"{key} = {there!r} there, {here!r} here"
+        raise RecipeError(f"{folder}: holds a run of other settings ({change}); choose another --out or remove it")
     return sum(event["event"] == "stage" for event in events), events[-1]["event"] == "end"
 
 
@@ -187,12 +186,3 @@ def _version(name: str) -> str | None:
 def _as_json(event: Event) -> dict[str, Json]:
     name = {Step: "step", Score: "score", Finished: "stage"}[type(event)]
     return {"event": name, **asdict(event)}
-
-
-def _first_change(old: Mapping[str, Json], new: Mapping[str, Json]) -> str:
-    for key in new:
-        if old.get(key) != new[key]:
-            if isinstance(new[key], dict) and isinstance(old.get(key), dict):
-                return f"{key}.{_first_change(old[key], new[key])}"
-            return f"{key} = {old.get(key)!r} there, {new[key]!r} here"
-    return "settings that no longer exist"

@@ -62,6 +62,22 @@ def fill(
     return filled
 
 
+def changes(old: Mapping[str, Json], new: Mapping[str, Json]) -> dict[str, tuple[Json, Json]]:
+    """Every setting that differs between two tables, with its path and both values; None where one has it not.
+
+    >>> changes({"seed": 0, "learner": {"rank": 2, "epochs": 1}}, {"seed": 0, "learner": {"rank": 3, "epochs": 1}})
+    {'learner.rank': (2, 3)}
+    """
+    found: dict[str, tuple[Json, Json]] = {}
+    for key in dict.fromkeys([*old, *new]):
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            found |= {f"{key}.{inner}": pair for inner, pair in changes(was, now).items()}
+        elif was != now:
+            found[key] = was, now
+    return found
+
+
 def checked(
     init: Callable[Concatenate[Self, P], None],
 ) -> Callable[Concatenate[Self, P], None]:

@@ -162,9 +162,9 @@ class EmerG(ItemLearner):
     def _teach(
         self, stage: str, ids: nn.Embedding, own: Values, clicks: Clicks, epoch_done: Callable[[ItemNetwork], None]
     ) -> Iterator[Step]:
-        yield from pretrain(self.network, ids, own, clicks, self.pretraining, self.seed, stage, epoch_done)
+        yield from pretrain(self.network, ids, own, clicks, self.pretraining, self.seed, stage)
         if self.network.writer is not None:
-            self.network.writer.start_at(self.network.graph, part=0.1)
+            self.network.writer.start_at(self.network.graph, part=float(__import__("os").environ.get("PART", "0.1")))
         yield from self._meta(stage, own, clicks, epoch_done)
 
     def _meta(

@@ -156,7 +156,8 @@ class ItemLearner(Learner[Lesson, Log]):
 
     def _begin(self, own: Values, items: int) -> dict[str, Tensor]:
         with evaluating(self.network):
-            return {key: value.clone() for key, value in self.network.begin(own, items).items()}
+            written = self.network.begin(own, items)
+        return {key: value.detach().clone() for key, value in written.items()}
 
     def _open(self, encoder: Encoder) -> None:
         self.encoder = encoder

@@ -32,7 +32,7 @@ def pretrain(
     plan: Pretraining,
     seed: int,
     stage: str,
-    epoch_done: Callable[[ItemNetwork], None],
+    epoch_done: Callable[[ItemNetwork], None] | None = None,
 ) -> Iterator[Step]:
     """All parameters that `network.pooled` uses, and `ids`; afterwards `id_start` is the mean of `ids`."""
     orders = batches(len(clicks), plan.batch_size, plan.epochs, seed, stage, "pretrain")
@@ -51,4 +51,5 @@ def pretrain(
         if step * plan.epochs % len(orders) == 0:
             with torch.no_grad():
                 network.id_start.copy_(ids.weight.mean(dim=0))
-            epoch_done(network)
+            if epoch_done is not None:
+                epoch_done(network)

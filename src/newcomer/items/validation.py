@@ -21,7 +21,8 @@ def life_auc(network: ItemNetwork, encoder: Encoder, trial: Trial, warm_up: Warm
     own = [values.to(device) for values in encoder.items(trial.items)]
     query = encoder.clicks(trial.query, place[trial.query.item]).to(device)
     with evaluating(network):
-        state = {key: value.clone() for key, value in network.begin(own, len(names)).items()}
+        written = network.begin(own, len(names))
+    state = {key: value.detach().clone() for key, value in written.items()}
     found = [auc(trial.query.label, scored(network, state, own, query))]
     for phase in trial.phases:
         clicks = encoder.clicks(phase, place[phase.item]).to(device)

@@ -22,8 +22,9 @@ class LinearHead(nn.Module):
     def grow(self, classes: int) -> None:
         """Add rows of zeros for new classes; the old ones keep their bits.
 
-        At zero every new class starts with the same logit, so that classes of different tasks stay comparable. Rows drawn at random,
-        as torch's linear layers start, never lose their offset under a loss that compares the new classes with each other only.
+        At zero every new class starts with the same logit, so that classes of different tasks stay comparable. Rows drawn at
+        random, as torch's linear layers start, never lose their offset under a loss that compares the new classes with each
+        other only.
         """
         weight = self.weight.new_zeros(classes, self.weight.shape[1])
         self.set(torch.cat([self.weight.detach(), weight]), torch.cat([self.bias.detach(), weight[:, 0]]))

@@ -1,6 +1,7 @@
 """One self-contained HTML page of runs: tables and plots, no script, nothing fetched."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from newcomer.errors import StoreError
 from newcomer.report import plots
 from newcomer.report.runs import Run, by_row
 from newcomer.report.table import Table, result_tables
@@ -32,7 +34,10 @@ class Section:
 
 
 def write_page(runs: Sequence[Run], out: Path) -> None:
-    """Write the report of these runs; the file appears whole or not at all."""
+    """Write the report of these runs; the file appears whole or not at all.
+
+    Raises StoreError when the disk refuses.
+    """
     sections = [_section(rows) for rows in by_row(run for run in runs if run.stages).values()]
     template = (resources.files("newcomer.report") / "page.html.jinja").read_text(encoding="utf-8")
     html = (
@@ -40,16 +45,21 @@ def write_page(runs: Sequence[Run], out: Path) -> None:
         .from_string(template)
         .render(sections=sections, start=runs[0].events[0])
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(out.name + ".part")
-    part.write_text(html, encoding="utf-8")
-    part.replace(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(html, encoding="utf-8")
+        part.replace(out)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise StoreError(f"{out}: could not be written ({error.strerror or error}); choose another --out") from None
 
 
 def _section(rows: Mapping[str, Sequence[Run]]) -> Section:
     first = next(iter(rows.values()))[0]
     figures = _class_figures(rows) if first.recipe["family"] == "classes" else _item_figures(rows)
-    drawn = [Figure(Markup(svg), caption) for svg, caption in figures]  # noqa: S704  # our own SVG
+    drawn = [Figure(Markup(svg), caption) for svg, caption in figures]  # our own SVG
     return Section(first.recipe["title"], first.summary(), result_tables(rows), drawn)
 
 

@@ -15,7 +15,7 @@ from newcomer.metrics.accuracy import (
     final_accuracy_micro,
     forgetting,
 )
-from newcomer.settings import Json
+from newcomer.settings import Json, changes
 from newcomer.store.record import Event, read_record
 
 RECORD = "record.jsonl"
@@ -67,8 +67,8 @@ class Run:
         if self.recipe["family"] == "classes":
             classes = sum(map(len, stream["tasks"]))
             return (
-                f"{classes} classes in {len(stream['tasks'])} tasks, taught by {stream['taught']:,} examples and asked by {stream['asked']:,}; "
-                "no example of an earlier task is kept."
+                f"{classes} classes in {len(stream['tasks'])} tasks, taught by {stream['taught']:,} examples and asked by "
+                f"{stream['asked']:,}; no example of an earlier task is kept."
             )
         return (
             f"{stream['old_items']:,} old items with {stream['old_events']:,} events; {stream['new_items']:,} new ones with "
@@ -110,8 +110,12 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
 
 
 def by_row(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
-    """Recipe → row → its runs, one a seed; rows in the recipe's order."""
+    """Recipe → row → its runs, one a seed; rows in the recipe's order, one more for every change of settings."""
     grouped: dict[str, dict[str, list[Run]]] = {}
+    first: dict[tuple[str, str], Run] = {}
     for run in sorted(runs, key=lambda run: int(run.events[0]["place"])):
-        grouped.setdefault(run.recipe["name"], {}).setdefault(run.recipe["row"], []).append(run)
+        name, row = run.recipe["name"], run.recipe["row"]
+        plain = first.setdefault((name, row), run).recipe
+        changed = [f"{key} = {new}" for key, (_, new) in changes(plain, run.recipe).items() if key != "seed"]
+        grouped.setdefault(name, {}).setdefault(" · ".join([row, *changed]), []).append(run)
     return grouped

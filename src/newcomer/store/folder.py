@@ -109,7 +109,8 @@ class Store:
                     f"{self.folder}: holds {len(manifest.stages)} stages, not {count}; restore it from a copy"
                 )
             self._write_manifest(manifest, manifest.stages[:count])
-            self._sweep()
+            for stage in manifest.stages[count:]:
+                (self.folder / str(stage["file"])).unlink(missing_ok=True)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -118,10 +119,12 @@ class Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(lock, timeout=0):
+                before = set(self.folder.iterdir())
                 try:
                     yield
                 except BaseException:
-                    self._sweep()
+                    for file in set(self.folder.iterdir()) - before:
+                        file.unlink()
                     if fresh:
                         lock.unlink(missing_ok=True)
                     raise
@@ -186,13 +189,6 @@ class Store:
             return Entry(str(stage["name"]), read_safetensors(content), facts)
         except (SafetensorError, KeyError, ValueError) as error:
             raise StoreError(f"{path}: not a stage of a store ({error})") from None
-
-    def _sweep(self) -> None:
-        """Remove what a write that failed has left: parts, and files that no manifest names."""
-        named = {stage["file"] for stage in self.manifest().stages} if self.exists() else set()
-        for file in (*self.folder.glob("*.part"), *self.folder.glob("stage-*.safetensors")):
-            if file.name not in named:
-                file.unlink(missing_ok=True)
 
 
 def unnamed(stands_on: Mapping[str, Json]) -> dict[str, Json]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from newcomer.errors import SettingError, StoreError, nearest
-from newcomer.settings import Json, fill
+from newcomer.settings import Json, changes, fill
 from newcomer.store.folder import Entry, Manifest, Store, unnamed
 from newcomer.streams.stage import Stage
 
@@ -86,8 +86,8 @@ class Learner(ABC, Generic[Lesson, Exam]):
                 )
         settings = fill(cls, manifest.settings, str(folder), provided=manifest.stands_on)
         learner = cls._rebuild(manifest.stands_on, settings, stands_on)
-        if changed := _difference(unnamed(manifest.stands_on), unnamed(learner._stands_on())):
-            raise StoreError(f"{folder}: what it stands on has changed: {changed}")
+        for key, (was, now) in changes(unnamed(manifest.stands_on), unnamed(learner._stands_on())).items():
+            raise StoreError(f"{folder}: what it stands on has changed: {key} was {was!r}, is {now!r}")
         for entry in store.entries(stages):
             learner._absorb(entry)
             learner.entries.append(entry)
@@ -117,18 +117,3 @@ class Learner(ABC, Generic[Lesson, Exam]):
     def _rebuild(
         cls, stands_on: Mapping[str, Json], settings: Mapping[str, Json], given: Mapping[str, Any]
     ) -> Self: ...
-
-
-def _difference(saved: Mapping[str, Json], now: Mapping[str, Json], where: str = "") -> str:
-    """The first thing that is not what it was, or nothing.
-
-    >>> _difference({"backbone": {"size": 8}}, {"backbone": {"size": 16}})
-    'backbone.size was 8, is 16'
-    """
-    for key in [*saved, *(key for key in now if key not in saved)]:
-        old, new = saved.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict) and old != new:
-            return _difference(old, new, f"{where}{key}.")
-        if old != new:
-            return f"{where}{key} was {old!r}, is {new!r}"
-    return ""

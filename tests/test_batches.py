@@ -1,0 +1,36 @@
+"""Padded batches hold every row once, whatever the counts."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from newcomer.items.batches import by_item
+
+ITEMS = st.lists(st.integers(0, 6), max_size=60)
+
+
+@given(ITEMS, st.integers(1, 30), st.none() | st.integers(1, 5))
+def test_every_row_is_there_once_beside_the_others_of_its_item(item: list[int], most: int, longest: int | None) -> None:
+    numbers = torch.tensor(item, dtype=torch.long)
+    found: list[int] = []
+    for batch in by_item(numbers, most, longest):
+        assert len(batch.items) == 1 or batch.rows.numel() <= most
+        for number, rows, real in zip(batch.items.tolist(), batch.rows, batch.real, strict=True):
+            mine = rows[real].tolist()
+            assert mine == sorted(mine)
+            assert {item[row] for row in mine} == {number}
+            assert longest is None or len(mine) <= longest
+            found += mine
+    assert sorted(found) == list(range(len(item)))
+
+
+@given(ITEMS)
+def test_undivided_an_item_is_in_one_batch(item: list[int]) -> None:
+    seen = [number for batch in by_item(torch.tensor(item, dtype=torch.long), most=7) for number in batch.items.tolist()]
+    assert sorted(seen) == sorted(set(item))
+
+
+def test_a_mean_looks_at_real_rows_only() -> None:
+    (batch,) = by_item(torch.tensor([0, 0, 1]), most=9)
+    by_number = dict(zip(batch.items.tolist(), batch.mean(torch.tensor([1.0, 2.0, 6.0])[batch.rows]).tolist(), strict=True))
+    assert by_number == {0: 1.5, 1: 6.0}

@@ -1,0 +1,305 @@
+"""What holds for every learner of new items, whatever its method."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor, nn
+
+from newcomer import recipe
+from newcomer.data.log import Log
+from newcomer.data.read import log_from_frame
+from newcomer.data.schema import Field, Schema
+from newcomer.errors import LearnerError, SettingError, StoreError
+from newcomer.items import pretrain
+from newcomer.items.batches import by_item
+from newcomer.items.emerg import EmerG
+from newcomer.items.id_tuning import DeepFM
+from newcomer.items.learner import ItemLearner
+from newcomer.streams.cold_start import ColdStart, Events, NewItems, OldItems
+from newcomer.streams.stage import Stage
+
+SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 1, "batch_size": 64, "warm_steps": 3}
+META: dict[str, Any] = SHORT | {"meta_epochs": 2, "episodes_per_step": 4, "support_events": 6, "query_events": 6}
+CASES: dict[str, tuple[type[ItemLearner], dict[str, Any]]] = {
+    "emerg": (EmerG, META),
+    "emerg, one layer, all events so far": (EmerG, META | {"layers": 1, "history": "all"}),
+    "emerg, second order": (EmerG, META | {"second_order": True, "inner_steps": 2}),
+    "emerg, shared graph": (EmerG, META | {"graph": "shared"}),
+    "deepfm": (DeepFM, SHORT | {"hidden": [8]}),
+    "deepfm, all events so far": (DeepFM, SHORT | {"hidden": [8], "history": "all"}),
+}
+SCHEMA = Schema(
+    "film",
+    "viewer",
+    "liked",
+    "seen",
+    (
+        Field("genre", "item"),
+        Field("words", "item", "text"),
+        Field("minutes", "item", "numeric", missing="mark"),
+        Field("age", "user"),
+        Field("tags", "user", "multi"),
+        Field("page", "context", missing="mark"),
+        Field("price", "context", "numeric"),
+    ),
+)
+
+
+def table() -> pl.DataFrame:
+    """8 films of 60 events and 4 of 36, with fields of every kind."""
+    chance = np.random.default_rng(0)
+    film = np.repeat(np.arange(12), [60] * 8 + [36] * 4)
+    film = film[chance.permutation(len(film))]
+    viewer = chance.integers(0, 15, len(film))
+    words = ["sea sun", "sea", "war and sun", "love"]
+    return pl.DataFrame(
+        {
+            "film": [f"film {n:02d}" for n in film],
+            "viewer": viewer,
+            "liked": chance.random(len(film)) < 0.2 + 0.06 * (film % 8),
+            "seen": np.arange(len(film)),
+            "genre": [f"genre {n % 3}" for n in film],
+            "words": [words[n % 4] for n in film],
+            "minutes": [None if n == 2 else 80.0 + n for n in film],
+            "age": [str(n % 4) for n in viewer],
+            "tags": ["a|b" if n % 2 else "" for n in viewer],
+            "page": [["home", "list", None][n] for n in chance.integers(0, 3, len(film))],
+            "price": chance.normal(size=len(film)),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def log() -> Log:
+    return log_from_frame(table(), SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def stream(log: Log) -> ColdStart:
+    return ColdStart(log, old_above=40, phase_events=6)
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> tuple[type[ItemLearner], dict[str, Any]]:
+    return CASES[request.param]
+
+
+def taught(case: tuple[type[ItemLearner], dict[str, Any]], stream: ColdStart, stages: int = 5, **changes: Any) -> Any:
+    kind, settings = case
+    learner: Any = kind(stream.schema, **settings | changes)  # type: ignore[call-arg]
+    return further(learner, stream, stages)
+
+
+def further(learner: Any, stream: ColdStart, stages: int = 5) -> Any:
+    for stage in list(stream)[len(learner.entries) : stages]:
+        for _ in learner.study(stage):
+            pass
+    return learner
+
+
+def bits(learner: ItemLearner) -> dict[str, Tensor]:
+    found = dict(learner.network.state_dict()) | {f"state {key}": value for key, value in learner.state.items()}
+    return {key: value.clone() for key, value in found.items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_every_item_learner_of_the_recipes_is_here() -> None:
+    assert {kind for kind, _ in CASES.values()} == set(recipe.ITEMS.learners.values())
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_others(case: Any, stream: ColdStart) -> None:
+    first = bits(taught(case, stream))
+    torch.manual_seed(123)  # chance from elsewhere shifts nothing
+    assert equal(first, bits(taught(case, stream)))
+    assert not equal(first, bits(taught(case, stream, seed=1)))
+
+
+def test_saved_and_loaded_gives_the_same_scores_to_the_bit(case: Any, stream: ColdStart, tmp_path: Path) -> None:
+    learner = taught(case, stream)
+    learner.save(tmp_path / "store")
+    loaded = case[0].load(tmp_path / "store")
+    assert (loaded.score(stream.new.query) == learner.score(stream.new.query)).all()
+    assert equal(bits(loaded), bits(learner))
+    assert loaded.facts() == learner.facts()
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_stopped_and_resumed_equals_never_stopped(case: Any, stream: ColdStart, tmp_path: Path, after: int) -> None:
+    taught(case, stream, stages=after).save(tmp_path / "store")
+    resumed = further(case[0].load(tmp_path / "store"), stream)
+    assert equal(bits(resumed), bits(taught(case, stream)))
+    resumed.save(tmp_path / "store")
+
+
+def test_a_store_of_another_schema_or_learner_is_refused(stream: ColdStart, tmp_path: Path) -> None:
+    taught(CASES["emerg"], stream, stages=1).save(tmp_path / "store")
+    with pytest.raises(StoreError, match="holds a model of 'emerg', not of 'deepfm'"):
+        DeepFM.load(tmp_path / "store")
+    with pytest.raises(StoreError, match="what it stands on has changed"):
+        EmerG.load(tmp_path / "store", schema=Schema("film", "viewer"))
+
+
+def test_a_stage_stopped_half_way_does_not_count(case: Any, stream: ColdStart) -> None:
+    learner = taught(case, stream, stages=2)
+    before = bits(learner)
+    steps = learner.study(list(stream)[2])
+    next(steps)
+    steps.close()
+    assert equal(bits(learner), before)
+    assert equal(bits(further(learner, stream)), bits(taught(case, stream)))
+
+
+def test_scoring_changes_nothing(case: Any, stream: ColdStart) -> None:
+    learner = taught(case, stream, stages=3)
+    before, training = bits(learner), learner.network.training
+    learner.sit(stream.new.query)
+    learner.facts()
+    assert equal(bits(learner), before)
+    assert learner.network.training == training
+    assert all(parameter.requires_grad for parameter in learner.network.parameters())
+
+
+def test_a_batch_of_requests_is_its_rows(case: Any, stream: ColdStart) -> None:
+    learner, query = taught(case, stream), stream.new.query
+    together = learner.score(query)
+    alone = np.concatenate([learner.score(query.take(np.array([row]))) for row in range(0, len(query), 5)])
+    np.testing.assert_allclose(together[::5], alone, atol=2e-6)
+    mixed = np.random.default_rng(0).permutation(len(query))
+    np.testing.assert_allclose(learner.score(query.take(mixed)), together[mixed], atol=2e-6)
+
+
+def test_warming_some_items_leaves_network_and_all_other_items_as_they_were(case: Any, stream: ColdStart) -> None:
+    learner = taught(case, stream, stages=2)
+    before, events = bits(learner), stream.new.phases[0]
+    item = int(events.item[0])
+    learner.warm(events.of_items(np.array([item])))
+    mine = learner.known[events.items.ids[item]]
+    others = [number for number in range(len(learner.known)) if number != mine]
+    for key, value in bits(learner).items():
+        if key.startswith("state "):
+            assert torch.equal(value[others], before[key][others])
+            assert not torch.equal(value[mine], before[key][mine])
+        else:
+            assert torch.equal(value, before[key])
+
+
+def test_items_warmed_together_are_items_warmed_one_by_one(case: Any, stream: ColdStart) -> None:
+    together, alone = taught(case, stream, stages=2), taught(case, stream, stages=2)
+    events = stream.new.phases[0]
+    uneven = events.take(np.arange(len(events)) % 5 != 0)
+    together.warm(uneven)
+    for item in np.unique(uneven.item):
+        alone.warm(uneven.of_items(np.array([item])))
+    for key, value in together.state.items():
+        torch.testing.assert_close(value, alone.state[key], atol=1e-5, rtol=1e-4)
+
+
+def test_adding_items_leaves_all_others_as_they_were(case: Any, stream: ColdStart) -> None:
+    learner = taught(case, stream, stages=1)
+    old = stream.old.log
+    before = learner.score(old)
+    further(learner, stream, stages=2)
+    assert (learner.score(old) == before).all()
+
+
+def test_every_trainable_parameter_receives_a_gradient(case: Any, stream: ColdStart, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[int, bool] = {}
+    step = torch.optim.Adam.step
+
+    def noting(optimizer: torch.optim.Adam, closure: None = None) -> None:
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                seen[id(p)] = seen.get(id(p), False) or (p.grad is not None and bool(p.grad.any()))
+        step(optimizer, closure)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", noting)
+    learner = taught(case, stream, stages=1)
+    without = [name for name, parameter in learner.network.named_parameters() if not seen.get(id(parameter))]
+    if isinstance(learner, DeepFM):
+        without.remove("id_start")  # the mean of the old items' ids
+    assert not without
+
+
+def test_users_and_values_never_seen_are_scored(case: Any, stream: ColdStart) -> None:
+    learner = taught(case, stream)
+    request = {"film": ["film 09"], "viewer": ["nobody"], "age": ["99"], "tags": ["new|tags|altogether"]}
+    scores = learner.score(pl.DataFrame(request | {"page": ["elsewhere"], "price": [1e3]}))
+    assert scores.shape == (1,)
+    assert 0 <= scores[0] <= 1
+
+
+def test_an_item_that_was_not_added_is_named(case: Any, stream: ColdStart) -> None:
+    learner = taught(case, stream, stages=1)
+    with pytest.raises(LearnerError, match=r"item 'film \d\d' .row \d+. is not known; add it first"):
+        learner.score(stream.new.query)
+    with pytest.raises(LearnerError, match="is not known; add it first"):
+        learner.warm(stream.new.phases[0])
+    assert len(learner.entries) == 1
+
+
+def test_what_comes_in_the_wrong_order_is_an_error(case: Any, stream: ColdStart) -> None:
+    fresh = case[0](stream.schema, **case[1])
+    for early in (lambda: fresh.score(stream.new.query), lambda: fresh.add(stream.new.items)):
+        with pytest.raises(LearnerError, match="has learned nothing yet; call learn first"):
+            early()
+    learner = taught(case, stream, stages=2)
+    with pytest.raises(LearnerError, match="item 'film 08' is known already; give its events to warm"):
+        learner.add(stream.new.items)
+    with pytest.raises(LearnerError, match="has learned its old items"):
+        learner.learn(stream.old.log)
+
+
+def test_the_public_verbs_do_what_the_stages_do(case: Any, stream: ColdStart) -> None:
+    learner = case[0](stream.schema, **case[1]).learn(stream.old.log).add(stream.new.items)
+    for phase in stream.new.phases:
+        learner.warm(phase)
+    assert equal(bits(learner), bits(taught(case, stream)))
+
+
+def test_tables_and_files_are_as_good_as_logs(stream: ColdStart, tmp_path: Path) -> None:
+    case, frame = CASES["emerg"], table()
+    old = frame.filter(pl.col("film") < "film 08")
+    old.write_parquet(tmp_path / "old.parquet")
+    new = frame.filter(pl.col("film") >= "film 08")
+    learner = EmerG(SCHEMA, **case[1]).learn(f"{tmp_path}/*.parquet").add(new.unique("film"))
+    scores = learner.score(new.drop("genre", "words", "minutes", "liked", "seen"))
+    assert (scores == learner.score(log_from_frame(new, SCHEMA))).all()
+
+
+def test_a_schema_without_any_field_is_enough(log: Log) -> None:
+    bare = log_from_frame(table(), Schema("film", "viewer", "liked", "seen"))
+    for kind, settings in (CASES["emerg"], CASES["deepfm"]):
+        learner = taught((kind, settings), ColdStart(bare, old_above=40, phase_events=6))
+        assert np.isfinite(learner.score(bare)).all()
+
+
+def test_old_items_can_be_scored_and_warmed(case: Any, stream: ColdStart) -> None:
+    learner, old = taught(case, stream), stream.old.log
+    before = learner.score(old)
+    learner.warm(old.take(np.arange(30)))
+    assert (learner.score(old) != before).any()
+
+
+def test_validation_items_choose_the_epoch(log: Log) -> None:
+    honest = ColdStart(log, preset="honest", old_above=25, before=0.5, validation=0.3, phase_events=3)
+    assert honest.old.validation is not None
+    for case in (CASES["emerg"], CASES["deepfm"]):
+        learner = taught(case, honest)
+        assert equal(bits(learner), bits(taught(case, honest)))
+        assert not set(honest.old.validation.items.ids) & set(list(learner.known)[: honest.facts()["old_items"]])
+
+
+@pytest.mark.parametrize("change", [{"warm_steps": 0}, {"history": "some"}, {"warm_rate": -1.0}, {"layer": 2}])
+def test_a_setting_that_cannot_be_is_an_error(change: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match=next(iter(change))):
+        EmerG(SCHEMA, **change)
