@@ -90,7 +90,7 @@ def _item_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str]
         plots.warm_up_curves(rows, "logloss", "log loss", None),
         "Log loss on the same events; lower is better.",
     )
-    for name, runs in rows.items():
+    for name, runs in list(rows.items())[:1]:
         if found := runs[0].stages[-1]["facts"].get("graphs"):
             yield (
                 plots.graphs(found),

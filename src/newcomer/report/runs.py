@@ -57,9 +57,8 @@ class Run:
     @property
     def limit(self) -> float | None:
         """The AUC that no model can exceed, where the data are simulated."""
-        return next(
-            (float(score["values"]["bayes_auc"]) for score in self.scores if "bayes_auc" in score["values"]), None
-        )
+        limit: float | None = self.events[0]["stream"].get("limit")
+        return limit
 
     def summary(self) -> str:
         """One sentence on what was taught and asked."""

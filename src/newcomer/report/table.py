@@ -9,7 +9,7 @@ from newcomer.report.runs import Run
 
 CLASS_COLUMNS = {"Acc": ".1f", "AAA": ".1f", "forgetting": ".1f", "seconds": ".0f"}
 ITEM_SCORES = {"auc": "AUC, pooled", "item_auc": "AUC within items", "logloss": "log loss"}
-LIMIT, DASH = "bayes_auc", "–"
+DASH = "–"
 
 
 @dataclass(frozen=True)
