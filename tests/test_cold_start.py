@@ -64,7 +64,9 @@ def test_phases_go_by_time_and_hold_so_many_events_of_every_item(stream: ColdSta
     _, new, warm = lessons(stream)
     query = next(stage.exams["query"] for stage in stream if stage.exams)
     for name in new.items.ids:
-        parts = [part.take(part.item == part.items.ids.index(name)) for part in (*(lesson.log for lesson in warm), query)]
+        parts = [
+            part.take(part.item == part.items.ids.index(name)) for part in (*(lesson.log for lesson in warm), query)
+        ]
         assert [len(part) for part in parts[:3]] == [3, 3, 3]
         times = np.concatenate([part.time for part in parts])
         assert (np.sort(times)[:9] == np.sort(times[:9])).all()

@@ -1,8 +1,5 @@
 """What holds for every learner of new items, whatever its method."""
 
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +7,17 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from newcomer import recipe
 from newcomer.data.log import Log
 from newcomer.data.read import log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import LearnerError, SettingError, StoreError
-from newcomer.items import pretrain
-from newcomer.items.batches import by_item
 from newcomer.items.emerg import EmerG
 from newcomer.items.id_tuning import DeepFM
 from newcomer.items.learner import ItemLearner
-from newcomer.streams.cold_start import ColdStart, Events, NewItems, OldItems
-from newcomer.streams.stage import Stage
+from newcomer.streams.cold_start import ColdStart
 
 SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 1, "batch_size": 64, "warm_steps": 3}
 META: dict[str, Any] = SHORT | {"meta_epochs": 2, "episodes_per_step": 4, "support_events": 6, "query_events": 6}
@@ -212,7 +206,9 @@ def test_adding_items_leaves_all_others_as_they_were(case: Any, stream: ColdStar
     assert (learner.score(old) == before).all()
 
 
-def test_every_trainable_parameter_receives_a_gradient(case: Any, stream: ColdStart, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_trainable_parameter_receives_a_gradient(
+    case: Any, stream: ColdStart, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: dict[int, bool] = {}
     step = torch.optim.Adam.step
 

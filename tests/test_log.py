@@ -104,7 +104,11 @@ def test_requests_need_neither_labels_nor_the_items_fields() -> None:
 
 def test_a_missing_number_is_marked_where_the_schema_says_so() -> None:
     schema = Schema("film", "viewer", "liked", "seen", (Field("price", "context", "numeric", missing="mark"),))
-    assert np.isnan(log_from_frame(changed(price=[1.0, None, 2.0]), schema).context["price"].values).tolist() == [0, 1, 0]
+    assert np.isnan(log_from_frame(changed(price=[1.0, None, 2.0]), schema).context["price"].values).tolist() == [
+        0,
+        1,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +121,10 @@ def test_a_missing_number_is_marked_where_the_schema_says_so() -> None:
         ({"price": [1.0, float("nan"), 2.0]}, r"row 2, column 'price' is nan"),
         ({"price": ["1", "2", "dear"]}, r"row 3, column 'price': 'dear' is not a number"),
         ({"film": ["b", None, "b"]}, r"row 2, column 'film' is empty"),
-        ({"zip": ["1", "2", "5"]}, r"'7' of column 'viewer' has two values of 'zip', in rows 1 and 2; make 'zip' a context field"),
+        (
+            {"zip": ["1", "2", "5"]},
+            r"'7' of column 'viewer' has two values of 'zip', in rows 1 and 2; make 'zip' a context field",
+        ),
         ({"genres": ["War", "", "Drama"]}, r"'b' of column 'film' has two values of 'genres', in rows 1 and 3"),
     ],
 )
@@ -162,7 +169,10 @@ def test_new_items_are_a_table_of_their_fields() -> None:
     [
         ({"item": "a"}, "schema.user is missing"),
         ({"item": "a", "user": "a"}, "column 'a' has two meanings"),
-        ({"item": "a", "user": "b", "fields": [{"name": "c", "role": "film"}]}, r"schema.fields\[0\].role = 'film' cannot be"),
+        (
+            {"item": "a", "user": "b", "fields": [{"name": "c", "role": "film"}]},
+            r"schema.fields\[0\].role = 'film' cannot be",
+        ),
         ({"item": "a", "user": "b", "fields": [{"name": "c", "role": "item", "knd": "text"}]}, "did you mean 'kind'"),
         ({"item": "a", "user": "b", "fields": "c"}, "schema.fields is not a list of tables"),
     ],

@@ -26,7 +26,7 @@ def test_clicks_are_drawn_from_the_probabilities_that_are_told() -> None:
 def test_a_kind_of_items_has_one_pair_of_fields_and_no_two_kinds_the_same() -> None:
     items = click_world().items
     told = set(zip(items.columns["kind"].texts(), items.columns[PLANTED].texts(), strict=True))
-    assert len(told) == len({kind for kind, _ in told}) == len({pair for _, pair in told}) == 20
+    assert len(told) == len({kind for kind, _ in told}) == len({pair for _, pair in told}) == 12
     for pair in items.columns[PLANTED].texts():
         assert set(pair.split(" × ")) <= {*USER_FIELDS, *CONTEXT_FIELDS}
 

@@ -27,14 +27,14 @@ CONTEXT_FIELDS = ("hour", "device", "page", "weather")
 
 def click_world(
     *,
-    old_items: int = 300,
-    old_events: int = 130,
-    new_items: int = 150,
-    new_events: int = 120,
-    users: int = 1000,
+    old_items: int = 600,
+    old_events: int = 70,
+    new_items: int = 200,
+    new_events: int = 60,
+    users: int = 200,
     values: int = 4,
-    kinds: int = 20,
-    brands: int = 10,
+    kinds: int = 12,
+    brands: int = 5,
     interaction: float = 2.0,
     clarity: float = 1.0,
     planted: bool = True,
@@ -71,7 +71,7 @@ def click_world(
     effect = np.stack([chance.normal(values, "effect", name) for name in names]) * 0.2
     pairs = np.array(list(itertools.combinations(range(len(names)), 2)))
     pair = pairs[chance.order(len(pairs), "pairs")[:kinds]][kind]
-    logit = chance.normal(items, "item")[item] + 0.3 * chance.normal(brands, "effect", "brand")[brand[item]]
+    logit = 0.7 * chance.normal(items, "item")[item] + 0.3 * chance.normal(brands, "effect", "brand")[brand[item]]
     logit += sum(effect[m][seen[m]] for m in range(len(names)))
     if planted:
         row = np.arange(len(item))

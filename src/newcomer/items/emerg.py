@@ -164,7 +164,7 @@ class EmerG(ItemLearner):
     ) -> Iterator[Step]:
         yield from pretrain(self.network, ids, own, clicks, self.pretraining, self.seed, stage)
         if self.network.writer is not None:
-            self.network.writer.start_at(self.network.graph, part=float(__import__("os").environ.get("PART", "0.1")))
+            self.network.writer.start_at(self.network.graph)
         yield from self._meta(stage, own, clicks, epoch_done)
 
     def _meta(

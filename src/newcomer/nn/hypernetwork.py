@@ -30,7 +30,6 @@ class GraphWriter(nn.Module):
         return torch.baddbmm(self.biases[-1], rows, self.weights[-1]).transpose(0, 1)
 
     @torch.no_grad()
-    def start_at(self, graph: Float[Tensor, "field other"], part: float) -> None:
-        """Whatever the item, the graph written is near this one; `part` is what remains of the last layer's weights."""
+    def start_at(self, graph: Float[Tensor, "field other"]) -> None:
+        """What items have in common is this graph; by how much they differ from it stays as it was drawn."""
         self.biases[-1].copy_(graph[:, None])
-        self.weights[-1].mul_(part)
