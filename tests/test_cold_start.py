@@ -1,5 +1,6 @@
 """The cold-start stream: who learns from what, and nobody from the query."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_phases_go_by_time_and_hold_so_many_events_of_every_item(stream: ColdSta
         assert [len(part) for part in parts[:3]] == [3, 3, 3]
         times = np.concatenate([part.time for part in parts])
         assert (np.sort(times)[:9] == np.sort(times[:9])).all()
-        for earlier, later in zip(parts, parts[1:], strict=False):
+        for earlier, later in itertools.pairwise(parts):
             assert not len(later) or earlier.time.max() <= later.time.min()
 
 

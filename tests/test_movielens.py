@@ -58,7 +58,7 @@ def test_a_broken_row_is_named(folder: Path, file: str, line: str, message: str)
 
 @pytest.mark.parametrize("read", [movielens_1m, movielens_latest])
 def test_a_missing_folder_says_where_to_get_it(read: Callable[[str], object], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="https://grouplens.org/datasets/movielens/"):
+    with pytest.raises(DataError, match=r"https://grouplens\.org/datasets/movielens/"):
         read(str(tmp_path / "nowhere"))
 
 

@@ -33,7 +33,7 @@ def click_world(
     new_events: int = 60,
     users: int = 200,
     values: int = 4,
-    kinds: int = 12,
+    kinds: int = 20,
     brands: int = 5,
     interaction: float = 2.0,
     clarity: float = 1.0,
