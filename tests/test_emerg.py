@@ -167,8 +167,14 @@ def test_the_planted_interactions_are_found_by_item_graphs_and_not_by_a_shared_o
     world = click_world(old_items=160, old_events=80, new_items=40, new_events=70, users=40, kinds=4, brands=2)
     stream = ColdStart(world, old_above=75, phase_events=10)
     recipe: dict[str, Any] = {
-        "layers": 1, "deviation": 0.1, "history": "all", "meta_epochs": 6, "meta_rate": 1e-2,
-        "episodes_per_step": 8, "support_events": 15, "query_events": 15,
+        "layers": 1,
+        "deviation": 0.1,
+        "history": "all",
+        "meta_epochs": 6,
+        "meta_rate": 1e-2,
+        "episodes_per_step": 8,
+        "support_events": 15,
+        "query_events": 15,
     }
     found: dict[str, list[float]] = {}
     for graph in ("item", "shared"):

@@ -26,7 +26,7 @@ def test_clicks_are_drawn_from_the_probabilities_that_are_told() -> None:
 def test_a_kind_of_items_has_one_pair_of_fields_and_no_two_kinds_the_same() -> None:
     items = click_world().items
     told = set(zip(items.columns["kind"].texts(), items.columns[PLANTED].texts(), strict=True))
-    assert len(told) == len({kind for kind, _ in told}) == len({pair for _, pair in told}) == 12
+    assert len(told) == len({kind for kind, _ in told}) == len({pair for _, pair in told}) == 20
     for pair in items.columns[PLANTED].texts():
         assert set(pair.split(" × ")) <= {*USER_FIELDS, *CONTEXT_FIELDS}
 
@@ -50,7 +50,7 @@ def test_no_schema_names_the_answers() -> None:
 
 
 def test_the_stream_tells_the_limit_of_its_query() -> None:
-    stream = ColdStart(click_world(old_items=10, new_items=5), old_above=125)
+    stream = ColdStart(click_world(old_items=10, new_items=5), old_above=65, phase_events=10)
     assert stream.facts()["limit"] == bayes_auc(stream.new.query.context[PROBABILITY].values)
 
 
