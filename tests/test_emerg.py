@@ -1,5 +1,6 @@
 """EmerG: what its steps do, and that it finds what was planted."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from newcomer.data.log import Log
-from newcomer.data.world import PLANTED, click_world
+from newcomer.data.world import CONTEXT_FIELDS, PLANTED, USER_FIELDS, click_world
 from newcomer.items.emerg import EmerG, EmerGNetwork
 from newcomer.items.encoding import Clicks
 from newcomer.items.episodes import PAIRS, Episodes, Quarters
@@ -164,23 +165,40 @@ def test_the_network_is_equivariant_to_items() -> None:
 
 
 def test_the_planted_interactions_are_found_by_item_graphs_and_not_by_a_shared_one() -> None:
-    world = click_world(old_items=160, old_events=80, new_items=40, new_events=70, users=40, kinds=4, brands=2)
-    stream = ColdStart(world, old_above=75, phase_events=10)
+    world = click_world(
+        old_items=300, old_events=60, new_items=60, new_events=50, users=40, values=4, kinds=16, brands=2
+    )
+    stream = ColdStart(world, old_above=55, phase_events=10)
     recipe: dict[str, Any] = {
         "layers": 1,
         "deviation": 0.1,
         "history": "all",
         "meta_epochs": 6,
-        "meta_rate": 1e-2,
+        "meta_rate": 5e-3,
         "episodes_per_step": 8,
         "support_events": 15,
         "query_events": 15,
     }
     found: dict[str, list[float]] = {}
-    for graph in ("item", "shared"):
+    for graph in ("shared", "item"):
         learner = EmerG(world.schema, graph=graph, **recipe).learn(stream.old.log).add(stream.new.items)  # type: ignore[arg-type]
         found[graph] = [learner.sit(stream.new.query)["auc"]]
         for phase in stream.new.phases:
             found[graph].append(learner.warm(phase).sit(stream.new.query)["auc"])
-    assert min(np.subtract(found["item"], found["shared"])) > 0.04
-    assert found["item"][-1] > 0.8 * stream.facts()["limit"]
+    assert min(np.subtract(found["item"], found["shared"])) > 0.015
+    assert found["item"][-1] > 0.95 * stream.facts()["limit"]
+    assert heaviest_is_planted(learner, stream) > 0.3  # by chance: 1 of 28
+
+
+def heaviest_is_planted(learner: EmerG, stream: ColdStart) -> float:
+    """Of how many new items the planted pair is where the graph exceeds the mean of all graphs most, among pairs that could be."""
+    nodes = [node.name for node in learner.schema.nodes]
+    fields = (*USER_FIELDS, *CONTEXT_FIELDS)
+    graphs = np.array([learner.graph_of(item) for item in stream.new.items.ids])
+    above = graphs - graphs.mean(axis=0)
+    heaviest = [
+        max(itertools.combinations(fields, 2), key=lambda pair: mine[nodes.index(pair[0]), nodes.index(pair[1])])
+        for mine in above
+    ]
+    planted = stream.new.items.columns[PLANTED].texts()
+    return float(np.mean([" × ".join(pair) == told for pair, told in zip(heaviest, planted, strict=True)]))

@@ -87,7 +87,7 @@ def case(request: pytest.FixtureRequest) -> tuple[type[ItemLearner], dict[str, A
 
 def taught(case: tuple[type[ItemLearner], dict[str, Any]], stream: ColdStart, stages: int = 5, **changes: Any) -> Any:
     kind, settings = case
-    learner: Any = kind(stream.schema, **settings | changes)  # type: ignore[call-arg]
+    learner: Any = kind(stream.schema, **settings | changes)
     return further(learner, stream, stages)
 
 
@@ -247,7 +247,7 @@ def test_what_comes_in_the_wrong_order_is_an_error(case: Any, stream: ColdStart)
     fresh = case[0](stream.schema, **case[1])
     for early in (lambda: fresh.score(stream.new.query), lambda: fresh.add(stream.new.items)):
         with pytest.raises(LearnerError, match="has learned nothing yet; call learn first"):
-            early()
+            early()  # type: ignore[no-untyped-call]
     learner = taught(case, stream, stages=2)
     with pytest.raises(LearnerError, match="item 'film 08' is known already; give its events to warm"):
         learner.add(stream.new.items)

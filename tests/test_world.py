@@ -50,7 +50,7 @@ def test_no_schema_names_the_answers() -> None:
 
 
 def test_the_stream_tells_the_limit_of_its_query() -> None:
-    stream = ColdStart(click_world(old_items=10, new_items=5), old_above=65, phase_events=10)
+    stream = ColdStart(click_world(old_items=10, new_items=5), old_above=125, phase_events=10)
     assert stream.facts()["limit"] == bayes_auc(stream.new.query.context[PROBABILITY].values)
 
 

@@ -44,6 +44,7 @@ def click_losses(
 
 
 def part_of(state: State, items: Tensor) -> State:
+    """The states of these items."""
     return {key: value[items] for key, value in state.items()}
 
 
