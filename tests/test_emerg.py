@@ -181,7 +181,7 @@ def test_the_planted_interactions_are_found_by_item_graphs_and_not_by_a_shared_o
     }
     found: dict[str, list[float]] = {}
     for graph in ("shared", "item"):
-        learner = EmerG(world.schema, graph=graph, **recipe).learn(stream.old.log).add(stream.new.items)  # type: ignore[arg-type]
+        learner = EmerG(world.schema, graph=graph, **recipe).learn(stream.old.log).add(stream.new.items)
         found[graph] = [learner.sit(stream.new.query)["auc"]]
         for phase in stream.new.phases:
             found[graph].append(learner.warm(phase).sit(stream.new.query)["auc"])
