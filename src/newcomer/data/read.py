@@ -1,7 +1,7 @@
 """Reading click logs: CSV and parquet files, or a table that is in memory already."""
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import polars as pl
 from newcomer.data.log import Column, Log, Table
 from newcomer.data.places import find
 from newcomer.data.schema import Field, Schema
-from newcomer.errors import DataError, nearest
+from newcomer.data.tables import read_table, require_columns
+from newcomer.errors import DataError
 from newcomer.settings import Json
 
 Source = str | Path | Sequence[str | Path]
@@ -25,7 +26,7 @@ def read_log(source: Source, schema: Schema, *, items: bool = True, labels: bool
 
     Raises DataError, with file and row, for what cannot be read or is not what the schema says.
     """
-    frames = [_checked(_read(path), schema, str(path), items, labels) for path in _paths(source)]
+    frames = [_checked(read_table(path), schema, str(path), items, labels) for path in _paths(source)]
     return _encoded(pl.concat(frames), schema, items)
 
 
@@ -49,7 +50,7 @@ def log_from_rows(schema: Schema, /, **columns: Sequence[Any]) -> Log:
 def items_from_frame(frame: pl.DataFrame, schema: Schema, where: str = "items") -> Table:
     """New items and their fields, one row an item: what is known of them before anybody clicked."""
     fields = (Field(schema.item, "item"), *schema.of("item"))
-    _require(frame, [field.name for field in fields], where)
+    require_columns(frame.columns, [field.name for field in fields], where)
     checked = frame.select(_column(frame, field, where) for field in fields)
     return _table(checked, schema.item, schema.of("item"), where)
 
@@ -64,45 +65,17 @@ def _paths(source: Source) -> list[Path]:
     return paths
 
 
-def _read(path: Path) -> pl.DataFrame:
-    try:
-        if path.suffix in (".parquet", ".pq"):
-            return pl.read_parquet(path)
-        return pl.read_csv(path, infer_schema=False)  # all of it as text: '01234' is a zip code, not a number
-    except (pl.exceptions.PolarsError, OSError) as error:
-        line = _line_not_utf8(path)
-        if line and path.suffix not in (".parquet", ".pq"):
-            raise DataError(f"{path}: line {line} is not UTF-8; save the file as UTF-8") from None
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: cannot be read as {path.suffix[1:] or 'CSV'} ({reason})") from None
-
-
-def _line_not_utf8(path: Path) -> int:
-    try:
-        content = path.read_bytes()
-        content.decode()
-    except UnicodeDecodeError as error:
-        return content[: error.start].count(b"\n") + 1
-    except OSError:
-        pass
-    return 0
-
-
 def _checked(frame: pl.DataFrame, schema: Schema, where: str, items: bool, labels: bool) -> pl.DataFrame:
     """The schema's columns, as text, lists of text and numbers; raises DataError for values that cannot be so."""
     fields = [field for field in schema.nodes if items or field.role != "item" or field.name == schema.item]
-    _require(frame, [*(field.name for field in fields), *([schema.label, schema.time] if labels else [])], where)
+    require_columns(
+        frame.columns, [*(field.name for field in fields), *([schema.label, schema.time] if labels else [])], where
+    )
     if not len(frame):
         raise DataError(f"{where}: has no rows; give at least one event")
     columns = [_column(frame, field, where) for field in fields]
     columns += [_label(frame, schema.label, where), _time(frame, schema.time, where)] if labels else []
     return frame.select(columns)
-
-
-def _require(frame: pl.DataFrame, names: Iterable[str], where: str) -> None:
-    for name in names:
-        if name not in frame.columns:
-            raise DataError(f"{where}: has no column '{name}'; {nearest(name, frame.columns)}")
 
 
 def _column(frame: pl.DataFrame, field: Field, where: str) -> pl.Series:

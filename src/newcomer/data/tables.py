@@ -13,7 +13,11 @@ def read_table(file: Path) -> pl.DataFrame:
 
     Raises DataError for a file that is missing, empty, neither CSV nor parquet, or text that is not UTF-8.
     """
-    readers: dict[str, Callable[[Path], pl.DataFrame]] = {".csv": _read_csv, ".parquet": pl.read_parquet}
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
+        ".csv": _read_csv,
+        ".parquet": pl.read_parquet,
+        ".pq": pl.read_parquet,
+    }
     if file.suffix not in readers:
         raise DataError(f"{file}: neither .csv nor .parquet; convert it to one of the two")
     try:
