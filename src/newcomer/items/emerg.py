@@ -136,7 +136,7 @@ class EmerG(ItemLearner):
 
         In a simulated world `planted` says at which [row, column] the item's true interaction lies.
         """
-        if not self.entries:
+        if not self.entries or not self.entries[-1].facts["items"]:
             return {}
         fields = [node.name for node in self.schema.nodes]
         names = self.entries[-1].facts["items"]
