@@ -49,21 +49,28 @@ def class_folder(root: Path) -> Examples:
     Headers are looked at now, pixels when a picture is asked for.
     Raises DataError for a class without pictures and for a file that is none.
     """
+    files = class_files(root, LAYOUT.format(path=root.parent))
+    for file in files:
+        _check_header(file)
+    return Examples(PictureFiles(files), [file.parent.name for file in files])
+
+
+def class_files(root: Path, get: str) -> list[Path]:
+    """What lies in the class folders of `root`, in order of their names; no file is opened. `get` ends the messages.
+
+    Raises DataError for a folder that is missing or has no class folders, and for a class without pictures.
+    """
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; {LAYOUT.format(path=root.parent)}")
-    paths: list[Path] = []
-    labels: list[str] = []
+        raise DataError(f"{root}: no such folder; {get}")
+    found: list[Path] = []
     for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
         files = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name not in LITTER)
         if not files:
             raise DataError(f"{folder}: a class without pictures; add some or remove the folder")
-        for file in files:
-            _check_header(file)
-        paths += files
-        labels += [folder.name] * len(files)
-    if not paths:
-        raise DataError(f"{root}: holds no class folders; {LAYOUT.format(path=root.parent)}")
-    return Examples(PictureFiles(paths), labels)
+        found += files
+    if not found:
+        raise DataError(f"{root}: holds no class folders; {get}")
+    return found
 
 
 def image_folder(path: str) -> tuple[Examples, Examples]:
