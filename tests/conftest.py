@@ -65,10 +65,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def folder(kind: str) -> Path:
         if kind not in made:
-            made[kind] = tmp_path_factory.mktemp(kind)
+            place = tmp_path_factory.mktemp(kind)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what transformers deprecates of itself while it writes
-                _write_encoder(kind, made[kind])
+                _write_encoder(kind, place)
+            made[kind] = place
         return made[kind]
 
     return folder
@@ -78,6 +79,7 @@ SENTENCE = "lost stolen my card is was where the rate exchange of euro pound top
 
 
 def _write_encoder(kind: str, folder: Path) -> None:
+    """Width 16, two layers, two heads; pictures of 8 × 8 pixels in four patches, or texts of 24 tokens at most."""
     import tokenizers
     import transformers as hf
 
@@ -90,37 +92,53 @@ def _write_encoder(kind: str, folder: Path) -> None:
         "num_attention_heads": 2,
         "intermediate_size": 32,
     }
+    picture = size | {"image_size": 8, "patch_size": 4, "mlp_ratio": 2}
     text = size | {"vocab_size": len(words) + 4, "max_position_embeddings": 24, "pad_token_id": 0}
+    padded_by_1 = text | {"pad_token_id": 1}
+    towers = {"text_config": text, "vision_config": picture}
     square = {"height": 8, "width": 8}
-    torch.manual_seed(0)
-    if kind in ("vit", "deit", "dinov2"):
-        picture = size | {"image_size": 8, "patch_size": 4, "mlp_ratio": 2}
-        parts: dict[str, Any] = {
-            "vit": (hf.ViTConfig, hf.ViTModel, hf.ViTImageProcessorPil(size=square)),
-            "deit": (hf.DeiTConfig, hf.DeiTModel, hf.DeiTImageProcessorPil(size=square, crop_size=square)),
-            "dinov2": (
-                hf.Dinov2Config,
-                hf.Dinov2Model,
-                hf.BitImageProcessorPil(size={"shortest_edge": 10}, crop_size=square),
-            ),
-        }
-        config, model, processor = parts[kind]
-        model(config(**picture)).save_pretrained(folder)
-        processor.save_pretrained(folder)
-        return
-    sizes = {
-        "bert": (hf.BertConfig, hf.BertModel, text),
-        "roberta": (hf.RobertaConfig, hf.RobertaModel, text | {"pad_token_id": 1}),
-        "distilbert": (
-            hf.DistilBertConfig,
-            hf.DistilBertModel,
-            text | {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
-        ),
-        "gpt2": (hf.GPT2Config, hf.GPT2Model, {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": len(words) + 4}),
+    whole, cut = {"size": square}, {"size": {"shortest_edge": 10}, "crop_size": square}
+    timm = {
+        "architecture": "vit_tiny_patch16_224",
+        "model_args": {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2},
+        "pretrained_cfg": {"input_size": [3, 8, 8], "crop_pct": 0.8, "mean": [0.5] * 3, "std": [0.25] * 3},
     }
-    config, model, settings = sizes[kind]
-    model(config(**settings)).save_pretrained(folder)
-    pads = ["<s>", "[PAD]"] if kind == "roberta" else ["[PAD]", "<s>"]
+    pictures: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
+        "vit": ("ViT", picture, "ViT", whole),
+        "deit": ("DeiT", picture, "DeiT", whole | {"crop_size": square}),
+        "dinov2": ("Dinov2", picture, "Bit", cut),
+        "dinov2_with_registers": ("Dinov2WithRegisters", picture | {"num_register_tokens": 2}, "Bit", cut),
+        "dinov3_vit": ("DINOv3ViT", picture | {"num_register_tokens": 2}, "ViT", whole),  # its own needs torchvision
+        "clip": ("CLIP", towers, "CLIP", cut),
+        "clip_vision_model": ("CLIPVision", picture, "CLIP", cut),
+        "siglip": ("Siglip", towers, "Siglip", whole),
+        "siglip_vision_model": ("SiglipVision", picture, "Siglip", whole),
+        "timm_wrapper": ("TimmWrapper", timm, "", {}),  # its preprocessing stands in its config
+    }
+    torch.manual_seed(0)
+    if kind == "timm_wrapper":
+        pytest.importorskip("timm")
+    if kind in pictures:
+        model, settings, processor, sizes = pictures[kind]
+        getattr(hf, f"{model}Model")(getattr(hf, f"{model}Config")(**settings)).save_pretrained(folder)
+        if processor:
+            getattr(hf, f"{processor}ImageProcessorPil")(**sizes).save_pretrained(folder)
+        return
+    near = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8}
+    texts: dict[str, tuple[str, dict[str, Any]]] = {
+        "bert": ("Bert", text),
+        "roberta": ("Roberta", padded_by_1),
+        "xlm-roberta": ("XLMRoberta", padded_by_1),
+        "distilbert": ("DistilBert", text | {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}),
+        "electra": ("Electra", text | {"embedding_size": 8}),
+        "mpnet": ("MPNet", padded_by_1),
+        "deberta-v2": ("DebertaV2", text | near | {"position_biased_input": False, "share_att_key": True}),
+        "modernbert": ("ModernBert", text | {"global_attn_every_n_layers": 2, "local_attention": 4}),
+        "gpt2": ("GPT2", {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": len(words) + 4}),
+    }
+    model, settings = texts[kind]
+    getattr(hf, f"{model}Model")(getattr(hf, f"{model}Config")(**settings)).save_pretrained(folder)
+    pads = ["<s>", "[PAD]"] if settings is padded_by_1 else ["[PAD]", "<s>"]
     vocabulary = {word: i for i, word in enumerate([*pads, "</s>", "[UNK]", *words])}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()

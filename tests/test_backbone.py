@@ -1,6 +1,7 @@
 """Backbones from a folder: what they see, where they can be adapted, and what they refuse."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +10,38 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import AutoImageProcessor
 
 from newcomer.classes.backbone import Backbone
+from newcomer.classes.families import FAMILIES
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import DataError, LearnerError, SettingError
 from newcomer.training.fit import evaluating
 
 Folder = Callable[[str], Path]
-PICTURES, TEXTS = ["vit", "deit", "dinov2"], ["bert", "roberta", "distilbert"]
+QUERY_VALUE = {
+    "vit": ("q_proj", "v_proj"),
+    "deit": ("q_proj", "v_proj"),
+    "dinov2": ("q_proj", "v_proj"),
+    "dinov2_with_registers": ("q_proj", "v_proj"),
+    "dinov3_vit": ("q_proj", "v_proj"),
+    "clip": ("q_proj", "v_proj"),
+    "clip_vision_model": ("q_proj", "v_proj"),
+    "siglip": ("q_proj", "v_proj"),
+    "siglip_vision_model": ("q_proj", "v_proj"),
+    "timm_wrapper": ("qkv.query", "qkv.value"),
+    "bert": ("query", "value"),
+    "roberta": ("query", "value"),
+    "xlm-roberta": ("query", "value"),
+    "distilbert": ("q_lin", "v_lin"),
+    "electra": ("query", "value"),
+    "mpnet": ("q", "v"),
+    "deberta-v2": ("query_proj", "value_proj"),
+    "modernbert": ("Wqkv.query", "Wqkv.value"),
+}
+KINDS = list(QUERY_VALUE)
+PICTURES, TEXTS = KINDS[: KINDS.index("bert")], KINDS[KINDS.index("bert") :]
 
 
 @pytest.mark.parametrize("kind", PICTURES + TEXTS)
@@ -26,8 +50,15 @@ def test_query_and_value_of_every_layer_are_found(kind: str, tiny: Folder) -> No
     layers = [backbone.model.get_submodule(name) for name in backbone.projections]
     assert len(layers) == 4  # two in each of two layers
     assert all(isinstance(layer, torch.nn.Linear) for layer in layers)
-    names = {name.rpartition(".")[2] for name in backbone.projections}
-    assert names in ({"q_proj", "v_proj"}, {"query", "value"}, {"q_lin", "v_lin"})
+    query, value = QUERY_VALUE[kind]
+    for layer in (0, 1):
+        first, second = sorted(name for name in backbone.projections if f".{layer}." in name)
+        assert first.endswith(f".{query}")
+        assert second.endswith(f".{value}")
+
+
+def test_every_family_of_the_table_is_tested() -> None:
+    assert set(QUERY_VALUE) == set(FAMILIES)
 
 
 @pytest.mark.parametrize("kind", PICTURES + TEXTS)
@@ -68,6 +99,77 @@ def test_pictures_of_another_size_get_interpolated_positions(
     assert backbone(encoded).shape == (2, 16)
 
 
+@pytest.mark.parametrize("kind", PICTURES)
+@pytest.mark.parametrize("size", [None, 12])
+def test_pictures_are_read_as_bytes_and_ready_as_the_processor_would_have_them(
+    kind: str, size: int | None, tiny: Folder, tasks: list[Examples]
+) -> None:
+    backbone = Backbone(str(tiny(kind)), size=size)
+    noise = Image.frombytes("RGB", (31, 22), torch.randint(256, (31 * 22 * 3,), dtype=torch.uint8).numpy().tobytes())
+    pictures = [noise, tasks[0].inputs[0].convert("RGB")]  # type: ignore[union-attr]
+    read = backbone.read(pictures)
+    assert {key: (tensor.dtype, tensor.shape[1:]) for key, tensor in read.items()} == {
+        "pixels": (torch.uint8, (3, size or 8, size or 8))
+    }
+    square = {"height": size, "width": size}
+    own = backbone.encoder(pictures, return_tensors="pt", **({"size": square, "crop_size": square} if size else {}))
+    for ready in (backbone.ready(read), backbone.encode(pictures)):
+        assert list(ready) == ["pixel_values"]
+        torch.testing.assert_close(ready["pixel_values"], own["pixel_values"], rtol=0, atol=1e-6)
+
+
+def test_a_processor_that_only_resizes_is_respected(tiny: Folder, tmp_path: Path) -> None:
+    shutil.copytree(tiny("vit"), tmp_path / "vit")
+    path = tmp_path / "vit" / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"do_rescale": False, "do_normalize": False}))
+    white = Image.new("RGB", (8, 8), "white")
+    assert Backbone(str(tmp_path / "vit")).encode([white])["pixel_values"].eq(255).all()
+
+
+class LateResize:
+    """A processor that resizes what it has scaled, so that its bytes are not enough."""
+
+    do_rescale, rescale_factor, do_normalize = True, 1 / 255, False
+
+    def __call__(self, pictures: list[Image.Image], do_rescale: bool = True, **_: object) -> dict[str, torch.Tensor]:
+        pixels = torch.stack([pil_to_tensor(picture) for picture in pictures])
+        resized = torch.nn.functional.interpolate(
+            pixels / 255 if do_rescale else pixels.float(), (8, 8), mode="bicubic"
+        )
+        return {"pixel_values": resized if do_rescale else resized.clamp(0, 255).round().to(torch.uint8)}
+
+
+def pil_to_tensor(picture: Image.Image) -> torch.Tensor:
+    width, height = picture.size
+    return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(height, width, 3).permute(2, 0, 1)
+
+
+def test_a_processor_that_resizes_after_scaling_finishes_its_work(
+    tiny: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AutoImageProcessor, "from_pretrained", lambda _: LateResize())
+    backbone = Backbone(str(tiny("vit")))
+    pictures = [Image.new("RGB", (20, 16), "red")]
+    read, own = backbone.read(pictures), LateResize()(pictures)
+    assert list(read) == ["pixel_values"]
+    assert torch.equal(read["pixel_values"], own["pixel_values"])
+    assert torch.equal(backbone.encode(pictures)["pixel_values"], own["pixel_values"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", ["vit", "bert"])
+def test_what_was_read_is_made_ready_on_the_gpu(
+    kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]
+) -> None:
+    backbone = Backbone(str(tiny(kind)))
+    read = backbone.read((tasks if backbone.pictures else questions)[0].inputs)
+    before = backbone(backbone.ready(read))
+    after = backbone.cuda()(backbone.ready(read))
+    assert after.is_cuda
+    torch.testing.assert_close(after.cpu(), before, rtol=1e-3, atol=1e-4)
+    assert not any(tensor.is_cuda for tensor in read.values())
+
+
 def test_a_size_of_its_own_changes_nothing(tiny: Folder, tasks: list[Examples]) -> None:
     plain, sized = Backbone(str(tiny("vit"))), Backbone(str(tiny("vit")), size=8)
     inputs = tasks[0].inputs[:2]
@@ -97,7 +199,10 @@ def test_pooling_takes_the_first_token_or_the_mean_without_padding(tiny: Folder,
     torch.testing.assert_close(pictures(seen), pictures.model(**seen).last_hidden_state.mean(1))
 
 
-@pytest.mark.parametrize(("kind", "places"), [("bert", 24), ("roberta", 22), ("distilbert", 24)])
+@pytest.mark.parametrize(
+    ("kind", "places"),
+    [("bert", 24), ("roberta", 22), ("xlm-roberta", 22), ("distilbert", 24), ("electra", 24), ("mpnet", 22)],
+)
 def test_a_text_longer_than_the_model_is_cut(kind: str, places: int, tiny: Folder) -> None:
     backbone = Backbone(str(tiny(kind)))
     encoded = backbone.encode(["card " * 100])
@@ -115,7 +220,9 @@ def test_the_wrong_kind_of_input_is_named(tiny: Folder) -> None:
         Backbone(str(tiny("bert"))).encode([Image.new("RGB", (8, 8))])
 
 
-@pytest.mark.parametrize("setting", [{"size": 0}, {"max_tokens": -1}, {"pooling": "max"}, {"sise": 12}])
+@pytest.mark.parametrize(
+    "setting", [{"size": 0}, {"max_tokens": -1}, {"pooling": "max"}, {"sise": 12}, {"target_modules": []}]
+)
 def test_a_setting_that_cannot_be_is_refused(setting: dict[str, object], tiny: Folder) -> None:
     with pytest.raises(SettingError):
         Backbone(str(tiny("vit")), **setting)  # type: ignore[arg-type]
@@ -156,6 +263,42 @@ def test_weights_that_the_file_lacks_are_not_made_up(tiny: Folder, tmp_path: Pat
     )
     with pytest.raises(DataError, match="lacks"):
         Backbone(str(tmp_path / "vit"))
+
+
+@pytest.mark.parametrize(
+    ("targets", "found"),
+    [
+        (["key"], ["encoder.layer.0.attention.self.key", "encoder.layer.1.attention.self.key"]),
+        (["encoder.layer.1.attention.self.query"], ["encoder.layer.1.attention.self.query"]),
+        (["1.output.dense", "self.value", "value"], [
+            "encoder.layer.0.attention.self.value", "encoder.layer.1.attention.self.value", "encoder.layer.1.output.dense"
+        ]),
+    ],
+)  # fmt: skip
+def test_a_user_names_what_is_adapted(
+    targets: list[str], found: list[str], tiny: Folder, questions: list[Examples]
+) -> None:
+    learner = SDLoRA(Backbone(str(tiny("bert")), target_modules=targets), rank=2, epochs=1).learn(questions[0])
+    assert learner.backbone.projections == found
+    assert learner.backbone.settings["target_modules"] == targets
+    assert len(learner.bank.direction(0)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["value", "qeury"], "target_modules has 'qeury', where no linear module's name ends; did you mean 'query'?"),
+        (["layer.9.attention.self.key"], "did you mean 'key'?"),
+        (["uery"], "did you mean 'query'?"),
+        (["zzz"], "known: dense, key, query, value"),
+        (["embeddings.LayerNorm"], "no linear module's name ends"),
+        ([""], "no linear module's name ends"),
+    ],
+)
+def test_a_target_module_that_is_none_is_one_line(targets: list[str], message: str, tiny: Folder) -> None:
+    with pytest.raises(SettingError, match=re.escape(message)) as caught:
+        Backbone(str(tiny("bert")), target_modules=targets)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_model_without_query_and_value_layers_cannot_be_adapted(tiny: Folder) -> None:

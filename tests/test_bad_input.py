@@ -84,7 +84,7 @@ def test_the_recipe_itself_works(shell: Shell) -> None:
     assert "runs/sd-lora/seed-0/record.jsonl" in shell.files()
     code, out, err = shell.call("inspect", "runs/sd-lora/seed-0/store")
     assert (code, err) == (0, "")
-    assert all(part in out for part in ("sd-lora, format 1", "rank = 2", "task 1"))
+    assert all(part in out for part in ("sd-lora, format 2", "rank = 2", "task 1"))
     code, out, err = shell.call("report", "runs", "--out", "pages/report.html")
     assert (code, err) == (0, "")
     assert "<svg" in (shell.folder / "pages" / "report.html").read_text(encoding="utf-8")
@@ -214,8 +214,8 @@ def test_a_run_or_store_in_use(run_half: Path, shell: Shell) -> None:
     ("spoil", "message"),
     [
         (
-            lambda store: _replace(store / "manifest.json", b'"format": 1', b'"format": 2'),
-            "format 2, this newcomer reads up to 1",
+            lambda store: _replace(store / "manifest.json", b'"format": 2', b'"format": 3'),
+            "format 3, this newcomer reads up to 2",
         ),
         (lambda store: _replace(store / "manifest.json", b'"rank": 2', b'"rank": 3'), "checksum"),
         (

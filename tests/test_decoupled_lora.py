@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from newcomer.nn.decoupled_lora import AdaptedLinear, DecoupledLoRA, Sharing, _squared_norm
+from newcomer.nn.decoupled_linear import AdaptedLinear
+from newcomer.nn.decoupled_lora import DecoupledLoRA, Sharing, _squared_norm
 
 WIDTH, RANKS = 6, (3, 2, 1)
 SHARING: list[Sharing] = ["shared", "projection"]
@@ -49,7 +50,7 @@ def loop(bank: DecoupledLoRA, p: int) -> Tensor:
     layer = bank._layers[p].frozen
     update = torch.zeros_like(layer.weight)
     column = 0 if bank.sharing == "shared" else p
-    for task in range(bank.tasks):
+    for task in range(bank.directions):
         up, down = bank.direction(task)[p]
         update = update + bank.magnitudes[task, column] * (up @ down)
     for up, down in zip(list(bank.open_up)[p : p + 1], list(bank.open_down)[p : p + 1], strict=True):
@@ -82,7 +83,7 @@ def test_the_folded_update_is_the_loop_over_tasks_in_outputs_and_gradients(shari
 @pytest.mark.parametrize("sharing", SHARING)
 def test_directions_have_unit_norm(sharing: Sharing) -> None:
     _, bank = made(sharing, leave_open=False)
-    for task in range(bank.tasks):
+    for task in range(bank.directions):
         norms = torch.stack([torch.linalg.norm(up @ down) for up, down in bank.direction(task)])
         found = torch.linalg.norm(norms) if sharing == "shared" else norms
         torch.testing.assert_close(found, torch.ones_like(found))
@@ -115,7 +116,7 @@ def test_a_task_that_never_moved_closes_to_zero_and_not_to_nan(sharing: Sharing)
     bank.open(2, torch.Generator().manual_seed(9))
     bank.close()
     assert bank.magnitudes[-1].eq(0).all()
-    assert all(up.eq(0).all() and down.isfinite().all() for up, down in bank.direction(bank.tasks - 1))
+    assert all(up.eq(0).all() and down.isfinite().all() for up, down in bank.direction(bank.directions - 1))
     assert torch.equal(bank.update(1), before)
 
 
@@ -151,7 +152,7 @@ def test_the_norm_by_gram_matrices_is_that_of_the_product(out: int, into: int, r
 def test_closed_directions_keep_their_bits_while_magnitudes_learn(sharing: Sharing) -> None:
     net, bank = made(sharing)
     x = torch.randn(4, WIDTH, dtype=torch.float64)
-    closed = [factor.clone() for task in range(bank.tasks) for pair in bank.direction(task) for factor in pair]
+    closed = [factor.clone() for task in range(bank.directions) for pair in bank.direction(task) for factor in pair]
     start = bank.magnitudes.detach().clone()
     optimizer = torch.optim.Adam([p for group in bank.trainable().values() for p in group], lr=0.1)
     for _ in range(3):
@@ -159,7 +160,7 @@ def test_closed_directions_keep_their_bits_while_magnitudes_learn(sharing: Shari
         with bank.applied():
             net(x).square().sum().backward()
         optimizer.step()
-    now = [factor for task in range(bank.tasks) for pair in bank.direction(task) for factor in pair]
+    now = [factor for task in range(bank.directions) for pair in bank.direction(task) for factor in pair]
     assert all(torch.equal(a, b) for a, b in zip(closed, now, strict=True))
     assert bank.magnitudes.ne(start).all()
 
@@ -167,7 +168,7 @@ def test_closed_directions_keep_their_bits_while_magnitudes_learn(sharing: Shari
 def test_restored_tasks_give_the_same_update_to_the_bit() -> None:
     _, bank = made("shared", leave_open=False)
     other = DecoupledLoRA(Net().double(), ["query", "value"])
-    for task in range(bank.tasks):
+    for task in range(bank.directions):
         other.restore(bank.direction(task), bank.magnitudes[: task + 1].detach())
     assert all(torch.equal(bank.update(p), other.update(p)) for p in range(2))
 
@@ -190,7 +191,7 @@ def test_a_mistake_within_applied_leaves_the_model_as_it_was() -> None:
     net, bank = made("shared")
     with pytest.raises(ZeroDivisionError), bank.applied():
         raise ZeroDivisionError
-    assert all(layer.weight is None for layer in net.modules() if isinstance(layer, AdaptedLinear))
+    assert all(layer.lent is None for layer in net.modules() if isinstance(layer, AdaptedLinear))
 
 
 def test_two_banks_share_one_model() -> None:

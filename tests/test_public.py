@@ -49,6 +49,11 @@ def test_the_package_carries_what_it_needs() -> None:
     assert {path.name for path in (files / "recipes").iterdir()} >= {
         "digits.toml",
         "cifar100-vit-tiny.toml",
+        "cifar100.toml",
+        "imagenet-r.toml",
+        "imagenet-a.toml",
+        "cub-200.toml",
+        "domainnet.toml",
         "banking77-minilm.toml",
         "world.toml",
         "ml-1m.toml",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from newcomer.errors import RecipeError
 from newcomer.recipe import FAMILIES, LEARNERS, Recipe, read_recipe, shipped
@@ -85,6 +86,26 @@ def test_recipes_on_real_data_take_two_steps(
             recipe, backbone={**recipe.backbone, "name": str(real_data("vit-tiny-patch16-224")), "size": 32}
         )
     two_steps(recipe)
+
+
+@pytest.mark.parametrize("name", ["cifar100", "imagenet-r", "imagenet-a", "cub-200", "domainnet"])
+def test_recipes_on_the_papers_data_take_two_steps_on_twenty_classes_of_it(
+    name: str, tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = read_recipe(name)
+    monkeypatch.setenv("NEWCOMER_DATA", str(tmp_path))
+    root = tmp_path / recipe.data["path"]
+    for place in range(120):
+        part = "train" if place % 3 else "test"
+        file = Path(f"class {place // 6}", f"{place}.png")
+        path = root / ("real" if name == "domainnet" else part) / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 8), (place, 0, 0)).save(path)
+        with (root / f"real_{part}.txt").open("a") as listed:
+            listed.write(f"real/{file} {place // 6}\n")
+    data = dict(recipe.data) | ({} if name == "cifar100" else {"complete": False})
+    data |= {"domains": ["real"]} if name == "domainnet" else {}
+    two_steps(replace(recipe, data=data, backbone={**recipe.backbone, "name": str(tiny("vit"))}))
 
 
 def test_names_of_rows_are_names_and_every_learner_has_one() -> None:

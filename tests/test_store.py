@@ -75,7 +75,6 @@ def test_writing_the_same_again_changes_nothing(store: Store) -> None:
     ("manifest", "entries", "message"),
     [
         (Manifest("frozen", MANIFEST.settings, MANIFEST.stands_on), [0, 1], "holds another model"),
-        (Manifest("sd-lora", {"rank": 3}, MANIFEST.stands_on), [0, 1], "holds another model"),
         (Manifest("sd-lora", MANIFEST.settings, {"backbone": {"fingerprint": "other"}}), [0, 1], "holds another model"),
         (MANIFEST, [0], "holds 2 stages, this model only 1"),
         (MANIFEST, [0, 5, 6], "stage 'task 5' there was learned otherwise"),
@@ -88,6 +87,54 @@ def test_another_model_or_history_is_refused_and_nothing_is_changed(
     with pytest.raises(StoreError, match=message):
         store.write(manifest, [entry(number) for number in entries])
     assert content(store.folder) == before
+
+
+def test_settings_may_change_from_stage_to_stage(store: Store) -> None:
+    store.write(Manifest("sd-lora", {"rank": 3}, MANIFEST.stands_on), [entry(0), entry(1), entry(2)])
+    assert store.manifest().settings == {"rank": 3}
+    assert len(store.entries()) == 3
+
+
+def test_an_earlier_state_can_be_checked_out(store: Store, tmp_path: Path) -> None:
+    before = content(store.folder)
+    store.checkout(1, tmp_path / "earlier")
+    found = Store(tmp_path / "earlier")
+    assert [e.name for e in found.entries()] == ["task 0"]
+    assert found.manifest().settings == MANIFEST.settings
+    found.write(MANIFEST, [entry(0), entry(7)])  # and goes a way of its own
+    assert content(store.folder) == before
+    with pytest.raises(StoreError, match="earlier: holds a store already; choose another folder"):
+        store.checkout(1, tmp_path / "earlier")
+    for count in (0, 3):
+        with pytest.raises(StoreError, match="holds 2 stages; give a number from 1 to that"):
+            store.checkout(count, tmp_path / "other")
+
+
+def test_a_store_that_is_held_is_written_by_its_holder_alone(store: Store) -> None:
+    with store.held():
+        store.write(MANIFEST, [entry(0), entry(1), entry(2)])
+        code = f"from newcomer.store.folder import Store; Store({str(store.folder)!r}).truncate(1)"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert "another process is writing this store" in other.stderr
+    assert len(store.entries()) == 3
+    store.truncate(1)
+
+
+def test_holding_a_store_that_never_comes_to_be_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), Store(tmp_path / "new").held():
+        raise ZeroDivisionError
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_fails_while_a_store_is_held_takes_nothing_of_what_was_saved(store: Store) -> None:
+    def fail() -> None:
+        with store.held():
+            store.write(MANIFEST, [entry(0), entry(1), entry(2)])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert len(store.entries()) == 3
 
 
 def test_what_has_a_fingerprint_may_lie_elsewhere(store: Store) -> None:

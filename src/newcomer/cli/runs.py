@@ -1,28 +1,19 @@
-"""The command line: the user's words into recipes, runs and reports. Mistakes are one line and exit code 2."""
+"""Commands that run recipes and report on runs."""
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
-from newcomer.errors import NewcomerError
+from newcomer.cli.program import app, bar, console, stoppable
 from newcomer.recipe import Recipe, read_recipe, shipped
 from newcomer.report.page import write_page
 from newcomer.report.runs import by_row, find_runs
 from newcomer.report.table import Table, result_tables
 from newcomer.run import Finished, Score, perform
-from newcomer.store.folder import Store
 from newcomer.training.learner import Step
-
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Teach a trained model its newcomers.", rich_markup_mode=None
-)
-console = Console()
 
 Out = Annotated[Path | None, typer.Option(help="Folder for the runs; by default runs/<recipe>.")]
 Seed = Annotated[int | None, typer.Option(help="Seed in place of the recipe's.")]
@@ -66,24 +57,6 @@ def report(
 
 
 @app.command()
-def inspect(store: Annotated[Path, typer.Argument(help="A folder that a learner was saved to.")]) -> None:
-    """What a store holds: learner, settings, what it stands on, and its stages."""
-    manifest, opened = Store(store).manifest(), Store(store)
-    console.print(f"{store}: {manifest.learner}, format {manifest.format}", highlight=False)
-    for title, part in (("settings", manifest.settings), ("stands on", manifest.stands_on)):
-        console.print(
-            f"{title}: " + ", ".join(f"{key} = {_short(value)}" for key, value in part.items()), highlight=False
-        )
-    table = RichTable("stage", "tensors", "numbers", "bytes", "facts")
-    for entry, stage in zip(opened.entries(), manifest.stages, strict=True):
-        numbers = sum(tensor.numel() for tensor in entry.tensors.values())
-        size = (store / stage["file"]).stat().st_size
-        facts = ", ".join(f"{key}: {_short(value)}" for key, value in entry.facts.items())
-        table.add_row(entry.name, str(len(entry.tensors)), f"{numbers:,}", f"{size:,}", facts)
-    console.print(table)
-
-
-@app.command()
 def recipes() -> None:
     """The recipes that come with the library."""
     for name in shipped():
@@ -93,33 +66,21 @@ def recipes() -> None:
 
 
 def _run(rows: Iterable[Recipe], folder: Path) -> None:
-    try:
+    with stoppable("the same command goes on after the last complete stage"):
         for recipe in rows:
             _run_row(recipe, folder / recipe.row / f"seed-{recipe.seed}")
-    except KeyboardInterrupt:
-        print("newcomer: stopped; the same command goes on after the last complete stage", file=sys.stderr)
-        raise typer.Exit(130) from None
 
 
 def _run_row(recipe: Recipe, where: Path) -> None:
-    columns = (TextColumn("{task.description:44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[seen]}"), console=console) as progress:
-        bar = progress.add_task(f"{recipe.name} · {recipe.row}", total=None, seen="")
-        part = ""
+    with bar(f"{recipe.name} · {recipe.row}") as shown:
         for event in perform(recipe, where):
             if isinstance(event, Step):
-                if event.part != part:
-                    part = event.part
-                    progress.reset(
-                        bar, total=event.steps, description=f"{recipe.name} · {recipe.row} · {part}", seen=""
-                    )
-                seen = ", ".join(f"{name} {value:.3f}" for name, value in event.values.items())
-                progress.update(bar, completed=event.step, seen=seen)
+                shown.follow(event)
             elif isinstance(event, Score):
-                progress.update(bar, seen=f"{event.exam}: {next(iter(event.values.values())):.3f}")
+                shown.say(f"{event.exam}: {next(iter(event.values.values())):.3f}")
             elif isinstance(event, Finished):
-                progress.update(bar, description=f"{recipe.name} · {recipe.row} · {event.stage} done")
-        progress.update(bar, description=f"{recipe.name} · {recipe.row} · done", seen="")
+                shown.say(description=f"{event.stage} done")
+        shown.say(description="done")
 
 
 def _report(folders: list[Path], out: Path) -> None:
@@ -141,17 +102,3 @@ def _rich(table: Table) -> RichTable:
     for row in table.rows:
         rich.add_row(*row)
     return rich
-
-
-def _short(value: object, limit: int = 60) -> str:
-    text = str(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def main() -> None:
-    """The entry point: errors of ours become one line and exit code 2."""
-    try:
-        app()
-    except NewcomerError as error:
-        print(f"newcomer: {error}", file=sys.stderr)
-        sys.exit(2)

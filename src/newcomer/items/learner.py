@@ -25,8 +25,9 @@ from newcomer.shapes import Tensor
 from newcomer.store.folder import Entry
 from newcomer.streams.cold_start import Events, Lesson, NewItems, OldItems, Trial, events_before
 from newcomer.streams.stage import Stage
-from newcomer.training.fit import evaluating, pick_device
+from newcomer.training.fit import evaluating
 from newcomer.training.learner import Learner, Step
+from newcomer.training.processes import pick_device
 
 LATEST = 60
 """Events on which an old item's state is tuned where it is: as many as a new item's three phases have in the paper."""

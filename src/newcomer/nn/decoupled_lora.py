@@ -11,6 +11,10 @@ changes. The norm comes from r × r Gram matrices, ‖BA‖² = Σ (BᵀB)∘(AA
 With `shared` magnitudes (the paper's) α_k is one number a task and n_k the norm over all projections together; with one
 magnitude a `projection` n_{k,p} is each projection's own. The paper divides by each projection's own norm while sharing α, which
 cannot be reached from a trained task without a jump in the function; taking the norm of the whole update can.
+
+The factors of all tasks are stacked, so that W_p is one matrix product whatever the number of tasks, formed once a step;
+`nn.decoupled_linear` multiplies by it and finds the gradients. Without gradients W_p is kept until something changes: the plain
+model's cost.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,23 +23,11 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from newcomer.nn.decoupled_linear import AdaptedLinear, Terms
 from newcomer.shapes import Float, Tensor
 
 Sharing = Literal["shared", "projection"]
-
-
-class AdaptedLinear(nn.Module):
-    """A frozen linear layer that multiplies by `weight` while one is lent to it, else by its own."""
-
-    def __init__(self, frozen: nn.Linear) -> None:
-        super().__init__()
-        self.frozen = frozen
-        self.weight: Tensor | None = None
-
-    def forward(self, x: Float[Tensor, "*batch width_in"]) -> Float[Tensor, "*batch width_out"]:
-        return F.linear(x, self.frozen.weight if self.weight is None else self.weight, self.frozen.bias)
 
 
 class DecoupledLoRA(nn.Module):
@@ -55,16 +47,18 @@ class DecoupledLoRA(nn.Module):
         """Back to before the first task."""
         like = self._layers[0].frozen.weight
         self.ranks: list[int] = []
-        """Rank of each closed task's direction."""
+        """Rank of each closed direction."""
         self.magnitudes = nn.Parameter(like.new_zeros(0, 1 if self.sharing == "shared" else len(self._layers)))
-        """α, one row a task (the open one's last), one column for all projections or one for each."""
+        """α, one row a direction (the open one's last), one column for all projections or one for each."""
         self.down: list[Tensor] = [like.new_zeros(0, layer.frozen.in_features) for layer in self._layers]
         self.up: list[Tensor] = [like.new_zeros(layer.frozen.out_features, 0) for layer in self._layers]
         self.open_down, self.open_up = nn.ParameterList(), nn.ParameterList()
+        self._folded: list[Tensor] = []
+        self._folded_from: list[tuple[Tensor, int]] = []
 
     @property
-    def tasks(self) -> int:
-        """How many tasks are closed."""
+    def directions(self) -> int:
+        """How many directions are closed."""
         return len(self.ranks)
 
     def open(self, rank: int, generator: torch.Generator) -> None:
@@ -92,45 +86,125 @@ class DecoupledLoRA(nn.Module):
         self.ranks.append(rank)
         self.open_down, self.open_up = nn.ParameterList(), nn.ParameterList()
 
-    def direction(self, task: int) -> list[tuple[Float[Tensor, "width_out rank"], Float[Tensor, "rank width_in"]]]:
-        """The factors of a closed task's direction: D_{k,p} = up @ down, one pair a projection."""
-        start = sum(self.ranks[:task])
-        part = slice(start, start + self.ranks[task])
+    def direction(self, index: int) -> list[tuple[Float[Tensor, "width_out rank"], Float[Tensor, "rank width_in"]]]:
+        """The factors of a closed direction: D_{k,p} = up @ down, one pair a projection."""
+        start = sum(self.ranks[:index])
+        part = slice(start, start + self.ranks[index])
         return [(up[:, part], down[part]) for up, down in zip(self.up, self.down, strict=True)]
 
     @torch.no_grad()
     def restore(self, direction: Sequence[tuple[Tensor, Tensor]], magnitudes: Float[Tensor, "task projection"]) -> None:
-        """Append a closed task as `direction` gave it, with the magnitudes of all tasks as they were after it."""
-        for p, (up, down) in enumerate(direction):
-            self.up[p] = torch.cat([self.up[p], up.to(self.up[p])], dim=1)
-            self.down[p] = torch.cat([self.down[p], down.to(self.down[p])])
-        self.ranks.append(direction[0][1].shape[0])
+        """Append a closed direction as `direction` gave it, if any, with the magnitudes of all directions as they were after it."""
+        if direction:
+            for p, (up, down) in enumerate(direction):
+                self.up[p] = torch.cat([self.up[p], up.to(self.up[p])], dim=1)
+                self.down[p] = torch.cat([self.down[p], down.to(self.down[p])])
+            self.ranks.append(direction[0][1].shape[0])
         self.magnitudes = nn.Parameter(magnitudes.to(self.magnitudes))
 
+    def products(self) -> Float[Tensor, "projection direction direction"]:
+        """⟨D_{j,p}, D_{k,p}⟩ for all directions, an open one last and as it stands; from the factors' Gram matrices."""
+        ranks = self._ranks()
+        member = torch.eye(len(ranks), dtype=self.magnitudes.dtype).repeat_interleave(torch.tensor(ranks), dim=0)
+        member = member.to(self.magnitudes)
+        factors = (self._factors(p) for p in range(len(self._layers)))
+        return torch.stack([member.T @ ((up.T @ up) * (down @ down.T)) @ member for up, down in factors])
+
+    @torch.no_grad()
+    def residual(self) -> tuple[float, Float[Tensor, "older projection"]]:
+        """What of the newest direction, open or closed, the older ones do not explain, and how they explain the rest.
+
+        Least squares, Δ = argmin ‖D_t − Σ_{k<t} Δ_k D_k‖²; the relative residual is that minimum over ‖D_t‖², in [0, 1], and 0
+        for a direction that is zero. Shared magnitudes have one fit over all projections together; with a magnitude each
+        projection every one has its own, and the residual is that of the whole update, Σ_p α²_{t,p} residual_p / Σ_p α²_{t,p}.
+        """
+        products = self.products().double()
+        if self.sharing == "shared":
+            products = products.sum(0, keepdim=True)
+        old, new, norm = products[:, :-1, :-1], products[:, :-1, -1:], products[:, -1, -1]
+        fit = torch.linalg.pinv(old, hermitian=True) @ new  # two older directions may be the same
+        left = (norm - (new * fit).sum((1, 2))).clamp(min=0)
+        weight = self.magnitudes[-1].double().square()
+        whole = (weight * norm).sum()
+        return float((weight * left).sum() / whole) if whole > 0 else 0.0, fit[:, :, 0].T
+
+    @torch.no_grad()
+    def distill(self, threshold: float) -> bool:
+        """Drop the newest direction where the older ones explain it (SD-LoRA-KD); says whether it did.
+
+        Where the relative residual is at most `threshold` the fit takes the direction's place, α_k ← α_k + α_t Δ_k. The first
+        direction stays: nothing explains it. The paper's threshold is an absolute 9e-4; a relative one has a meaning whatever
+        the widths.
+        """
+        residual, fit = self.residual()
+        if self.directions < 2 or residual > threshold:
+            return False
+        magnitudes = self.magnitudes[:-1] + self.magnitudes[-1] * fit.to(self.magnitudes)
+        rank = self.ranks.pop()
+        self.up = [up[:, :-rank] for up in self.up]
+        self.down = [down[:-rank] for down in self.down]
+        self.magnitudes = nn.Parameter(magnitudes)
+        return True
+
     def update(self, p: int) -> Float[Tensor, "width_out width_in"]:
-        """ΔW of projection p: all tasks' terms in one matrix product, with gradients to every magnitude and the open factors."""
-        column = self.magnitudes[:, 0 if self.sharing == "shared" else p]
-        ranks = torch.tensor([*self.ranks, *(a.shape[0] for a in self.open_down[p : p + 1])], device=column.device)
-        factors = column.repeat_interleave(ranks, output_size=int(ranks.sum()))
-        up, down = self.up[p], self.down[p]
-        if len(self.open_up):
-            up, down = torch.cat([up, self.open_up[p]], dim=1), torch.cat([down, self.open_down[p]])
-        return (up * factors) @ down
+        """ΔW of projection p: all tasks' terms in one matrix product."""
+        up, down = self._factors(p)
+        return (up * self._scales(p)) @ down
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within, the model computes with W0 + ΔW, formed once: each layer costs what it did before any task."""
-        for p, layer in enumerate(self._layers):
-            layer.weight = layer.frozen.weight + self.update(p)
+        lent: Sequence[Terms | Tensor] = self._terms() if torch.is_grad_enabled() else self._fold()
+        for layer, part in zip(self._layers, lent, strict=True):
+            layer.lent = part
         try:
             yield
         finally:
             for layer in self._layers:
-                layer.weight = None
+                layer.lent = None
 
     def trainable(self) -> Mapping[str, list[nn.Parameter]]:
         """What the open task trains: the factors, and the magnitudes of all tasks."""
         return {"factors": [*self.open_down, *self.open_up], "magnitudes": [self.magnitudes]}
+
+    def _terms(self) -> list[Terms]:
+        """W0 + ΔW with all that its gradients need, for every projection."""
+        found = []
+        for p, layer in enumerate(self._layers):
+            up, down = (
+                (self.open_up[p], self.open_down[p]) if len(self.open_up) else (self.up[p][:, :0], self.down[p][:0])
+            )
+            with torch.no_grad():
+                weight = layer.frozen.weight + self.update(p)
+            found.append(Terms(weight, self._scales(p), up, down, self.up[p], self.down[p]))
+        return found
+
+    def _fold(self) -> list[Tensor]:
+        """W0 + ΔW of every projection, formed again only when a part of it has changed."""
+        parts = [self.magnitudes, *self.open_up, *self.open_down, *self.up, *self.down]
+        parts += [layer.frozen.weight for layer in self._layers]
+        now = [(part, part._version) for part in parts]
+        if len(now) != len(self._folded_from) or any(
+            part is not old or version != then
+            for (part, version), (old, then) in zip(now, self._folded_from, strict=True)
+        ):
+            self._folded = [(layer.frozen.weight + self.update(p)).detach() for p, layer in enumerate(self._layers)]
+            self._folded_from = now
+        return self._folded
+
+    def _ranks(self) -> list[int]:
+        return [*self.ranks, *(down.shape[0] for down in self.open_down[:1])]
+
+    def _scales(self, p: int) -> Float[Tensor, " rank"]:
+        """The magnitude of each direction, once for each of its ranks."""
+        ranks = torch.tensor(self._ranks(), dtype=torch.long, device=self.magnitudes.device)
+        column = self.magnitudes[:, 0 if self.sharing == "shared" else p]
+        return column.repeat_interleave(ranks, output_size=sum(self._ranks()))
+
+    def _factors(self, p: int) -> tuple[Float[Tensor, "width_out rank"], Float[Tensor, "rank width_in"]]:
+        if not len(self.open_up):
+            return self.up[p], self.down[p]
+        return torch.cat([self.up[p], self.open_up[p]], dim=1), torch.cat([self.down[p], self.open_down[p]])
 
 
 def _adapted(model: nn.Module, name: str) -> AdaptedLinear:

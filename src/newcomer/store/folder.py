@@ -27,7 +27,7 @@ from torch import Tensor
 from newcomer.errors import StoreError
 from newcomer.settings import Json
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 
@@ -77,6 +77,8 @@ class Store:
             raise StoreError(f"{path}: not a store's manifest ({error}); restore the folder from a copy") from None
         if version > FORMAT:
             raise StoreError(f"{path}: format {version}, this newcomer reads up to {FORMAT}; update newcomer")
+        if version < FORMAT:
+            raise StoreError(f"{path}: format {version} is older than the first release; teach the model again")
         if content.pop("sha256", None) != _digest(content):
             raise StoreError(f"{path}: its content is not what was written (checksum); restore the folder from a copy")
         try:
@@ -112,34 +114,64 @@ class Store:
             for stage in manifest.stages[count:]:
                 (self.folder / str(stage["file"])).unlink(missing_ok=True)
 
+    def checkout(self, count: int, folder: Path) -> None:
+        """Copy the state after the first `count` stages to a folder of its own; this store stays as it is.
+
+        Raises StoreError where there are fewer stages, or the other folder holds a store already.
+        """
+        manifest = self.manifest()
+        if not 0 < count <= len(manifest.stages):
+            raise StoreError(f"{self.folder}: holds {len(manifest.stages)} stages; give a number from 1 to that")
+        other = Store(folder)
+        if other.exists():
+            raise StoreError(f"{folder}: holds a store already; choose another folder")
+        other.write(manifest, self.entries(count))
+
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """The store is ours for this long; what fails leaves it as it was, and a folder that was not there gone again."""
-        fresh, lock = not self.folder.exists(), self.folder / ".lock"
+    def held(self) -> Iterator[None]:
+        """Nobody else writes this store for so long; a folder that was not there is gone again unless something was saved.
+
+        Raises StoreError when another process writes it, or the disk refuses.
+        """
+        fresh, lock = (
+            not self.folder.exists(),
+            FileLock((self.folder / ".lock").absolute(), timeout=0, is_singleton=True),
+        )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(lock, timeout=0):
-                before = set(self.folder.iterdir())
-                try:
-                    yield
-                except BaseException:
-                    for file in set(self.folder.iterdir()) - before:
-                        file.unlink()
-                    if fresh:
-                        lock.unlink(missing_ok=True)
-                    raise
+            lock.acquire()
         except Timeout:
             raise StoreError(
                 f"{self.folder}: another process is writing this store; try again when it is done"
             ) from None
         except OSError as error:
-            raise StoreError(
-                f"{self.folder}: could not be written ({error.strerror or error}); nothing was changed"
-            ) from None
+            raise self._refused(error) from None
+        try:
+            yield
         finally:
+            if fresh and not self.exists():
+                Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
             if fresh:
                 with suppress(OSError):  # it holds a store now, or it never came to be
                     self.folder.rmdir()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The store is ours for this long; what fails leaves it as it was."""
+        with self.held():
+            before = set(self.folder.iterdir())
+            try:
+                yield
+            except BaseException as error:
+                for file in set(self.folder.iterdir()) - before:
+                    file.unlink()
+                if isinstance(error, OSError):
+                    raise self._refused(error) from None
+                raise
+
+    def _refused(self, error: OSError) -> StoreError:
+        return StoreError(f"{self.folder}: could not be written ({error.strerror or error}); nothing was changed")
 
     def _append(self, manifest: Manifest, entries: Sequence[Entry]) -> None:
         stages: list[Mapping[str, Json]] = []
@@ -201,9 +233,9 @@ def unnamed(stands_on: Mapping[str, Json]) -> dict[str, Json]:
     }
 
 
-def _identity(manifest: Manifest) -> tuple[str, Json, Json]:
-    """What makes two stores the same model's."""
-    return manifest.learner, _plain(manifest.settings), unnamed(manifest.stands_on)
+def _identity(manifest: Manifest) -> tuple[str, Json]:
+    """What makes two stores the same model's; settings may change from stage to stage."""
+    return manifest.learner, unnamed(manifest.stands_on)
 
 
 def _plain(content: Mapping[str, Json]) -> dict[str, Json]:

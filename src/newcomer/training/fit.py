@@ -10,32 +10,51 @@ from torch import Tensor, nn
 
 from newcomer.errors import LearnerError
 from newcomer.seeds import shuffled
+from newcomer.training.processes import Processes
 
 Batch = TypeVar("Batch")
 
 
 def fit(
-    batches: Iterable[Batch], loss: Callable[[Batch], Tensor], optimizer: torch.optim.Optimizer
+    batches: Iterable[Batch],
+    loss: Callable[[Batch], Tensor | Iterable[Tensor]],
+    optimizer: torch.optim.Optimizer,
+    processes: Processes | None = None,
 ) -> Iterator[dict[str, float]]:
     """One gradient step a batch; yields what was seen after each.
 
+    `loss` may give parts that add up to a batch's loss; each part's gradient is taken before the next one is asked for. With
+    `processes` the losses and gradients of all of them are added up, so that all take the same step.
     Raises LearnerError when the loss is no longer a number.
     """
     for batch in batches:
-        value = loss(batch)
-        seen = finite(value)
         optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
+        found = loss(batch)
+        seen = 0.0
+        for part in [found] if isinstance(found, Tensor) else found:
+            seen += part.item()
+            part.backward()
+        if processes and processes.count > 1:
+            seen = _together(seen, optimizer, processes)
+        finite(seen)
         optimizer.step()
         yield {"loss": seen}
 
 
-def finite(loss: Tensor) -> float:
-    """The loss as a number.
+def _together(seen: float, optimizer: torch.optim.Optimizer, processes: Processes) -> float:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for p in parameters:
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    total = torch.tensor([seen], device=processes.device)
+    processes.add_up([*(p.grad for p in parameters), total])
+    return total.item()
 
-    Raises LearnerError when it is none.
+
+def finite(seen: float) -> float:
+    """The same loss.
+
+    Raises LearnerError when it is no number.
     """
-    seen = loss.item()
     if not math.isfinite(seen):
         raise LearnerError(f"the loss became {seen}; lower the learning rate")
     return seen
@@ -77,19 +96,6 @@ def freeze(module: nn.Module) -> None:
     """No parameter of the module receives a gradient any more."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device of this name, else the GPU if there is one, else the CPU.
-
-    Raises LearnerError for a device that torch does not know or see.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise LearnerError(f"device '{name}' cannot be used ({str(error).splitlines()[0]})") from None
-    return device
 
 
 def chunks(count: int, size: int) -> Sequence[range]:

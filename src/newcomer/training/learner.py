@@ -1,13 +1,14 @@
 """What every learner is: it studies stages, sits exams, and can be written down and read again."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from newcomer.errors import SettingError, StoreError, nearest
-from newcomer.settings import Json, changes, fill
+from newcomer.settings import Json, fill
+from newcomer.settings import changes as differences
 from newcomer.store.folder import Entry, Manifest, Store, unnamed
 from newcomer.streams.stage import Stage
 
@@ -34,6 +35,9 @@ class Learner(ABC, Generic[Lesson, Exam]):
 
     name: ClassVar[str]
     """What recipes and stores call this learner."""
+
+    fixed: ClassVar[Collection[str] | None] = None
+    """Settings that cannot change once something was learned; None: none can."""
 
     settings: dict[str, Json]
     """The keyword arguments it was built with, defaults filled in; `settings.checked` writes them."""
@@ -69,26 +73,31 @@ class Learner(ABC, Generic[Lesson, Exam]):
         Store(folder).write(self._manifest(), self.entries)
 
     @classmethod
-    def load(cls, folder: str | Path, *, stages: int | None = None, **stands_on: Any) -> Self:
+    def load(cls, folder: str | Path, *, stages: int | None = None, **changes: Any) -> Self:
         """The learner that was saved here, after its first `stages` stages (all by default).
 
-        `stands_on` says where that lies which the store names but does not hold, e.g. `backbone="/models/vit"` on another machine.
-        Raises StoreError for a damaged, newer or another learner's store, and where what it stands on is no longer the same.
+        `changes` says where that lies which the store names but does not hold, e.g. `backbone="/models/vit"` on another machine,
+        and which settings are to be others from now on, e.g. `epochs=5` or `head="ridge"`.
+        Raises StoreError for a damaged, newer or another learner's store, and where what it stands on is no longer the same;
+        SettingError for a setting that is unknown or that cannot change.
         """
         store = Store(folder)
         manifest = store.manifest()
         if manifest.learner != cls.name:
             raise StoreError(f"{folder}: holds a model of '{manifest.learner}', not of '{cls.name}'")
-        for key in stands_on:
-            if key not in manifest.stands_on:
-                raise SettingError(
-                    f"{key} is nothing that {cls.__name__} stands on; {nearest(key, manifest.stands_on)}"
-                )
-        settings = fill(cls, manifest.settings, str(folder), provided=manifest.stands_on)
-        learner = cls._rebuild(manifest.stands_on, settings, stands_on)
-        for key, (was, now) in changes(unnamed(manifest.stands_on), unnamed(learner._stands_on())).items():
+        for key in changes:
+            if key not in (known := [*manifest.settings, *manifest.stands_on]):
+                raise SettingError(f"{key} is not a setting of {cls.__name__}; {nearest(key, known)}")
+        entries = store.entries(stages)
+        given = {key: changes.pop(key) for key in [*changes] if key in manifest.stands_on}
+        settings = fill(cls, {**manifest.settings, **changes}, str(folder), provided=manifest.stands_on)
+        for key, (was, now) in differences(manifest.settings, settings).items():
+            if entries and (cls.fixed is None or key in cls.fixed):
+                raise SettingError(f"{folder}: {key} = {was!r} there and cannot become {now!r}; teach a new model")
+        learner = cls._rebuild(manifest.stands_on, settings, given)
+        for key, (was, now) in differences(unnamed(manifest.stands_on), unnamed(learner._stands_on())).items():
             raise StoreError(f"{folder}: what it stands on has changed: {key} was {was!r}, is {now!r}")
-        for entry in store.entries(stages):
+        for entry in entries:
             learner._absorb(entry)
             learner.entries.append(entry)
         return learner

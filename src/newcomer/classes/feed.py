@@ -1,0 +1,61 @@
+"""A lesson's inputs as tensors: decoded once where they fit in memory, and read ahead while the device is at work."""
+
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+import torch
+
+from newcomer.classes.backbone import Backbone
+from newcomer.data.examples import Input
+from newcomer.shapes import Tensor
+
+AHEAD = 3
+"""Batches that are being read while one is in use."""
+
+
+class Feed:
+    """Batches of `inputs`, ready for the backbone but still on the CPU, in the order asked for.
+
+    Pictures are kept decoded, at the backbone's size, until `cache_bytes` are full; the rest is decoded again each time.
+    """
+
+    def __init__(self, backbone: Backbone, inputs: Sequence[Input], cache_bytes: float) -> None:
+        self.backbone, self.inputs, self.room = backbone, inputs, cache_bytes
+        self.kept: dict[int, dict[str, Tensor]] = {}
+
+    def batches(self, plan: Iterable[Sequence[int]]) -> Generator[dict[str, Tensor]]:
+        """One batch of tensors for every list of indices.
+
+        Raises DataError for a picture that cannot be read, when its batch's turn comes.
+        """
+        rest = iter(plan)
+        with ThreadPoolExecutor(AHEAD) as readers:
+            waiting: list[Future[dict[str, Tensor]]] = [
+                readers.submit(self.read, batch) for batch in islice(rest, AHEAD)
+            ]
+            try:
+                while waiting:
+                    found = waiting.pop(0).result()
+                    waiting += [readers.submit(self.read, batch) for batch in islice(rest, 1)]
+                    yield found
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def read(self, batch: Sequence[int]) -> dict[str, Tensor]:
+        """These inputs as the backbone reads them."""
+        if not self.backbone.pictures:
+            return self.backbone.read([self.inputs[i] for i in batch])
+        read = [self._picture(i) for i in batch]
+        return {key: torch.cat([one[key] for one in read]) for key in read[0]}
+
+    def _picture(self, index: int) -> dict[str, Tensor]:
+        if index in self.kept:
+            return self.kept[index]
+        read = self.backbone.read([self.inputs[index]])
+        size = sum(t.nbytes for t in read.values())
+        if self.room >= size:
+            self.room -= size
+            self.kept[index] = read
+        return read

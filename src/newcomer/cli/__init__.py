@@ -1,0 +1,18 @@
+"""The command line: the user's words into runs and models. Mistakes are one line on stderr and exit code 2."""
+
+import sys
+
+from newcomer.cli import models, runs
+from newcomer.cli.program import app
+from newcomer.errors import NewcomerError
+
+__all__ = ["app", "main", "models", "runs"]
+
+
+def main() -> None:
+    """The entry point: errors of ours become one line and exit code 2."""
+    try:
+        app()
+    except NewcomerError as error:
+        print(f"newcomer: {error}", file=sys.stderr)
+        sys.exit(2)

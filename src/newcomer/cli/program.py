@@ -1,0 +1,60 @@
+"""What all commands share: the program, its console, and a bar that follows a learner's steps."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from newcomer.training.learner import Step
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Teach a trained model its newcomers.", rich_markup_mode=None
+)
+console = Console()
+
+
+class Bar:
+    """One line that shows what is under way, how far it is, and what was seen last."""
+
+    def __init__(self, progress: Progress, title: str) -> None:
+        self.progress, self.title, self.part = progress, title, ""
+        self.task = progress.add_task(title, total=None, seen="")
+
+    def follow(self, step: Step) -> None:
+        if step.part != self.part:
+            self.part = step.part
+            self.progress.reset(self.task, total=step.steps, description=f"{self.title} · {step.part}", seen="")
+        seen = ", ".join(f"{name} {value:.3f}" for name, value in step.values.items())
+        self.progress.update(self.task, completed=step.step, seen=seen)
+
+    def say(self, seen: str = "", description: str = "") -> None:
+        self.progress.update(self.task, seen=seen)
+        if description:
+            self.progress.update(self.task, description=f"{self.title} · {description}")
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Bar]:
+    """A bar for as long as something lasts."""
+    columns = (TextColumn("{task.description:44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[seen]}"), console=console) as progress:
+        yield Bar(progress, title)
+
+
+@contextmanager
+def stoppable(then: str) -> Iterator[None]:
+    """Ctrl-C ends the program with one line that says what the user can do now."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"newcomer: stopped; {then}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    """As text, cut to one line's length."""
+    text = str(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,12 @@
+"""The rows that were trained together with the adaptation, task by task: the paper's head."""
+
+from newcomer.nn.class_statistics import ClassStatistics
+from newcomer.nn.heads.head import Linear
+
+
+class TrainedRows:
+    """logits = x Wᵀ + b with the trained W and b. Rows of different tasks are never compared while they are trained."""
+
+    def fold(self, statistics: ClassStatistics, trained: Linear) -> Linear:
+        weight, bias = trained
+        return weight.to(statistics.mean), bias.to(statistics.mean)

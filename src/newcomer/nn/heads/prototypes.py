@@ -1,0 +1,12 @@
+"""Cosine prototypes (SimpleCIL: Zhou et al. 2023, arXiv 2303.07338)."""
+
+from newcomer.nn.class_statistics import ClassStatistics
+from newcomer.nn.heads.head import Linear
+
+
+class Prototypes:
+    """logit = x · μ/‖μ‖, whose arg max is the class whose mean is nearest by angle."""
+
+    def fold(self, statistics: ClassStatistics, trained: Linear) -> Linear:
+        mean = statistics.mean
+        return mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-12), mean.new_zeros(len(mean))

@@ -1,0 +1,26 @@
+"""Ridge regression on accumulated second moments (RanPAC, McDonnell et al. 2023, arXiv 2307.02251; no random projection)."""
+
+from dataclasses import dataclass
+
+import torch
+
+from newcomer.nn.class_statistics import ClassStatistics, shrunk
+from newcomer.nn.heads.head import Linear
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """The least-squares answer to one-hot targets, W = T⁻¹ n_k (μ_k − x̄), with an intercept that is not penalised.
+
+    T is the total covariance, shrunk towards a multiple of the identity as the covariance of linear discriminant analysis is.
+    """
+
+    shrinkage: float = 0.1
+
+    def fold(self, statistics: ClassStatistics, trained: Linear) -> Linear:
+        count = float(statistics.count.sum())
+        share = statistics.count / max(count, 1.0)
+        matrix = shrunk(statistics.total, count, self.shrinkage)
+        target = share[:, None] * (statistics.mean - statistics.centre)
+        weight = torch.linalg.solve(matrix, target.T).T
+        return weight, share - weight @ statistics.centre

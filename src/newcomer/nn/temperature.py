@@ -1,0 +1,43 @@
+"""Temperature scaling (Guo et al., ICML 2017): one number that makes a classifier's probabilities mean what they say."""
+
+import math
+
+from torch.nn import functional as F
+
+from newcomer.shapes import Float, Int, Tensor
+
+COLDEST, HOTTEST = 1e-4, 1e4
+STEPS = 60
+
+
+def temperature(logits: Float[Tensor, "batch klass"], klass: Int[Tensor, " batch"]) -> float:
+    """The T for which softmax(logits / T) gives these classes the greatest likelihood; 1 where nothing tells.
+
+    One answer more is counted, spread over all classes (as in Platt 1999): otherwise a few examples that were all answered right
+    would make every answer certain. The loss is convex in 1/T, so a golden-section search finds it.
+
+    >>> from torch import tensor
+    >>> logits = tensor([[2.0, 0.0]] * 7)                                  # right five times in seven, and half of one more
+    >>> round(2 / temperature(logits, tensor([0, 0, 0, 0, 0, 1, 1])), 3)   # log (5.5 / 2.5)
+    0.788
+    """
+    if not len(logits) or logits.shape[1] < 2:
+        return 1.0
+    doubt = 1 / (len(logits) + 1)
+
+    def loss(log_t: float) -> float:
+        return F.cross_entropy(logits.double() / math.exp(log_t), klass, label_smoothing=doubt).item()
+
+    low, high, ratio = math.log(COLDEST), math.log(HOTTEST), (5**0.5 - 1) / 2
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    at_left, at_right = loss(left), loss(right)
+    for _ in range(STEPS):
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - ratio * (high - low)
+            at_left = loss(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + ratio * (high - low)
+            at_right = loss(right)
+    return math.exp((low + high) / 2)

@@ -1,0 +1,58 @@
+"""One process or several side by side (`torchrun`, `accelerate launch`), each with a device and a share of every batch."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from newcomer.errors import LearnerError
+
+
+class Processes:
+    """Who takes part. All processes hold the same parameters and draw the same numbers; they differ in the examples they see."""
+
+    def __init__(self, device: str | None = None) -> None:
+        self.count, self.index = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        if self.count == 1:
+            self.device = pick_device(device)
+            return
+        from accelerate import PartialState  # opens the connection between the processes
+
+        self.device = PartialState(cpu=device == "cpu").device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.index == 0
+
+    def share(self, indices: Sequence[int]) -> Sequence[int]:
+        """This process's part of a batch; the parts of all processes are the batch."""
+        return indices[self.index :: self.count]
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace these tensors by their sums over all processes, in one exchange."""
+        if self.count == 1 or not tensors:
+            return
+        flat = torch.cat([t.detach().flatten() for t in tensors])
+        torch.distributed.all_reduce(flat)
+        for t, total in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
+            t.copy_(total.view_as(t))
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            torch.distributed.barrier()
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of this name, else the GPU if there is one, else the CPU.
+
+    Raises LearnerError for a device that torch does not know or see.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise LearnerError(f"device '{name}' cannot be used ({str(error).splitlines()[0]})") from None
+    return device

@@ -1,0 +1,231 @@
+"""Heads without stored examples, against scikit-learn and against what plain loops give."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor
+
+from newcomer.nn.class_statistics import ClassStatistics
+from newcomer.nn.heads.discriminant import Discriminant
+from newcomer.nn.heads.gaussian import RealignedGaussians
+from newcomer.nn.heads.head import Head, Linear
+from newcomer.nn.heads.linear import TrainedRows
+from newcomer.nn.heads.prototypes import Prototypes
+from newcomer.nn.heads.ridge import Ridge
+
+HEADS: dict[str, Head] = {
+    "prototypes": Prototypes(),
+    "ridge": Ridge(0.1),
+    "lda": Discriminant(0.3),
+    "gaussian": RealignedGaussians(0.3),
+}
+
+
+def drawn(seed: int, classes: int, width: int, each: int = 9) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    klass = torch.arange(classes).repeat_interleave(each)
+    x = torch.randn(classes, width, generator=draw, dtype=torch.float64)[klass] * 2
+    x = x + torch.randn(len(klass), width, generator=draw, dtype=torch.float64) @ torch.randn(
+        width, width, generator=draw, dtype=torch.float64
+    )
+    order = torch.randperm(len(klass), generator=draw)
+    return x[order], klass[order]
+
+
+def nothing(statistics: ClassStatistics) -> Linear:
+    """No rows were trained."""
+    return torch.zeros_like(statistics.mean), torch.zeros_like(statistics.count)
+
+
+def folded(head: Head, statistics: ClassStatistics) -> Linear:
+    return head.fold(statistics, nothing(statistics))
+
+
+def test_statistics_are_those_of_a_plain_loop() -> None:
+    x, klass = drawn(0, classes=3, width=4)
+    found = ClassStatistics.of(x, klass, 3, rank=4)
+    scatter = torch.zeros(4, 4, dtype=torch.float64)
+    for name in range(3):
+        mine = x[klass == name]
+        assert found.count[name] == len(mine)
+        torch.testing.assert_close(found.mean[name], mine.mean(0))
+        for row in mine:
+            scatter += torch.outer(row - mine.mean(0), row - mine.mean(0))
+    torch.testing.assert_close(found.scatter, scatter)
+    torch.testing.assert_close((found.spread.mT @ found.spread).sum(0), scatter)  # all directions of all classes
+    torch.testing.assert_close(found.total, (x - x.mean(0)).T @ (x - x.mean(0)))
+    torch.testing.assert_close(found.centre, x.mean(0))
+
+
+@given(seed=st.integers(0, 1000), share=st.floats(0, 1), width=st.integers(1, 6), rank=st.sampled_from([0, 6]))
+@settings(max_examples=25, deadline=None)
+def test_joined_statistics_are_those_computed_together(seed: int, share: float, width: int, rank: int) -> None:
+    """However the examples of four classes are dealt to two lessons."""
+    x, klass = drawn(seed, 4, width)
+    first = torch.rand(len(x), generator=torch.Generator().manual_seed(seed)) < share
+    joined = ClassStatistics.of(x[first], klass[first], 4, rank).joined(
+        ClassStatistics.of(x[~first], klass[~first], 4, rank)
+    )
+    together = ClassStatistics.of(x, klass, 4, rank)
+    for key in ("count", "mean", "scatter", "rest"):
+        torch.testing.assert_close(getattr(joined, key), getattr(together, key), atol=1e-9, rtol=1e-7)
+    torch.testing.assert_close(joined.spread.mT @ joined.spread, together.spread.mT @ together.spread)
+
+
+def test_few_directions_keep_the_trace_of_each_class() -> None:
+    x, klass = drawn(3, classes=3, width=5)
+    whole, few = ClassStatistics.of(x, klass, 3, rank=5), ClassStatistics.of(x, klass, 3, rank=2)
+    torch.testing.assert_close(
+        few.spread.square().sum((1, 2)) + few.rest, whole.spread.square().sum((1, 2)) + whole.rest
+    )
+    assert (few.rest > 0).all()
+
+
+def test_moved_statistics_are_those_of_the_moved_features() -> None:
+    x, klass = drawn(4, classes=3, width=4)
+    draw = torch.Generator().manual_seed(0)
+    matrix, centre, shift = (torch.randn(*size, generator=draw, dtype=torch.float64) for size in ((4, 4), (4,), (4,)))
+    moved = ClassStatistics.of(x, klass, 3, rank=4).moved(matrix, centre, shift)
+    wanted = ClassStatistics.of(centre + shift + (x - centre) @ matrix, klass, 3, rank=4)
+    for key in ("count", "mean", "scatter"):
+        torch.testing.assert_close(getattr(moved, key), getattr(wanted, key))
+    torch.testing.assert_close(moved.spread.mT @ moved.spread, wanted.spread.mT @ wanted.spread)
+
+
+def test_statistics_are_computed_in_float64_whatever_the_features_are() -> None:
+    x, klass = drawn(0, classes=2, width=3)
+    assert {t.dtype for t in vars(ClassStatistics.of(x.float(), klass, 2)).values()} == {torch.float64}
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_linear_discriminant_answers_as_scikit_learns_does(shrinkage: float, seed: int) -> None:
+    x, klass = drawn(seed, classes=4, width=3)
+    centred = x - torch.stack([x[klass == k].mean(0) for k in klass.tolist()])
+    covariance = (centred.T @ centred / (len(x) - 4)).numpy()
+    shrunk = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / 3 * np.eye(3)
+    weight, bias = folded(Discriminant(shrinkage), ClassStatistics.of(x, klass, 4))
+
+    class Estimator:
+        """The same for every class: scikit-learn's own shrinkage is of standardised features."""
+
+        covariance_ = shrunk
+
+        def fit(self, _: object) -> None: ...
+
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Estimator(), priors=[0.25] * 4)
+    theirs.fit(x.numpy(), klass.numpy())
+    asked = torch.randn(20, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    ours = asked @ weight.T + bias
+    expected = theirs.decision_function(asked.numpy())
+    level = expected - expected.mean(1, keepdims=True)  # a constant on all logits is no difference
+    np.testing.assert_allclose((ours - ours.mean(1, keepdim=True)).numpy(), level, atol=1e-8)
+
+
+def test_without_shrinkage_it_orders_classes_as_scikit_learns_plain_one() -> None:
+    x, klass = drawn(1, classes=4, width=3)
+    weight, bias = folded(Discriminant(0.0), ClassStatistics.of(x, klass, 4))
+    theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(x.numpy(), klass.numpy())
+    ours = (x @ weight.T + bias).argmax(1).numpy()
+    assert (ours == theirs.predict(x.numpy())).all()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_one_example_of_each_class_is_enough(name: str) -> None:
+    x = torch.eye(3, dtype=torch.float64)
+    weight, bias = folded(HEADS[name], ClassStatistics.of(x, torch.arange(3), 3, rank=2))
+    assert weight.isfinite().all()
+    assert bias.isfinite().all()
+    assert (x @ weight.T + bias).argmax(1).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_one_class_is_no_error(name: str) -> None:
+    x, klass = drawn(5, classes=1, width=3)
+    weight, bias = folded(HEADS[name], ClassStatistics.of(x, klass, 1, rank=2))
+    assert (x @ weight.T + bias).isfinite().all()
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_lessons_does_not_matter(name: str, seed: int) -> None:
+    x, klass = drawn(seed, classes=4, width=3)
+    together = folded(HEADS[name], ClassStatistics.of(x, klass, 4, rank=3))
+    first = klass < 2
+    parts = [ClassStatistics.of(x[rows], klass[rows], 4, rank=3) for rows in (~first, first)]
+    weight, bias = folded(HEADS[name], parts[0].joined(parts[1]))
+    if name != "gaussian":  # which draws along directions whose sign is chance
+        torch.testing.assert_close(weight, together[0])
+        torch.testing.assert_close(bias, together[1])
+    answers = [(x @ w.T + b).argmax(1) for w, b in ((weight, bias), together)]
+    assert (answers[0] == answers[1]).double().mean() >= 0.9
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_classes_far_apart_are_told_apart(name: str) -> None:
+    x, klass = drawn(6, classes=3, width=4)
+    x = x + 100 * torch.eye(4, dtype=torch.float64)[klass]
+    weight, bias = folded(HEADS[name], ClassStatistics.of(x, klass, 3, rank=2))
+    assert ((x @ weight.T + bias).argmax(1) == klass).all()
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.3])
+def test_ridge_is_the_least_squares_answer_to_one_hot_targets(shrinkage: float) -> None:
+    x, klass = drawn(7, classes=3, width=4)
+    weight, bias = folded(Ridge(shrinkage), ClassStatistics.of(x, klass, 3))
+    centred, target = x - x.mean(0), torch.eye(3, dtype=torch.float64)[klass]
+    total = centred.T @ centred / len(x)
+    matrix = (1 - shrinkage) * total + shrinkage * total.trace() / 4 * torch.eye(4, dtype=torch.float64)
+    slow = torch.linalg.solve(matrix, centred.T @ (target - target.mean(0)) / len(x)).T
+    torch.testing.assert_close(weight, slow)
+    torch.testing.assert_close(bias, target.mean(0) - slow @ x.mean(0))
+    if not shrinkage:
+        plain = torch.linalg.lstsq(torch.cat([x, x.new_ones(len(x), 1)], 1), target).solution
+        torch.testing.assert_close(torch.cat([weight, bias[:, None]], 1), plain.T)
+
+
+def test_realigned_gaussians_know_a_wide_class_from_a_narrow_one() -> None:
+    """Two classes of one mean's distance whose spreads differ: the best line is not where one covariance puts it."""
+    draw = torch.Generator().manual_seed(0)
+    narrow, wide = (
+        torch.randn(2000, 2, generator=draw, dtype=torch.float64) * torch.tensor(s) for s in ([0.2, 1.0], [2.0, 1.0])
+    )
+    x, klass = torch.cat([narrow, wide + torch.tensor([2.0, 0.0])]), torch.arange(2).repeat_interleave(2000)
+    statistics = ClassStatistics.of(x, klass, 2, rank=2)
+
+    def right(head: Head) -> float:
+        weight, bias = folded(head, statistics)
+        return ((x @ weight.T + bias).argmax(1) == klass).double().mean().item()
+
+    assert right(RealignedGaussians(0.0, draws=1000)) > right(Discriminant(0.0)) + 0.005
+
+
+def test_what_realigned_gaussians_draw_has_the_statistics_it_was_drawn_from() -> None:
+    x, klass = drawn(8, classes=2, width=3, each=200)
+    statistics = ClassStatistics.of(x, klass, 2, rank=3)
+    features, names = RealignedGaussians(draws=20000).drawn(statistics)
+    for k in range(2):
+        own = torch.cov(x[klass == k].T)
+        wanted = (own + statistics.scatter / (len(x) - 2)) / 2
+        found = torch.cov(features[names == k].double().T)
+        assert (found - wanted).norm() < 0.05 * wanted.norm()
+        torch.testing.assert_close(features[names == k].double().mean(0), x[klass == k].mean(0), atol=0.15, rtol=0)
+
+
+def test_trained_rows_are_read_as_they_are() -> None:
+    x, klass = drawn(9, classes=2, width=3)
+    rows = torch.randn(2, 3), torch.randn(2)
+    weight, bias = TrainedRows().fold(ClassStatistics.of(x, klass, 2), rows)
+    assert torch.equal(weight.float(), rows[0])
+    assert torch.equal(bias.float(), rows[1])
+
+
+def test_nearest_mean_is_the_class_whose_mean_has_the_smallest_angle() -> None:
+    x, klass = drawn(2, classes=3, width=5)
+    weight, bias = folded(Prototypes(), ClassStatistics.of(x, klass, 3))
+    angles = [[torch.cosine_similarity(row, x[klass == name].mean(0), dim=0) for name in range(3)] for row in x]
+    assert not bias.any()
+    assert (x @ weight.T).argmax(1).tolist() == torch.tensor(angles).argmax(1).tolist()
