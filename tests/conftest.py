@@ -1,6 +1,7 @@
 """What tests share: shapes checked at run time, tiny encoders, small lessons, and real data where there is some."""
 
 import os
+import random
 import subprocess
 import sys
 import warnings
@@ -12,9 +13,11 @@ import pytest
 import torch
 from filelock import FileLock
 from jaxtyping import install_import_hook
+from PIL import Image
 
 from newcomer.data.digits import digits
 from newcomer.data.examples import Examples
+from shell import Shell
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of transformers: no test needs the network
 torch.set_num_threads(1)  # the tests run side by side
@@ -175,3 +178,49 @@ def questions() -> list[Examples]:
     }
     pairs = (("lost", "rate"), ("failed", "refund"))
     return [Examples([q for name in pair for q in asked[name]], [n for n in pair for _ in asked[n]]) for pair in pairs]
+
+
+RECIPE = """
+[data]
+name = "image-folder"
+path = "birds"
+[stream]
+tasks = 2
+[backbone]
+name = "{backbone}"
+[learner]
+name = "sd-lora"
+rank = 2
+epochs = 1
+batch_size = 4
+"""
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tiny: Callable[[str], Path]
+) -> Shell:
+    folder = tmp_path / "here"
+    for split in ("train", "test"):
+        for name in ("finch", "robin", "tit", "wren"):
+            (folder / "birds" / split / name).mkdir(parents=True)
+            for number in range(3):
+                noise = random.Random(f"{split} {name} {number}").randbytes(64)
+                Image.frombytes("L", (8, 8), noise).save(folder / "birds" / split / name / f"{number}.png")
+    (folder / "birds.toml").write_text(RECIPE.format(backbone=tiny("vit")))
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("NEWCOMER_DATA", raising=False)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        from newcomer import cli  # not before the import hook is there
+
+        monkeypatch.setattr(sys, "argv", ["newcomer", *words])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return Shell(folder, call)

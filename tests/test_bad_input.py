@@ -3,78 +3,13 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from PIL import Image
 
-from newcomer import cli
-
-RECIPE = """
-[data]
-name = "image-folder"
-path = "birds"
-[stream]
-tasks = 2
-[backbone]
-name = "{backbone}"
-[learner]
-name = "sd-lora"
-rank = 2
-epochs = 1
-batch_size = 4
-"""
-
-
-@dataclass
-class Shell:
-    """The command line in a folder of its own."""
-
-    folder: Path
-    call: Callable[..., tuple[int, str, str]]
-
-    def fails(self, *words: str) -> str:
-        """The one line that the command ends with."""
-        before = self.files()
-        code, _, err = self.call(*words)
-        assert code == 2, err
-        assert err.count("\n") == 1
-        assert err.startswith("newcomer: ")
-        assert self.files() == before  # nothing half-written remains
-        return err.strip()
-
-    def files(self) -> dict[str, bytes]:
-        found = {str(p.relative_to(self.folder)): p.read_bytes() for p in self.folder.rglob("*") if p.is_file()}
-        return {name: content for name, content in found.items() if not name.endswith(".lock")}
-
-
-@pytest.fixture
-def shell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tiny: Callable[[str], Path]
-) -> Shell:
-    folder = tmp_path / "here"
-    for split in ("train", "test"):
-        for name in ("finch", "robin", "tit", "wren"):
-            (folder / "birds" / split / name).mkdir(parents=True)
-            for number in range(3):
-                Image.effect_noise((8, 8), 50 + number).save(folder / "birds" / split / name / f"{number}.png")
-    (folder / "birds.toml").write_text(RECIPE.format(backbone=tiny("vit")))
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("NEWCOMER_DATA", raising=False)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["newcomer", *words])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return Shell(folder, call)
+from shell import Shell
 
 
 def test_the_recipe_itself_works(shell: Shell) -> None:

@@ -21,6 +21,7 @@ from newcomer.store.folder import Store
 from newcomer.store.record import RecordWriter, read_record
 from newcomer.streams.stage import Stream
 from newcomer.training.learner import Learner, Step
+from newcomer.training.processes import is_first
 
 RECORD, STORE = "record.jsonl", "store"
 LIBRARIES = ("newcomer", "torch", "transformers", "numpy", "polars")
@@ -66,6 +67,9 @@ def perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
     finished nothing happens. One that ends before its first stage is complete leaves nothing behind. Raises RecipeError where
     the folder holds a run of other settings, StoreError where another process is at work in it or it cannot be written.
     """
+    if not is_first():
+        yield from _take_part(recipe, folder)
+        return
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     lock = FileLock(folder / ".lock")
     try:
@@ -115,6 +119,19 @@ def _perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
     record.commit()
 
 
+def _take_part(recipe: Recipe, folder: Path) -> Iterator[Event]:
+    """Study along with the process that writes; `save` is where it is waited for."""
+    done, over = _progress(recipe, folder)
+    if over:
+        return
+    stream = recipe.build_stream()
+    learner = _loaded(recipe, folder / STORE, done) if done else recipe.build_learner(stream)
+    for event in run(learner, stream, done):
+        if isinstance(event, Finished):
+            learner.save(folder / STORE)
+        yield event
+
+
 def _progress(recipe: Recipe, folder: Path) -> tuple[int, bool]:
     """How many stages of this run are complete, and whether all are."""
     if not (folder / RECORD).exists():
@@ -134,8 +151,12 @@ def _learner(recipe: Recipe, stream: Any, store: Path, done: int) -> Learner[Any
             file.unlink()
         return recipe.build_learner(stream)
     Store(store).truncate(done)
+    return _loaded(recipe, store, done)
+
+
+def _loaded(recipe: Recipe, store: Path, done: int) -> Learner[Any, Any]:
     given: dict[str, Any] = {"backbone": recipe.build_backbone()} if recipe.backbone else {}
-    return LEARNERS[recipe.learner["name"]].load(store, **given)
+    return LEARNERS[recipe.learner["name"]].load(store, stages=done, **given)
 
 
 def start_event(recipe: Recipe, stream: Stream[Any, Any]) -> dict[str, Json]:

@@ -82,6 +82,15 @@ class ClassLearner(Learner[Examples, Examples]):
             pass
         return self
 
+    def save(self, folder: str | Path) -> None:
+        """Write the learner as a store; of several processes one writes, and all go on when it has.
+
+        Raises StoreError: see `Store.write`.
+        """
+        if self.processes.first:
+            super().save(folder)
+        self.processes.wait()
+
     @property
     def next_stage(self) -> str:
         """The name of the stage that `learn` would study now."""

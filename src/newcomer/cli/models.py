@@ -1,6 +1,7 @@
 """Commands that teach, ask and look after one model: the life of a store."""
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from newcomer.recipe import LEARNERS, parse_change
 from newcomer.settings import Json, fill
 from newcomer.store.folder import Store
 from newcomer.streams.stage import Stage
+from newcomer.training.processes import is_first
 
 Folder = Annotated[Path, typer.Argument(help="The folder of the model.")]
 TextColumn = Annotated[str, typer.Option("--text", help="Column of a table that holds the texts.")]
@@ -36,7 +38,7 @@ def learn(
     """Teach a model new classes, or show it more of known ones; the first time it is made. Nothing is stored of the data but
     statistics of each class."""
     settings, of_backbone = _changes(set_ or [])
-    with stoppable("the model is what it was; the same command starts the lesson again"), Store(store).held():
+    with stoppable("the model is what it was; the same command starts the lesson again"), _held(store):
         examples = lesson(data, text, label)
         model = _open(store, **settings) if Store(store).exists() else _new(store, backbone, settings, of_backbone)
         if Store(store).exists() and (backbone or of_backbone):
@@ -85,7 +87,7 @@ def predict(
         first, *others = zip(answer.classes, answer.probabilities, strict=True)
         then = ", ".join(f"{klass} {share:.2f}" for klass, share in others)
         klass = first[0] if answer.known else f"none known (nearest: {first[0]})"
-        table.add_row(shorten(name), klass, f"{first[1]:.2f}", then)
+        table.add_row(name if len(name) <= 60 else "…" + name[-59:], klass, f"{first[1]:.2f}", then)
     console.print(table)
 
 
@@ -125,7 +127,10 @@ def inspect(store: Folder, json_: Annotated[bool, typer.Option("--json", help="A
         classes = facts.pop("classes", known)
         new = ", ".join(name for name in classes if name not in known) or "–"
         score, known = facts.pop("held-out accuracy", None), classes
-        other = ", ".join(f"{key}: {shorten(value, 30)}" for key, value in facts.items())
+        other = ", ".join(
+            f"{key} {f'{value:.3g}' if isinstance(value, float) else shorten(value, 30)}"
+            for key, value in facts.items()
+        )
         told = "–" if score is None else f"{score:.2f}"
         table.add_row(row["stage"], shorten(new), f"{row['numbers']:,}", f"{row['bytes']:,}", told, other)
     console.print(table)
@@ -139,7 +144,7 @@ def inspect(store: Folder, json_: Annotated[bool, typer.Option("--json", help="A
 @app.command()
 def forget(store: Folder, class_: Annotated[str, typer.Option("--class", help="The class to offer no more.")]) -> None:
     """Offer a class no more. What its examples did to the adapted weights remains; earlier states stay in the store."""
-    with Store(store).held():
+    with _held(store):
         model = _open(store).forget(class_)
         model.save(store)
     console.print(
@@ -160,6 +165,11 @@ def checkout(
     """Make a model of its own from an earlier state of a store; the store stays as it is."""
     Store(store).checkout(stages, out)
     console.print(f"{out}: the first {stages} stages of {store}", highlight=False, soft_wrap=True)
+
+
+def _held(store: Path) -> AbstractContextManager[None]:
+    """Nobody else writes the store; of several processes that learn together the first one sees to it."""
+    return Store(store).held() if is_first() else nullcontext()
 
 
 def _open(store: Path, *, stages: int | None = None, **settings: Json) -> ClassLearner:

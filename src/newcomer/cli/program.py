@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from newcomer.training.learner import Step
+from newcomer.training.processes import is_first
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Teach a trained model its newcomers.", rich_markup_mode=None
 )
-console = Console()
+console = Console(quiet=not is_first())
 
 
 class Bar:

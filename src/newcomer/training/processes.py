@@ -24,7 +24,7 @@ class Processes:
     @property
     def first(self) -> bool:
         """Whether this is the one that writes."""
-        return self.index == 0
+        return is_first()
 
     def share(self, indices: Sequence[int]) -> Sequence[int]:
         """This process's part of a batch; the parts of all processes are the batch."""
@@ -43,6 +43,11 @@ class Processes:
         """Until all processes are here."""
         if self.count > 1:
             torch.distributed.barrier()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks, of all that `torchrun` or `accelerate launch` started."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def pick_device(name: str | None) -> torch.device:

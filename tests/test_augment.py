@@ -1,0 +1,52 @@
+"""Augmented pictures are the same pictures, seen otherwise."""
+
+import torch
+from torch import Tensor
+
+from newcomer.nn.augment import AREA, RATIO, _windows, augmented
+
+
+def chance(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def ramp(count: int = 64, size: int = 8) -> Tensor:
+    """Pictures that get lighter from left to right."""
+    return torch.linspace(0, 1, size).expand(count, 3, size, size).clone()
+
+
+def test_flipped_pictures_are_mirrored_or_as_they_were() -> None:
+    pictures = ramp()
+    seen = augmented({"pixel_values": pictures}, "flip", chance())["pixel_values"]
+    mirrored, same = (
+        torch.tensor([torch.allclose(s, p, atol=1e-5) for s, p in zip(seen, wanted, strict=True)])
+        for wanted in (pictures.flip(-1), pictures)
+    )
+    assert (mirrored ^ same).all()
+    assert 16 < mirrored.sum() < 48
+
+
+def test_crops_lie_within_the_picture_and_keep_their_share() -> None:
+    windows = _windows(500, "crop", chance())
+    width, height = windows[:, 0, 0].abs(), windows[:, 1, 1]
+    assert (windows[:, 0, 2].abs() + width <= 1 + 1e-6).all()
+    assert (windows[:, 1, 2].abs() + height <= 1 + 1e-6).all()
+    assert (width * height >= AREA[0] * 0.85).all()
+    assert (width / height).log().abs().max() <= torch.tensor(RATIO[1]).log() + 0.2
+
+
+def test_a_crop_of_an_even_picture_is_even() -> None:
+    pictures = torch.full((8, 3, 8, 8), 0.25)
+    assert torch.allclose(augmented({"pixel_values": pictures}, "crop", chance())["pixel_values"], pictures)
+
+
+def test_texts_and_none_are_left_alone() -> None:
+    tokens = {"input_ids": torch.arange(4)}
+    assert augmented(tokens, "crop", chance())["input_ids"] is tokens["input_ids"]
+    pictures = ramp()
+    assert augmented({"pixel_values": pictures}, "none", chance())["pixel_values"] is pictures
+
+
+def test_the_same_chance_sees_the_same() -> None:
+    one, other = (augmented({"pixel_values": ramp()}, "crop", chance(3))["pixel_values"] for _ in range(2))
+    assert torch.equal(one, other)

@@ -1,0 +1,273 @@
+"""The life of a model on the command line: taught in many processes, killed, asked, made to forget, and looked back at."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from newcomer.classes.sd_lora import SDLoRA
+from newcomer.data.given import lesson as examples
+from newcomer.store.folder import Store
+from shell import Shell
+
+SHAPES = ["disc", "bar", "cross", "frame", "dots", "steps", "wedge", "ring"]
+QUICK = ["--set", "rank=2", "--set", "epochs=2", "--set", "batch_size=8", "--set", "learning_rate=1e-3"]
+
+
+def draw(name: str, number: int) -> Image.Image:
+    """A picture of this shape, a little different each time."""
+    picture = Image.new("L", (8, 8), 10 * (number % 3))
+    pen, at = ImageDraw.Draw(picture), number % 2
+    {
+        "disc": lambda: pen.ellipse((1 + at, 1, 6, 6), fill=250),
+        "bar": lambda: pen.rectangle((3, at, 4, 7), fill=250),
+        "cross": lambda: (pen.line((0, 3 + at, 7, 3 + at), fill=250), pen.line((4, 0, 4, 7), fill=250)),
+        "frame": lambda: pen.rectangle((at, 0, 7, 7), outline=250),
+        "dots": lambda: pen.point([(x, y) for x in range(at, 8, 2) for y in range(at, 8, 2)], fill=250),
+        "steps": lambda: [pen.rectangle((i, i, 7, i + at), fill=250) for i in range(8)],
+        "wedge": lambda: pen.polygon([(0, 7), (7, 7), (7, at)], fill=250),
+        "ring": lambda: pen.ellipse((at, 0, 7, 7), outline=250),
+    }[name]()
+    return picture
+
+
+def folder(root: Path, *names: str, each: int = 12, first: int = 0) -> Path:
+    """A lesson: a folder of pictures a class."""
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for number in range(first, first + each):
+            draw(name, number).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def lessons(shell: Shell) -> list[Path]:
+    """Four lessons of two shapes each, in the folder that commands run in."""
+    pairs = [SHAPES[i : i + 2] for i in range(0, 8, 2)]
+    return [folder(shell.folder / f"lesson-{i}", *pair) for i, pair in enumerate(pairs)]
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-c", "from newcomer.cli import main; main()", *words]
+
+
+def test_three_lessons_in_three_processes_and_a_fourth_that_is_killed(shell: Shell, lessons: list[Path]) -> None:
+    for number, lesson in enumerate(lessons[:3]):
+        words = ["learn", "shapes", str(lesson), *(["--backbone", "micro-vit", *QUICK] if not number else [])]
+        done = subprocess.run(command(*words), cwd=shell.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert f"task {number} learned, {2 * number + 2} classes" in done.stdout
+    asked = ["predict", "shapes", "lesson-0", "lesson-2", "--json", "--top", "6"]
+    before, files = shell.call(*asked)[1], shell.files()
+
+    fourth = ["learn", "shapes", str(lessons[3]), "--set", "epochs=5000"]
+    killed = subprocess.Popen(command(*fourth), cwd=shell.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert killed.stdout is not None
+    killed.stdout.readline()  # it says what it is about to learn, and begins
+    time.sleep(1)
+    assert killed.poll() is None
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert shell.files() == files
+    assert shell.call(*asked)[1] == before
+
+    code, out, err = shell.call("learn", "shapes", str(lessons[3]), "--set", "epochs=2")
+    assert (code, err) == (0, "")
+    assert "task 3 learned, 8 classes" in out
+    whole = SDLoRA("micro-vit", rank=2, epochs=2, batch_size=8, learning_rate=1e-3)
+    for lesson in lessons:
+        whole.learn(examples(lesson))
+    pictures = examples(lessons[0]).inputs
+    there = SDLoRA.load(shell.folder / "shapes")
+    assert there.logits(pictures).equal(whole.logits(pictures))
+
+
+@pytest.fixture
+def shapes(shell: Shell, lessons: list[Path]) -> Path:
+    """A model of two lessons."""
+    assert shell.call("learn", "shapes", "lesson-0", "--backbone", "micro-vit", *QUICK)[0] == 0
+    assert shell.call("learn", "shapes", "lesson-1")[0] == 0
+    return shell.folder / "shapes"
+
+
+def test_answers_as_json_and_as_a_table(shapes: Path, shell: Shell) -> None:
+    code, out, err = shell.call("predict", "shapes", "lesson-0/disc", "lesson-1/frame/3.png", "--json", "--top", "2")
+    assert (code, err) == (0, "")
+    answers = [json.loads(line) for line in out.splitlines()]
+    files = sorted(str(p.relative_to(shell.folder)) for p in (shell.folder / "lesson-0" / "disc").iterdir())
+    assert [a["input"] for a in answers] == [*files, "lesson-1/frame/3.png"]
+    assert all(len(a["classes"]) == 2 and "known" not in a for a in answers)
+    assert [a["classes"][0]["class"] for a in answers].count("disc") >= 10
+    code, out, _ = shell.call("predict", "shapes", "lesson-0/disc/0.png")
+    assert code == 0
+    assert "disc" in out
+
+
+def test_what_belongs_to_no_known_class_is_said(shapes: Path, shell: Shell) -> None:
+    def refused(*words: str) -> float:
+        lines = shell.call("predict", "shapes", *words, "--json", "--reject", "0.1")[1].splitlines()
+        return sum(not json.loads(line)["known"] for line in lines) / len(lines)
+
+    folder(shell.folder / "more", *SHAPES[:4], first=50)
+    strange = shell.folder / "strange"
+    strange.mkdir()
+    for number in range(12):
+        Image.effect_noise((8, 8), 90 + number).save(strange / f"{number}.png")
+    assert refused("strange") > refused("more") + 0.3
+    shown = shell.call("predict", "shapes", "strange", "--reject", "0.5")[1]
+    assert "none known" in shown
+
+
+def test_more_of_a_known_class_is_said_to_adapt_nothing(shapes: Path, shell: Shell) -> None:
+    folder(shell.folder / "more", "disc", first=20)
+    code, out, _ = shell.call("learn", "shapes", "more")
+    assert code == 0
+    assert (
+        "more of known classes: disc. They count towards what is remembered of their classes; no weight is adapted."
+        in out
+    )
+    entries = Store(shapes).entries()
+    assert [entry.facts["what"] for entry in entries] == ["learn"] * 3
+    assert not any(key.startswith("direction") for key in entries[-1].tensors)
+
+
+def test_a_single_new_class_is_said_to_adapt_nothing(shapes: Path, shell: Shell) -> None:
+    folder(shell.folder / "more", "steps")
+    code, out, _ = shell.call("learn", "shapes", "more")
+    assert code == 0
+    assert "A single class tells nothing apart: it is remembered, and no weight is adapted." in out
+    assert "5 classes" in out
+    folder(shell.folder / "again", "ring")
+    assert "the linear head learns nothing from a single class" in shell.fails(
+        "learn", "shapes", "again", "--set", "head=linear"
+    )
+
+
+def test_inspecting_shows_stages_classes_and_magnitudes(shapes: Path, shell: Shell) -> None:
+    code, out, _ = shell.call("inspect", "shapes")
+    assert code == 0
+    assert all(
+        part in out for part in ("sd-lora", "task 0", "task 1", "4 classes: bar, disc, cross, frame", "magnitudes")
+    )
+    found = json.loads(shell.call("inspect", "shapes", "--json")[1])
+    assert [stage["facts"]["classes"] for stage in found["stages"]] == [
+        ["bar", "disc"],
+        ["bar", "disc", "cross", "frame"],
+    ]
+    assert len(found["magnitudes"]) == 2
+    assert 0 <= found["stages"][1]["facts"]["held-out accuracy"] <= 1
+
+
+def test_forgetting_says_what_remains(shapes: Path, shell: Shell) -> None:
+    code, out, _ = shell.call("forget", "shapes", "--class", "disc")
+    assert code == 0
+    assert "'disc' is offered no more, 3 classes are left" in out
+    assert "remains" in out
+    assert all(
+        "disc" not in line
+        for line in shell.call("predict", "shapes", "lesson-0/bar", "--json", "--top", "9")[1].splitlines()
+    )
+    assert "class 'disc' is not known" in shell.fails("forget", "shapes", "--class", "disc")
+    assert "did you mean 'frame'?" in shell.fails("forget", "shapes", "--class", "frames")
+    assert "disc" in shell.call("predict", "shapes", "lesson-0/disc", "--json", "--stages", "2", "--top", "9")[1]
+
+
+def test_an_earlier_state_becomes_a_model_of_its_own(shapes: Path, shell: Shell) -> None:
+    assert shell.call("checkout", "shapes", "--stages", "1", "--out", "earlier")[0] == 0
+    early, back = (
+        shell.call("predict", *words, "lesson-0", "--json")[1] for words in (["earlier"], ["shapes", "--stages", "1"])
+    )
+    assert early == back
+    assert shell.call("learn", "earlier", "lesson-3")[0] == 0
+    assert "holds a store already" in shell.fails("checkout", "shapes", "--stages", "1", "--out", "earlier")
+    assert "holds 2 stages" in shell.fails("checkout", "shapes", "--stages", "7", "--out", "other")
+
+
+def test_texts_from_tables_and_as_they_are(shell: Shell, tiny: Callable[[str], Path]) -> None:
+    rows = [
+        ("my card is lost", "lost"),
+        ("lost my card", "lost"),
+        ("the exchange rate", "rate"),
+        ("rate of the euro", "rate"),
+    ]
+    for name, head in (("first.csv", "question,intent"), ("second.csv", "text,label")):
+        (shell.folder / name).write_text("\n".join([head, *(f"{text},{label}" for text, label in rows * 4)]) + "\n")
+    words = [
+        "learn",
+        "desk",
+        "first.csv",
+        "--text",
+        "question",
+        "--label",
+        "intent",
+        "--backbone",
+        str(tiny("bert")),
+        *QUICK,
+    ]
+    assert shell.call(*words)[0] == 0
+    code, out, _ = shell.call("predict", "desk", "where is my card", "second.csv", "--json")
+    assert code == 0
+    assert len(out.splitlines()) == 17
+    assert json.loads(out.splitlines()[0])["input"] == "where is my card"
+    assert "first.csv: no column 'text'" in shell.fails("predict", "desk", "first.csv")
+    assert "first.csv: no column 'text'" in shell.fails("learn", "desk", "first.csv")
+    assert "reads texts, but was given a" in shell.fails("learn", "desk", "birds")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["learn", "new", "lesson-0"], "new: no model here yet; say with --backbone what to teach"),
+        (["learn", "new", "nowhere", "--backbone", "micro-vit"], "nowhere: no such file or folder"),
+        (
+            ["learn", "new", "birds.toml", "--backbone", "micro-vit"],
+            "birds.toml: neither a folder of class folders nor",
+        ),
+        (["learn", "new", "lesson-0", "--backbone", "nobody/none"], "backbone 'nobody/none' cannot be loaded"),
+        (
+            ["learn", "new", "lesson-0", "--backbone", "micro-vit", "--set", "rnk=2"],
+            "learner.rnk is not a setting of sd-lora; did",
+        ),
+        (["learn", "new", "lesson-0", "--backbone", "micro-vit", "--set", "rank"], "write it as setting=value"),
+        (
+            ["learn", "new", "lesson-0", "--backbone", "micro-vit", "--set", "backbone.sice=4"],
+            "backbone.sice is not a setting",
+        ),
+        (
+            ["learn", "shapes", "lesson-2", "--set", "magnitudes=projection"],
+            "magnitudes = 'shared' there and cannot become",
+        ),
+        (["learn", "shapes", "lesson-2", "--set", "rnk=2"], "rnk is not a setting of SDLoRA; did you mean 'rank'?"),
+        (
+            ["learn", "shapes", "lesson-2", "--backbone", "micro-vit"],
+            "a model's backbone and its settings cannot change",
+        ),
+        (["predict", "nowhere", "lesson-0"], "nowhere: no store here"),
+        (["predict", "shapes", "nothing.png"], "nothing.png: no such file or folder; this model reads pictures"),
+        (["predict", "shapes", "birds.toml"], "birds.toml: not a picture"),
+        (["inspect", "lesson-0"], "lesson-0: no store here"),
+    ],
+)
+def test_mistakes_are_one_line_and_change_nothing(words: list[str], message: str, shapes: Path, shell: Shell) -> None:
+    assert message in shell.fails(*words)
+
+
+def test_a_model_in_use_is_left_alone(shapes: Path, shell: Shell) -> None:
+    hold = f"from newcomer.store.folder import Store\nwith Store({str(shapes)!r}).held():\n print('held', flush=True)\n input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert "another process is writing this store" in shell.fails("learn", "shapes", "lesson-2")
+        assert "another process is writing this store" in shell.fails("forget", "shapes", "--class", "disc")
+        assert shell.call("predict", "shapes", "lesson-0")[0] == 0
+        other.communicate("\n")
+    assert shell.call("learn", "shapes", "lesson-2")[0] == 0

@@ -1,0 +1,141 @@
+"""What is kept of classes in place of their examples: enough to answer, to say how surely, and to know a stranger."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from newcomer.classes.memory import FOLDS, HeadName, Memory, make_head
+from newcomer.nn.class_statistics import ClassStatistics
+from newcomer.nn.heads.head import Linear
+from newcomer.nn.novelty import Novelty
+from newcomer.nn.temperature import temperature
+
+WIDTH = 6
+HEADS: list[HeadName] = ["prototypes", "ridge", "lda", "gaussian"]
+
+
+def world(seed: int, classes: int, each: int, apart: float = 2.0) -> tuple[Tensor, Tensor]:
+    """Gaussian classes of covariance one, their means `apart` from the middle."""
+    draw = torch.Generator().manual_seed(seed)
+    means = apart * F.normalize(torch.randn(classes, WIDTH, generator=draw), dim=1)
+    klass = torch.arange(classes).repeat_interleave(each)
+    return means[klass] + torch.randn(len(klass), WIDTH, generator=draw), klass
+
+
+def rows(classes: int) -> Linear:
+    return torch.zeros(classes, WIDTH), torch.zeros(classes)
+
+
+def taught(x: Tensor, klass: Tensor, head: HeadName = "lda") -> Memory:
+    return Memory.empty(WIDTH).with_lesson(x, klass, make_head(head, 0.1), 0.1, rows(int(klass.max()) + 1))[0]
+
+
+def halves(seed: int, classes: int, each: int, apart: float = 2.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Examples to learn from and others of the same classes."""
+    x, klass = world(seed, classes, 2 * each, apart)
+    learned = torch.arange(len(x)) % 2 == 0
+    return x[learned], klass[learned], x[~learned], klass[~learned]
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("apart", [1.0, 3.0])
+def test_probabilities_mean_what_they_say(head: HeadName, apart: float) -> None:
+    """On examples never seen, the mean of the best probability is the share that is right."""
+    x, klass, asked, wanted = halves(0, classes=5, each=200, apart=apart)
+    memory = taught(x, klass, head)
+    weight, bias = memory.fold(make_head(head, 0.1), rows(5))
+    said = (F.linear(asked, weight, bias) / memory.temperature).softmax(1).max(1)
+    right = (said.indices == wanted).double().mean().item()
+    assert said.values.mean().item() == pytest.approx(right, abs=0.06)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+def test_the_threshold_refuses_the_share_of_known_ones_that_was_asked_for(share: float) -> None:
+    x, klass, asked, _ = halves(1, classes=5, each=300)
+    memory = taught(x, klass)
+    novelty = Novelty.of(memory.statistics.double(), 0.1)(asked.double())
+    refused = (novelty > memory.threshold(share)).double().mean().item()
+    assert refused == pytest.approx(share, abs=0.03)
+
+
+def test_strangers_are_refused_more_often_than_known_ones() -> None:
+    x, klass = world(2, classes=8, each=200, apart=9.0)
+    known = klass < 5
+    memory = taught(x[known], klass[known])
+    novelty = Novelty.of(memory.statistics.double(), 0.1)(x.double())
+    refused = novelty > memory.threshold(0.05)
+    assert refused[~known].double().mean() > 0.9
+    assert refused[known].double().mean() < 0.08
+
+
+def test_novelty_is_what_its_formula_says() -> None:
+    x, klass = world(3, classes=3, each=20)
+    statistics = ClassStatistics.of(x, klass, 3)
+    within, total = statistics.scatter / (len(x) - 3), statistics.total / (len(x) - 1)
+    found = Novelty.of(statistics, 0.0)(x.double())
+    for row, value in zip(x.double(), found, strict=True):
+        near = min((row - mean) @ torch.linalg.solve(within, row - mean) for mean in statistics.mean)
+        middle = row - statistics.centre
+        assert value == pytest.approx(float(near - middle @ torch.linalg.solve(total, middle)))
+
+
+def test_two_lessons_are_remembered_as_one() -> None:
+    x, klass = world(4, classes=4, each=10)
+    first = klass < 2
+    head = make_head("lda", 0.1)
+    memory, _ = taught(x[first], klass[first]).with_lesson(x[~first], klass[~first], head, 0.1, rows(4))
+    together = taught(x, klass)
+    for key in ("count", "mean", "scatter"):
+        torch.testing.assert_close(
+            getattr(memory.statistics, key), getattr(together.statistics, key), atol=1e-4, rtol=1e-4
+        )
+    assert memory.told == together.told == len(x)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_held_out_score_is_near_that_of_new_examples(head: HeadName) -> None:
+    x, klass, asked, wanted = halves(5, classes=5, each=100)
+    memory, held_out = Memory.empty(WIDTH).with_lesson(x, klass, make_head(head, 0.1), 0.1, rows(5))
+    weight, bias = memory.fold(make_head(head, 0.1), rows(5))
+    right = (F.linear(asked, weight, bias).argmax(1) == wanted).double().mean().item()
+    assert held_out == pytest.approx(right, abs=0.06)
+
+
+@pytest.mark.parametrize("each", [1, 2, FOLDS + 1])
+def test_few_examples_are_no_error(each: int) -> None:
+    x, klass = world(6, classes=3, each=each)
+    memory = taught(x, klass)
+    assert memory.threshold(0.05) == (math.inf if each == 1 else memory.threshold(0.05))
+    assert 0 < memory.temperature < math.inf
+    assert memory.with_lesson(x[:1], klass[:1], make_head("lda", 0.1), 0.1, rows(3))[0].statistics.count[0] == each + 1
+
+
+def test_a_new_class_of_one_example_beside_known_ones() -> None:
+    x, klass = world(7, classes=3, each=5)
+    known = klass < 2
+    memory, held_out = taught(x[known], klass[known]).with_lesson(
+        x[~known][:1], klass[~known][:1], make_head("lda", 0.1), 0.1, rows(3)
+    )
+    assert held_out is None
+    assert memory.statistics.count.tolist() == [5, 5, 1]
+    assert memory.threshold(0.05) < math.inf  # the others' own
+
+
+def test_what_is_written_is_read_to_the_bit() -> None:
+    memory = taught(*world(8, classes=3, each=6))
+    tensors, again = memory.tensors(), Memory.from_tensors(memory.tensors())
+    assert all(torch.equal(t, again.tensors()[key]) for key, t in tensors.items())
+    assert (again.temperature, again.told) == (memory.temperature, memory.told)
+
+
+def test_a_temperature_is_found_wherever_the_logits_stand() -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(4000, 4, generator=draw, dtype=torch.float64) * 2
+    klass = torch.multinomial(logits.softmax(1), 1, generator=draw)[:, 0]
+    for scale in (1e-3, 1.0, 100.0):
+        assert temperature(logits * scale, klass) == pytest.approx(scale, rel=0.1)
+    assert temperature(logits[:0], klass[:0]) == 1.0
+    assert temperature(logits[:, :1], klass * 0) == 1.0

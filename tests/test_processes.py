@@ -1,0 +1,85 @@
+"""Several processes side by side learn what one alone does, and only one of them writes."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from newcomer.classes.sd_lora import SDLoRA
+from newcomer.data.digits import digits
+from newcomer.streams.class_incremental import ClassIncremental
+from newcomer.training.processes import Processes
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(1)
+from newcomer.classes.sd_lora import SDLoRA
+from newcomer.data.digits import digits
+from newcomer.streams.class_incremental import ClassIncremental
+stream = ClassIncremental(*digits(), tasks=5, train_per_class=7, exam_per_class=5)
+learner = SDLoRA("micro-vit", rank=2, epochs=2, batch_size=5, learning_rate=1e-3, device="cpu")
+for stage, _ in zip(stream, range(2)):
+    learner.learn(stage.lesson)
+    learner.save(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    "launcher", [["torch.distributed.run"], ["accelerate.commands.launch", "--cpu"]], ids=["torchrun", "accelerate"]
+)
+def test_two_processes_learn_what_one_does(launcher: list[str], tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    (tmp_path / "teach.py").write_text(SCRIPT)
+    count = (
+        ["--nproc_per_node=2", "--master_port", port]
+        if len(launcher) == 1
+        else ["--num_processes=2", "--main_process_port", port]
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, *count, str(tmp_path / "teach.py"), str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    together = SDLoRA.load(tmp_path / "store")
+    stream = ClassIncremental(*digits(), tasks=5, train_per_class=7, exam_per_class=5)
+    alone = SDLoRA("micro-vit", rank=2, epochs=2, batch_size=5, learning_rate=1e-3, device="cpu")
+    for stage, _ in zip(stream, range(2), strict=False):
+        alone.learn(stage.lesson)
+    asked = stage.exams["task 1"].inputs
+    torch.testing.assert_close(together.features(asked), alone.features(asked), atol=2e-3, rtol=1e-3)
+    assert together.classes == alone.classes
+    assert together.memory.statistics.count.tolist() == alone.memory.statistics.count.tolist()
+
+
+def test_shares_of_a_batch_are_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Processes("cpu")
+    assert (one.first, one.count) == (True, 1)
+    assert list(one.share(range(5))) == [0, 1, 2, 3, 4]
+    found: list[int] = []
+    for index in range(3):
+        one.count, one.index = 3, index
+        found += one.share(range(7))
+    assert sorted(found) == list(range(7))
+
+
+def test_gradients_in_parts_are_those_of_the_whole_batch(tiny: Callable[[str], Path]) -> None:
+    stream = ClassIncremental(*digits(), tasks=5, train_per_class=7)
+    features = []
+    for parts in (1, 3, 50):
+        learner = SDLoRA("micro-vit", rank=2, epochs=2, batch_size=5, learning_rate=1e-3, accumulate=parts)
+        stage = next(iter(stream))
+        learner.learn(stage.lesson)
+        features.append(learner.features(stage.lesson.inputs))
+    torch.testing.assert_close(features[0], features[1], atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(features[0], features[2], atol=2e-3, rtol=1e-3)
