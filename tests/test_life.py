@@ -25,16 +25,24 @@ def draw(name: str, number: int) -> Image.Image:
     """A picture of this shape, a little different each time."""
     picture = Image.new("L", (8, 8), 10 * (number % 3))
     pen, at = ImageDraw.Draw(picture), number % 2
-    {
-        "disc": lambda: pen.ellipse((1 + at, 1, 6, 6), fill=250),
-        "bar": lambda: pen.rectangle((3, at, 4, 7), fill=250),
-        "cross": lambda: (pen.line((0, 3 + at, 7, 3 + at), fill=250), pen.line((4, 0, 4, 7), fill=250)),
-        "frame": lambda: pen.rectangle((at, 0, 7, 7), outline=250),
-        "dots": lambda: pen.point([(x, y) for x in range(at, 8, 2) for y in range(at, 8, 2)], fill=250),
-        "steps": lambda: [pen.rectangle((i, i, 7, i + at), fill=250) for i in range(8)],
-        "wedge": lambda: pen.polygon([(0, 7), (7, 7), (7, at)], fill=250),
-        "ring": lambda: pen.ellipse((at, 0, 7, 7), outline=250),
-    }[name]()
+    match name:
+        case "disc":
+            pen.ellipse((1 + at, 1, 6, 6), fill=250)
+        case "bar":
+            pen.rectangle((3, at, 4, 7), fill=250)
+        case "cross":
+            pen.line((0, 3 + at, 7, 3 + at), fill=250)
+            pen.line((4, 0, 4, 7), fill=250)
+        case "frame":
+            pen.rectangle((at, 0, 7, 7), outline=250)
+        case "dots":
+            pen.point([(x, y) for x in range(at, 8, 2) for y in range(at, 8, 2)], fill=250)
+        case "steps":
+            pen.polygon([(0, 0), (3, 0), (3, 3), (7, 3 + at), (7, 7), (0, 7)], fill=250)
+        case "wedge":
+            pen.polygon([(0, 7), (7, 7), (7, at)], fill=250)
+        case "ring":
+            pen.ellipse((at, 0, 7, 7), outline=250)
     return picture
 
 
@@ -188,6 +196,34 @@ def test_an_earlier_state_becomes_a_model_of_its_own(shapes: Path, shell: Shell)
     assert shell.call("learn", "earlier", "lesson-3")[0] == 0
     assert "holds a store already" in shell.fails("checkout", "shapes", "--stages", "1", "--out", "earlier")
     assert "holds 2 stages" in shell.fails("checkout", "shapes", "--stages", "7", "--out", "other")
+
+
+@pytest.mark.parametrize("form", ["transformers", "peft"])
+def test_a_model_is_exported(form: str, shapes: Path, shell: Shell) -> None:
+    """What is in the folder, and that other libraries read it, is told in test_export."""
+    code, out, err = shell.call("export", "shapes", "elsewhere", "--to", form)
+    assert (code, err) == (0, "")
+    assert "elsewhere/README.md says how to load it" in out
+    assert (shell.folder / "elsewhere" / "README.md").exists()
+    assert "elsewhere" in shell.fails("export", "shapes", "elsewhere", "--to", form)
+    assert "--to pfet: no such form; did you mean 'peft'?" in shell.fails("export", "shapes", "new", "--to", "pfet")
+
+
+def test_a_model_is_looked_into(shapes: Path, shell: Shell) -> None:
+    pictures = shell.folder / "all"
+    for lesson in ("lesson-0", "lesson-1"):
+        for name in (shell.folder / lesson).iterdir():
+            (pictures / name.name).mkdir(parents=True)
+            for file in name.iterdir():
+                (pictures / name.name / file.name).write_bytes(file.read_bytes())
+    code, out, err = shell.call("analyse", "shapes", "--data", "all", "--out", "seen")
+    assert (code, err) == (0, "")
+    assert "seen/index.html: what was found in shapes" in out
+    found = json.loads((shell.folder / "seen" / "findings.json").read_text())
+    assert len(found["distances"]) == 3
+    assert found["line"]
+    assert shell.call("analyse", "shapes", "--out", "less")[0] == 0
+    assert json.loads((shell.folder / "less" / "findings.json").read_text())["line"] is None
 
 
 def test_texts_from_tables_and_as_they_are(shell: Shell, tiny: Callable[[str], Path]) -> None:

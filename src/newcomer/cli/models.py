@@ -9,13 +9,16 @@ import typer
 from rich.table import Table as RichTable
 
 from newcomer.classes.backbone import Backbone
+from newcomer.classes.findings import analyse as findings
 from newcomer.classes.learner import Answer, ClassLearner
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.cli.program import app, bar, console, shorten, stoppable
 from newcomer.data.examples import Examples
 from newcomer.data.given import lesson, pictures, texts
-from newcomer.errors import LearnerError, SettingError, StoreError
+from newcomer.errors import LearnerError, SettingError, StoreError, nearest
+from newcomer.export import FORMS
 from newcomer.recipe import LEARNERS, parse_change
+from newcomer.report.findings import write_findings
 from newcomer.settings import Json, fill
 from newcomer.store.folder import Store
 from newcomer.streams.stage import Stage
@@ -23,6 +26,7 @@ from newcomer.training.processes import is_first
 
 Folder = Annotated[Path, typer.Argument(help="The folder of the model.")]
 TextColumn = Annotated[str, typer.Option("--text", help="Column of a table that holds the texts.")]
+LabelColumn = Annotated[str, typer.Option("--label", help="Column of a table that holds the classes.")]
 State = Annotated[int | None, typer.Option("--stages", help="Use the state after so many stages.")]
 
 
@@ -33,7 +37,7 @@ def learn(
     backbone: Annotated[str | None, typer.Option(help="For a new model: a folder or a name on the hub.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting: rank=4, backbone.size=112.")] = None,
     text: TextColumn = "text",
-    label: Annotated[str, typer.Option(help="Column of a table that holds the classes.")] = "label",
+    label: LabelColumn = "label",
 ) -> None:
     """Teach a model new classes, or show it more of known ones; the first time it is made. Nothing is stored of the data but
     statistics of each class."""
@@ -165,6 +169,44 @@ def checkout(
     """Make a model of its own from an earlier state of a store; the store stays as it is."""
     Store(store).checkout(stages, out)
     console.print(f"{out}: the first {stages} stages of {store}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    store: Folder,
+    out: Annotated[Path, typer.Argument(help="The folder to write; it must not hold anything yet.")],
+    to: Annotated[str, typer.Option(help=f"The form: {', '.join(FORMS)}.")],
+    stages: State = None,
+) -> None:
+    """Write a model in a form that other libraries load without newcomer."""
+    if to not in FORMS:
+        raise SettingError(f"--to {to}: no such form; {nearest(to, FORMS)}")
+    FORMS[to](_open(store, stages=stages), out)
+    console.print(f"{out}: {store} for {to}; {out / 'README.md'} says how to load it", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def analyse(
+    store: Folder,
+    data: Annotated[
+        Path | None, typer.Option(help="Examples of its classes, for accuracy between two tasks' weights.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the page, its pictures and numbers.")] = Path("findings"),
+    text: TextColumn = "text",
+    label: LabelColumn = "label",
+) -> None:
+    """Draw what SD-LoRA's paper found of its own models for this one: distances, residuals and magnitudes, low-loss paths."""
+    model = _open(store)
+    examples = lesson(data, text, label) if data else None
+    with bar(store.name) as shown:
+        look = findings(model, examples)
+        try:
+            while True:
+                shown.follow(next(look))
+        except StopIteration as end:
+            found = end.value
+    write_findings(found, out)
+    console.print(f"{out / 'index.html'}: what was found in {store}", highlight=False, soft_wrap=True)
 
 
 def _held(store: Path) -> AbstractContextManager[None]:

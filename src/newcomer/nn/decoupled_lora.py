@@ -151,6 +151,11 @@ class DecoupledLoRA(nn.Module):
         up, down = self._factors(p)
         return (up * self._scales(p)) @ down
 
+    def weight(self, p: int) -> Float[Tensor, "width_out width_in"]:
+        """W0 + ΔW of projection p."""
+        up, down = self._factors(p)
+        return torch.addmm(self._layers[p].frozen.weight, up * self._scales(p), down)
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Within, the model computes with W0 + ΔW, formed once: each layer costs what it did before any task."""
@@ -170,12 +175,12 @@ class DecoupledLoRA(nn.Module):
     def _terms(self) -> list[Terms]:
         """W0 + ΔW with all that its gradients need, for every projection."""
         found = []
-        for p, layer in enumerate(self._layers):
+        for p in range(len(self._layers)):
             up, down = (
                 (self.open_up[p], self.open_down[p]) if len(self.open_up) else (self.up[p][:, :0], self.down[p][:0])
             )
             with torch.no_grad():
-                weight = layer.frozen.weight + self.update(p)
+                weight = self.weight(p)
             found.append(Terms(weight, self._scales(p), up, down, self.up[p], self.down[p]))
         return found
 
@@ -188,7 +193,7 @@ class DecoupledLoRA(nn.Module):
             part is not old or version != then
             for (part, version), (old, then) in zip(now, self._folded_from, strict=True)
         ):
-            self._folded = [(layer.frozen.weight + self.update(p)).detach() for p, layer in enumerate(self._layers)]
+            self._folded = [self.weight(p).detach() for p in range(len(self._layers))]
             self._folded_from = now
         return self._folded
 

@@ -59,7 +59,7 @@ def _table(
         cells = [_cell([f[column] for f in figures if column in f], forms[column]) for column in columns]
         unfinished = sum(not run.finished for run in runs)
         lines.append([name + (f" ({unfinished} unfinished)" if unfinished else ""), str(len(figures)), *cells])
-    return Table(title, ["", "seeds", *columns.values()], lines, _note(_first(rows)[0]))
+    return Table(title, ["", "seeds", *columns.values()], lines, _note([run for runs in rows.values() for run in runs]))
 
 
 def _cell(values: Sequence[float], form: str) -> str:
@@ -74,6 +74,10 @@ def _cell(values: Sequence[float], form: str) -> str:
     return f"{np.mean(values):{form}}{spread}"
 
 
-def _note(run: Run) -> str:
-    machine = run.events[0]["machine"]
-    return f"{machine['processor']}, {machine['threads']} threads; commit {run.events[0]['commit']}"
+def _note(runs: Sequence[Run]) -> str:
+    """On what they ran, and by which state of this library."""
+    machines = dict.fromkeys(
+        f"{m['processor']}, {m['threads']} threads" for m in (run.events[0]["machine"] for run in runs)
+    )
+    commits = dict.fromkeys(str(run.events[0]["commit"]) for run in runs)
+    return f"{'; '.join(machines)}; commit {', '.join(commits)}"

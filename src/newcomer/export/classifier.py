@@ -1,0 +1,76 @@
+"""A learner as one model of transformers: a class of its own where one computes the same, `PooledClassifier` elsewhere."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from newcomer.classes.backbone import Backbone
+from newcomer.classes.families import Pooling, TimmPictures
+from newcomer.classes.learner import ClassLearner
+from newcomer.errors import LearnerError
+from newcomer.export.merged import merged, positions
+from newcomer.export.modeling_pooled import PooledClassifier, PooledConfig
+
+STOCK: Mapping[tuple[str, Pooling], str] = {
+    ("vit", "cls"): "ViTForImageClassification",
+    ("deit", "cls"): "DeiTForImageClassification",
+    ("dinov2", "cls"): "Dinov2ForImageClassification",
+    ("dinov2_with_registers", "cls"): "Dinov2WithRegistersForImageClassification",
+    ("bert", "pooler"): "BertForSequenceClassification",
+}
+"""Classes of transformers that put a linear layer on what we pool and nothing between; DINOv2's reads more besides, as zeros."""
+
+
+@torch.no_grad()
+def classifier(learner: ClassLearner) -> PreTrainedModel:
+    """Its logits are those of `learner.logits` in float32; the names of the classes and the temperature are in its configuration.
+
+    Raises LearnerError before anything was learned, and for encoders of timm.
+    """
+    weight, bias = learner.folded_head()
+    backbone = learner.backbone
+    if isinstance(backbone.encoder, TimmPictures):
+        raise LearnerError(f"backbone '{backbone.name}' is timm's, which only goes to peft; export with --to peft")
+    interpolated = positions(backbone)
+    config: Any = copy.deepcopy(backbone.model.config)
+    if interpolated:
+        config.image_size = backbone.size
+    facts = {
+        "id2label": dict(enumerate(learner.classes)),
+        "label2id": {name: i for i, name in enumerate(learner.classes)},
+        "problem_type": "single_label_classification",  # of a single class, too
+        "newcomer_temperature": learner.memory.temperature,
+    }
+    name = STOCK.get((config.model_type, backbone.pooling))
+    if name:
+        config.update(facts)
+        model: PreTrainedModel = getattr(transformers, name)(config)
+    else:
+        interpolate = backbone.resized and not interpolated
+        model = PooledClassifier(PooledConfig(config.to_dict(), backbone.pooling, interpolate, **facts))
+    own: Any = model.classifier
+    weights = {f"{model.base_model_prefix}.{key}": tensor for key, tensor in (merged(learner) | interpolated).items()}
+    head = {
+        "classifier.weight": F.pad(weight, (0, own.in_features - weight.shape[1])),
+        "classifier.bias": bias,
+    }
+    model.load_state_dict(weights | head)
+    model.train(False)
+    return model
+
+
+def write_preprocessing(backbone: Backbone, folder: Path) -> None:
+    """The backbone's image processor or tokenizer, so that it does by itself what `Backbone.read` asks of it."""
+    encoder = copy.deepcopy(backbone.encoder)
+    if not backbone.pictures:
+        encoder.model_max_length = backbone.max_tokens
+    elif backbone.size:
+        square = {"height": backbone.size, "width": backbone.size}
+        encoder = type(encoder).from_dict(encoder.to_dict() | {"size": square, "crop_size": square})
+    encoder.save_pretrained(folder)

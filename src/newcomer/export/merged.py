@@ -1,0 +1,55 @@
+"""The weights of a learner's encoder as a plain model has them."""
+
+from typing import Any
+
+import torch
+
+from newcomer.classes.adapted import AdaptedLearner
+from newcomer.classes.backbone import Backbone
+from newcomer.classes.learner import ClassLearner
+from newcomer.nn.decoupled_linear import AdaptedLinear
+from newcomer.nn.fused_linear import FusedLinear
+from newcomer.shapes import Tensor
+
+
+@torch.no_grad()
+def merged(learner: ClassLearner) -> dict[str, Tensor]:
+    """W0 + ΔW and all else, on the CPU, under the names that the encoder had before anything in it was taken apart."""
+    backbone = learner.backbone
+    weights = backbone.model.state_dict()
+    if isinstance(learner, AdaptedLearner):
+        for p, name in enumerate(backbone.projections):
+            weights[f"{name}.frozen.weight"] = weights[f"{name}.frozen.weight"] + learner.bank.update(p)
+    # A frozen backbone has adapted layers, too, where another learner stands on it.
+    for name in [name for name, layer in backbone.model.named_modules() if isinstance(layer, AdaptedLinear)]:
+        for kind in _kinds(weights, f"{name}.frozen"):
+            weights[f"{name}.{kind}"] = weights.pop(f"{name}.frozen.{kind}")
+    for name in [name for name, layer in backbone.model.named_modules() if isinstance(layer, FusedLinear)]:
+        for kind in _kinds(weights, f"{name}.value"):
+            weights[f"{name}.{kind}"] = torch.cat([weights.pop(f"{name}.{part}.{kind}") for part in FusedLinear.PARTS])
+    return {name: tensor.detach().cpu() for name, tensor in weights.items()}
+
+
+@torch.no_grad()
+def positions(backbone: Backbone) -> dict[str, Tensor]:
+    """Position embeddings as the encoder interpolates them for pictures of `backbone.size`, under their names.
+
+    Empty where it interpolates none, or not in a way that is known.
+    """
+    model: Any = backbone.model
+    embeddings: Any = getattr(model, "embeddings", None)
+    size = backbone.size
+    if not backbone.resized or not size or not hasattr(embeddings, "interpolate_pos_encoding"):
+        return {}
+    before, after = ((side // model.config.patch_size) ** 2 for side in (model.config.image_size, size))
+    for name, table in embeddings.named_parameters(prefix="embeddings"):
+        if name in ("embeddings.position_embeddings", "embeddings.position_embedding.weight"):
+            tokens = table.shape[-2] - before + after
+            like = table.new_empty(1, tokens, table.shape[-1])
+            found = embeddings.interpolate_pos_encoding(like, size, size)
+            return {name: found.reshape(*table.shape[:-2], tokens, -1).cpu()}
+    return {}
+
+
+def _kinds(weights: dict[str, Tensor], layer: str) -> list[str]:
+    return [kind for kind in ("weight", "bias") if f"{layer}.{kind}" in weights]

@@ -1,0 +1,76 @@
+"""A graph from pixels or tokens to logits, for any runtime that reads ONNX."""
+
+import importlib.util
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from PIL.Image import new
+from torch import nn
+from transformers import PreTrainedModel
+
+from newcomer.classes.backbone import Backbone
+from newcomer.classes.learner import ClassLearner
+from newcomer.data.examples import Input
+from newcomer.errors import LearnerError
+from newcomer.export.card import card
+from newcomer.export.classifier import classifier, write_preprocessing
+from newcomer.export.folder import appearing
+from newcomer.shapes import Float, Tensor
+
+NEEDED = ("onnx", "onnxscript")
+
+
+def export(learner: ClassLearner, folder: Path) -> None:
+    """Write `model.onnx`, for any number of inputs and texts of any length, `labels.json` and the preprocessing.
+
+    Raises LearnerError before anything was learned, for timm's encoders, and without onnx; StoreError: see `appearing`.
+    """
+    for library in NEEDED:
+        if importlib.util.find_spec(library) is None:
+            raise LearnerError(f"export to onnx needs {library}; run: pip install 'newcomer[onnx]'")
+    backbone = learner.backbone
+    model = classifier(learner)
+    inputs = _example(backbone)
+    batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens", min=2, max=backbone.max_tokens)
+    free = {0: batch} if backbone.pictures else {0: batch, 1: tokens}
+    load = 'import onnxruntime\nsession = onnxruntime.InferenceSession("model.onnx")\n(logits,) = session.run(None, inputs)'
+    remarks = [f"`inputs` are arrays of these names, from the preprocessing beside the graph: {', '.join(inputs)}."]
+    remarks.append("The logits are in the order of the names in `labels.json`.")
+    with appearing(folder) as part:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch's exporter deprecates of itself, and the names of equal axes
+            torch.onnx.export(
+                _Logits(model, list(inputs)).eval(),
+                tuple(inputs.values()),
+                part / "model.onnx",
+                input_names=list(inputs),
+                output_names=["logits"],
+                dynamic_shapes=(tuple(free for _ in inputs),),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        write_preprocessing(backbone, part)
+        (part / "labels.json").write_text(json.dumps(learner.classes, indent=1, ensure_ascii=False), encoding="utf-8")
+        text = card(learner, "An ONNX graph, all updates merged into its weights.", load, *remarks)
+        (part / "README.md").write_text(text, encoding="utf-8")
+
+
+class _Logits(nn.Module):
+    """The model as a function of tensors in this order: the exporter takes no names that a signature does not have."""
+
+    def __init__(self, model: PreTrainedModel, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs: Tensor) -> Float[Tensor, "batch klass"]:
+        logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
+        return logits
+
+
+def _example(backbone: Backbone) -> dict[str, Tensor]:
+    """Two inputs as the encoder takes them, on the CPU; of texts one is shorter, so that padding is part of the graph."""
+    examples: list[Input] = [new("RGB", (8, 8))] * 2 if backbone.pictures else ["one or two", "words"]
+    return {name: tensor.cpu() for name, tensor in backbone.encode(examples).items()}

@@ -1,0 +1,102 @@
+"""A LoRA adapter that peft loads, with the classifier beside it."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from newcomer.classes.adapted import AdaptedLearner
+from newcomer.classes.learner import ClassLearner
+from newcomer.errors import LearnerError
+from newcomer.export.card import card
+from newcomer.export.folder import appearing
+from newcomer.nn.decoupled_lora import DecoupledLoRA
+from newcomer.nn.fused_linear import FusedLinear
+from newcomer.shapes import Float, Tensor
+
+Factors = tuple[Float[Tensor, "width_out rank"], Float[Tensor, "rank width_in"]]
+
+
+def export(learner: ClassLearner, folder: Path) -> None:
+    """Write all directions as one plain LoRA for the encoder, whose rank is the sum of theirs, with each magnitude on its B.
+
+    Raises LearnerError where nothing was adapted; StoreError: see `appearing`.
+    """
+    weight, bias = learner.folded_head()
+    if not isinstance(learner, AdaptedLearner) or not learner.bank.directions:
+        raise LearnerError(
+            f"{type(learner).__name__} has adapted nothing, so there is no LoRA; export with --to transformers"
+        )
+    backbone = learner.backbone
+    factors = _layers(learner)
+    ranks = {down.shape[0] for _, down in factors.values()}
+    (rank,) = ranks
+    adapter = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": backbone.name,
+        "r": rank,
+        "lora_alpha": rank,  # B A as it is
+        "target_modules": sorted(factors),
+        "inference_mode": True,
+    }
+    loads = type(backbone.model).__name__
+    head = {
+        "classes": learner.classes,
+        "temperature": learner.memory.temperature,
+        "base": {"name": backbone.name, "class": loads, "fingerprint": backbone.fingerprint},
+        "pooling": backbone.pooling,
+        **({"size": backbone.size} if backbone.pictures else {"max_tokens": backbone.max_tokens}),
+    }
+    load = (
+        f"from peft import PeftModel\nfrom transformers import {loads}\n"
+        f'encoder = PeftModel.from_pretrained({loads}.from_pretrained("{backbone.name}"), "this-folder")'
+    )
+    remarks = [
+        f"The logits are x Wᵀ + b: x is what the encoder gives, pooled by '{backbone.pooling}'; W and b lie in `head.safetensors`,"
+        " the names of the classes in `head.json`."
+    ]
+    if backbone.resized:
+        remarks.append(
+            f"Its pictures are of {backbone.size} pixels: call the encoder with `interpolate_pos_encoding=True`."
+        )
+    with appearing(folder) as part:
+        named = {
+            f"base_model.model.{name}.lora_{side}.weight": t
+            for name, (b, a) in factors.items()
+            for side, t in (("A", a), ("B", b))
+        }
+        save_file(named, part / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file({"weight": weight.contiguous(), "bias": bias}, part / "head.safetensors", metadata={"format": "pt"})
+        for name, content in (("adapter_config", adapter), ("head", head)):
+            (part / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+        text = card(learner, "A LoRA adapter for peft, and a linear classifier.", load, *remarks)
+        (part / "README.md").write_text(text, encoding="utf-8")
+
+
+def _layers(learner: AdaptedLearner) -> dict[str, Factors]:
+    """Factors of the update of each linear layer of the encoder as it was before a fused one was taken apart."""
+    model, found = learner.backbone.model, dict[str, Factors]()
+    for p, name in enumerate(learner.backbone.projections):
+        up, down = _factors(learner.bank, p)
+        whole, _, part = name.rpartition(".")
+        if isinstance(layer := model.get_submodule(whole), FusedLinear):
+            # The parts' ranks stand side by side, each with rows of its own.
+            rows = up.new_zeros(len(FusedLinear.PARTS) * up.shape[0], up.shape[1])
+            rows[layer.rows(part, len(rows))] = up
+            if whole in found:
+                up, down = torch.cat([found[whole][0], rows], dim=1), torch.cat([found[whole][1], down])
+            else:
+                up = rows
+            name = whole
+        found[name] = up.contiguous(), down.contiguous()
+    return found
+
+
+@torch.no_grad()
+def _factors(bank: DecoupledLoRA, p: int) -> Factors:
+    """ΔW = up @ down of projection p, on the CPU."""
+    column = bank.magnitudes[:, 0 if bank.sharing == "shared" else p]
+    pairs = [bank.direction(k)[p] for k in range(bank.directions)]
+    up = torch.cat([alpha * up for alpha, (up, _) in zip(column, pairs, strict=True)], dim=1)
+    return up.cpu(), torch.cat([down for _, down in pairs]).cpu()

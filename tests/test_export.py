@@ -1,0 +1,175 @@
+"""Other libraries load what was learned, and give the same logits."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from newcomer.classes.backbone import Backbone
+from newcomer.classes.frozen import FrozenBackbone
+from newcomer.classes.learner import ClassLearner
+from newcomer.classes.sd_lora import SDLoRA
+from newcomer.data.examples import Examples
+from newcomer.errors import LearnerError, StoreError
+from newcomer.export import FORMS
+from newcomer.shapes import Tensor
+
+Folder = Callable[[str], Path]
+TEXTS = ["bert", "roberta", "distilbert", "modernbert"]
+PICTURES = ["vit", "deit", "dinov2", "clip", "siglip"]
+
+
+@pytest.fixture
+def learned(tiny: Folder, tasks: list[Examples], questions: list[Examples]) -> Callable[..., SDLoRA]:
+    """After two small tasks."""
+
+    def learn(kind: str, place: dict[str, Any] | None = None, **settings: Any) -> SDLoRA:
+        backbone = Backbone(str(tiny(kind)), **(place or {}))
+        how = {"rank": 2, "epochs": 3, "batch_size": 8, "learning_rate": 0.05, "head": "linear", **settings}
+        first, second, *_ = tasks if backbone.pictures else questions
+        return SDLoRA(backbone, **how).learn(first).learn(second)
+
+    return learn
+
+
+def asked(learner: ClassLearner, tasks: list[Examples], questions: list[Examples]) -> list[Any]:
+    return list((tasks if learner.backbone.pictures else questions)[1].inputs)
+
+
+def apart(found: Tensor, learner: ClassLearner, inputs: list[Any]) -> float:
+    """The largest difference, where logits above 1 count relatively to the largest: a discriminant's are in the thousands."""
+    wanted = learner.logits(inputs)
+    difference, largest = (found - wanted).abs().max(), wanted.abs().max()
+    print(f"{learner.backbone.name}: {difference:.1e} of {largest:.1e}")
+    return float(difference / largest.clamp(min=1))
+
+
+def read(folder: Path, learner: ClassLearner, inputs: list[Any]) -> Any:
+    """The inputs by the preprocessing in the folder."""
+    if learner.backbone.pictures:
+        pictures = [picture.convert("RGB") for picture in inputs]
+        return transformers.AutoImageProcessor.from_pretrained(folder)(pictures, return_tensors="pt")  # type: ignore[no-untyped-call]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)  # or it asks about the model
+    return tokenizer(inputs, padding=True, truncation=True, return_tensors="pt")
+
+
+CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    *((kind, {}, {}) for kind in [*PICTURES, *TEXTS]),
+    ("vit", {"size": 16}, {"rank": [[1, 3], [2, 1]]}),
+    ("clip", {"size": 16}, {"magnitudes": "projection"}),
+    ("dinov2", {"size": 12}, {"head": "lda"}),
+    ("bert", {"pooling": "pooler"}, {}),
+    ("bert", {"max_tokens": 4}, {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "place", "settings"), CASES)
+def test_transformers_gives_the_same_logits_and_answers(
+    kind: str,
+    place: dict[str, Any],
+    settings: dict[str, Any],
+    learned: Callable[..., SDLoRA],
+    tasks: list[Examples],
+    questions: list[Examples],
+    tmp_path: Path,
+) -> None:
+    learner = learned(kind, place, **settings)
+    inputs, folder = asked(learner, tasks, questions), tmp_path / "exported"
+    FORMS["transformers"](learner, folder)
+    own = (folder / "modeling_pooled.py").exists()
+    assert own == ((kind, learner.backbone.pooling) not in {*((k, "cls") for k in PICTURES[:3]), ("bert", "pooler")})
+    task, options = (
+        ("ImageClassification", {}) if learner.backbone.pictures else ("SequenceClassification", {"truncation": True})
+    )
+    model = getattr(transformers, f"AutoModelFor{task}").from_pretrained(folder, trust_remote_code=own)
+    with torch.inference_mode():
+        assert apart(model.eval()(**read(folder, learner, inputs)).logits, learner, inputs) <= 1e-4
+    assert model.config.newcomer_temperature == learner.memory.temperature
+    name = "image-classification" if learner.backbone.pictures else "text-classification"
+    ask: Any = transformers.pipeline(  # type: ignore[call-overload]
+        name, model=str(folder), trust_remote_code=own, **options
+    )
+    shown = [picture.convert("RGB") for picture in inputs] if learner.backbone.pictures else inputs
+    found = [answer[0] if isinstance(answer, list) else answer for answer in ask(shown)]
+    assert [answer["label"] for answer in found] == learner.predict(inputs)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft still asks for it
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        *((kind, {}) for kind in [*PICTURES, *TEXTS]),
+        ("vit", {"rank": [[1, 3], [2, 1]], "magnitudes": "projection", "head": "lda"}),
+    ],
+)
+def test_peft_gives_the_same_logits(
+    kind: str,
+    settings: dict[str, Any],
+    tiny: Folder,
+    learned: Callable[..., SDLoRA],
+    tasks: list[Examples],
+    questions: list[Examples],
+    tmp_path: Path,
+) -> None:
+    peft = pytest.importorskip("peft")
+    learner = learned(kind, **settings)
+    inputs, folder = asked(learner, tasks, questions), tmp_path / "exported"
+    FORMS["peft"](learner, folder)
+    facts, head = json.loads((folder / "head.json").read_text()), load_file(folder / "head.safetensors")
+    base = getattr(transformers, facts["base"]["class"]).from_pretrained(tiny(kind))
+    encoder = peft.PeftModel.from_pretrained(base, folder).eval()
+    encoded = learner.backbone.encode(inputs)
+    with torch.inference_mode():
+        output = encoder(**encoded)
+        states = output.last_hidden_state
+        if facts["pooling"] == "mean":
+            mask = encoded["attention_mask"][:, :, None]
+            pooled = (states * mask).sum(1) / mask.sum(1)
+        else:
+            pooled = states[:, 0] if facts["pooling"] == "cls" else output.pooler_output
+    assert apart(F.linear(pooled, head["weight"], head["bias"]), learner, inputs) <= 1e-4
+    assert facts["classes"] == learner.classes
+
+
+@pytest.mark.parametrize(("kind", "place"), [("vit", {}), ("bert", {}), ("clip", {"size": 16})])
+def test_onnxruntime_gives_the_same_logits_for_any_batch(
+    kind: str,
+    place: dict[str, Any],
+    learned: Callable[..., SDLoRA],
+    tasks: list[Examples],
+    questions: list[Examples],
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    learner = learned(kind, place)
+    folder = tmp_path / "exported"
+    FORMS["onnx"](learner, folder)
+    session = runtime.InferenceSession(folder / "model.onnx")
+    for count in (1, 3, 7):
+        inputs = asked(learner, tasks, questions)[:count]
+        encoded = {name: tensor.numpy() for name, tensor in read(folder, learner, inputs).items()}
+        (logits,) = session.run(None, encoded)
+        assert apart(torch.tensor(logits), learner, inputs) <= 1e-4
+    assert json.loads((folder / "labels.json").read_text()) == learner.classes
+
+
+def test_what_cannot_be_exported_leaves_nothing(tiny: Folder, tasks: list[Examples], tmp_path: Path) -> None:
+    learner = FrozenBackbone(str(tiny("vit")))
+    for export in FORMS.values():
+        with pytest.raises(LearnerError, match="learned no class yet"):
+            export(learner, tmp_path / "new")
+    learner.learn(tasks[0])
+    with pytest.raises(LearnerError, match="no LoRA"):
+        FORMS["peft"](learner, tmp_path / "new")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    with pytest.raises(StoreError, match="not an empty folder"):
+        FORMS["transformers"](learner, tmp_path / "full")
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
