@@ -26,10 +26,12 @@ TARGETS = json.loads((HERE / "targets.json").read_text(encoding="utf-8"))
 """Recipe → row → figure → what it is to reach."""
 
 
-def run_all(name: str, seeds: Sequence[int], changes: Sequence[str], out: str) -> Path:
-    """Run what is not finished yet; returns the folder of the records."""
+def run_all(name: str, seeds: Sequence[int], changes: Sequence[str], out: str, only: Sequence[str]) -> Path:
+    """Run what is not finished yet, of all rows or of those named; returns the folder of the records."""
     for seed in seeds:
         for recipe in read_recipe(name, changes, seed).rows():
+            if only and recipe.row not in only:
+                continue
             place = Path(recipe.row) / f"seed-{seed}"
             print(f"{out} · {place}", flush=True)
             for _ in perform(recipe, Path("runs/quality") / out / place):
@@ -81,9 +83,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", action="append", default=[], dest="changes")
     parser.add_argument("--out", help="name of the folder of records; the recipe's by default")
+    parser.add_argument("--rows", nargs="+", default=[], help="only these; the records of others stay as they are")
     given = parser.parse_args()
     out = given.out or Path(given.recipe).stem
-    folder = run_all(given.recipe, given.seeds, given.changes, out)
+    folder = run_all(given.recipe, given.seeds, given.changes, out, given.rows)
     rows = next(iter(by_row(find_runs([folder])).values()))
     for table in result_tables(rows):
         print(f"\n{table.title}\n\n{table.markdown()}\n\n{table.note}\n")
