@@ -43,11 +43,11 @@ def asked(learner: ClassLearner, tasks: list[Examples], questions: list[Examples
 
 
 def apart(found: Tensor, learner: ClassLearner, inputs: list[Any]) -> float:
-    """The largest difference, where logits above 1 count relatively to the largest: a discriminant's are in the thousands."""
+    """The largest difference of a logit."""
     wanted = learner.logits(inputs)
-    difference, largest = (found - wanted).abs().max(), wanted.abs().max()
-    print(f"{learner.backbone.name}: {difference:.1e} of {largest:.1e}")
-    return float(difference / largest.clamp(min=1))
+    difference = (found - wanted).abs().max()
+    print(f"{learner.backbone.name}: {difference:.1e} of {wanted.abs().max():.1e}")
+    return float(difference)
 
 
 def read(folder: Path, learner: ClassLearner, inputs: list[Any]) -> Any:

@@ -10,12 +10,17 @@ from newcomer.nn.heads.head import Linear
 
 @dataclass(frozen=True)
 class Discriminant:
-    """W = P⁻¹μ, b = −½ μᵀP⁻¹μ with the pooled covariance, shrunk: P = (1 − shrinkage) Σ + shrinkage · tr(Σ)/d · I; equal priors."""
+    """W = P⁻¹μ, b = −½ μᵀP⁻¹μ with the pooled covariance, shrunk: P = (1 − shrinkage) Σ + shrinkage · tr(Σ)/d · I; equal priors.
+
+    Taken around the middle of all means, which adds the same to every class's logit and keeps logits small.
+    """
 
     shrinkage: float = 0.3
 
     def fold(self, statistics: ClassStatistics, trained: Linear) -> Linear:
         freedom = float(statistics.count.sum()) - len(statistics.count)
         precise = shrunk(statistics.scatter, freedom, self.shrinkage)
-        weight = torch.linalg.solve(precise, statistics.mean.T).T
-        return weight, -0.5 * (weight * statistics.mean).sum(1)
+        middle = statistics.mean.mean(0)
+        apart = statistics.mean - middle
+        weight = torch.linalg.solve(precise, apart.T).T
+        return weight, -0.5 * (weight * apart).sum(1) - weight @ middle
