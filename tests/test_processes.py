@@ -1,5 +1,6 @@
 """Several processes side by side learn what one alone does, and only one of them writes."""
 
+import json
 import os
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from newcomer.classes.sd_lora import SDLoRA
 from newcomer.data.digits import digits
 from newcomer.streams.class_incremental import ClassIncremental
 from newcomer.training.processes import Processes
+from shell import Shell
 
 SCRIPT = """
 import sys, torch
@@ -29,13 +31,17 @@ for stage, _ in zip(stream, range(2)):
 """
 
 
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 @pytest.mark.parametrize(
     "launcher", [["torch.distributed.run"], ["accelerate.commands.launch", "--cpu"]], ids=["torchrun", "accelerate"]
 )
 def test_two_processes_learn_what_one_does(launcher: list[str], tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     (tmp_path / "teach.py").write_text(SCRIPT)
     count = (
         ["--nproc_per_node=2", "--master_port", port]
@@ -60,6 +66,39 @@ def test_two_processes_learn_what_one_does(launcher: list[str], tmp_path: Path) 
     torch.testing.assert_close(together.features(asked), alone.features(asked), atol=2e-3, rtol=1e-3)
     assert together.classes == alone.classes
     assert together.memory.statistics.count.tolist() == alone.memory.statistics.count.tolist()
+
+
+def test_the_command_line_runs_in_two_processes_and_one_of_them_writes(shell: Shell) -> None:
+    """A run, then more of the same run after its store was cut back; and a lesson."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def together(*words: str) -> None:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port", free_port()]
+        done = subprocess.run(
+            [*command, "-m", "newcomer", *words],
+            cwd=shell.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+
+    together("run", "birds.toml", "--out", "runs", "--set", "learner.device=cpu")
+    record = shell.folder / "runs" / "sd-lora" / "seed-0" / "record.jsonl"
+    events = [json.loads(line)["event"] for line in record.read_text().splitlines()]
+    assert [event for event in events if event != "step"] == [
+        "start",
+        "score",
+        "stage",
+        "score",
+        "score",
+        "stage",
+        "end",
+    ]
+    together("learn", "model", "birds", "--backbone", "micro-vit", "--set", "epochs=1", "--set", "device=cpu")
+    assert SDLoRA.load(shell.folder / "model").classes == ["finch", "robin", "tit", "wren"]
 
 
 def test_shares_of_a_batch_are_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
