@@ -158,6 +158,16 @@ def test_a_single_new_class_is_said_to_adapt_nothing(shapes: Path, shell: Shell)
     )
 
 
+def test_train_is_a_split_where_it_holds_classes_and_a_class_where_it_holds_pictures(tmp_path: Path) -> None:
+    for number, name in enumerate(("bus/1.png", "train/1.png", "split/train/bus/1.png", "split/test/bus/1.png")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        draw("disc", number).save(tmp_path / name)
+    split = tmp_path / "split"
+    assert examples(split).labels == ["bus"]
+    split.rename(tmp_path.parent / "moved")
+    assert examples(tmp_path).labels == ["bus", "train"]
+
+
 def test_inspecting_shows_stages_classes_and_magnitudes(shapes: Path, shell: Shell) -> None:
     code, out, _ = shell.call("inspect", "shapes")
     assert code == 0

@@ -1,5 +1,7 @@
 """SD-LoRA end to end: its numbers do not drift, and real encoders learn."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,3 +147,27 @@ def test_banking77_on_minilm(real_data: Callable[[str], Path]) -> None:
     learner = SDLoRA(backbone, epochs=3, batch_size=8, learning_rate=1e-3).learn(stage.lesson)
     assert learner.sit(stage.exams["task 0"])["accuracy"] >= 0.75
     assert FrozenBackbone(backbone).learn(stage.lesson).sit(stage.exams["task 0"])["accuracy"] >= 0.75
+
+
+COMPILED = """
+import torch
+from newcomer.classes.sd_lora import SDLoRA
+from newcomer.data.digits import digits
+from newcomer.streams.class_incremental import ClassIncremental
+torch.set_num_threads(1)
+torch.compiler.set_default_backend("eager")  # traces and changes nothing: the others take minutes
+lessons = [stage.lesson for stage in ClassIncremental(*digits(), tasks=5, train_per_class=6)][:2]
+seen = []
+for compile in (False, True):
+    learner = SDLoRA("micro-vit", rank=2, epochs=2, batch_size=8, learning_rate=1e-3, compile=compile)
+    for lesson in lessons:
+        learner.learn(lesson)
+    seen.append(learner.logits(lessons[0].inputs))
+torch.testing.assert_close(*seen, atol=1e-3, rtol=1e-3)
+"""
+
+
+def test_a_compiled_backbone_learns_the_same() -> None:
+    """In a process of its own, without the checks of shapes, which cannot be traced."""
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

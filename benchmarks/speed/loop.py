@@ -1,5 +1,6 @@
-"""SD-LoRA written the plain way: every adapted layer adds, one after the other, α_k B_k A_k x / ‖B_k A_k‖ for every task."""
+"""SD-LoRA written as its equation reads: every adapted layer adds, task after task, α_k B_k A_k x / ‖B_k A_k‖_F."""
 
+import torch
 from models import query_value
 from torch import Tensor, nn
 
@@ -7,12 +8,13 @@ from newcomer.nn.decoupled_lora import DecoupledLoRA
 
 
 class Looped(nn.Module):
-    """A frozen layer and the products of all tasks, each divided by the norm of its own direction over all projections."""
+    """A frozen layer and the products of all tasks; the norm of a closed direction is taken in every pass, as it stands there."""
 
     def __init__(self, frozen: nn.Linear, bank: DecoupledLoRA, p: int) -> None:
         super().__init__()
         self.frozen, self.bank, self.p = frozen, bank, p
         self.closed = [tuple(f.clone() for f in bank.direction(k)[p]) for k in range(bank.directions)]
+        self.norms = [torch.linalg.matrix_norm(up @ down) for up, down in self.closed]
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.frozen(x)
@@ -21,7 +23,13 @@ class Looped(nn.Module):
             *zip(self.bank.open_up[self.p : self.p + 1], self.bank.open_down[self.p : self.p + 1], strict=True),
         ]
         for k, (up, down) in enumerate(pairs):
-            out = out + self.bank.magnitudes[k, 0] * ((x @ down.T) @ up.T)
+            alpha = self.bank.magnitudes[k, 0]
+            if k < len(
+                self.closed
+            ):  # the bank's directions have unit norm over all layers together: this layer's part of it
+                norm = torch.linalg.matrix_norm(up @ down)
+                alpha = alpha * self.norms[k] / norm
+            out = out + alpha * ((x @ down.T) @ up.T)
         return out
 
 

@@ -63,6 +63,7 @@ class AdaptedLearner(ClassLearner):
         head: HeadName,
         shrinkage: float,
         drift_map: bool,
+        compile: bool,
         cache_gib: float,
         device: str | None,
     ) -> None:
@@ -73,6 +74,8 @@ class AdaptedLearner(ClassLearner):
                 "name the modules to adapt in its target_modules"
             )
         self.bank = DecoupledLoRA(self.backbone.model, self.backbone.projections, magnitudes)
+        if compile:
+            self.backbone.model.compile()
         self.loss_over, self.training, self.cache_gib = loss_over, training, cache_gib
         self._clear()
 

@@ -46,6 +46,7 @@ class SDLoRA(AdaptedLearner):
     - `schedule`: of both rates within a task.
     - `augment`: of training pictures, 'flip' or 'crop' (and flip).
     - `precision`: 'fp32', or 'bf16' for mixed precision in training and inference.
+    - `compile`: let torch compile the backbone at the first step; a minute or two that only long training pays back.
     - `cache_gib`: memory for decoded training pictures.
     - `seed`: of the start of directions and the order of examples.
     - `device`: 'cpu', 'cuda', …; a GPU if there is one by default.
@@ -73,6 +74,7 @@ class SDLoRA(AdaptedLearner):
         schedule: Schedule = "constant",
         augment: Augmentation = "none",
         precision: Precision = "fp32",
+        compile: bool = False,
         cache_gib: NotNegative = 2.0,
         seed: int = 0,
         device: str | None = None,
@@ -96,6 +98,7 @@ class SDLoRA(AdaptedLearner):
             head=head,
             shrinkage=shrinkage,
             drift_map=drift_map,
+            compile=compile,
             cache_gib=cache_gib,
             device=device,
         )

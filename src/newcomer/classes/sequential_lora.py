@@ -41,6 +41,7 @@ class SequentialLoRA(AdaptedLearner):
         schedule: Schedule = "constant",
         augment: Augmentation = "none",
         precision: Precision = "fp32",
+        compile: bool = False,
         cache_gib: NotNegative = 2.0,
         seed: int = 0,
         device: str | None = None,
@@ -64,6 +65,7 @@ class SequentialLoRA(AdaptedLearner):
             head=head,
             shrinkage=shrinkage,
             drift_map=drift_map,
+            compile=compile,
             cache_gib=cache_gib,
             device=device,
         )

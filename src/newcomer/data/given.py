@@ -22,7 +22,7 @@ def lesson(path: Path, text: str = "text", label: str = "label") -> Examples:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; give a folder of class folders, or a CSV or parquet table")
     if path.is_dir():
-        return class_folder(path / "train" if (path / "train").is_dir() else path)
+        return class_folder(path / "train" if _holds_classes(path / "train") else path)
     if path.suffix not in TABLES:
         raise DataError(f"{path}: neither a folder of class folders nor a .csv or .parquet table")
     return class_table(path, text, label)
@@ -58,6 +58,11 @@ def texts(given: Sequence[str], column: str = "text") -> tuple[list[str], list[I
         else:
             found.append(text)
     return found, list(found)
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Not so where 'train' is itself a class, of pictures of trains."""
+    return folder.is_dir() and any(p.is_dir() for p in folder.iterdir())
 
 
 def _hidden(file: Path, root: Path) -> bool:
