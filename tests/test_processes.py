@@ -14,7 +14,7 @@ import torch
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.data.digits import digits
 from newcomer.streams.class_incremental import ClassIncremental
-from newcomer.training.processes import Processes
+from newcomer.training.processes import Processes, is_first
 from shell import Shell
 
 SCRIPT = """
@@ -103,7 +103,7 @@ def test_the_command_line_runs_in_two_processes_and_one_of_them_writes(shell: Sh
 
 def test_shares_of_a_batch_are_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Processes("cpu")
-    assert (one.first, one.count) == (True, 1)
+    assert (is_first(), one.count) == (True, 1)
     assert list(one.share(range(5))) == [0, 1, 2, 3, 4]
     found: list[int] = []
     for index in range(3):

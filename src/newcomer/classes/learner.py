@@ -87,8 +87,7 @@ class ClassLearner(Learner[Examples, Examples]):
 
         Raises StoreError: see `Store.write`.
         """
-        if self.processes.first:
-            super().save(folder)
+        super().save(folder)
         self.processes.wait()
 
     @property

@@ -11,6 +11,7 @@ from newcomer.settings import Json, fill
 from newcomer.settings import changes as differences
 from newcomer.store.folder import Entry, Manifest, Store, unnamed
 from newcomer.streams.stage import Stage
+from newcomer.training.processes import is_first
 
 Lesson = TypeVar("Lesson")
 Exam = TypeVar("Exam")
@@ -68,9 +69,10 @@ class Learner(ABC, Generic[Lesson, Exam]):
     def save(self, folder: str | Path) -> None:
         """Write the learner as a store; a store of an earlier state of the same learner is extended.
 
-        Raises StoreError: see `Store.write`.
+        Of several processes the first one writes. Raises StoreError: see `Store.write`.
         """
-        Store(folder).write(self._manifest(), self.entries)
+        if is_first():
+            Store(folder).write(self._manifest(), self.entries)
 
     @classmethod
     def load(cls, folder: str | Path, *, stages: int | None = None, **changes: Any) -> Self:

@@ -21,11 +21,6 @@ class Processes:
 
         self.device = PartialState(cpu=device == "cpu").device
 
-    @property
-    def first(self) -> bool:
-        """Whether this is the one that writes."""
-        return is_first()
-
     def share(self, indices: Sequence[int]) -> Sequence[int]:
         """This process's part of a batch; the parts of all processes are the batch."""
         return indices[self.index :: self.count]
