@@ -1,5 +1,8 @@
 """The decoupled bank: directions of unit norm, and a sum that any number of tasks folds into one matrix."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -185,6 +188,48 @@ def test_outside_of_applied_the_model_computes_what_it_always_did() -> None:
     with bank.applied():
         assert not torch.allclose(plain(x), before)
     assert torch.equal(plain(x), before)
+
+
+def test_the_fold_is_formed_again_when_anything_changes() -> None:
+    net, bank = made("shared")
+    x = torch.randn(4, WIDTH, dtype=torch.float64)
+
+    def merged() -> Tensor:
+        with torch.no_grad(), bank.applied():
+            return net(x)  # type: ignore[no-any-return]
+
+    first, kept = merged(), bank._folded
+    assert torch.equal(merged(), first)
+    assert bank._folded is kept
+    changes: list[Callable[[], None]] = [
+        partial(move, bank),
+        bank.close,
+        partial(bank.open, 2, torch.Generator()),
+        bank.clear,
+    ]
+    for change in changes:
+        change()
+        with bank.applied():
+            wanted = net(x)
+        torch.testing.assert_close(merged(), wanted)
+
+
+def test_merging_learning_on_and_merging_again_is_never_merging() -> None:
+    found = []
+    for asked in (True, False):
+        net, bank = made("shared", ranks=(2,), leave_open=False)
+        x = torch.randn(4, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+        for task in range(2):
+            if asked:
+                with torch.no_grad(), bank.applied():
+                    net(x)
+            bank.open(2, torch.Generator().manual_seed(task))
+            torch.manual_seed(task)
+            move(bank)
+            bank.close()
+        with torch.no_grad(), bank.applied():
+            found.append(net(x))
+    assert torch.equal(*found)
 
 
 def test_a_mistake_within_applied_leaves_the_model_as_it_was() -> None:

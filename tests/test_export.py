@@ -15,6 +15,7 @@ from newcomer.classes.backbone import Backbone
 from newcomer.classes.frozen import FrozenBackbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.sequential_lora import SequentialLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError, StoreError
 from newcomer.export import FORMS
@@ -90,7 +91,7 @@ def test_transformers_gives_the_same_logits_and_answers(
     model = getattr(transformers, f"AutoModelFor{task}").from_pretrained(folder, trust_remote_code=own)
     with torch.inference_mode():
         assert apart(model.eval()(**read(folder, learner, inputs)).logits, learner, inputs) <= 1e-4
-    assert model.config.newcomer_temperature == learner.memory.temperature
+    assert model.config.newcomer_temperature == learner.temperature
     name = "image-classification" if learner.backbone.pictures else "text-classification"
     ask: Any = transformers.pipeline(  # type: ignore[call-overload]
         name, model=str(folder), trust_remote_code=own, **options
@@ -137,6 +138,23 @@ def test_peft_gives_the_same_logits(
     assert facts["classes"] == learner.classes
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_one_lora_trained_on_is_exported_as_well(tiny: Folder, tasks: list[Examples], tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    learner = SequentialLoRA(str(tiny("vit")), rank=2, epochs=2, batch_size=8, learning_rate=1e-2)
+    learner.learn(tasks[0]).learn(tasks[1])
+    for form in ("peft", "transformers"):
+        FORMS[form](learner, tmp_path / form)
+    base = transformers.ViTModel.from_pretrained(tiny("vit"))
+    encoded, head = learner.backbone.encode(tasks[0].inputs), load_file(tmp_path / "peft" / "head.safetensors")
+    with torch.inference_mode():
+        states = peft.PeftModel.from_pretrained(base, tmp_path / "peft").eval()(**encoded).last_hidden_state
+        model: Any = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "transformers")
+        logits = model(**encoded).logits
+    assert apart(F.linear(states[:, 0], head["weight"], head["bias"]), learner, list(tasks[0].inputs)) <= 1e-4
+    assert apart(logits, learner, list(tasks[0].inputs)) <= 1e-4
+
+
 @pytest.mark.parametrize(("kind", "place"), [("vit", {}), ("bert", {}), ("clip", {"size": 16})])
 def test_onnxruntime_gives_the_same_logits_for_any_batch(
     kind: str,
@@ -163,7 +181,7 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(
 def test_what_cannot_be_exported_leaves_nothing(tiny: Folder, tasks: list[Examples], tmp_path: Path) -> None:
     learner = FrozenBackbone(str(tiny("vit")))
     for export in FORMS.values():
-        with pytest.raises(LearnerError, match="learned no class yet"):
+        with pytest.raises(LearnerError, match="knows no class"):
             export(learner, tmp_path / "new")
     learner.learn(tasks[0])
     with pytest.raises(LearnerError, match="no LoRA"):

@@ -56,7 +56,7 @@ def test_statistics_are_those_of_a_plain_loop() -> None:
             scatter += torch.outer(row - mine.mean(0), row - mine.mean(0))
     torch.testing.assert_close(found.scatter, scatter)
     torch.testing.assert_close((found.spread.mT @ found.spread).sum(0), scatter)  # all directions of all classes
-    torch.testing.assert_close(found.total, (x - x.mean(0)).T @ (x - x.mean(0)))
+    torch.testing.assert_close(found.total, (x - x.mean(0)).T @ (x - x.mean(0)) / len(x))
     torch.testing.assert_close(found.centre, x.mean(0))
 
 
@@ -98,6 +98,28 @@ def test_moved_statistics_are_those_of_the_moved_features() -> None:
 def test_statistics_are_computed_in_float64_whatever_the_features_are() -> None:
     x, klass = drawn(0, classes=2, width=3)
     assert {t.dtype for t in vars(ClassStatistics.of(x.float(), klass, 2)).values()} == {torch.float64}
+
+
+@pytest.mark.parametrize("name", ["prototypes", "lda"])
+def test_forgetting_a_large_class_changes_nothing_between_the_others(name: str) -> None:
+    x, klass = drawn(10, classes=3, width=4, each=400)
+    rows = (klass == 0) | (torch.arange(len(x)) % 20 == 0)  # the first has twenty times as many as the others
+    whole = ClassStatistics.of(x[rows], klass[rows], 3, rank=2)
+    left = whole.at([1, 2])
+    assert left.freedom == whole.freedom
+    torch.testing.assert_close(left.within, whole.within)
+    (before, offset), (after, bias) = folded(HEADS[name], whole), folded(HEADS[name], left)
+    asked = x[klass > 0]
+    was, now = asked @ before[1:].T + offset[1:], asked @ after.T + bias
+    torch.testing.assert_close(now[:, 0] - now[:, 1], was[:, 0] - was[:, 1])
+
+
+def test_with_one_example_a_class_the_spread_within_is_taken_to_be_that_between() -> None:
+    for size in (0.1, 1000):
+        x = size * torch.eye(3, dtype=torch.float64)
+        weight, bias = folded(Discriminant(0.3), ClassStatistics.of(x, torch.arange(3), 3))
+        said = (x @ weight.T + bias).softmax(1).max(1).values
+        assert (said < 0.99).all()  # not certain of anything, in whatever units
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 0.3, 1.0])

@@ -263,6 +263,8 @@ def test_texts_from_tables_and_as_they_are(shell: Shell, tiny: Callable[[str], P
     assert len(out.splitlines()) == 17
     assert json.loads(out.splitlines()[0])["input"] == "where is my card"
     assert "first.csv: no column 'text'" in shell.fails("predict", "desk", "first.csv")
+    assert "lost.csv: no such file" in shell.fails("predict", "desk", "lost.csv")
+    assert "please send me lost.csv" in shell.call("predict", "desk", "please send me lost.csv", "--json")[1]
     assert "first.csv: no column 'text'" in shell.fails("learn", "desk", "first.csv")
     assert "reads texts, but was given a" in shell.fails("learn", "desk", "birds")
 

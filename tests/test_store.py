@@ -105,9 +105,36 @@ def test_an_earlier_state_can_be_checked_out(store: Store, tmp_path: Path) -> No
     assert content(store.folder) == before
     with pytest.raises(StoreError, match="earlier: holds a store already; choose another folder"):
         store.checkout(1, tmp_path / "earlier")
-    for count in (0, 3):
-        with pytest.raises(StoreError, match="holds 2 stages; give a number from 1 to that"):
+    for count in (-1, 3):
+        with pytest.raises(StoreError, match=f"holds 2 stages, not {count}; give a number from 0 to that"):
             store.checkout(count, tmp_path / "other")
+        with pytest.raises(StoreError, match=f"holds 2 stages, not {count}; give a number from 0 to that"):
+            store.entries(count)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_disk_that_fails_at_its_last_word_loses_no_stage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new manifest is in its place, and then the folder cannot be synced: what the manifest names is still there."""
+    real, calls = os.fsync, iter(range(100))
+
+    def failing(number: int) -> None:
+        if next(calls) == 3:  # the stage's file and folder, the manifest's file, and now its folder
+            raise KeyboardInterrupt
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(KeyboardInterrupt):
+        store.write(MANIFEST, [entry(0), entry(1), entry(2)])
+    monkeypatch.setattr(os, "fsync", real)
+    assert [e.name for e in store.entries()] == ["task 0", "task 1", "task 2"]
+    store.write(MANIFEST, [entry(0), entry(1), entry(2)])
+    assert len(store.entries()) == 3
+
+
+def test_holding_makes_no_folders_that_stay(tmp_path: Path) -> None:
+    with Store(tmp_path / "a" / "b").held():
+        assert (tmp_path / "a" / "b").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_that_is_held_is_written_by_its_holder_alone(store: Store) -> None:

@@ -21,7 +21,7 @@ from newcomer.nn.linear_head import LinearHead
 from newcomer.seeds import spawn
 from newcomer.shapes import Float, Int, Tensor
 from newcomer.store.folder import Entry
-from newcomer.training.fit import batches, cosine, fit
+from newcomer.training.fit import batches, compiled, cosine, fit
 from newcomer.training.learner import Step
 
 Schedule = Literal["constant", "cosine"]
@@ -29,7 +29,7 @@ LossOver = Literal["new", "seen"]
 Precision = Literal["fp32", "bf16"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """How a task is trained; see `SDLoRA` for what each setting means."""
 
@@ -74,9 +74,7 @@ class AdaptedLearner(ClassLearner):
                 "name the modules to adapt in its target_modules"
             )
         self.bank = DecoupledLoRA(self.backbone.model, self.backbone.projections, magnitudes)
-        if compile:
-            self.backbone.model.compile()
-        self.loss_over, self.training, self.cache_gib = loss_over, training, cache_gib
+        self.loss_over, self.training, self.cache_gib, self.compile = loss_over, training, cache_gib, compile
         self._clear()
 
     def trainable(self) -> dict[str, list[torch.nn.Parameter]]:
@@ -109,7 +107,7 @@ class AdaptedLearner(ClassLearner):
                 logits = self.rows(self._see(encoded))[:, asked].float()
                 yield F.cross_entropy(logits, target[part], reduction="sum") / len(plan[step])
 
-        with closing(tensors):
+        with closing(tensors), compiled(self.backbone.model, self.compile):
             for step, seen in enumerate(fit(range(len(plan)), losses, optimizer, self.processes), 1):
                 schedule.step()
                 self._watch(step, len(plan))
@@ -123,8 +121,8 @@ class AdaptedLearner(ClassLearner):
         return [part for part in parts if part]
 
     def _see(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
-        precise = self.training.precision == "bf16"
-        with self.bank.applied(), torch.autocast(self.device.type, torch.bfloat16, enabled=precise):
+        lower = self.training.precision == "bf16"
+        with self.bank.applied(), torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
             return super()._see(encoded).float()
 
     def _grow(self, classes: int) -> None:

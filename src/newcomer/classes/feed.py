@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from threading import Lock
 
 import torch
 
@@ -22,6 +23,7 @@ class Feed:
 
     def __init__(self, backbone: Backbone, inputs: Sequence[Input], cache_bytes: float) -> None:
         self.backbone, self.inputs, self.room = backbone, inputs, cache_bytes
+        self.lock = Lock()
         self.kept: dict[int, dict[str, Tensor]] = {}
 
     def batches(self, plan: Iterable[Sequence[int]]) -> Generator[dict[str, Tensor]]:
@@ -55,7 +57,8 @@ class Feed:
             return self.kept[index]
         read = self.backbone.read([self.inputs[index]])
         size = sum(t.nbytes for t in read.values())
-        if self.room >= size:
-            self.room -= size
-            self.kept[index] = read
+        with self.lock:
+            if self.room >= size and index not in self.kept:
+                self.room -= size
+                self.kept[index] = read
         return read

@@ -69,7 +69,7 @@ class ClassLearner(Learner[Examples, Examples]):
         self.processes = Processes(device)
         self.device = self.processes.device
         self.backbone.to(self.device)
-        self.head, self.shrinkage, self.drift_map = make_head(head, shrinkage), shrinkage, drift_map
+        self.head_name, self.shrinkage, self.drift_map = head, shrinkage, drift_map
 
     def learn(self, examples: Examples) -> Self:
         """Learn from these examples: one stage. Returns the learner.
@@ -135,10 +135,15 @@ class ClassLearner(Learner[Examples, Examples]):
         Raises LearnerError before anything was learned.
         """
         if not self.classes:
-            raise LearnerError(f"{type(self).__name__} has learned no class yet; call learn first")
+            raise LearnerError(f"{type(self).__name__} knows no class; call learn first")
         if self._folded is None:
-            self._folded = self.memory.fold(self.head, self._trained())
+            self._folded = self.memory.fold(make_head(self.head_name, self.shrinkage), self._trained())
         return self._folded
+
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by before the softmax, so that probabilities mean what they say."""
+        return self.memory.temperature(self.head_name)
 
     @overload
     def predict(self, inputs: Input | Path) -> str: ...  # type: ignore[overload-overlap]  # a text is a sequence, too
@@ -148,7 +153,7 @@ class ClassLearner(Learner[Examples, Examples]):
         """The class of a picture, a picture's path or a text; of a sequence of them, a list."""
         if isinstance(inputs, (str, Path, Image)):
             return self.predict([inputs])[0]
-        return [self.classes[i] for i in self.logits(_opened(inputs)).argmax(1).tolist()]
+        return [self.classes[i] for i in self.logits(_Opened(inputs)).argmax(1).tolist()]
 
     def answer(self, inputs: Sequence[Input | Path], *, top: int = 5, reject: float | None = None) -> list[Answer]:
         """The `top` classes of each input with their probabilities, and whether it belongs to any known class.
@@ -157,16 +162,19 @@ class ClassLearner(Learner[Examples, Examples]):
         input is not `known` where its novelty (`nn.novelty`) is above what this share of the known classes' own held-out examples
         has; without, every input is taken to be of a known class.
         """
-        features, (weight, bias) = self.features(_opened(inputs)), self.folded_head()
+        features, (weight, bias) = self.features(_Opened(inputs)), self.folded_head()
         best = (
-            (F.linear(features, weight, bias) / self.memory.temperature)
-            .softmax(1)
-            .sort(dim=1, descending=True, stable=True)
+            (F.linear(features, weight, bias) / self.temperature).softmax(1).sort(dim=1, descending=True, stable=True)
         )
         known = [True] * len(features)
         if reject is not None:
             novelty = Novelty.of(self.memory.statistics.double(), self.shrinkage)(features.double())
-            known = (novelty <= self.memory.threshold(reject)).tolist()
+            limit = self.memory.threshold(reject)
+            if limit == float("inf"):
+                raise LearnerError(
+                    "too few examples were learned to tell what is unknown; two of a class are the least"
+                )
+            known = (novelty <= limit).tolist()
         return [
             Answer([self.classes[i] for i in order[:top]], probabilities[:top], sure)
             for order, probabilities, sure in zip(best.indices.tolist(), best.values.tolist(), known, strict=True)
@@ -187,7 +195,12 @@ class ClassLearner(Learner[Examples, Examples]):
         labels, inputs = stage.lesson.labels, stage.lesson.inputs
         number = {name: i for i, name in enumerate(dict.fromkeys([*self.classes, *labels]))}
         klass, new = torch.tensor([number[label] for label in labels]), len(number) - len(self.classes)
-        taught = self.adapts and new > 0 and len(torch.unique(klass)) > 1
+        several = len(torch.unique(klass)) > 1
+        if self.head_name == "linear" and new and not several:
+            raise LearnerError(
+                "the linear head learns nothing from a single class; give two or more, or --set head=lda"
+            )
+        taught = self.adapts and new > 0 and several
         carried = taught and self.drift_map and bool(self.classes)
         self.learned: dict[str, Json] = {}
         feed = Feed(self.backbone, inputs, self.cache_gib * GIB)
@@ -201,7 +214,7 @@ class ClassLearner(Learner[Examples, Examples]):
         if old is not None:
             self.memory, self.learned["drift explained"] = self.memory.drifted(old, now, klass)
         self.classes = list(number)
-        self.memory, held_out = self.memory.with_lesson(now, klass, self.head, self.shrinkage, self._trained())
+        self.memory, held_out = self.memory.with_lesson(now, klass, self.head_name, self.shrinkage, self._trained())
         if held_out is not None:
             self.learned["held-out accuracy"] = held_out
         self._folded = None
@@ -252,7 +265,7 @@ class ClassLearner(Learner[Examples, Examples]):
         return self._write_down(stage.name, facts)
 
     def _write_down(self, name: str, facts: dict[str, Json]) -> Entry:
-        tensors = {key: t.detach().clone() for key, t in self._tensors().items()}
+        tensors = {key: t.detach().to("cpu", copy=True) for key, t in self._tensors().items()}
         return Entry(name, tensors, {"classes": list(self.classes), **facts})
 
     def _absorb(self, entry: Entry) -> None:
@@ -273,5 +286,17 @@ class ClassLearner(Learner[Examples, Examples]):
         return cls(backbone, **settings)
 
 
-def _opened(inputs: Sequence[Input | Path]) -> list[Input]:
-    return [read_picture(x) if isinstance(x, Path) else x for x in inputs]
+class _Opened(Sequence[Input]):
+    """Inputs among which pictures may stand by their paths; those are read when they are asked for."""
+
+    def __init__(self, inputs: Sequence[Input | Path]) -> None:
+        self.inputs = inputs
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # one rule for an index and a slice
+        if isinstance(index, slice):
+            return _Opened(self.inputs[index])
+        found = self.inputs[index]
+        return read_picture(found) if isinstance(found, Path) else found

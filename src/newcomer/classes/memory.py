@@ -1,9 +1,8 @@
 """What a learner keeps of its classes in place of their examples, and how features are read by it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -22,10 +21,14 @@ from newcomer.shapes import Float, Int, Tensor
 StatisticsHead = Literal["prototypes", "ridge", "lda", "gaussian"]
 HeadName = Literal["linear", "prototypes", "ridge", "lda", "gaussian"]
 
+HEADS: list[HeadName] = list(get_args(HeadName))
+SLOW: list[HeadName] = ["gaussian"]
+"""Heads whose temperature is only found where they are in use; elsewhere that of 'lda', which they start from, stands in."""
+
 SPREAD = 8
 """Main directions kept of each class's own scatter."""
 FOLDS = 5
-"""Parts of a lesson, each read by a head that has not seen it, from which probabilities and novelty are calibrated."""
+"""Parts of a lesson, each read by heads that have not seen it, from which probabilities and novelty are calibrated."""
 COLUMN = "memory."
 
 
@@ -48,14 +51,21 @@ class Memory:
     statistics: ClassStatistics
     typical: Float[Tensor, "klass quantile"]
     """The distribution of each class's novelty, as its own held-out examples had it; NaN where there were too few."""
-    temperature: float = 1.0
-    told: float = 0.0
-    """How many held-out examples the temperature rests on."""
+    temperatures: Float[Tensor, " head"]
+    """What the logits of each of `HEADS` are divided by before the softmax; NaN where it was not found."""
+    told: Float[Tensor, " head"]
+    """How many held-out examples each temperature rests on."""
 
     @classmethod
     def empty(cls, width: int) -> "Memory":
         nothing = ClassStatistics.of(torch.zeros(0, width), torch.zeros(0, dtype=torch.long), 0, SPREAD)
-        return cls(nothing.float(), torch.zeros(0, QUANTILES))
+        none = torch.zeros(len(HEADS), dtype=torch.float64)
+        return cls(nothing.float(), torch.zeros(0, QUANTILES), none + torch.nan, none)
+
+    def temperature(self, head: HeadName) -> float:
+        """What this head's logits are divided by before the softmax."""
+        found = {name: float(t) for name, t in zip(HEADS, self.temperatures, strict=True) if not t.isnan()}
+        return found.get(head, found.get("lda", 1.0) if head in SLOW else 1.0)
 
     def fold(self, head: Head, trained: Linear) -> Linear:
         """The linear classifier that this head finds, in float32."""
@@ -66,50 +76,72 @@ class Memory:
         self,
         features: Float[Tensor, "batch width"],
         klass: Int[Tensor, " batch"],
-        head: Head,
+        head: HeadName,
         shrinkage: float,
         trained: Linear,
     ) -> tuple["Memory", float | None]:
-        """After these examples of new or known classes, numbered among all; and how many of them were answered right by a head
-        that had not seen them (with trained rows: by rows that had), None where none could be held out."""
+        """After these examples of new or known classes, numbered among all; and the share of the new classes' examples that
+        `head` answered right without having seen them (trained rows have), None where none could be held out.
+
+        Examples of known classes count in the statistics only: they may be the very ones that were learned before.
+        """
         classes = max(len(self.typical), int(klass.max()) + 1)
         before = self.statistics.double().padded(classes)
 
         def joined(rows: Tensor) -> ClassStatistics:
             return before.joined(ClassStatistics.of(features[rows], klass[rows], classes, SPREAD))
 
-        logits, novelty, told = [], [], []
-        part = _part(klass)
+        more = self.typical.new_full((classes - len(self.typical), QUANTILES), torch.nan)
+        whole = joined(torch.ones_like(klass, dtype=torch.bool)).float()
+        memory = replace(self, statistics=whole, typical=torch.cat([self.typical, more]))
+        names = [name for name in HEADS if name not in SLOW or name == head]
+        logits: dict[HeadName, list[Tensor]] = {name: [] for name in names}
+        novelty, told, part, new = [], [], _part(klass), klass >= len(self.typical)
         for left_out in range(FOLDS):
             kept = joined(part != left_out)
-            rows = ((part == left_out) & (kept.count[klass] > 0)).nonzero()[:, 0]
+            present = kept.count > 0
+            rows = ((part == left_out) & new & present[klass]).nonzero()[:, 0]
             if not len(rows):
                 continue
-            x = features[rows].double()
-            weight, bias = head.fold(
-                kept.at((present := kept.count > 0).nonzero()[:, 0].tolist()), _rows(trained, present)
-            )
-            found = x.new_full((len(rows), classes), float("-inf"))
-            found[:, present] = x @ weight.T + bias
-            logits.append(found)
-            novelty.append(Novelty.of(kept, shrinkage)(x))
+            x, seen = features[rows].double(), kept.at(present.nonzero()[:, 0].tolist())
+            for name in names:
+                weight, bias = make_head(name, shrinkage).fold(seen, (trained[0][present], trained[1][present]))
+                found = x.new_full((len(rows), classes), float("-inf"))
+                found[:, present] = x @ weight.T + bias
+                logits[name].append(found)
+            novelty.append(Novelty.of(seen, shrinkage)(x))
             told.append(rows)
-        whole = joined(torch.ones_like(klass, dtype=torch.bool)).float()
-        typical = torch.cat([self.typical, self.typical.new_full((classes - len(self.typical), QUANTILES), torch.nan)])
         if not told:
-            return replace(self, statistics=whole, typical=typical), None
-        rows, scores = torch.cat(told), torch.cat(novelty)
-        for k in torch.unique(klass[rows]).tolist():
-            own, share = quantiles(scores[klass[rows] == k]).float(), float((klass == k).sum() / whole.count[k])
-            typical[k] = own if typical[k].isnan().any() else (1 - share) * typical[k] + share * own
-        found, count = torch.cat(logits), float(len(rows))
-        asked = found.isfinite().all(0)
-        answered = asked[klass[rows]]
-        hot = temperature(found[answered][:, asked], (asked.cumsum(0) - 1)[klass[rows][answered]])
-        share = count / (self.told + count)
-        mixed = math.exp((1 - share) * math.log(self.temperature) + share * math.log(hot))
-        right = float((found.argmax(1) == klass[rows]).double().mean())
-        return Memory(whole, typical, mixed, self.told + count), right
+            return memory, None
+        wanted = klass[torch.cat(told)]
+        memory = memory._with_novelty(torch.cat(novelty), wanted)
+        for name in names:
+            memory = memory._with_temperature(HEADS.index(name), torch.cat(logits[name]), wanted)
+        return memory, float((torch.cat(logits[head]).argmax(1) == wanted).double().mean())
+
+    def _with_novelty(self, novelty: Float[Tensor, " example"], klass: Int[Tensor, " example"]) -> "Memory":
+        typical = self.typical.clone()
+        for k in torch.unique(klass).tolist():
+            typical[k] = quantiles(novelty[klass == k]).float()
+        return replace(self, typical=typical)
+
+    def _with_temperature(
+        self, place: int, logits: Float[Tensor, "example klass"], klass: Int[Tensor, " example"]
+    ) -> "Memory":
+        """The geometric mean of the temperatures of all lessons, each weighed by its examples."""
+        asked = logits.isfinite().all(0)  # a class of one example was left out of its own fold
+        rows = asked[klass]
+        if asked.sum() < 2 or not rows.any():  # nothing was told apart
+            return self
+        found = temperature(logits[rows][:, asked], (asked.cumsum(0) - 1)[klass[rows]])
+        temperatures, told, count = self.temperatures.clone(), self.told.clone(), int(rows.sum())
+        share = count / (told[place] + count)
+        old = temperatures[place].nan_to_num(1.0).log()
+        temperatures[place], told[place] = (
+            ((1 - share) * old + share * torch.tensor(found).log()).exp(),
+            told[place] + count,
+        )
+        return replace(self, temperatures=temperatures, told=told)
 
     def drifted(
         self, old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"], klass: Int[Tensor, " batch"]
@@ -131,16 +163,15 @@ class Memory:
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it, for a store."""
-        scalars = torch.tensor([self.temperature, self.told], dtype=torch.float64)
-        found = {**vars(self.statistics), "typical": self.typical, "temperature": scalars}
-        return {COLUMN + name: t.clone() for name, t in found.items()}
+        own = {"typical": self.typical, "temperatures": self.temperatures, "told": self.told}
+        return {COLUMN + name: t.clone() for name, t in {**vars(self.statistics), **own}.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Memory":
         """As `tensors` gave it."""
         parts = {name.removeprefix(COLUMN): t for name, t in tensors.items() if name.startswith(COLUMN)}
-        (hot, told), typical = parts.pop("temperature").tolist(), parts.pop("typical")
-        return cls(ClassStatistics(**parts), typical, hot, told)
+        own = {name: parts.pop(name) for name in ("typical", "temperatures", "told")}
+        return cls(ClassStatistics(**parts), **own)
 
 
 def _part(klass: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
@@ -150,8 +181,3 @@ def _part(klass: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         places = (klass == k).nonzero()[:, 0]
         part[places] = torch.arange(len(places)) % FOLDS
     return part
-
-
-def _rows(trained: Linear, present: Tensor) -> Linear:
-    weight, bias = trained
-    return weight[present], bias[present]

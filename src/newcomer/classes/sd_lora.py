@@ -46,7 +46,7 @@ class SDLoRA(AdaptedLearner):
     - `schedule`: of both rates within a task.
     - `augment`: of training pictures, 'flip' or 'crop' (and flip).
     - `precision`: 'fp32', or 'bf16' for mixed precision in training and inference.
-    - `compile`: let torch compile the backbone at the first step; a minute or two that only long training pays back.
+    - `compile`: let torch compile the backbone for each task's training; a minute or two that only long training pays back.
     - `cache_gib`: memory for decoded training pictures.
     - `seed`: of the start of directions and the order of examples.
     - `device`: 'cpu', 'cuda', …; a GPU if there is one by default.
@@ -85,15 +85,15 @@ class SDLoRA(AdaptedLearner):
             magnitudes=magnitudes,
             loss_over="new",
             training=Training(
-                epochs,
-                batch_size,
-                accumulate,
-                learning_rate,
-                head_learning_rate,
-                schedule,
-                augment,
-                precision,
-                seed,
+                epochs=epochs,
+                batch_size=batch_size,
+                accumulate=accumulate,
+                learning_rate=learning_rate,
+                head_learning_rate=head_learning_rate,
+                schedule=schedule,
+                augment=augment,
+                precision=precision,
+                seed=seed,
             ),
             head=head,
             shrinkage=shrinkage,

@@ -15,7 +15,7 @@ from newcomer.classes.sd_lora import SDLoRA
 from newcomer.cli.program import app, bar, console, shorten, stoppable
 from newcomer.data.examples import Examples
 from newcomer.data.given import lesson, pictures, texts
-from newcomer.errors import LearnerError, SettingError, StoreError, nearest
+from newcomer.errors import SettingError, StoreError, nearest
 from newcomer.export import FORMS
 from newcomer.recipe import LEARNERS, parse_change
 from newcomer.report.findings import write_findings
@@ -253,10 +253,6 @@ def _announced(model: ClassLearner, examples: Examples) -> str:
     if not new:
         return said + ". They count towards what is remembered of their classes; no weight is adapted."
     if len(examples.classes) == 1:
-        if model.settings["head"] == "linear":
-            raise LearnerError(
-                "the linear head learns nothing from a single class; give two or more, or --set head=lda"
-            )
         return said + ". A single class tells nothing apart: it is remembered, and no weight is adapted."
     return said
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from newcomer.data.examples import Examples, Input
-from newcomer.data.pictures import LITTER, class_folder, read_picture
+from newcomer.data.pictures import LITTER, PictureFiles, check_header, class_folder
 from newcomer.data.tables import read_table, require_columns
 from newcomer.data.texts import class_table
 from newcomer.errors import DataError
@@ -23,14 +23,15 @@ def lesson(path: Path, text: str = "text", label: str = "label") -> Examples:
         raise DataError(f"{path}: no such file or folder; give a folder of class folders, or a CSV or parquet table")
     if path.is_dir():
         return class_folder(path / "train" if _holds_classes(path / "train") else path)
-    if path.suffix not in TABLES:
+    if path.suffix.lower() not in TABLES:
         raise DataError(f"{path}: neither a folder of class folders nor a .csv or .parquet table")
     return class_table(path, text, label)
 
 
-def pictures(paths: Sequence[str]) -> tuple[list[str], list[Input]]:
+def pictures(paths: Sequence[str]) -> tuple[list[str], Sequence[Input]]:
     """Names and pictures of these files, and of all files in these folders at any depth, in order of their names.
 
+    Headers are looked at now, pixels when a picture is asked for.
     Raises DataError for what is not there and what is no picture.
     """
     files: list[Path] = []
@@ -41,17 +42,19 @@ def pictures(paths: Sequence[str]) -> tuple[list[str], list[Input]]:
         if not found:
             raise DataError(f"{path}: holds no pictures")
         files += found
-    return [str(file) for file in files], [read_picture(file) for file in files]
+    for file in files:
+        check_header(file)
+    return [str(file) for file in files], PictureFiles(files)
 
 
 def texts(given: Sequence[str], column: str = "text") -> tuple[list[str], list[Input]]:
-    """These texts; in place of a table's name its column of texts.
+    """These texts; in place of a table's name its column of texts. A name has no spaces, unless it is that of a file.
 
     Raises DataError for a table that cannot be read or has no such column.
     """
     found: list[str] = []
     for text in given:
-        if Path(text).suffix in TABLES:
+        if Path(text).suffix.lower() in TABLES and (Path(text).exists() or not text.count(" ")):
             table = read_table(Path(text))
             require_columns(table.columns, [column], text)
             found += table[column].cast(pl.String).fill_null("").to_list()

@@ -51,7 +51,7 @@ def class_folder(root: Path) -> Examples:
     """
     files = class_files(root, LAYOUT.format(path=root.parent))
     for file in files:
-        _check_header(file)
+        check_header(file)
     return Examples(PictureFiles(files), [file.parent.name for file in files])
 
 
@@ -82,7 +82,8 @@ def image_folder(path: str) -> tuple[Examples, Examples]:
     return class_folder(root / "train"), class_folder(root / "test")
 
 
-def _check_header(file: Path) -> None:
+def check_header(file: Path) -> None:
+    """Raises DataError for a file that does not begin as a picture does."""
     with _named(str(file)), Image.open(file):
         pass
 

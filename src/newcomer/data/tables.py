@@ -18,10 +18,10 @@ def read_table(file: Path) -> pl.DataFrame:
         ".parquet": pl.read_parquet,
         ".pq": pl.read_parquet,
     }
-    if file.suffix not in readers:
+    if file.suffix.lower() not in readers:
         raise DataError(f"{file}: neither .csv nor .parquet; convert it to one of the two")
     try:
-        table = readers[file.suffix](file)
+        table = readers[file.suffix.lower()](file)
     except FileNotFoundError:
         raise DataError(f"{file}: no such file") from None
     except pl.exceptions.NoDataError:

@@ -45,7 +45,7 @@ def classifier(learner: ClassLearner) -> PreTrainedModel:
         "id2label": dict(enumerate(learner.classes)),
         "label2id": {name: i for i, name in enumerate(learner.classes)},
         "problem_type": "single_label_classification",  # of a single class, too
-        "newcomer_temperature": learner.memory.temperature,
+        "newcomer_temperature": learner.temperature,
     }
     name = STOCK.get((config.model_type, backbone.pooling))
     if name:

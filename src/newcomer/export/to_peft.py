@@ -11,7 +11,6 @@ from newcomer.classes.learner import ClassLearner
 from newcomer.errors import LearnerError
 from newcomer.export.card import card
 from newcomer.export.folder import appearing
-from newcomer.nn.decoupled_lora import DecoupledLoRA
 from newcomer.nn.fused_linear import FusedLinear
 from newcomer.shapes import Float, Tensor
 
@@ -24,7 +23,7 @@ def export(learner: ClassLearner, folder: Path) -> None:
     Raises LearnerError where nothing was adapted; StoreError: see `appearing`.
     """
     weight, bias = learner.folded_head()
-    if not isinstance(learner, AdaptedLearner) or not learner.bank.directions:
+    if not isinstance(learner, AdaptedLearner) or not learner.bank.terms(0)[0].shape[1]:
         raise LearnerError(
             f"{type(learner).__name__} has adapted nothing, so there is no LoRA; export with --to transformers"
         )
@@ -43,7 +42,7 @@ def export(learner: ClassLearner, folder: Path) -> None:
     loads = type(backbone.model).__name__
     head = {
         "classes": learner.classes,
-        "temperature": learner.memory.temperature,
+        "temperature": learner.temperature,
         "base": {"name": backbone.name, "class": loads, "fingerprint": backbone.fingerprint},
         "pooling": backbone.pooling,
         **({"size": backbone.size} if backbone.pictures else {"max_tokens": backbone.max_tokens}),
@@ -78,7 +77,7 @@ def _layers(learner: AdaptedLearner) -> dict[str, Factors]:
     """Factors of the update of each linear layer of the encoder as it was before a fused one was taken apart."""
     model, found = learner.backbone.model, dict[str, Factors]()
     for p, name in enumerate(learner.backbone.projections):
-        up, down = _factors(learner.bank, p)
+        up, down = (factor.detach().cpu() for factor in learner.bank.terms(p))
         whole, _, part = name.rpartition(".")
         if isinstance(layer := model.get_submodule(whole), FusedLinear):
             # The parts' ranks stand side by side, each with rows of its own.
@@ -91,12 +90,3 @@ def _layers(learner: AdaptedLearner) -> dict[str, Factors]:
             name = whole
         found[name] = up.contiguous(), down.contiguous()
     return found
-
-
-@torch.no_grad()
-def _factors(bank: DecoupledLoRA, p: int) -> Factors:
-    """ΔW = up @ down of projection p, on the CPU."""
-    column = bank.magnitudes[:, 0 if bank.sharing == "shared" else p]
-    pairs = [bank.direction(k)[p] for k in range(bank.directions)]
-    up = torch.cat([alpha * up for alpha, (up, _) in zip(column, pairs, strict=True)], dim=1)
-    return up.cpu(), torch.cat([down for _, down in pairs]).cpu()

@@ -18,6 +18,8 @@ class ClassStatistics:
     count: Float[Tensor, " klass"]
     mean: Float[Tensor, "klass width"]
     scatter: Float[Tensor, "width width"]
+    freedom: Float[Tensor, ""]
+    """Examples less classes that the scatter was summed over, those of forgotten classes among them."""
     spread: Float[Tensor, "klass rank width"]
     rest: Float[Tensor, " klass"]
 
@@ -35,18 +37,32 @@ class ClassStatistics:
         if rank:
             for k in torch.unique(klass).tolist():
                 spread[k] = _main_directions(centred[klass == k], rank)
-        return cls(count, mean, centred.T @ centred, spread, trace - spread.square().sum((1, 2)))
-
-    @property
-    def total(self) -> Float[Tensor, "width width"]:
-        """Σ (x − x̄)(x − x̄)ᵀ around the mean of all features."""
-        apart = (self.mean - self.centre).double()
-        return self.scatter + (apart.T * self.count) @ apart
+        freedom = count.sum() - (count > 0).sum()
+        return cls(count, mean, centred.T @ centred, freedom, spread, trace - spread.square().sum((1, 2)))
 
     @property
     def centre(self) -> Float[Tensor, " width"]:
         """The mean of all features."""
         return (self.count @ self.mean) / self.count.sum().clamp(min=1)
+
+    @property
+    def between(self) -> Float[Tensor, "width width"]:
+        """The covariance of the classes' means, each as often as it has examples."""
+        apart = self.mean - self.centre
+        return (apart.T * (self.count / self.count.sum().clamp(min=1))) @ apart
+
+    @property
+    def within(self) -> Float[Tensor, "width width"]:
+        """The covariance that all classes share; where no class has two examples, of the size at which classes lie apart."""
+        if self.freedom > 0:
+            return self.scatter / self.freedom
+        return self.between.trace() / len(self.scatter) * torch.eye(len(self.scatter)).to(self.scatter)
+
+    @property
+    def total(self) -> Float[Tensor, "width width"]:
+        """The covariance of all features around their mean."""
+        count = self.count.sum().clamp(min=1)
+        return self.within * ((count - len(self.count)).clamp(min=0) / count) + self.between
 
     def double(self) -> "ClassStatistics":
         """The same in float64."""
@@ -64,7 +80,7 @@ class ClassStatistics:
             return torch.cat([t, t.new_zeros(more, *t.shape[1:])])
 
         return ClassStatistics(
-            longer(self.count), longer(self.mean), self.scatter, longer(self.spread), longer(self.rest)
+            longer(self.count), longer(self.mean), self.scatter, self.freedom, longer(self.spread), longer(self.rest)
         )
 
     def joined(self, other: "ClassStatistics") -> "ClassStatistics":
@@ -89,6 +105,7 @@ class ClassStatistics:
             count,
             self.mean + share[:, None] * apart,
             self.scatter + other.scatter + (apart.T * between) @ apart,
+            self.freedom + other.freedom + both.sum(),
             spread,
             rest,
         )
@@ -107,13 +124,17 @@ class ClassStatistics:
     def at(self, classes: list[int]) -> "ClassStatistics":
         """Of these classes only, in this order; what the others gave to the pooled scatter stays in it."""
         return ClassStatistics(
-            self.count[classes], self.mean[classes], self.scatter, self.spread[classes], self.rest[classes]
+            self.count[classes],
+            self.mean[classes],
+            self.scatter,
+            self.freedom,
+            self.spread[classes],
+            self.rest[classes],
         )
 
 
-def shrunk(scatter: Float[Tensor, "width width"], freedom: float, shrinkage: float) -> Float[Tensor, "width width"]:
-    """A covariance that can be inverted: (1 − shrinkage) Σ + shrinkage · tr(Σ)/d · I with Σ = scatter / freedom."""
-    covariance = scatter / max(freedom, 1.0)
+def shrunk(covariance: Float[Tensor, "width width"], shrinkage: float) -> Float[Tensor, "width width"]:
+    """A covariance that can be inverted: (1 − shrinkage) Σ + shrinkage · tr(Σ)/d · I."""
     ridge = (shrinkage * covariance.trace() / len(covariance)).clamp(min=1e-9)
     eye = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
     return (1 - shrinkage) * covariance + ridge * eye

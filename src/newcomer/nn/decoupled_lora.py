@@ -54,7 +54,7 @@ class DecoupledLoRA(nn.Module):
         self.up: list[Tensor] = [like.new_zeros(layer.frozen.out_features, 0) for layer in self._layers]
         self.open_down, self.open_up = nn.ParameterList(), nn.ParameterList()
         self._folded: list[Tensor] = []
-        self._folded_from: list[tuple[Tensor, int]] = []
+        self._folded_from: list[tuple[Tensor, int, int]] = []
 
     @property
     def directions(self) -> int:
@@ -148,13 +148,20 @@ class DecoupledLoRA(nn.Module):
 
     def update(self, p: int) -> Float[Tensor, "width_out width_in"]:
         """ΔW of projection p: all tasks' terms in one matrix product."""
-        up, down = self._factors(p)
-        return (up * self._scales(p)) @ down
+        up, down = self.terms(p)
+        return up @ down
 
     def weight(self, p: int) -> Float[Tensor, "width_out width_in"]:
-        """W0 + ΔW of projection p."""
+        """W0 + ΔW of projection p, in the weights' own type whatever the precision around."""
+        frozen = self._layers[p].frozen.weight
+        with torch.autocast(frozen.device.type, enabled=False):
+            up, down = self.terms(p)
+            return torch.addmm(frozen, up, down)
+
+    def terms(self, p: int) -> tuple[Float[Tensor, "width_out rank"], Float[Tensor, "rank width_in"]]:
+        """ΔW of projection p as two factors, up @ down: all directions side by side, each with its magnitude on `up`."""
         up, down = self._factors(p)
-        return torch.addmm(self._layers[p].frozen.weight, up * self._scales(p), down)
+        return up * self._scales(p), down
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -188,12 +195,15 @@ class DecoupledLoRA(nn.Module):
         """W0 + ΔW of every projection, formed again only when a part of it has changed."""
         parts = [self.magnitudes, *self.open_up, *self.open_down, *self.up, *self.down]
         parts += [layer.frozen.weight for layer in self._layers]
-        now = [(part, part._version) for part in parts]
-        if len(now) != len(self._folded_from) or any(
-            part is not old or version != then
-            for (part, version), (old, then) in zip(now, self._folded_from, strict=True)
-        ):
-            self._folded = [self.weight(p).detach() for p in range(len(self._layers))]
+        if any(part.is_inference() for part in parts):  # made in inference mode: nothing tells when they change
+            return [self.weight(p) for p in range(len(self._layers))]
+        now = [(part, part._version, part.data_ptr()) for part in parts]
+        same = len(now) == len(self._folded_from) and all(
+            part is old and rest == then for (part, *rest), (old, *then) in zip(now, self._folded_from, strict=True)
+        )
+        if not same:
+            with torch.inference_mode(False), torch.no_grad():
+                self._folded = [self.weight(p) for p in range(len(self._layers))]
             self._folded_from = now
         return self._folded
 

@@ -28,9 +28,8 @@ class Novelty:
     @classmethod
     def of(cls, statistics: ClassStatistics, shrinkage: float) -> "Novelty":
         """From what is kept of the classes."""
-        count = float(statistics.count.sum())
-        within = _whitening(shrunk(statistics.scatter, count - len(statistics.count), shrinkage))
-        overall = _whitening(shrunk(statistics.total, count - 1, shrinkage))
+        within = _whitening(shrunk(statistics.within, shrinkage))
+        overall = _whitening(shrunk(statistics.total, shrinkage))
         return cls(within, overall, statistics.mean @ within, statistics.centre)
 
     def __call__(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:

@@ -87,8 +87,14 @@ class Store:
             raise StoreError(f"{path}: not a store's manifest ({error}); restore the folder from a copy") from None
 
     def entries(self, count: int | None = None) -> list[Entry]:
-        """The first `count` stages (all by default), each checked against its checksum."""
-        return [self._read(stage) for stage in self.manifest().stages[:count]]
+        """The first `count` stages (all by default), each checked against its checksum.
+
+        Raises StoreError where there are fewer.
+        """
+        stages = self.manifest().stages
+        if count is not None and not 0 <= count <= len(stages):
+            raise StoreError(f"{self.folder}: holds {len(stages)} stages, not {count}; give a number from 0 to that")
+        return [self._read(stage) for stage in stages[:count]]
 
     def write(self, manifest: Manifest, entries: Sequence[Entry]) -> None:
         """Bring the store to exactly these entries: those it has already must be the same ones, the rest is appended.
@@ -120,8 +126,6 @@ class Store:
         Raises StoreError where there are fewer stages, or the other folder holds a store already.
         """
         manifest = self.manifest()
-        if not 0 < count <= len(manifest.stages):
-            raise StoreError(f"{self.folder}: holds {len(manifest.stages)} stages; give a number from 1 to that")
         other = Store(folder)
         if other.exists():
             raise StoreError(f"{folder}: holds a store already; choose another folder")
@@ -133,10 +137,8 @@ class Store:
 
         Raises StoreError when another process writes it, or the disk refuses.
         """
-        fresh, lock = (
-            not self.folder.exists(),
-            FileLock((self.folder / ".lock").absolute(), timeout=0, is_singleton=True),
-        )
+        made = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
+        lock = FileLock((self.folder / ".lock").absolute(), timeout=0, is_singleton=True)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -149,23 +151,26 @@ class Store:
         try:
             yield
         finally:
-            if fresh and not self.exists():
+            if made and not self.exists():
                 Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
-            if fresh:
-                with suppress(OSError):  # it holds a store now, or it never came to be
-                    self.folder.rmdir()
+            with suppress(OSError):  # they hold a store now, or it never came to be
+                for place in made:
+                    place.rmdir()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """The store is ours for this long; what fails leaves it as it was."""
         with self.held():
-            before = set(self.folder.iterdir())
+            before, old = set(self.folder.iterdir()), self.exists()
             try:
                 yield
             except BaseException as error:
+                # where there was a store it may have its new manifest already: what that names stays
+                named = {str(stage["file"]) for stage in self.manifest().stages} if old else set()
                 for file in set(self.folder.iterdir()) - before:
-                    file.unlink()
+                    if file.name not in named:
+                        file.unlink()
                 if isinstance(error, OSError):
                     raise self._refused(error) from None
                 raise

@@ -92,6 +92,18 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+@contextmanager
+def compiled(module: nn.Module, wanted: bool) -> Iterator[None]:
+    """Within, the module is called through torch's compiler; afterwards as it was."""
+    before = module._compiled_call_impl
+    if wanted:
+        module.compile()
+    try:
+        yield
+    finally:
+        module._compiled_call_impl = before
+
+
 def freeze(module: nn.Module) -> None:
     """No parameter of the module receives a gradient any more."""
     for parameter in module.parameters():

@@ -17,6 +17,10 @@ Lesson = TypeVar("Lesson")
 Exam = TypeVar("Exam")
 
 
+HERE = ("device", "cache_gib", "compile")
+"""Settings that belong to a machine and not to a model: a store does not hand them on."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One gradient step (or its like) of `steps` in this part of a stage, with what was seen there."""
@@ -38,7 +42,7 @@ class Learner(ABC, Generic[Lesson, Exam]):
     """What recipes and stores call this learner."""
 
     fixed: ClassVar[Collection[str] | None] = None
-    """Settings that cannot change once something was learned; None: none can."""
+    """Settings that cannot change once something was learned; None: none can but those of `HERE`."""
 
     settings: dict[str, Json]
     """The keyword arguments it was built with, defaults filled in; `settings.checked` writes them."""
@@ -92,9 +96,10 @@ class Learner(ABC, Generic[Lesson, Exam]):
                 raise SettingError(f"{key} is not a setting of {cls.__name__}; {nearest(key, known)}")
         entries = store.entries(stages)
         given = {key: changes.pop(key) for key in [*changes] if key in manifest.stands_on}
-        settings = fill(cls, {**manifest.settings, **changes}, str(folder), provided=manifest.stands_on)
+        saved = {key: value for key, value in manifest.settings.items() if key not in HERE}
+        settings = fill(cls, {**saved, **changes}, str(folder), provided=manifest.stands_on)
         for key, (was, now) in differences(manifest.settings, settings).items():
-            if entries and (cls.fixed is None or key in cls.fixed):
+            if entries and key not in HERE and (cls.fixed is None or key in cls.fixed):
                 raise SettingError(f"{folder}: {key} = {was!r} there and cannot become {now!r}; teach a new model")
         learner = cls._rebuild(manifest.stands_on, settings, given)
         for key, (was, now) in differences(unnamed(manifest.stands_on), unnamed(learner._stands_on())).items():

@@ -17,6 +17,10 @@ class Processes:
         if self.count == 1:
             self.device = pick_device(device)
             return
+        if device not in (None, "cpu", "cuda"):
+            raise LearnerError(
+                f"device '{device}' cannot be used by {self.count} processes; leave it out, or say cpu or cuda"
+            )
         from accelerate import PartialState  # opens the connection between the processes
 
         self.device = PartialState(cpu=device == "cpu").device

@@ -18,9 +18,8 @@ class Discriminant:
     shrinkage: float = 0.3
 
     def fold(self, statistics: ClassStatistics, trained: Linear) -> Linear:
-        freedom = float(statistics.count.sum()) - len(statistics.count)
-        precise = shrunk(statistics.scatter, freedom, self.shrinkage)
+        covariance = shrunk(statistics.within, self.shrinkage)
         middle = statistics.mean.mean(0)
         apart = statistics.mean - middle
-        weight = torch.linalg.solve(precise, apart.T).T
+        weight = torch.linalg.solve(covariance, apart.T).T
         return weight, -0.5 * (weight * apart).sum(1) - weight @ middle

@@ -31,20 +31,20 @@ class RealignedGaussians:
         if len(statistics.count) < 2:
             return start
         x, klass = self.drawn(statistics)
-        origin = start[0].float()
-        weight, bias = (t.float().clone().requires_grad_() for t in start)
-        optimizer = torch.optim.LBFGS(
-            [weight, bias], max_iter=self.steps, history_size=5, line_search_fn="strong_wolfe"
-        )
-        hold = self.decay * x.var() / len(weight)
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode
+            x, klass, origin = x.clone(), klass.clone(), start[0].float().clone()
+            weight, bias = (t.float().clone().requires_grad_() for t in start)
+            optimizer = torch.optim.LBFGS(
+                [weight, bias], max_iter=self.steps, history_size=5, line_search_fn="strong_wolfe"
+            )
+            hold = self.decay * x.var() / len(weight)
 
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            found = F.cross_entropy(F.linear(x, weight, bias), klass) + hold * (weight - origin).square().sum()
-            found.backward()  # type: ignore[no-untyped-call]
-            return found
+            def loss() -> Tensor:
+                optimizer.zero_grad()
+                found = F.cross_entropy(F.linear(x, weight, bias), klass) + hold * (weight - origin).square().sum()
+                found.backward()  # type: ignore[no-untyped-call]
+                return found
 
-        with torch.inference_mode(False), torch.enable_grad():
             optimizer.step(loss)  # type: ignore[no-untyped-call]
         return weight.detach().to(statistics.mean), bias.detach().to(statistics.mean)
 
@@ -56,8 +56,7 @@ class RealignedGaussians:
         def normal(size: int) -> Float[Tensor, "klass draw size"]:
             return torch.randn(classes, self.draws, size, generator=chance, dtype=kind)
 
-        freedom = float(statistics.count.sum()) - classes
-        common = normal(width) @ torch.linalg.cholesky(shrunk(statistics.scatter, freedom, 1e-3)).T
+        common = normal(width) @ torch.linalg.cholesky(shrunk(statistics.within, 1e-3)).T
         each = (statistics.count - 1).clamp(min=1).sqrt()[:, None, None]
         around = (statistics.rest.clamp(min=0) / width).sqrt()[:, None, None]
         own = (normal(rank) @ statistics.spread + normal(width) * around) / each

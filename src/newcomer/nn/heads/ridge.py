@@ -18,9 +18,8 @@ class Ridge:
     shrinkage: float = 0.1
 
     def fold(self, statistics: ClassStatistics, trained: Linear) -> Linear:
-        count = float(statistics.count.sum())
-        share = statistics.count / max(count, 1.0)
-        matrix = shrunk(statistics.total, count, self.shrinkage)
+        share = statistics.count / statistics.count.sum().clamp(min=1)
+        matrix = shrunk(statistics.total, self.shrinkage)
         target = share[:, None] * (statistics.mean - statistics.centre)
         weight = torch.linalg.solve(matrix, target.T).T
         return weight, share - weight @ statistics.centre
