@@ -18,6 +18,14 @@ COMMANDS = [
     ["quality/run.py", "ml-1m", "--set", "stream.old_items=400", "--set", "stream.new_items=400", "--out", "ml-1m-400"],
     ["quality/run.py", "cifar100-vit-tiny"],
     ["quality/run.py", "banking77-minilm"],
+    ["quality/heads.py", "cifar100-vit-tiny"],
+    ["quality/heads.py", "banking77-minilm"],
+    ["quality/exports.py"],
+    ["speed/inference.py"],
+    ["speed/training_step.py"],
+    ["speed/memory.py"],
+    ["speed/opening.py"],
+    ["speed/bank.py"],
 ]
 DATA_MISSING = 2
 

@@ -58,11 +58,14 @@ def figures(shape: str, batch: int, size: int, repeats: int) -> list[Figure]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=15)
     given = parser.parse_args()
     torch.set_num_threads(1)
     emit(
         f
-        for shape, batch, size in (("ViT-Tiny", 20, 112), ("ViT-B", 16, 224))
-        for f in figures(shape, batch, size, given.repeats)
+        for shape, batch, size, repeats in (
+            ("ViT-Tiny", 20, 112, given.repeats),
+            ("ViT-B", 8, 224, max(given.repeats // 3, 2)),
+        )
+        for f in figures(shape, batch, size, repeats)
     )

@@ -10,6 +10,8 @@ from newcomer.report.runs import Run
 CLASS_COLUMNS = {"Acc": ".1f", "AAA": ".1f", "forgetting": ".1f", "seconds": ".0f"}
 ITEM_SCORES = {"auc": "AUC, pooled", "item_auc": "AUC within items", "logloss": "log loss"}
 DASH = "–"
+MANY = 3
+"""More commits than this are not listed below a table."""
 
 
 @dataclass(frozen=True)
@@ -80,4 +82,5 @@ def _note(runs: Sequence[Run]) -> str:
         f"{m['processor']}, {m['threads']} threads" for m in (run.events[0]["machine"] for run in runs)
     )
     commits = dict.fromkeys(str(run.events[0]["commit"]) for run in runs)
-    return f"{'; '.join(machines)}; commit {', '.join(commits)}"
+    states = ", ".join(commits) if len(commits) <= MANY else f"one of {len(commits)}, each in its record"
+    return f"{'; '.join(machines)}; commit {states}"
