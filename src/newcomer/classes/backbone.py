@@ -192,7 +192,7 @@ class Backbone(nn.Module):
 def _load(name: str) -> tuple[Any, Any, Any, list[str]]:
     """Configuration, model, tokenizer or image processor, and the weights that the model's file lacks."""
     source = _place(name)
-    with _quiet():
+    with quiet():
         try:
             config = AutoConfig.from_pretrained(source)
             known = FAMILIES.get(config.model_type)
@@ -272,7 +272,7 @@ def _fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-class _quiet:  # noqa: N801  # reads as a mode: with _quiet(): …
+class quiet:  # noqa: N801  # reads as a mode: with quiet(): …
     """No progress bars and no loading report from transformers, for this long."""
 
     def __enter__(self) -> None:

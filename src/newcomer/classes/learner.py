@@ -132,18 +132,16 @@ class ClassLearner(Learner[Examples, Examples]):
     def folded_head(self) -> Linear:
         """Weight and bias of the linear layer that reads the features, one row a class, on the CPU.
 
+        The temperature is folded in: softmax of these logits is calibrated probability.
         Raises LearnerError before anything was learned.
         """
         if not self.classes:
             raise LearnerError(f"{type(self).__name__} knows no class; call learn first")
         if self._folded is None:
-            self._folded = self.memory.fold(make_head(self.head_name, self.shrinkage), self._trained())
+            head, hot = make_head(self.head_name, self.shrinkage), self.memory.temperature(self.head_name)
+            weight, bias = self.memory.fold(head, self._trained())
+            self._folded = weight / hot, bias / hot
         return self._folded
-
-    @property
-    def temperature(self) -> float:
-        """What the logits are divided by before the softmax, so that probabilities mean what they say."""
-        return self.memory.temperature(self.head_name)
 
     @overload
     def predict(self, inputs: Input | Path) -> str: ...  # type: ignore[overload-overlap]  # a text is a sequence, too
@@ -163,9 +161,7 @@ class ClassLearner(Learner[Examples, Examples]):
         has; without, every input is taken to be of a known class.
         """
         features, (weight, bias) = self.features(_Opened(inputs)), self.folded_head()
-        best = (
-            (F.linear(features, weight, bias) / self.temperature).softmax(1).sort(dim=1, descending=True, stable=True)
-        )
+        best = (F.linear(features, weight, bias)).softmax(1).sort(dim=1, descending=True, stable=True)
         known = [True] * len(features)
         if reject is not None:
             novelty = Novelty.of(self.memory.statistics.double(), self.shrinkage)(features.double())

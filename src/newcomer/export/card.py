@@ -11,6 +11,6 @@ def card(learner: ClassLearner, form: str, load: str, *remarks: str) -> str:
         f"{form} Its classes were taught to `{learner.backbone.name}` by newcomer ({learner.name}).",
         f"```python\n{load}\n```",
         *remarks,
-        f"Probabilities are calibrated when the logits are divided by {learner.temperature:.4g} before the softmax.",
+        "Softmax of the logits is calibrated on examples that were held out from the classifier.",
     ]
     return "\n\n".join(parts) + "\n"

@@ -29,7 +29,7 @@ STOCK: Mapping[tuple[str, Pooling], str] = {
 
 @torch.no_grad()
 def classifier(learner: ClassLearner) -> PreTrainedModel:
-    """Its logits are those of `learner.logits` in float32; the names of the classes and the temperature are in its configuration.
+    """Its logits are those of `learner.logits` in float32; the names of the classes are in its configuration.
 
     Raises LearnerError before anything was learned, and for encoders of timm.
     """
@@ -45,7 +45,6 @@ def classifier(learner: ClassLearner) -> PreTrainedModel:
         "id2label": dict(enumerate(learner.classes)),
         "label2id": {name: i for i, name in enumerate(learner.classes)},
         "problem_type": "single_label_classification",  # of a single class, too
-        "newcomer_temperature": learner.temperature,
     }
     name = STOCK.get((config.model_type, backbone.pooling))
     if name:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import warnings
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def export(learner: ClassLearner, folder: Path) -> None:
     with appearing(folder) as part:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch's exporter deprecates of itself, and the names of equal axes
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that torchvision is not installed
             torch.onnx.export(
                 _Logits(model, list(inputs)).eval(),
                 tuple(inputs.values()),

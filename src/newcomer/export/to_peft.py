@@ -42,7 +42,6 @@ def export(learner: ClassLearner, folder: Path) -> None:
     loads = type(backbone.model).__name__
     head = {
         "classes": learner.classes,
-        "temperature": learner.temperature,
         "base": {"name": backbone.name, "class": loads, "fingerprint": backbone.fingerprint},
         "pooling": backbone.pooling,
         **({"size": backbone.size} if backbone.pictures else {"max_tokens": backbone.max_tokens}),

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from newcomer.classes.backbone import quiet
 from newcomer.classes.learner import ClassLearner
 from newcomer.export import modeling_pooled
 from newcomer.export.card import card
@@ -35,7 +36,7 @@ def export(learner: ClassLearner, folder: Path) -> None:
         )
         model.config.auto_map = {"AutoConfig": f"{CODE.stem}.PooledConfig", auto: f"{CODE.stem}.PooledClassifier"}
     load = f'from transformers import pipeline\nask = pipeline("{task}", model="this-folder"{options})\nask("{asked}")'
-    with appearing(folder) as part:
+    with appearing(folder) as part, quiet():
         model.save_pretrained(part)
         write_preprocessing(backbone, part)
         if isinstance(model, PooledClassifier):
