@@ -18,6 +18,8 @@ from newcomer.store.folder import Store
 from shell import Shell
 
 SHAPES = ["disc", "bar", "cross", "frame", "dots", "steps", "wedge", "ring"]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+"""As the tests themselves: sums over another number of threads differ in their last bits."""
 QUICK = ["--set", "rank=2", "--set", "epochs=2", "--set", "batch_size=8", "--set", "learning_rate=1e-3"]
 
 
@@ -69,14 +71,18 @@ def command(*words: str) -> list[str]:
 def test_three_lessons_in_three_processes_and_a_fourth_that_is_killed(shell: Shell, lessons: list[Path]) -> None:
     for number, lesson in enumerate(lessons[:3]):
         words = ["learn", "shapes", str(lesson), *(["--backbone", "micro-vit", *QUICK] if not number else [])]
-        done = subprocess.run(command(*words), cwd=shell.folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command(*words), cwd=shell.folder, capture_output=True, text=True, check=False, env=ONE_THREAD
+        )
         assert done.returncode == 0, done.stderr
         assert f"task {number} learned, {2 * number + 2} classes" in done.stdout
     asked = ["predict", "shapes", "lesson-0", "lesson-2", "--json", "--top", "6"]
     before, files = shell.call(*asked)[1], shell.files()
 
     fourth = ["learn", "shapes", str(lessons[3]), "--set", "epochs=5000"]
-    killed = subprocess.Popen(command(*fourth), cwd=shell.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    killed = subprocess.Popen(
+        command(*fourth), cwd=shell.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ONE_THREAD
+    )
     assert killed.stdout is not None
     killed.stdout.readline()  # it says what it is about to learn, and begins
     time.sleep(1)

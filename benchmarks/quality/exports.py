@@ -91,7 +91,7 @@ def figures(folder: Path) -> list[Figure]:
                 [0],
                 machine(),
                 commit(),
-                1e-3,
+                1e-4,
             )
         )
     return found
