@@ -175,3 +175,11 @@ def test_the_record_says_how_often_a_direction_was_distilled(
     assert 0 <= facts["residual"] <= 1
     learner.save(tmp_path)
     assert SDLoRA.load(tmp_path).facts() == facts
+
+
+def test_a_training_is_watched_in_its_own_entry_alone(tiny: Folder, tasks: list[Examples]) -> None:
+    learner = SDLoRA(str(tiny("vit")), rank=2, epochs=2, batch_size=8).learn(tasks[0]).learn(tasks[1])
+    learner.forget(learner.classes[0]).learn(tasks[1])  # the last lesson is of known classes only
+    watched = [{key for key in entry.tensors if key.startswith("trace.")} for entry in learner.entries]
+    assert [bool(keys) for keys in watched] == [True, True, False, False]
+    assert watched[0] == {"trace.step", "trace.residual", "trace.magnitudes"}

@@ -59,7 +59,6 @@ class ClassLearner(Learner[Examples, Examples]):
     """What is kept of them in place of their examples."""
     cache_gib: float = 0.0
     """Memory for decoded pictures of the lesson under way."""
-    _folded: Linear | None
 
     def __init__(
         self, backbone: Backbone | str, *, head: HeadName, shrinkage: float, drift_map: bool, device: str | None
@@ -70,6 +69,9 @@ class ClassLearner(Learner[Examples, Examples]):
         self.device = self.processes.device
         self.backbone.to(self.device)
         self.head_name, self.shrinkage, self.drift_map = head, shrinkage, drift_map
+        # what was made of a memory, beside it: a memory never changes, another one takes its place
+        self._folded: tuple[Memory, Linear] | None = None
+        self._novelty: tuple[Memory, Novelty] | None = None
 
     def learn(self, examples: Examples) -> Self:
         """Learn from these examples: one stage. Returns the learner.
@@ -137,11 +139,17 @@ class ClassLearner(Learner[Examples, Examples]):
         """
         if not self.classes:
             raise LearnerError(f"{type(self).__name__} knows no class; call learn first")
-        if self._folded is None:
+        if self._folded is None or self._folded[0] is not self.memory:
             head, hot = make_head(self.head_name, self.shrinkage), self.memory.temperature(self.head_name)
             weight, bias = self.memory.fold(head, self._trained())
-            self._folded = weight / hot, bias / hot
-        return self._folded
+            self._folded = self.memory, (weight / hot, bias / hot)
+        return self._folded[1]
+
+    def novelty(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
+        """How far these features lie from every known class: see `nn.novelty`."""
+        if self._novelty is None or self._novelty[0] is not self.memory:
+            self._novelty = self.memory, Novelty.of(self.memory.statistics.double(), self.shrinkage)
+        return self._novelty[1](features.double())
 
     @overload
     def predict(self, inputs: Input | Path) -> str: ...  # type: ignore[overload-overlap]  # a text is a sequence, too
@@ -161,16 +169,15 @@ class ClassLearner(Learner[Examples, Examples]):
         has; without, every input is taken to be of a known class.
         """
         features, (weight, bias) = self.features(_Opened(inputs)), self.folded_head()
-        best = (F.linear(features, weight, bias)).softmax(1).sort(dim=1, descending=True, stable=True)
+        best = F.linear(features, weight, bias).softmax(1).sort(dim=1, descending=True, stable=True)
         known = [True] * len(features)
         if reject is not None:
-            novelty = Novelty.of(self.memory.statistics.double(), self.shrinkage)(features.double())
             limit = self.memory.threshold(reject)
             if limit == float("inf"):
                 raise LearnerError(
                     "too few examples were learned to tell what is unknown; two of a class are the least"
                 )
-            known = (novelty <= limit).tolist()
+            known = (self.novelty(features) <= limit).tolist()
         return [
             Answer([self.classes[i] for i in order[:top]], probabilities[:top], sure)
             for order, probabilities, sure in zip(best.indices.tolist(), best.values.tolist(), known, strict=True)
@@ -213,7 +220,6 @@ class ClassLearner(Learner[Examples, Examples]):
         self.memory, held_out = self.memory.with_lesson(now, klass, self.head_name, self.shrinkage, self._trained())
         if held_out is not None:
             self.learned["held-out accuracy"] = held_out
-        self._folded = None
 
     def _look(self, part: str, feed: Feed) -> Generator[Step, None, Float[Tensor, "batch width"]]:
         """The features of a lesson, each process seeing its share."""
@@ -229,13 +235,12 @@ class ClassLearner(Learner[Examples, Examples]):
         return features.cpu()
 
     def _clear(self) -> None:
-        self.classes, self.memory, self._folded = [], Memory.empty(self.backbone.width), None
+        self.classes, self.memory = [], Memory.empty(self.backbone.width)
 
     def _keep(self, classes: list[int]) -> None:
         """Only these classes go on being known."""
         self.classes = [self.classes[k] for k in classes]
         self.memory = self.memory.at(classes)
-        self._folded = None
 
     def _see(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
         features: Tensor = self.backbone(encoded)
@@ -267,7 +272,6 @@ class ClassLearner(Learner[Examples, Examples]):
     def _absorb(self, entry: Entry) -> None:
         self.memory = Memory.from_tensors(entry.tensors)
         self.classes = list(entry.facts["classes"])
-        self._folded = None
 
     def _stands_on(self) -> dict[str, Json]:
         backbone = {"name": self.backbone.name, **self.backbone.settings, "fingerprint": self.backbone.fingerprint}

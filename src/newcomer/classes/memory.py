@@ -29,7 +29,7 @@ SPREAD = 8
 """Main directions kept of each class's own scatter."""
 FOLDS = 5
 """Parts of a lesson, each read by heads that have not seen it, from which probabilities and novelty are calibrated."""
-COLUMN = "memory."
+PREFIX = "memory."
 
 
 def make_head(name: HeadName, shrinkage: float) -> Head:
@@ -164,12 +164,12 @@ class Memory:
     def tensors(self) -> dict[str, Tensor]:
         """All of it, for a store."""
         own = {"typical": self.typical, "temperatures": self.temperatures, "told": self.told}
-        return {COLUMN + name: t.clone() for name, t in {**vars(self.statistics), **own}.items()}
+        return {PREFIX + name: t.clone() for name, t in {**vars(self.statistics), **own}.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Memory":
         """As `tensors` gave it."""
-        parts = {name.removeprefix(COLUMN): t for name, t in tensors.items() if name.startswith(COLUMN)}
+        parts = {name.removeprefix(PREFIX): t for name, t in tensors.items() if name.startswith(PREFIX)}
         own = {name: parts.pop(name) for name in ("typical", "temperatures", "told")}
         return cls(ClassStatistics(**parts), **own)
 

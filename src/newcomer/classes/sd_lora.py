@@ -8,6 +8,7 @@ from pydantic import Field
 from newcomer.classes.adapted import AdaptedLearner, Precision, Schedule, Training
 from newcomer.classes.backbone import Backbone
 from newcomer.classes.memory import HeadName
+from newcomer.data.examples import Examples
 from newcomer.errors import SettingError
 from newcomer.nn.augment import Augmentation
 from newcomer.nn.decoupled_lora import Sharing
@@ -15,6 +16,7 @@ from newcomer.seeds import spawn
 from newcomer.settings import Json, checked
 from newcomer.shapes import Tensor
 from newcomer.store.folder import Entry
+from newcomer.streams.stage import Stage
 from newcomer.training.settings import Count, NotNegative, Rate, Share
 
 RankFrom = Annotated[list[Count], Field(min_length=2, max_length=2)]
@@ -150,8 +152,12 @@ class SDLoRA(AdaptedLearner):
                 "trace.residual": torch.tensor(residuals),
                 "trace.magnitudes": torch.stack(magnitudes),
             }
-            self._moments = []
         return tensors
+
+    def _entry(self, stage: Stage[Examples, Examples]) -> Entry:
+        entry = super()._entry(stage)
+        self._moments = []  # they are this stage's alone
+        return entry
 
     def _kept(self) -> int:
         """How many directions the entries hold."""
