@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor
 
-from newcomer.classes.backbone import Backbone
-from newcomer.classes.families import FAMILIES
+from newcomer.backbones.backbone import Backbone
+from newcomer.backbones.families import FAMILIES
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import DataError, LearnerError, SettingError

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from newcomer import recipe
+from newcomer.backbones.backbone import Backbone
 from newcomer.classes.adapted import AdaptedLearner
-from newcomer.classes.backbone import Backbone
 from newcomer.classes.frozen import FrozenBackbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.sd_lora import SDLoRA

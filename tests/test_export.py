@@ -11,7 +11,7 @@ import transformers
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from newcomer.classes.backbone import Backbone
+from newcomer.backbones.backbone import Backbone
 from newcomer.classes.frozen import FrozenBackbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.sd_lora import SDLoRA

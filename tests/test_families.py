@@ -14,9 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from newcomer.classes import backbone as room
-from newcomer.classes.backbone import Backbone
-from newcomer.classes.families import FAMILIES, Pooling
+from newcomer.backbones import backbone as room
+from newcomer.backbones.backbone import Backbone
+from newcomer.backbones.families import FAMILIES, Pooling
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.data.examples import Examples, Input
 from newcomer.errors import DataError, SettingError

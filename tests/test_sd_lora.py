@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from newcomer.classes.backbone import Backbone
+from newcomer.backbones.backbone import Backbone
 from newcomer.classes.frozen import FrozenBackbone
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.classes.sequential_lora import SequentialLoRA

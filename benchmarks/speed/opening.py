@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import ViTImageProcessorPil
 
 from figure import emit
-from newcomer.classes.backbone import Backbone
+from newcomer.backbones.backbone import Backbone
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
 

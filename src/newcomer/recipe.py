@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from newcomer.classes.backbone import Backbone
+from newcomer.backbones.backbone import Backbone
 from newcomer.classes.frozen import FrozenBackbone
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.classes.sequential_lora import SequentialLoRA

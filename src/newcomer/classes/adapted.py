@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from newcomer.classes.backbone import Backbone
+from newcomer.backbones.backbone import Backbone
 from newcomer.classes.feed import Feed
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.memory import HeadName

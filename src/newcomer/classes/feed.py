@@ -7,7 +7,7 @@ from threading import Lock
 
 import torch
 
-from newcomer.classes.backbone import Backbone
+from newcomer.backbones.backbone import Backbone
 from newcomer.data.examples import Input
 from newcomer.shapes import Tensor
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from newcomer.classes.backbone import Backbone
+from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.memory import StatisticsHead
 from newcomer.nn.heads.head import Linear

@@ -11,7 +11,7 @@ import torch
 from PIL.Image import Image
 from torch.nn import functional as F
 
-from newcomer.classes.backbone import Backbone
+from newcomer.backbones.backbone import Backbone
 from newcomer.classes.feed import Feed
 from newcomer.classes.memory import HeadName, Memory, make_head
 from newcomer.data.examples import Examples, Input

@@ -5,8 +5,8 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
+from newcomer.backbones.backbone import Backbone
 from newcomer.classes.adapted import AdaptedLearner, Precision, Schedule, Training
-from newcomer.classes.backbone import Backbone
 from newcomer.classes.memory import HeadName
 from newcomer.data.examples import Examples
 from newcomer.errors import SettingError

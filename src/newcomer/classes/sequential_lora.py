@@ -2,8 +2,8 @@
 
 import torch
 
+from newcomer.backbones.backbone import Backbone
 from newcomer.classes.adapted import AdaptedLearner, LossOver, Precision, Schedule, Training
-from newcomer.classes.backbone import Backbone
 from newcomer.classes.memory import HeadName
 from newcomer.nn.augment import Augmentation
 from newcomer.seeds import spawn

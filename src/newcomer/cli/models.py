@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table as RichTable
 
-from newcomer.classes.backbone import Backbone
+from newcomer.backbones.backbone import Backbone
 from newcomer.classes.findings import analyse as findings
 from newcomer.classes.learner import Answer, ClassLearner
 from newcomer.classes.sd_lora import SDLoRA

@@ -10,8 +10,8 @@ import transformers
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from newcomer.classes.backbone import Backbone
-from newcomer.classes.families import Pooling, TimmPictures
+from newcomer.backbones.backbone import Backbone
+from newcomer.backbones.families import Pooling, TimmPictures
 from newcomer.classes.learner import ClassLearner
 from newcomer.errors import LearnerError
 from newcomer.export.merged import merged, positions

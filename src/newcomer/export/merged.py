@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from newcomer.backbones.backbone import Backbone
 from newcomer.classes.adapted import AdaptedLearner
-from newcomer.classes.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.nn.decoupled_linear import AdaptedLinear
 from newcomer.nn.fused_linear import FusedLinear

@@ -11,7 +11,7 @@ from PIL.Image import new
 from torch import nn
 from transformers import PreTrainedModel
 
-from newcomer.classes.backbone import Backbone
+from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.data.examples import Input
 from newcomer.errors import LearnerError

@@ -89,6 +89,20 @@ class ItemLearner(Learner[Lesson, Log]):
         clicks = self._clicks(self._log(requests, items=False, labels=False))
         return scored(self.network, self.state, self.own, clicks)
 
+    def begin(self, own: Values, items: int) -> dict[str, Tensor]:
+        """The states of so many items of which nothing is known but their fields."""
+        with evaluating(self.network):
+            written = self.network.begin(own, items)
+        return {key: value.detach().clone() for key, value in written.items()}
+
+    def tuned(self, state: State, own: Values, clicks: Clicks) -> Iterator[tuple[Tensor, State, float]]:
+        """Batch by batch of the items that have events: their numbers, their new states, and their mean loss before.
+
+        `clicks.item` numbers the items of `state` and `own`; their events are the new ones, or all so far (`history`).
+        Changes nothing here.
+        """
+        yield from tuned(self.network, state, own, clicks, self.warm_up)
+
     def sit(self, exam: Log) -> dict[str, float]:
         """`auc`, `item_auc`, `logloss`, `calibration`, `f1`; see `metrics.ranking`."""
         return click_scores(exam.item, exam.label, self.score(exam))
@@ -127,7 +141,7 @@ class ItemLearner(Learner[Lesson, Log]):
         best = Best(nn.ModuleList([self.network, ids]), self.encoder, trial, self.warm_up, self.device)
         yield from self._teach(stage, ids, own, clicks, best.consider)
         best.restore()
-        state = self._begin(own, len(chosen)) | ({"id": ids.weight.detach().clone()} if self.keeps_ids else {})
+        state = self.begin(own, len(chosen)) | ({"id": ids.weight.detach().clone()} if self.keeps_ids else {})
         self._take_up([log.items.ids[item] for item in chosen], own, state)
         if not self.keeps_ids:
             latest = torch.from_numpy(events_before(log, backwards=True) < LATEST).to(self.device)
@@ -139,7 +153,7 @@ class ItemLearner(Learner[Lesson, Log]):
             if name in self.known:
                 raise LearnerError(f"item '{name}' is known already; give its events to warm")
         own = self._on_device(self.encoder.items(items))
-        self._take_up(items.ids, own, self._begin(own, len(items)))
+        self._take_up(items.ids, own, self.begin(own, len(items)))
 
     def _warm(self, stage: str, log: Log) -> Iterator[Step]:
         clicks = self._clicks(log).by_row()
@@ -150,15 +164,10 @@ class ItemLearner(Learner[Lesson, Log]):
 
     def _tune(self, part: str, clicks: Clicks) -> Iterator[Step]:
         done, items_in_all = 0, len(set(clicks.item.tolist()))
-        for items, state, loss in tuned(self.network, self.state, self.own, clicks, self.warm_up):
+        for items, state, loss in self.tuned(self.state, self.own, clicks):
             self._change(items, state)
             done += len(items)
             yield Step(part, done, items_in_all, {"loss": loss})
-
-    def _begin(self, own: Values, items: int) -> dict[str, Tensor]:
-        with evaluating(self.network):
-            written = self.network.begin(own, items)
-        return {key: value.detach().clone() for key, value in written.items()}
 
     def _open(self, encoder: Encoder) -> None:
         self.encoder = encoder

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from newcomer.classes.families import (
+from newcomer.backbones.families import (
     FAMILIES,
     PICTURES,
     TEXTS,

@@ -1,0 +1,1 @@
+"""Encoders of other libraries: pictures or texts in, one feature vector each out."""
