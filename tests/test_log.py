@@ -1,14 +1,18 @@
 """Click logs: what is read is what is in the file, and what cannot be is said in one line."""
 
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from newcomer.data.log import Column, Log
-from newcomer.data.read import items_from_frame, log_from_frame, read_log
+from newcomer.data.moments import moments
+from newcomer.data.read import items_from_frame, log_from_frame, log_from_rows, read_log
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError
 
@@ -184,3 +188,211 @@ def test_a_schema_that_cannot_be_says_where(table: dict[str, Any], message: str)
 
 def test_a_schema_comes_back_from_json() -> None:
     assert Schema.from_json(SCHEMA.to_json()) == SCHEMA
+
+
+ZONES: Any = st.none() | st.just(UTC) | st.timezones()
+
+
+@given(
+    st.lists(
+        st.datetimes(datetime(1950, 1, 1), datetime(2100, 1, 1), timezones=ZONES).filter(
+            lambda moment: (moment.utcoffset() or timedelta()).seconds % 60 == 0
+        ),
+        min_size=1,
+    ),
+    st.sampled_from("T "),
+    st.sampled_from(["auto", "minutes", "milliseconds", "microseconds"]),
+)
+def test_dates_as_text_are_milliseconds_as_python_reads_them(given: list[datetime], between: str, exact: str) -> None:
+    texts = [moment.isoformat(between, exact) for moment in given]
+    read = [datetime.fromisoformat(text) for text in texts]
+    known = [moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in read]
+    start = datetime(1970, 1, 1, tzinfo=UTC)
+    assert moments(pl.Series("t", texts), "").to_list() == [(one - start) // timedelta(milliseconds=1) for one in known]
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ([7, 2**60], [7, 2**60]),
+        ([1.0, 1700000000.25], [1, 1700000000]),
+        (["12", "1.7e9", str(2**60 + 1)], [12, 1_700_000_000, 2**60 + 1]),
+        ([date(1970, 1, 2), date(1969, 12, 31)], [86_400_000, -86_400_000]),
+        ([datetime(1970, 1, 1, 0, 0, 1, 500_000)], [1500]),
+        ([datetime(1970, 1, 1, 2, tzinfo=timezone(timedelta(hours=1)))], [3_600_000]),
+        (["1970-01-02", "1970-01-01T00:00:01Z", "1970-01-01 01:00-00:30"], [86_400_000, 1000, 5_400_000]),
+    ],
+)
+def test_times_are_numbers_or_dates(given: list[Any], stored: list[int]) -> None:
+    log = log_from_rows(Schema("i", "u"), i=["a"] * len(given), u=[1] * len(given), label=[0] * len(given), time=given)
+    assert log.time.tolist() == stored
+    assert log.time.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["2024-01-01", "17"], r"row 2, time 't' is '17', others are like '2024-01-01'; write"),
+        (["17", "2024-01-01"], r"row 2, time 't' is '2024-01-01', others are like '17'; write"),
+        (["2024-01-31", "2024-02-30"], r"row 2, time 't' is '2024-02-30'"),
+        (["2024-01-31T25:00"], r"row 1, time 't' is '2024-01-31T25:00'; write a whole number that grows"),
+        (["2024-01-31", ""], r"row 2, time 't' is ''"),
+        ([1.0, float("nan")], r"row 2, time 't' is nan"),
+        ([date(2024, 1, 1), None], r"row 2, time 't' is None"),
+    ],
+)
+def test_a_time_that_is_none_is_named_with_its_row(given: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=f"clicks.csv: {message}"):
+        moments(pl.Series("t", given), "clicks.csv")
+
+
+def test_dates_in_one_file_and_numbers_in_another_are_not_one_time(tmp_path: Path) -> None:
+    changed().write_csv(tmp_path / "a.csv")
+    changed(seen=["2024-01-01"] * 3).write_csv(tmp_path / "b.csv")
+    with pytest.raises(DataError, match=r"time 'seen' has dates in .*b.csv and numbers in .*a.csv"):
+        read_log([tmp_path / "a.csv", tmp_path / "b.csv"], SCHEMA)
+
+
+@pytest.mark.parametrize("given", [[True, False, True], ["true", "FALSE", "True"], ["1", "0", "1.0"], [1.0, 0.0, 1.0]])
+def test_true_and_false_are_labels(given: list[Any]) -> None:
+    assert log_from_frame(changed(liked=given), SCHEMA).label.tolist() == [1, 0, 1]
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1), st.floats(-10, 10))
+def test_labels_from_the_threshold_on_are_clicks(ratings: list[float], least: float) -> None:
+    count = len(ratings)
+    log = log_from_rows(
+        Schema("i", "u", clicked_from=least), i=["a"] * count, u=[1] * count, label=ratings, time=range(count)
+    )
+    assert log.label.tolist() == [float(rating >= least) for rating in ratings]
+
+
+@pytest.mark.parametrize("rating", ["good", None, float("nan")])
+def test_a_rating_that_is_none_is_named(rating: Any) -> None:
+    schema = Schema("film", "viewer", "liked", "seen", clicked_from=4)
+    with pytest.raises(DataError, match=r"row 2, label 'liked' is .*; write a number"):
+        log_from_frame(changed(liked=["4", rating, "5"] if rating != rating else [4, rating, 5]), schema)
+
+
+LOOK = Schema("film", "viewer", "liked", "seen", (Field("look", "context", "vector", missing="mark"),))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["[0.5, -1e-1]", None, "[2,3]"],
+        ["[0.5, -0.1]", "[]", " [2, 3] "],
+        [["0.5", "-0.1"], None, ["2", "3"]],
+        [[0.5, -0.1], None, [2, 3]],
+        pl.Series([[0.5, -0.1], None, [2, 3]], dtype=pl.Array(pl.Float32, 2)),
+    ],
+)
+def test_a_vector_is_a_list_however_it_is_written(given: Any) -> None:
+    column = log_from_frame(changed(look=given), LOOK).context["look"]
+    assert column.is_vector
+    expected = np.array([[0.5, -0.1], [np.nan, np.nan], [2, 3]])
+    np.testing.assert_allclose(column.values, expected, rtol=1e-6)
+    assert log_from_frame(changed(look=given), LOOK).take(np.array([2])).context["look"].values.tolist() == [[2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            [[1.0, 2.0], [1.0], [1.0, 2.0]],
+            r"row 2, column 'look' is \[1.0\] .*1 in all; write a list of 2 finite numbers",
+        ),
+        (["[1, 2]", "[1, x]", "[1, 2]"], r"row 2, column 'look' is \['1', ' x'\]"),
+        ([[1.0, 2.0], [1.0, float("nan")], None], r"row 2, column 'look'"),
+        ([[1.0, 2.0], [1.0, None], None], r"row 2, column 'look'"),
+    ],
+)
+def test_a_vector_that_cannot_be_is_named_with_its_row(given: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        log_from_frame(changed(look=given), LOOK)
+    with pytest.raises(DataError, match=r"row 2, column 'look' is empty"):
+        log_from_frame(
+            changed(look=["[1]", None, "[1]"]),
+            Schema("film", "viewer", "liked", "seen", (Field("look", "user", "vector"),)),
+        )
+
+
+@pytest.mark.parametrize("kind", ["categorical", "numeric", "text"])
+def test_lists_are_no_single_values(kind: Any) -> None:
+    schema = Schema("film", "viewer", "liked", "seen", (Field("page", "context", kind),))
+    with pytest.raises(DataError, match=rf"column 'page' is {kind}, but holds list.*; set kind = 'multi' or 'vector'"):
+        log_from_frame(changed(page=[["home"], ["list"], []]), schema)
+
+
+@pytest.mark.parametrize("name", ["liked", "seen"])
+def test_lists_are_neither_labels_nor_times(name: str) -> None:
+    with pytest.raises(DataError, match=rf"table: (label|time) '{name}' holds list.*; write one number"):
+        log_from_frame(changed(**{name: [[1], [0], [1]]}), SCHEMA)
+
+
+def test_an_item_has_one_vector() -> None:
+    schema = Schema("film", "viewer", "liked", "seen", (Field("look", "item", "vector"),))
+    with pytest.raises(DataError, match=r"'b' of column 'film' has two values of 'look', in rows 1 and 3"):
+        log_from_frame(changed(look=[[1.0, 2.0], [3.0, 4.0], [1.0, 2.5]]), schema)
+
+
+def test_of_very_many_values_the_first_are_read() -> None:
+    fields = (Field("tags", "context", "multi", most=3), Field("about", "context", "text", most=2))
+    frame = changed(
+        tags=["|".join(f"t{n % 5}" for n in range(1000)), "a|b", ""], about=["sea sea sun moon", "up", "no " * 500]
+    )
+    log = log_from_frame(frame, Schema("film", "viewer", "liked", "seen", fields))
+    assert [words(log.context["tags"], row) for row in range(3)] == [["t0", "t1", "t2"], ["a", "b"], []]
+    assert [words(log.context["about"], row) for row in range(3)] == [["sea", "sun"], ["up"], ["no"]]
+    assert log.context["tags"].values.shape == (3, 3)
+
+
+def test_an_empty_text_is_missing() -> None:
+    assert log_from_frame(changed(page=["home", "", "list"]), SCHEMA).context["page"].texts() == ["home", "", "list"]
+    assert log_from_frame(changed(page=["home", "", "list"]), SCHEMA).context["page"].values[1] == -1
+    with pytest.raises(DataError, match=r"row 2, column 'viewer' is empty"):
+        log_from_frame(changed(viewer=["7", "", "10"]), SCHEMA)
+
+
+def test_a_value_may_hold_commas_quotes_line_breaks_and_any_letters(tmp_path: Path) -> None:
+    pages = ['a "quoted", one', "two\nlines\r\nand more", "日本語 é 🎬"]
+    changed(page=pages).write_csv(tmp_path / "clicks.csv")
+    log = read_log(tmp_path / "clicks.csv", SCHEMA)
+    assert log.context["page"].texts() == pages
+    assert shown(log) == shown(log_from_frame(changed(), SCHEMA))
+
+
+def test_columns_that_are_empty_or_constant_are_read() -> None:
+    fields = (
+        *(
+            Field(kind, "context", kind, missing="mark")
+            for kind in ("categorical", "multi", "numeric", "text", "vector")
+        ),
+        Field("constant", "context", "numeric"),
+    )
+    nothing: dict[str, list[Any]] = {field.name: [None] * 3 for field in fields[:-1]} | {"constant": [5, 5, 5]}
+    context = log_from_frame(changed(**nothing), Schema("film", "viewer", "liked", "seen", fields)).context
+    assert np.isnan(context["numeric"].values).all()
+    assert context["vector"].values.shape == (3, 0)
+    for kind in ("categorical", "multi", "text"):
+        assert (context[kind].values == -1).all()
+        assert context[kind].names == ()
+    assert context["constant"].values.tolist() == [5, 5, 5]
+
+
+def test_a_schema_keeps_what_it_can_say() -> None:
+    fields = (Field("about", "item", "text", encoder="some/encoder", most=3), Field("look", "item", "vector"))
+    schema = Schema("film", "viewer", fields=fields, clicked_from=3.5)
+    assert Schema.from_json(schema.to_json()) == schema
+    with pytest.raises(DataError, match=r"field 'page' is categorical and has an encoder; set kind = 'text'"):
+        Field("page", "context", encoder="some/encoder")
+    with pytest.raises(DataError, match=r"schema.fields\[0\].most = 0 cannot be"):
+        Schema.from_json({"item": "i", "user": "u", "fields": [{"name": "tags", "role": "user", "most": 0}]})
+
+
+def test_a_schema_without_later_settings_is_written_as_it_always_was() -> None:
+    table = SCHEMA.to_json()
+    assert set(table) == {"item", "user", "label", "time", "fields"}
+    assert {key for field in table["fields"] for key in field} == {
+        *("name", "role", "kind", "missing", "unseen", "min_count", "separator")
+    }

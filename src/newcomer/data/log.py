@@ -15,7 +15,7 @@ class Column:
     """One field of n things.
 
     `values`: for one value each, its index in the sorted `names`, shape [n]; for several, [n, most] filled up with -1; for
-    numbers, the numbers themselves, and no names. -1 and NaN are 'no value'.
+    numbers, the numbers themselves, and no names; for vectors, [n, size] of numbers. -1 and NaN are 'no value'.
     """
 
     names: tuple[str, ...]
@@ -30,6 +30,14 @@ class Column:
     @classmethod
     def of_numbers(cls, values: Sequence[float] | NDArray[Any]) -> Self:
         return cls((), np.asarray(values, dtype=np.float64))
+
+    @property
+    def is_vector(self) -> bool:
+        return self.values.ndim == 2 and self.values.dtype.kind == "f"
+
+    @classmethod
+    def of_vectors(cls, values: Sequence[Sequence[float]] | NDArray[Any]) -> Self:
+        return cls((), np.asarray(values, dtype=np.float32).reshape(len(values), -1))
 
     def texts(self) -> list[str]:
         """The values by name, for a column of one value each; '' for none."""

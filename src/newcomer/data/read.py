@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from newcomer.data.columns import column
+from newcomer.data.columns import labels as click_labels
 from newcomer.data.log import Column, Log, Table
+from newcomer.data.moments import are_dates, moments
 from newcomer.data.places import find
 from newcomer.data.schema import Field, Schema
 from newcomer.data.tables import read_table, require_columns
@@ -26,7 +30,15 @@ def read_log(source: Source, schema: Schema, *, items: bool = True, labels: bool
 
     Raises DataError, with file and row, for what cannot be read or is not what the schema says.
     """
-    frames = [_checked(read_table(path), schema, str(path), items, labels) for path in _paths(source)]
+    frames, dated = [], {}
+    for path in _paths(source):
+        table = read_table(path)
+        frames.append(_checked(table, schema, str(path), items, labels))
+        if labels:
+            dated[path] = are_dates(table[schema.time])
+    if len(set(dated.values())) > 1:
+        one, other = (next(path for path in dated if dated[path] == kind) for kind in (True, False))
+        raise DataError(f"time '{schema.time}' has dates in {one} and numbers in {other}; write all of them in one way")
     return _encoded(pl.concat(frames), schema, items)
 
 
@@ -37,9 +49,11 @@ def click_log(path: str | list[str], *, schema: dict[str, Json]) -> Log:
     return read_log(found, Schema.from_json(schema))
 
 
-def log_from_frame(frame: pl.DataFrame, schema: Schema, *, items: bool = True, labels: bool = True) -> Log:
-    """The same of a table in memory; text that stands for a number is read as one."""
-    return _encoded(_checked(frame, schema, "table", items, labels), schema, items)
+def log_from_frame(
+    frame: pl.DataFrame, schema: Schema, *, items: bool = True, labels: bool = True, where: str = "table"
+) -> Log:
+    """The same of a table in memory, called `where` in messages; text that stands for a number is read as one."""
+    return _encoded(_checked(frame, schema, where, items, labels), schema, items)
 
 
 def log_from_rows(schema: Schema, /, **columns: Sequence[Any]) -> Log:
@@ -51,7 +65,7 @@ def items_from_frame(frame: pl.DataFrame, schema: Schema, where: str = "items") 
     """New items and their fields, one row an item: what is known of them before anybody clicked."""
     fields = (Field(schema.item, "item"), *schema.of("item"))
     require_columns(frame.columns, [field.name for field in fields], where)
-    checked = frame.select(_column(frame, field, where) for field in fields)
+    checked = frame.select(column(frame, field, where) for field in fields)
     return _table(checked, schema.item, schema.of("item"), where)
 
 
@@ -73,77 +87,18 @@ def _checked(frame: pl.DataFrame, schema: Schema, where: str, items: bool, label
     )
     if not len(frame):
         raise DataError(f"{where}: has no rows; give at least one event")
-    columns = [_column(frame, field, where) for field in fields]
-    columns += [_label(frame, schema.label, where), _time(frame, schema.time, where)] if labels else []
+    columns = [column(frame, field, where) for field in fields]
+    columns += [click_labels(frame, schema, where), moments(frame[schema.time], where)] if labels else []
     return frame.select(columns)
 
 
-def _column(frame: pl.DataFrame, field: Field, where: str) -> pl.Series:
-    given = frame[field.name]
-    if field.is_numeric:
-        return _numbers(given, where, needed=field.missing == "error")
-    column = given if given.dtype == pl.List else given.cast(pl.String)
-    if field.missing == "error" and column.null_count():
-        row = int(column.is_null().arg_true()[0])
-        raise DataError(
-            f"{where}: row {row + 1}, column '{field.name}' is empty; fill it, or set missing = 'mark' in the schema"
-        )
-    if field.kind == "text":
-        return column.str.to_lowercase().str.extract_all(r"[\p{L}\p{N}][\p{L}\p{N}']*").list.unique(maintain_order=True)
-    if field.kind == "multi":
-        parts = (
-            column.list.eval(pl.element().cast(pl.String))
-            if column.dtype == pl.List
-            else column.str.split(field.separator)
-        )
-        return parts.list.eval(pl.element().filter(pl.element() != "")).list.unique(maintain_order=True)
-    return column
-
-
-def _numbers(given: pl.Series, where: str, needed: bool) -> pl.Series:
-    numbers = given.cast(pl.Float64, strict=False)
-    wrong = numbers.is_null() & given.is_not_null() & (given.cast(pl.String) != "")
-    if wrong.any():
-        row = int(wrong.arg_true()[0])
-        raise DataError(f"{where}: row {row + 1}, column '{given.name}': '{given[row]}' is not a number")
-    numbers = numbers.fill_null(float("nan"))
-    unusable = ~numbers.is_finite() if needed else numbers.is_infinite()
-    if unusable.any():
-        row = int(unusable.arg_true()[0])
-        found = numbers[row]
-        raise DataError(
-            f"{where}: row {row + 1}, column '{given.name}' is {found}; fill it, or set missing = 'mark' in the schema"
-        )
-    return numbers
-
-
-def _label(frame: pl.DataFrame, name: str, where: str) -> pl.Series:
-    labels = frame[name].cast(pl.Float32, strict=False)
-    wrong = ~labels.is_in([0.0, 1.0]).fill_null(False)
-    if wrong.any():
-        row = int(wrong.arg_true()[0])
-        raise DataError(
-            f"{where}: row {row + 1}, label '{name}' is {frame[name][row]!r}; write 1 for a click and 0 for none"
-        )
-    return labels
-
-
-def _time(frame: pl.DataFrame, name: str, where: str) -> pl.Series:
-    given = frame[name]
-    times = given.cast(pl.Int64, strict=False)
-    if times.null_count():
-        row = int(times.is_null().arg_true()[0])
-        raise DataError(
-            f"{where}: row {row + 1}, time '{name}' is {given[row]!r}; write a whole number that grows, such as seconds"
-        )
-    return times
-
-
-def _encoded(frame: pl.DataFrame, schema: Schema, items: bool) -> Log:
-    item_fields = schema.of("item") if items else ()
-    item_table = _table(_properties(frame, schema.item, item_fields), schema.item, item_fields, "items")
-    user_table = _table(_properties(frame, schema.user, schema.of("user")), schema.user, schema.of("user"), "users")
+def _encoded(frame: pl.DataFrame, schema: Schema, items: bool, rows: NDArray[np.int64] | None = None) -> Log:
+    """`rows`: where each row of the frame stood in the source; by default, where it stands here."""
+    item_fields, user_fields = schema.of("item") if items else (), schema.of("user")
     count = len(frame)
+    rows = np.arange(count) if rows is None else rows
+    item_table = _table(_properties(frame, schema.item, item_fields, rows), schema.item, item_fields, "items")
+    user_table = _table(_properties(frame, schema.user, user_fields, rows), schema.user, user_fields, "users")
     labels, times = (
         frame.get_column(name, default=pl.Series(name, [0] * count)) for name in (schema.label, schema.time)
     )
@@ -156,24 +111,30 @@ def _encoded(frame: pl.DataFrame, schema: Schema, items: bool) -> Log:
         user=_indices(frame[schema.user], user_table.ids),
         label=labels.cast(pl.Float32).to_numpy(),
         time=times.cast(pl.Int64).to_numpy(),
-        row=np.arange(count),
+        row=rows,
     )
 
 
-def _properties(frame: pl.DataFrame, owner: str, fields: Sequence[Field]) -> pl.DataFrame:
+def _properties(frame: pl.DataFrame, owner: str, fields: Sequence[Field], rows: NDArray[np.int64]) -> pl.DataFrame:
     """One row for every owner; raises DataError where two rows of the same one differ."""
     names = [owner, *(field.name for field in fields)]
-    distinct = frame.select(names).with_row_index("row ").unique(names, keep="first", maintain_order=True)
+    located = frame.select(*names, pl.Series("row ", rows))
+    distinct = located.unique(names, keep="first", maintain_order=True)
     twice = distinct.filter(pl.col(owner).is_duplicated())
     if len(twice):
         one = twice[0]
         other = twice.filter(pl.col(owner) == one[owner][0])[1]
         field = next(name for name in names if not one[name].equals(other[name], null_equal=True))
-        raise DataError(
-            f"'{one[owner][0]}' of column '{owner}' has two values of '{field}', in rows {one['row '][0] + 1} and "
-            f"{other['row '][0] + 1}; make '{field}' a context field, or correct the rows"
-        )
+        raise two_values(owner, one[owner][0], field, one["row "][0], other["row "][0])
     return distinct.select(names)
+
+
+def two_values(owner: str, thing: str, field: str, row: int, other: int) -> DataError:
+    """What to say of an item or user that shows two values of one field; rows count from 0."""
+    return DataError(
+        f"'{thing}' of column '{owner}' has two values of '{field}', in rows {row + 1} and {other + 1}; "
+        f"make '{field}' a context field, or correct the rows"
+    )
 
 
 def _table(frame: pl.DataFrame, owner: str, fields: Sequence[Field], where: str) -> Table:
@@ -189,6 +150,8 @@ def encoded(series: pl.Series, field: Field) -> Column:
     """A column as a log keeps it: names sorted, and indices into them."""
     if field.is_numeric:
         return Column((), series.to_numpy())
+    if field.kind == "vector":
+        return Column((), _vectors(series, field))
     flat = series.explode() if field.is_multi else series
     names = tuple(flat.drop_nulls().unique().sort())
     indices = _indices(flat, names)
@@ -198,6 +161,19 @@ def encoded(series: pl.Series, field: Field) -> Column:
     padded = np.full((len(series), max(1, int(lengths.max(initial=0)))), -1, dtype=np.int32)
     padded[np.arange(padded.shape[1]) < lengths[:, None]] = indices[indices >= 0]
     return Column(names, padded)
+
+
+def _vectors(series: pl.Series, field: Field) -> np.ndarray[Any, np.dtype[np.float32]]:
+    sizes = series.list.len().drop_nulls().unique().sort()
+    if len(sizes) > 1:
+        raise DataError(
+            f"column '{field.name}' has vectors of {sizes[0]} and of {sizes[1]} numbers; give all one length"
+        )
+    vectors = np.full((len(series), sizes[0] if len(sizes) else 0), np.nan, dtype=np.float32)
+    if len(sizes):
+        known = series.is_not_null().to_numpy()
+        vectors[known] = series.filter(known).explode().to_numpy().reshape(-1, sizes[0])
+    return vectors
 
 
 def _indices(series: pl.Series, names: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int32]]:

@@ -4,11 +4,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, Self
 
+from pydantic import PositiveInt
+
 from newcomer.errors import DataError, SettingError
 from newcomer.settings import Json, fill
 
 Role = Literal["item", "user", "context"]
-Kind = Literal["categorical", "multi", "numeric", "text"]
+Kind = Literal["categorical", "multi", "numeric", "text", "vector"]
+
+LATER: dict[str, Json] = {"most": 64, "encoder": None}
+"""Settings of a field that came after the first stores: at these values a schema is written as it was then."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,10 @@ class Field:
 
     `role` says whose it is: every row of an item shows the same value of an item's field, every row of a user the same value of a
     user's; what changes from row to row is context. `kind`: one value of a set, several of them (a list, or text around
-    `separator`), a number, or text, of which the set of words is kept.
+    `separator`), a number, text, of which the set of words is kept or what an `encoder` makes of it, or a vector: a list of numbers
+    of one length, such as a picture's embedding from elsewhere; in CSV text like "[0.1, 0.2]".
+
+    Raises DataError for an `encoder` of what is not text.
     """
 
     name: str
@@ -30,6 +38,16 @@ class Field:
     min_count: int = 1
     """Values that occurred fewer times than this are unseen ones."""
     separator: str = "|"
+    most: PositiveInt = 64
+    """Of several values, or of a text's words, the first so many are read."""
+    encoder: str | None = None
+    """A backbone by whose frozen features a text is read, such as 'sentence-transformers/all-MiniLM-L6-v2'; None: by its words."""
+
+    def __post_init__(self) -> None:
+        if self.encoder is not None and self.kind != "text":
+            raise DataError(
+                f"schema: field '{self.name}' is {self.kind} and has an encoder; set kind = 'text', or remove it"
+            )
 
     @property
     def is_numeric(self) -> bool:
@@ -37,12 +55,12 @@ class Field:
 
     @property
     def is_multi(self) -> bool:
-        return self.kind in ("multi", "text")
+        return self.kind == "multi" or (self.kind == "text" and self.encoder is None)
 
 
 @dataclass(frozen=True)
 class Schema:
-    """Which column holds the item's id, the user's id, the label (0 or 1) and the time, and which fields there are besides.
+    """Which column holds the item's id, the user's id, the label and the time, and which fields there are besides.
 
     >>> schema = Schema("film", "viewer", "liked", "seen_at", (Field("genres", "item", "multi"), Field("age", "user")))
     >>> [node.name for node in schema.nodes]
@@ -61,6 +79,8 @@ class Schema:
     label: str = "label"
     time: str = "time"
     fields: tuple[Field, ...] = ()
+    clicked_from: float | None = None
+    """The least label that counts as a click, such as 4 stars; None: labels are 0 and 1, or false and true."""
 
     def __post_init__(self) -> None:
         names = [self.item, self.user, self.label, self.time, *(field.name for field in self.fields)]
@@ -83,7 +103,12 @@ class Schema:
         return tuple(field for field in self.fields if field.role == role)
 
     def to_json(self) -> dict[str, Json]:
-        return asdict(self) | {"fields": [asdict(field) for field in self.fields]}
+        fields = [
+            {key: value for key, value in asdict(field).items() if key not in LATER or value != LATER[key]}
+            for field in self.fields
+        ]
+        table = asdict(self) | {"fields": fields}
+        return table if self.clicked_from is not None else {k: v for k, v in table.items() if k != "clicked_from"}
 
     @classmethod
     def from_json(cls, table: Mapping[str, Json]) -> Self:

@@ -1,6 +1,7 @@
 """CSV and parquet files, whole, with errors that name the file and the row."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -20,17 +21,24 @@ def read_table(file: Path) -> pl.DataFrame:
     }
     if file.suffix.lower() not in readers:
         raise DataError(f"{file}: neither .csv nor .parquet; convert it to one of the two")
-    try:
+    with reading(file):
         table = readers[file.suffix.lower()](file)
+    if not len(table):
+        raise DataError(f"{file}: has no rows")
+    return table
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Within, a file that cannot be read is a DataError that names it."""
+    try:
+        yield
     except FileNotFoundError:
         raise DataError(f"{file}: no such file") from None
     except pl.exceptions.NoDataError:
         raise DataError(f"{file}: is empty") from None
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from None
-    if not len(table):
-        raise DataError(f"{file}: has no rows")
-    return table
 
 
 def require_columns(columns: Iterable[str], wanted: Iterable[str], where: str) -> None:
@@ -48,9 +56,14 @@ def require_columns(columns: Iterable[str], wanted: Iterable[str], where: str) -
 
 def _read_csv(file: Path) -> pl.DataFrame:
     content = file.read_bytes()
+    require_utf8(content, file)
+    return pl.read_csv(content, infer_schema=False)
+
+
+def require_utf8(content: bytes, file: Path, lines_before: Callable[[], int] = lambda: 0) -> None:
+    """Raises DataError with the line that is not UTF-8; the content begins after so many lines of the file."""
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = lines_before() + content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{file}: line {line} is not UTF-8; save the file as UTF-8") from None
-    return pl.read_csv(content, infer_schema=False)

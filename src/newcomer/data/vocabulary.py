@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from newcomer.data.log import Column
+from newcomer.data.spread import Spread
 from newcomer.errors import DataError
 from newcomer.settings import Json
 
@@ -28,9 +30,19 @@ class Vocabulary:
     unseen: Literal["shared", "error"] = "shared"
 
     @classmethod
-    def fit(cls, field: str, column: Column, unseen: Literal["shared", "error"] = "shared", min_count: int = 1) -> Self:
-        """The names that occur at least `min_count` times in the column."""
-        counts = np.bincount(column.values[column.values >= 0].astype(np.int64).ravel(), minlength=len(column.names))
+    def fit(
+        cls,
+        field: str,
+        column: Column,
+        unseen: Literal["shared", "error"] = "shared",
+        min_count: int = 1,
+        times: NDArray[np.int64] | None = None,
+    ) -> Self:
+        """The names that occur at least `min_count` times in the column, whose rows stand for so many `times`, or for one each."""
+        weights = None if times is None else times[column.values >= 0]
+        counts = np.bincount(
+            column.values[column.values >= 0].astype(np.int64).ravel(), weights, minlength=len(column.names)
+        )
         kept = (name for name, count in zip(column.names, counts, strict=True) if count >= max(min_count, 1))
         return cls(field, tuple(kept), unseen)
 
@@ -43,8 +55,7 @@ class Vocabulary:
 
         Raises DataError for a value that is not known, where the policy is `error`.
         """
-        known = {name: index for index, name in enumerate(self.names, start=2)}
-        table = np.array([known.get(name, UNSEEN) for name in column.names] + [PADDING], dtype=np.int64)
+        table = np.array([self._known.get(name, UNSEEN) for name in column.names] + [PADDING], dtype=np.int64)
         indices = table[column.values.astype(np.int64)]  # -1, 'no value', reads the last entry
         if self.unseen == "error" and (indices == UNSEEN).any():
             name = column.names[int(column.values[indices == UNSEEN][0])]
@@ -52,6 +63,10 @@ class Vocabulary:
                 f"column '{self.field}': value '{name}' was not there in training; set unseen = 'shared' to allow it"
             )
         return indices
+
+    @cached_property
+    def _known(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names, start=2)}
 
     def to_json(self) -> dict[str, Json]:
         return {"field": self.field, "names": list(self.names), "unseen": self.unseen}
@@ -71,10 +86,11 @@ class Scale:
 
     @classmethod
     def fit(cls, field: str, column: Column) -> Self:
-        numbers = column.values[~np.isnan(column.values)]
-        if not len(numbers):
-            return cls(field, 0.0, 1.0)
-        return cls(field, float(numbers.mean()), float(numbers.std()) or 1.0)
+        return cls.of(field, Spread.of(column.values))
+
+    @classmethod
+    def of(cls, field: str, spread: Spread) -> Self:
+        return cls(field, float(spread.mean), float(np.sqrt(spread.variance)) or 1.0)
 
     def encode(self, column: Column) -> NDArray[np.float32]:
         return ((column.values - self.mean) / self.deviation).astype(np.float32)
@@ -83,8 +99,56 @@ class Scale:
         return {"field": self.field, "mean": self.mean, "deviation": self.deviation}
 
 
-def coding_from_json(table: Mapping[str, Json]) -> Vocabulary | Scale:
-    """What `to_json` of either wrote."""
+@dataclass(frozen=True)
+class VectorScale:
+    """A field of vectors with the mean taken off and all numbers divided by one deviation, so that directions stay what they are.
+
+    NaN, 'not known', stays NaN.
+
+    >>> scale = VectorScale.fit("look", Column.of_vectors([[0.0, 4.0], [2.0, 4.0]]))
+    >>> scale.mean, scale.deviation == 0.5 ** 0.5
+    ((1.0, 4.0), True)
+    """
+
+    field: str
+    mean: tuple[float, ...]
+    deviation: float
+    """The root of the mean square of all numbers that are left without the mean."""
+
+    @classmethod
+    def fit(cls, field: str, column: Column) -> Self:
+        return cls.of(field, Spread.of(column.values))
+
+    @classmethod
+    def of(cls, field: str, spread: Spread) -> Self:
+        deviation = float(np.sqrt(spread.variance.mean())) if spread.count else 1.0
+        return cls(field, tuple(spread.mean.tolist()), deviation or 1.0)
+
+    def __len__(self) -> int:
+        """Numbers in a vector."""
+        return len(self.mean)
+
+    def encode(self, column: Column) -> NDArray[np.float32]:
+        """Raises DataError for vectors of another length, unless none is known."""
+        vectors = column.values
+        if np.isnan(vectors).all():
+            return np.full((len(vectors), len(self)), np.nan, dtype=np.float32)
+        if vectors.shape[1] != len(self):
+            raise DataError(
+                f"column '{self.field}': vectors of {vectors.shape[1]} numbers, but there were {len(self)} in training; "
+                "give those of the same source"
+            )
+        scaled: NDArray[np.float32] = ((vectors - np.array(self.mean)) / self.deviation).astype(np.float32)
+        return scaled
+
+    def to_json(self) -> dict[str, Json]:
+        return {"field": self.field, "mean": list(self.mean), "deviation": self.deviation}
+
+
+def coding_from_json(table: Mapping[str, Json]) -> Vocabulary | Scale | VectorScale:
+    """What `to_json` of any of them wrote."""
     if "names" in table:
         return Vocabulary(table["field"], tuple(table["names"]), table["unseen"])
+    if isinstance(table["mean"], list):
+        return VectorScale(table["field"], tuple(table["mean"]), table["deviation"])
     return Scale(table["field"], table["mean"], table["deviation"])

@@ -10,12 +10,18 @@ from numpy.typing import NDArray
 
 from newcomer.data.log import Column, Log, Table
 from newcomer.data.schema import Field, Schema
-from newcomer.data.vocabulary import Scale, Vocabulary, coding_from_json
+from newcomer.data.spread import Spread
+from newcomer.data.survey import Counted, Survey
+from newcomer.data.vocabulary import Scale, VectorScale, Vocabulary, coding_from_json
+from newcomer.items.sentences import Sentences
+from newcomer.nn.field_embeddings import FieldSize, Names, Numbers
 from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
 
 Values = list[Tensor]
-"""One tensor a field: Int[thing], Int[thing most] or Float[thing]; see `nn.field_embeddings`."""
+"""One tensor a field: Int[thing], Int[thing most], Float[thing] or Float[thing number]; see `nn.field_embeddings`."""
+
+Coding = Vocabulary | Scale | VectorScale | Sentences
 
 
 @dataclass(frozen=True)
@@ -69,25 +75,23 @@ class Clicks:
 class Encoder:
     """The codings of all fields but the item's id: fitted once, on the rows that may be learned from, and never changed."""
 
-    def __init__(self, schema: Schema, codings: Mapping[str, Vocabulary | Scale]) -> None:
+    def __init__(self, schema: Schema, codings: Mapping[str, Coding]) -> None:
         self.schema, self.codings = schema, dict(codings)
 
     @classmethod
-    def fit(cls, log: Log) -> Self:
+    def fit(cls, rows: Log | Survey) -> Self:
         """What occurs in these rows: counted once an item, once a user, and row by row for context fields."""
-        items, users = log.items.take(np.unique(log.item)), log.users.take(np.unique(log.user))
-        schema = log.schema
-        codings: dict[str, Vocabulary | Scale] = {
-            schema.user: Vocabulary.fit(schema.user, Column.of_names(users.ids)),
-        }
-        for role, columns in (("item", items.columns), ("user", users.columns), ("context", log.context)):
-            codings |= {field.name: _fit(field, columns[field.name]) for field in schema.fields if field.role == role}
+        survey = rows if isinstance(rows, Survey) else Survey(rows.schema).add(rows)
+        schema, items, users = survey.schema, survey.items, survey.users
+        codings: dict[str, Coding] = {schema.user: Vocabulary(schema.user, users.ids)}
+        codings |= {field.name: _fit(field, items.columns[field.name]) for field in schema.of("item")}
+        codings |= {field.name: _fit(field, users.columns[field.name]) for field in schema.of("user")}
+        codings |= {field.name: _fit_seen(field, survey.context[field.name]) for field in schema.of("context")}
         return cls(schema, codings)
 
-    def sizes(self, fields: Sequence[Field]) -> list[int]:
-        """How many values each field has, 0 for numbers."""
-        codings = (self.codings[field.name] for field in fields)
-        return [len(coding) if isinstance(coding, Vocabulary) else 0 for coding in codings]
+    def sizes(self, fields: Sequence[Field]) -> list[FieldSize]:
+        """What a network embeds for each field: so many values, or so many numbers."""
+        return [_size(self.codings[field.name]) for field in fields]
 
     @property
     def item_fields(self) -> tuple[Field, ...]:
@@ -104,7 +108,7 @@ class Encoder:
 
     def clicks(self, log: Log, item: NDArray[np.integer[Any]]) -> Clicks:
         """The log's events, `item` numbering their items as the learner does."""
-        own = {self.schema.user: Column.of_names(log.users.ids), **log.users.columns}
+        own = {self.schema.user: Column(log.users.ids, np.arange(len(log.users))), **log.users.columns}
         user_fields = [field for field in self.row_fields if field.role == "user"]
         return Clicks(
             item=torch.from_numpy(item.astype(np.int64)),
@@ -119,16 +123,40 @@ class Encoder:
 
     @classmethod
     def from_json(cls, schema: Schema, table: Sequence[Mapping[str, Json]]) -> Self:
-        return cls(schema, {coding["field"]: coding_from_json(coding) for coding in table})
+        return cls(schema, {coding["field"]: _coding(coding) for coding in table})
 
     def _tensor(self, name: str, column: Column) -> Tensor:
         return torch.from_numpy(self.codings[name].encode(column))
 
 
-def _fit(field: Field, column: Column) -> Vocabulary | Scale:
+def _fit_seen(field: Field, seen: Spread | Counted) -> Coding:
+    if isinstance(seen, Counted):
+        return _fit(field, seen.column, seen.times)
+    return Scale.of(field.name, seen) if field.is_numeric else VectorScale.of(field.name, seen)
+
+
+def _fit(field: Field, column: Column, times: NDArray[np.int64] | None = None) -> Coding:
     if field.is_numeric:
         return Scale.fit(field.name, column)
-    return Vocabulary.fit(field.name, column, field.unseen, field.min_count)
+    if field.kind == "vector":
+        return VectorScale.fit(field.name, column)
+    if field.encoder is not None:
+        return Sentences.fit(field.name, column, field.encoder, times)
+    return Vocabulary.fit(field.name, column, field.unseen, field.min_count, times)
+
+
+def _size(coding: Coding) -> FieldSize:
+    match coding:
+        case Vocabulary():
+            return Names(len(coding))
+        case Scale():
+            return Numbers()
+        case _:
+            return Numbers(len(coding))
+
+
+def _coding(table: Mapping[str, Json]) -> Coding:
+    return Sentences.from_json(table) if "encoder" in table else coding_from_json(table)
 
 
 def joined(parts: Sequence[Values]) -> Values:

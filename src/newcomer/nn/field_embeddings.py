@@ -1,6 +1,7 @@
 """Fields of any kind become vectors of one width."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -9,33 +10,58 @@ from torch.nn import functional
 from newcomer.shapes import Float, Tensor
 
 
+@dataclass(frozen=True)
+class Names:
+    """A field of values by index: `count` of them, index 0 (padding, 'no value') and 1 (unseen) included."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A field of so many numbers at once: one, or a vector."""
+
+    count: int = 1
+
+
+FieldSize = Names | Numbers
+
+
 class FieldEmbeddings(nn.Module):
-    """One embedding a field: of a value, the mean of several values' embeddings, or a number times a vector.
+    """One embedding a field: of a value, the mean of several values' embeddings, or of numbers a linear map.
 
-    `sizes[field]` is the number of values, index 0 (padding, 'no value') and 1 (unseen) among them, both of which start at
-    zero, where they say nothing; a size of 0 means numbers, of which NaN, 'not known', has a vector of its own.
+    The first two values, which are none, start at zero, where they say nothing. Numbers are mapped without a bias; those of
+    which any is NaN are 'not known', which has a vector of its own.
 
-    >>> fields = FieldEmbeddings([5, 7, 0], width=4, deviation=0.1)
+    >>> fields = FieldEmbeddings([Names(5), Names(7), Numbers(), Numbers(3)], width=4, deviation=0.1)
     >>> colour, words, price = torch.tensor([2, 4]), torch.tensor([[2, 3, 6], [5, 0, 0]]), torch.tensor([0.3, float("nan")])
-    >>> fields([colour, words, price]).shape      # field, thing, width
-    torch.Size([3, 2, 4])
+    >>> fields([colour, words, price, torch.ones(2, 3)]).shape      # field, thing, width
+    torch.Size([4, 2, 4])
     """
 
-    def __init__(self, sizes: Sequence[int], width: int, deviation: float) -> None:
+    def __init__(self, sizes: Sequence[FieldSize], width: int, deviation: float) -> None:
         super().__init__()
         self.sizes, self.width = tuple(sizes), width
-        self.tables = nn.ParameterList(torch.randn(size or 2, width) * deviation for size in sizes)
-        with torch.no_grad():
-            for size, table in zip(sizes, self.tables, strict=True):
-                table[: 2 if size else 0] = 0
+        self.tables = nn.ParameterList(_table(size, width, deviation) for size in sizes)
 
     def forward(self, values: Sequence[Tensor]) -> Float[Tensor, "field thing width"]:
-        """`values[field]`: Int[thing] one value each, Int[thing most] several, filled up with 0, or Float[thing] numbers."""
+        """`values[field]`: of names Int[thing] one value each, or Int[thing most] several, filled up with 0; of numbers
+        Float[thing], or Float[thing number]."""
         vectors = [
-            _embedded(value, table) if size else _scaled(value, table)
+            _embedded(value, table) if isinstance(size, Names) else _mapped(value, table)
             for value, size, table in zip(values, self.sizes, self.tables, strict=True)
         ]
         return torch.stack(vectors)
+
+
+def _table(size: FieldSize, width: int, deviation: float) -> Float[Tensor, "row width"]:
+    if isinstance(size, Numbers):
+        table = torch.randn(size.count + 1, width) * deviation
+        table[:-1] *= max(size.count, 1) ** -0.5  # a long vector says as much at first as a number does
+        return table
+    table = torch.randn(size.count, width) * deviation
+    table[:2] = 0
+    return table
 
 
 def _embedded(value: Tensor, table: Tensor) -> Float[Tensor, "thing width"]:
@@ -44,6 +70,12 @@ def _embedded(value: Tensor, table: Tensor) -> Float[Tensor, "thing width"]:
     return functional.embedding_bag(value, table, mode="mean", padding_idx=0)
 
 
-def _scaled(value: Tensor, table: Tensor) -> Float[Tensor, "thing width"]:
-    known = ~value.isnan()
-    return torch.where(known, value, 0.0)[:, None] * table[0] + (~known)[:, None] * table[1]
+def _mapped(value: Tensor, table: Tensor) -> Float[Tensor, "thing width"]:
+    numbers = value[:, None] if value.ndim == 1 else value
+    known = ~numbers.isnan().any(dim=1, keepdim=True)
+    mapped = torch.where(known, numbers, 0.0)
+    if (
+        len(table) == 2
+    ):  # one number: a product is exact where a matrix product may round, whatever else is in the batch
+        return mapped * table[0] + ~known * table[1]
+    return mapped @ table[:-1] + ~known * table[-1]

@@ -1,0 +1,221 @@
+"""What the columns of a click log seem to mean, proposed from their names and from a sample of their values.
+
+Whose a field is follows from its values: an item's has one value in all rows of an item. That this holds by chance in a sample is
+ruled out first: were a column independent of the item, two rows would agree with probability a = Σ p², and p pairs of rows of one
+item each, no two of the same rows, all with probability aᵖ.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from newcomer.data.kinds import given, kind_of
+from newcomer.data.meanings import Meaning, item_of, label_of, time_of, user_of
+from newcomer.data.moments import are_dates
+from newcomer.data.names import BEFORE, EVENTS, LEAKS, words
+from newcomer.data.outcomes import tells
+from newcomer.data.proposal import Proposal, read_schema, write_schema
+from newcomer.data.read import Source, _paths
+from newcomer.data.sample import counts, sample
+from newcomer.data.schema import Field, Role, Schema
+
+__all__ = ["Proposal", "propose", "read_schema", "write_schema"]
+
+SURE = math.log(1e6)
+"""A dependency that would hold by chance once in so many columns is one."""
+
+MANY = 50
+"""From so many rows or owners on, a value of its own for each is no coincidence."""
+
+
+@dataclass(frozen=True)
+class _Log:
+    """A sample with the four columns that every log has, and all columns as texts, whose equality is all that counts."""
+
+    frame: pl.DataFrame
+    texts: pl.DataFrame
+    item: Meaning
+    user: Meaning
+    label: Meaning
+    time: Meaning
+
+    def owner(self, role: Role) -> str:
+        return self.item.column if role == "item" else self.user.column
+
+
+def propose(source: Source) -> Proposal:
+    """The schema that this log seems to have, with a reason for every column, and a stream that gives old and new items.
+
+    About 100,000 rows are looked at, from places spread over the files, and of a log up to 1 GiB one column in full.
+
+    Raises DataError where files cannot be read, or no column can be the item, the user, the label or the time.
+    """
+    files = _paths(source)
+    taken = sample(files)
+    log = _log(taken.frame, ", ".join(map(str, files[:3])))
+    reasons = {meaning.column: meaning.why for meaning in (log.item, log.user, log.label, log.time)}
+    fields = []
+    for column in taken.frame.columns:
+        if column not in reasons:
+            why_not = _no_field(log, column)
+            field, why = (None, why_not) if why_not else _field(log, column)
+            reasons[column] = why
+            fields += [field] if field else []
+    schema = Schema(
+        log.item.column, log.user.column, log.label.column, log.time.column, tuple(fields), log.label.clicked_from
+    )
+    events = counts(files, log.item.column)
+    rows = taken.rows if events is None else int(events.sum())
+    return Proposal(
+        schema,
+        {column: reasons[column] for column in taken.frame.columns},
+        rows,
+        {column: _shown(log.texts[column]) for column in taken.frame.columns},
+        stream_for(_estimated(log, rows) if events is None else events.to_numpy()),
+        [str(source)] if isinstance(source, (str, Path)) else [str(part) for part in source],
+    )
+
+
+def stream_for(events: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> dict[str, int]:
+    """`old_above` and `phase_events` for items of so many events: the longest phases that leave 20 items on either side.
+
+    Where none do, one item on either side is enough; and where even that cannot be, the shortest phases there are.
+
+    >>> stream_for(np.array([500] * 30 + [100] * 40))
+    {'old_above': 200, 'phase_events': 20}
+    """
+    for enough in (20, 1):
+        for phase in (20, 10, 5, 3, 2, 1):
+            for above in (10 * phase, 6 * phase, 4 * phase, 3 * phase):
+                old, new = (events > above).sum(), ((events >= 3 * phase) & (events <= above)).sum()
+                if min(old, new) >= enough:
+                    return {"old_above": above, "phase_events": phase}
+    return {"old_above": 3, "phase_events": 1}
+
+
+def _log(frame: pl.DataFrame, where: str) -> _Log:
+    texts = frame.select(_text(frame[column]) for column in frame.columns)
+    item = item_of(frame, (), where)
+    user = user_of(frame, (item.column,), where)
+    owners = (item.column, user.column)
+    owned = [c for c in frame.columns if c not in owners and max(_evidence(texts, owner, c) for owner in owners) > SURE]
+    label = label_of(frame, (*owners, *owned), where)
+    time = time_of(frame, (*owners, *owned, label.column), where)
+    return _Log(frame, texts, item, user, label, time)
+
+
+def _field(log: _Log, column: str) -> tuple[Field | None, str]:
+    role, why = _role(log, column)
+    values = log.frame[column]
+    if role != "context":
+        values = log.frame.unique(log.owner(role), keep="first", maintain_order=True)[column]
+    if values.dtype.is_temporal() or are_dates(values):
+        return None, f"left out: {why}, a date; make the year, the weekday or the hour of it a column"
+    guess = kind_of(values)
+    missing = len(given(log.frame[column])) < len(log.frame)
+    field = Field(
+        column, role, guess.kind, "mark" if missing else "error", min_count=guess.min_count, separator=guess.separator
+    )
+    return field, f"{why}; {guess.why}{', missing in places' if missing else ''}"
+
+
+def _role(log: _Log, column: str) -> tuple[Role, str]:
+    own: tuple[tuple[Role, str], ...] = (("item", log.item.column), ("user", log.user.column))
+    found = {role: _evidence(log.texts, owner, column) for role, owner in own}
+    for role, owner in sorted(own, key=lambda pair: -found[pair[0]]):
+        if found[role] > SURE:
+            return role, f"one value in all rows of {'an' if role == 'item' else 'a'} {role} ('{owner}')"
+    if max(found.values()) >= 0:
+        return "context", "too few rows of one item or user to tell whose it is"
+    return "context", "changes from row to row of one item and of one user"
+
+
+def _evidence(texts: pl.DataFrame, owner: str, column: str) -> float:
+    """−log of the probability that the column has one value an owner by chance; −1 where it has not."""
+    if not _holds(texts, owner, column):
+        return -1.0
+    pairs = int((texts.group_by(owner).len()["len"] // 2).sum())
+    shares = texts[column].value_counts()["count"].cast(pl.Float64) / len(texts)
+    return -pairs * math.log(min(1.0, float((shares**2).sum())))
+
+
+def _holds(texts: pl.DataFrame, owner: str, column: str) -> bool:
+    return texts.select(pl.struct(owner, column).n_unique() == pl.col(owner).n_unique()).item()  # type: ignore[no-any-return]
+
+
+def _no_field(log: _Log, column: str) -> str | None:
+    """Why a column is no field of a model; None where it may be one."""
+    texts, rows = log.texts, len(log.texts)
+    distinct = texts[column].n_unique()
+    if not len(given(log.frame[column])):
+        return "left out: empty in all rows"
+    if distinct == 1:
+        return f"left out: the same value in all rows, {_shown(texts[column])[0]!r}"
+    for meaning in (log.item, log.user, log.label, log.time):
+        if why := _copy(log, column, meaning, distinct):
+            return f"left out: {why}"
+    if distinct == rows >= MANY and _is_a_name(log.frame[column]):
+        return "left out: another value in every row, like an event's or a row's id"
+    context = _role(log, column)[0] == "context"
+    if context and distinct > rows / 10 and words(column).intersection(EVENTS):
+        return f"left out: {distinct} values in {rows} rows, by its name an event's or a session's id"
+    if context and words(column).intersection(LEAKS) and not words(column).intersection(BEFORE):
+        return "left out: by its name an outcome, known only after the item was shown; it would give the label away"
+    if context and tells(log.frame[column], log.label.clicks(log.frame)):
+        return f"left out: tells '{log.label.column}' nearly always, as an outcome does; add it if it is known before"
+    return None
+
+
+def _copy(log: _Log, column: str, meaning: Meaning, distinct: int) -> str | None:
+    texts, of = log.texts, meaning.column
+    if texts[column].equals(texts[of]):
+        return f"the same as '{of}'"
+    one_to_one = distinct == texts[of].n_unique() and _holds(texts, of, column)
+    if one_to_one and meaning is log.label:
+        return f"'{of}' in other words"
+    if one_to_one and distinct >= MANY and meaning is not log.time and _is_a_name(log.frame[column]):
+        return f"another name of '{of}', one for each"
+    if meaning is log.time and distinct > 2 and meaning.runs_with(log.frame, column):
+        return f"the time once more, as '{of}'"
+    return None
+
+
+def _is_a_name(values: pl.Series) -> bool:
+    """Whether values are told apart rather than measured or read: no text of words, no numbers but those called a code."""
+    guess = kind_of(values)
+    known = given(values).cast(pl.String, strict=False) if not values.dtype.is_nested() else None
+    ordered = known is not None and guess.kind == "numeric" and _rises(known)
+    return guess.kind == "categorical" or ordered
+
+
+def _rises(known: pl.Series) -> bool:
+    """Whether whole numbers go up by one from row to row, mostly."""
+    steps = known.cast(pl.Float64, strict=False).diff().drop_nulls()
+    return bool(len(steps)) and float((steps == 1).cast(pl.Float64).sum()) / len(steps) > 0.9
+
+
+def _text(values: pl.Series) -> pl.Series:
+    """Each value as a text, missing ones as ''."""
+    if isinstance(values.dtype, pl.Array):
+        values = values.arr.to_list()
+    if isinstance(values.dtype, pl.List):
+        joined = values.list.eval(pl.element().cast(pl.String)).list.join(", ", ignore_nulls=True)
+        return (pl.select(pl.lit("[") + joined + pl.lit("]")).to_series().alias(values.name)).fill_null("")
+    return values.cast(pl.String).fill_null("")
+
+
+def _shown(texts: pl.Series) -> Sequence[str]:
+    return [
+        text if len(text) <= 60 else text[:59] + "…"
+        for text in texts.filter(texts != "").unique(maintain_order=True)[:5]
+    ]
+
+
+def _estimated(log: _Log, rows: int | None) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """Events of the items in the sample, in proportion for all rows where their number is known."""
+    found = log.texts.group_by(log.item.column).len()["len"].to_numpy().astype(np.float64)
+    return np.round(found * ((rows or len(log.texts)) / len(log.texts))).astype(np.int64)
