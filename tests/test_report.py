@@ -13,7 +13,7 @@ import pytest
 from newcomer.errors import StoreError
 from newcomer.report.page import write_page
 from newcomer.report.runs import by_row, find_runs
-from newcomer.report.table import result_tables
+from newcomer.report.table import Table, result_tables
 
 NAN = float("nan")
 
@@ -166,8 +166,140 @@ def test_a_folder_without_runs_is_named(tmp_path: Path, runs: Path) -> None:
 
 def test_reports_are_drawn_without_torch() -> None:
     code = (
-        "import sys, newcomer.report.page, newcomer.report.plots, newcomer.report.runs, newcomer.report.table; "
+        "import sys, newcomer.report.page, newcomer.report.plots, newcomer.report.runs, newcomer.report.table, "
+        "newcomer.report.findings, newcomer.report.item_findings; "
         "print([m for m in ('torch', 'transformers', 'typer', 'rich') if m in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+PHASES = ("cold", "warm-a", "warm-b", "warm-c")
+
+
+def item_record(
+    folder: Path,
+    aucs: list[float],
+    row: str = "emerg",
+    seed: int = 0,
+    place: int = 0,
+    curve: dict[int, float] | None = None,
+    sufficient: float | None = None,
+    by_events: dict[str, dict[str, float]] | None = None,
+    scores: dict[str, float] | None = None,
+) -> Path:
+    """A record of an item run by hand: one AUC a phase, more `scores` that are the same in all; unfinished with too few phases."""
+    start = {
+        "event": "start",
+        "place": place,
+        "recipe": {"name": "films", "row": row, "title": "Films", "seed": seed, "family": "items"},
+        "stream": dict.fromkeys(
+            ("old_items", "old_events", "validation_items", "new_items", "phase_events", "query_events"), 10
+        ),
+        "versions": {"newcomer": "0.1.0"},
+        "commit": "abc",
+        "machine": {"system": "Linux", "processor": "Fast", "threads": 1, "gpu": None},
+    }
+    asked = [(stage, "query", auc) for stage, auc in zip(PHASES, aucs, strict=False)]
+    asked += [(f"{events} events", "curve", auc) for events, auc in (curve or {}).items()]
+    asked += [("sufficient", "curve", sufficient)] if sufficient else []
+    lines: list[dict[str, Any]] = [start, stage_over("old", {})]
+    for stage, exam, auc in asked:
+        values = {"auc": auc, "item_auc": auc, "logloss": 0.5, **(scores or {})}
+        lines.append({"event": "score", "stage": stage, "exam": exam, "values": values})
+        lines.append(stage_over(stage, {"calibration": by_events} if by_events else {}))
+    if len(aucs) == len(PHASES):
+        lines.append({"event": "end"})
+    folder.mkdir(parents=True)
+    (folder / "record.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return folder
+
+
+def stage_over(stage: str, facts: dict[str, Any]) -> dict[str, Any]:
+    return {"event": "stage", "stage": stage, "study_seconds": 1.0, "exam_seconds": 1.0, "facts": facts}
+
+
+def tables_of(folder: Path) -> dict[str, Table]:
+    (rows,) = by_row(find_runs([folder])).values()
+    return {table.title.partition(": ")[2]: table for table in result_tables(rows)}
+
+
+def test_old_records_of_items_have_the_tables_of_what_they_hold(tmp_path: Path) -> None:
+    item_record(tmp_path / "runs" / "a", [0.6, 0.7, 0.8, 0.9])
+    tables = tables_of(tmp_path / "runs")
+    assert list(tables) == ["AUC, pooled", "AUC within items", "log loss"]
+    assert list(tables["AUC, pooled"].head) == ["", "seeds", *PHASES, "seconds"]
+    write_page(find_runs([tmp_path / "runs"]), tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("<svg") == 2
+
+
+def test_every_score_that_a_record_holds_has_a_table(tmp_path: Path) -> None:
+    more = {"user_auc": 0.55, "normalised_entropy": 0.9, "calibration": 1.1, "f1": 0.4}
+    item_record(tmp_path / "a", [0.6, 0.7, 0.8, 0.9], scores=more)
+    tables = tables_of(tmp_path)
+    shown = {
+        "AUC within users": 0.55,
+        "normalised entropy": 0.9,
+        "calibration, Σp / Σy": 1.1,
+        "F1 at the mean score": 0.4,
+    }
+    for name, value in shown.items():
+        assert list(tables[name].rows[0]) == ["emerg", "1", *[f"{value:.4f}"] * 4, "5"]
+
+
+def test_the_curve_has_a_table_and_a_figure_and_the_phases_stay_their_own(tmp_path: Path) -> None:
+    for seed, lift in enumerate((0.0, 0.02)):
+        curve = {0: 0.6 + lift, 1: 0.61, 10: 0.7, 2: 0.62}
+        item_record(
+            tmp_path / "runs" / f"a{seed}", [0.6, 0.7, 0.8, 0.9], seed=seed, curve=curve, sufficient=0.95 + lift
+        )
+    item_record(tmp_path / "runs" / "b", [0.5] * 4, row="old peer", place=1)
+    tables = tables_of(tmp_path / "runs")
+    assert list(tables["AUC, pooled"].head) == ["", "seeds", *PHASES, "seconds"]
+    assert tables["AUC, pooled"].rows[0][2] == "0.6000 ± 0.0000"
+    by_events = tables["AUC by the number of events"]
+    assert list(by_events.head) == ["", "seeds", "0", "1", "2", "10", "sufficient"]
+    assert list(by_events.rows[0][2:]) == [
+        "0.610 ± 0.014",
+        *(f"{auc:.3f} ± 0.000" for auc in (0.61, 0.62, 0.7)),
+        "0.960 ± 0.014",
+    ]
+    assert list(by_events.rows[1][2:]) == ["–"] * 5
+    write_page(find_runs([tmp_path / "runs"]), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 3
+    assert "against the number of events" in page
+
+
+def test_rela_impr_is_over_the_row_that_tunes_ids(tmp_path: Path) -> None:
+    item_record(tmp_path / "a", [0.6, 0.7, 0.8, 0.45])
+    item_record(tmp_path / "b", [0.58, 0.6, 0.8, 0.7], row="id-tuning", place=1)
+    item_record(tmp_path / "c", [0.62, 0.6, 0.8, 0.7], row="id-tuning", seed=1, place=1)
+    table = tables_of(tmp_path)["RelaImpr over id-tuning, %"]
+    assert list(table.rows[0]) == ["emerg", "1", "0.0", "100.0", "0.0", "-125.0"]
+    assert list(table.rows[1]) == ["id-tuning", "2", "0.0 ± 28.3", "0.0 ± 0.0", "0.0 ± 0.0", "0.0 ± 0.0"]
+
+
+def test_calibration_by_events_is_a_table_where_it_was_written_down(tmp_path: Path) -> None:
+    sums = {"0": {"rows": 4.0, "expected": 3.0, "clicks": 2.0}, "1-4": {"rows": 4.0, "expected": 1.0, "clicks": 0.0}}
+    item_record(tmp_path / "a", [0.6] * 4, by_events=sums)
+    table = tables_of(tmp_path)["calibration, Σp / Σy, by the events before"]
+    assert list(table.head) == ["", "seeds", "0", "1-4"]
+    assert list(table.rows[0]) == ["emerg", "1", "1.500", "–"]
+
+
+@pytest.mark.parametrize("phases", [0, 1, 3])
+def test_a_run_that_was_cut_off_is_no_obstacle(tmp_path: Path, phases: int) -> None:
+    item_record(tmp_path / "runs" / "a", [0.6, 0.7, 0.8, 0.9])
+    item_record(tmp_path / "runs" / "b", [0.6, 0.7, 0.8, 0.9][:phases], seed=1)
+    item_record(tmp_path / "runs" / "c", [0.6, 0.7, 0.8, 0.9][:phases], row="id-tuning", place=1)
+    assert tables_of(tmp_path / "runs")["AUC, pooled"].rows[0][0] == "emerg (1 unfinished)"
+    write_page(find_runs([tmp_path / "runs"]), tmp_path / "report.html")
+    write_page(find_runs([tmp_path / "runs" / "b"]), tmp_path / "report.html")
+
+
+def test_a_class_run_that_was_cut_off_is_no_obstacle(tmp_path: Path) -> None:
+    record(tmp_path / "runs" / "a", [[1.0], [0.5, 1.0]])
+    record(tmp_path / "runs" / "b", [[1.0]], seed=1, finished=False)
+    write_page(find_runs([tmp_path / "runs"]), tmp_path / "report.html")
+    assert "sd-lora (1 unfinished)" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -1,11 +1,18 @@
-"""How well click probabilities rank and how far they can be believed."""
+"""How well click probabilities rank, and all that they are judged by."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from newcomer.errors import DataError
+from newcomer.metrics.calibration import (
+    calibration,
+    calibration_error,
+    item_logloss,
+    logloss,
+    normalised_entropy,
+    pair,
+)
 
 _Floats = NDArray[np.float64]
 
@@ -16,70 +23,84 @@ def auc(label: ArrayLike, score: ArrayLike) -> float:
     >>> auc([0, 1, 0, 1], [.1, .1, .2, .9])     # of four pairs two and a half are in order
     0.625
     """
-    label, score = _pair(label, score)
+    label, score = pair(label, score)
     clicks = label.sum()
     pairs = clicks * (len(label) - clicks)
     return float(((_ranks(score) * label).sum() - clicks * (clicks + 1) / 2) / pairs) if pairs else float("nan")
 
 
-def item_auc(item: ArrayLike, label: ArrayLike, score: ArrayLike) -> float:
-    """Mean over items of their own AUC, each item counting the same; items with one kind of label only are left out.
+def group_auc(group: ArrayLike, label: ArrayLike, score: ArrayLike, weighted: bool = False) -> float:
+    """Mean over groups of rows of their own AUC; groups with one kind of label only are left out. NaN when no group has both.
 
-    What is left of the pooled AUC when knowing the good items is no help. NaN when no item has both labels.
+    Every group counts the same, or, `weighted`, as much as it has rows (the GAUC of Zhu et al. 2017).
 
-    >>> item_auc([7, 7, 8, 8], [0, 1, 0, 1], [.1, .2, .9, .8])
+    >>> group_auc([7, 7, 7, 8, 8], [0, 1, 0, 0, 1], [.1, .2, .1, .9, .8])
     0.5
+    >>> group_auc([7, 7, 7, 8, 8], [0, 1, 0, 0, 1], [.1, .2, .1, .9, .8], weighted=True)
+    0.6
     """
-    label, score = _pair(label, score)
-    _, item = np.unique(np.asarray(item), return_inverse=True)
+    label, score = pair(label, score)
+    _, group = np.unique(np.asarray(group), return_inverse=True)
     if not len(label):
         return float("nan")
-    order = np.lexsort((score, item))
-    item, label, score = item[order], label[order], score[order]
-    events, clicks = np.bincount(item).astype(np.float64), np.bincount(item, label)
-    first = np.cumsum(events) - events
-    rank = _ranks_of_sorted(score, item) - first[item]
-    pairs = clicks * (events - clicks)
+    order = np.lexsort((score, group))
+    group, label, score = group[order], label[order], score[order]
+    rows, clicks = np.bincount(group).astype(np.float64), np.bincount(group, label)
+    first = np.cumsum(rows) - rows
+    rank = _ranks_of_sorted(score, group) - first[group]
+    pairs = clicks * (rows - clicks)
     usable = pairs > 0
-    above = np.bincount(item, rank * label) - clicks * (clicks + 1) / 2
-    return float((above[usable] / pairs[usable]).mean()) if usable.any() else float("nan")
+    above = np.bincount(group, rank * label) - clicks * (clicks + 1) / 2
+    if not usable.any():
+        return float("nan")
+    return float(np.average(above[usable] / pairs[usable], weights=rows[usable] if weighted else None))
 
 
-def logloss(label: ArrayLike, probability: ArrayLike) -> float:
-    """Mean negative log-likelihood in nats; probabilities are kept 1e-7 away from 0 and 1.
+def item_auc(item: ArrayLike, label: ArrayLike, score: ArrayLike) -> float:
+    """`group_auc` of items: what is left of the pooled AUC when knowing the good items is no help."""
+    return group_auc(item, label, score)
 
-    >>> round(logloss([1, 0], [.5, .5]), 4)
-    0.6931
+
+def user_auc(user: ArrayLike, label: ArrayLike, score: ArrayLike) -> float:
+    """`group_auc` of users: how well what one user is shown is put in order, whoever clicks much."""
+    return group_auc(user, label, score)
+
+
+def rela_impr(auc: float, base: float) -> float:
+    """By how many percent an AUC is further above that of chance than a base's. Yan et al. 2014. NaN for a base that is chance.
+
+    >>> round(rela_impr(.76, .75), 4)
+    4.0
     """
-    label, probability = _pair(label, probability)
-    p = np.clip(probability, 1e-7, 1 - 1e-7)
-    return float(-(label * np.log(p) + (1 - label) * np.log1p(-p)).mean())
-
-
-def calibration(label: ArrayLike, probability: ArrayLike) -> float:
-    """Clicks expected over clicks that came: 1 is right, above it is boasting. Infinite without clicks."""
-    label, probability = _pair(label, probability)
-    return float(probability.sum() / label.sum()) if label.any() else float("inf")
+    return ((auc - 0.5) / (base - 0.5) - 1) * 100 if base != 0.5 else float("nan")
 
 
 def f1(label: ArrayLike, score: ArrayLike) -> float:
-    """F1 of calling a click whatever scores above the mean score, as CVAR and EmerG report it.
+    """F1 of calling a click whatever scores above the mean score, as CVAR and EmerG report it. NaN without rows.
 
     >>> round(f1([1, 0, 1], [.9, .1, .3]), 4)       # the mean is .433: one of two clicks is called
     0.6667
     """
-    label, score = _pair(label, score)
+    label, score = pair(label, score)
+    if not len(label):
+        return float("nan")
     called = score > score.mean()
     return float(2 * (label * called).sum() / max(label.sum() + called.sum(), 1.0))
 
 
-def click_scores(item: ArrayLike, label: ArrayLike, probability: ArrayLike) -> dict[str, float]:
-    """All of the above by name."""
+def click_scores(
+    item: ArrayLike, label: ArrayLike, probability: ArrayLike, user: ArrayLike | None = None
+) -> dict[str, float]:
+    """What click probabilities are judged by, by name; `user_auc` where the users are given. NaN where a score is undefined."""
     return {
         "auc": auc(label, probability),
         "item_auc": item_auc(item, label, probability),
+        **({} if user is None else {"user_auc": user_auc(user, label, probability)}),
         "logloss": logloss(label, probability),
+        "item_logloss": item_logloss(item, label, probability),
+        "normalised_entropy": normalised_entropy(label, probability),
         "calibration": calibration(label, probability),
+        "calibration_error": calibration_error(label, probability),
         "f1": f1(label, probability),
     }
 
@@ -98,13 +119,6 @@ def bayes_auc(probability: ArrayLike) -> float:
     below = np.cumsum(misses) - misses
     pairs = clicks.sum() * misses.sum()
     return float((clicks * (below + misses / 2)).sum() / pairs) if pairs else float("nan")
-
-
-def _pair(label: ArrayLike, score: ArrayLike) -> tuple[_Floats, _Floats]:
-    labels, scores = np.asarray(label, dtype=np.float64), np.asarray(score, dtype=np.float64)
-    if labels.shape != scores.shape:
-        raise DataError(f"{len(labels)} labels and {len(scores)} scores; give one score for every label")
-    return labels, scores
 
 
 def _ranks(score: _Floats) -> _Floats:

@@ -3,23 +3,16 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from newcomer.errors import StoreError
-from newcomer.report.plots import COLOURS, FAINT, INK, drawn
+from newcomer.report.drawing import COLOURS, FAINT, NUMBERED, drawn, framed, heat_map, shades, side_inches
+from newcomer.report.html import rendered, write_folder
 from newcomer.settings import Json
 
-NUMBERED = 12
-"""Tasks up to which a heat map has numbers in it, and a curve a name of its own."""
 POINT = 0.01
 """What of accuracy may be lost on the way and still count as nothing."""
 
@@ -42,20 +35,10 @@ def write_findings(found: Mapping[str, Json], out: Path) -> None:
     Raises StoreError when the disk refuses.
     """
     findings = list(_findings(found))
-    template = (resources.files("newcomer.report") / "findings.html.jinja").read_text(encoding="utf-8")
-    html = (
-        Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-        .from_string(template)
-        .render(findings=findings, tasks=len(found["tasks"]), draw=Markup)  # our own SVG
-    )
     files = {f"{finding.name}.svg": finding.picture for finding in findings}
-    files |= {"findings.json": json.dumps(found, indent=1, ensure_ascii=False), "index.html": html}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (out / name).write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{out}: could not be written ({error.strerror or error}); choose another --out") from None
+    files["findings.json"] = json.dumps(found, indent=1, ensure_ascii=False)
+    files["index.html"] = rendered("findings.html.jinja", findings=findings, tasks=len(found["tasks"]))
+    write_folder(files, out)
 
 
 def _findings(found: Mapping[str, Json]) -> Iterator[Finding]:
@@ -173,11 +156,11 @@ def distances(found: Mapping[str, Json]) -> str:
         percent = 100 * np.array(found["distances"]) / found["norm"]
         axis = figure.subplots()
         axis.set_title("distance, % of ‖W₀‖", fontsize=9, loc="left")
-        _heat_map(figure, axis, percent, ["W₀", *_short(found["tasks"])], "BuGn", (0, percent.max() or 1))
+        heat_map(figure, axis, percent, ["W₀", *_short(found["tasks"])], "BuGn", (0, percent.max() or 1))
         axis.set_xlabel("weights after task")
         axis.set_ylabel("weights after task")
 
-    side = _side(len(found["tasks"]) + 1)
+    side = side_inches(len(found["tasks"]) + 1)
     return drawn(side + 0.8, side, draw)
 
 
@@ -189,7 +172,7 @@ def cosines(found: Mapping[str, Json]) -> str:
         matrix = np.array(found["cosines"])
         np.fill_diagonal(matrix, np.nan)
         limit = max(0.1, np.nanmax(np.abs(matrix)))  # what is next to nothing shall look so
-        _heat_map(figure, left, matrix, _short(found["directions"]), "cividis", (-limit, limit))
+        heat_map(figure, left, matrix, _short(found["directions"]), "cividis", (-limit, limit))
         left.set_xlabel("direction of task")
         left.set_ylabel("direction of task")
         left.set_title("cosine", fontsize=9, loc="left")
@@ -205,9 +188,9 @@ def cosines(found: Mapping[str, Json]) -> str:
         right.set_title("mean |cosine|", fontsize=9, loc="left")
         right.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
-        _framed(right)
+        framed(right)
 
-    side = _side(len(found["directions"]))
+    side = side_inches(len(found["directions"]))
     return drawn(side + 4.2, side, draw)
 
 
@@ -218,7 +201,7 @@ def training(found: Mapping[str, Json]) -> str:
         above, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [1, 1.3]})
         parts = found["training"]
         starts = np.cumsum([0, *(max(part["step"], default=0) for part in parts)])
-        colours = _shades(len(found["directions"]))
+        colours = shades(len(found["directions"]))
         curves: list[tuple[list[float], list[float]]] = [([], []) for _ in found["directions"]]
         for number, (part, start, end) in enumerate(zip(parts, starts, starts[1:], strict=False)):
             if number and len(moved := _moved(part)):
@@ -239,7 +222,7 @@ def training(found: Mapping[str, Json]) -> str:
         for axis in (above, below):
             for start in starts[1:-1]:
                 axis.axvline(start, color=FAINT, linewidth=0.9, zorder=0)
-            _framed(axis)
+            framed(axis)
         above.set_ylabel("residual of the\nnew direction")
         above.yaxis.get_major_formatter().set_useOffset(False)
         below.set_ylabel("magnitude α")
@@ -276,7 +259,7 @@ def line(found: Mapping[str, Json]) -> str:
             axis.set_ylim(-4, 104)
             axis.set_xticks([0, 1])
             axis.set_title(" → ".join(_short([pair["from"], pair["to"]])), fontsize=9, loc="left")
-            _framed(axis)
+            framed(axis)
         for axis in list(grid.flat)[len(pairs) :]:
             axis.set_visible(False)
         for axis in list(grid.flat)[max(0, len(pairs) - columns) : len(pairs)]:
@@ -289,44 +272,6 @@ def line(found: Mapping[str, Json]) -> str:
         )
 
     return drawn(max(4.6, 1.1 + 1.75 * columns), 1.2 + 1.7 * rows + (0.3 if columns < 4 else 0), draw)
-
-
-def _heat_map(
-    figure: Figure, axis: Axes, matrix: np.ndarray, names: Sequence[str], colours: str, limits: tuple[float, float]
-) -> None:
-    """Squares with a colour bar, with numbers where there is room; NaN stays empty."""
-    image = axis.imshow(matrix, cmap=colours, vmin=limits[0], vmax=limits[1])
-    every = range(0, len(names), 1 + len(names) // 25)
-    axis.set_xticks(every, [names[n] for n in every])
-    axis.set_yticks(every, [names[n] for n in every])
-    axis.tick_params(length=0, labelsize=8)
-    if len(names) > NUMBERED + 1:
-        axis.tick_params(axis="x", rotation=90)
-    axis.spines[:].set_visible(False)
-    if len(names) <= NUMBERED + 1:
-        for (row, column), value in np.ndenumerate(matrix):
-            if not np.isnan(value):
-                red, green, blue, _ = image.cmap(image.norm(value))
-                dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-                text = f"{round(value, 2) + 0.0:.2f}" if limits[1] < 10 else f"{value:.1f}"  # no −0.00
-                axis.text(column, row, text, ha="center", va="center", fontsize=7.5, color="white" if dark else INK)
-    figure.colorbar(image, ax=axis, shrink=0.75).outline.set_visible(False)
-
-
-def _framed(axis: Axes) -> None:
-    axis.grid(axis="y", color=FAINT, linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _shades(count: int) -> list[tuple[float, ...]]:
-    """From dark to light, so that they stay in order without colour; none too light for white paper."""
-    return [tuple(colour) for colour in mpl.colormaps["viridis"](np.linspace(0, 0.85, count))]
-
-
-def _side(count: int) -> float:
-    """Inches of a heat map's side."""
-    return float(np.clip(1.6 + 0.36 * count, 3.2, 6.4))
 
 
 def _short(names: Sequence[str]) -> list[str]:

@@ -3,14 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from newcomer.errors import StoreError
 from newcomer.report import plots
+from newcomer.report.html import rendered
 from newcomer.report.runs import Run, by_row
 from newcomer.report.table import Table, result_tables
 
@@ -19,7 +16,7 @@ from newcomer.report.table import Table, result_tables
 class Figure:
     """A plot, and a sentence that says how to read it."""
 
-    svg: Markup
+    svg: str
     caption: str
 
 
@@ -39,12 +36,7 @@ def write_page(runs: Sequence[Run], out: Path) -> None:
     Raises StoreError when the disk refuses.
     """
     sections = [_section(rows) for rows in by_row(run for run in runs if run.stages).values()]
-    template = (resources.files("newcomer.report") / "page.html.jinja").read_text(encoding="utf-8")
-    html = (
-        Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-        .from_string(template)
-        .render(sections=sections, start=runs[0].events[0])
-    )
+    html = rendered("page.html.jinja", sections=sections, start=runs[0].events[0])
     part = out.with_name(out.name + ".part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -59,8 +51,9 @@ def write_page(runs: Sequence[Run], out: Path) -> None:
 def _section(rows: Mapping[str, Sequence[Run]]) -> Section:
     first = next(iter(rows.values()))[0]
     figures = _class_figures(rows) if first.recipe["family"] == "classes" else _item_figures(rows)
-    drawn = [Figure(Markup(svg), caption) for svg, caption in figures]  # our own SVG
-    return Section(first.recipe["title"], first.summary(), result_tables(rows), drawn)
+    return Section(
+        first.recipe["title"], first.summary(), result_tables(rows), [Figure(svg, caption) for svg, caption in figures]
+    )
 
 
 def _class_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str]]:
@@ -82,6 +75,8 @@ def _class_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str
 
 def _item_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str]]:
     limit = next(iter(rows.values()))[0].limit
+    if not any(run.phases for runs in rows.values() for run in runs):
+        return
     yield (
         plots.warm_up_curves(rows, "auc", "AUC, pooled", limit),
         "AUC on the new items' later events: before any event (cold), and after each warm phase.",
@@ -90,6 +85,11 @@ def _item_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str]
         plots.warm_up_curves(rows, "logloss", "log loss", None),
         "Log loss on the same events; lower is better.",
     )
+    if any(run.curve("auc") for runs in rows.values() for run in runs):
+        yield (
+            plots.event_curves(rows, "auc", "AUC, pooled"),
+            "AUC of new items against the number of events that each had had. Squares at the right: with sufficient events.",
+        )
     for name, runs in list(rows.items())[:1]:
         if found := runs[0].stages[-1]["facts"].get("graphs"):
             yield (

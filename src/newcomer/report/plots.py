@@ -1,43 +1,15 @@
 """Plots of runs, each an SVG that stands by itself."""
 
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from newcomer.report.drawing import INK, bare, cycle, drawn, framed, framed_square
 from newcomer.report.runs import Run
-
-COLOURS = ("#0b6e4f", "#c8553d", "#2e4057", "#e0a030", "#7a5195", "#6b8f9c", "#a23b72", "#8a8a4a")
-INK, FAINT = "#22313a", "#d5dde0"
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "newcomer",
-}
-
-
-def drawn(width: float, height: float, draw: Callable[[Figure], None]) -> str:
-    """The SVG of a figure of this size in inches, the same bytes for the same picture."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    svg = out.getvalue()
-    return re.sub(r' (width|height)="[\d.]+pt"', "", svg[svg.index("<svg") :])  # the page sets the size
 
 
 def accuracy_matrices(runs: Mapping[str, Run]) -> str:
@@ -56,7 +28,7 @@ def accuracy_matrices(runs: Mapping[str, Run]) -> str:
             axis.set_xticks(range(matrix.shape[1]))
             axis.set_yticks(range(matrix.shape[0]), [s["stage"].removeprefix("task ") for s in run.stages])
             axis.set_xlabel("accuracy on task, %")
-            _bare(axis)
+            bare(axis)
         axes[0].set_ylabel("after task")
 
     return drawn(2.6 * len(runs), 2.9, draw)
@@ -67,8 +39,8 @@ def accuracy_curves(rows: Mapping[str, Sequence[Run]]) -> str:
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
-        for colour, (name, runs) in zip(_cycle(len(rows)), rows.items(), strict=True):
-            curves = np.array([[100 * np.nanmean(row) for row in run.accuracy] for run in runs])
+        for colour, (name, runs) in zip(cycle(len(rows)), rows.items(), strict=True):
+            curves = _complete([[100 * np.nanmean(row) for row in run.accuracy] for run in runs])
             if curves.shape[1] == 1:
                 axis.axhline(curves.mean(), color=colour, linestyle="--", linewidth=1.2, label=name)
                 continue
@@ -87,7 +59,7 @@ def magnitudes(run: Run) -> str:
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
         history = [np.array(stage["facts"]["magnitudes"]).mean(axis=1) for stage in run.stages]
-        for task, colour in zip(range(len(history)), _cycle(len(history)), strict=True):
+        for task, colour in zip(range(len(history)), cycle(len(history)), strict=True):
             stages = np.arange(task, len(history))
             axis.plot(
                 stages + 1, [history[s][task] for s in stages], "o-", color=colour, markersize=4, label=f"task {task}"
@@ -106,13 +78,42 @@ def warm_up_curves(rows: Mapping[str, Sequence[Run]], score: str, label: str, li
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
-        for colour, (name, runs) in zip(_cycle(len(rows)), rows.items(), strict=True):
-            curves = np.array([[s["values"][score] for s in run.scores] for run in runs])
-            phases = [s["stage"] for s in runs[0].scores]
-            _band(axis, np.arange(len(phases)), curves, colour, name)
-            axis.set_xticks(range(len(phases)), phases)
+        for colour, (name, runs) in zip(cycle(len(rows)), rows.items(), strict=True):
+            curves = _complete([[s["values"][score] for s in run.phases] for run in runs])
+            phases = [s["stage"] for s in max((run.phases for run in runs), key=len)]
+            if phases:
+                _band(axis, np.arange(len(phases)), curves, colour, name)
+                axis.set_xticks(range(len(phases)), phases)
         if limit is not None:
             axis.axhline(limit, color=INK, linestyle="--", linewidth=1, label="Bayes limit")
+        axis.set_ylabel(label)
+        _frame(axis)
+
+    return drawn(7, 3.4, draw)
+
+
+def event_curves(rows: Mapping[str, Sequence[Run]], score: str, label: str) -> str:
+    """One score against the number of events that each new item had had; where it was measured, `sufficient` stands apart."""
+
+    def draw(figure: Figure) -> None:
+        axis = figure.subplots()
+        numbers = sorted({number for runs in rows.values() for run in runs for number in run.curve(score)})
+        aside = np.log1p(numbers[-1]) * 1.12 + 0.3
+        ticks = dict(zip(np.log1p(numbers), map(str, numbers), strict=True))
+        for colour, (name, runs) in zip(cycle(len(rows)), rows.items(), strict=True):
+            curves = [curve for run in runs if (curve := run.curve(score))]
+            longest = max(curves, key=len, default={})
+            if longest:
+                _band(axis, np.log1p(list(longest)), _complete([[*c.values()] for c in curves]), colour, name)
+            ends = [f[f"sufficient {score}"] for run in runs if f"sufficient {score}" in (f := run.figures())]
+            if ends:
+                spread = np.std(ends, ddof=1) if len(ends) > 1 else 0.0
+                axis.errorbar(
+                    aside, np.mean(ends), spread, fmt="s", color=colour, markersize=5, markerfacecolor="white"
+                )
+                ticks[aside] = "sufficient"
+        axis.set_xticks(list(ticks), list(ticks.values()))
+        axis.set_xlabel("events of each item so far")
         axis.set_ylabel(label)
         _frame(axis)
 
@@ -130,16 +131,18 @@ def graphs(found: Sequence[Mapping[str, Any]]) -> str:
             axis.set_xticks(range(len(item["fields"])), item["fields"], rotation=60, ha="right")
             axis.set_yticks(range(len(item["fields"])), item["fields"] if number == 0 else [])
             axis.set_title(item["title"], fontsize=9, loc="left")
-            _bare(axis)
+            bare(axis)
             for row, column in item.get("planted", ()):
-                axis.add_patch(_square(row, column))
+                axis.add_patch(framed_square(row, column))
             figure.colorbar(image, ax=axis, shrink=0.7).outline.set_visible(False)
 
     return drawn(3.4 * len(found), 3.6, draw)
 
 
-def _square(row: int, column: int) -> Rectangle:
-    return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=1.8)
+def _complete(curves: Sequence[Sequence[float]]) -> np.ndarray:
+    """Those that are as long as the longest: runs that were cut off are left out."""
+    longest = max(map(len, curves))
+    return np.array([curve for curve in curves if len(curve) == longest])
 
 
 def _band(axis: Axes, x: np.ndarray, curves: np.ndarray, colour: str, name: str) -> None:
@@ -151,16 +154,5 @@ def _band(axis: Axes, x: np.ndarray, curves: np.ndarray, colour: str, name: str)
 
 
 def _frame(axis: Axes) -> None:
-    axis.grid(axis="y", color=FAINT, linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
+    framed(axis)
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def _bare(axis: Axes) -> None:
-    axis.tick_params(length=0, labelsize=8)
-    axis.spines[:].set_visible(False)
-
-
-def _cycle(count: int) -> list[str]:
-    return [COLOURS[n % len(COLOURS)] for n in range(count)]

@@ -19,6 +19,10 @@ from newcomer.settings import Json, changes
 from newcomer.store.record import Event, read_record
 
 RECORD = "record.jsonl"
+QUERY, CURVE = "query", "curve"
+"""Exams of items: after every phase, and after every so many events of an item."""
+EVENTS = " events"
+"""How a stage of the exam `curve` ends that is named by the number of events."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,24 @@ class Run:
     @cached_property
     def scores(self) -> list[Event]:
         return [event for event in self.events if event["event"] == "score"]
+
+    @property
+    def phases(self) -> list[Event]:
+        """The scores of the exam that a new item sits after every phase of its life."""
+        return [score for score in self.scores if score["exam"] == QUERY]
+
+    def curve(self, score: str) -> dict[int, float]:
+        """One score by the number of events that an item had had, ascending; empty where it was not asked for."""
+        found = {s["stage"]: s["values"][score] for s in self.scores if s["exam"] == CURVE and score in s["values"]}
+        counted = {int(stage.removesuffix(EVENTS)): value for stage, value in found.items() if stage.endswith(EVENTS)}
+        return dict(sorted(counted.items()))
+
+    @property
+    def calibration(self) -> dict[str, float]:
+        """Σp / Σy by how many events an item had had, as the last stage that tells it does; empty in records that do not."""
+        told = [stage["facts"]["calibration"] for stage in self.stages if "calibration" in stage["facts"]]
+        sums = told[-1].items() if told else ()
+        return {name: part["expected"] / part["clicks"] if part["clicks"] else float("nan") for name, part in sums}
 
     @cached_property
     def stages(self) -> list[Event]:
@@ -89,7 +111,11 @@ class Run:
                 "forgetting": forgetting(matrix),
             }
             return {name: 100 * share for name, share in shares.items()} | {"seconds": self.study_seconds}
-        found = {f"{s['stage']} {name}": value for s in self.scores for name, value in s["values"].items()}
+        scores = sorted(
+            self.scores, key=lambda score: bool(score["exam"] == QUERY)
+        )  # the query's where both have a stage
+        found = {f"{s['stage']} {name}": value for s in scores for name, value in s["values"].items()}
+        found |= {f"calibration after {name} events": share for name, share in self.calibration.items()}
         return {**found, "seconds": self.study_seconds}
 
 

@@ -5,10 +5,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from newcomer.report.runs import Run
+from newcomer.metrics.ranking import rela_impr
+from newcomer.report.runs import EVENTS, Run
 
 CLASS_COLUMNS = {"Acc": ".1f", "AAA": ".1f", "forgetting": ".1f", "seconds": ".0f"}
-ITEM_SCORES = {"auc": "AUC, pooled", "item_auc": "AUC within items", "logloss": "log loss"}
+ITEM_SCORES = {
+    "auc": "AUC, pooled",
+    "item_auc": "AUC within items",
+    "user_auc": "AUC within users",
+    "logloss": "log loss",
+    "normalised_entropy": "normalised entropy",
+    "calibration": "calibration, Σp / Σy",
+    "f1": "F1 at the mean score",
+}
+BASE = "id-tuning"
+"""The row that others are compared with."""
+SUFFICIENT = "sufficient"
 DASH = "–"
 MANY = 3
 """More commits than this are not listed below a table."""
@@ -34,17 +46,56 @@ def result_tables(rows: Mapping[str, Sequence[Run]]) -> list[Table]:
     title = first.recipe["title"]
     if first.recipe["family"] == "classes":
         return [_table(title, rows, {name: name for name in CLASS_COLUMNS}, CLASS_COLUMNS)]
-    phases = list(dict.fromkeys(score["stage"] for score in first.scores))
-    tables = []
-    for score, name in ITEM_SCORES.items():
-        columns = {f"{phase} {score}": phase for phase in phases} | {"seconds": "seconds"}
-        forms = dict.fromkeys(columns, ".4f") | {"seconds": ".0f"}
-        table = _table(f"{title}: {name}", rows, columns, forms)
-        if score == "auc" and first.limit is not None:
-            limits = [run.limit for run in _first(rows) if run.limit is not None]
-            table = replace(table, rows=[*table.rows, ["Bayes limit", "", *[_cell(limits, ".4f")] * len(phases), ""]])
-        tables.append(table)
+    tables = [table for score, name in ITEM_SCORES.items() if (table := _score_table(f"{title}: {name}", rows, score))]
+    if BASE in rows and len(rows) > 1:
+        tables.append(_rela_impr_table(f"{title}: RelaImpr over {BASE}, %", rows))
+    if any(run.curve("auc") for runs in rows.values() for run in runs):
+        tables.append(_events_table(f"{title}: AUC by the number of events", rows))
+    if buckets := dict.fromkeys(name for runs in rows.values() for run in runs for name in run.calibration):
+        columns = {f"calibration after {name} events": name for name in buckets}
+        forms = dict.fromkeys(columns, ".3f")
+        tables.append(_table(f"{title}: calibration, Σp / Σy, by the events before", rows, columns, forms))
     return tables
+
+
+def _score_table(title: str, rows: Mapping[str, Sequence[Run]], score: str) -> Table | None:
+    """None where no phase of any run has this score; the AUC has its table all the same."""
+    found = [phase for runs in rows.values() for run in runs for phase in run.phases if score in phase["values"]]
+    phases = list(dict.fromkeys(phase["stage"] for phase in found))
+    columns = {f"{phase} {score}": phase for phase in phases} | {"seconds": "seconds"}
+    table = _table(title, rows, columns, dict.fromkeys(columns, ".4f") | {"seconds": ".0f"})
+    limits = [run.limit for run in _first(rows) if run.limit is not None]
+    if score == "auc" and limits:
+        table = replace(table, rows=[*table.rows, ["Bayes limit", "", *[_cell(limits, ".4f")] * len(phases), ""]])
+    return table if phases or score == "auc" else None
+
+
+def _rela_impr_table(title: str, rows: Mapping[str, Sequence[Run]]) -> Table:
+    """Of each row over the mean AUC of `BASE` in the same phase."""
+    bases = [run.figures() for run in rows[BASE] if run.finished]
+    phases = list(dict.fromkeys(phase["stage"] for runs in rows.values() for run in runs for phase in run.phases))
+    lines = []
+    for name, runs in rows.items():
+        figures = [run.figures() for run in runs if run.finished]
+        cells = [_cell(_over(_found(figures, f"{p} auc"), _found(bases, f"{p} auc")), "z.1f") for p in phases]
+        lines.append([name, str(len(figures)), *cells])
+    return Table(title, ["", "seeds", *phases], lines, _note([run for runs in rows.values() for run in runs]))
+
+
+def _found(figures: Sequence[Mapping[str, float]], name: str) -> list[float]:
+    return [found[name] for found in figures if name in found]
+
+
+def _over(aucs: Sequence[float], bases: Sequence[float]) -> list[float]:
+    return [rela_impr(auc, float(np.mean(bases))) for auc in aucs] if bases else []
+
+
+def _events_table(title: str, rows: Mapping[str, Sequence[Run]]) -> Table:
+    numbers = sorted({number for runs in rows.values() for run in runs for number in run.curve("auc")})
+    columns = {f"{number}{EVENTS} auc": str(number) for number in numbers}
+    if any(f"{SUFFICIENT} auc" in run.figures() for runs in rows.values() for run in runs):
+        columns[f"{SUFFICIENT} auc"] = SUFFICIENT
+    return _table(title, rows, columns, dict.fromkeys(columns, ".3f"))
 
 
 def _first(rows: Mapping[str, Sequence[Run]]) -> list[Run]:
@@ -58,7 +109,7 @@ def _table(
     lines = []
     for name, runs in rows.items():
         figures = [run.figures() for run in runs if run.finished]
-        cells = [_cell([f[column] for f in figures if column in f], forms[column]) for column in columns]
+        cells = [_cell(_found(figures, column), forms[column]) for column in columns]
         unfinished = sum(not run.finished for run in runs)
         lines.append([name + (f" ({unfinished} unfinished)" if unfinished else ""), str(len(figures)), *cells])
     return Table(title, ["", "seeds", *columns.values()], lines, _note([run for runs in rows.values() for run in runs]))

@@ -1,0 +1,128 @@
+"""How far click probabilities can be believed."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from newcomer.errors import DataError
+
+_Floats = NDArray[np.float64]
+
+AGES = (0, 1, 5, 20, 60, 200)
+"""Where the buckets of `calibration_by_age` begin: events that an item had before."""
+
+
+def logloss(label: ArrayLike, probability: ArrayLike) -> float:
+    """Mean negative log-likelihood in nats; probabilities are kept 1e-7 away from 0 and 1. NaN without rows.
+
+    >>> round(logloss([1, 0], [.5, .5]), 4)
+    0.6931
+    """
+    label, probability = pair(label, probability)
+    return float(_losses(label, probability).mean()) if len(label) else float("nan")
+
+
+def item_logloss(item: ArrayLike, label: ArrayLike, probability: ArrayLike) -> float:
+    """Mean over items of their own log loss, each item counting the same. NaN without rows.
+
+    >>> round(item_logloss([7, 7, 7, 8], [0, 0, 0, 1], [.5, .5, .5, .9]), 4)     # ln 2 and -ln .9
+    0.3993
+    """
+    label, probability = pair(label, probability)
+    _, item = np.unique(np.asarray(item), return_inverse=True)
+    if not len(label):
+        return float("nan")
+    return float((np.bincount(item, _losses(label, probability)) / np.bincount(item)).mean())
+
+
+def normalised_entropy(label: ArrayLike, probability: ArrayLike) -> float:
+    """Log loss over the entropy of the average click rate: below 1 is better than knowing that rate alone. He et al. 2014, eq. 1.
+
+    NaN with one kind of label only.
+
+    >>> round(normalised_entropy([1, 0, 0, 0], [.25] * 4), 4), round(normalised_entropy([1, 0], [.8, .2]), 4)
+    (1.0, 0.3219)
+    """
+    label, probability = pair(label, probability)
+    rate = label.mean() if len(label) else 0.0
+    if not 0 < rate < 1:
+        return float("nan")
+    entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
+    return float(logloss(label, probability) / entropy)
+
+
+def calibration(label: ArrayLike, probability: ArrayLike) -> float:
+    """Clicks expected over clicks that came: 1 is right, above it is boasting. Infinite without clicks, NaN without rows.
+
+    >>> calibration([1, 0, 1, 0], [.5, .5, .25, .25])
+    0.75
+    """
+    label, probability = pair(label, probability)
+    if not len(label):
+        return float("nan")
+    return float(probability.sum() / label.sum()) if label.any() else float("inf")
+
+
+def calibration_error(label: ArrayLike, probability: ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error: in equal bins of [0, 1], the mean distance of probability and click rate, weighted by rows.
+
+    Naeini et al. 2015; Guo et al. 2017, eq. 3. In [0, 1]; NaN without rows.
+
+    >>> calibration_error([1, 0, 1, 1], [.25, .25, .75, .75], bins=2)       # both bins are off by a quarter
+    0.25
+    """
+    label, probability = pair(label, probability)
+    if not len(label):
+        return float("nan")
+    place = np.searchsorted(np.arange(1, bins) / bins, probability, side="right")
+    return float(np.abs(np.bincount(place, probability - label)).sum() / len(label))
+
+
+def calibration_by(groups: ArrayLike, label: ArrayLike, probability: ArrayLike) -> dict[str, dict[str, float]]:
+    """Of each group of rows: how many `rows`, the clicks `expected` (Σp) and the `clicks` that came (Σy); sorted by group.
+
+    >>> calibration_by(["b", "a", "b"], [1, 0, 0], [.5, .25, .75])
+    {'a': {'rows': 1.0, 'expected': 0.25, 'clicks': 0.0}, 'b': {'rows': 2.0, 'expected': 1.25, 'clicks': 1.0}}
+    """
+    label, probability = pair(label, probability)
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    sums = (np.bincount(group, minlength=len(names)), np.bincount(group, probability), np.bincount(group, label))
+    return {
+        str(name): {"rows": float(rows), "expected": float(expected), "clicks": float(clicks)}
+        for name, rows, expected, clicks in zip(names, *sums, strict=True)
+    }
+
+
+def calibration_by_age(before: ArrayLike, label: ArrayLike, probability: ArrayLike) -> dict[str, dict[str, float]]:
+    """`calibration_by` the number of events that a row's item had `before` it, in the buckets that `AGES` begins.
+
+    >>> list(calibration_by_age([0, 3, 4, 1000], [1, 0, 0, 1], [.5, .5, .5, .5]))
+    ['0', '1-4', '200+']
+    """
+    ends = [*AGES[1:], None]
+    names = [_bucket(begin, end) for begin, end in zip(AGES, ends, strict=True)]
+    place = np.searchsorted(AGES, np.asarray(before, dtype=np.int64), side="right") - 1
+    return {names[int(at)]: sums for at, sums in calibration_by(place, label, probability).items()}
+
+
+def pair(label: ArrayLike, score: ArrayLike) -> tuple[_Floats, _Floats]:
+    """Both as float64.
+
+    Raises DataError unless there is one score for every label.
+    """
+    labels, scores = np.asarray(label, dtype=np.float64), np.asarray(score, dtype=np.float64)
+    if labels.shape != scores.shape:
+        raise DataError(f"{len(labels)} labels and {len(scores)} scores; give one score for every label")
+    return labels, scores
+
+
+def _losses(label: _Floats, probability: _Floats) -> NDArray[Any]:
+    p = np.clip(probability, 1e-7, 1 - 1e-7)
+    return -(label * np.log(p) + (1 - label) * np.log1p(-p))
+
+
+def _bucket(begin: int, end: int | None) -> str:
+    if end is None:
+        return f"{begin}+"
+    return str(begin) if end == begin + 1 else f"{begin}-{end - 1}"

@@ -1,0 +1,31 @@
+"""Pages out of templates: one style for all, no script, nothing fetched."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from newcomer.errors import StoreError
+
+
+def rendered(template: str, **values: Any) -> str:
+    """The page that a template of this room makes of these values; `draw` in it takes an SVG of our own as it is."""
+    pages = Environment(
+        loader=PackageLoader("newcomer", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return pages.get_template(template).render(draw=Markup, **values)
+
+
+def write_folder(files: Mapping[str, str], out: Path) -> None:
+    """Write these texts by their names.
+
+    Raises StoreError when the disk refuses.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (out / name).write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{out}: could not be written ({error.strerror or error}); choose another --out") from None
