@@ -36,6 +36,7 @@ def stream(request: pytest.FixtureRequest, log: Log) -> ColdStart:
 def lessons(stream: ColdStart) -> tuple[OldItems, NewItems, list[Events]]:
     old, new, *warm = (stage.lesson for stage in stream)
     assert isinstance(old, OldItems)
+    assert isinstance(old.log, Log)
     assert isinstance(new, NewItems)
     return old, new, [lesson for lesson in warm if isinstance(lesson, Events)]
 
@@ -52,11 +53,11 @@ def test_iterating_again_gives_the_same_rows(stream: ColdStart) -> None:
 
 
 def test_lessons_and_query_share_no_row_and_old_and_new_no_item(stream: ColdStart) -> None:
-    old, new, warm = lessons(stream)
+    _old, new, warm = lessons(stream)
     query = next(stage.exams["query"] for stage in stream if stage.exams)
-    rows = [part.row for part in (old.log, *(lesson.log for lesson in warm), query)]
+    rows = [part.row for part in (stream.old_log, *(lesson.log for lesson in warm), query)]
     assert len(np.unique(np.concatenate(rows))) == sum(map(len, rows))
-    names = {old.log.items.ids[item] for item in old.log.item}
+    names = {stream.old_log.items.ids[item] for item in stream.old_log.item}
     assert not names & set(new.items.ids)
     assert {query.items.ids[item] for item in query.item} <= set(new.items.ids)
 
@@ -80,10 +81,10 @@ def test_the_honest_preset_has_one_date_for_all(log: Log) -> None:
     old, _, warm = lessons(stream)
     assert old.validation is not None
     held = old.validation
-    early = [old.log, held.query, *held.phases]
+    early = [stream.old_log, held.query, *held.phases]
     late = [*(lesson.log for lesson in warm), stream.new.query]
     assert max(int(part.time.max()) for part in early) < min(int(part.time.min()) for part in late)
-    assert not set(held.items.ids) & {old.log.items.ids[item] for item in old.log.item}
+    assert not set(held.items.ids) & {stream.old_log.items.ids[item] for item in stream.old_log.item}
 
 
 def test_validation_items_have_as_many_events_as_new_ones(log: Log) -> None:

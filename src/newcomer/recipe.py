@@ -2,11 +2,13 @@
 
     title = "…"                     what a report calls it
     seed = 0
+    seeds = 1                       how many runs, with seeds from that one on
     [data]      name = "cifar100"   a source, and its settings
     [stream]    tasks = 5           settings of the family's stream
     [backbone]  name = "…"          what class learners stand on, and its settings
     [learner]   name = "sd-lora"    a learner, and its settings
-    [peers.NAME]                    another row of the same recipe: a learner of its own, and changes to the stream
+    [peers.NAME]                    another row of the same recipe: changes to the stream, and a learner of its own or, where it is
+                                    not named, changes to the learner
 
 Which settings there are is said by the signatures of what is named; every one left out is filled with its default.
 """
@@ -30,6 +32,7 @@ from newcomer.data.imagenet import imagenet_a, imagenet_r
 from newcomer.data.movielens import movielens_1m, movielens_latest
 from newcomer.data.pictures import image_folder
 from newcomer.data.read import click_log
+from newcomer.data.taobao import taobao_ads
 from newcomer.data.texts import banking77, text_table
 from newcomer.data.world import click_world
 from newcomer.errors import RecipeError, SettingError, nearest
@@ -39,6 +42,7 @@ from newcomer.settings import Json, fill
 from newcomer.streams.class_incremental import ClassIncremental
 from newcomer.streams.cold_start import ColdStart
 from newcomer.training.learner import Learner
+from newcomer.training.settings import Count
 
 Table = Mapping[str, Json]
 
@@ -87,6 +91,7 @@ ITEMS = Family(
         "click-log": click_log,
         "movielens-1m": movielens_1m,
         "movielens-latest": movielens_latest,
+        "taobao-ads": taobao_ads,
         "world": click_world,
     },
     stream=ColdStart,
@@ -113,6 +118,8 @@ class Recipe:
     learner: Table
     peers: Mapping[str, Table]
     """The other rows, as the file has them."""
+    seeds: int = 1
+    """How many runs a row has, with seeds from `seed` on."""
     place: int = 0
     """Where a table of all rows shows this one."""
 
@@ -141,7 +148,9 @@ class Recipe:
         try:
             changes = _table(self.peers, peer)
             _require_keys(changes, ("learner", "stream"), "")
-            content = {**self._content(), "learner": changes.get("learner", self.learner), "peers": {}}
+            learner = _table(changes, "learner")
+            learner = learner if "name" in learner else {**self.learner, **learner}
+            content = {**self._content(), "learner": learner, "peers": {}}
             content["stream"] = {**self.stream, **_table(changes, "stream")}
             row = _from_content(content, self.name, row=peer)
         except RecipeError as error:
@@ -173,7 +182,7 @@ class Recipe:
         return Backbone(**self.backbone)
 
     def _content(self) -> dict[str, Json]:
-        keys = ("title", "seed", "data", "stream", "backbone", "learner", "peers")
+        keys = ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "peers")
         return {key: getattr(self, key) for key in keys}
 
 
@@ -203,7 +212,7 @@ def read_recipe(name: str, changes: Sequence[str] = (), seed: int | None = None)
 
 
 def _from_content(content: Mapping[str, Json], name: str, row: str | None = None) -> Recipe:
-    _require_keys(content, ("title", "seed", "data", "stream", "backbone", "learner", "peers"), "")
+    _require_keys(content, ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "peers"), "")
     learner = _table(content, "learner")
     family = next((family for family in FAMILIES if _name(learner, "learner") in family.learners), None)
     if family is None:
@@ -214,12 +223,13 @@ def _from_content(content: Mapping[str, Json], name: str, row: str | None = None
         raise RecipeError(f"data.name = '{data['name']}' is no source of {family.name}; {known}")
     backbone = _table(content, "backbone")
     try:
-        seed = fill(_seed, {"seed": content.get("seed", 0)}, "recipe")["seed"]
+        chance = fill(_chance, {key: content[key] for key in ("seed", "seeds") if key in content}, "recipe")
         return Recipe(
             name=name,
             row=row or learner["name"],
             title=str(content.get("title", name)),
-            seed=seed,
+            seed=chance["seed"],
+            seeds=chance["seeds"],
             data={"name": data["name"], **fill(family.sources[data["name"]], _without_name(data), "data")},
             stream=fill(family.stream, _table(content, "stream"), "stream", provided=[*family.data_arguments, "seed"]),
             backbone=fill(Backbone, backbone, "backbone") if family is CLASSES else _nothing(backbone, family),
@@ -240,8 +250,8 @@ def _from_content(content: Mapping[str, Json], name: str, row: str | None = None
         raise RecipeError(str(error)) from None
 
 
-def _seed(seed: int) -> None:
-    """Only its signature is of use: what a seed may be."""
+def _chance(seed: int = 0, seeds: Count = 1) -> None:
+    """Only its signature is of use: what these may be."""
 
 
 def _nothing(backbone: Table, family: Family) -> Table:
@@ -279,9 +289,8 @@ def _apply(content: dict[str, Json], change: str) -> None:
     except SettingError:
         key, value = "", None
     part, _, setting = key.partition(".")
-    if part not in ("title", "seed", "data", "stream", "backbone", "learner") or (setting == "") != (
-        part in ("title", "seed")
-    ):
+    whole = ("title", "seed", "seeds")
+    if part not in (*whole, "data", "stream", "backbone", "learner") or (setting == "") != (part in whole):
         raise RecipeError(f"--set {change}: write it as part.setting=value, e.g. learner.rank=4")
     if not setting:
         content[part] = value

@@ -20,10 +20,11 @@ from newcomer.settings import Json, changes
 from newcomer.store.folder import Store
 from newcomer.store.record import RecordWriter, read_record
 from newcomer.streams.stage import Stream
+from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.learner import Learner, Step
 from newcomer.training.processes import is_first
 
-RECORD, STORE = "record.jsonl", "store"
+RECORD, STORE, CHECKPOINT = "record.jsonl", "store", "checkpoint"
 LIBRARIES = ("newcomer", "torch", "transformers", "numpy", "polars")
 
 
@@ -49,11 +50,13 @@ class Finished:
 Event = Step | Score | Finished
 
 
-def run(learner: Learner[Any, Any], stream: Stream[Any, Any], done: int = 0) -> Iterator[Event]:
-    """Study every stage after the first `done` and sit its exams."""
+def run(
+    learner: Learner[Any, Any], stream: Stream[Any, Any], done: int = 0, checkpoint: Checkpoint | None = None
+) -> Iterator[Event]:
+    """Study every stage after the first `done` and sit its exams; see `Learner.study` for the checkpoint."""
     for stage in islice(stream, done, None):
         start = time.perf_counter()
-        yield from learner.study(stage)
+        yield from learner.study(stage, checkpoint)
         studied = time.perf_counter()
         for name, exam in stage.exams.items():
             yield Score(stage.name, name, learner.sit(exam))
@@ -63,9 +66,10 @@ def run(learner: Learner[Any, Any], stream: Stream[Any, Any], done: int = 0) -> 
 def perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
     """Run a recipe in a folder: the record in `record.jsonl`, the learner in `store/`, both complete after every stage.
 
-    In a folder where the same run was cut off it goes on after the last complete stage, to the same result; where it is
-    finished nothing happens. One that ends before its first stage is complete leaves nothing behind. Raises RecipeError where
-    the folder holds a run of other settings, StoreError where another process is at work in it or it cannot be written.
+    In a folder where the same run was cut off it goes on after the last complete stage, or from what a longer one has kept, to the
+    same result; where it is finished nothing happens. One that ends before its first stage is complete leaves nothing behind but
+    what that stage kept. Raises RecipeError where the folder holds a run of other settings, StoreError where another process is at
+    work in it or it cannot be written.
     """
     if not is_first():
         yield from _take_part(recipe, folder)
@@ -109,11 +113,13 @@ def _perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
     record = RecordWriter(folder / RECORD, keep=done)
     if not done:
         record.write(start_event(recipe, stream))
-    for event in run(learner, stream, done):
+    checkpoint = Checkpoint(folder / CHECKPOINT)
+    for event in run(learner, stream, done, checkpoint):
         record.write(_as_json(event))
         if isinstance(event, Finished):
             learner.save(folder / STORE)
             record.commit()
+            checkpoint.remove()
         yield event
     record.write({"event": "end"})
     record.commit()

@@ -1,99 +1,55 @@
 """EmerG: item-specific feature interactions for new items (Wang et al., KDD 2024, arXiv 2407.10112)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
-
-import torch
-from torch import nn
 
 from newcomer.data.schema import Schema
 from newcomer.data.world import PLANTED
 from newcomer.errors import LearnerError
-from newcomer.items.encoding import Clicks, Values
-from newcomer.items.episodes import Episodes, Quarters
+from newcomer.items.adaptation import Rule, adaptation
+from newcomer.items.emerg_network import EmerGNetwork, Graph
 from newcomer.items.learner import ItemLearner
-from newcomer.items.network import ItemNetwork, State
-from newcomer.items.pretrain import Pretraining, pretrain
-from newcomer.items.warm import History, WarmUp, click_losses
-from newcomer.nn.feature_graph import Interactions, Readout, higher_orders
-from newcomer.nn.hypernetwork import GraphWriter
-from newcomer.seeds import spawn
+from newcomer.items.meta import MetaLearning
+from newcomer.items.network import State
+from newcomer.items.pretrain import Pretraining
+from newcomer.items.warm import History
+from newcomer.nn.feature_graph import higher_orders
+from newcomer.nn.field_embeddings import FieldSize
 from newcomer.settings import Json, checked
 from newcomer.shapes import Float, Tensor
-from newcomer.training.fit import fit
-from newcomer.training.learner import Step
 from newcomer.training.settings import Count, NotNegative, Rate, Share, Times
-
-
-class EmerGNetwork(ItemNetwork):
-    """H⁰ → interactions over the item's graph → one logit.
-
-    `graph` is one for all items: pre-training's, and, with `writes=False`, every item's for good. Otherwise `writer` makes each
-    item's from the embeddings of its own fields, the id's among them.
-    """
-
-    def __init__(
-        self,
-        item_sizes: Sequence[int],
-        row_sizes: Sequence[int],
-        width: int,
-        layers: int,
-        deviation: float,
-        writes: bool,
-    ) -> None:
-        super().__init__(item_sizes, row_sizes, width, deviation)
-        self.graph = nn.Parameter(torch.randn(self.fields, self.fields))
-        self.writer = GraphWriter((1 + len(item_sizes)) * width, self.fields) if writes else None
-        self.interactions = Interactions(width, layers)
-        self.readout = Readout(self.fields, width)
-
-    def begin(self, own: Values, items: int) -> State:
-        ids = self.id_start.expand(items, -1)
-        if self.writer is None:
-            return {"id": ids}
-        fields = [ids[None], self.item_fields(own)] if own else [ids[None]]
-        characteristics = torch.cat(fields).transpose(0, 1).flatten(1)
-        return {"id": ids, "graph": self.writer(characteristics)}
-
-    def forward(self, state: State, own: Values, rows: Values) -> Float[Tensor, "item row"]:
-        graph = state["graph"] if "graph" in state else self.graph.expand(len(state["id"]), -1, -1)
-        return self._logits(graph, self.vectors(state["id"], own, rows))
-
-    def pooled(self, ids: Float[Tensor, "row width"], own: Values, rows: Values) -> Float[Tensor, " row"]:
-        vectors = self.vectors(ids, own, rows).transpose(0, 2)  # as if all rows were one item's
-        return self._logits(self.graph[None], vectors)[0]
-
-    def _logits(self, graph: Tensor, vectors: Float[Tensor, "item field row width"]) -> Float[Tensor, "item row"]:
-        graphs = higher_orders(graph, len(self.interactions.weights))
-        logits: Tensor = self.readout(self.interactions(graphs, vectors))
-        return logits
 
 
 class EmerG(ItemLearner):
     """Every item has its own graph over the fields, written by hypernetworks from what is known of the item.
 
-    Pre-training on the old items with one graph for all. Then meta-learning: old items play new ones, their id's embedding at the
-    shared start that new items will have, their graph as it is written; their state φ = (graph, id) takes an inner step on the
-    support, and θ, all shared weights, follow the gradient of 0.1 · support loss(φ) + 0.9 · query loss(φ'). Support and query are
-    windows out of consecutive quarters of the item's events in time. A new item begins with the written graph and the learned
-    start of the id's embedding; in each warm phase φ alone is tuned.
+    Pre-training on the old items teaches all weights, the hypernetworks through each row's item's own graph. Then meta-learning:
+    old items play new ones; their state φ = (graph, id, bias) is adapted to the support, and what meta-learning trains follows the
+    gradient of `support_share` · support loss(φ) + the rest · query loss(φ'). Support and query are windows out of consecutive
+    quarters of the item's events in time. A new item begins with the written graph, id and bias; events change φ alone.
 
-    - `graph`: 'item', or 'shared': one graph for all, φ the id's embedding alone; the same model without what is EmerG's own.
+    - `graph`: of an item: 'generated', the 'residual' that is generated of one for all, one for all at first and then 'tuned', or
+      'shared' for good.
     - `width`, `layers`: of the embeddings, and of the graph network (interactions up to order `layers` + 1).
-    - `pretrain_epochs`, `pretrain_rate`, `batch_size`, `weight_decay`: of pre-training, by Adam.
-    - `meta_epochs`, `meta_rate`: passes over all (item, pair of quarters), and Adam's rate there.
+    - `readout`: 'attention' as in the paper, or 'gated', the same without attention; `tower`: layers of an MLP beside the graph,
+      with a factorisation machine, none if empty.
+    - `writes_start`: an item's id and bias begin where its fields say, not where all begin.
+    - `pretrain_epochs`, `pretrain_rate`, `batch_size`, `weight_decay`: of pre-training, by Adam; `shrinkage` of old items' own ids
+      and biases; `pretrain_graph`: through each item's 'own', or the 'shared' one, from which generated ones then start.
+    - `meta_epochs`, `meta_rate`: passes over all (item, pair of quarters), and Adam's rate there; `meta_trains` 'all' weights, or
+      the 'rule' of adaptation alone.
     - `episodes_per_step`: of as many items the gradients are averaged in one step (paper: one).
-    - `support_events`, `query_events`: at most so many events of a quarter, drawn anew each time.
-    - `inner_rate`, `inner_steps`, `second_order`: inner steps by gradient descent; their gradient counts as a constant unless
-      `second_order`.
-    - `support_share`: of the support loss in the outer one.
-    - `warm_rate`, `warm_steps`: Adam on all of a phase's events at once; `history`: the phase's events, or 'all' so far.
+    - `support_events`, `query_events`: at most so many events of a quarter, drawn anew each time; with `vary_support` from 1 on.
+    - `adapt`: 'bayes', the likeliest state with a learned prior (`spread` at first, in `rounds` linearisations); 'descent', by
+      `inner_steps` of gradient descent with learned rates (`inner_rate` at first); 'adam', the paper's, with a fixed `inner_rate`
+      in episodes and `warm_steps` of Adam at `warm_rate` in service.
+    - `second_order`: the gradients of inner steps are differentiated too; `support_share`: of the support loss in the outer one.
+    - `history`: a warm-up sees the phase's events, or 'all' so far.
     - `deviation`: of embeddings at the start.
     - `seed`, `device`: of all chance; a GPU if there is one by default.
     """
 
     name = "emerg"
-    keeps_ids = False
     network: EmerGNetwork
 
     @checked
@@ -101,35 +57,68 @@ class EmerG(ItemLearner):
         self,
         schema: Schema,
         *,
-        graph: Literal["item", "shared"] = "item",
+        graph: Graph = "generated",
         width: Count = 16,
-        layers: Count = 3,
-        pretrain_epochs: Count = 2,
+        layers: Count = 2,
+        readout: Literal["gated", "attention"] = "gated",
+        tower: list[Count] = [128, 64],  # noqa: B006  # settings are JSON; never changed
+        writes_start: bool = True,
+        pretrain_epochs: Times = 2,
         pretrain_rate: Rate = 5e-3,
         batch_size: Count = 512,
         weight_decay: NotNegative = 2.9e-7,
-        meta_epochs: Times = 11,
-        meta_rate: Rate = 1e-3,
-        episodes_per_step: Count = 32,
-        support_events: Count = 20,
-        query_events: Count = 20,
+        shrinkage: NotNegative = 0.03,
+        pretrain_graph: Literal["own", "shared"] = "own",
+        meta_epochs: Times = 4,
+        meta_rate: Rate = 5e-2,
+        meta_trains: Literal["rule", "all"] = "rule",
+        episodes_per_step: Count = 24,
+        support_events: Count = 60,
+        query_events: Count = 40,
+        vary_support: bool = True,
+        support_share: Share = 0.0,
+        adapt: Rule = "bayes",
+        spread: Rate = 0.3,
+        rounds: Count = 2,
         inner_rate: Rate = 1e-2,
         inner_steps: Times = 1,
         second_order: bool = False,
-        support_share: Share = 0.1,
         warm_rate: Rate = 1e-2,
         warm_steps: Count = 12,
-        history: History = "phase",
+        history: History = "all",
         deviation: Rate = 0.01,
         seed: int = 0,
         device: str | None = None,
     ) -> None:
-        super().__init__(schema, WarmUp(warm_rate, warm_steps), history, seed, device)
-        self.graph, self.width, self.layers, self.deviation = graph, width, layers, deviation
-        self.pretraining = Pretraining(pretrain_epochs, batch_size, pretrain_rate, weight_decay)
-        self.meta_epochs, self.meta_rate, self.episodes_per_step = meta_epochs, meta_rate, episodes_per_step
-        self.support_events, self.query_events, self.support_share = support_events, query_events, support_share
-        self.inner_rate, self.inner_steps, self.second_order = inner_rate, inner_steps, second_order
+        super().__init__(
+            schema,
+            Pretraining(
+                pretrain_epochs,
+                batch_size,
+                pretrain_rate,
+                weight_decay,
+                shrinkage,
+                pretrain_graph == "own" and graph not in ("shared", "tuned"),
+            ),
+            MetaLearning(
+                meta_epochs,
+                meta_rate,
+                0.0 if meta_trains == "rule" else weight_decay,
+                meta_trains,
+                episodes_per_step,
+                support_events,
+                query_events,
+                vary_support,
+                support_share,
+                second_order,
+            ),
+            adaptation(adapt, spread, rounds, inner_rate, inner_steps, warm_rate, warm_steps),
+            history,
+            seed,
+            device,
+        )
+        self.graph, self.width, self.layers, self.readout = graph, width, layers, readout
+        self.tower, self.writes_start, self.deviation = tower, writes_start, deviation
 
     def facts(self) -> dict[str, Json]:
         """`graphs`: of three items of the last stage, each with `title`, `fields` (both axes) and `graph`, see `graph_of`.
@@ -152,53 +141,32 @@ class EmerG(ItemLearner):
         """
         if item not in self.known:
             raise LearnerError(f"item '{item}' is not known; add it first")
-        raw = self.state["graph"][self.known[item]] if "graph" in self.state else self.network.graph.detach()
-        first = higher_orders(raw[None], orders=1)[0, 0]
-        return [[round(edge, 4) for edge in row] for row in first.tolist()]
+        number = self.known[item]
+        (first,) = self.graphs({key: value[number : number + 1] for key, value in self.state.items()}).tolist()
+        return [[round(edge, 4) for edge in row] for row in first]
 
-    def _build(self, item_sizes: Sequence[int], row_sizes: Sequence[int]) -> EmerGNetwork:
-        return EmerGNetwork(item_sizes, row_sizes, self.width, self.layers, self.deviation, writes=self.graph == "item")
+    def graphs(self, state: State) -> Float[Tensor, "item field other"]:
+        """The first-order graphs A¹ that items in these states have."""
+        raw = state["graph"] if "graph" in state else self.network.shared(len(state["id"]))
+        return higher_orders(raw.detach(), orders=1)[:, 0]
 
-    def _teach(
-        self, stage: str, ids: nn.Embedding, own: Values, clicks: Clicks, epoch_done: Callable[[ItemNetwork], None]
-    ) -> Iterator[Step]:
-        yield from pretrain(self.network, ids, own, clicks, self.pretraining, self.seed, stage)
-        if self.network.writer is not None:
+    def _build(self, item_sizes: Sequence[FieldSize], row_sizes: Sequence[FieldSize]) -> EmerGNetwork:
+        return EmerGNetwork(
+            item_sizes,
+            row_sizes,
+            width=self.width,
+            layers=self.layers,
+            deviation=self.deviation,
+            graph=self.graph,
+            begins_shared=not self.pretraining.own_graphs,
+            attention=self.readout == "attention",
+            tower=self.tower,
+            writes_start=self.writes_start,
+        )
+
+    def _pretrained(self) -> None:
+        if self.graph == "generated" and self.network.writer is not None and self.network.graph is not None:
             self.network.writer.start_at(self.network.graph)
-        yield from self._meta(stage, own, clicks, epoch_done)
-
-    def _meta(
-        self, stage: str, own: Values, clicks: Clicks, epoch_done: Callable[[ItemNetwork], None]
-    ) -> Iterator[Step]:
-        quarters, windows = Quarters(clicks.item), spawn(self.seed, stage, "windows")
-        draws = quarters.draws(self.episodes_per_step, self.meta_epochs, self.seed, stage)
-        decay = self.pretraining.weight_decay
-        optimizer = torch.optim.Adam(self.network.parameters(), self.meta_rate, weight_decay=decay, fused=True)
-
-        def loss(drawn: list[int]) -> Tensor:
-            episodes = quarters.episodes(drawn, self.support_events, self.query_events, windows)
-            return self._episode_loss(own, clicks, episodes)
-
-        for step, seen in enumerate(fit(draws, loss, optimizer), 1):
-            yield Step("meta", step, len(draws), seen)
-            if step * self.meta_epochs % len(draws) == 0:
-                epoch_done(self.network)
-
-    def _episode_loss(self, own: Values, clicks: Clicks, episodes: Episodes) -> Float[Tensor, ""]:
-        """support_share · L_support(φ) + (1 − support_share) · L_query(φ'), mean over episodes."""
-        items = episodes.support.items
-        state = self.network.begin([values[items] for values in own], len(items))
-        before = click_losses(self.network, state, own, clicks, episodes.support)
-        support = before
-        for step in range(self.inner_steps):
-            support = click_losses(self.network, state, own, clicks, episodes.support) if step else before
-            gradients = torch.autograd.grad(
-                support.sum(), list(state.values()), create_graph=self.second_order, retain_graph=True
-            )
-            moved = zip(state.items(), gradients, strict=True)
-            state = {key: value - self.inner_rate * gradient for (key, value), gradient in moved}
-        query = click_losses(self.network, state, own, clicks, episodes.query)
-        return self.support_share * before.mean() + (1 - self.support_share) * query.mean()
 
 
 def _shown(item: str, fields: list[str], graph: list[list[float]], planted: str | None) -> dict[str, Json]:

@@ -1,8 +1,10 @@
 """What learners for new items share: they know items by their ids, add them, score them and warm them up."""
 
+import hashlib
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -11,21 +13,26 @@ from numpy.typing import NDArray
 from torch import nn
 
 from newcomer.data.log import Log, Table
+from newcomer.data.pieces import LogFiles
 from newcomer.data.read import Source, items_from_frame, log_from_frame, read_log
 from newcomer.data.schema import Schema
 from newcomer.data.world import PLANTED
 from newcomer.errors import LearnerError
+from newcomer.items.adaptation import Adaptation
 from newcomer.items.encoding import Clicks, Encoder, Values, joined, joined_clicks
+from newcomer.items.lessons import lessons
+from newcomer.items.meta import MetaLearning, meta_learn
 from newcomer.items.network import ItemNetwork, State, chance, under
+from newcomer.items.pretrain import Pretraining, center, pretrain
 from newcomer.items.validation import Best
-from newcomer.items.warm import History, WarmUp, scored, tuned
+from newcomer.items.warm import History, begun, scored, tuned
 from newcomer.metrics.ranking import click_scores
+from newcomer.nn.field_embeddings import FieldSize
 from newcomer.settings import Json
 from newcomer.shapes import Tensor
 from newcomer.store.folder import Entry
-from newcomer.streams.cold_start import Events, Lesson, NewItems, OldItems, Trial, events_before
+from newcomer.streams.cold_start import Events, Lesson, NewItems, OldItems, Trial
 from newcomer.streams.stage import Stage
-from newcomer.training.fit import evaluating
 from newcomer.training.learner import Learner, Step
 from newcomer.training.processes import pick_device
 
@@ -36,35 +43,46 @@ LATEST = 60
 class ItemLearner(Learner[Lesson, Log]):
     """A click model that meets new items: `learn` the old ones, `add` new ones, `score` requests, `warm` by events.
 
-    Everything that is shared is learned from the old items, once. An item has a state of its own, which is written when it is
-    added and is the only thing that events change. A subclass builds a network (`_build`) and teaches it (`_teach`).
+    Everything that is shared is learned from the old items, once: pre-training, then episodes. An item has a state of its own,
+    which is written when it is added and is the only thing that events change. A subclass builds the network (`_build`).
     """
-
-    keeps_ids: ClassVar[bool]
-    """Whether old items keep the id embeddings of pre-training, because the network is as it was then. Otherwise their states are
-    written and tuned like a new item's, on their latest events."""
 
     network: ItemNetwork
     encoder: Encoder
 
-    def __init__(self, schema: Schema, warm_up: WarmUp, history: History, seed: int, device: str | None) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        pretraining: Pretraining,
+        meta: MetaLearning,
+        adaptation: Adaptation,
+        history: History,
+        seed: int,
+        device: str | None,
+    ) -> None:
         super().__init__()
-        self.schema, self.warm_up, self.history, self.seed = schema, warm_up, history, seed
-        self.device = pick_device(device)
+        self.schema, self.pretraining, self.meta, self.adaptation = schema, pretraining, meta, adaptation
+        self.history, self.seed, self.device = history, seed, pick_device(device)
         self.known: dict[str, int] = {}
         """The number of each item that has a state."""
         self.own: Values = []
         """The fields of known items."""
         self.state: dict[str, Tensor] = {}
+        self.begun: dict[str, Tensor] = {}
+        """Their states where they began: as trained, or as written when they were added."""
+        self.counts: list[int] = []
+        """How many events of each item were learned from."""
         self.past: Clicks | None = None
         """All events of warm phases so far, where the history is 'all'."""
 
-    def learn(self, source: Log | Source | pl.DataFrame) -> Self:
+    def learn(self, source: Log | LogFiles | Source | pl.DataFrame) -> Self:
         """Learn the old items' events: the first stage, and the only one that trains shared weights. Returns the learner.
+
+        Of `LogFiles`, which may be larger than memory, a few pieces are read at a time.
 
         Raises DataError for events that the schema does not fit, LearnerError when it has learned before.
         """
-        return self._go("old", OldItems(self._log(source)))
+        return self._go("old", OldItems(source if isinstance(source, LogFiles) else self._log(source)))
 
     def add(self, items: Table | pl.DataFrame) -> Self:
         """Know these items from now on, by their fields alone. Returns the learner.
@@ -91,30 +109,26 @@ class ItemLearner(Learner[Lesson, Log]):
 
     def begin(self, own: Values, items: int) -> dict[str, Tensor]:
         """The states of so many items of which nothing is known but their fields."""
-        with evaluating(self.network):
-            written = self.network.begin(own, items)
-        return {key: value.detach().clone() for key, value in written.items()}
+        return begun(self.network, own, items)
 
-    def tuned(self, state: State, own: Values, clicks: Clicks) -> Iterator[tuple[Tensor, State, float]]:
-        """Batch by batch of the items that have events: their numbers, their new states, and their mean loss before.
+    @property
+    def from_the_start(self) -> bool:
+        """Whether `tuned` wants states as they began, and all events so far, rather than as they are, and the new events."""
+        return self.history == "all" and self.adaptation.from_the_start
 
-        `clicks.item` numbers the items of `state` and `own`; their events are the new ones, or all so far (`history`).
-        Changes nothing here.
+    def tuned(self, state: State, own: Values, clicks: Clicks) -> Iterator[tuple[Tensor, State]]:
+        """Batch by batch of the items that have events: their numbers, and their new states.
+
+        `clicks.item` numbers the items of `state` and `own`. Changes nothing here.
         """
-        yield from tuned(self.network, state, own, clicks, self.warm_up)
+        yield from tuned(self.network, state, own, clicks, self.adaptation)
 
     def sit(self, exam: Log) -> dict[str, float]:
         """`auc`, `item_auc`, `logloss`, `calibration`, `f1`; see `metrics.ranking`."""
-        return click_scores(exam.item, exam.label, self.score(exam))
+        return click_scores(exam.item, exam.label, self.score(exam), exam.user)
 
     @abstractmethod
-    def _build(self, item_sizes: Sequence[int], row_sizes: Sequence[int]) -> ItemNetwork: ...
-
-    @abstractmethod
-    def _teach(
-        self, stage: str, ids: nn.Embedding, own: Values, clicks: Clicks, epoch_done: Callable[[ItemNetwork], None]
-    ) -> Iterator[Step]:
-        """Train the network, and `ids`, the old items' own; `clicks` go by time. `epoch_done` is told after every epoch."""
+    def _build(self, item_sizes: Sequence[FieldSize], row_sizes: Sequence[FieldSize]) -> ItemNetwork: ...
 
     def _study(self, stage: Stage[Lesson, Log]) -> Iterator[Step]:
         match stage.lesson:
@@ -125,27 +139,62 @@ class ItemLearner(Learner[Lesson, Log]):
             case Events(log):
                 yield from self._warm(stage.name, log)
 
-    def _learn(self, stage: str, log: Log, trial: Trial | None) -> Iterator[Step]:
+    def _learn(self, stage: str, log: Log | LogFiles, trial: Trial | None) -> Iterator[Step]:
         if self.known:
             raise LearnerError(
                 f"{type(self).__name__} has learned its old items; add the others, or build another learner"
             )
-        chosen = np.unique(log.item)
-        log = log.take(np.lexsort((log.row, log.time)))
+        old = lessons(log, self.device)
+        self.checkpoint.of = _digest([self.settings, self.schema.to_json(), old.items.ids, old.counts])
         with chance(self.seed, stage, "weights"):
-            self._open(Encoder.fit(log))
-            ids = nn.Embedding(len(chosen), self.network.width, device=self.device)
-            nn.init.normal_(ids.weight, std=self.network.deviation)
-        own = self._on_device(self.encoder.items(log.items.take(chosen)))
-        clicks = self.encoder.clicks(log, np.searchsorted(chosen, log.item)).to(self.device)
-        best = Best(nn.ModuleList([self.network, ids]), self.encoder, trial, self.warm_up, self.device)
-        yield from self._teach(stage, ids, own, clicks, best.consider)
+            self._open(old.encoder)
+            residuals = nn.Embedding(len(old.items), self.network.width + 1, device=self.device)
+            nn.init.normal_(residuals.weight, std=self.network.deviation)
+        own = self._on_device(self.encoder.items(old.items))
+        modules = nn.ModuleList([self.network, residuals])
+        best = Best(modules, self.encoder, trial, self.adaptation, self.history, self.device)
+        yield from pretrain(
+            self.network, residuals, own, old, self.pretraining, self.seed, stage, self.checkpoint, best
+        )
+        center(self.network, residuals)
+        self._pretrained()
+        if self.meta.epochs:
+            yield from meta_learn(
+                self.network,
+                own,
+                old.histories(self.seed, stage),
+                self.meta,
+                self.adaptation,
+                self.seed,
+                stage,
+                self.checkpoint,
+                best,
+            )
         best.restore()
-        state = self.begin(own, len(chosen)) | ({"id": ids.weight.detach().clone()} if self.keeps_ids else {})
-        self._take_up([log.items.ids[item] for item in chosen], own, state)
-        if not self.keeps_ids:
-            latest = torch.from_numpy(events_before(log, backwards=True) < LATEST).to(self.device)
-            yield from self._tune("old items", clicks.by_row(latest.nonzero()[:, 0]))
+        self._take_up(old.items.ids, own, self._trained(residuals, own))
+        self.counts = old.counts
+        if not self._ids_last:
+            for clicks in old.latest(LATEST):
+                yield from self._tune("old items", clicks)
+            self.begun = dict(self.state)
+
+    @property
+    def _ids_last(self) -> bool:
+        """Whether old items keep the ids of pre-training, because the network is as it was then.
+
+        Otherwise they begin as new items do, and are tuned on their latest events.
+        """
+        return not self.meta.epochs or self.meta.trains == "rule"
+
+    def _pretrained(self) -> None:
+        """What a method does between pre-training and meta-learning."""
+
+    def _trained(self, residuals: nn.Embedding, own: Values) -> dict[str, Tensor]:
+        state = self.begin(own, len(residuals.weight))
+        if self._ids_last:
+            moved = residuals.weight.detach()
+            state |= {"id": state["id"] + moved[:, :-1], "bias": state["bias"] + moved[:, -1:]}
+        return state
 
     def _add(self, items: Table) -> None:
         self._require_learned()
@@ -157,27 +206,32 @@ class ItemLearner(Learner[Lesson, Log]):
 
     def _warm(self, stage: str, log: Log) -> Iterator[Step]:
         clicks = self._clicks(log).by_row()
+        for item, events in enumerate(torch.bincount(clicks.item).tolist()):
+            self.counts[item] += events
         if self.history == "all":
             self.past = joined_clicks([self.past, clicks]) if self.past else clicks
             clicks = self.past.by_row(torch.isin(self.past.item, clicks.item).nonzero()[:, 0])
         yield from self._tune(stage, clicks)
 
     def _tune(self, part: str, clicks: Clicks) -> Iterator[Step]:
-        done, items_in_all = 0, len(set(clicks.item.tolist()))
-        for items, state, loss in self.tuned(self.state, self.own, clicks):
+        done, items_in_all = 0, int((torch.bincount(clicks.item) > 0).sum())
+        for items, state in self.tuned(self.begun if self.from_the_start else self.state, self.own, clicks):
             self._change(items, state)
             done += len(items)
-            yield Step(part, done, items_in_all, {"loss": loss})
+            yield Step(part, done, items_in_all)
 
     def _open(self, encoder: Encoder) -> None:
         self.encoder = encoder
-        self.network = self._build(encoder.sizes(encoder.item_fields), encoder.sizes(encoder.row_fields)).to(
-            self.device
-        )
+        network = self._build(encoder.sizes(encoder.item_fields), encoder.sizes(encoder.row_fields))
+        if self.adaptation.scale is not None:
+            network.learn_scales(self.adaptation.scale)
+        self.network = network.to(self.device)
 
     def _take_up(self, names: Sequence[str], own: Values, state: State) -> None:
         self.own = joined([self.own, own]) if self.known else own
         self.state = {key: torch.cat([self.state[key], value]) if self.known else value for key, value in state.items()}
+        self.begun = {key: torch.cat([self.begun[key], value]) if self.known else value for key, value in state.items()}
+        self.counts += [0] * len(names)
         self.known |= {name: len(self.known) + n for n, name in enumerate(names)}
 
     def _change(self, items: Tensor, state: State) -> None:
@@ -187,13 +241,13 @@ class ItemLearner(Learner[Lesson, Log]):
     def _entry(self, stage: Stage[Lesson, Log]) -> Entry:
         """Old items: the network, the codings, the items' fields and states. New items: fields and states. Events: states."""
         match stage.lesson:
-            case OldItems(log):
-                names = [log.items.ids[item] for item in np.unique(log.item)]
+            case OldItems():
+                names = list(self.known)
                 network = {f"network.{key}": value.clone() for key, value in self.network.state_dict().items()}
                 return Entry(
                     stage.name,
                     network | self._kept(names, fields=True),
-                    {"items": names, "codings": self.encoder.to_json()},
+                    {"items": names, "codings": self.encoder.to_json(), "counts": self.counts},
                 )
             case NewItems(items):
                 answers = {PLANTED: items.columns[PLANTED].texts()} if PLANTED in items.columns else {}
@@ -201,7 +255,8 @@ class ItemLearner(Learner[Lesson, Log]):
             case Events(log):
                 names = [log.items.ids[item] for item in np.unique(log.item)]
                 past = self._clicks(log).by_row().tensors() if self.history == "all" else {}
-                return Entry(stage.name, self._kept(names, fields=False) | past, {"items": names, "events": len(log)})
+                facts = {"items": names, "events": len(log), "counts": _counts(log)}
+                return Entry(stage.name, self._kept(names, fields=False) | past, facts)
 
     def _kept(self, names: Sequence[str], fields: bool) -> dict[str, Tensor]:
         numbers = torch.tensor([self.known[name] for name in names], device=self.device)
@@ -217,7 +272,10 @@ class ItemLearner(Learner[Lesson, Log]):
         if "events" not in entry.facts:
             own = under("own.", tensors)
             self._take_up(names, [own[str(n)] for n in range(len(own))], state)
+            self.counts[-len(names) :] = entry.facts.get("counts", [0] * len(names))
             return
+        for name, count in zip(names, entry.facts["counts"], strict=True):
+            self.counts[self.known[name]] += count
         self._change(torch.tensor([self.known[name] for name in names], device=self.device), state)
         if self.history == "all":
             clicks = Clicks.from_tensors(tensors)
@@ -235,7 +293,7 @@ class ItemLearner(Learner[Lesson, Log]):
         return self.encoder.clicks(log, numbers).to(self.device)
 
     def _clear(self) -> None:
-        self.known, self.own, self.state, self.past = {}, [], {}, None
+        self.known, self.own, self.state, self.begun, self.counts, self.past = {}, [], {}, {}, [], None
 
     def _require_learned(self) -> None:
         if not self.known:
@@ -262,3 +320,13 @@ class ItemLearner(Learner[Lesson, Log]):
     def _rebuild(cls, stands_on: Mapping[str, Json], settings: Mapping[str, Json], given: Mapping[str, Any]) -> Self:
         schema = given.get("schema") or Schema.from_json(stands_on["schema"])
         return cls(schema, **settings)
+
+
+def _digest(content: Json) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _counts(log: Log) -> list[int]:
+    """How many events each item has that occurs."""
+    counts: list[int] = np.unique(log.item, return_counts=True)[1].tolist()
+    return counts

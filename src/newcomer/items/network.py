@@ -8,26 +8,52 @@ import torch
 from torch import nn
 
 from newcomer.items.encoding import Values
-from newcomer.nn.field_embeddings import FieldEmbeddings
+from newcomer.nn.field_embeddings import FieldEmbeddings, FieldSize
 from newcomer.seeds import spawn
-from newcomer.shapes import Float, Tensor
+from newcomer.shapes import Float, Int, Tensor
 
 State = Mapping[str, Tensor]
 """What items have of their own, by name: Float[item …]. Only this is adapted when they warm up."""
 
 
 class ItemNetwork(nn.Module, ABC):
-    """Shared embeddings of all fields but the item's id; `id_start` is the embedding of the id of an item nobody has clicked yet.
+    """Shared embeddings of all fields but the item's id, and where the id's embedding and the item's bias begin.
 
-    Fields stand in the order of the schema's nodes: the item's id, its fields, the user's id and fields, the context's.
+    An item that nobody has clicked yet begins at `start`, moved by what its own fields say (`prior`, a linear map, unless
+    `writes_start` is false). Fields stand in the order of the schema's nodes: the item's id, its fields, the user's id and fields,
+    the context's.
     """
 
-    def __init__(self, item_sizes: Sequence[int], row_sizes: Sequence[int], width: int, deviation: float) -> None:
+    def __init__(
+        self,
+        item_sizes: Sequence[FieldSize],
+        row_sizes: Sequence[FieldSize],
+        width: int,
+        deviation: float,
+        writes_start: bool,
+    ) -> None:
         super().__init__()
         self.fields, self.width, self.deviation = 1 + len(item_sizes) + len(row_sizes), width, deviation
         self.item_fields = FieldEmbeddings(item_sizes, width, deviation)
         self.row_fields = FieldEmbeddings(row_sizes, width, deviation)
-        self.id_start = nn.Parameter(torch.zeros(width))
+        self.start = nn.Parameter(torch.zeros(width + 1))
+        self.prior: nn.Linear | None = None
+        if writes_start and item_sizes:
+            self.prior = nn.Linear(len(item_sizes) * width, width + 1, bias=False)
+            nn.init.zeros_(self.prior.weight)
+        self.scales = nn.ParameterDict()
+
+    def learn_scales(self, begin: float) -> None:
+        """From now on there is a positive number, learned, for each number of a state: how far, or how fast, it may move."""
+        for key, shape in self.shapes().items():
+            self.scales[key] = nn.Parameter(torch.full(shape, begin).log())
+
+    def scales_now(self) -> dict[str, Tensor]:
+        return {key: scale.exp() for key, scale in self.scales.items()}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """What an item has of its own."""
+        return {"id": (self.width,), "bias": (1,)}
 
     @abstractmethod
     def begin(self, own: Values, items: int) -> State:
@@ -38,17 +64,33 @@ class ItemNetwork(nn.Module, ABC):
         """Logits. `own`: the items' fields, one thing an item; `rows`: the rows', those of the first item first."""
 
     @abstractmethod
-    def pooled(self, ids: Float[Tensor, "row width"], own: Values, rows: Values) -> Float[Tensor, " row"]:
-        """Logits of rows about any items, with nothing of an item's own but its id's embedding: how pre-training sees them."""
+    def pooled(self, state: State, own: Values, of: Int[Tensor, " row"], rows: Values) -> Float[Tensor, " row"]:
+        """Logits of rows that are mixed: row j is about the item `of[j]` of those that `state` and `own` are of."""
+
+    def named(self, own: Values, items: int) -> dict[str, Tensor]:
+        """Id and bias where they begin."""
+        begin = self.start.expand(items, -1)
+        if self.prior is not None:
+            begin = begin + self.prior(self.item_fields(own).transpose(0, 1).flatten(1))
+        return {"id": begin[:, :-1], "bias": begin[:, -1:]}
 
     def vectors(
         self, ids: Float[Tensor, "item width"], own: Values, rows: Values
     ) -> Float[Tensor, "item field row width"]:
         """H⁰: one vector a field, the item's repeated for all its rows."""
-        of_items = torch.cat([ids[None], self.item_fields(own)]) if own else ids[None]
+        of_items = self._of_items(ids, own)
         of_rows = self.row_fields(rows)
         of_rows = of_rows.view(len(of_rows), len(ids), -1, self.width).transpose(0, 1)
         return torch.cat([of_items.transpose(0, 1)[:, :, None].expand(-1, -1, of_rows.shape[2], -1), of_rows], dim=1)
+
+    def mixed_vectors(
+        self, ids: Float[Tensor, "item width"], own: Values, of: Int[Tensor, " row"], rows: Values
+    ) -> Float[Tensor, "field row width"]:
+        """The same where each row is about an item of any: see `pooled`."""
+        return torch.cat([self._of_items(ids, own)[:, of], self.row_fields(rows)])
+
+    def _of_items(self, ids: Tensor, own: Values) -> Float[Tensor, "field item width"]:
+        return torch.cat([ids[None], self.item_fields(own)]) if own else ids[None]
 
 
 @contextmanager

@@ -1,54 +1,84 @@
 """Choosing by items that were held back: how a network does on the whole life of new items."""
 
-import copy
-
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from newcomer.items.encoding import Encoder
+from newcomer.items.adaptation import Adaptation
+from newcomer.items.encoding import Encoder, joined_clicks
 from newcomer.items.network import ItemNetwork
-from newcomer.items.warm import WarmUp, scored, tuned
+from newcomer.items.warm import History, begun, scored, tuned
 from newcomer.metrics.ranking import auc
 from newcomer.streams.cold_start import Trial
-from newcomer.training.fit import evaluating
 
 
-def life_auc(network: ItemNetwork, encoder: Encoder, trial: Trial, warm_up: WarmUp, device: torch.device) -> float:
+def life_auc(
+    network: ItemNetwork, encoder: Encoder, trial: Trial, adaptation: Adaptation, history: History, device: torch.device
+) -> float:
     """Mean of the pooled AUC on the query, cold and after each phase. Changes nothing."""
     names = {name: number for number, name in enumerate(trial.items.ids)}
     place = np.array([names.get(name, -1) for name in trial.query.items.ids])
     own = [values.to(device) for values in encoder.items(trial.items)]
     query = encoder.clicks(trial.query, place[trial.query.item]).to(device)
-    with evaluating(network):
-        written = network.begin(own, len(names))
-    state = {key: value.detach().clone() for key, value in written.items()}
+    cold = begun(network, own, len(names))
+    state, past = dict(cold), None
     found = [auc(trial.query.label, scored(network, state, own, query))]
     for phase in trial.phases:
-        clicks = encoder.clicks(phase, place[phase.item]).to(device)
-        for items, new, _ in tuned(network, state, own, clicks, warm_up):
+        clicks = encoder.clicks(phase, place[phase.item]).by_row().to(device)
+        past = joined_clicks([past, clicks]) if past is not None and history == "all" else clicks
+        start = cold if adaptation.from_the_start and history == "all" else state
+        for items, new in tuned(network, start, own, past, adaptation):
             for key, value in new.items():
-                state[key][items] = value
+                state[key] = state[key].index_copy(0, items, value)
         found.append(auc(trial.query.label, scored(network, state, own, query)))
     return float(np.mean(found))
 
 
-class Best:
-    """Remembers the modules as they were after their best epoch; without a trial, the last is the best."""
+class Best(nn.Module):
+    """Remembers modules as they were after their best epoch; without a trial, the last is the best."""
+
+    score: Tensor
 
     def __init__(
-        self, modules: nn.ModuleList, encoder: Encoder, trial: Trial | None, warm_up: WarmUp, device: torch.device
+        self,
+        modules: nn.ModuleList,
+        encoder: Encoder,
+        trial: Trial | None,
+        adaptation: Adaptation,
+        history: History,
+        device: torch.device,
     ) -> None:
-        self.modules, self.encoder, self.trial, self.warm_up, self.device = modules, encoder, trial, warm_up, device
-        self.score, self.weights = -np.inf, modules.state_dict()
+        super().__init__()
+        self.of = [modules]  # in a list: they are looked at, they are not parts
+        self.encoder, self.trial, self.adaptation, self.history, self.device = (
+            encoder,
+            trial,
+            adaptation,
+            history,
+            device,
+        )
+        self.register_buffer("score", torch.tensor(-np.inf, dtype=torch.float64))
+        for key, value in self._weights().items() if trial else ():
+            self.register_buffer(key, value.clone())
 
     def consider(self, network: ItemNetwork) -> None:
         """Ask after every epoch."""
         if self.trial is None:
             return
-        score = life_auc(network, self.encoder, self.trial, self.warm_up, self.device)
+        score = life_auc(network, self.encoder, self.trial, self.adaptation, self.history, self.device)
         if score > self.score:
-            self.score, self.weights = score, copy.deepcopy(self.modules.state_dict())
+            self.score.fill_(score)
+            for key, value in self._weights().items():
+                getattr(self, key).copy_(value)
 
     def restore(self) -> None:
-        self.modules.load_state_dict(self.weights)
+        if self.trial is not None:
+            names = self.of[0].state_dict()
+            self.of[0].load_state_dict({key: getattr(self, _flat(key)) for key in names})
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {_flat(key): value for key, value in self.of[0].state_dict().items()}
+
+
+def _flat(key: str) -> str:
+    return "best_" + key.replace(".", "_")

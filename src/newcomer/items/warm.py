@@ -2,23 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
-from newcomer.items.batches import Padded, by_item
+from newcomer.items.adaptation import PLACES, Adaptation, Events
+from newcomer.items.batches import by_item
 from newcomer.items.encoding import Clicks, Values
 from newcomer.items.network import ItemNetwork, State
-from newcomer.shapes import Float, Tensor
-from newcomer.training.fit import evaluating, fit
-
-PLACES = 8192
-"""Rows at once, the filled-up ones too: enough to be quick, few enough for any machine's memory."""
+from newcomer.shapes import Tensor
+from newcomer.training.fit import evaluating
 
 PIECE = 512
 """Rows of one item that are scored at once."""
@@ -26,21 +22,11 @@ PIECE = 512
 History = Literal["phase", "all"]
 
 
-@dataclass(frozen=True)
-class WarmUp:
-    """How items' states are tuned on events: so many steps of Adam on all of an item's events at once."""
-
-    rate: float
-    steps: int
-
-
-def click_losses(
-    network: ItemNetwork, state: State, own: Values, clicks: Clicks, batch: Padded
-) -> Float[Tensor, " item"]:
-    """Each item's mean binary cross entropy in nats, `state` being that of the batch's items, `own` that of all."""
-    logits = _logits(network, state, own, clicks, batch)
-    losses = functional.binary_cross_entropy_with_logits(logits, clicks.label[batch.rows], reduction="none")
-    return batch.mean(losses)
+def begun(network: ItemNetwork, own: Values, items: int) -> dict[str, Tensor]:
+    """The states of so many items of which nothing is known but their fields."""
+    with evaluating(network):
+        written = network.begin(own, items)
+    return {key: value.detach().clone() for key, value in written.items()}
 
 
 def part_of(state: State, items: Tensor) -> State:
@@ -53,35 +39,21 @@ def scored(network: ItemNetwork, state: State, own: Values, clicks: Clicks) -> N
     scores = np.empty(len(clicks), dtype=np.float64)
     with evaluating(network):
         for batch in by_item(clicks.item, PLACES, longest=PIECE):
-            logits = _logits(network, part_of(state, batch.items), own, clicks, batch)
+            logits = Events(network, own, clicks, batch).logits(part_of(state, batch.items))
             scores[batch.rows[batch.real].cpu().numpy()] = torch.sigmoid(logits[batch.real].double()).cpu().numpy()
     return scores
 
 
 def tuned(
-    network: ItemNetwork, state: State, own: Values, clicks: Clicks, warm_up: WarmUp
-) -> Iterator[tuple[Tensor, State, float]]:
-    """Batch by batch of the items that have events: their numbers, their new states, and their mean loss before.
+    network: ItemNetwork, state: State, own: Values, clicks: Clicks, adaptation: Adaptation
+) -> Iterator[tuple[Tensor, State]]:
+    """Batch by batch of the items that have events: their numbers, and their new states.
 
     Items have nothing in common but the network, and that is not touched: together or one by one, the result is the same.
     """
     with _frozen(network):
         for batch in by_item(clicks.item, PLACES):
-            mine = {key: value[batch.items].clone().requires_grad_() for key, value in state.items()}
-            optimizer = torch.optim.Adam(mine.values(), lr=warm_up.rate)
-
-            def loss(batch: Padded, mine: State = mine) -> Tensor:
-                return click_losses(network, mine, own, clicks, batch).sum()
-
-            seen = [step["loss"] for step in fit([batch] * warm_up.steps, loss, optimizer)]
-            yield batch.items, {key: value.detach() for key, value in mine.items()}, seen[0] / len(batch.items)
-
-
-def _logits(
-    network: ItemNetwork, state: State, own: Values, clicks: Clicks, batch: Padded
-) -> Float[Tensor, "item row"]:
-    logits: Tensor = network(state, [values[batch.items] for values in own], clicks.values(batch.rows.flatten()))
-    return logits
+            yield batch.items, adaptation.warm(Events(network, own, clicks, batch), part_of(state, batch.items))
 
 
 @contextmanager

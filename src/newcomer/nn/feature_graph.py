@@ -96,3 +96,21 @@ class Readout(nn.Module):
         together = outcome.transpose(1, 2)  # item row field (head width)
         gate = torch.sigmoid(together.reshape(items, rows, -1) @ self.gate.T)
         return (gate * (together @ self.weight)).sum(dim=-1)
+
+
+class GatedReadout(nn.Module):
+    """The same without attention: a field's states are mixed by one matrix a layer, h = ReLU(Σ_l Hˡ Vˡ), then gated as there.
+
+    An attention over four states costs most of a step; this costs one product.
+    """
+
+    def __init__(self, fields: int, width: int, layers: int, out: int = 48) -> None:
+        super().__init__()
+        self.value = nn.Parameter(nn.init.xavier_uniform_(torch.empty((layers + 1) * width, out)))
+        self.gate = nn.Parameter(nn.init.xavier_uniform_(torch.empty(fields, fields * out)))
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, out))[0])
+
+    def forward(self, states: list[Float[Tensor, "item field row width"]]) -> Float[Tensor, "item row"]:
+        together = torch.relu(torch.cat(states, dim=-1) @ self.value).transpose(1, 2)  # item row field out
+        gate = torch.sigmoid(together.flatten(2) @ self.gate.T)
+        return (gate * (together @ self.weight)).sum(dim=-1)

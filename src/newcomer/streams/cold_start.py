@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from newcomer.data.log import Log, Table
+from newcomer.data.pieces import LogFiles
 from newcomer.data.world import PROBABILITY
 from newcomer.errors import StreamError
 from newcomer.metrics.ranking import bayes_auc
@@ -16,6 +18,9 @@ from newcomer.settings import Json
 from newcomer.streams.stage import Stage
 
 PHASES = ("warm-a", "warm-b", "warm-c")
+
+CURVE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+"""After so many events of each item its curve has a point."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Trial:
 class OldItems:
     """A lesson: items with many events. `validation` was carved out of them, items and all."""
 
-    log: Log
+    log: Log | LogFiles
     validation: Trial | None = None
 
 
@@ -66,6 +71,10 @@ class ColdStart:
 
     `old_items`, `new_items`: so many of each, drawn by `seed`, instead of all.
 
+    `curve_items` of those with more than `old_above` events are kept from the old ones and live on to where events abound: after
+    warm-c they are added without any ('0 events'), are shown 1, 2, 5, 10, … of their events by time, and at last ('sufficient')
+    three quarters of them. After each they have one exam, the rest, under the name 'curve'.
+
     Raises StreamError when no item qualifies.
     """
 
@@ -78,6 +87,7 @@ class ColdStart:
         phase_events: int = 20,
         old_items: int | None = None,
         new_items: int | None = None,
+        curve_items: int = 0,
         before: float = 0.5,
         validation: float = 0.1,
         seed: int = 0,
@@ -86,6 +96,8 @@ class ColdStart:
         for name, count in counts.items():
             if count is not None and count < 1:
                 raise StreamError(f"stream.{name} = {count}; give a number from 1 on")
+        if curve_items < 0:
+            raise StreamError(f"stream.curve_items = {curve_items}; give 0 for none, or how many")
         for name, share in (("before", before), ("validation", validation)):
             if not 0 < share < 1:
                 raise StreamError(f"stream.{name} = {share}; give a share between 0 and 1")
@@ -93,6 +105,9 @@ class ColdStart:
         early, late = _split_by_date(log, before) if preset == "honest" else (log, log)
         least = len(PHASES) * phase_events
         old, new = _counts(early) > old_above, (_counts(late) >= least) & (_counts(late) <= old_above)
+        rich = np.flatnonzero(_counts(late) > old_above)
+        chosen_rich = _drawn(rich, curve_items, seed, "curve items") if curve_items else rich[:0]
+        old[chosen_rich] = False
         chosen_old = _drawn(np.flatnonzero(old), old_items, seed, "old items")
         chosen_new = _drawn(np.flatnonzero(new & ~old), new_items, seed, "new items")
         if not len(chosen_old):
@@ -104,14 +119,16 @@ class ColdStart:
                 f"no item has {least} to {old_above} events to be a new one; change phase_events or old_above"
             )
         self.new = self._life(late.of_items(chosen_new))
-        self.old = OldItems(early.of_items(chosen_old))
+        self.rich = _curve(late.of_items(chosen_rich)) if len(chosen_rich) else None
+        self.old_log, self.validation = early.of_items(chosen_old), None
         if preset == "honest":
             count = max(1, round(validation * len(chosen_old)))
-            held, log_held = _mimic(self.old.log, self.new, count, seed)
-            self.old = OldItems(early.of_items(np.setdiff1d(chosen_old, held)), self._life(log_held))
+            held, log_held = _mimic(self.old_log, self.new, count, seed)
+            self.old_log, self.validation = early.of_items(np.setdiff1d(chosen_old, held)), self._life(log_held)
+        self.old = OldItems(self.old_log, self.validation)
 
     def __len__(self) -> int:
-        return 2 + len(PHASES)
+        return 2 + len(PHASES) + (1 + len(self.rich.phases) if self.rich else 0)
 
     def __iter__(self) -> Iterator[Stage[Lesson, Log]]:
         exams = {"query": self.new.query}
@@ -119,19 +136,27 @@ class ColdStart:
         yield Stage("cold", NewItems(self.new.items), exams)
         for name, events in zip(PHASES, self.new.phases, strict=True):
             yield Stage(name, Events(events), exams)
+        if self.rich:
+            exams = {"curve": self.rich.query}
+            yield Stage("0 events", NewItems(self.rich.items), exams)
+            *points, last = self.rich.phases
+            for number, events in zip(CURVE, points, strict=False):
+                yield Stage(f"{number} events", Events(events), exams)
+            yield Stage("sufficient", Events(last), exams)
 
     def facts(self) -> dict[str, Json]:
         """How many items and events there are on either side; `limit`, the AUC of the true probabilities, where they are known."""
-        old = int((_counts(self.old.log) > 0).sum())
+        old = int((_counts(self.old_log) > 0).sum())
         query = self.new.query
-        held = len(self.old.validation.items) if self.old.validation else 0
+        held = len(self.validation.items) if self.validation else 0
         return {
             "old_items": old,
-            "old_events": len(self.old.log),
+            "old_events": len(self.old_log),
             "validation_items": held,
             "new_items": len(self.new.items),
             "phase_events": len(self.new.phases[0]),
             "query_events": len(query),
+            **({"curve_items": len(self.rich.items), "curve_events": len(self.rich.query)} if self.rich else {}),
             **({"limit": bayes_auc(query.context[PROBABILITY].values)} if PROBABILITY in query.context else {}),
         }
 
@@ -140,6 +165,19 @@ class ColdStart:
         phase = age // self.phase_events
         phases = [log.take(phase == number) for number in range(len(PHASES))]
         return Trial(log.items.take(np.unique(log.item)), phases, log.take(phase >= len(PHASES)))
+
+
+def _curve(log: Log) -> Trial:
+    """Lessons that lead to 1, 2, 5, … events of each item, as far as every item has them, and to three quarters of all."""
+    age, enough = events_before(log), (3 * _counts(log) // 4)[log.item]
+    points = [point for point in CURVE if point < int(enough.min())]
+    ends = [0, *points]
+    phases = [log.take((age >= begin) & (age < end)) for begin, end in pairwise(ends)]
+    return Trial(
+        log.items.take(np.unique(log.item)),
+        [*phases, log.take((age >= ends[-1]) & (age < enough))],
+        log.take(age >= enough),
+    )
 
 
 def events_before(log: Log, backwards: bool = False) -> NDArray[np.int64]:

@@ -78,6 +78,19 @@ def cosine(steps: int) -> Callable[[int], float]:
     return lambda step: 0.5 * (1 + math.cos(math.pi * min(step, steps) / max(steps, 1)))
 
 
+def one_cycle(steps: int, rise: float = 0.3) -> Callable[[int], float]:
+    """The factor on the learning rate at each step: up from 0 along half a cosine over a part of all steps, then down again.
+
+    Smith and Topin 2018, whose share of the rise is the same.
+    """
+
+    def factor(step: int) -> float:
+        done = min(step / max(steps, 1), 1.0)
+        return 0.5 * (1 - math.cos(math.pi * (done / rise if done < rise else 1 + (done - rise) / (1 - rise))))
+
+    return factor
+
+
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Within: no dropout, no gradients; afterwards each module is in the mode it was in."""

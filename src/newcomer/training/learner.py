@@ -11,6 +11,7 @@ from newcomer.settings import Json, fill
 from newcomer.settings import changes as differences
 from newcomer.store.folder import Entry, Manifest, Store, unnamed
 from newcomer.streams.stage import Stage
+from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.processes import is_first
 
 Lesson = TypeVar("Lesson")
@@ -49,9 +50,14 @@ class Learner(ABC, Generic[Lesson, Exam]):
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.checkpoint = Checkpoint()
 
-    def study(self, stage: Stage[Lesson, Exam]) -> Iterator[Step]:
-        """Learn one stage, yielding after every step; stopped half-way or failed, the learner is what it was before."""
+    def study(self, stage: Stage[Lesson, Exam], checkpoint: Checkpoint | None = None) -> Iterator[Step]:
+        """Learn one stage, yielding after every step; stopped half-way or failed, the learner is what it was before.
+
+        With a `checkpoint` a long stage goes on from what is kept there; the caller removes it once the stage is saved.
+        """
+        self.checkpoint = checkpoint or Checkpoint()
         try:
             yield from self._study(stage)
             entry = self._entry(stage)

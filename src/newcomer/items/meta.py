@@ -1,0 +1,85 @@
+"""Meta-learning: old items play new ones, so that what is shared learns to be a good beginning, and how far to move from it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from newcomer.items.adaptation import Adaptation, Events
+from newcomer.items.encoding import Clicks, Values
+from newcomer.items.episodes import Episodes, Quarters
+from newcomer.items.network import ItemNetwork
+from newcomer.items.validation import Best
+from newcomer.seeds import spawn
+from newcomer.shapes import Float, Tensor
+from newcomer.training.checkpoint import Checkpoint, Things
+from newcomer.training.fit import fit
+from newcomer.training.learner import Step
+
+
+@dataclass(frozen=True)
+class MetaLearning:
+    """Adam over episodes.
+
+    `trains` 'all' weights, or the adaptation's 'rule' alone. `per_step` episodes a step, each with at most `support` and `query`
+    events of two consecutive quarters; with `varied` the number to support is drawn anew for each step, from 1 on.
+    `support_share` · support loss before + the rest · query loss after is what is minimised.
+    """
+
+    epochs: int
+    rate: float
+    weight_decay: float
+    trains: Literal["all", "rule"]
+    per_step: int
+    support: int
+    query: int
+    varied: bool
+    support_share: float
+    second_order: bool
+
+
+def meta_learn(
+    network: ItemNetwork,
+    own: Values,
+    clicks: Clicks,
+    plan: MetaLearning,
+    adaptation: Adaptation,
+    seed: int,
+    stage: str,
+    checkpoint: Checkpoint,
+    best: Best,
+) -> Iterator[Step]:
+    """Train on the old items' events, which go by time; every item plays every pair of quarters once an epoch."""
+    trained = list(network.scales.parameters() if plan.trains == "rule" else network.parameters())
+    if not plan.epochs or not trained:
+        return
+    quarters = Quarters(clicks.item)
+    draws = quarters.draws(plan.per_step, plan.epochs, seed, stage)
+    optimizer = torch.optim.Adam(trained, plan.rate, weight_decay=plan.weight_decay, fused=True)
+    things: Things = {"network": network, "optimizer": optimizer, "best": best}
+    done = checkpoint.resume("meta", things)
+
+    def loss(step: int) -> Tensor:
+        chance = spawn(seed, stage, "windows", step)
+        support = int(torch.randint(1, plan.support + 1, (), generator=chance)) if plan.varied else plan.support
+        episodes = quarters.episodes(draws[step], support, plan.query, chance)
+        return episode_loss(network, own, clicks, episodes, plan, adaptation)
+
+    for step, seen in enumerate(fit(range(done, len(draws)), loss, optimizer), done + 1):
+        yield Step("meta", step, len(draws), seen)
+        if step * plan.epochs % len(draws) == 0:
+            best.consider(network)
+        checkpoint.keep("meta", step, things, now=step == len(draws))
+
+
+def episode_loss(
+    network: ItemNetwork, own: Values, clicks: Clicks, episodes: Episodes, plan: MetaLearning, adaptation: Adaptation
+) -> Float[Tensor, ""]:
+    """support_share · L_support(φ) + (1 − support_share) · L_query(φ'), mean over episodes."""
+    items = episodes.support.items
+    begun = network.begin([values[items] for values in own], len(items))
+    support, query = (Events(network, own, clicks, batch) for batch in (episodes.support, episodes.query))
+    moved = adaptation.inner(support, begun, plan.second_order)
+    loss = (1 - plan.support_share) * query.loss(moved).mean()
+    return loss + plan.support_share * support.loss(begun).mean() if plan.support_share else loss

@@ -1,0 +1,38 @@
+"""What a learner that was saved says of its own items, as rows of a database."""
+
+from collections.abc import Sequence
+
+from newcomer.items.kept import to_row, to_values
+from newcomer.items.learner import ItemLearner
+from newcomer.store.states import Change, Event
+
+
+def own_items(learner: ItemLearner, names: Sequence[str]) -> list[Change]:
+    """These of its items as they are now, with the events that it keeps of them; nobody knows what those events were called."""
+    counts, past = _counts(learner), _past(learner)
+    found = []
+    for name in names:
+        number = learner.known[name]
+        events = past.get(number, [])
+        count = max(counts.get(name, 0), len(events))
+        found.append(Change(to_row(name, 0, count, learner.own, learner.state, number), events))
+    return found
+
+
+def _counts(learner: ItemLearner) -> dict[str, int]:
+    """How many events each item was learned from."""
+    counts: dict[str, int] = {}
+    for entry in learner.entries:
+        for name, count in zip(entry.facts["items"], entry.facts.get("counts", ()), strict=False):
+            counts[name] = counts.get(name, 0) + int(count)
+    return counts
+
+
+def _past(learner: ItemLearner) -> dict[int, list[Event]]:
+    """The events that the learner itself keeps of each item, where its history is 'all'."""
+    found: dict[int, list[Event]] = {}
+    clicks = learner.past
+    if clicks is not None:
+        for n, item in enumerate(clicks.item.tolist()):
+            found.setdefault(item, []).append(Event(f"before {n}", 0, int(clicks.label[n]), to_values(clicks, n)))
+    return found

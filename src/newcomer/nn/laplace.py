@@ -1,0 +1,45 @@
+"""The likeliest place of something that began at a known one, given a few yes-or-no answers that depend on it almost linearly."""
+
+import torch
+
+from newcomer.shapes import Float, Tensor
+
+LEAST = 0.02
+"""Curvature of a row's loss at least: where a logit is far out, Newton's steps would be too long."""
+
+
+def likeliest(
+    logits: Float[Tensor, "item row"],
+    slopes: Float[Tensor, "item row number"],
+    labels: Float[Tensor, "item row"],
+    real: Float[Tensor, "item row"],
+    spread: Float[Tensor, " number"],
+    steps: int,
+) -> Float[Tensor, "item number"]:
+    """argmax over δ of Σ_j log p(y_j | z_j + J_j δ) − Σ_k δ_k² / 2 s_k²: logistic regression with a Gaussian prior, item by item.
+
+    `logits` z, `slopes` J, `labels` y in {0, 1}; `real` is 0 for rows that only fill up, `spread` is s. By so many steps of Newton,
+    δ ← (JᵀWJ + S⁻¹)⁻¹ Jᵀ(WJδ + y − p), S = diag(s²), W = diag(p(1 − p)), in as many unknowns as an item has rows or numbers,
+    whichever are fewer: (JᵀWJ + S⁻¹)⁻¹Jᵀ = SJᵀ(W⁻¹ + JSJᵀ)⁻¹W⁻¹. Differentiable in all its arguments but `steps`.
+
+    >>> one = torch.ones(1, 1)
+    >>> likeliest(0 * one, one[..., None], one, one, one[0], steps=8)      # δ = 1 / (1 + exp δ)
+    tensor([[0.4013]])
+    """
+    scaled = slopes * spread * real[..., None]
+    by_rows = scaled.shape[1] <= scaled.shape[2]
+    kernel = scaled @ scaled.mT if by_rows else None
+    one = torch.eye(min(scaled.shape[1:]), dtype=scaled.dtype, device=scaled.device)
+    moved = torch.zeros_like(scaled[:, 0, :, None])
+    for _ in range(steps):
+        shift = scaled @ moved  # item row 1
+        p = torch.sigmoid(logits[..., None] + shift)
+        curve = (p * (1 - p)).clamp(min=LEAST)
+        aim = curve * shift + (labels[..., None] - p) * real[..., None]
+        if kernel is not None:
+            root = curve.sqrt()
+            inner = torch.linalg.solve_ex(one + root * kernel * root.mT, aim / root).result
+            moved = scaled.mT @ (root * inner)
+        else:
+            moved = torch.linalg.solve_ex(one + scaled.mT @ (curve * scaled), scaled.mT @ aim).result
+    return moved[..., 0] * spread

@@ -1,0 +1,92 @@
+"""Where a long stage stands, so that after a kill it goes on from there and not from its beginning."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from newcomer.errors import StoreError
+
+Things = Mapping[str, nn.Module | torch.optim.Optimizer]
+
+
+class Checkpoint:
+    """One file for every part of a stage, in a folder that is removed when the stage is saved; without a folder nothing is kept.
+
+    What a part needs besides (its order of batches, its chance) must follow from the number of the step, so that a part that was
+    resumed takes the same steps to the bit.
+    """
+
+    def __init__(self, folder: Path | None = None, every_seconds: float = 60.0) -> None:
+        self.folder, self.every_seconds, self.last = folder, every_seconds, time.monotonic()
+        self.of = ""
+        """From what the stage follows, in any words; what was kept by another is not gone on from."""
+
+    def resume(self, part: str, things: Things) -> int:
+        """How many steps of this part are done, with all things as they were then; 0 where it was not begun.
+
+        Raises StoreError for a file that is damaged or of other things.
+        """
+        if self.folder is None or not (path := self._path(part)).exists():
+            return 0
+        try:
+            with safe_open(path, "pt") as file:
+                kept = json.loads(file.metadata()["kept"])
+            tensors = load_file(path) if kept["of"] == self.of else {}
+            for name, thing in things.items() if tensors else ():
+                _restore(thing, {k.removeprefix(name + "/"): v for k, v in tensors.items() if k.startswith(name + "/")})
+        except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise StoreError(f"{path}: cannot be gone on from ({reason}); remove it to start again") from None
+        if kept["of"] != self.of:
+            raise StoreError(f"{path}: was kept by a run of other settings or data; remove {self.folder} to start anew")
+        return int(kept["step"])
+
+    def keep(self, part: str, step: int, things: Things, now: bool = False) -> None:
+        """Write down where this part is, once in a while or `now`."""
+        if self.folder is None or not (now or time.monotonic() - self.last >= self.every_seconds):
+            return
+        tensors = {f"{name}/{key}": value for name, thing in things.items() for key, value in _tensors(thing).items()}
+        path = self._path(part)
+        whole = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = {"kept": json.dumps({"of": self.of, "step": step})}
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, whole, kept)
+            whole.replace(path)
+        except OSError as error:
+            raise StoreError(f"{path}: could not be written ({error.strerror or error})") from None
+        self.last = time.monotonic()
+
+    def remove(self) -> None:
+        """The stage is saved: nothing is left to go on from."""
+        if self.folder is not None and self.folder.exists():
+            for path in self.folder.glob("*.safetensors*"):
+                path.unlink()
+            self.folder.rmdir()
+
+    def _path(self, part: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{part}.safetensors"
+
+
+def _tensors(thing: nn.Module | torch.optim.Optimizer) -> dict[str, Tensor]:
+    if isinstance(thing, nn.Module):
+        return dict(thing.state_dict())
+    return {f"{n}.{key}": value for n, state in thing.state_dict()["state"].items() for key, value in state.items()}
+
+
+def _restore(thing: nn.Module | torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    if isinstance(thing, nn.Module):
+        thing.load_state_dict(tensors)
+        return
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        number, key = name.split(".", 1)
+        state.setdefault(int(number), {})[key] = value
+    thing.load_state_dict({"state": state, "param_groups": thing.state_dict()["param_groups"]})
