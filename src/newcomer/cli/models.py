@@ -96,56 +96,6 @@ def predict(
 
 
 @app.command()
-def inspect(store: Folder, json_: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False) -> None:
-    """What a model is and what it has learned: settings, what it stands on, stages, classes, sizes."""
-    opened = Store(store)
-    manifest, entries = opened.manifest(), opened.entries()
-    rows = [
-        {
-            "stage": entry.name,
-            "numbers": sum(tensor.numel() for tensor in entry.tensors.values()),
-            "bytes": (store / stage["file"]).stat().st_size,
-            "facts": {key: value for key, value in entry.facts.items() if key != "settings"},
-        }
-        for entry, stage in zip(entries, manifest.stages, strict=True)
-    ]
-    magnitudes = entries[-1].tensors["magnitudes"].tolist() if entries and "magnitudes" in entries[-1].tensors else None
-    if json_:
-        found = {
-            "learner": manifest.learner,
-            "settings": manifest.settings,
-            "stands on": manifest.stands_on,
-            "stages": rows,
-        }
-        print(json.dumps(found | ({"magnitudes": magnitudes} if magnitudes else {}), ensure_ascii=False, indent=1))
-        return
-    console.print(f"{store}: {manifest.learner}, format {manifest.format}", highlight=False)
-    for title, part in (("settings", manifest.settings), ("stands on", manifest.stands_on)):
-        console.print(
-            f"{title}: " + ", ".join(f"{key} = {shorten(value)}" for key, value in part.items()), highlight=False
-        )
-    table = RichTable("stage", "learned", "numbers", "bytes", "held-out accuracy", "other facts")
-    known: list[str] = []
-    for row in rows:
-        facts = dict(row["facts"])
-        classes = facts.pop("classes", known)
-        new = ", ".join(name for name in classes if name not in known) or "–"
-        score, known = facts.pop("held-out accuracy", None), classes
-        other = ", ".join(
-            f"{key} {f'{value:.3g}' if isinstance(value, float) else shorten(value, 30)}"
-            for key, value in facts.items()
-        )
-        told = "–" if score is None else f"{score:.2f}"
-        table.add_row(row["stage"], shorten(new), f"{row['numbers']:,}", f"{row['bytes']:,}", told, other)
-    console.print(table)
-    if known:
-        console.print(f"{len(known)} classes: {shorten(', '.join(known), 300)}", highlight=False)
-    if magnitudes:
-        shown = "; ".join(" ".join(f"{value:.3g}" for value in row[:8]) for row in magnitudes)
-        console.print(f"magnitudes, a direction each: {shorten(shown, 300)}", highlight=False)
-
-
-@app.command()
 def forget(store: Folder, class_: Annotated[str, typer.Option("--class", help="The class to offer no more.")]) -> None:
     """Offer a class no more. What its examples did to the adapted weights remains; earlier states stay in the store."""
     with _held(store):
@@ -217,7 +167,10 @@ def _held(store: Path) -> AbstractContextManager[None]:
 def _open(store: Path, *, stages: int | None = None, **settings: Json) -> ClassLearner:
     kind = LEARNERS.get(Store(store).manifest().learner)
     if kind is None or not issubclass(kind, ClassLearner):
-        raise StoreError(f"{store}: holds a model of '{Store(store).manifest().learner}', which classifies nothing")
+        raise StoreError(
+            f"{store}: holds a model of '{Store(store).manifest().learner}', which classifies nothing; for a click model use "
+            "`newcomer add`, `score` and `warm`"
+        )
     return kind.load(store, stages=stages, **settings)
 
 

@@ -14,9 +14,10 @@ from newcomer.report.runs import by_row, find_runs
 from newcomer.report.table import Table, result_tables
 from newcomer.run import Finished, Score, perform
 from newcomer.training.learner import Step
+from newcomer.training.processes import is_first
 
 Out = Annotated[Path | None, typer.Option(help="Folder for the runs; by default runs/<recipe>.")]
-Seed = Annotated[int | None, typer.Option(help="Seed in place of the recipe's.")]
+Seed = Annotated[int | None, typer.Option(help="First seed in place of the recipe's.")]
 
 
 @app.command()
@@ -35,16 +36,18 @@ def run(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: learner.rank=4.")] = None,
     seed: Seed = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs a row, with seeds from the first one on.")] = None,
     peer: Annotated[str | None, typer.Option(help="Run this peer of the recipe instead of its learner.")] = None,
     peers: Annotated[bool, typer.Option("--peers", help="Run all peers of the recipe as well.")] = False,
     out: Out = None,
 ) -> None:
-    """Run a recipe; cut off, the same command goes on after the last complete stage."""
-    filled = read_recipe(recipe, set_ or [], seed)
+    """Run a recipe, with as many seeds as it says, and report on it; cut off, the same command goes on where it was."""
+    filled = read_recipe(recipe, [*(set_ or []), *([f"seeds={seeds}"] if seeds else [])], seed)
     rows = filled.rows() if peers else [filled.with_peer(peer) if peer else filled]
     folder = out or Path("runs") / filled.name
-    _run(rows, folder)
-    _print_tables([folder])
+    _run([row.with_seed(row.seed + n) for n in range(filled.seeds) for row in rows], folder)
+    if is_first():
+        _report([folder], folder / "report.html")
 
 
 @app.command()
@@ -66,13 +69,13 @@ def recipes() -> None:
 
 
 def _run(rows: Iterable[Recipe], folder: Path) -> None:
-    with stoppable("the same command goes on after the last complete stage"):
+    with stoppable("the same command goes on where it was"):
         for recipe in rows:
             _run_row(recipe, folder / recipe.row / f"seed-{recipe.seed}")
 
 
 def _run_row(recipe: Recipe, where: Path) -> None:
-    with bar(f"{recipe.name} · {recipe.row}") as shown:
+    with bar(f"{recipe.name} · {recipe.row} · seed {recipe.seed}") as shown:
         for event in perform(recipe, where):
             if isinstance(event, Step):
                 shown.follow(event)

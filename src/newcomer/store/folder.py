@@ -162,18 +162,22 @@ class Store:
     def _writing(self) -> Iterator[None]:
         """The store is ours for this long; what fails leaves it as it was."""
         with self.held():
-            before, old = set(self.folder.iterdir()), self.exists()
+            before, old = set(self._files()), self.exists()
             try:
                 yield
             except BaseException as error:
                 # where there was a store it may have its new manifest already: what that names stays
                 named = {str(stage["file"]) for stage in self.manifest().stages} if old else set()
-                for file in set(self.folder.iterdir()) - before:
+                for file in set(self._files()) - before:
                     if file.name not in named:
                         file.unlink()
                 if isinstance(error, OSError):
                     raise self._refused(error) from None
                 raise
+
+    def _files(self) -> Iterator[Path]:
+        """Those that writing makes; beside them others may lie, such as the database of a service that is running."""
+        return (file for file in self.folder.iterdir() if file.name.startswith(("stage-", MANIFEST)))
 
     def _refused(self, error: OSError) -> StoreError:
         return StoreError(f"{self.folder}: could not be written ({error.strerror or error}); nothing was changed")

@@ -1,0 +1,231 @@
+"""A click model on the command line: taught a log, given items, asked, warmed up and looked at; mistakes are one line."""
+
+import io
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from newcomer.data.world import SCHEMA, click_world
+from newcomer.items.emerg import EmerG
+from newcomer.store.folder import Store
+from shell import Shell
+
+QUICK = ["width=4", "pretrain_epochs=1", "meta_epochs=1", "warm_steps=3", "device='cpu'"]
+SET = [word for change in QUICK for word in ("--set", change)]
+
+
+def world() -> pl.DataFrame:
+    """A small simulated log as a table."""
+    log = click_world(old_items=12, old_events=40, new_items=4, new_events=25, users=60, seed=3)
+    of_item = {name: np.array(log.items.columns[name].texts())[log.item] for name in ("kind", "brand")}
+    users = {field.name: np.array(log.users.columns[field.name].texts())[log.user] for field in SCHEMA.of("user")}
+    rows = {field.name: log.context[field.name].texts() for field in SCHEMA.of("context")}
+    ids = {"item": [log.items.ids[n] for n in log.item], "user": [log.users.ids[n] for n in log.user]}
+    facts = {"label": log.label.astype(int), "time": log.time}
+    return pl.DataFrame(ids | facts | of_item | users | rows)
+
+
+NEW = pl.col("item") >= "i0012"
+
+
+@pytest.fixture
+def clicks(shell: Shell) -> Shell:
+    """A folder with a log of old items, and features, requests and events of new ones."""
+    table = world()
+    table.filter(~NEW).write_csv(shell.folder / "old.csv")
+    new = table.filter(NEW).with_columns(event_id=pl.format("e{}", pl.int_range(pl.len())))
+    new.select("item", "kind", "brand").unique("item").sort("item").write_parquet(shell.folder / "new.parquet")
+    new.head(60).write_csv(shell.folder / "events.csv")
+    new.tail(20).drop("label", "time", "event_id").write_ndjson(shell.folder / "requests.jsonl")
+    return shell
+
+
+@pytest.fixture
+def shop(clicks: Shell) -> Shell:
+    """The same with a model that has learned the old items, in `shop`."""
+    code, _, err = clicks.call("train", "shop", "old.csv", *SET)
+    assert (code, err) == (0, "")
+    return clicks
+
+
+def lines(shown: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in shown.splitlines()]
+
+
+def test_the_whole_life_of_new_items(clicks: Shell) -> None:
+    code, out, err = clicks.call("inspect", "old.csv", "--write", "old.toml")
+    assert (code, err) == (0, "")
+    assert all(part in out for part in ("item id", "label", "480 events", "old.toml: written"))
+    code, out, err = clicks.call("train", "shop", "old.csv", "--schema", "old.toml", *SET)
+    assert (code, err) == (0, "")
+    assert "shop: 12 items learned from 480 events" in out
+
+    assert json.loads(clicks.call("add", "shop", "new.parquet", "--json")[1]) == {
+        "new": ["i0012", "i0013", "i0014", "i0015"],
+        "known": [],
+    }
+    assert (
+        "0 items added; 4 were there already with the same features: i0012"
+        in clicks.call("add", "shop", "new.parquet")[1]
+    )
+    cold = lines(clicks.call("score", "shop", "requests.jsonl")[1])
+    assert len(cold) == 20
+    assert {(row["phase"], row["events"]) for row in cold} == {("cold", 0)}
+
+    assert "60 new events of 4 items, 0 known already" in clicks.call("warm", "shop", "events.csv")[1]
+    again = json.loads(clicks.call("warm", "shop", "events.csv", "--json")[1])
+    assert again == {"new": 0, "known": 60, "items": []}
+    warm = lines(clicks.call("score", "shop", "requests.jsonl")[1])
+    assert {row["phase"] for row in warm} == {"warm"}
+
+    model = EmerG.load(clicks.folder / "shop")
+    model.add(pl.read_parquet(clicks.folder / "new.parquet"))
+    requests = pl.read_ndjson(clicks.folder / "requests.jsonl")
+    np.testing.assert_allclose([row["score"] for row in cold], model.score(requests), atol=1e-6)  # type: ignore[arg-type]
+    model.warm(pl.read_csv(clicks.folder / "events.csv", infer_schema=False))
+    np.testing.assert_allclose([row["score"] for row in warm], model.score(requests), atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_requests_and_answers_go_in_every_form(shop: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.call("add", "shop", "new.parquet")
+    requests = pl.read_ndjson(shop.folder / "requests.jsonl")
+    requests.write_csv(shop.folder / "requests.csv")
+    requests.write_parquet(shop.folder / "requests.parquet")
+    printed = lines(shop.call("score", "shop", "requests.jsonl")[1])
+    for name, read in (("a.jsonl", pl.read_ndjson), ("a.csv", pl.read_csv), ("a.parquet", pl.read_parquet)):
+        source = name.replace("a.", "requests.")
+        code, out, err = shop.call("score", "shop", source, "--out", name)
+        assert (code, err) == (0, "")
+        assert f"{name}: 20 answers" in out
+        assert read(shop.folder / name).to_dicts() == printed
+    monkeypatch.setattr(sys, "stdin", io.StringIO((shop.folder / "requests.jsonl").read_text()))
+    assert lines(shop.call("score", "shop", "-")[1]) == printed
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert shop.call("score", "shop", "-") == (0, "", "")
+
+
+def test_states_can_be_in_another_database(shop: Shell) -> None:
+    elsewhere = ["--states", f"sqlite:///{shop.folder / 'elsewhere.db'}"]
+    assert shop.call("add", "shop", "new.parquet", *elsewhere)[0] == 0
+    assert "60 new events" in shop.call("warm", "shop", "events.csv", *elsewhere)[1]
+    assert not (shop.folder / "shop" / "items.db").exists()
+    assert "is not known; add it first" in shop.call("score", "shop", "requests.jsonl")[2]
+    assert shop.call("score", "shop", "requests.jsonl", *elsewhere)[0] == 0
+    found = json.loads(shop.call("inspect", "shop", "--item", "i0013", "--json", *elsewhere)[1])
+    assert found["phase"] == "warm"
+
+
+def test_inspecting_shows_phases_fields_and_sizes_and_writes_nothing(shop: Shell) -> None:
+    before = shop.files()
+    found = json.loads(shop.call("inspect", "shop", "--json")[1])
+    assert shop.files() == before
+    assert found["phases"] == {"warm": {"items": 12, "events": 480}}
+    state = EmerG.load(shop.folder / "shop").state
+    numbers = sum(value[0].numel() for value in state.values())
+    assert found["numbers per item"] == numbers
+    assert {field["name"] for field in found["fields"]} == {node.name for node in SCHEMA.nodes}
+    shown = {field["name"]: field["values"] for field in found["fields"]}
+    assert shown["taste"] == 4
+    assert shown["item"] is None
+    shop.call("add", "shop", "new.parquet")
+    shop.call("warm", "shop", "events.csv")
+    code, out, err = shop.call("inspect", "shop")
+    assert (code, err) == (0, "")
+    assert all(part in out for part in ("emerg, format", "warm", "540", "taste", f"numbers per item: {numbers}"))
+
+
+def test_inspecting_an_item_shows_its_state_and_its_heaviest_edges(shop: Shell) -> None:
+    shop.call("add", "shop", "new.parquet")
+    found = json.loads(shop.call("inspect", "shop", "--item", "i0012", "--json")[1])
+    assert (found["phase"], found["events"], found["version"]) == ("cold", 0, 0)
+    state = EmerG.load(shop.folder / "shop").state
+    assert found["numbers"] == {key: list(value.shape[1:]) for key, value in state.items()}
+    model = EmerG.load(shop.folder / "shop").add(pl.read_parquet(shop.folder / "new.parquet"))
+    names, graph = [node.name for node in SCHEMA.nodes], model.graph_of("i0012")
+    weights = [edge["weight"] for edge in found["edges"]]
+    assert weights == sorted(weights, reverse=True)
+    assert all(
+        graph[names.index(e["fields"][0])][names.index(e["fields"][1])] == pytest.approx(e["weight"], abs=1e-3)
+        for e in found["edges"]
+    )
+    assert weights[0] == pytest.approx(max(graph[i][j] for i in range(12) for j in range(i)), abs=1e-3)
+    assert " × " in shop.call("inspect", "shop", "--item", "i0012")[1]
+
+
+def test_every_command_of_the_page_runs(clicks: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    (clicks.folder / "old.csv").rename(clicks.folder / "clicks.csv")
+    pl.read_parquet(clicks.folder / "new.parquet").write_csv(clicks.folder / "new.csv")
+    page = Path(__file__).parents[1] / "docs" / "items-in-service.md"
+    commands = re.findall(r"^ +newcomer ([^#\n]*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(commands) >= 9
+    for words in map(shlex.split, commands):
+        monkeypatch.setattr(sys, "stdin", io.StringIO((clicks.folder / "requests.jsonl").read_text()))
+        code, out, err = clicks.call(*words, *(SET if words[0] == "train" else []))
+        assert (code, err) == (0, ""), words
+        assert out
+    assert len(pl.read_parquet(clicks.folder / "answers.parquet")) == 20
+
+
+def test_another_method_can_be_taught(clicks: Shell) -> None:
+    few = [*SET[:4], "--set", "hidden=[8]"]
+    assert clicks.call("train", "fm", "old.csv", "--learner", "deepfm", *few)[0] == 0
+    assert Store(clicks.folder / "fm").manifest().learner == "deepfm"
+    assert clicks.call("add", "fm", "new.parquet")[0] == 0
+    assert "edges" not in json.loads(clicks.call("inspect", "fm", "--item", "i0012", "--json")[1])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "shop", "old.csv"], "shop: holds a model already; choose another folder"),
+        (["train", "x", "old.csv", "--learner", "emrg"], "no such method for items; did you mean 'emerg'?"),
+        (["train", "x", "old.csv", "--set", "widt=3"], "learner.widt is not a setting of emerg; did you mean 'width'?"),
+        (["train", "x", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["train", "x", "old.csv", "--schema", "nowhere.toml"], "nowhere.toml: cannot be read as a recipe"),
+        (["add", "shop", "old.txt"], "old.txt: neither .csv nor .parquet"),
+        (["add", "shop", "bare.jsonl"], "bare.jsonl: no column 'kind'"),
+        (["score", "shop", "requests.jsonl"], "requests.jsonl: row 1, column 'item': item 'i0"),
+        (["score", "nowhere", "requests.jsonl"], "nowhere: no store here"),
+        (["warm", "shop", "events.csv"], "events.csv: row 1, column 'item': item 'i0"),
+        (["warm", "shop", "old.csv", "--event-id", "id"], "old.csv: no column 'id'"),
+        (["warm", "shop", "broken.jsonl"], "broken.jsonl: line 2 is no JSON object; write one a line"),
+        (["warm", "shop", "old.csv", "--states", "nosuch://x"], "nosuch://x: no database that can be used"),
+        (["score", "shop", "bare.jsonl", "--states", "sqlite:///garbage.db"], "garbage.db: the database refused"),
+        (["score", "shop", "bare.jsonl", "--states", "sqlite:///no/where.db"], "give a file in a folder that is there"),
+        (["inspect", "shop", "--item", "i001"], "item 'i001' is not known; did you mean 'i00"),
+        (
+            ["inspect", "shop", "--write", "a.toml"],
+            "--write says nothing of shop, which is a click model; leave it out",
+        ),
+        (["inspect", "old.csv", "--item", "a"], "--item says nothing of old.csv, which is a log; leave it out"),
+        (
+            ["predict", "shop", "old.csv"],
+            "which classifies nothing; for a click model use `newcomer add`, `score` and `warm`",
+        ),
+        (["learn", "shop", "birds"], "which classifies nothing; for a click model use"),
+        (["score", "birds-model", "requests.jsonl"], "a classifier; use `newcomer learn` and `newcomer predict`"),
+        (["inspect", "birds-model", "--item", "a"], "--item says nothing of birds-model, which is a classifier"),
+    ],
+)
+def test_mistakes_are_one_line_and_change_nothing(words: list[str], message: str, mistaken: Shell) -> None:
+    assert message in mistaken.fails(*words)
+
+
+@pytest.fixture
+def mistaken(shop: Shell) -> Shell:
+    """With a classifier, files that are broken, and a database that has taken up the items."""
+    assert (
+        shop.call("learn", "birds-model", "birds", "--backbone", "micro-vit", "--set", "epochs=1", "--set", "rank=1")[0]
+        == 0
+    )
+    assert shop.call("warm", "shop", "old.csv")[0] == 0
+    (shop.folder / "garbage.db").write_bytes(b"garbage" * 1000)
+    (shop.folder / "bare.jsonl").write_text('{"item": "i0099"}\n')
+    (shop.folder / "broken.jsonl").write_text('{"item": "i0001"}\nno json\n')
+    return shop
