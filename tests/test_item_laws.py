@@ -150,6 +150,13 @@ def test_saved_and_loaded_gives_the_same_scores_to_the_bit(case: Any, stream: Co
     assert loaded.facts() == learner.facts()
 
 
+def test_a_store_grows_with_its_learner(case: Any, stream: ColdStart, tmp_path: Path) -> None:
+    learner: Any = case[0](stream.schema, **case[1])
+    for stages in range(1, 6):
+        further(learner, stream, stages).save(tmp_path / "store")
+    assert equal(bits(case[0].load(tmp_path / "store")), bits(learner))
+
+
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_stopped_and_resumed_equals_never_stopped(case: Any, stream: ColdStart, tmp_path: Path, after: int) -> None:
     taught(case, stream, stages=after).save(tmp_path / "store")

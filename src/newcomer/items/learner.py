@@ -116,6 +116,20 @@ class ItemLearner(Learner[Lesson, Log]):
         """Whether `tuned` wants states as they began, and all events so far, rather than as they are, and the new events."""
         return self.history == "all" and self.adaptation.from_the_start
 
+    def take_over(self, names: Sequence[str], own: Values, state: State, counts: Sequence[int]) -> None:
+        """Know these items, in these states, after so many events: what a database says of them, in place of what is known here.
+
+        No stage of a stream: a store of this learner knows nothing of it.
+        """
+        new = [n for n, name in enumerate(names) if name not in self.known]
+        mine = [values[new] for values in own]
+        if new:
+            self._take_up([names[n] for n in new], mine, self.begin(mine, len(new)))
+        numbers = [self.known[name] for name in names]
+        self._change(torch.tensor(numbers, device=self.device), state)
+        for number, count in zip(numbers, counts, strict=True):
+            self.counts[number] = count
+
     def tuned(self, state: State, own: Values, clicks: Clicks) -> Iterator[tuple[Tensor, State]]:
         """Batch by batch of the items that have events: their numbers, and their new states.
 
@@ -172,7 +186,7 @@ class ItemLearner(Learner[Lesson, Log]):
             )
         best.restore()
         self._take_up(old.items.ids, own, self._trained(residuals, own))
-        self.counts = old.counts
+        self.counts = list(old.counts)
         if not self._ids_last:
             for clicks in old.latest(LATEST):
                 yield from self._tune("old items", clicks)
@@ -247,7 +261,7 @@ class ItemLearner(Learner[Lesson, Log]):
                 return Entry(
                     stage.name,
                     network | self._kept(names, fields=True),
-                    {"items": names, "codings": self.encoder.to_json(), "counts": self.counts},
+                    {"items": names, "codings": self.encoder.to_json(), "counts": list(self.counts)},
                 )
             case NewItems(items):
                 answers = {PLANTED: items.columns[PLANTED].texts()} if PLANTED in items.columns else {}
