@@ -26,6 +26,8 @@ COMMANDS = [
     ["speed/memory.py"],
     ["speed/opening.py"],
     ["speed/bank.py"],
+    ["speed/items_training.py"],
+    ["speed/items_service.py"],
 ]
 DATA_MISSING = 2
 

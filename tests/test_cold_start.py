@@ -11,7 +11,7 @@ from newcomer.data.read import log_from_rows
 from newcomer.data.schema import Schema
 from newcomer.data.world import click_world
 from newcomer.errors import StreamError
-from newcomer.streams.cold_start import ColdStart, Events, NewItems, OldItems, events_before
+from newcomer.streams.cold_start import CURVE, ColdStart, Events, NewItems, OldItems, events_before
 
 PRESETS: list[dict[str, Any]] = [
     {"preset": "paper", "old_above": 40},
@@ -123,3 +123,119 @@ def test_a_subset_is_drawn_by_the_seed(log: Log) -> None:
 def test_a_stream_without_old_or_new_items_is_an_error(log: Log, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(StreamError, match=message):
         ColdStart(log, **settings)
+
+
+CURVES: list[dict[str, Any]] = [
+    {"preset": "paper", "old_above": 40, "curve_items": 4},
+    {"preset": "paper", "old_above": 40, "curve_items": 3, "old_items": 5, "new_items": 4, "seed": 3},
+    {"preset": "honest", "old_above": 30, "before": 0.5, "validation": 0.3, "curve_items": 4},
+]
+
+
+@pytest.fixture(params=CURVES, ids=["paper", "subset", "honest"])
+def curved(request: pytest.FixtureRequest, log: Log) -> ColdStart:
+    return ColdStart(log, **request.param | {"phase_events": 3})
+
+
+def on_the_curve(stream: ColdStart) -> tuple[NewItems, list[Log], Log]:
+    """What is added, the lessons after it, and the exam."""
+    added, *shown = list(stream)[5:]
+    assert isinstance(added.lesson, NewItems)
+    logs = [stage.lesson.log for stage in shown if isinstance(stage.lesson, Events)]
+    assert len(logs) == len(shown)
+    return added.lesson, logs, added.exams["curve"]
+
+
+def ids(log: Log) -> set[str]:
+    return {log.items.ids[item] for item in log.item}
+
+
+def test_the_stages_of_the_curve_follow_the_life_and_say_how_many_events_were_seen(curved: ColdStart) -> None:
+    names = [stage.name for stage in curved]
+    assert names[:5] == ["old", "cold", "warm-a", "warm-b", "warm-c"]
+    assert names[5:8] == ["0 events", "1 events", "2 events"]
+    assert names[-1] == "sufficient"
+    assert names[6:-1] == [f"{point} events" for point in CURVE[: len(names) - 7]]
+    assert len(names) == len(curved)
+    assert [list(stage.exams) for stage in curved] == [[], *[["query"]] * 4, *[["curve"]] * (len(names) - 5)]
+    assert len({id(stage.exams["curve"]) for stage in list(curved)[5:]}) == 1
+
+
+def test_after_a_stage_of_the_curve_every_item_has_as_many_events_as_it_says(log: Log, curved: ColdStart) -> None:
+    added, shown, exam = on_the_curve(curved)
+    names = [stage.name for stage in curved][6:]
+    for item in map(added.items.ids.index, added.items.ids):
+        name, seen = added.items.ids[item], 0
+        total = sum(int((part.item == part.items.ids.index(name)).sum()) for part in (*shown, exam))
+        for stage, part in zip(names, shown, strict=True):
+            seen += int((part.item == part.items.ids.index(name)).sum())
+            assert seen == (3 * total // 4 if stage == "sufficient" else int(stage.removesuffix(" events")))
+        assert total - seen == int((exam.item == exam.items.ids.index(name)).sum()) > 0
+        if curved.validation is None:
+            assert total == int((log.item == log.items.ids.index(name)).sum()) > 40
+
+
+def test_items_of_the_curve_are_in_no_other_stage_and_those_of_others_not_on_it(log: Log, curved: ColdStart) -> None:
+    added, shown, exam = on_the_curve(curved)
+    mine = set(added.items.ids)
+    assert len(mine) in (3, 4)
+    assert all(ids(part) == mine for part in (*shown, exam))
+    held = curved.validation
+    others = [curved.old_log, curved.new.query, *curved.new.phases, *([held.query, *held.phases] if held else [])]
+    assert not mine & (set(curved.new.items.ids) | set(held.items.ids if held else ())).union(*map(ids, others))
+    rows = [part.row for part in (*others, *shown, exam)]
+    assert len(np.unique(np.concatenate(rows))) == sum(map(len, rows))
+    assert curved.facts()["curve_items"] == len(mine)
+    assert curved.facts()["curve_events"] == len(exam)
+
+
+def test_the_curve_goes_by_time_item_by_item(curved: ColdStart) -> None:
+    added, shown, exam = on_the_curve(curved)
+    for name in added.items.ids:
+        times = [part.time[part.item == part.items.ids.index(name)] for part in (*shown, exam)]
+        for earlier, later in itertools.pairwise(times):
+            assert earlier.max() < later.min()  # in this world no two events are at one time
+
+
+def test_in_the_honest_preset_the_curve_lies_after_the_date(log: Log) -> None:
+    stream = ColdStart(log, **CURVES[2] | {"phase_events": 3})
+    _, shown, exam = on_the_curve(stream)
+    assert stream.validation is not None
+    early = [stream.old_log, stream.validation.query, *stream.validation.phases]
+    assert max(int(part.time.max()) for part in early) < min(int(part.time.min()) for part in (*shown, exam))
+
+
+def test_without_a_curve_all_is_as_it_was_and_with_one_only_old_items_are_fewer(log: Log) -> None:
+    def rows(stream: ColdStart) -> list[list[int]]:
+        return [part.row.tolist() for part in (*stream.new.phases, stream.new.query)]
+
+    plain = ColdStart(log, old_above=40, phase_events=3)
+    none = ColdStart(log, old_above=40, phase_events=3, curve_items=0)
+    some = ColdStart(log, old_above=40, phase_events=3, curve_items=4)
+    assert rows(plain) == rows(none) == rows(some)
+    assert plain.old_log.row.tolist() == none.old_log.row.tolist()
+    assert plain.facts() == none.facts()
+    assert not {"curve_items", "curve_events"} & none.facts().keys()
+    assert (len(plain), len(none)) == (5, 5)
+    assert ids(some.old_log) == ids(plain.old_log) - set(on_the_curve(some)[0].items.ids)
+
+
+def test_which_items_are_on_the_curve_is_drawn_by_the_seed(log: Log) -> None:
+    def drawn(seed: int) -> tuple[str, ...]:
+        return on_the_curve(ColdStart(log, old_above=40, phase_events=3, curve_items=4, seed=seed))[0].items.ids
+
+    assert drawn(0) == drawn(0) != drawn(1)
+
+
+def test_a_curve_ends_where_its_poorest_item_has_no_more(log: Log) -> None:
+    """Of 90 events three quarters are 67: the next point after 50, 100, is not reached."""
+    names = [stage.name for stage in ColdStart(log, old_above=40, phase_events=3, curve_items=2)]
+    assert names[-2:] == ["50 events", "sufficient"]
+
+
+def test_curve_items_that_cannot_be_are_an_error(log: Log) -> None:
+    with pytest.raises(StreamError, match=r"stream\.curve_items = -1; give 0 for none, or how many"):
+        ColdStart(log, old_above=40, phase_events=3, curve_items=-1)
+    with pytest.raises(StreamError, match=r"no item has more than 40 events to be an old one") as caught:
+        ColdStart(log, old_above=40, phase_events=3, curve_items=20)
+    assert "\n" not in str(caught.value)

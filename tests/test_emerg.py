@@ -133,8 +133,10 @@ def test_episodes_take_support_from_one_quarter_and_query_from_the_next(small: L
 
 
 def test_every_item_plays_every_pair_of_quarters_once_an_epoch() -> None:
-    draws = Quarters(torch.tensor([0, 1, 0, 1])).draws(4, 2, 0, "old")
-    assert sorted(pair for drawn in draws[: len(draws) // 2] for pair in drawn) == list(range(2 * PAIRS))
+    events = torch.tensor([0, 2, 1, 0, 2, 0, 2, 0, 2])  # item 1 has one event, and no quarters
+    draws = Quarters(events).draws(4, 2, 0, "old")
+    pairs = [item * PAIRS + pair for item in (0, 2) for pair in range(PAIRS)]
+    assert sorted(pair for drawn in draws[: len(draws) // 2] for pair in drawn) == pairs
 
 
 def test_an_items_state_has_f_squared_plus_d_numbers_and_a_bias(small: Log) -> None:
@@ -203,7 +205,7 @@ def test_the_planted_interaction_is_the_heaviest_edge_of_nine_items_in_ten() -> 
         scores = [event.values["auc"] for event in run(learner, stream) if isinstance(event, Score)]
         found[row.row] = scores
     assert min(np.subtract(found["emerg"], found["no-item-graph"])) > 0.02
-    assert found["emerg"][-1] > 0.98 * stream.facts()["limit"]
+    assert found["emerg"][-1] > 0.97 * stream.facts()["limit"]
     assert isinstance(learner, EmerG)
     assert heaviest_is_planted(learner, stream) >= 0.9
 

@@ -155,6 +155,67 @@ def test_the_seed_of_a_call_comes_last(tmp_path: Path) -> None:
     assert read_recipe(written(tmp_path), ["seed=7"], seed=9).seed == 9
 
 
+def test_a_row_is_run_once_unless_a_recipe_or_a_call_says_how_often(tmp_path: Path) -> None:
+    assert read_recipe(written(tmp_path)).seeds == 1
+    assert read_recipe(written(tmp_path), ["seeds=2"]).seeds == 2
+    thrice = read_recipe(written(tmp_path, "seeds = 3\n" + DIGITS))
+    assert [row.seeds for row in thrice.rows()] == [3, 3, 3]  # peers have as many
+    assert (
+        thrice.filled() == read_recipe(written(tmp_path)).filled()
+    )  # a run does not depend on how many others there are
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "[1,2]"])
+def test_runs_that_cannot_be_counted_are_an_error(value: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"recipe\.seeds = .* cannot be") as caught:
+        read_recipe(written(tmp_path), [f"seeds={value}"])
+    assert "\n" not in str(caught.value)
+
+
+PEERS = """
+[peers.higher.learner]
+rank = 5
+[peers.named.learner]
+name = "sd-lora"
+epochs = 2
+[peers.other.learner]
+name = "sequential-lora"
+[peers.both]
+stream = { tasks = 3 }
+learner = { epochs = 4 }
+"""
+
+
+def test_a_peer_without_a_learners_name_is_the_recipes_learner_with_changes(tmp_path: Path) -> None:
+    recipe = read_recipe(written(tmp_path, DIGITS + PEERS))
+    assert recipe.with_peer("higher").learner == {**recipe.learner, "rank": 5}
+    both = recipe.with_peer("both")
+    assert both.learner == {**recipe.learner, "epochs": 4}
+    assert both.stream == {**recipe.stream, "tasks": 3}
+
+
+def test_a_peer_that_names_its_learner_inherits_none_of_its_settings(tmp_path: Path) -> None:
+    recipe = read_recipe(written(tmp_path, DIGITS + PEERS))
+    fresh = read_recipe(written(tmp_path, DIGITS.replace("rank = 3", "epochs = 2"))).learner
+    named = recipe.with_peer("named").learner
+    assert named == fresh
+    assert named["rank"] != recipe.learner["rank"] == 3
+    other = recipe.with_peer("other").learner
+    assert (other["name"], other["rank"]) == ("sequential-lora", named["rank"])
+
+
+def test_a_peer_follows_what_a_call_changes_of_the_learner_unless_it_names_one(tmp_path: Path) -> None:
+    recipe = read_recipe(written(tmp_path, DIGITS + PEERS), ["learner.batch_size=7", "learner.rank=9"])
+    assert (recipe.with_peer("higher").learner["batch_size"], recipe.with_peer("higher").learner["rank"]) == (7, 5)
+    assert recipe.with_peer("named").learner["batch_size"] != 7
+
+
+def test_a_peers_change_that_is_none_is_named_with_the_peer(tmp_path: Path) -> None:
+    text = DIGITS + "[peers.higher.learner]\nrnak = 5\n"
+    with pytest.raises(RecipeError, match=r"in \[peers\.higher\]: learner\.rnak is not a setting of sd-lora"):
+        read_recipe(written(tmp_path, text)).rows()
+
+
 @pytest.mark.parametrize(
     "change",
     ["learner", "learner.rank", "=3", "learner=3", "rank=3", "peers.frozen.learner.name=x", "learner.=3", "seed.x=3"],

@@ -1,6 +1,7 @@
 """A run writes down what happened, and cut off anywhere it goes on to the same result."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -16,11 +17,13 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from safetensors import safe_open
 
 from newcomer.errors import DataError, RecipeError, StoreError
 from newcomer.recipe import LEARNERS, Recipe, read_recipe
 from newcomer.run import Event, Finished, Score, perform, run
 from newcomer.store.record import read_record
+from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.learner import Step
 
 RECIPE = """
@@ -303,3 +306,138 @@ def test_the_loop_is_the_stream_and_what_the_learner_says(file: Path) -> None:
     assert len(learner.entries) == 1
     rest = list(run(learner, stream, done=1))
     assert [event.stage for event in rest if isinstance(event, Finished)] == ["task 1", "task 2"]
+
+
+ITEMS = """
+title = "A small world"
+[data]
+name = "world"
+old_items = 12
+old_events = 60
+new_items = 5
+new_events = 30
+users = 20
+kinds = 4
+[stream]
+old_above = 40
+phase_events = 4
+[learner]
+name = "emerg"
+width = 4
+tower = [8]
+layers = 1
+pretrain_epochs = 3
+batch_size = 64
+meta_epochs = 2
+episodes_per_step = 4
+meta_rate = 1e-2
+[peers.all-weights.learner]
+meta_trains = "all"
+meta_rate = 1e-3
+[peers.deepfm.learner]
+name = "deepfm"
+width = 4
+hidden = [8]
+pretrain_epochs = 5
+batch_size = 64
+"""
+
+
+@pytest.fixture(params=["emerg", "all-weights", "deepfm"])
+def items(request: pytest.FixtureRequest, tmp_path: Path) -> Recipe:
+    (tmp_path / "items.toml").write_text(ITEMS)
+    filled = read_recipe(str(tmp_path / "items.toml"))
+    return filled if request.param == "emerg" else filled.with_peer(request.param)
+
+
+@pytest.fixture
+def kept_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("newcomer.run.Checkpoint", lambda folder: Checkpoint(folder, every_seconds=0))
+
+
+def kept(folder: Path) -> dict[str, int]:
+    """How far each part of the first stage is."""
+    found = {}
+    for path in (folder / "checkpoint").glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            found[path.stem] = int(json.loads(file.metadata()["kept"])["step"])
+    return found
+
+
+@pytest.mark.usefixtures("kept_always")
+@pytest.mark.parametrize("steps", [14, 30, 40])
+def test_cut_off_within_the_first_stage_it_goes_on_from_what_was_kept(
+    items: Recipe, steps: int, whole: Whole, tmp_path: Path
+) -> None:
+    cut(items, tmp_path / "cut", 0, steps)
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == ["checkpoint"]
+    done = kept(tmp_path / "cut")
+    assert done
+    performed(items, tmp_path / "cut")
+    mine, other = events(tmp_path / "cut"), events(whole(items))
+    first = next(event for event in mine if event["event"] == "step")
+    if "meta" in done:
+        assert (first["part"], first["step"]) == ("meta", done["meta"] + 1)
+    else:
+        assert (first["part"], first["step"]) == ("pretrain", 720 * done["pretrain"] + 64)
+    assert other[0] == mine[0]
+    assert mine[1:] == other[len(other) - len(mine) + 1 :]  # steps, scores and facts, to the bit
+    assert len(mine) < len(other)
+    assert stored(tmp_path / "cut") == stored(whole(items))
+
+
+@pytest.mark.usefixtures("kept_always")
+def test_a_run_that_is_finished_keeps_nothing_to_go_on_from(items: Recipe, tmp_path: Path) -> None:
+    for event in perform(items, tmp_path / "run"):
+        assert not isinstance(event, Finished) or not (tmp_path / "run" / "checkpoint").exists()
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+@pytest.mark.usefixtures("kept_always")
+def test_what_was_kept_for_other_settings_is_named_and_removed_the_run_begins_anew(
+    items: Recipe, whole: Whole, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cut"
+    cut(items.with_seed(1), folder, 0, 20)
+    before = kept(folder)
+    with pytest.raises(StoreError, match=r"other settings or data; remove .*checkpoint to start anew"):
+        performed(items, folder)
+    assert kept(folder) == before
+    shutil.rmtree(folder / "checkpoint")
+    performed(items, folder)
+    assert events(folder) == events(whole(items))
+
+
+KEEPING = PERFORM.replace(
+    "torch.set_num_threads(1)",
+    """torch.set_num_threads(1)
+import newcomer.run, time
+from newcomer.training.checkpoint import Checkpoint
+class Slow(Checkpoint):
+    def keep(self, *words, **more):
+        super().keep(*words, **more)
+        time.sleep(0.05 if "meta" in words else 0)
+newcomer.run.Checkpoint = lambda folder: Slow(folder, every_seconds=0)""",
+)
+
+
+def test_killed_within_the_first_stage_it_goes_on_to_the_same_scores(tmp_path: Path) -> None:
+    file, folder = tmp_path / "items.toml", tmp_path / "killed"
+    file.write_text(ITEMS)
+    with subprocess.Popen([sys.executable, "-c", KEEPING, str(file), str(folder)]) as process:
+        while process.poll() is None and not (folder / "checkpoint" / "meta.safetensors").exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    recipe, done = read_recipe(str(file)), kept(folder)
+    assert list(read_record(folder / "record.jsonl")) == []
+    happened = performed(recipe, folder)
+    assert isinstance(happened[0], Step)
+    assert (happened[0].part, happened[0].step) == ("meta", done["meta"] + 1)
+    performed(recipe, tmp_path / "whole")
+    mine, other = (
+        [event for event in events(place) if event["event"] == "score"] for place in (folder, tmp_path / "whole")
+    )
+    assert mine == other
+    assert [event["stage"] for event in mine] == ["cold", "warm-a", "warm-b", "warm-c"]
+    assert stored(folder) == stored(tmp_path / "whole")

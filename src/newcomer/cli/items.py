@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 
 from newcomer.cli.program import app, bar, console, shorten, stoppable
 from newcomer.data.infer import Proposal, propose, read_schema
-from newcomer.data.read import read_log
+from newcomer.data.pieces import open_log
 from newcomer.data.rows import from_lines, read_rows, to_lines, write_rows
 from newcomer.data.schema import Schema
 from newcomer.errors import SettingError, StoreError, nearest
@@ -24,6 +24,7 @@ from newcomer.settings import fill
 from newcomer.store.folder import Store
 from newcomer.streams.cold_start import OldItems
 from newcomer.streams.stage import Stage
+from newcomer.training.checkpoint import Checkpoint
 
 Folder = Annotated[Path, typer.Argument(help="The folder of the click model.")]
 States = Annotated[
@@ -49,14 +50,15 @@ def train(
     settings = fill(kind, dict(parse_change(change) for change in set_ or []), "learner", provided=["schema"])
     if Store(store).exists():
         raise StoreError(f"{store}: holds a model already; choose another folder, or give new items to `newcomer add`")
-    with stoppable("nothing was saved; the same command starts again"), Store(store).held():
+    with stoppable("the same command goes on where it was"), Store(store).held():
         meaning = read_schema(schema) if schema else _proposed(log)
-        events = read_log(log, meaning)
-        model = kind(meaning, **settings)
+        events = open_log(log, meaning)
+        model, checkpoint = kind(meaning, **settings), Checkpoint(store / "checkpoint")
         with bar(store.name) as shown:
-            for step in model.study(Stage("old", OldItems(events), {})):
+            for step in model.study(Stage("old", OldItems(events), {}), checkpoint):
                 shown.follow(step)
             model.save(store)
+            checkpoint.remove()
             shown.say(description="saved")
     told = f"{store}: {len(model.known)} items learned from {len(events)} events"
     console.print(told, highlight=False, soft_wrap=True)

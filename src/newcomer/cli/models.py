@@ -9,7 +9,6 @@ import typer
 from rich.table import Table as RichTable
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.findings import analyse as findings
 from newcomer.classes.learner import Answer, ClassLearner
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.cli.program import app, bar, console, shorten, stoppable
@@ -18,7 +17,6 @@ from newcomer.data.given import lesson, pictures, texts
 from newcomer.errors import SettingError, StoreError, nearest
 from newcomer.export import FORMS
 from newcomer.recipe import LEARNERS, parse_change
-from newcomer.report.findings import write_findings
 from newcomer.settings import Json, fill
 from newcomer.store.folder import Store
 from newcomer.streams.stage import Stage
@@ -44,7 +42,7 @@ def learn(
     settings, of_backbone = _changes(set_ or [])
     with stoppable("the model is what it was; the same command starts the lesson again"), _held(store):
         examples = lesson(data, text, label)
-        model = _open(store, **settings) if Store(store).exists() else _new(store, backbone, settings, of_backbone)
+        model = open_model(store, **settings) if Store(store).exists() else _new(store, backbone, settings, of_backbone)
         if Store(store).exists() and (backbone or of_backbone):
             raise SettingError(
                 f"{store}: stands on {model.backbone.name}; a model's backbone and its settings cannot change"
@@ -79,7 +77,7 @@ def predict(
     stages: State = None,
 ) -> None:
     """The likeliest classes of pictures or texts, with their probabilities."""
-    model = _open(store, stages=stages)
+    model = open_model(store, stages=stages)
     names, read = pictures(inputs) if model.backbone.pictures else texts(inputs, text)
     answers = model.answer(read, top=top, reject=reject)
     if json_:
@@ -99,7 +97,7 @@ def predict(
 def forget(store: Folder, class_: Annotated[str, typer.Option("--class", help="The class to offer no more.")]) -> None:
     """Offer a class no more. What its examples did to the adapted weights remains; earlier states stay in the store."""
     with _held(store):
-        model = _open(store).forget(class_)
+        model = open_model(store).forget(class_)
         model.save(store)
     console.print(
         f"{store}: '{class_}' is offered no more, {len(model.classes)} classes are left. Its mean and its row of the head are "
@@ -131,32 +129,8 @@ def export(
     """Write a model in a form that other libraries load without newcomer."""
     if to not in FORMS:
         raise SettingError(f"--to {to}: no such form; {nearest(to, FORMS)}")
-    FORMS[to](_open(store, stages=stages), out)
+    FORMS[to](open_model(store, stages=stages), out)
     console.print(f"{out}: {store} for {to}; {out / 'README.md'} says how to load it", highlight=False, soft_wrap=True)
-
-
-@app.command()
-def analyse(
-    store: Folder,
-    data: Annotated[
-        Path | None, typer.Option(help="Examples of its classes, for accuracy between two tasks' weights.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the page, its pictures and numbers.")] = Path("findings"),
-    text: TextColumn = "text",
-    label: LabelColumn = "label",
-) -> None:
-    """Draw what SD-LoRA's paper found of its own models for this one: distances, residuals and magnitudes, low-loss paths."""
-    model = _open(store)
-    examples = lesson(data, text, label) if data else None
-    with bar(store.name) as shown:
-        look = findings(model, examples)
-        try:
-            while True:
-                shown.follow(next(look))
-        except StopIteration as end:
-            found = end.value
-    write_findings(found, out)
-    console.print(f"{out / 'index.html'}: what was found in {store}", highlight=False, soft_wrap=True)
 
 
 def _held(store: Path) -> AbstractContextManager[None]:
@@ -164,7 +138,11 @@ def _held(store: Path) -> AbstractContextManager[None]:
     return Store(store).held() if is_first() else nullcontext()
 
 
-def _open(store: Path, *, stages: int | None = None, **settings: Json) -> ClassLearner:
+def open_model(store: Path, *, stages: int | None = None, **settings: Json) -> ClassLearner:
+    """The classifier in this folder, with these settings changed.
+
+    Raises StoreError for a store of another family.
+    """
     kind = LEARNERS.get(Store(store).manifest().learner)
     if kind is None or not issubclass(kind, ClassLearner):
         raise StoreError(

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from newcomer.data.lines import NEWLINE, cuts, lines_before
 from newcomer.data.log import Log
 from newcomer.data.moments import are_dates
-from newcomer.data.read import Source, _checked, _encoded, _paths
+from newcomer.data.read import Source, _checked, _encoded, _paths, read_log
 from newcomer.data.schema import Schema
 from newcomer.data.tables import reading, require_utf8
 from newcomer.errors import DataError, SettingError
+
+SMALL = 256 * 2**20
+"""Bytes of files that are read whole: in memory they take several times as much."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,15 @@ class LogFiles:
             raise DataError(
                 f"time '{self.schema.time}' has dates in {one} and numbers in {other}; write all of them in one way"
             )
+
+
+def open_log(source: Source, schema: Schema) -> Log | LogFiles:
+    """The log in these files: as a whole where they are small, else to be read piece by piece.
+
+    Raises DataError: see `read_log`.
+    """
+    small = sum(path.stat().st_size for path in _paths(source)) <= SMALL
+    return read_log(source, schema) if small else LogFiles(source, schema)
 
 
 def places(piece: Piece) -> NDArray[np.int64]:

@@ -68,6 +68,7 @@ def read_schema(path: str | Path) -> Schema:
 def _lines(proposal: Proposal) -> Iterator[str]:
     files = proposal.files[0] if len(proposal.files) == 1 else list(proposal.files)
     yield f"title = {_toml('Clicks of ' + ', '.join(proposal.files))}"
+    yield "seeds = 3"
     yield ""
     yield "[data]"
     yield 'name = "click-log"'

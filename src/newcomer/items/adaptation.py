@@ -106,10 +106,11 @@ class Adaptation(ABC):
     """Whether all events so far are weighed against where the item began, not the new ones against where it is."""
 
     @abstractmethod
-    def inner(self, events: Events, state: State, second_order: bool) -> State:
+    def inner(self, events: Events, state: State, second_order: bool, before: Tensor | None = None) -> State:
         """Within an episode: the states after these events as functions of `state` and the network's scales.
 
-        With `second_order` also of all other weights, through the gradients that the rule takes.
+        With `second_order` also of all other weights, through the gradients that the rule takes. `before`: `events.loss(state)`, if
+        it has been asked for already.
         """
 
     @abstractmethod
@@ -128,8 +129,9 @@ class Adam(Adaptation):
     scale = None
     from_the_start = False
 
-    def inner(self, events: Events, state: State, second_order: bool) -> State:
-        return _descended(events, state, dict.fromkeys(state, self.inner_rate), self.inner_steps, second_order)
+    def inner(self, events: Events, state: State, second_order: bool, before: Tensor | None = None) -> State:
+        rates = dict.fromkeys(state, self.inner_rate)
+        return _descended(events, state, rates, self.inner_steps, second_order, before)
 
     def warm(self, events: Events, state: State) -> State:
         mine = {key: value.clone().requires_grad_() for key, value in state.items()}
@@ -151,8 +153,8 @@ class Descent(Adaptation):
     steps: int
     from_the_start = False
 
-    def inner(self, events: Events, state: State, second_order: bool) -> State:
-        return _descended(events, state, events.network.scales_now(), self.steps, second_order)
+    def inner(self, events: Events, state: State, second_order: bool, before: Tensor | None = None) -> State:
+        return _descended(events, state, events.network.scales_now(), self.steps, second_order, before)
 
     def warm(self, events: Events, state: State) -> State:
         return {key: value.detach() for key, value in self.inner(events, state, second_order=False).items()}
@@ -169,7 +171,7 @@ class Bayes(Adaptation):
     rounds: int
     from_the_start = True
 
-    def inner(self, events: Events, state: State, second_order: bool) -> State:
+    def inner(self, events: Events, state: State, second_order: bool, before: Tensor | None = None) -> State:
         return self._likeliest(events, state, 1, second_order)
 
     def warm(self, events: Events, state: State) -> State:
@@ -207,15 +209,22 @@ def _leaves(state: State) -> dict[str, Tensor]:
 
 
 def _descended(
-    events: Events, state: State, rates: Mapping[str, float | Tensor], steps: int, second_order: bool
+    events: Events,
+    state: State,
+    rates: Mapping[str, float | Tensor],
+    steps: int,
+    second_order: bool,
+    before: Tensor | None,
 ) -> State:
     for _ in range(steps):
         with torch.enable_grad():
-            at = dict(state) if second_order else _leaves(state)
+            at = dict(state) if second_order or before is not None else _leaves(state)
+            parts = events.losses(at) if before is None else [before]
+            keep = second_order or before is not None
             sums = [
-                torch.autograd.grad(part.sum(), list(at.values()), create_graph=second_order)
-                for part in events.losses(at)
+                torch.autograd.grad(part.sum(), list(at.values()), create_graph=second_order, retain_graph=keep)
+                for part in parts
             ]
         gradients = dict(zip(at, (sum(parts) for parts in zip(*sums, strict=True)), strict=True))
-        state = {key: value - rates[key] * gradients[key] for key, value in state.items()}
+        state, before = {key: value - rates[key] * gradients[key] for key, value in state.items()}, None
     return state

@@ -31,8 +31,8 @@ class EmerG(ItemLearner):
     - `graph`: of an item: 'generated', the 'residual' that is generated of one for all, one for all at first and then 'tuned', or
       'shared' for good.
     - `width`, `layers`: of the embeddings, and of the graph network (interactions up to order `layers` + 1).
-    - `readout`: 'attention' as in the paper, or 'gated', the same without attention; `tower`: layers of an MLP beside the graph,
-      with a factorisation machine, none if empty.
+    - `readout`: 'linear', so that only graphs make fields interact, or 'attention' as in the paper; `tower`: layers of an MLP
+      beside them, with a factorisation machine, none if empty.
     - `writes_start`: an item's id and bias begin where its fields say, not where all begin.
     - `pretrain_epochs`, `pretrain_rate`, `batch_size`, `weight_decay`: of pre-training, by Adam; `shrinkage` of old items' own ids
       and biases; `pretrain_graph`: through each item's 'own', or the 'shared' one, from which generated ones then start.
@@ -59,8 +59,8 @@ class EmerG(ItemLearner):
         *,
         graph: Graph = "generated",
         width: Count = 16,
-        layers: Count = 2,
-        readout: Literal["gated", "attention"] = "gated",
+        layers: Count = 3,
+        readout: Literal["linear", "attention"] = "linear",
         tower: list[Count] = [128, 64],  # noqa: B006  # settings are JSON; never changed
         writes_start: bool = True,
         pretrain_epochs: Times = 2,

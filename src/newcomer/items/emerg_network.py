@@ -9,9 +9,11 @@ from torch import nn
 from newcomer.items.encoding import Values
 from newcomer.items.network import ItemNetwork, State
 from newcomer.nn.deep_factorisation import DeepFactorisation
-from newcomer.nn.feature_graph import GatedReadout, Interactions, Readout, higher_orders
+from newcomer.nn.feature_graph import Interactions, LinearReadout, Readout, higher_orders
 from newcomer.nn.field_embeddings import FieldSize
 from newcomer.nn.hypernetwork import GraphWriter
+from newcomer.nn.slopes import GraphSlopes, RowSlopes, TowerSlopes
+from newcomer.nn.views import view
 from newcomer.shapes import Float, Int, Tensor
 
 Graph = Literal["shared", "tuned", "generated", "residual"]
@@ -48,7 +50,7 @@ class EmerGNetwork(ItemNetwork):
         if graph in ("generated", "residual"):
             self.writer = GraphWriter((1 + len(item_sizes)) * width, self.fields)
         self.interactions = Interactions(width, layers)
-        self.readout = Readout(self.fields, width) if attention else GatedReadout(self.fields, width, layers)
+        self.readout = Readout(self.fields, width) if attention else LinearReadout(self.fields, width, layers)
         self.tower = DeepFactorisation(self.fields, width, tower) if tower else None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -70,8 +72,7 @@ class EmerGNetwork(ItemNetwork):
         return self.graph.expand(items, -1, -1)
 
     def forward(self, state: State, own: Values, rows: Values) -> Float[Tensor, "item row"]:
-        graph = state["graph"] if "graph" in state else self.shared(len(state["id"]))
-        return self._logits(self.orders(graph), self.vectors(state["id"], own, rows)) + state["bias"]
+        return self._logits(self._graphs(state), self.vectors(state["id"], own, rows)) + state["bias"]
 
     def pooled(self, state: State, own: Values, of: Int[Tensor, " row"], rows: Values) -> Float[Tensor, " row"]:
         vectors = self.mixed_vectors(state["id"], own, of, rows)
@@ -82,9 +83,25 @@ class EmerGNetwork(ItemNetwork):
         graphs = graphs.view(len(of), -1, self.fields, self.fields)
         return self._logits(graphs, vectors.transpose(0, 1)[:, :, None])[:, 0] + bias
 
+    def prepared(self, state: State) -> State:
+        return {"orders": self.orders(state["graph"])} if "graph" in state else {}
+
+    def row_slopes(self) -> RowSlopes | None:
+        readout, tower = self.readout, self.tower
+        if not self.has_views or not isinstance(readout, LinearReadout):
+            return None
+        shared = view(self.graph) if self.graph is not None else None
+        graph = GraphSlopes.of(self.interactions, readout)
+        return RowSlopes(graph, None if tower is None else TowerSlopes.of(tower), shared)
+
     def orders(self, graph: Float[Tensor, "item field other"]) -> Float[Tensor, "item order field other"]:
         """The graphs of interactions of order 2, 3, …, as many as there are layers."""
         return higher_orders(graph, len(self.interactions.weights))
+
+    def _graphs(self, state: State) -> Float[Tensor, "item order field other"]:
+        if "graph" not in state:
+            return self.orders(self.shared(1)).expand(len(state["id"]), -1, -1, -1)
+        return state["orders"] if "orders" in state else self.orders(state["graph"])
 
     def _logits(self, graphs: Tensor, vectors: Float[Tensor, "item field row width"]) -> Float[Tensor, "item row"]:
         logits: Tensor = self.readout(self.interactions(graphs, vectors))

@@ -29,8 +29,13 @@ class Quarters:
         self.starts = self.counts.cumsum(0) - self.counts
 
     def draws(self, size: int, epochs: int, seed: int, stage: str) -> list[list[int]]:
-        """Every (item, pair) once an epoch, in batches of `size`: item * PAIRS + pair."""
-        return batches(len(self.counts) * PAIRS, size, epochs, seed, stage, "episodes")
+        """Every (item, pair) once an epoch, in batches of `size`: item * PAIRS + pair.
+
+        Items without an event in every quarter do not play.
+        """
+        items: list[int] = (self.counts > PAIRS).nonzero()[:, 0].tolist()
+        drawn = batches(len(items) * PAIRS, size, epochs, seed, stage, "episodes")
+        return [[items[n // PAIRS] * PAIRS + n % PAIRS for n in batch] for batch in drawn]
 
     def episodes(self, drawn: list[int], support: int, query: int, generator: torch.Generator) -> Episodes:
         """Those of one batch, with at most so many events a side."""

@@ -12,6 +12,7 @@ from newcomer.items.pretrain import Pretraining
 from newcomer.items.warm import History
 from newcomer.nn.deep_factorisation import DeepFactorisation
 from newcomer.nn.field_embeddings import FieldSize
+from newcomer.nn.slopes import RowSlopes, TowerSlopes
 from newcomer.settings import checked
 from newcomer.shapes import Float, Int, Tensor
 from newcomer.training.settings import Count, NotNegative, Rate, Times
@@ -37,6 +38,9 @@ class DeepFMNetwork(ItemNetwork):
 
     def forward(self, state: State, own: Values, rows: Values) -> Float[Tensor, "item row"]:
         return self.tower(self.vectors(state["id"], own, rows)) + state["bias"]  # type: ignore[no-any-return]
+
+    def row_slopes(self) -> RowSlopes | None:
+        return RowSlopes(None, TowerSlopes.of(self.tower)) if self.has_views else None
 
     def pooled(self, state: State, own: Values, of: Int[Tensor, " row"], rows: Values) -> Float[Tensor, " row"]:
         vectors = self.mixed_vectors(state["id"], own, of, rows)

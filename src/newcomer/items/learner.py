@@ -23,6 +23,7 @@ from newcomer.items.encoding import Clicks, Encoder, Values, joined, joined_clic
 from newcomer.items.lessons import lessons
 from newcomer.items.meta import MetaLearning, meta_learn
 from newcomer.items.network import ItemNetwork, State, chance, under
+from newcomer.items.prepared import Prepared
 from newcomer.items.pretrain import Pretraining, center, pretrain
 from newcomer.items.validation import Best
 from newcomer.items.warm import History, begun, scored, tuned
@@ -72,6 +73,7 @@ class ItemLearner(Learner[Lesson, Log]):
         """Their states where they began: as trained, or as written when they were added."""
         self.counts: list[int] = []
         """How many events of each item were learned from."""
+        self.prepared = Prepared()
         self.past: Clicks | None = None
         """All events of warm phases so far, where the history is 'all'."""
 
@@ -105,7 +107,7 @@ class ItemLearner(Learner[Lesson, Log]):
         Raises LearnerError for an item that was not added.
         """
         clicks = self._clicks(self._log(requests, items=False, labels=False))
-        return scored(self.network, self.state, self.own, clicks)
+        return scored(self.network, self.state, self.own, clicks, self.prepared)
 
     def begin(self, own: Values, items: int) -> dict[str, Tensor]:
         """The states of so many items of which nothing is known but their fields."""

@@ -112,4 +112,5 @@ class InFiles(Lessons):
 
 
 def lessons(log: Log | LogFiles, device: torch.device) -> Lessons:
+    """The way to the events of this log."""
     return InMemory(log, device) if isinstance(log, Log) else InFiles(log, device)

@@ -107,7 +107,7 @@ class LiveItems:
         clicks = self.learner.encoder.clicks(log, numbers).to(self.learner.device)
         heads = [known.heads[number] for number in numbers]
         answer = {
-            "score": scored(self.learner.network, known.state, known.own, clicks),
+            "score": scored(self.learner.network, known.state, known.own, clicks, self.learner.prepared),
             "model": [self.model] * len(log),
             "phase": [head.phase for head in heads],
             "events": [head.events for head in heads],
@@ -154,6 +154,13 @@ class LiveItems:
         number = known.numbers[item]
         row = self.states.get(self.model, [item])[item]
         return row, {key: value[number : number + 1] for key, value in known.state.items()}
+
+    def taken_over(self) -> ItemLearner:
+        """The learner itself with all items as the database has them now, to be looked into; it is not for service any more."""
+        names = list(self.heads())
+        known = self._fresh(names)
+        self.learner.take_over(list(known.numbers), known.own, known.state, [head.events for head in known.heads])
+        return self.learner
 
     def close(self) -> None:
         """Give back what is held of the database."""

@@ -17,6 +17,9 @@ from newcomer.training.checkpoint import Checkpoint, Things
 from newcomer.training.fit import fit
 from newcomer.training.learner import Step
 
+ENOUGH = 1000
+"""Steps in which a rule is learned: some hundred numbers need no more, however many items there are."""
+
 
 @dataclass(frozen=True)
 class MetaLearning:
@@ -56,6 +59,8 @@ def meta_learn(
         return
     quarters = Quarters(clicks.item)
     draws = quarters.draws(plan.per_step, plan.epochs, seed, stage)
+    per_epoch = max(len(draws) // plan.epochs, 1)
+    draws = draws[:ENOUGH] if plan.trains == "rule" else draws
     optimizer = torch.optim.Adam(trained, plan.rate, weight_decay=plan.weight_decay, fused=True)
     things: Things = {"network": network, "optimizer": optimizer, "best": best}
     done = checkpoint.resume("meta", things)
@@ -68,7 +73,7 @@ def meta_learn(
 
     for step, seen in enumerate(fit(range(done, len(draws)), loss, optimizer), done + 1):
         yield Step("meta", step, len(draws), seen)
-        if step * plan.epochs % len(draws) == 0:
+        if step % per_epoch == 0 or step == len(draws):
             best.consider(network)
         checkpoint.keep("meta", step, things, now=step == len(draws))
 
@@ -80,6 +85,7 @@ def episode_loss(
     items = episodes.support.items
     begun = network.begin([values[items] for values in own], len(items))
     support, query = (Events(network, own, clicks, batch) for batch in (episodes.support, episodes.query))
-    moved = adaptation.inner(support, begun, plan.second_order)
+    before = support.loss(begun) if plan.support_share else None
+    moved = adaptation.inner(support, begun, plan.second_order, before)
     loss = (1 - plan.support_share) * query.loss(moved).mean()
-    return loss + plan.support_share * support.loss(begun).mean() if plan.support_share else loss
+    return loss if before is None else loss + plan.support_share * before.mean()

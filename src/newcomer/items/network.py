@@ -9,6 +9,7 @@ from torch import nn
 
 from newcomer.items.encoding import Values
 from newcomer.nn.field_embeddings import FieldEmbeddings, FieldSize
+from newcomer.nn.slopes import RowSlopes
 from newcomer.seeds import spawn
 from newcomer.shapes import Float, Int, Tensor
 
@@ -66,6 +67,19 @@ class ItemNetwork(nn.Module, ABC):
     @abstractmethod
     def pooled(self, state: State, own: Values, of: Int[Tensor, " row"], rows: Values) -> Float[Tensor, " row"]:
         """Logits of rows that are mixed: row j is about the item `of[j]` of those that `state` and `own` are of."""
+
+    def prepared(self, state: State) -> State:
+        """What follows from states and from nothing else, and what `forward` does not work out anew where `state` has it."""
+        return {}
+
+    def row_slopes(self) -> RowSlopes | None:
+        """One row's logit and its slopes by formulas, on the weights as they are; None where only autograd knows them."""
+        return None
+
+    @property
+    def has_views(self) -> bool:
+        """Whether numpy can look at the weights where they are."""
+        return self.start.device.type == "cpu" and self.start.dtype == torch.float32
 
     def named(self, own: Values, items: int) -> dict[str, Tensor]:
         """Id and bias where they begin."""

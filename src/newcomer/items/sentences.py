@@ -3,19 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from newcomer.backbones.backbone import Backbone
 from newcomer.data.log import Column
 from newcomer.data.spread import Spread
 from newcomer.data.vocabulary import VectorScale
 from newcomer.errors import DataError, StoreError
 from newcomer.settings import Json
 from newcomer.training.processes import pick_device
+
+if TYPE_CHECKING:
+    from newcomer.backbones.backbone import Backbone
 
 BATCH = 64
 """Texts that are encoded at once, those of like length together."""
@@ -69,7 +71,9 @@ class Sentences:
 
 
 @lru_cache(maxsize=2)
-def _loaded(name: str) -> Backbone:
+def _loaded(name: str) -> "Backbone":
+    from newcomer.backbones.backbone import Backbone  # whoever has no text field does not load transformers
+
     backbone = Backbone(name)
     if backbone.pictures:
         raise DataError(f"encoder '{name}' reads pictures; give one that reads texts")

@@ -9,23 +9,12 @@ from newcomer.store.states import Change, Event
 
 def own_items(learner: ItemLearner, names: Sequence[str]) -> list[Change]:
     """These of its items as they are now, with the events that it keeps of them; nobody knows what those events were called."""
-    counts, past = _counts(learner), _past(learner)
-    found = []
+    past, found = _past(learner), []
     for name in names:
         number = learner.known[name]
-        events = past.get(number, [])
-        count = max(counts.get(name, 0), len(events))
-        found.append(Change(to_row(name, 0, count, learner.own, learner.state, number), events))
+        row = to_row(name, 0, learner.counts[number], learner.own, learner.state, number)
+        found.append(Change(row, past.get(number, [])))
     return found
-
-
-def _counts(learner: ItemLearner) -> dict[str, int]:
-    """How many events each item was learned from."""
-    counts: dict[str, int] = {}
-    for entry in learner.entries:
-        for name, count in zip(entry.facts["items"], entry.facts.get("counts", ()), strict=False):
-            counts[name] = counts.get(name, 0) + int(count)
-    return counts
 
 
 def _past(learner: ItemLearner) -> dict[int, list[Event]]:

@@ -9,10 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from newcomer.items.adaptation import PLACES, Adaptation, Events
+from newcomer.items.adaptation import PLACES, Adaptation, Bayes, Events
 from newcomer.items.batches import by_item
 from newcomer.items.encoding import Clicks, Values
 from newcomer.items.network import ItemNetwork, State
+from newcomer.items.prepared import Prepared
+from newcomer.items.single import likeliest_of_one
 from newcomer.shapes import Tensor
 from newcomer.training.fit import evaluating
 
@@ -34,12 +36,20 @@ def part_of(state: State, items: Tensor) -> State:
     return {key: value[items] for key, value in state.items()}
 
 
-def scored(network: ItemNetwork, state: State, own: Values, clicks: Clicks) -> NDArray[np.float64]:
-    """Click probabilities, one a row; `clicks.item` numbers the items of `state` and `own`."""
+def scored(
+    network: ItemNetwork, state: State, own: Values, clicks: Clicks, prepared: Prepared | None = None
+) -> NDArray[np.float64]:
+    """Click probabilities, one a row; `clicks.item` numbers the items of `state` and `own`.
+
+    What `prepared` has of these items is not worked out anew; what it has not, or not any more, is left there.
+    """
     scores = np.empty(len(clicks), dtype=np.float64)
     with evaluating(network):
         for batch in by_item(clicks.item, PLACES, longest=PIECE):
-            logits = Events(network, own, clicks, batch).logits(part_of(state, batch.items))
+            chosen = (
+                prepared.states(network, state, batch.items) if prepared is not None else part_of(state, batch.items)
+            )
+            logits = Events(network, own, clicks, batch).logits(chosen)
             scores[batch.rows[batch.real].cpu().numpy()] = torch.sigmoid(logits[batch.real].double()).cpu().numpy()
     return scores
 
@@ -51,6 +61,12 @@ def tuned(
 
     Items have nothing in common but the network, and that is not touched: together or one by one, the result is the same.
     """
+    state = {key: state[key] for key in network.shapes()}
+    if len(clicks) == 1 and isinstance(adaptation, Bayes):
+        found = likeliest_of_one(network, state, own, clicks, adaptation)
+        if found is not None:
+            yield found
+            return
     with _frozen(network):
         for batch in by_item(clicks.item, PLACES):
             yield batch.items, adaptation.warm(Events(network, own, clicks, batch), part_of(state, batch.items))

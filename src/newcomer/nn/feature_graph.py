@@ -6,11 +6,14 @@ from torch.nn import functional
 
 from newcomer.shapes import Float, Tensor
 
+NARROWEST = 1e-6
+"""A graph whose entries differ by less is not stretched all the way."""
+
 
 def between_0_and_1(graph: Float[Tensor, "*item field other"]) -> Float[Tensor, "*item field other"]:
     """Each graph's entries moved and stretched so that the least is 0 and the greatest 1."""
     low, high = graph.amin((-2, -1), keepdim=True), graph.amax((-2, -1), keepdim=True)
-    return (graph - low) / (high - low).clamp(min=1e-6)
+    return (graph - low) / (high - low).clamp(min=NARROWEST)
 
 
 def higher_orders(graph: Float[Tensor, "item field other"], orders: int) -> Float[Tensor, "item order field other"]:
@@ -98,19 +101,16 @@ class Readout(nn.Module):
         return (gate * (together @ self.weight)).sum(dim=-1)
 
 
-class GatedReadout(nn.Module):
-    """The same without attention: a field's states are mixed by one matrix a layer, h = ReLU(Σ_l Hˡ Vˡ), then gated as there.
+class LinearReadout(nn.Module):
+    """logit = Σ_m Σ_l w_mlᵀ Hˡ_m: what the graphs let through, added up.
 
-    An attention over four states costs most of a step; this costs one product.
+    Nothing else here knows two fields at once, so which of them interact is for the graphs to say. A readout that mixes fields can
+    learn interactions past them, and graphs that it does not need tell nothing.
     """
 
-    def __init__(self, fields: int, width: int, layers: int, out: int = 48) -> None:
+    def __init__(self, fields: int, width: int, layers: int) -> None:
         super().__init__()
-        self.value = nn.Parameter(nn.init.xavier_uniform_(torch.empty((layers + 1) * width, out)))
-        self.gate = nn.Parameter(nn.init.xavier_uniform_(torch.empty(fields, fields * out)))
-        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, out))[0])
+        self.weight = nn.Parameter(torch.randn(fields, (layers + 1) * width) * 0.1)
 
     def forward(self, states: list[Float[Tensor, "item field row width"]]) -> Float[Tensor, "item row"]:
-        together = torch.relu(torch.cat(states, dim=-1) @ self.value).transpose(1, 2)  # item row field out
-        gate = torch.sigmoid(together.flatten(2) @ self.gate.T)
-        return (gate * (together @ self.weight)).sum(dim=-1)
+        return (torch.cat(states, dim=-1) * self.weight[:, None]).sum(dim=(1, 3))

@@ -40,7 +40,7 @@ class Checkpoint:
             tensors = load_file(path) if kept["of"] == self.of else {}
             for name, thing in things.items() if tensors else ():
                 _restore(thing, {k.removeprefix(name + "/"): v for k, v in tensors.items() if k.startswith(name + "/")})
-        except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise StoreError(f"{path}: cannot be gone on from ({reason}); remove it to start again") from None
         if kept["of"] != self.of:

@@ -1,0 +1,67 @@
+"""The command that draws what a model has learned: a classifier's tasks, or a click model's item graphs."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from newcomer.classes.findings import analyse as class_findings
+from newcomer.cli.items import open_live
+from newcomer.cli.models import LabelColumn, TextColumn, open_model
+from newcomer.cli.program import app, bar, console
+from newcomer.data.given import lesson
+from newcomer.data.read import read_log
+from newcomer.errors import SettingError
+from newcomer.items.findings import analyse as item_findings
+from newcomer.items.learner import ItemLearner
+from newcomer.recipe import LEARNERS
+from newcomer.report.findings import write_findings
+from newcomer.report.item_findings import write_item_findings
+from newcomer.settings import Json
+from newcomer.store.folder import Store
+from newcomer.training.learner import Step
+
+
+@app.command()
+def analyse(
+    store: Annotated[Path, typer.Argument(help="The folder of the model.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Examples of a classifier's classes, for accuracy between two tasks; a click model's log, for curves."
+        ),
+    ] = None,
+    item: Annotated[list[str] | None, typer.Option(help="Of a click model: an item to show; may be repeated.")] = None,
+    states: Annotated[
+        str | None, typer.Option("--states", help="Of a click model: URL of its database of states.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the page, its pictures and numbers.")] = Path("findings"),
+    text: TextColumn = "text",
+    label: LabelColumn = "label",
+) -> None:
+    """Draw what a model has learned: a classifier's distances, residuals and low-loss paths; a click model's item graphs."""
+    kind = LEARNERS.get(Store(store).manifest().learner)
+    if kind is not None and issubclass(kind, ItemLearner):
+        with open_live(store, states) as live:
+            model = live.taken_over()
+            log = read_log(str(data), model.schema) if data else None
+            found = _followed(store, item_findings(model, log, item))
+        write_item_findings(found, out)
+    else:
+        if item or states:
+            raise SettingError(f"--item and --states say nothing of {store}, a classifier; leave them out")
+        examples = lesson(data, text, label) if data else None
+        write_findings(_followed(store, class_findings(open_model(store), examples)), out)
+    console.print(f"{out / 'index.html'}: what was found in {store}", highlight=False, soft_wrap=True)
+
+
+def _followed(store: Path, look: Generator[Step, None, dict[str, Json]]) -> dict[str, Json]:
+    """What a search finds in the end, its steps shown meanwhile."""
+    with bar(store.name) as shown:
+        try:
+            while True:
+                shown.follow(next(look))
+        except StopIteration as end:
+            found: dict[str, Json] = end.value
+    return found

@@ -1,0 +1,435 @@
+"""Rules from events to states: each equals its plain slow form, and none cares how the events were laid out."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from newcomer.data.log import Log
+from newcomer.data.world import click_world
+from newcomer.errors import SettingError
+from newcomer.items import adaptation as module
+from newcomer.items.adaptation import Adam, Adaptation, Bayes, Descent, Events, adaptation, flat, unflat
+from newcomer.items.batches import Padded
+from newcomer.items.emerg import EmerG
+from newcomer.items.emerg_network import EmerGNetwork
+from newcomer.items.encoding import Clicks
+from newcomer.items.id_tuning import DeepFM, DeepFMNetwork
+from newcomer.items.network import ItemNetwork, State
+from newcomer.nn.field_embeddings import FieldSize, Names, Numbers
+from newcomer.shapes import Tensor
+from newcomer.streams.cold_start import ColdStart, OldItems
+from newcomer.streams.stage import Stage
+
+ITEM_FIELDS: list[FieldSize] = [Names(5)]
+ROW_FIELDS: list[FieldSize] = [Names(6), Names(4), Numbers()]
+RULES: dict[str, Adaptation] = {
+    "bayes": Bayes(scale=0.7, rounds=3),
+    "descent": Descent(scale=0.2, steps=3),
+    "adam": Adam(rate=0.05, steps=4, inner_rate=0.1, inner_steps=2),
+}
+
+
+def emerg() -> ItemNetwork:
+    return EmerGNetwork(
+        ITEM_FIELDS,
+        ROW_FIELDS,
+        width=3,
+        layers=2,
+        deviation=0.5,
+        graph="generated",
+        begins_shared=False,
+        attention=False,
+        tower=[4],
+        writes_start=True,
+    )
+
+
+def deepfm() -> ItemNetwork:
+    return DeepFMNetwork(ITEM_FIELDS, ROW_FIELDS, 3, [4], deviation=0.5, writes_start=True)
+
+
+@pytest.fixture(params=[emerg, deepfm], ids=["emerg", "deepfm"])
+def network(request: pytest.FixtureRequest) -> ItemNetwork:
+    """In float64, with weights that are nowhere zero."""
+    return built(request.param)
+
+
+def built(make: Callable[[], ItemNetwork]) -> ItemNetwork:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = make().double()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return network.requires_grad_(False)
+
+
+@pytest.fixture(params=RULES)
+def rule(request: pytest.FixtureRequest) -> Adaptation:
+    return RULES[request.param]
+
+
+def happened(network: ItemNetwork, counts: list[int], seed: int = 0) -> tuple[Events, State]:
+    """So many events of each item, those of all mixed, and where the items begin."""
+    chance = torch.Generator().manual_seed(seed)
+    total, items = sum(counts), len(counts)
+
+    def drawn(below: int, size: int) -> Tensor:
+        return torch.randint(below, (size,), generator=chance)
+
+    of_rows = [drawn(6, total), drawn(4, total), torch.randn(total, generator=chance, dtype=torch.float64)]
+    own, place = [drawn(5, items)], torch.randperm(total, generator=chance)
+    item = torch.arange(items).repeat_interleave(torch.tensor(counts))
+    clicks = Clicks(item, drawn(2, total).double(), torch.arange(total), [], of_rows)
+    step = torch.arange(max(counts))
+    real = step < torch.tensor(counts)[:, None]
+    starts = torch.tensor(counts).cumsum(0) - torch.tensor(counts)
+    rows = torch.where(real, starts[:, None] + step, 0)
+    clicks = replace(clicks, label=clicks.label[place])
+    return Events(network, own, clicks, Padded(torch.arange(items), rows, real)), network.begin(own, items)
+
+
+def learned(network: ItemNetwork, rule: Adaptation) -> ItemNetwork:
+    """The same network with a scale of its own for every number of a state."""
+    other = copy.deepcopy(network)
+    if rule.scale is not None:
+        chance = torch.Generator().manual_seed(1)
+        other.learn_scales(rule.scale)
+        for scale in other.scales.values():
+            scale.data = scale.data.double() + 0.3 * torch.randn(scale.shape, generator=chance, dtype=torch.float64)
+    return other.requires_grad_(False)
+
+
+def one_item(events: Events, item: int) -> Events:
+    count = int(events.batch.real[item].sum())
+    rows = events.batch.rows[item : item + 1, :count]
+    return replace(events, batch=Padded(torch.tensor([item]), rows, torch.ones_like(rows, dtype=torch.bool)))
+
+
+def equal(one: State, other: State, tolerance: float = 1e-9) -> None:
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(value, other[key], atol=tolerance, rtol=tolerance)
+
+
+def test_flat_and_unflat_are_each_others_way_back(network: ItemNetwork) -> None:
+    _, state = happened(network, [1, 1, 1])
+    numbers = flat(state)
+    assert numbers.shape == (3, sum(value[0].numel() for value in state.values()))
+    equal(unflat(numbers, state), state, tolerance=0)
+
+
+def test_slopes_are_the_gradients_of_rows_taken_one_by_one(network: ItemNetwork) -> None:
+    events, state = happened(network, [4, 1, 3])
+    logits, slopes = events.slopes(state)
+    for item in range(3):
+        for row in range(int(events.batch.real[item].sum())):
+            mine = {key: value[item : item + 1].clone().requires_grad_() for key, value in state.items()}
+            alone = Padded(torch.tensor([item]), events.batch.rows[item, row].view(1, 1), torch.ones(1, 1).bool())
+            (logit,) = events.logits(mine, alone).flatten()
+            gradients = torch.autograd.grad(logit, list(mine.values()))
+            torch.testing.assert_close(logits[item, row], logit.detach())
+            torch.testing.assert_close(slopes[item, row], flat(dict(zip(mine, gradients, strict=True)))[0])
+
+
+def test_slopes_are_what_a_small_move_of_the_state_does(network: ItemNetwork) -> None:
+    events, state = happened(network, [5, 5])
+    logits, slopes = events.slopes(state)
+    move = 1e-6 * torch.randn(flat(state).shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    moved = events.logits(unflat(flat(state) + move, state))
+    torch.testing.assert_close(moved - logits, (slopes @ move[..., None])[..., 0], atol=1e-9, rtol=1e-4)
+
+
+def bisected(logit: float, label: float, reach: float) -> float:
+    """The x that solves x = reach · (y − σ(z + x)): the left side rises, the right side falls."""
+    low, high = -reach, reach
+    for _ in range(200):
+        x = (low + high) / 2
+        pull = reach * (label - float(torch.sigmoid(torch.tensor(logit + x, dtype=torch.float64))))
+        low, high = (x, high) if x < pull else (low, x)
+    return (low + high) / 2
+
+
+def test_after_one_event_bayes_moves_along_one_line_as_far_as_bisection_says(network: ItemNetwork) -> None:
+    """δ = s² J (y − σ(z + x)) with x = J δ, the one number that is not known."""
+    rule = Bayes(scale=0.4, rounds=1)
+    network = learned(network, rule)
+    events, state = happened(network, [1, 1, 1, 1])
+    logits, slopes = events.slopes(state)
+    spread = flat({key: value[None] for key, value in network.scales_now().items()})[0]
+    moved = flat(rule.warm(events, state)) - flat(state)
+    for item in range(4):
+        label, along = float(events.clicks.label[events.batch.rows[item, 0]]), spread**2 * slopes[item, 0]
+        x = bisected(float(logits[item, 0]), label, float(slopes[item, 0] @ along))
+        pull = label - torch.sigmoid(logits[item, 0] + x)
+        torch.testing.assert_close(moved[item], along * pull, atol=1e-9, rtol=1e-6)
+
+
+def posterior_slope(events: Events, begin: State, now: State) -> Tensor:
+    """The gradient of − log posterior where the network is as it is, in units of the prior's spread."""
+    spread = flat({key: value[None] for key, value in events.network.scales_now().items()})[0]
+    at = flat(now).requires_grad_()
+    loss = functional.binary_cross_entropy_with_logits(
+        events.logits(unflat(at, begin)), events.clicks.label[events.batch.rows], reduction="none"
+    )
+    total = (loss * events.batch.real).sum() + ((at - flat(begin)) ** 2 / (2 * spread**2)).sum()
+    (slope,) = torch.autograd.grad(total, at)
+    return slope * spread
+
+
+def test_many_linearisations_arrive_where_the_posterior_of_the_network_itself_is_flat(network: ItemNetwork) -> None:
+    """Until there, two of them leave a small part of the slope at the beginning."""
+    rule = Bayes(scale=0.1, rounds=40)
+    network = learned(network, rule)
+    events, state = happened(network, [6, 2])
+    before = posterior_slope(events, state, state)
+    after = posterior_slope(events, state, rule.warm(events, state))
+    two = posterior_slope(events, state, Bayes(0.1, rounds=2).warm(events, state))
+    assert after.abs().max() < 1e-6 * before.abs().max()
+    assert two.norm() < 0.1 * before.norm()
+
+
+@pytest.mark.parametrize("places", [1, 3, 4, 10])
+def test_rows_in_parts_are_rows_at_once(
+    network: ItemNetwork, rule: Adaptation, places: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, state = happened(learned(network, rule), [7, 1, 5])
+    at_once = rule.warm(events, state), rule.inner(events, state, second_order=False)
+    monkeypatch.setattr(module, "PLACES", places)
+    assert len(list(events.losses(state))) == -(-7 // max(1, places // 3))
+    equal(rule.warm(events, state), at_once[0])
+    equal(rule.inner(events, state, second_order=False), at_once[1])
+
+
+def test_a_loss_in_parts_is_the_mean_over_rows(network: ItemNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    events, state = happened(network, [7, 1, 5])
+    monkeypatch.setattr(module, "PLACES", 4)
+    for item in range(3):
+        mine = one_item(events, item)
+        logits = mine.logits({key: value[item : item + 1] for key, value in state.items()})
+        loss = functional.binary_cross_entropy_with_logits(logits, events.clicks.label[mine.batch.rows])
+        torch.testing.assert_close(events.loss(state)[item], loss)
+
+
+def test_items_together_are_items_alone(network: ItemNetwork, rule: Adaptation) -> None:
+    events, state = happened(learned(network, rule), [7, 1, 5])
+    together = rule.warm(events, state)
+    for item in range(3):
+        mine = {key: value[item : item + 1] for key, value in state.items()}
+        equal(rule.warm(one_item(events, item), mine), {key: value[item : item + 1] for key, value in together.items()})
+
+
+def test_the_order_of_events_is_nothing_to_any_rule(network: ItemNetwork, rule: Adaptation) -> None:
+    events, state = happened(learned(network, rule), [6, 6])
+    mixed = torch.randperm(6, generator=torch.Generator().manual_seed(3))
+    other = replace(events, batch=replace(events.batch, rows=events.batch.rows[:, mixed]))
+    equal(rule.warm(other, state), rule.warm(events, state))
+
+
+def test_all_events_twice_are_a_wider_prior_to_bayes_and_nothing_to_rules_of_the_mean(
+    network: ItemNetwork, rule: Adaptation
+) -> None:
+    network = learned(network, rule)
+    events, state = happened(network, [5, 5])
+    once = rule.warm(events, state)
+    rows, real = (torch.cat([part, part], dim=1) for part in (events.batch.rows, events.batch.real))
+    twice = replace(events, batch=replace(events.batch, rows=rows, real=real))
+    if isinstance(rule, Bayes):
+        assert all((rule.warm(twice, state)[key] != value).any() for key, value in once.items())
+        for scale in network.scales.values():
+            scale.data -= 0.5 * np.log(2)
+    equal(rule.warm(twice, state), once)
+
+
+def test_a_rate_of_nothing_is_no_step_and_a_small_one_follows_the_gradient(network: ItemNetwork) -> None:
+    rule = Descent(scale=1e-6, steps=1)
+    network = copy.deepcopy(network)
+    network.learn_scales(1e-6)
+    network = network.double().requires_grad_(False)
+    events, state = happened(network, [4, 2])
+    at = {key: value.clone().requires_grad_() for key, value in state.items()}
+    gradients = torch.autograd.grad(events.loss(at).sum(), list(at.values()))
+    moved = rule.warm(events, state)
+    for (key, value), gradient in zip(state.items(), gradients, strict=True):
+        torch.testing.assert_close((value - moved[key]) / 1e-6, gradient, atol=1e-8, rtol=1e-5)
+    for scale in network.scales.values():
+        scale.fill_(-300.0)
+    equal(rule.warm(events, state), state, tolerance=0)
+    equal(Descent(scale=1.0, steps=0).warm(events, state), state, tolerance=0)
+
+
+def test_a_prior_of_no_width_holds_every_state_where_it_began(network: ItemNetwork) -> None:
+    rule = Bayes(scale=1.0, rounds=2)
+    network = learned(network, rule)
+    events, state = happened(network, [4, 2])
+    for scale in network.scales.values():
+        scale.fill_(-300.0)
+    equal(rule.warm(events, state), state, tolerance=0)
+
+
+def test_events_that_are_learned_from_are_explained_better(network: ItemNetwork, rule: Adaptation) -> None:
+    events, state = happened(learned(network, rule), [9, 3, 1])
+    assert (events.loss(rule.warm(events, state)) < events.loss(state)).all()
+    assert (events.loss(rule.inner(events, state, second_order=False)) < events.loss(state)).all()
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+@pytest.mark.parametrize("count", [1, 5000])
+def test_events_that_are_all_alike_give_finite_states(
+    network: ItemNetwork, rule: Adaptation, label: float, count: int
+) -> None:
+    network = learned(network, rule).float()
+    events, state = happened(network.double(), [count, 1])
+    network.float()
+    numbers = [values.float() if values.is_floating_point() else values for values in events.clicks.of_rows]
+    clicks = replace(events.clicks, label=torch.full((count + 1,), label), of_rows=numbers)
+    events, state = replace(events, clicks=clicks), {key: value.float() for key, value in state.items()}
+    after = rule.warm(events, state)
+    assert all(value.isfinite().all() for value in after.values())
+    assert all((value != state[key]).any() for key, value in after.items())
+
+
+def test_what_is_learned_in_service_needs_no_gradient_afterwards(network: ItemNetwork, rule: Adaptation) -> None:
+    network = learned(network, rule).requires_grad_(True)
+    events, state = happened(network, [3, 2])
+    after = rule.warm(events, {key: value.detach() for key, value in state.items()})
+    assert not any(value.requires_grad for value in after.values())
+
+
+@pytest.mark.parametrize("name", ["bayes", "descent"])
+@pytest.mark.parametrize("second_order", [False, True])
+def test_an_episode_says_of_every_scale_how_it_should_change(
+    network: ItemNetwork, name: str, second_order: bool
+) -> None:
+    """By central differences of the loss after the rule, scale by scale."""
+    rule = RULES[name]
+    network = learned(network, rule)
+    for scale in network.scales.values():
+        scale.requires_grad_(True)
+    events, state = happened(network, [4, 3])
+    state = {key: value.clone().requires_grad_() for key, value in state.items()}
+
+    def after() -> Tensor:
+        return events.loss(rule.inner(events, state, second_order)).sum()
+
+    scales = list(network.scales.values())
+    gradients = torch.autograd.grad(after(), scales)
+    if isinstance(rule, Descent) and not second_order:
+        rule = Descent(rule.scale, steps=1)  # of several steps only the last has its whole gradient
+        gradients = torch.autograd.grad(after(), scales)
+    for scale, gradient in zip(scales, gradients, strict=True):
+        for at in range(0, scale.numel(), 3):
+            found = []
+            for step in (1e-5, -2e-5):
+                scale.data.view(-1)[at] += step
+                found.append(after().item())
+            scale.data.view(-1)[at] += 1e-5
+            assert gradient.view(-1)[at].item() == pytest.approx((found[0] - found[1]) / 2e-5, abs=1e-7, rel=1e-4)
+
+
+def test_a_rule_takes_the_settings_that_are_its_own() -> None:
+    settings = {"spread": 0.1, "rounds": 2, "inner_rate": 0.2, "inner_steps": 3, "warm_rate": 0.4, "warm_steps": 5}
+    assert adaptation("bayes", **settings) == Bayes(0.1, 2)  # type: ignore[arg-type]
+    assert adaptation("descent", **settings) == Descent(0.2, 3)  # type: ignore[arg-type]
+    assert adaptation("adam", **settings) == Adam(0.4, 5, 0.2, 3)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="adapt"):
+        EmerG(click_world(old_items=1, new_items=1).schema, adapt="newton")  # type: ignore[arg-type]
+
+
+SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 2, "batch_size": 64, "meta_epochs": 2, "pretrain_rate": 1e-2}
+LEARNERS: dict[str, Any] = {
+    "emerg": (EmerG, SHORT | {"tower": [8], "spread": 0.6, "rounds": 3}),
+    "deepfm": (DeepFM, SHORT | {"hidden": [8], "adapt": "bayes", "history": "all", "writes_start": True}),
+}
+
+
+@pytest.fixture(scope="module")
+def stream() -> ColdStart:
+    log = click_world(old_items=12, old_events=60, new_items=5, new_events=36, users=20, kinds=4, brands=3)
+    return ColdStart(log, old_above=40, phase_events=6)
+
+
+@pytest.fixture(scope="module", params=LEARNERS)
+def ready(request: pytest.FixtureRequest, stream: ColdStart) -> Any:
+    """A learner that knows old items, and new ones without an event."""
+    kind, settings = LEARNERS[request.param]
+    learner = kind(stream.schema, **settings).learn(stream.old_log)
+    return learner.add(stream.new.items)
+
+
+def warmed(ready: Any, *parts: Log) -> dict[str, Tensor]:
+    learner = copy.deepcopy(ready)
+    for part in parts:
+        learner.warm(part)
+    found: dict[str, Tensor] = learner.state
+    return found
+
+
+def new_events(stream: ColdStart) -> Log:
+    return stream.new.query.take(np.arange(len(stream.new.query)))
+
+
+@settings(max_examples=8, deadline=None)
+@given(cuts=st.lists(st.integers(0, 10**6), max_size=3), seed=st.integers(0, 99))
+def test_how_events_were_cut_into_phases_is_forgotten(
+    ready: Any, stream: ColdStart, cuts: list[int], seed: int
+) -> None:
+    """With all events in memory: in any order, of the clock's too, and in any parts."""
+    log = new_events(stream)
+    log = log.take(np.random.default_rng(seed).permutation(len(log))[:60])
+    ends = sorted({cut % len(log) for cut in cuts} - {0})
+    parts = [log.take(part) for part in np.split(np.arange(len(log)), ends)]
+    once = warmed(ready, log)
+    for key, value in warmed(ready, *parts).items():
+        torch.testing.assert_close(value, once[key], atol=2e-5, rtol=1e-4)
+
+
+def test_a_clock_that_runs_backwards_changes_nothing(ready: Any, stream: ColdStart) -> None:
+    forwards = warmed(ready, *stream.new.phases)
+    backwards = warmed(ready, *reversed(stream.new.phases))
+    for key, value in forwards.items():
+        torch.testing.assert_close(value, backwards[key], atol=2e-5, rtol=1e-4)
+        assert (value != ready.state[key]).any()
+
+
+def test_an_event_that_comes_twice_counts_twice(ready: Any, stream: ColdStart) -> None:
+    event = stream.new.phases[0].take(np.array([0]))
+    twice = warmed(ready, event, event)
+    equal(twice, warmed(ready, event.take(np.array([0, 0]))), tolerance=2e-5)
+    item = ready.known[event.items.ids[event.item[0]]]
+    once = warmed(ready, event)
+    moves = [(states["bias"][item] - ready.state["bias"][item]).item() for states in (once, twice)]
+    assert abs(moves[1]) > abs(moves[0]) > 0
+    assert (moves[0] > 0) == (event.label[0] == 1)
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+@pytest.mark.parametrize("count", [1, 500])
+def test_an_item_that_all_like_is_scored_higher_and_one_that_none_likes_lower(
+    ready: Any, stream: ColdStart, label: float, count: int
+) -> None:
+    query = stream.new.query.of_items(stream.new.query.item[:1])
+    events = query.take(np.arange(count) % len(query))
+    learner, before = copy.deepcopy(ready), ready.score(query).mean()
+    learner.warm(replace(events, label=np.full(count, label, dtype=np.float32)))
+    after = learner.score(query)
+    assert np.isfinite(after).all()
+    assert (after.mean() > before) == (label == 1)
+
+
+def test_scales_are_learned_and_stay_positive_however_fast(stream: ColdStart) -> None:
+    for rule in ("bayes", "descent"):
+        learner = EmerG(stream.schema, **SHORT | {"tower": [8], "adapt": rule, "meta_rate": 1.0})
+        list(learner.study(Stage("old", OldItems(stream.old_log), {})))
+        for scale in learner.network.scales_now().values():
+            assert (scale > 0).all()
+            assert scale.isfinite().all()
+            assert (scale != scale.flatten()[0]).any() or scale.numel() == 1
