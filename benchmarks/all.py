@@ -15,7 +15,8 @@ COMMANDS = [
     ["speed/demos.py"],
     ["quality/run.py", "digits"],
     ["quality/run.py", "world"],
-    ["quality/run.py", "ml-1m", "--set", "stream.old_items=400", "--set", "stream.new_items=400", "--out", "ml-1m-400"],
+    ["quality/planted.py"],
+    ["quality/run.py", "ml-1m"],
     ["quality/run.py", "cifar100-vit-tiny"],
     ["quality/run.py", "banking77-minilm"],
     ["quality/heads.py", "cifar100-vit-tiny"],
@@ -28,6 +29,7 @@ COMMANDS = [
     ["speed/bank.py"],
     ["speed/items_training.py"],
     ["speed/items_service.py"],
+    ["speed/reading.py", "--kinds", "csv"],
 ]
 DATA_MISSING = 2
 

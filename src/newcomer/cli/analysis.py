@@ -43,17 +43,23 @@ def analyse(
     """Draw what a model has learned: a classifier's distances, residuals and low-loss paths; a click model's item graphs."""
     kind = LEARNERS.get(Store(store).manifest().learner)
     if kind is not None and issubclass(kind, ItemLearner):
-        with open_live(store, states) as live:
-            model = live.taken_over()
-            log = read_log(str(data), model.schema) if data else None
-            found = _followed(store, item_findings(model, log, item))
-        write_item_findings(found, out)
+        model = _as_it_is(kind, store, states)
+        log = read_log(str(data), model.schema) if data else None
+        write_item_findings(_followed(store, item_findings(model, log, item)), out)
     else:
         if item or states:
             raise SettingError(f"--item and --states say nothing of {store}, a classifier; leave them out")
         examples = lesson(data, text, label) if data else None
         write_findings(_followed(store, class_findings(open_model(store), examples)), out)
     console.print(f"{out / 'index.html'}: what was found in {store}", highlight=False, soft_wrap=True)
+
+
+def _as_it_is(kind: type[ItemLearner], store: Path, states: str | None) -> ItemLearner:
+    """The click model with its items' states in service, or, where it never was in service, those it was saved with."""
+    if states is None and not (store / "items.db").exists():
+        return kind.load(store)
+    with open_live(store, states) as live:
+        return live.taken_over()
 
 
 def _followed(store: Path, look: Generator[Step, None, dict[str, Json]]) -> dict[str, Json]:

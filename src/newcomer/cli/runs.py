@@ -69,7 +69,7 @@ def recipes() -> None:
 
 
 def _run(rows: Iterable[Recipe], folder: Path) -> None:
-    with stoppable("the same command goes on where it was"):
+    with stoppable("the same command goes on after the last complete stage"):
         for recipe in rows:
             _run_row(recipe, folder / recipe.row / f"seed-{recipe.seed}")
 

@@ -161,7 +161,7 @@ class ItemLearner(Learner[Lesson, Log]):
                 f"{type(self).__name__} has learned its old items; add the others, or build another learner"
             )
         old = lessons(log, self.device)
-        self.checkpoint.of = _digest([self.settings, self.schema.to_json(), old.items.ids, old.counts])
+        self.checkpoint.of = _digest([self.settings, self.schema.to_json(), old.seen])
         with chance(self.seed, stage, "weights"):
             self._open(old.encoder)
             residuals = nn.Embedding(len(old.items), self.network.width + 1, device=self.device)

@@ -12,6 +12,7 @@ from newcomer.data.pieces import LogFiles
 from newcomer.data.survey import Survey
 from newcomer.items.encoding import Clicks, Encoder
 from newcomer.seeds import shuffled, spawn
+from newcomer.settings import Json
 from newcomer.shapes import Int, Tensor
 
 ROWS = 2_000_000
@@ -27,6 +28,8 @@ class Lessons(ABC):
         self.counts: list[int] = survey.events.tolist()
         """How many events each item has."""
         self.rows = survey.rows
+        self.seen: list[Json] = [list(self.items.ids), self.counts, survey.clicks.tolist(), survey.first, survey.last]
+        """By what one log is told from another."""
 
     @property
     @abstractmethod
