@@ -29,6 +29,7 @@ from newcomer.items.emerg import EmerG
 from newcomer.items.encoding import Clicks, Values
 from newcomer.items.live import LiveItems, fingerprint
 from newcomer.items.network import State
+from newcomer.items.prepared import Prepared
 from newcomer.items.warm import part_of, scored, tuned
 from newcomer.store.sql import SqlItemStates, sqlite_url
 from newcomer.streams.cold_start import ColdStart, Trial
@@ -98,8 +99,10 @@ class Service:
         user = [values[:1] for values in self.clicks.of_rows]
         asked = Clicks(items, torch.zeros(COLD), torch.zeros(COLD, dtype=torch.long), user, [])
 
+        prepared = Prepared()
+
         def score() -> None:
-            scored(self.learner.network, state, own, asked)
+            scored(self.learner.network, state, own, asked, prepared)
 
         return score
 

@@ -14,6 +14,9 @@ Each message is one line: where it is, what was found, what to do. The command l
 import difflib
 from collections.abc import Iterable
 
+MANY = 30
+"""More names than this are not listed."""
+
 
 class NewcomerError(Exception):
     """The root of the tree: catch this to catch all."""
@@ -53,4 +56,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"
+    more = f", … ({len(known)} in all)" if len(known) > MANY else ""
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known[:MANY]) or 'none'}{more}"

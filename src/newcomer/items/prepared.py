@@ -22,8 +22,8 @@ class Prepared:
         self._made: dict[str, Tensor] = {}
         self._lock = Lock()
 
-    def __reduce__(self) -> tuple[type["Prepared"], tuple[()]]:
-        return Prepared, ()
+    def __deepcopy__(self, memo: dict[int, object]) -> "Prepared":
+        return Prepared()
 
     @torch.inference_mode()
     def states(self, network: ItemNetwork, state: State, items: Int[Tensor, " item"]) -> State:
