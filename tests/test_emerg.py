@@ -74,6 +74,15 @@ def test_adapting_to_the_support_lowers_its_loss(small: Log, rule: Rule) -> None
     assert loss_of(learner, small, same, support_share=0.0) < still
 
 
+@pytest.mark.parametrize("second_order", [False, True])
+def test_a_graph_that_is_written_from_the_id_moves_by_its_own_gradient_alone(small: Log, second_order: bool) -> None:
+    """Also where the loss before the step is asked for, and its gradient taken within what leads to it."""
+    learner = trained(small, adapt="adam")
+    far = Adam(0.1, 1, inner_rate=20.0, inner_steps=1)
+    asked = loss_of(learner, small, adaptation=far, second_order=second_order, support_share=1e-9)
+    torch.testing.assert_close(asked, loss_of(learner, small, adaptation=far, support_share=0.0), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("graph", ["generated", "residual"])
 def test_gradients_reach_the_hypernetworks(small: Log, rule: Rule, graph: str) -> None:

@@ -105,12 +105,15 @@ def test_what_is_missing_says_where_to_get_it(tmp_path: Path) -> None:
         taobao_ads(str(tmp_path))
 
 
-def test_the_recipe_has_the_papers_settings_in_every_row(tmp_path: Path) -> None:
+def test_the_recipe_has_the_papers_protocol_in_every_row_and_its_settings_in_one(tmp_path: Path) -> None:
     rows = read_recipe("taobao", [f"data.path={tmp_path}"]).rows()
-    assert [row.row for row in rows] == ["emerg", "shared-graph", "id-tuning"]
+    assert [row.row for row in rows] == ["emerg", "shared-graph", "emerg-paper", "id-tuning"]
     for row in rows:
         assert (row.stream["old_above"], row.stream["phase_events"]) == (2000, 500)
-        assert (row.learner["pretrain_epochs"], row.learner["warm_steps"]) == (1, 17)
+        assert row.learner["pretrain_epochs"] == 1
+    settings = {"pretrain_rate": 1e-3, "meta_epochs": 6, "meta_rate": 1e-4, "inner_rate": 1e-3, "warm_rate": 1e-2}
+    paper = {key: rows[2].learner[key] for key in settings}
+    assert (paper, rows[2].learner["warm_steps"], rows[3].learner["warm_steps"]) == (settings, 17, 17)
     chance = np.random.default_rng(0)
     ads = np.repeat(np.arange(6), [30, 30, 30, 9, 9, 9])
     header = FILES["raw_sample.csv"].splitlines()[0]

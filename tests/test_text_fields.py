@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from newcomer.backbones import backbone
 from newcomer.backbones.backbone import Backbone
 from newcomer.data.log import Column, Log
 from newcomer.data.read import items_from_frame, log_from_frame
@@ -188,7 +189,7 @@ def test_known_items_are_scored_without_the_encoder(
     log = log_from_frame(table(), schema_of(encoder))
     EmerG(log.schema, **LEARNERS[0][1]).learn(log).save(tmp_path / "store")
     sentences._loaded.cache_clear()
-    monkeypatch.setattr(sentences, "Backbone", None)
+    monkeypatch.setattr(backbone, "Backbone", None)
     assert np.isfinite(EmerG.load(tmp_path / "store").score(log)).all()
 
 

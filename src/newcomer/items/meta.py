@@ -84,6 +84,8 @@ def episode_loss(
     """support_share · L_support(φ) + (1 − support_share) · L_query(φ'), mean over episodes."""
     items = episodes.support.items
     begun = network.begin([values[items] for values in own], len(items))
+    # a graph is written from the id, but in a step each moves by its own gradient alone
+    begun = {key: value.view_as(value) for key, value in begun.items()}
     support, query = (Events(network, own, clicks, batch) for batch in (episodes.support, episodes.query))
     before = support.loss(begun) if plan.support_share else None
     moved = adaptation.inner(support, begun, plan.second_order, before)
