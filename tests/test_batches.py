@@ -30,11 +30,3 @@ def test_undivided_an_item_is_in_one_batch(item: list[int]) -> None:
         number for batch in by_item(torch.tensor(item, dtype=torch.long), most=7) for number in batch.items.tolist()
     ]
     assert sorted(seen) == sorted(set(item))
-
-
-def test_a_mean_looks_at_real_rows_only() -> None:
-    (batch,) = by_item(torch.tensor([0, 0, 1]), most=9)
-    by_number = dict(
-        zip(batch.items.tolist(), batch.mean(torch.tensor([1.0, 2.0, 6.0])[batch.rows]).tolist(), strict=True)
-    )
-    assert by_number == {0: 1.5, 1: 6.0}

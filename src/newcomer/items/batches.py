@@ -16,10 +16,6 @@ class Padded:
     rows: Int[Tensor, "item row"]
     real: Bool[Tensor, "item row"]
 
-    def mean(self, loss: Tensor) -> Tensor:
-        """Mean over each item's real rows, 0 for an item without any: Float[item]."""
-        return (loss * self.real).sum(dim=1) / self.real.sum(dim=1).clamp(min=1)
-
 
 def by_item(item: Int[Tensor, " row"], most: int, longest: int | None = None) -> Iterator[Padded]:
     """All rows, those of one item together and in their order, in batches of at most `most` places.
