@@ -1,10 +1,11 @@
 """The likeliest move under a Gaussian prior: the slow plain minimum, found in a few steps."""
 
+import itertools
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -62,6 +63,7 @@ def slowly(known: dict[str, Tensor]) -> Tensor:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7), st.floats(0.01, 2.0), st.integers(0, 10**6))
+@example(1, 5, 4, 2.0, 2784)  # whole steps of Newton's walk in a circle here
 def test_it_is_what_a_plain_optimiser_finds_item_by_item(
     items: int, rows: int, numbers: int, spread: float, seed: int
 ) -> None:
@@ -76,6 +78,16 @@ def test_where_it_arrives_no_direction_is_likelier(rows: int, numbers: int, spre
     move = likeliest(**known, steps=MANY)[0].requires_grad_()
     (slope,) = torch.autograd.grad(unlikeliness(move, 0, known), move)
     torch.testing.assert_close(slope * known["spread"], torch.zeros_like(slope), atol=1e-9, rtol=0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.floats(0.01, 100.0), st.integers(0, 10**6))
+@example(5, 4, 2.0, 2784)
+def test_no_step_loses_however_wide_the_prior(rows: int, numbers: int, spread: float, seed: int) -> None:
+    known = problem(1, rows, numbers, seed, spread)
+    losses = [unlikeliness(likeliest(**known, steps=steps)[0], 0, known) for steps in range(12)]
+    for before, after in itertools.pairwise(losses):
+        assert after <= before * (1 + 1e-12) + 1e-12
 
 
 def test_one_row_and_one_number_by_hand() -> None:

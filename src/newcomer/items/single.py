@@ -17,7 +17,7 @@ from newcomer.items.adaptation import NEWTON, Bayes
 from newcomer.items.encoding import Clicks, Values
 from newcomer.items.network import ItemNetwork, State
 from newcomer.nn.field_embeddings import FieldEmbeddings, Names
-from newcomer.nn.laplace import LEAST
+from newcomer.nn.laplace import LEAST, PARTS
 from newcomer.nn.slopes import RowSlopes
 from newcomer.nn.views import Array, Whereabouts, view
 from newcomer.shapes import Tensor
@@ -90,8 +90,15 @@ def along(logit: float, stiffness: float, label: float) -> float:
         shift = stiffness * far
         p = 0.5 + 0.5 * math.tanh(0.5 * (logit + shift))
         curve = max(p * (1 - p), LEAST)
-        far = (curve * shift + label - p) / (1 + curve * stiffness)
+        ahead = (curve * shift + label - p) / (1 + curve * stiffness) - far
+        far += ahead * min(PARTS, key=lambda part: _loss(logit, stiffness, label, far + part * ahead))
     return far
+
+
+def _loss(logit: float, stiffness: float, label: float, far: float) -> float:
+    """− log posterior of one row after going so far."""
+    there = logit + stiffness * far
+    return max(there, 0.0) + math.log1p(math.exp(-abs(there))) - label * there + stiffness * far**2 / 2
 
 
 @dataclass(frozen=True)
