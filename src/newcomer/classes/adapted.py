@@ -1,57 +1,19 @@
-"""What learners share that adapt the backbone by low-rank updates, trained by gradients together with a linear head."""
+"""What learners share that adapt the backbone by low-rank updates."""
 
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
 
 import torch
-from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.feed import Feed
-from newcomer.classes.learner import ClassLearner
 from newcomer.classes.memory import HeadName
+from newcomer.classes.trained import LossOver, TrainedLearner, Training
 from newcomer.errors import LearnerError
-from newcomer.nn.augment import Augmentation, augmented
 from newcomer.nn.decoupled_lora import DecoupledLoRA, Sharing
-from newcomer.nn.heads.head import Linear
-from newcomer.nn.linear_head import LinearHead
-from newcomer.seeds import spawn
-from newcomer.shapes import Float, Int, Tensor
-from newcomer.store.folder import Entry
-from newcomer.training.fit import batches, compiled, cosine, fit
-from newcomer.training.learner import Step
-
-Schedule = Literal["constant", "cosine"]
-LossOver = Literal["new", "seen"]
-Precision = Literal["fp32", "bf16"]
+from newcomer.shapes import Float, Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """How a task is trained; see `SDLoRA` for what each setting means."""
-
-    epochs: int
-    batch_size: int
-    accumulate: int
-    learning_rate: float
-    head_learning_rate: float | None
-    schedule: Schedule
-    augment: Augmentation
-    precision: Precision
-    seed: int
-
-
-class AdaptedLearner(ClassLearner):
-    """Low-rank updates on the query and value projections, and trained head rows that grow with the classes.
-
-    Trained by Adam on the cross entropy over the logits of the lesson's classes alone (`new`), or of all classes `seen` so far. A
-    subclass says what of the update is opened and closed at the ends of a stage.
-    """
-
-    adapts = True
+class AdaptedLearner(TrainedLearner):
+    """Low-rank updates on the query and value projections; a subclass opens and closes them at the ends of a stage."""
 
     def __init__(
         self,
@@ -67,93 +29,34 @@ class AdaptedLearner(ClassLearner):
         cache_gib: float,
         device: str | None,
     ) -> None:
-        super().__init__(backbone, head=head, shrinkage=shrinkage, drift_map=drift_map, device=device)
+        super().__init__(
+            backbone,
+            loss_over=loss_over,
+            training=training,
+            head=head,
+            shrinkage=shrinkage,
+            drift_map=drift_map,
+            compile=compile,
+            cache_gib=cache_gib,
+            device=device,
+        )
         if not self.backbone.projections:
             raise LearnerError(
                 f"backbone '{self.backbone.name}' has no linear query and value projections that are known; "
                 "name the modules to adapt in its target_modules"
             )
         self.bank = DecoupledLoRA(self.backbone.model, self.backbone.projections, magnitudes)
-        self.loss_over, self.training, self.cache_gib, self.compile = loss_over, training, cache_gib, compile
         self._clear()
 
     def trainable(self) -> dict[str, list[torch.nn.Parameter]]:
-        """The parameters that the stage under way trains, by group."""
+        """The update's parameters that the stage under way trains, by group, and the head's."""
         return {**self.bank.trainable(), "head": list(self.rows.parameters())}
-
-    def _teach(self, stage: str, feed: Feed, klass: Int[Tensor, " example"]) -> Iterator[Step]:
-        how = self.training
-        self._open(stage)
-        groups = self.trainable()
-        rates = {"factors": how.learning_rate}
-        optimizer = torch.optim.Adam(
-            [
-                {"params": p, "lr": rates.get(name, how.head_learning_rate or how.learning_rate)}
-                for name, p in groups.items()
-            ]
-        )
-        plan = batches(len(klass), how.batch_size, how.epochs, how.seed, stage, "batches")
-        factor = cosine(len(plan)) if how.schedule == "cosine" else lambda step: 1.0
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        asked = torch.unique(klass) if self.loss_over == "new" else torch.arange(self.rows.classes)
-        target, asked = torch.searchsorted(asked, klass).to(self.device), asked.to(self.device)
-        chance = spawn(how.seed, stage, "augmentation", self.processes.index)
-        mine = [self._parts(batch) for batch in plan]
-        tensors = feed.batches([part for parts in mine for part in parts])
-
-        def losses(step: int) -> Iterator[Tensor]:
-            for part in mine[step]:
-                encoded = augmented(self.backbone.ready(next(tensors)), how.augment, chance)
-                logits = self.rows(self._see(encoded))[:, asked].float()
-                yield F.cross_entropy(logits, target[part], reduction="sum") / len(plan[step])
-
-        with closing(tensors), compiled(self.backbone.model, self.compile):
-            for step, seen in enumerate(fit(range(len(plan)), losses, optimizer, self.processes), 1):
-                schedule.step()
-                self._watch(step, len(plan))
-                yield Step(stage, step, len(plan), seen)
-        self._close()
-
-    def _parts(self, batch: Sequence[int]) -> list[list[int]]:
-        """This process's share of a batch, in as many parts as gradients are accumulated over."""
-        share = list(self.processes.share(batch))
-        parts = [share[i :: self.training.accumulate] for i in range(self.training.accumulate)]
-        return [part for part in parts if part]
 
     def _see(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
         lower = self.training.precision == "bf16"
         with self.bank.applied(), torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
             return super()._see(encoded).float()
 
-    def _grow(self, classes: int) -> None:
-        self.rows.grow(classes)
-
-    def _keep(self, classes: list[int]) -> None:
-        super()._keep(classes)
-        self.rows.set(self.rows.weight[classes].detach(), self.rows.bias[classes].detach())
-
-    def _trained(self) -> Linear:
-        return self.rows.weight.detach().cpu(), self.rows.bias.detach().cpu()
-
     def _clear(self) -> None:
         super()._clear()
         self.bank.clear()
-        self.rows = LinearHead(self.backbone.width).to(self.device)
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return {**super()._tensors(), "rows.weight": self.rows.weight, "rows.bias": self.rows.bias}
-
-    def _absorb(self, entry: Entry) -> None:
-        super()._absorb(entry)
-        self.rows.set(entry.tensors["rows.weight"], entry.tensors["rows.bias"])
-
-    def _watch(self, step: int, steps: int) -> None:
-        """Look on after each step of a task."""
-
-    @abstractmethod
-    def _open(self, stage: str) -> None:
-        """Make ready what this stage trains of the update."""
-
-    @abstractmethod
-    def _close(self) -> None:
-        """The stage's training is over."""

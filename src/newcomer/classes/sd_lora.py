@@ -6,8 +6,9 @@ import torch
 from pydantic import Field
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.adapted import AdaptedLearner, Precision, Schedule, Training
+from newcomer.classes.adapted import AdaptedLearner
 from newcomer.classes.memory import HeadName
+from newcomer.classes.trained import Precision, Schedule, Training
 from newcomer.data.examples import Examples
 from newcomer.errors import SettingError
 from newcomer.nn.augment import Augmentation

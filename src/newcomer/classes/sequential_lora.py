@@ -3,8 +3,9 @@
 import torch
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.adapted import AdaptedLearner, LossOver, Precision, Schedule, Training
+from newcomer.classes.adapted import AdaptedLearner
 from newcomer.classes.memory import HeadName
+from newcomer.classes.trained import LossOver, Precision, Schedule, Training
 from newcomer.nn.augment import Augmentation
 from newcomer.seeds import spawn
 from newcomer.settings import checked
