@@ -17,7 +17,7 @@ from newcomer.items.adaptation import NEWTON, Bayes
 from newcomer.items.encoding import Clicks, Values
 from newcomer.items.network import ItemNetwork, State
 from newcomer.nn.field_embeddings import FieldEmbeddings, Names
-from newcomer.nn.laplace import LEAST, PARTS
+from newcomer.nn.laplace import LEAST, PARTS, ROUNDING
 from newcomer.nn.slopes import RowSlopes
 from newcomer.nn.views import Array, Whereabouts, view
 from newcomer.shapes import Tensor
@@ -91,14 +91,19 @@ def along(logit: float, stiffness: float, label: float) -> float:
         p = 0.5 + 0.5 * math.tanh(0.5 * (logit + shift))
         curve = max(p * (1 - p), LEAST)
         ahead = (curve * shift + label - p) / (1 + curve * stiffness) - far
-        far += ahead * min(PARTS, key=lambda part: _loss(logit, stiffness, label, far + part * ahead))
+        most = _loss(logit, stiffness, label, far) * (1 + ROUNDING * _EPS)
+        gaining = (part for part in PARTS if _loss(logit, stiffness, label, far + part * ahead) <= most)
+        far += ahead * next(gaining, PARTS[-1])
     return far
+
+
+_EPS = float(np.finfo(np.float32).eps)
 
 
 def _loss(logit: float, stiffness: float, label: float, far: float) -> float:
     """− log posterior of one row after going so far."""
-    there = logit + stiffness * far
-    return max(there, 0.0) + math.log1p(math.exp(-abs(there))) - label * there + stiffness * far**2 / 2
+    there = (1 - 2 * label) * (logit + stiffness * far)
+    return max(there, 0.0) + math.log1p(math.exp(-abs(there))) + stiffness * far**2 / 2
 
 
 @dataclass(frozen=True)
