@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.coda_prompt import CODAPrompt
+from newcomer.classes.dual_prompt import DualPrompt
 from newcomer.classes.frozen import FrozenBackbone
+from newcomer.classes.full_fine_tuning import FullFineTuning
+from newcomer.classes.inf_lora import InfLoRA
+from newcomer.classes.l2p import L2P
+from newcomer.classes.ranpac import RanPAC
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.classes.sequential_lora import SequentialLoRA
 from newcomer.data.cifar100 import cifar100
@@ -67,7 +73,9 @@ def _by_name(*learners: type[Learner[Any, Any]]) -> dict[str, type[Learner[Any, 
 
 CLASSES = Family(
     "classes",
-    learners=_by_name(SDLoRA, SequentialLoRA, FrozenBackbone),
+    learners=_by_name(
+        SDLoRA, SequentialLoRA, FrozenBackbone, InfLoRA, RanPAC, FullFineTuning, L2P, DualPrompt, CODAPrompt
+    ),
     sources={
         "digits": digits,
         "image-folder": image_folder,

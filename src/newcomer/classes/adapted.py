@@ -1,6 +1,6 @@
 """What learners share that adapt the backbone by low-rank updates."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -52,6 +52,11 @@ class AdaptedLearner(TrainedLearner):
         """The update's parameters that the stage under way trains, by group, and the head's."""
         return {**self.bank.trainable(), "head": list(self.rows.parameters())}
 
+    @torch.no_grad()
+    def encoder_weights(self) -> dict[str, Tensor]:
+        """W0 + ΔW of every adapted projection."""
+        return {f"{name}.frozen.weight": self.bank.weight(p) for p, name in enumerate(self.backbone.projections)}
+
     def _see(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
         lower = self.training.precision == "bf16"
         with self.bank.applied(), torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
@@ -60,3 +65,7 @@ class AdaptedLearner(TrainedLearner):
     def _clear(self) -> None:
         super()._clear()
         self.bank.clear()
+
+    def _stored(self) -> Iterable[Tensor]:
+        """The update of all tasks, and not what the last one added to it."""
+        return [*TrainedLearner._tensors(self).values(), *self.bank.parameters(), *self.bank.up, *self.bank.down]

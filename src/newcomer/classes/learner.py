@@ -1,7 +1,7 @@
 """What learners for new classes share: classes by name, features, the head that reads them, and answers."""
 
 from abc import abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from PIL.Image import Image
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.cost import flops, numbers
 from newcomer.classes.feed import Feed
 from newcomer.classes.memory import HeadName, Memory, make_head
 from newcomer.data.examples import Examples, Input
@@ -52,6 +53,9 @@ class ClassLearner(Learner[Examples, Examples]):
 
     adapts: ClassVar[bool]
     """Whether a stage moves the weights, so that what is remembered of old classes has to move along."""
+
+    passes: ClassVar[int] = 1
+    """Forward passes of the backbone that a prediction takes."""
 
     classes: list[str]
     """Names of all classes known, in the order of the logits."""
@@ -129,7 +133,7 @@ class ClassLearner(Learner[Examples, Examples]):
 
         Raises LearnerError before anything was learned.
         """
-        return F.linear(self.features(inputs), *self.folded_head())
+        return self._logits(self.features(inputs))
 
     def folded_head(self) -> Linear:
         """Weight and bias of the linear layer that reads the features, one row a class, on the CPU.
@@ -137,8 +141,7 @@ class ClassLearner(Learner[Examples, Examples]):
         The temperature is folded in: softmax of these logits is calibrated probability.
         Raises LearnerError before anything was learned.
         """
-        if not self.classes:
-            raise LearnerError(f"{type(self).__name__} knows no class; call learn first")
+        self._require_classes()
         if self._folded is None or self._folded[0] is not self.memory:
             head, hot = make_head(self.head_name, self.shrinkage), self.memory.temperature(self.head_name)
             weight, bias = self.memory.fold(head, self._trained())
@@ -168,8 +171,8 @@ class ClassLearner(Learner[Examples, Examples]):
         input is not `known` where its novelty (`nn.novelty`) is above what this share of the known classes' own held-out examples
         has; without, every input is taken to be of a known class.
         """
-        features, (weight, bias) = self.features(_Opened(inputs)), self.folded_head()
-        best = F.linear(features, weight, bias).softmax(1).sort(dim=1, descending=True, stable=True)
+        features = self.features(_Opened(inputs))
+        best = self._logits(features).softmax(1).sort(dim=1, descending=True, stable=True)
         known = [True] * len(features)
         if reject is not None:
             limit = self.memory.threshold(reject)
@@ -192,6 +195,23 @@ class ClassLearner(Learner[Examples, Examples]):
         right = self.logits(exam.inputs).argmax(1) == torch.tensor([known[label] for label in exam.labels])
         return {"accuracy": right.double().mean().item(), "examples": float(len(exam))}
 
+    def facts(self) -> dict[str, Json]:
+        """`cost`, as the last lesson had it; absent before any.
+
+        `passes` of the backbone and `gflops` to predict one input, its head included (of texts: one as long as the lesson's first);
+        `parameters` that the lesson trained, old head rows not among them that its loss never asks for; numbers `stored` besides
+        the backbone to answer and to learn on. The paper's cost table counts the same, but neither head nor statistics.
+        """
+        costs = [entry.facts["cost"] for entry in self.entries if "cost" in entry.facts]
+        return {"cost": costs[-1]} if costs else {}
+
+    def encoder_weights(self) -> dict[str, Tensor]:
+        """What stands in the place of the backbone's weights, by their names in `backbone.model`: only what is adapted.
+
+        Raises LearnerError where weights do not say it all: it computes otherwise than the backbone with a linear layer on top.
+        """
+        return {}
+
     def _study(self, stage: Stage[Examples, Examples]) -> Iterator[Step]:
         if not len(stage.lesson):
             raise LearnerError(f"stage '{stage.name}' has no examples to learn from")
@@ -203,23 +223,27 @@ class ClassLearner(Learner[Examples, Examples]):
             raise LearnerError(
                 "the linear head learns nothing from a single class; give two or more, or --set head=lda"
             )
-        taught = self.adapts and new > 0 and several
-        carried = taught and self.drift_map and bool(self.classes)
+        moves = self._moves()
+        taught = (moves or self.head_name == "linear") and new > 0 and several
+        carried = taught and moves and self.drift_map and bool(self.classes)
         self.learned: dict[str, Json] = {}
+        self.trained_numbers = 0
         feed = Feed(self.backbone, inputs, self.cache_gib * GIB)
-        old = (yield from self._look(f"{stage.name}, before", feed)) if carried else None
+        looked = carried or (taught and self._starts_from_features())
+        old = (yield from self._look(f"{stage.name}, before", feed)) if looked else None
         self._grow(new)
+        if old is not None:
+            self._start(old, klass)
         if taught:
             yield from self._teach(stage.name, feed, klass)
         now = yield from self._look(f"{stage.name}, after", feed)
         if not now.isfinite().all():
             raise LearnerError("the features are no longer numbers; lower the learning rate")
-        if old is not None:
+        if old is not None and carried:
             self.memory, self.learned["drift explained"] = self.memory.drifted(old, now, klass)
         self.classes = list(number)
-        self.memory, held_out = self.memory.with_lesson(now, klass, self.head_name, self.shrinkage, self._trained())
-        if held_out is not None:
-            self.learned["held-out accuracy"] = held_out
+        self._remember(now, klass)
+        self.learned["cost"] = self._cost(feed)
 
     def _look(self, part: str, feed: Feed) -> Generator[Step, None, Float[Tensor, "batch width"]]:
         """The features of a lesson, each process seeing its share."""
@@ -246,8 +270,55 @@ class ClassLearner(Learner[Examples, Examples]):
         features: Tensor = self.backbone(encoded)
         return features
 
+    def _require_classes(self) -> None:
+        if not self.classes:
+            raise LearnerError(f"{type(self).__name__} knows no class; call learn first")
+
+    def _logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch klass"]:
+        """What the head says of these features."""
+        return F.linear(features, *self.folded_head())
+
+    def _remember(self, features: Float[Tensor, "batch width"], klass: Int[Tensor, " batch"]) -> None:
+        """Keep what the head needs of a lesson, in place of its examples."""
+        self.memory, held_out = self.memory.with_lesson(
+            features, klass, self.head_name, self.shrinkage, self._trained()
+        )
+        if held_out is not None:
+            self.learned["held-out accuracy"] = held_out
+
+    def _cost(self, feed: Feed) -> dict[str, Json]:
+        """See `facts`."""
+        with evaluating(self.backbone):
+            encoded = self.backbone.ready(feed.read([0]))
+            operations = flops(lambda: self._see(encoded)) + self._head_flops()
+        stored = numbers(self._stored())
+        return {
+            "passes": self.passes,
+            "gflops": operations / 1e9,
+            "parameters": self.trained_numbers,
+            "stored": stored,
+        }
+
+    def _head_flops(self) -> int:
+        return 2 * self.backbone.width * len(self.classes)
+
+    def _stored(self) -> Iterable[Tensor]:
+        """All that is kept to answer and to learn on, besides the backbone."""
+        return self._tensors().values()
+
+    def _moves(self) -> bool:
+        """Whether the lesson under way moves the weights."""
+        return self.adapts
+
     def _grow(self, classes: int) -> None:
         """Make room for so many new classes."""
+
+    def _starts_from_features(self) -> bool:
+        """Whether a lesson is looked at before it is taught, for `_start`."""
+        return False
+
+    def _start(self, features: Float[Tensor, "batch width"], klass: Int[Tensor, " batch"]) -> None:
+        """Make ready by what the features of a lesson are before it moves the weights."""
 
     def _teach(self, stage: str, feed: Feed, klass: Int[Tensor, " example"]) -> Iterator[Step]:
         """Adapt to the classes of these examples; `klass` numbers them among all, new ones last."""

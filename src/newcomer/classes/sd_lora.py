@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.adapted import AdaptedLearner
+from newcomer.classes.directions import DirectionLearner
 from newcomer.classes.memory import HeadName
-from newcomer.classes.trained import Precision, Schedule, Training
+from newcomer.classes.trained import Precision, Schedule, Start, Training
 from newcomer.data.examples import Examples
 from newcomer.errors import SettingError
 from newcomer.nn.augment import Augmentation
@@ -27,7 +27,7 @@ WATCHED = 24
 """Moments of a task's training at which magnitudes and residual are written down."""
 
 
-class SDLoRA(AdaptedLearner):
+class SDLoRA(DirectionLearner):
     """Each task adds one low-rank direction of unit norm, frozen afterwards, and trains the magnitudes of all of them.
 
     At inference the update folds into the weights: one pass of the plain backbone, all classes' logits, no task identity; no
@@ -46,6 +46,9 @@ class SDLoRA(AdaptedLearner):
     - `accumulate`: parts of a batch whose gradients are taken one after the other; more parts, less memory, the same step.
     - `learning_rate`: Adam's, for the factors of the new direction (paper: 0.008).
     - `head_learning_rate`: for the trained rows and the magnitudes; the same by default.
+    - `start`: of the head's rows in a task: new ones at 'zero', or all where 'lda' of the features as they are puts them, so that
+      little has to move.
+    - `later_rate`: what both rates are multiplied by after the first task.
     - `schedule`: of both rates within a task.
     - `augment`: of training pictures, 'flip' or 'crop' (and flip).
     - `precision`: 'fp32', or 'bf16' for mixed precision in training and inference.
@@ -74,6 +77,8 @@ class SDLoRA(AdaptedLearner):
         accumulate: Count = 1,
         learning_rate: Rate = 0.008,
         head_learning_rate: Rate | None = None,
+        later_rate: Rate = 1.0,
+        start: Start = "zero",
         schedule: Schedule = "constant",
         augment: Augmentation = "none",
         precision: Precision = "fp32",
@@ -97,6 +102,8 @@ class SDLoRA(AdaptedLearner):
                 augment=augment,
                 precision=precision,
                 seed=seed,
+                start=start,
+                later_rate=later_rate,
             ),
             head=head,
             shrinkage=shrinkage,
@@ -110,6 +117,7 @@ class SDLoRA(AdaptedLearner):
         """`magnitudes`: α after the last stage, one row a direction; `ranks` of the directions; how many were `distilled`."""
         learned = [entry.facts for entry in self.entries]
         return {
+            **super().facts(),
             "magnitudes": self.bank.magnitudes.detach().cpu().tolist(),
             "ranks": self.bank.ranks,
             "distilled": sum(facts.get("distilled", False) for facts in learned),
@@ -131,7 +139,7 @@ class SDLoRA(AdaptedLearner):
             self._moments.append((step, residual, self.bank.magnitudes.detach().cpu().clone()))
 
     def _close(self) -> None:
-        self.bank.close()
+        super()._close()
         residual, _ = self.bank.residual()
         self.learned["residual"], self.learned["distilled"] = residual, False
         if self.distill is not None:
@@ -142,10 +150,7 @@ class SDLoRA(AdaptedLearner):
         self._moments = []
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {**super()._tensors(), "magnitudes": self.bank.magnitudes}
-        if self._kept() < self.bank.directions:
-            for p, (up, down) in enumerate(self.bank.direction(self.bank.directions - 1)):
-                tensors |= {f"direction.{p}.up": up, f"direction.{p}.down": down}
+        tensors = super()._tensors()
         if self._moments:
             steps, residuals, magnitudes = zip(*self._moments, strict=True)
             tensors |= {
@@ -159,17 +164,6 @@ class SDLoRA(AdaptedLearner):
         entry = super()._entry(stage)
         self._moments = []  # they are this stage's alone
         return entry
-
-    def _kept(self) -> int:
-        """How many directions the entries hold."""
-        return sum("direction.0.up" in entry.tensors for entry in self.entries)
-
-    def _absorb(self, entry: Entry) -> None:
-        super()._absorb(entry)
-        tensors = entry.tensors
-        count = sum(key.startswith("direction.") and key.endswith(".up") for key in tensors)
-        direction = [(tensors[f"direction.{p}.up"], tensors[f"direction.{p}.down"]) for p in range(count)]
-        self.bank.restore(direction, tensors["magnitudes"])
 
 
 def _schedule(rank: int | list[list[int]]) -> list[list[int]]:

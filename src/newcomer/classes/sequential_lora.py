@@ -1,22 +1,26 @@
 """Sequential fine-tuning of one LoRA (Hu et al., ICLR 2022): what every method has to beat, and what forgets."""
 
+from collections.abc import Mapping
+
 import torch
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.adapted import AdaptedLearner
 from newcomer.classes.memory import HeadName
-from newcomer.classes.trained import LossOver, Precision, Schedule, Training
+from newcomer.classes.trained import LossOver, Precision, Schedule, Start, Training
 from newcomer.nn.augment import Augmentation
 from newcomer.seeds import spawn
 from newcomer.settings import checked
-from newcomer.shapes import Tensor
+from newcomer.shapes import Float, Tensor
 from newcomer.store.folder import Entry
-from newcomer.training.settings import Count, NotNegative, Rate, Share
+from newcomer.training.settings import Count, NotNegative, Rate, Share, Times
 
 
 class SequentialLoRA(AdaptedLearner):
     """One low-rank update, trained on from task to task. On a stream of one stage it is joint training.
 
+    - `adapted_tasks`: how many tasks move the weights, the first ones; 1 adapts to the first task and is frozen from there on
+      ("first session adaptation"). The trained rows ('linear') learn on. None: all tasks.
     - `loss_over`: cross entropy over the logits of the 'new' classes, or of all classes 'seen' (old head rows then only learn
       to say no).
     - the other settings are `SDLoRA`'s.
@@ -30,6 +34,7 @@ class SequentialLoRA(AdaptedLearner):
         backbone: Backbone | str,
         *,
         rank: Count = 10,
+        adapted_tasks: Times | None = None,
         loss_over: LossOver = "new",
         head: HeadName = "linear",
         shrinkage: Share = 0.3,
@@ -39,6 +44,8 @@ class SequentialLoRA(AdaptedLearner):
         accumulate: Count = 1,
         learning_rate: Rate = 0.008,
         head_learning_rate: Rate | None = None,
+        later_rate: Rate = 1.0,
+        start: Start = "zero",
         schedule: Schedule = "constant",
         augment: Augmentation = "none",
         precision: Precision = "fp32",
@@ -47,7 +54,7 @@ class SequentialLoRA(AdaptedLearner):
         seed: int = 0,
         device: str | None = None,
     ) -> None:
-        self.rank = rank
+        self.rank, self.adapted_tasks = rank, adapted_tasks
         super().__init__(
             backbone,
             magnitudes="shared",
@@ -62,6 +69,8 @@ class SequentialLoRA(AdaptedLearner):
                 augment=augment,
                 precision=precision,
                 seed=seed,
+                start=start,
+                later_rate=later_rate,
             ),
             head=head,
             shrinkage=shrinkage,
@@ -72,15 +81,25 @@ class SequentialLoRA(AdaptedLearner):
         )
 
     def trainable(self) -> dict[str, list[torch.nn.Parameter]]:
-        """The factors and the head: LoRA has no magnitude of its own."""
-        return {name: group for name, group in super().trainable().items() if name != "magnitudes"}
+        """The factors, while they move, and the head: LoRA has no magnitude of its own."""
+        asked = ("factors", "head") if self._moves() else ("head",)
+        return {name: group for name, group in super().trainable().items() if name in asked}
+
+    def _moves(self) -> bool:
+        done = sum(entry.facts.get("adapted", False) for entry in self.entries)
+        return self.adapted_tasks is None or done < self.adapted_tasks
+
+    def _see(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._moves()):
+            return super()._see(encoded)
 
     def _open(self, stage: str) -> None:
-        if not len(self.bank.open_up):
+        if self._moves() and not len(self.bank.open_up):
             self.bank.open(self.rank, spawn(self.training.seed, stage, "direction"))
 
     def _close(self) -> None:
         """Nothing is closed: the next task trains the same factors on."""
+        self.learned["adapted"] = self._moves()
 
     def _tensors(self) -> dict[str, Tensor]:
         return {**super()._tensors(), **{f"bank.{key}": t for key, t in self.bank.state_dict().items()}}

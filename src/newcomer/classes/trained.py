@@ -10,9 +10,11 @@ import torch
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.cost import numbers
 from newcomer.classes.feed import Feed
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.memory import HeadName
+from newcomer.classes.memory import HeadName, make_head
+from newcomer.errors import LearnerError
 from newcomer.nn.augment import Augmentation, augmented
 from newcomer.nn.heads.head import Linear
 from newcomer.nn.linear_head import LinearHead
@@ -25,6 +27,7 @@ from newcomer.training.learner import Step
 Schedule = Literal["constant", "cosine"]
 LossOver = Literal["new", "seen"]
 Precision = Literal["fp32", "bf16"]
+Start = Literal["zero", "lda"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ class Training:
     augment: Augmentation
     precision: Precision
     seed: int
+    start: Start = "zero"
+    later_rate: float = 1.0
 
 
 class TrainedLearner(ClassLearner):
@@ -71,22 +76,35 @@ class TrainedLearner(ClassLearner):
     def trainable(self) -> dict[str, list[torch.nn.Parameter]]:
         """The parameters that the stage under way trains, by group; 'factors' has a rate of its own, the rest the head's."""
 
+    def encoder_weights(self) -> dict[str, Tensor]:
+        raise LearnerError(f"{type(self).__name__} is more than an encoder's weights, so it cannot be exported")
+
+    def _starts_from_features(self) -> bool:
+        return self.training.start == "lda"
+
+    def _start(self, features: Float[Tensor, "batch width"], klass: Int[Tensor, " batch"]) -> None:
+        """With `start` 'lda' all rows begin where linear discriminant analysis of the classes so far puts them, calibrated."""
+        if self._starts_from_features():
+            seen, _ = self.memory.with_lesson(features, klass, "lda", self.shrinkage, self._trained())
+            weight, bias = seen.fold(make_head("lda", self.shrinkage), self._trained())
+            hot = seen.temperature("lda")
+            self.rows.set(weight / hot, bias / hot)
+
     def _teach(self, stage: str, feed: Feed, klass: Int[Tensor, " example"]) -> Iterator[Step]:
         how = self.training
+        slower = how.later_rate if self.classes else 1.0
         self._open(stage)
         groups = self.trainable()
-        rates = {"factors": how.learning_rate}
-        optimizer = torch.optim.Adam(
-            [
-                {"params": p, "lr": rates.get(name, how.head_learning_rate or how.learning_rate)}
-                for name, p in groups.items()
-            ]
-        )
+        rates = {"factors": how.learning_rate * slower}
+        other = (how.head_learning_rate or how.learning_rate) * slower
+        optimizer = torch.optim.Adam([{"params": p, "lr": rates.get(name, other)} for name, p in groups.items()])
         plan = batches(len(klass), how.batch_size, how.epochs, how.seed, stage, "batches")
         factor = cosine(len(plan)) if how.schedule == "cosine" else lambda step: 1.0
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         asked = torch.unique(klass) if self.loss_over == "new" else torch.arange(self.rows.classes)
         target, asked = torch.searchsorted(asked, klass).to(self.device), asked.to(self.device)
+        update = numbers(p for name, group in groups.items() if name != "head" for p in group)
+        self.trained_numbers = update + len(asked) * (self.backbone.width + 1)
         chance = spawn(how.seed, stage, "augmentation", self.processes.index)
         mine = [self._parts(batch) for batch in plan]
         tensors = feed.batches([part for parts in mine for part in parts])

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.adapted import AdaptedLearner
 from newcomer.classes.learner import ClassLearner
 from newcomer.nn.decoupled_linear import AdaptedLinear
 from newcomer.nn.fused_linear import FusedLinear
@@ -14,12 +13,12 @@ from newcomer.shapes import Tensor
 
 @torch.no_grad()
 def merged(learner: ClassLearner) -> dict[str, Tensor]:
-    """W0 + ΔW and all else, on the CPU, under the names that the encoder had before anything in it was taken apart."""
+    """W0 + ΔW and all else, on the CPU, under the names that the encoder had before anything in it was taken apart.
+
+    Raises LearnerError where a learner is more than that.
+    """
     backbone = learner.backbone
-    weights = backbone.model.state_dict()
-    if isinstance(learner, AdaptedLearner):
-        for p, name in enumerate(backbone.projections):
-            weights[f"{name}.frozen.weight"] = weights[f"{name}.frozen.weight"] + learner.bank.update(p)
+    weights = backbone.model.state_dict() | learner.encoder_weights()
     # A frozen backbone has adapted layers, too, where another learner stands on it.
     for name in [name for name, layer in backbone.model.named_modules() if isinstance(layer, AdaptedLinear)]:
         for kind in _kinds(weights, f"{name}.frozen"):

@@ -25,7 +25,7 @@ def export(learner: ClassLearner, folder: Path) -> None:
     weight, bias = learner.folded_head()
     if not isinstance(learner, AdaptedLearner) or not learner.bank.terms(0)[0].shape[1]:
         raise LearnerError(
-            f"{type(learner).__name__} has adapted nothing, so there is no LoRA; export with --to transformers"
+            f"{type(learner).__name__} has no low-rank update, so there is no LoRA; export with --to transformers"
         )
     backbone = learner.backbone
     factors = _layers(learner)

@@ -1,0 +1,32 @@
+"""What a learner costs: the operations of a prediction, and how many numbers it holds."""
+
+from collections.abc import Callable, Iterable
+
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from newcomer.shapes import Tensor
+
+
+def flops(compute: Callable[[], object]) -> int:
+    """The floating-point operations of all matrix products and convolutions in `compute`; a multiplication and an addition are two.
+
+    Attention is meanwhile computed in its plain form, whose products are counted on every device alike.
+
+    >>> from torch import ones
+    >>> flops(lambda: ones(3, 4) @ ones(4, 5))
+    120
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        compute()
+    return int(counter.get_total_flops())
+
+
+def numbers(tensors: Iterable[Tensor]) -> int:
+    """How many numbers these tensors hold together.
+
+    >>> from torch import zeros
+    >>> numbers([zeros(2, 3), zeros(4)])
+    10
+    """
+    return sum(tensor.numel() for tensor in tensors)

@@ -1,0 +1,111 @@
+"""Full fine-tuning: the weights are its own, wherever they came from and whoever else stands on the backbone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from newcomer.backbones.backbone import Backbone
+from newcomer.classes.full_fine_tuning import FullFineTuning
+from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.sequential_lora import SequentialLoRA
+from newcomer.data.examples import Examples
+from newcomer.errors import SettingError
+from newcomer.export import FORMS
+from newcomer.training.fit import evaluating
+
+Folder = Callable[[str], Path]
+HOW: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3}
+
+
+def test_every_weight_moves_and_the_backbone_s_own_stay(tiny: Folder, tasks: list[Examples]) -> None:
+    learner = FullFineTuning(str(tiny("vit")), **HOW)
+    frozen = {name: p.clone() for name, p in learner.backbone.model.named_parameters()}
+    learner.learn(tasks[0])
+    assert learner.weights.keys() == frozen.keys()
+    still = [name for name, own in learner.weights.items() if torch.equal(own, frozen[name])]
+    assert still == []
+    assert all(torch.equal(p, frozen[name]) for name, p in learner.backbone.model.named_parameters())
+
+
+def test_it_sees_what_a_model_with_its_weights_sees(tiny: Folder, tasks: list[Examples]) -> None:
+    learner = FullFineTuning(str(tiny("vit")), **HOW).learn(tasks[0])
+    other = Backbone(str(tiny("vit")))
+    other.model.load_state_dict({name: own.detach() for name, own in learner.weights.items()})
+    with evaluating(other):
+        wanted = other(other.encode(tasks[0].inputs))
+    torch.testing.assert_close(learner.features(tasks[0].inputs), wanted.clone(), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_names_and_answers_do_not_depend_on_who_adapts_the_same_backbone(
+    first: bool, tiny: Folder, tasks: list[Examples], tmp_path: Path
+) -> None:
+    shared = Backbone(str(tiny("vit")))
+    other = None if first else SDLoRA(shared, rank=2, epochs=1)
+    learner = FullFineTuning(shared, **HOW)
+    other = other or SDLoRA(shared, rank=2, epochs=1)
+    other.learn(tasks[1])
+    learner.learn(tasks[0])
+    before = other.logits(tasks[0].inputs)
+    learner.learn(tasks[1])
+    assert torch.equal(other.logits(tasks[0].inputs), before)
+    learner.save(tmp_path / "store")
+    alone = FullFineTuning(str(tiny("vit")), **HOW).learn(tasks[0]).learn(tasks[1])
+    loaded = FullFineTuning.load(tmp_path / "store")
+    for twin in (alone, loaded):
+        assert twin.weights.keys() == learner.weights.keys()
+        assert torch.equal(twin.logits(tasks[0].inputs), learner.logits(tasks[0].inputs))
+
+
+def test_only_what_is_named_is_trained_and_kept(tiny: Folder, tasks: list[Examples]) -> None:
+    learner = FullFineTuning(str(tiny("vit")), weights=["layernorm"], **HOW).learn(tasks[0])
+    assert learner.weights
+    assert all("layernorm" in name for name in learner.weights)
+    assert learner.facts()["cost"]["parameters"] == 2 * 16 * len(learner.weights) / 2 + 2 * 17
+    with pytest.raises(SettingError, match=r"weights = \['layrnorm'\] is part of no weight's name of '.*'; they are"):
+        FullFineTuning(str(tiny("vit")), weights=["layrnorm"])
+
+
+def test_an_entry_holds_the_weights_where_they_moved(tiny: Folder, tasks: list[Examples], tmp_path: Path) -> None:
+    learner = FullFineTuning(str(tiny("vit")), **HOW).learn(tasks[0])
+    early = learner.logits(tasks[0].inputs)
+    learner.learn(tasks[0]).learn(tasks[1])  # the second lesson knows all its classes
+    learner.forget(learner.classes[0]).save(tmp_path / "store")
+    held = [any(name.startswith("weights.") for name in entry.tensors) for entry in learner.entries]
+    assert held == [True, False, True, False]
+    assert torch.equal(FullFineTuning.load(tmp_path / "store", stages=1).logits(tasks[0].inputs), early)
+    loaded = FullFineTuning.load(tmp_path / "store")
+    assert torch.equal(loaded.logits(tasks[1].inputs), learner.logits(tasks[1].inputs))
+
+
+def test_the_first_task_s_update_may_be_the_only_one(tiny: Folder, tasks: list[Examples]) -> None:
+    how = {**HOW, "rank": 2, "learning_rate": 1e-2}
+    rows = SequentialLoRA(str(tiny("vit")), adapted_tasks=1, **how).learn(tasks[0])
+    lda = SequentialLoRA(str(tiny("vit")), adapted_tasks=1, head="lda", **how).learn(tasks[0])
+    seen = rows.features(tasks[0].inputs)
+    for learner in (rows, lda):
+        learner.learn(tasks[1])
+        assert torch.equal(learner.features(tasks[0].inputs), seen)
+        assert learner.entries[0].facts["adapted"] is True
+    assert rows.rows.weight[2:].any()  # trained on, on what is frozen
+    assert not lda.rows.weight[2:].any()
+    never = SequentialLoRA(str(tiny("vit")), adapted_tasks=0, **how).learn(tasks[0])
+    with evaluating(never.backbone):
+        plain = never.backbone(never.backbone.encode(tasks[0].inputs))
+    assert torch.equal(never.features(tasks[0].inputs), plain.clone())
+
+
+def test_a_model_of_transformers_gives_the_same_logits(tiny: Folder, tasks: list[Examples], tmp_path: Path) -> None:
+    shared = Backbone(str(tiny("vit")))
+    learner = FullFineTuning(shared, **HOW)
+    SDLoRA(shared, rank=2, epochs=1)  # its layers are in the way
+    learner.learn(tasks[0]).learn(tasks[1])
+    FORMS["transformers"](learner, tmp_path / "exported")
+    model: Any = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "exported")
+    with torch.inference_mode():
+        found = model.eval()(**shared.encode(tasks[0].inputs)).logits
+    torch.testing.assert_close(found.clone(), learner.logits(tasks[0].inputs), atol=1e-4, rtol=1e-4)
