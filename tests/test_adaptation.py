@@ -21,8 +21,9 @@ from newcomer.items.batches import Padded
 from newcomer.items.emerg import EmerG
 from newcomer.items.emerg_network import EmerGNetwork
 from newcomer.items.encoding import Clicks
-from newcomer.items.id_tuning import DeepFM, DeepFMNetwork
+from newcomer.items.id_tuning import IdTuning
 from newcomer.items.network import ItemNetwork, State
+from newcomer.items.tower_network import TowerNetwork
 from newcomer.nn.field_embeddings import FieldSize, Names, Numbers
 from newcomer.shapes import Tensor
 from newcomer.streams.cold_start import ColdStart, OldItems
@@ -53,7 +54,7 @@ def emerg() -> ItemNetwork:
 
 
 def deepfm() -> ItemNetwork:
-    return DeepFMNetwork(ITEM_FIELDS, ROW_FIELDS, 3, [4], deviation=0.5, writes_start=True)
+    return TowerNetwork(ITEM_FIELDS, ROW_FIELDS, 3, [4], deviation=0.5, writes_start=True)
 
 
 @pytest.fixture(params=[emerg, deepfm], ids=["emerg", "deepfm"])
@@ -347,7 +348,7 @@ def test_a_rule_takes_the_settings_that_are_its_own() -> None:
 SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 2, "batch_size": 64, "meta_epochs": 2, "pretrain_rate": 1e-2}
 LEARNERS: dict[str, Any] = {
     "emerg": (EmerG, SHORT | {"tower": [8], "spread": 0.6, "rounds": 3}),
-    "deepfm": (DeepFM, SHORT | {"hidden": [8], "adapt": "bayes", "history": "all", "writes_start": True}),
+    "deepfm": (IdTuning, SHORT | {"hidden": [8], "adapt": "bayes", "history": "all", "writes_start": True}),
 }
 
 

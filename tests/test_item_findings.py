@@ -20,7 +20,7 @@ from newcomer.errors import LearnerError, StoreError
 from newcomer.items.curves import EVENTS
 from newcomer.items.emerg import EmerG
 from newcomer.items.findings import CHANGES, NEAREST, analyse
-from newcomer.items.id_tuning import DeepFM
+from newcomer.items.id_tuning import IdTuning
 from newcomer.items.learner import ItemLearner
 from newcomer.items.planted import planted_and_found
 from newcomer.metrics.calibration import logloss
@@ -228,7 +228,7 @@ def test_a_planted_pair_is_found_when_no_other_weighs_as_much() -> None:
     graphs = torch.stack([by_hand({pair: a, other: b}) for a, b in ((0.9, 0.5), (0.5, 0.9), (0.7, 0.7), (0.0, 0.3))])
     answers = {0: "taste × age", 1: "taste × age", 2: "taste × age", 3: "taste × age"}
     cold = torch.stack([by_hand({other: 0.1})] * 4)
-    found = planted_and_found(answers, SCHEMA, cold, graphs)
+    found = planted_and_found(answers, SCHEMA.nodes, cold, graphs)
     assert found is not None
     pairs = len(fields) * (len(fields) - 1) // 2
     ranks = [1, 2, 1.5, (2 + pairs) / 2]
@@ -238,7 +238,7 @@ def test_a_planted_pair_is_found_when_no_other_weighs_as_much() -> None:
     assert found["names"] == ["taste × age"]
     assert kind["weights"] == pytest.approx([0.525])
     assert (kind["other"], kind["weight"]) == ("age × hour", pytest.approx(0.6))
-    assert planted_and_found({}, SCHEMA, cold, graphs) is None
+    assert planted_and_found({}, SCHEMA.nodes, cold, graphs) is None
 
 
 def test_graphs_with_the_planted_pair_on_top_are_all_found_and_others_are_not(stream: ColdStart, log: Log) -> None:
@@ -257,7 +257,7 @@ def test_graphs_with_the_planted_pair_on_top_are_all_found_and_others_are_not(st
 
 def test_other_models_have_no_graphs_to_look_into(stream: ColdStart) -> None:
     short = {key: SHORT[key] for key in ("width", "pretrain_epochs", "warm_steps")}
-    for learner in (DeepFM(stream.schema, **short), EmerG(stream.schema, **SHORT, graph="shared")):
+    for learner in (IdTuning(stream.schema, **short), EmerG(stream.schema, **SHORT, graph="shared")):
         with pytest.raises(LearnerError, match="have no graphs of their own; give one of 'emerg' with graph = 'item'"):
             look(learner.learn(stream.old_log))
 

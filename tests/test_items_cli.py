@@ -174,8 +174,8 @@ def test_every_command_of_the_page_runs(clicks: Shell, monkeypatch: pytest.Monke
 
 def test_another_method_can_be_taught(clicks: Shell) -> None:
     few = [*SET[:4], "--set", "hidden=[8]"]
-    assert clicks.call("train", "fm", "old.csv", "--learner", "deepfm", *few)[0] == 0
-    assert Store(clicks.folder / "fm").manifest().learner == "deepfm"
+    assert clicks.call("train", "fm", "old.csv", "--learner", "id-tuning", *few)[0] == 0
+    assert Store(clicks.folder / "fm").manifest().learner == "id-tuning"
     assert clicks.call("add", "fm", "new.parquet")[0] == 0
     assert "edges" not in json.loads(clicks.call("inspect", "fm", "--item", "i0012", "--json")[1])
 

@@ -16,7 +16,7 @@ from newcomer.errors import LearnerError
 from newcomer.items import lessons as module
 from newcomer.items.emerg import EmerG
 from newcomer.items.encoding import Clicks
-from newcomer.items.id_tuning import DeepFM
+from newcomer.items.id_tuning import IdTuning
 from newcomer.items.lessons import InFiles, InMemory, Lessons, lessons
 from newcomer.metrics.ranking import auc
 from newcomer.shapes import Tensor
@@ -187,7 +187,7 @@ def test_histories_go_by_time_and_hold_whole_items_as_memory_allows(
 LEARNERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "emerg": (EmerG, {"tower": [8], "layers": 1}),
     "emerg, all weights by episodes": (EmerG, {"tower": [8], "layers": 1, "meta_trains": "all", "meta_rate": 1e-3}),
-    "deepfm": (DeepFM, {"hidden": [8], "writes_start": True}),
+    "deepfm": (IdTuning, {"hidden": [8], "writes_start": True}),
 }
 SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 8, "pretrain_rate": 2e-2, "batch_size": 32, "meta_epochs": 2}
 

@@ -18,7 +18,7 @@ from newcomer.data.read import items_from_frame, log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, StoreError
 from newcomer.items.emerg import EmerG
-from newcomer.items.id_tuning import DeepFM
+from newcomer.items.id_tuning import IdTuning
 from newcomer.items.kept import SUFFICIENT, phase
 from newcomer.items.learner import ItemLearner
 from newcomer.items.live import ANSWER, Added, LiveItems, Warmed, fingerprint
@@ -46,8 +46,8 @@ META = SHORT | {"meta_epochs": 1, "episodes_per_step": 8, "support_events": 6, "
 KINDS: dict[str, tuple[type[ItemLearner], dict[str, Any]]] = {
     "emerg": (EmerG, META),
     "emerg, all events so far": (EmerG, META | {"history": "all"}),
-    "deepfm": (DeepFM, SHORT | {"hidden": [8]}),
-    "deepfm, all events so far": (DeepFM, SHORT | {"hidden": [8], "history": "all"}),
+    "deepfm": (IdTuning, SHORT | {"hidden": [8]}),
+    "deepfm, all events so far": (IdTuning, SHORT | {"hidden": [8], "history": "all"}),
 }
 
 
@@ -347,12 +347,12 @@ import json, os, random, signal, sys, time
 import polars as pl
 from newcomer.data.read import log_from_frame
 from newcomer.items.emerg import EmerG
-from newcomer.items.id_tuning import DeepFM
+from newcomer.items.id_tuning import IdTuning
 from newcomer.items.live import LiveItems, fingerprint
 from newcomer.store.sql import SqlItemStates
 
 kind, store, url, *files = sys.argv[1:]
-learner = {"emerg": EmerG, "deepfm": DeepFM}[kind].load(store)
+learner = {"emerg": EmerG, "id-tuning": IdTuning}[kind].load(store)
 logs = [log_from_frame(pl.read_parquet(file), learner.schema, items=False) for file in files]
 
 def warm():
@@ -499,7 +499,7 @@ def test_phases_go_by_the_number_of_events() -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", [EmerG, DeepFM])
+@pytest.mark.parametrize("kind", [EmerG, IdTuning])
 def test_items_without_any_characteristic_live_too(kind: type[ItemLearner], tmp_path: Path) -> None:
     bare = Schema("film", "viewer", "liked", "seen")
     settings = META if kind is EmerG else SHORT | {"hidden": [8]}

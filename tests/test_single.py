@@ -12,8 +12,8 @@ from newcomer.items.adaptation import Adam, Adaptation, Bayes, Descent, Events
 from newcomer.items.batches import Padded, by_item
 from newcomer.items.emerg_network import EmerGNetwork, Graph
 from newcomer.items.encoding import Clicks, Values
-from newcomer.items.id_tuning import DeepFMNetwork
 from newcomer.items.network import ItemNetwork, State
+from newcomer.items.tower_network import TowerNetwork
 from newcomer.items.warm import tuned
 from newcomer.nn.feature_graph import higher_orders
 from newcomer.nn.field_embeddings import FieldSize, Names, Numbers
@@ -113,7 +113,7 @@ def test_formulas_find_the_state_that_autograd_finds(graph: str, layers: int, to
 
 @pytest.mark.parametrize("hidden", [[], [6], [6, 5]], ids=str)
 def test_so_they_do_for_a_tower_alone(hidden: list[int]) -> None:
-    network = ready(DeepFMNetwork(ITEM_SIZES, ROW_SIZES, WIDTH, hidden, 0.5, writes_start=True))
+    network = ready(TowerNetwork(ITEM_SIZES, ROW_SIZES, WIDTH, hidden, 0.5, writes_start=True))
     for number in range(ROWS):
         assert_twins(network, moved(network), row(number))
 

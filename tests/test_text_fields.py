@@ -21,13 +21,13 @@ from newcomer.errors import DataError, StoreError
 from newcomer.items import sentences
 from newcomer.items.emerg import EmerG
 from newcomer.items.encoding import Encoder
-from newcomer.items.id_tuning import DeepFM
+from newcomer.items.id_tuning import IdTuning
 from newcomer.items.sentences import Sentences
 from newcomer.nn.field_embeddings import Names, Numbers
 
 ABOUT = ["where is my card", "the card was stolen", "top up failed", "exchange rate of the euro", "refund please"]
 SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 1, "batch_size": 64, "warm_steps": 2}
-LEARNERS: list[Any] = [(EmerG, SHORT | {"meta_epochs": 1, "episodes_per_step": 4}), (DeepFM, SHORT | {"hidden": [8]})]
+LEARNERS: list[Any] = [(EmerG, SHORT | {"meta_epochs": 1, "episodes_per_step": 4}), (IdTuning, SHORT | {"hidden": [8]})]
 
 
 @pytest.fixture(autouse=True)
@@ -129,8 +129,8 @@ def test_an_encoder_that_reads_pictures_is_refused(tiny: Callable[[str], Path]) 
 def test_what_a_network_embeds_is_said_field_by_field(encoder: str) -> None:
     log = log_from_frame(table().with_columns(price=1.5), schema_of(encoder, Field("price", "item", "numeric")))
     fitted = Encoder.fit(log)
-    assert fitted.sizes(fitted.item_fields) == [Numbers(16), Numbers(3), Numbers(1)]
-    assert fitted.sizes(fitted.row_fields) == [Names(2 + len(log.users))]
+    assert fitted.item_sizes() == [Numbers(16), Numbers(3), Numbers(1)]
+    assert fitted.row_sizes() == [Names(2 + len(log.users))]
     again = Encoder.from_json(log.schema, fitted.to_json())
     for one, other in zip(fitted.items(log.items), again.items(log.items), strict=True):
         torch.testing.assert_close(one, other, equal_nan=True, rtol=0, atol=0)
@@ -153,7 +153,7 @@ def test_a_learner_of_texts_and_vectors_is_saved_and_takes_up_new_items(
 
 def test_a_text_and_a_vector_change_what_a_new_item_scores(encoder: str) -> None:
     log = log_from_frame(table(), schema_of(encoder))
-    learner = DeepFM(log.schema, **LEARNERS[1][1]).learn(log)
+    learner = IdTuning(log.schema, **LEARNERS[1][1]).learn(log)
     new = pl.DataFrame(
         {
             "card": ["x", "y", "z", "nothing"],
@@ -169,11 +169,11 @@ def test_another_encoder_in_the_same_place_is_refused(
     encoder: str, tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
     log = log_from_frame(table(), schema_of(encoder))
-    learner = DeepFM(log.schema, **LEARNERS[1][1]).learn(log)
+    learner = IdTuning(log.schema, **LEARNERS[1][1]).learn(log)
     coding = learner.encoder.codings["about"]
     assert isinstance(coding, Sentences)
     learner.save(tmp_path / "store")
-    known = DeepFM.load(tmp_path / "store")
+    known = IdTuning.load(tmp_path / "store")
     learner.encoder.codings["about"] = Sentences(coding.scale, str(tiny("electra")), coding.fingerprint)
     with pytest.raises(
         StoreError, match=rf"column 'about': encoder .* has the fingerprint .* learned with {coding.fingerprint}"

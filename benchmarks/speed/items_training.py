@@ -80,7 +80,8 @@ class Pupil:
         clicks, order = self.old.mix(0, 0, STAGE)
         learner, rows = self.learner, order[:batch_size]
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            _loss(learner.network, self.residuals, self.own, clicks, rows, learner.pretraining)
+            seen = torch.zeros(batch_size, 1, dtype=torch.bool)  # all of every item
+            _loss(learner.network, self.residuals, self.own, clicks, rows, learner.pretraining, seen)
         return float(counter.get_total_flops()) / 2 / batch_size
 
 

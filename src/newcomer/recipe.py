@@ -42,8 +42,12 @@ from newcomer.data.taobao import taobao_ads
 from newcomer.data.texts import banking77, text_table
 from newcomer.data.world import click_world
 from newcomer.errors import RecipeError, SettingError, nearest
+from newcomer.items.cvar import CVAR
+from newcomer.items.dropout_net import DropoutNet
 from newcomer.items.emerg import EmerG
-from newcomer.items.id_tuning import DeepFM
+from newcomer.items.id_tuning import IdTuning
+from newcomer.items.meta_embedding import MetaEmbedding
+from newcomer.items.mwuf import MWUF
 from newcomer.settings import Json, fill
 from newcomer.streams.class_incremental import ClassIncremental
 from newcomer.streams.cold_start import ColdStart
@@ -94,7 +98,7 @@ CLASSES = Family(
 
 ITEMS = Family(
     "items",
-    learners=_by_name(EmerG, DeepFM),
+    learners=_by_name(EmerG, IdTuning, DropoutNet, MetaEmbedding, MWUF, CVAR),
     sources={
         "click-log": click_log,
         "movielens-1m": movielens_1m,

@@ -81,9 +81,9 @@ def _phases(live: LiveItems) -> dict[str, dict[str, int]]:
 
 def _fields(live: LiveItems) -> list[dict[str, Json]]:
     """Every field with how many values of it the model knows; None for the item's id, and for numbers."""
-    encoder, schema = live.learner.encoder, live.learner.schema
+    encoder = live.learner.encoder
     found = []
-    for node in schema.nodes:
+    for node in live.learner.nodes:
         coding = encoder.codings.get(node.name)
         values = len(coding.names) if isinstance(coding, Vocabulary) else None
         found.append({"name": node.name, "role": node.role, "kind": node.kind, "values": values})
@@ -95,7 +95,7 @@ def _numbers(live: LiveItems) -> int:
 
 
 def _edges(graph: list[list[float]], live: LiveItems) -> list[tuple[str, str, float]]:
-    names = [node.name for node in live.learner.schema.nodes]
+    names = [node.name for node in live.learner.nodes]
     edges = [(names[i], names[j], round(graph[i][j], 4)) for j in range(len(names)) for i in range(j)]
     return sorted(edges, key=lambda edge: -edge[2])[:EDGES]
 

@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 import torch
 from torch.nn import functional
@@ -30,6 +30,14 @@ class Events:
     own: Values
     clicks: Clicks
     batch: Padded
+    beside: State = field(default_factory=dict)
+    """What is kept of all items and not adapted."""
+
+    @classmethod
+    def of(cls, network: ItemNetwork, own: Values, clicks: Clicks, batch: Padded, beside: State) -> Self:
+        """Of a batch whose items alone have something beside their states."""
+        numbers = torch.arange(len(batch.items), device=batch.items.device)
+        return cls(network, [values[batch.items] for values in own], clicks, replace(batch, items=numbers), beside)
 
     def losses(self, state: State) -> Iterator[Float[Tensor, " item"]]:
         """Parts of each item's mean binary cross entropy in nats, to be added up; an item without rows has none.
@@ -74,7 +82,8 @@ class Events:
         """Of all rows, or of those of another batch of the same items."""
         batch = batch or self.batch
         own = [values[batch.items] for values in self.own]
-        logits: Tensor = self.network(state, own, self.clicks.values(batch.rows.flatten()))
+        beside = {key: value[batch.items] for key, value in self.beside.items()}
+        logits: Tensor = self.network({**beside, **state}, own, self.clicks.values(batch.rows.flatten()))
         return logits
 
     def _parts(self) -> Iterator[Padded]:

@@ -12,6 +12,7 @@ from newcomer.items.learner import ItemLearner
 from newcomer.items.meta import MetaLearning
 from newcomer.items.network import State
 from newcomer.items.pretrain import Pretraining
+from newcomer.items.reading import Reading
 from newcomer.items.warm import History
 from newcomer.nn.feature_graph import higher_orders
 from newcomer.nn.field_embeddings import FieldSize
@@ -36,6 +37,9 @@ class EmerG(ItemLearner):
     - `writes_start`: an item's id and bias begin where its fields say, not where all begin.
     - `pretrain_epochs`, `pretrain_rate`, `batch_size`, `weight_decay`: of pre-training, by Adam; `shrinkage` of old items' own ids
       and biases; `pretrain_graph`: through each item's 'own', or the 'shared' one, from which generated ones then start.
+    - `dropout`: the share of its rows that see their item as if it were new.
+    - `smooth`, `drop`, `tastes`: how fields are read in pre-training, see `items.reading.Reading`.
+    - `average`: what is learned is the mean over this share of pre-training's steps, the last ones.
     - `meta_epochs`, `meta_rate`: passes over all (item, pair of quarters), and Adam's rate there; `meta_trains` 'all' weights, or
       the 'rule' of adaptation alone.
     - `episodes_per_step`: of as many items the gradients are averaged in one step (paper: one).
@@ -69,6 +73,11 @@ class EmerG(ItemLearner):
         weight_decay: NotNegative = 2.9e-7,
         shrinkage: NotNegative = 0.03,
         pretrain_graph: Literal["own", "shared"] = "own",
+        dropout: Share = 0.0,
+        smooth: dict[str, Rate] = {},  # noqa: B006
+        drop: dict[str, Share] = {},  # noqa: B006
+        tastes: bool = False,
+        average: Share = 0.0,
         meta_epochs: Times = 4,
         meta_rate: Rate = 5e-2,
         meta_trains: Literal["rule", "all"] = "rule",
@@ -99,6 +108,8 @@ class EmerG(ItemLearner):
                 weight_decay,
                 shrinkage,
                 pretrain_graph == "own" and graph not in ("shared", "tuned"),
+                dropout,
+                average=average,
             ),
             MetaLearning(
                 meta_epochs,
@@ -116,6 +127,7 @@ class EmerG(ItemLearner):
             history,
             seed,
             device,
+            Reading(smooth, tastes, drop),
         )
         self.graph, self.width, self.layers, self.readout = graph, width, layers, readout
         self.tower, self.writes_start, self.deviation = tower, writes_start, deviation
@@ -127,7 +139,7 @@ class EmerG(ItemLearner):
         """
         if not self.entries or not self.entries[-1].facts["items"]:
             return {}
-        fields = [node.name for node in self.schema.nodes]
+        fields = [node.name for node in self.nodes]
         names = self.entries[-1].facts["items"]
         known = [dict(zip(entry.facts["items"], entry.facts.get(PLANTED, ()), strict=False)) for entry in self.entries]
         planted = {name: pair for part in known for name, pair in part.items()}

@@ -1,6 +1,6 @@
 """From a log's values to the tensors that a network reads, by what was there when it learned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -75,11 +75,13 @@ class Clicks:
 class Encoder:
     """The codings of all fields but the item's id: fitted once, on the rows that may be learned from, and never changed."""
 
-    def __init__(self, schema: Schema, codings: Mapping[str, Coding]) -> None:
+    def __init__(self, schema: Schema, codings: Mapping[str, Coding], tastes: bool = False) -> None:
         self.schema, self.codings = schema, dict(codings)
+        self.tastes = tastes
+        """Whether rows have one field more: what their user did among the old items; see `nn.written_tables.Tastes`."""
 
     @classmethod
-    def fit(cls, rows: Log | Survey) -> Self:
+    def fit(cls, rows: Log | Survey, tastes: bool = False) -> Self:
         """What occurs in these rows: counted once an item, once a user, and row by row for context fields."""
         survey = rows if isinstance(rows, Survey) else Survey(rows.schema).add(rows)
         schema, items, users = survey.schema, survey.items, survey.users
@@ -87,11 +89,23 @@ class Encoder:
         codings |= {field.name: _fit(field, items.columns[field.name]) for field in schema.of("item")}
         codings |= {field.name: _fit(field, users.columns[field.name]) for field in schema.of("user")}
         codings |= {field.name: _fit_seen(field, survey.context[field.name]) for field in schema.of("context")}
-        return cls(schema, codings)
+        return cls(schema, codings, tastes)
 
-    def sizes(self, fields: Sequence[Field]) -> list[FieldSize]:
-        """What a network embeds for each field: so many values, or so many numbers."""
-        return [_size(self.codings[field.name]) for field in fields]
+    def item_sizes(self) -> list[FieldSize]:
+        """What a network embeds for each field of an item: so many values, or so many numbers."""
+        return [_size(self.codings[field.name]) for field in self.item_fields]
+
+    def row_sizes(self) -> list[FieldSize]:
+        """The same for the fields of an event."""
+        sizes = [_size(self.codings[field.name]) for field in self.row_fields]
+        return [*sizes, sizes[0]] if self.tastes else sizes  # a vector each user
+
+    @property
+    def users(self) -> int:
+        """How many values of the user's id are known, those for none and for any other included."""
+        size = _size(self.codings[self.schema.user])
+        assert isinstance(size, Names)  # an id is a name
+        return size.count
 
     @property
     def item_fields(self) -> tuple[Field, ...]:
@@ -106,27 +120,39 @@ class Encoder:
     def items(self, table: Table) -> Values:
         return [self._tensor(field.name, table.columns[field.name]) for field in self.item_fields]
 
-    def clicks(self, log: Log, item: NDArray[np.integer[Any]]) -> Clicks:
-        """The log's events, `item` numbering their items as the learner does."""
-        own = {self.schema.user: Column(log.users.ids, np.arange(len(log.users))), **log.users.columns}
+    def clicks(
+        self, log: Log, item: NDArray[np.integer[Any]], own: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> Clicks:
+        """The log's events, `item` numbering their items as the learner does; `own` says of these and the labels which deed of its
+        user a row is."""
+        columns = {self.schema.user: Column(log.users.ids, np.arange(len(log.users))), **log.users.columns}
         user_fields = [field for field in self.row_fields if field.role == "user"]
-        return Clicks(
+        clicks = Clicks(
             item=torch.from_numpy(item.astype(np.int64)),
             label=torch.from_numpy(log.label.copy()),
             user=torch.from_numpy(log.user.astype(np.int64)),
-            of_users=[self._tensor(field.name, own[field.name]) for field in user_fields],
+            of_users=[self._tensor(field.name, columns[field.name]) for field in user_fields],
             of_rows=[self._tensor(field.name, log.context[field.name]) for field in self.schema.of("context")],
         )
+        if self.tastes:
+            codes = clicks.of_users[0][clicks.user]
+            clicks.of_rows.append(codes if own is None else codes + self.users * (1 + own(clicks.item, clicks.label)))
+        return clicks
 
     def to_json(self) -> list[Json]:
         return [coding.to_json() for coding in self.codings.values()]
 
     @classmethod
-    def from_json(cls, schema: Schema, table: Sequence[Mapping[str, Json]]) -> Self:
-        return cls(schema, {coding["field"]: _coding(coding) for coding in table})
+    def from_json(cls, schema: Schema, table: Sequence[Mapping[str, Json]], tastes: bool = False) -> Self:
+        return cls(schema, {coding["field"]: _coding(coding) for coding in table}, tastes)
 
     def _tensor(self, name: str, column: Column) -> Tensor:
         return torch.from_numpy(self.codings[name].encode(column))
+
+
+def deeds(item: Int[Tensor, " row"], label: Float[Tensor, " row"]) -> Int[Tensor, " row"]:
+    """Numbers of what was done: item by item, first not clicked, then clicked."""
+    return 2 * item + label.long()
 
 
 def _fit_seen(field: Field, seen: Spread | Counted) -> Coding:

@@ -51,7 +51,7 @@ def analyse(
     lives = {} if log is None else (yield from curves(model, log, list(chosen)))
     answers = _answers(model, log)
     return {
-        "fields": [{"name": node.name, "role": node.role} for node in model.schema.nodes],
+        "fields": [{"name": node.name, "role": node.role} for node in model.nodes],
         "known": len(model.known),
         "mean": graphs.mean(dim=0).tolist(),
         "deviation": graphs.std(dim=0, correction=0).tolist(),
@@ -67,7 +67,7 @@ def analyse(
             }
             for number, why in chosen.items()
         ],
-        "planted": planted_and_found(answers, model.schema, cold, graphs),
+        "planted": planted_and_found(answers, model.nodes, cold, graphs),
     }
 
 
@@ -147,7 +147,7 @@ def _nearest(graphs: Float[Tensor, "item field other"], number: int, most: int) 
 
 
 def _changes(learner: ItemLearner, cold: Tensor, now: Tensor) -> Iterator[dict[str, Json]]:
-    fields = [node.name for node in learner.schema.nodes]
+    fields = [node.name for node in learner.nodes]
     one, other = torch.triu_indices(len(fields), len(fields), offset=1)
     before, after = cold[one, other], now[one, other]
     for pair in (after - before).abs().argsort(descending=True, stable=True)[:CHANGES].tolist():
@@ -161,6 +161,6 @@ def _answers(learner: ItemLearner, log: Log | None) -> Mapping[int, str]:
     told = [dict(zip(entry.facts["items"], entry.facts.get(PLANTED, ()), strict=False)) for entry in learner.entries]
     if log is not None and PLANTED in log.items.columns:
         told.append(dict(zip(log.items.ids, log.items.columns[PLANTED].texts(), strict=True)))
-    pairs = {f"{one.name} × {other.name}" for one, other in combinations(learner.schema.nodes, 2)}
+    pairs = {f"{one.name} × {other.name}" for one, other in combinations(learner.nodes, 2)}
     known = {name: pair for part in told for name, pair in part.items() if name in learner.known}
     return {learner.known[name]: pair for name, pair in known.items() if pair in pairs}

@@ -4,6 +4,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -15,16 +16,17 @@ from torch import nn
 from newcomer.data.log import Log, Table
 from newcomer.data.pieces import LogFiles
 from newcomer.data.read import Source, items_from_frame, log_from_frame, read_log
-from newcomer.data.schema import Schema
+from newcomer.data.schema import Field, Schema
 from newcomer.data.world import PLANTED
 from newcomer.errors import LearnerError
 from newcomer.items.adaptation import Adaptation
 from newcomer.items.encoding import Clicks, Encoder, Values, joined, joined_clicks
-from newcomer.items.lessons import lessons
+from newcomer.items.lessons import Lessons, lessons
 from newcomer.items.meta import MetaLearning, meta_learn
 from newcomer.items.network import ItemNetwork, State, chance, under
 from newcomer.items.prepared import Prepared
 from newcomer.items.pretrain import Pretraining, center, pretrain
+from newcomer.items.reading import Reading
 from newcomer.items.validation import Best
 from newcomer.items.warm import History, begun, scored, tuned
 from newcomer.metrics.ranking import click_scores
@@ -34,6 +36,7 @@ from newcomer.shapes import Tensor
 from newcomer.store.folder import Entry
 from newcomer.streams.cold_start import Events, Lesson, NewItems, OldItems, Trial
 from newcomer.streams.stage import Stage
+from newcomer.training.fit import evaluating
 from newcomer.training.learner import Learner, Step
 from newcomer.training.processes import pick_device
 
@@ -60,8 +63,11 @@ class ItemLearner(Learner[Lesson, Log]):
         history: History,
         seed: int,
         device: str | None,
+        reading: Reading | None = None,
     ) -> None:
         super().__init__()
+        self.reading = reading or Reading()
+        self.reading.require(schema)
         self.schema, self.pretraining, self.meta, self.adaptation = schema, pretraining, meta, adaptation
         self.history, self.seed, self.device = history, seed, pick_device(device)
         self.known: dict[str, int] = {}
@@ -108,6 +114,11 @@ class ItemLearner(Learner[Lesson, Log]):
         """
         clicks = self._clicks(self._log(requests, items=False, labels=False))
         return scored(self.network, self.state, self.own, clicks, self.prepared)
+
+    @property
+    def nodes(self) -> tuple[Field, ...]:
+        """The fields that can interact, in the order of a graph's axes."""
+        return self.reading.nodes(self.schema)
 
     def begin(self, own: Values, items: int) -> dict[str, Tensor]:
         """The states of so many items of which nothing is known but their fields."""
@@ -160,20 +171,22 @@ class ItemLearner(Learner[Lesson, Log]):
             raise LearnerError(
                 f"{type(self).__name__} has learned its old items; add the others, or build another learner"
             )
-        old = lessons(log, self.device)
+        old = lessons(log, self.device, self.reading.tastes)
         self.checkpoint.of = _digest([self.settings, self.schema.to_json(), old.seen])
         with chance(self.seed, stage, "weights"):
             self._open(old.encoder)
             residuals = nn.Embedding(len(old.items), self.network.width + 1, device=self.device)
             nn.init.normal_(residuals.weight, std=self.network.deviation)
+            self.reading.lend(self.network, self.encoder, old)
         own = self._on_device(self.encoder.items(old.items))
         modules = nn.ModuleList([self.network, residuals])
         best = Best(modules, self.encoder, trial, self.adaptation, self.history, self.device)
-        yield from pretrain(
-            self.network, residuals, own, old, self.pretraining, self.seed, stage, self.checkpoint, best
-        )
-        center(self.network, residuals)
+        plan = replace(self.pretraining, drop=self.reading.shares(self.schema))
+        yield from pretrain(self.network, residuals, own, old, plan, self.seed, stage, self.checkpoint, best)
+        if not self.pretraining.dropout:  # else where an item begins has been learned
+            center(self.network, residuals)
         self._pretrained()
+        yield from self._rehearse(stage, old, own, residuals, best)
         if self.meta.epochs:
             yield from meta_learn(
                 self.network,
@@ -187,12 +200,14 @@ class ItemLearner(Learner[Lesson, Log]):
                 best,
             )
         best.restore()
-        self._take_up(old.items.ids, own, self._trained(residuals, own))
+        self._take_up(old.items.ids, own, self._trained(residuals, own, old.counts))
         self.counts = list(old.counts)
         if not self._ids_last:
             for clicks in old.latest(LATEST):
                 yield from self._tune("old items", clicks)
             self.begun = dict(self.state)
+        self.network.item_fields.fold()
+        self.network.row_fields.fold()
 
     @property
     def _ids_last(self) -> bool:
@@ -200,16 +215,23 @@ class ItemLearner(Learner[Lesson, Log]):
 
         Otherwise they begin as new items do, and are tuned on their latest events.
         """
-        return not self.meta.epochs or self.meta.trains == "rule"
+        return not self.meta.epochs or self.meta.trains != "all"
 
     def _pretrained(self) -> None:
         """What a method does between pre-training and meta-learning."""
 
-    def _trained(self, residuals: nn.Embedding, own: Values) -> dict[str, Tensor]:
+    def _rehearse(self, stage: str, old: Lessons, own: Values, residuals: nn.Embedding, best: Best) -> Iterator[Step]:
+        """How a method trains what it has beside the pre-trained network, if not in episodes."""
+        yield from ()
+
+    def _trained(self, residuals: nn.Embedding, own: Values, counts: Sequence[int]) -> dict[str, Tensor]:
+        """The old items' states, after so many events each."""
         state = self.begin(own, len(residuals.weight))
         if self._ids_last:
-            moved = residuals.weight.detach()
-            state |= {"id": state["id"] + moved[:, :-1], "bias": state["bias"] + moved[:, -1:]}
+            with evaluating(self.network):
+                named, moved = self.network.named(own, len(residuals.weight)), residuals.weight
+                ids = {"id": named["id"] + moved[:, :-1], "bias": named["bias"] + moved[:, -1:]}
+            state |= {key: value.clone() for key, value in ids.items()}
         return state
 
     def _add(self, items: Table) -> None:
@@ -238,7 +260,7 @@ class ItemLearner(Learner[Lesson, Log]):
 
     def _open(self, encoder: Encoder) -> None:
         self.encoder = encoder
-        network = self._build(encoder.sizes(encoder.item_fields), encoder.sizes(encoder.row_fields))
+        network = self._build(encoder.item_sizes(), encoder.row_sizes())
         if self.adaptation.scale is not None:
             network.learn_scales(self.adaptation.scale)
         self.network = network.to(self.device)
@@ -282,7 +304,7 @@ class ItemLearner(Learner[Lesson, Log]):
     def _absorb(self, entry: Entry) -> None:
         tensors = {key: value.to(self.device) for key, value in entry.tensors.items()}
         if "codings" in entry.facts:
-            self._open(Encoder.from_json(self.schema, entry.facts["codings"]))
+            self._open(Encoder.from_json(self.schema, entry.facts["codings"], self.reading.tastes))
             self.network.load_state_dict(under("network.", tensors))
         names, state = entry.facts["items"], under("state.", tensors)
         if "events" not in entry.facts:

@@ -10,7 +10,7 @@ from newcomer.data.log import Log, Table
 from newcomer.data.passes import Passes, windows
 from newcomer.data.pieces import LogFiles
 from newcomer.data.survey import Survey
-from newcomer.items.encoding import Clicks, Encoder
+from newcomer.items.encoding import Clicks, Encoder, deeds
 from newcomer.seeds import shuffled, spawn
 from newcomer.settings import Json
 from newcomer.shapes import Int, Tensor
@@ -22,8 +22,8 @@ ROWS = 2_000_000
 class Lessons(ABC):
     """What is known of all old items before training, and two ways through their events."""
 
-    def __init__(self, survey: Survey, device: torch.device) -> None:
-        self.encoder, self.device = Encoder.fit(survey), device
+    def __init__(self, survey: Survey, device: torch.device, tastes: bool = False) -> None:
+        self.encoder, self.device = Encoder.fit(survey, tastes), device
         self.items: Table = survey.items
         self.counts: list[int] = survey.events.tolist()
         """How many events each item has."""
@@ -52,10 +52,10 @@ class Lessons(ABC):
 class InMemory(Lessons):
     """A part is an epoch."""
 
-    def __init__(self, log: Log, device: torch.device) -> None:
-        super().__init__(Survey(log.schema).add(log), device)
+    def __init__(self, log: Log, device: torch.device, tastes: bool = False) -> None:
+        super().__init__(Survey(log.schema).add(log), device, tastes)
         log = log.take(np.lexsort((log.row, log.time)))
-        self.clicks = self.encoder.clicks(log, np.searchsorted(np.unique(log.item), log.item)).to(device)
+        self.clicks = self.encoder.clicks(log, np.searchsorted(np.unique(log.item), log.item), deeds).to(device)
 
     @property
     def mixes_per_epoch(self) -> int:
@@ -78,8 +78,8 @@ class InMemory(Lessons):
 class InFiles(Lessons):
     """A part is a few pieces of the files, mixed."""
 
-    def __init__(self, files: LogFiles, device: torch.device) -> None:
-        super().__init__(Survey.of(files), device)
+    def __init__(self, files: LogFiles, device: torch.device, tastes: bool = False) -> None:
+        super().__init__(Survey.of(files), device, tastes)
         self.files, self.number = files, {name: n for n, name in enumerate(self.items.ids)}
 
     @property
@@ -114,6 +114,6 @@ class InFiles(Lessons):
         return self.encoder.clicks(log, numbers[log.item]).to(self.device)
 
 
-def lessons(log: Log | LogFiles, device: torch.device) -> Lessons:
+def lessons(log: Log | LogFiles, device: torch.device, tastes: bool = False) -> Lessons:
     """The way to the events of this log."""
-    return InMemory(log, device) if isinstance(log, Log) else InFiles(log, device)
+    return InMemory(log, device, tastes) if isinstance(log, Log) else InFiles(log, device, tastes)

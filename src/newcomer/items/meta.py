@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from newcomer.items.adaptation import Adaptation, Events
 from newcomer.items.encoding import Clicks, Values
 from newcomer.items.episodes import Episodes, Quarters
-from newcomer.items.network import ItemNetwork
+from newcomer.items.network import ItemNetwork, Trained
 from newcomer.items.validation import Best
 from newcomer.seeds import spawn
 from newcomer.shapes import Float, Tensor
@@ -25,21 +24,37 @@ ENOUGH = 1000
 class MetaLearning:
     """Adam over episodes.
 
-    `trains` 'all' weights, or the adaptation's 'rule' alone. `per_step` episodes a step, each with at most `support` and `query`
-    events of two consecutive quarters; with `varied` the number to support is drawn anew for each step, from 1 on.
-    `support_share` · support loss before + the rest · query loss after is what is minimised.
+    `trains` 'all' weights, what writes where items begin ('start'), or the adaptation's 'rule' alone. `per_step` episodes a step,
+    each with at most `support` and `query` events of two consecutive quarters; with `varied` the number to support is drawn anew
+    for each step, from 1 on. `support_share` · support loss before + the rest · query loss after is what is minimised.
     """
 
     epochs: int
     rate: float
     weight_decay: float
-    trains: Literal["all", "rule"]
+    trains: Trained
     per_step: int
     support: int
     query: int
     varied: bool
     support_share: float
     second_order: bool
+
+
+def learning_the_rule(epochs: int) -> MetaLearning:
+    """Episodes for a rule alone, where it has anything to learn."""
+    return MetaLearning(
+        epochs,
+        rate=5e-2,
+        weight_decay=0.0,
+        trains="rule",
+        per_step=24,
+        support=60,
+        query=40,
+        varied=True,
+        support_share=0.0,
+        second_order=False,
+    )
 
 
 def meta_learn(
@@ -54,7 +69,7 @@ def meta_learn(
     best: Best,
 ) -> Iterator[Step]:
     """Train on the old items' events, which go by time; every item plays every pair of quarters once an epoch."""
-    trained = list(network.scales.parameters() if plan.trains == "rule" else network.parameters())
+    trained = list(network.learned_in_episodes(plan.trains).parameters())
     if not plan.epochs or not trained:
         return
     quarters = Quarters(clicks.item)
@@ -86,8 +101,10 @@ def episode_loss(
     begun = network.begin([values[items] for values in own], len(items))
     # a graph is written from the id, but in a step each moves by its own gradient alone
     begun = {key: value.view_as(value) for key, value in begun.items()}
-    support, query = (Events(network, own, clicks, batch) for batch in (episodes.support, episodes.query))
+    noted = network.noted(begun, clicks, episodes.support)
+    beside, begun = network.divided({**begun, **noted})
+    support, query = (Events.of(network, own, clicks, batch, beside) for batch in (episodes.support, episodes.query))
     before = support.loss(begun) if plan.support_share else None
-    moved = adaptation.inner(support, begun, plan.second_order, before)
+    moved = network.settled({**beside, **adaptation.inner(support, begun, plan.second_order, before)})
     loss = (1 - plan.support_share) * query.loss(moved).mean()
     return loss if before is None else loss + plan.support_share * before.mean()

@@ -3,11 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import nn
 
-from newcomer.items.encoding import Values
+from newcomer.items.batches import Padded
+from newcomer.items.encoding import Clicks, Values
 from newcomer.nn.field_embeddings import FieldEmbeddings, FieldSize
 from newcomer.nn.slopes import RowSlopes
 from newcomer.seeds import spawn
@@ -15,6 +17,8 @@ from newcomer.shapes import Float, Int, Tensor
 
 State = Mapping[str, Tensor]
 """What items have of their own, by name: Float[item …]. Only this is adapted when they warm up."""
+
+Trained = Literal["all", "rule", "start"]
 
 
 class ItemNetwork(nn.Module, ABC):
@@ -24,6 +28,9 @@ class ItemNetwork(nn.Module, ABC):
     `writes_start` is false). Fields stand in the order of the schema's nodes: the item's id, its fields, the user's id and fields,
     the context's.
     """
+
+    kept: tuple[str, ...] = ()
+    """Names of those parts of a state that no gradient moves: what events say of an item besides (`noted`)."""
 
     def __init__(
         self,
@@ -53,8 +60,24 @@ class ItemNetwork(nn.Module, ABC):
         return {key: scale.exp() for key, scale in self.scales.items()}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """What an item has of its own."""
+        """What of an item is tuned."""
         return {"id": (self.width,), "bias": (1,)}
+
+    def divided(self, state: State) -> tuple[State, State]:
+        """What is only kept, and what is tuned by gradients."""
+        return {key: state[key] for key in self.kept}, {key: state[key] for key in self.shapes()}
+
+    def noted(self, state: State, clicks: Clicks, batch: Padded) -> State:
+        """What is only kept of the items of a batch, after these events and before any tuning on them."""
+        return self.divided(state)[0]
+
+    def settled(self, state: State) -> State:
+        """What becomes of states that have just been tuned."""
+        return state
+
+    def learned_in_episodes(self, trained: Trained) -> nn.Module:
+        """Whose parameters these are; here an item's start is learned in pre-training, and with 'all'."""
+        return self if trained == "all" else self.scales
 
     @abstractmethod
     def begin(self, own: Values, items: int) -> State:

@@ -1,17 +1,17 @@
 """In a simulated world: whether the heaviest edge of an item's graph is the interaction that was planted in it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from newcomer.data.schema import Schema
+from newcomer.data.schema import Field
 from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
 
 
 def planted_and_found(
     answers: Mapping[int, str],
-    schema: Schema,
+    nodes: Sequence[Field],
     cold: Float[Tensor, "item field other"],
     graphs: Float[Tensor, "item field other"],
 ) -> dict[str, Json] | None:
@@ -29,8 +29,8 @@ def planted_and_found(
     """
     if not answers:
         return None
-    one, other = torch.triu_indices(len(schema.nodes), len(schema.nodes), offset=1)
-    fields = [node.name for node in schema.nodes]
+    one, other = torch.triu_indices(len(nodes), len(nodes), offset=1)
+    fields = [node.name for node in nodes]
     names = [f"{fields[m]} × {fields[n]}" for m, n in zip(one.tolist(), other.tolist(), strict=True)]
     items = torch.tensor(list(answers))
     pair = torch.tensor([names.index(name) for name in answers.values()])

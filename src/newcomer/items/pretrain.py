@@ -1,17 +1,19 @@
 """Learning the old items' events together: what every method of this family begins with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from newcomer.items.encoding import Clicks, Values
 from newcomer.items.lessons import Lessons
 from newcomer.items.network import ItemNetwork
 from newcomer.items.validation import Best
-from newcomer.shapes import Float, Int, Tensor
+from newcomer.seeds import spawn
+from newcomer.shapes import Bool, Float, Int, Tensor
 from newcomer.training.checkpoint import Checkpoint, Things
 from newcomer.training.fit import fit, one_cycle
 from newcomer.training.learner import Step
@@ -23,7 +25,9 @@ class Pretraining:
 
     An old item's id and bias are where it begins plus a residual of its own; `shrinkage` · |residual|² joins each row's loss, so
     that what an item's fields can say is said by them. `own_graphs`: each row is seen through its item's state as it begins, not
-    through what all items share.
+    through what all items share. `dropout`: the share of rows that see their item without its residual; `drop`: of each of the
+    item's fields, the share that does not see it. Both are drawn anew each time. `average`: what is learned is the mean over so
+    large a part of all steps, the last ones (Izmailov et al. 2018).
     """
 
     epochs: int
@@ -32,6 +36,9 @@ class Pretraining:
     weight_decay: float
     shrinkage: float
     own_graphs: bool
+    dropout: float = 0.0
+    drop: Sequence[float] = ()
+    average: float = 0.0
 
 
 def pretrain(
@@ -46,19 +53,20 @@ def pretrain(
     best: Best,
 ) -> Iterator[Step]:
     """Train the network and the old items' `residuals`; a resumed one goes on after the last part of an epoch that was kept."""
-    optimizer = torch.optim.Adam(
-        [*network.parameters(), *residuals.parameters()], plan.rate, weight_decay=plan.weight_decay, fused=True
-    )
-    things: Things = {"network": network, "residuals": residuals, "optimizer": optimizer, "best": best}
+    trained = nn.ParameterList([*network.parameters(), *residuals.parameters()])
+    optimizer = torch.optim.Adam(trained, plan.rate, weight_decay=plan.weight_decay, fused=True)
+    mean = AveragedModel(trained) if plan.average else nn.Module()
+    things: Things = {"network": network, "residuals": residuals, "optimizer": optimizer, "best": best, "mean": mean}
     done = checkpoint.resume("pretrain", things)
     parts, rows_in_all = plan.epochs * lessons.mixes_per_epoch, plan.epochs * lessons.rows
     rate = one_cycle(rows_in_all)
     for number in range(done, parts):
         clicks, order = lessons.mix(number, seed, stage)
         rows = number * rows_in_all // parts
+        hidden = _hidden(len(clicks), plan, spawn(seed, stage, "pretrain", "dropout", number)).to(order.device)
 
-        def loss(batch: Int[Tensor, " row"], clicks: Clicks = clicks) -> Tensor:
-            return _loss(network, residuals, own, clicks, batch, plan)
+        def loss(batch: Int[Tensor, " row"], clicks: Clicks = clicks, hidden: Tensor = hidden) -> Tensor:
+            return _loss(network, residuals, own, clicks, batch, plan, hidden[batch])
 
         for batch in torch.split(order, plan.batch_size):
             rows += len(batch)
@@ -66,9 +74,20 @@ def pretrain(
                 group["lr"] = plan.rate * rate(rows)
             for seen in fit([batch], loss, optimizer):
                 yield Step("pretrain", min(rows, rows_in_all), rows_in_all, seen)
+            if isinstance(mean, AveragedModel) and rows > (1 - plan.average) * rows_in_all:
+                mean.update_parameters(trained)
         if (number + 1) % lessons.mixes_per_epoch == 0:
             best.consider(network)
         checkpoint.keep("pretrain", number + 1, things, now=number + 1 == parts)
+    if isinstance(mean, AveragedModel):
+        _take_over(trained, mean.module)
+        best.consider(network)
+
+
+@torch.no_grad()
+def _take_over(parameters: nn.Module, others: nn.Module) -> None:
+    for parameter, other in zip(parameters.parameters(), others.parameters(), strict=True):
+        parameter.copy_(other)
 
 
 def center(network: ItemNetwork, residuals: nn.Embedding) -> None:
@@ -80,10 +99,23 @@ def center(network: ItemNetwork, residuals: nn.Embedding) -> None:
 
 
 def _loss(
-    network: ItemNetwork, residuals: nn.Embedding, own: Values, clicks: Clicks, rows: Tensor, plan: Pretraining
+    network: ItemNetwork,
+    residuals: nn.Embedding,
+    own: Values,
+    clicks: Clicks,
+    rows: Tensor,
+    plan: Pretraining,
+    hidden: Bool[Tensor, "row part"],
 ) -> Float[Tensor, ""]:
-    items, of = torch.unique(clicks.item[rows], return_inverse=True)
-    mine, moved = [values[items] for values in own], residuals(items)
+    codes = clicks.item[rows]
+    for part in hidden.T:
+        codes = 2 * codes + part
+    codes, of = torch.unique(codes, return_inverse=True)
+    bits = codes[:, None] >> torch.arange(hidden.shape[1] - 1, -1, -1, device=codes.device) & 1
+    items, (without, *fields) = codes >> hidden.shape[1], bits.bool().T
+    mine, moved = [values[items] for values in own], residuals(items) * ~without[:, None]
+    if plan.drop:
+        mine = [_without(values, field) for values, field in zip(mine, fields, strict=True)]
     begun = network.begin(mine, len(items)) if plan.own_graphs else network.named(mine, len(items))
     state = {**begun, "id": begun["id"] + moved[:, :-1], "bias": begun["bias"] + moved[:, -1:]}
     logits = network.pooled(state, mine, of, clicks.values(rows))
@@ -91,3 +123,17 @@ def _loss(
     if plan.shrinkage:
         loss = loss + plan.shrinkage * moved.square().sum(dim=1)[of].mean()
     return loss
+
+
+def _hidden(rows: int, plan: Pretraining, chance: torch.Generator) -> Bool[Tensor, "row part"]:
+    """What rows do not see of their items: first the residual, then each of the fields."""
+    shares = torch.tensor([plan.dropout, *plan.drop])
+    return torch.rand(rows, len(shares), generator=chance) < shares
+
+
+def _without(values: Tensor, hidden: Bool[Tensor, " item"]) -> Tensor:
+    """A field's values, those that are hidden as where nothing is known."""
+    if not hidden.any():
+        return values
+    nothing = torch.full_like(values, torch.nan if values.is_floating_point() else 0)
+    return torch.where(hidden.view(-1, *[1] * (values.ndim - 1)), nothing, values)

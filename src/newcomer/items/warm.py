@@ -61,7 +61,7 @@ def tuned(
 
     Items have nothing in common but the network, and that is not touched: together or one by one, the result is the same.
     """
-    state = {key: state[key] for key in network.shapes()}
+    state = {key: state[key] for key in (*network.shapes(), *network.kept)}
     if len(clicks) == 1 and isinstance(adaptation, Bayes):
         found = likeliest_of_one(network, state, own, clicks, adaptation)
         if found is not None:
@@ -69,7 +69,10 @@ def tuned(
             return
     with _frozen(network):
         for batch in by_item(clicks.item, PLACES):
-            yield batch.items, adaptation.warm(Events(network, own, clicks, batch), part_of(state, batch.items))
+            mine = part_of(state, batch.items)
+            beside, begun = network.divided({**mine, **network.noted(mine, clicks, batch)})
+            events = Events.of(network, own, clicks, batch, beside)
+            yield batch.items, network.settled({**beside, **adaptation.warm(events, begun)})
 
 
 @contextmanager

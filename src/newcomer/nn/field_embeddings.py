@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from newcomer.nn.written_tables import WrittenTable
 from newcomer.shapes import Float, Tensor
 
 
@@ -43,15 +44,32 @@ class FieldEmbeddings(nn.Module):
         super().__init__()
         self.sizes, self.width = tuple(sizes), width
         self.tables = nn.ParameterList(_table(size, width, deviation) for size in sizes)
+        self.written = nn.ModuleDict()
+        """What stands in the place of a table, by the number of its field."""
+
+    def lend(self, field: int, table: WrittenTable) -> None:
+        """From now on the field's vectors are computed by this, until `fold`."""
+        self.written[str(field)] = table
+        self.tables[field] = nn.Parameter(self.tables[field].new_zeros(0), requires_grad=False)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Plain tables everywhere, which say what was computed."""
+        for field, table in self.written.items():
+            self.tables[int(field)] = nn.Parameter(table.table())  # type: ignore[operator]
+        self.written = nn.ModuleDict()
 
     def forward(self, values: Sequence[Tensor]) -> Float[Tensor, "field thing width"]:
         """`values[field]`: of names Int[thing] one value each, or Int[thing most] several, filled up with 0; of numbers
         Float[thing], or Float[thing number]."""
-        vectors = [
-            _embedded(value, table) if isinstance(size, Names) else _mapped(value, table)
-            for value, size, table in zip(values, self.sizes, self.tables, strict=True)
-        ]
-        return torch.stack(vectors)
+        return torch.stack([self._vectors(field, value) for field, value in enumerate(values)])
+
+    def _vectors(self, field: int, value: Tensor) -> Float[Tensor, "thing width"]:
+        if str(field) in self.written:
+            found: Tensor = self.written[str(field)](value)
+            return found
+        table = self.tables[field]
+        return _embedded(value, table) if isinstance(self.sizes[field], Names) else _mapped(value, table)
 
 
 def _table(size: FieldSize, width: int, deviation: float) -> Float[Tensor, "row width"]:
