@@ -239,3 +239,90 @@ def test_curve_items_that_cannot_be_are_an_error(log: Log) -> None:
     with pytest.raises(StreamError, match=r"no item has more than 40 events to be an old one") as caught:
         ColdStart(log, old_above=40, phase_events=3, curve_items=20)
     assert "\n" not in str(caught.value)
+
+
+VALIDATIONS: list[dict[str, Any]] = [
+    {"preset": "paper", "old_above": 40, "validation": 0.3},
+    {"preset": "honest", "old_above": 48, "before": 0.6, "validation": 0.3},
+    {"preset": "paper", "old_above": 40, "old_items": 12, "new_items": 4, "validation": 0.6, "seed": 3},
+    {"preset": "paper", "old_above": 40, "curve_items": 4, "validation": 0.3},
+]
+
+
+@pytest.fixture(params=VALIDATIONS, ids=["paper", "honest", "subset", "curve"])
+def pair(request: pytest.FixtureRequest, log: Log) -> tuple[ColdStart, ColdStart]:
+    """The stream that is reported, and the one to choose by."""
+    settings = request.param | {"phase_events": 3}
+    return ColdStart(log, **settings), ColdStart(log, **settings, exam="validation")
+
+
+def all_rows(stream: ColdStart) -> list[Log]:
+    """Everything that a learner is taught or asked."""
+    parts: list[Log] = []
+    for stage in stream:
+        if isinstance(stage.lesson, OldItems):
+            assert isinstance(stage.lesson.log, Log)
+            held = stage.lesson.validation
+            parts += [stage.lesson.log, *([*held.phases, held.query] if held else [])]
+        elif isinstance(stage.lesson, Events):
+            parts.append(stage.lesson.log)
+        parts += stage.exams.values()
+    return parts
+
+
+def test_validation_asks_of_old_items_what_was_never_taught(pair: tuple[ColdStart, ColdStart]) -> None:
+    test, validation = pair
+    _, new, warm = lessons(validation)
+    old = ids(test.old_log) | (set(test.validation.items.ids) if test.validation else set())
+    (query,) = {id(stage.exams["query"]): stage.exams["query"] for stage in validation if stage.exams}.values()
+    assert len(query)
+    assert ids(query) <= set(new.items.ids) <= old
+    assert not set(new.items.ids) & ids(validation.old_log)
+    assert ids(validation.old_log) | set(new.items.ids) == old
+    rows = [part.row for part in (validation.old_log, *(lesson.log for lesson in warm), query)]
+    assert len(np.unique(np.concatenate(rows))) == sum(map(len, rows))
+
+
+def test_no_row_of_a_new_item_or_of_the_curve_is_anywhere_in_validation(pair: tuple[ColdStart, ColdStart]) -> None:
+    test, validation = pair
+    kept_out = set(test.new.items.ids) | (set(test.rich.items.ids) if test.rich else set())
+    assert not kept_out & set[str]().union(*map(ids, all_rows(validation)))
+    tested = [part.row for part in (*test.new.phases, test.new.query, *([test.rich.query] if test.rich else []))]
+    assert not np.isin(np.concatenate([part.row for part in all_rows(validation)]), np.concatenate(tested)).any()
+
+
+def test_validation_is_a_life_like_any_other_without_a_trial_inside(pair: tuple[ColdStart, ColdStart]) -> None:
+    test, validation = pair
+    assert [stage.name for stage in validation] == ["old", "cold", "warm-a", "warm-b", "warm-c"]
+    assert len(validation) == 5
+    assert [list(stage.exams) for stage in validation] == [[], *[["query"]] * 4]
+    assert validation.old.validation is None
+    assert validation.facts()["validation_items"] == 0
+    for name in validation.new.items.ids:
+        number = validation.old_log.items.ids.index(name)
+        assert [int((part.item == number).sum()) for part in validation.new.phases] == [3, 3, 3]
+    assert 0 < len(validation.new.items) <= len(test.new.items)
+
+
+def test_there_are_as_many_as_the_share_allows_and_as_there_are_new_ones(log: Log) -> None:
+    def played(**settings: Any) -> int:
+        stream = ColdStart(log, old_above=40, phase_events=3, exam="validation", **settings)
+        return len(stream.new.items)
+
+    assert played(validation=0.3) == 6  # of 20 old ones
+    assert played(validation=0.9, new_items=5) == 5
+
+
+def test_the_reported_stream_does_not_know_of_validation(log: Log) -> None:
+    def rows(**settings: Any) -> list[list[int]]:
+        return [part.row.tolist() for part in all_rows(ColdStart(log, phase_events=3, **settings))]
+
+    for settings in VALIDATIONS:
+        assert rows(**settings) == rows(**settings, exam="test")
+    plain = {"preset": "paper", "old_above": 40}
+    assert rows(**plain) == rows(**plain, validation=0.7)
+
+
+def test_one_old_item_alone_cannot_be_both(log: Log) -> None:
+    with pytest.raises(StreamError, match="one old item alone cannot play a new one and be old; lower old_above"):
+        ColdStart(log, old_above=40, phase_events=3, old_items=1, exam="validation")

@@ -313,3 +313,69 @@ def test_a_learner_is_built_from_its_recipe(tmp_path: Path) -> None:
     learner = recipe.build_learner(stream)
     assert len(stream) == 2
     assert learner.settings == {key: value for key, value in recipe.learner.items() if key != "name"} | {"seed": 3}
+
+
+SEARCH = """
+[search]
+budget = 3
+floor = ["frozen"]
+ceiling = ["joint"]
+[search.settings]
+learning_rate = [1e-3, 2e-3]
+rank = [3, "6"]
+[peers.frozen.search.settings]
+shrinkage = [0.1, 0.3]
+[peers.prototypes.learner]
+name = "frozen"
+head = "prototypes"
+"""
+
+
+def test_a_search_is_filled_and_a_row_has_its_own_or_what_its_learner_knows(tmp_path: Path) -> None:
+    recipe = read_recipe(written(tmp_path, DIGITS + SEARCH))
+    found = {row.row: row.search for row in recipe.rows()}
+    rates = {"learning_rate": [0.001, 0.002], "rank": [3, 6]}
+    assert {row: search.settings for row, search in found.items()} == {
+        "sd-lora": rates,
+        "joint": rates,
+        "frozen": {"shrinkage": [0.1, 0.3]},
+        "prototypes": {},
+    }
+    assert {(search.budget, search.seed) for search in found.values()} == {(3, 100)}
+    assert (recipe.search.floor, recipe.search.ceiling) == (["frozen"], ["joint"])
+
+
+def test_a_run_does_not_depend_on_what_is_searched(tmp_path: Path) -> None:
+    plain, searched = (read_recipe(written(tmp_path, text)) for text in (DIGITS, DIGITS + SEARCH))
+    for row in ("joint", "frozen"):
+        assert plain.with_peer(row).filled() == searched.with_peer(row).filled()
+    assert not plain.search.settings
+
+
+def test_a_call_can_change_a_search_and_another_learner_has_none_of_the_file(tmp_path: Path) -> None:
+    changed = read_recipe(written(tmp_path, DIGITS + SEARCH), ["search.budget=9", "search.settings={rank=[1,2]}"])
+    assert changed.search.budget == changed.with_peer("joint").search.budget == 9
+    assert changed.search.settings == {"rank": [1, 2]}
+    assert not read_recipe(written(tmp_path, DIGITS + SEARCH), ["learner.name=frozen"]).search.settings
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("budget = 3", "budget = 0", r"search\.budget = 0 cannot be"),
+        ("budget = 3", "budgte = 3", r"search\.budgte is not part of a search; did you mean 'budget'"),
+        ('floor = ["frozen"]', 'floor = ["frozne"]', r"search\.floor: there is no row 'frozne'; did you mean 'frozen'"),
+        ("rank = [3", "rnak = [3", r"search\.settings\.rnak is not a setting of sd-lora; did you mean 'rank'"),
+        ('"6"]', "0]", r"search\.settings\.rank = 0 cannot be"),
+        ('[3, "6"]', "3", r"search\.settings\.rank = 3 is no list of values; write \[one, another\]"),
+        ('[3, "6"]', "[]", r"search\.settings\.rank = \[\] is no list of values"),
+        ('[3, "6"]', '[3, "3"]', r"search\.settings\.rank has 3 twice; remove one"),
+        ("shrinkage = [", "rank = [", r"in \[peers\.frozen\]: search\.settings\.rank is not a setting of frozen"),
+        ("frozen.search.settings", "frozen.search", r"in \[peers\.frozen\]: search\.shrinkage is not part of a recipe"),
+    ],
+)
+def test_a_search_with_a_mistake_is_one_line(old: str, new: str, message: str, tmp_path: Path) -> None:
+    assert old in SEARCH
+    with pytest.raises(RecipeError, match=message) as caught:
+        read_recipe(written(tmp_path, DIGITS + SEARCH.replace(old, new))).rows()
+    assert "\n" not in str(caught.value)

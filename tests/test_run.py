@@ -335,7 +335,7 @@ meta_rate = 1e-2
 meta_trains = "all"
 meta_rate = 1e-3
 [peers.deepfm.learner]
-name = "deepfm"
+name = "id-tuning"
 width = 4
 hidden = [8]
 pretrain_epochs = 5

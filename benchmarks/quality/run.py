@@ -1,13 +1,15 @@
-"""All rows of a recipe over several seeds; records and figures stay in benchmarks/quality/<recipe>/.
+"""All rows of a recipe compared over several seeds; records and figures stay in benchmarks/quality/<recipe>/.
 
-    python benchmarks/quality/run.py cifar100-vit-tiny              # goes on where it was cut off
+    python benchmarks/quality/run.py cifar100-vit-tiny --processes 2    # goes on where it was cut off
     python benchmarks/quality/run.py ml-1m --seeds 0 1 2 --set stream.old_items=400
 
-Runs go to runs/quality/<recipe>/; what is kept of them is their records without the single steps.
+The comparison goes to runs/quality/<recipe>/; what is kept of it are the records of its runs without the single steps, and in
+search.json every try with its settings and score, and what was chosen.
 """
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,28 +18,33 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figure import Figure, emit
+from newcomer.comparison import Judged, compare
 from newcomer.recipe import read_recipe
-from newcomer.report.runs import RECORD, Run, by_row, find_runs
-from newcomer.report.table import result_tables
-from newcomer.run import perform
+from newcomer.report.comparison import comparison_tables, read_comparison, write_comparison
+from newcomer.report.runs import COMPARISON, RECORD, Run, by_row, find_runs
 
 HERE = Path(__file__).parent
+RUNS = Path("runs/quality")
 TARGETS = json.loads((HERE / "targets.json").read_text(encoding="utf-8"))
 """Recipe → row → figure → what it is to reach."""
 
 
-def run_all(name: str, seeds: Sequence[int], changes: Sequence[str], out: str, only: Sequence[str]) -> Path:
-    """Run what is not finished yet, of all rows or of those named; returns the folder of the records."""
-    for seed in seeds:
-        for recipe in read_recipe(name, changes, seed).rows():
-            if only and recipe.row not in only:
-                continue
-            place = Path(recipe.row) / f"seed-{seed}"
-            print(f"{out} · {place}", flush=True)
-            for _ in perform(recipe, Path("runs/quality") / out / place):
-                pass
-            _keep(Path("runs/quality") / out / place / RECORD, HERE / out / place / RECORD)
-    return HERE / out
+def run_all(
+    name: str, seeds: Sequence[int], changes: Sequence[str], out: str, only: Sequence[str], processes: int = 1
+) -> Path:
+    """Try and run what is not finished yet, of all rows or of those named; returns the folder of the records."""
+    recipe, folder, kept = read_recipe(name, changes), RUNS / out, HERE / out
+    for job, event in compare(recipe, folder, seeds, processes=processes, only=only):
+        if isinstance(event, Judged):
+            told = event.failure or f"{event.score:.4g}, {event.seconds:.0f} s"
+            print(f"{event.done} of {event.count}: {job.title}: {told}", flush=True)
+    for row, runs in read_comparison(folder).runs.items():
+        for run in (run for run in runs if run.finished and (row in only or not only)):
+            place = Path(row) / run.folder.name / RECORD
+            _keep(folder / place, kept / place)
+    kept.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / COMPARISON, kept / "search.json")
+    return kept
 
 
 def _keep(record: Path, kept: Path) -> None:
@@ -81,14 +88,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--processes", type=int, default=1, help="runs side by side; one, where seconds are to be told")
     parser.add_argument("--set", action="append", default=[], dest="changes")
     parser.add_argument("--out", help="name of the folder of records; the recipe's by default")
     parser.add_argument("--rows", nargs="+", default=[], help="only these; the records of others stay as they are")
     given = parser.parse_args()
     out = given.out or Path(given.recipe).stem
-    folder = run_all(given.recipe, given.seeds, given.changes, out, given.rows)
+    folder = run_all(given.recipe, given.seeds, given.changes, out, given.rows, given.processes)
     rows = next(iter(by_row(find_runs([folder])).values()))
-    for table in result_tables(rows):
+    print(write_comparison(RUNS / out))
+    for table in comparison_tables(read_comparison(RUNS / out)):
         print(f"\n{table.title}\n\n{table.markdown()}\n\n{table.note}\n")
     changes = "".join(f" --set {change}" for change in given.changes) + (f" --out {out}" if given.out else "")
     emit(figures(rows, out, f"python benchmarks/quality/run.py {given.recipe}{changes}"))

@@ -9,10 +9,12 @@
     [learner]   name = "sd-lora"    a learner, and its settings
     [peers.NAME]                    another row of the same recipe: changes to the stream, and a learner of its own or, where it is
                                     not named, changes to the learner
+    [search]                        what is tried for a row before it is judged: `newcomer.search`
 
 Which settings there are is said by the signatures of what is named; every one left out is filled with its default.
 """
 
+import inspect
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +50,7 @@ from newcomer.items.emerg import EmerG
 from newcomer.items.id_tuning import IdTuning
 from newcomer.items.meta_embedding import MetaEmbedding
 from newcomer.items.mwuf import MWUF
+from newcomer.search import Search, read_search
 from newcomer.settings import Json, fill
 from newcomer.streams.class_incremental import ClassIncremental
 from newcomer.streams.cold_start import ColdStart
@@ -130,6 +133,7 @@ class Recipe:
     learner: Table
     peers: Mapping[str, Table]
     """The other rows, as the file has them."""
+    search: Search
     seeds: int = 1
     """How many runs a row has, with seeds from `seed` on."""
     place: int = 0
@@ -159,11 +163,12 @@ class Recipe:
             raise RecipeError(f"recipe '{self.name}' has no peer '{peer}'; {nearest(peer, self.peers)}")
         try:
             changes = _table(self.peers, peer)
-            _require_keys(changes, ("learner", "stream"), "")
+            _require_keys(changes, ("learner", "stream", "search"), "")
             learner = _table(changes, "learner")
             learner = learner if "name" in learner else {**self.learner, **learner}
             content = {**self._content(), "learner": learner, "peers": {}}
             content["stream"] = {**self.stream, **_table(changes, "stream")}
+            content["search"] = self._search_of_peer(_table(changes, "search"), learner)
             row = _from_content(content, self.name, row=peer)
         except RecipeError as error:
             raise RecipeError(f"in [peers.{peer}]: {error}") from None
@@ -192,6 +197,14 @@ class Recipe:
 
     def build_backbone(self) -> Backbone:
         return Backbone(**self.backbone)
+
+    def _search_of_peer(self, changes: Table, learner: Table) -> Table:
+        """Settings of its own or, of the recipe's, those that its learner has."""
+        _require_keys(changes, ("settings",), "search")
+        kind = LEARNERS.get(_name(learner, "learner"))
+        known = inspect.signature(kind).parameters if kind else ()
+        inherited = {key: values for key, values in self.search.settings.items() if key in known}
+        return {"settings": inherited, **changes, "budget": self.search.budget, "seed": self.search.seed}
 
     def _content(self) -> dict[str, Json]:
         keys = ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "peers")
@@ -224,7 +237,7 @@ def read_recipe(name: str, changes: Sequence[str] = (), seed: int | None = None)
 
 
 def _from_content(content: Mapping[str, Json], name: str, row: str | None = None) -> Recipe:
-    _require_keys(content, ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "peers"), "")
+    _require_keys(content, ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "peers", "search"), "")
     learner = _table(content, "learner")
     family = next((family for family in FAMILIES if _name(learner, "learner") in family.learners), None)
     if family is None:
@@ -235,6 +248,10 @@ def _from_content(content: Mapping[str, Json], name: str, row: str | None = None
         raise RecipeError(f"data.name = '{data['name']}' is no source of {family.name}; {known}")
     backbone = _table(content, "backbone")
     try:
+        own, provided = _without_name(learner), [family.stands_on, "seed"]
+        settings = fill(family.learners[learner["name"]], own, "learner", provided)
+        peers = _table(content, "peers")
+        rows = [row or learner["name"], *peers]
         chance = fill(_chance, {key: content[key] for key in ("seed", "seeds") if key in content}, "recipe")
         return Recipe(
             name=name,
@@ -245,16 +262,9 @@ def _from_content(content: Mapping[str, Json], name: str, row: str | None = None
             data={"name": data["name"], **fill(family.sources[data["name"]], _without_name(data), "data")},
             stream=fill(family.stream, _table(content, "stream"), "stream", provided=[*family.data_arguments, "seed"]),
             backbone=fill(Backbone, backbone, "backbone") if family is CLASSES else _nothing(backbone, family),
-            learner={
-                "name": learner["name"],
-                **fill(
-                    family.learners[learner["name"]],
-                    _without_name(learner),
-                    "learner",
-                    provided=[family.stands_on, "seed"],
-                ),
-            },
-            peers=_table(content, "peers"),
+            learner={"name": learner["name"], **settings},
+            peers=peers,
+            search=read_search(_table(content, "search"), family.learners[learner["name"]], settings, provided, rows),
         )
     except RecipeError:
         raise
@@ -302,12 +312,14 @@ def _apply(content: dict[str, Json], change: str) -> None:
         key, value = "", None
     part, _, setting = key.partition(".")
     whole = ("title", "seed", "seeds")
-    if part not in (*whole, "data", "stream", "backbone", "learner") or (setting == "") != (part in whole):
+    if part not in (*whole, "data", "stream", "backbone", "learner", "search") or (setting == "") != (part in whole):
         raise RecipeError(f"--set {change}: write it as part.setting=value, e.g. learner.rank=4")
     if not setting:
         content[part] = value
     elif setting == "name":
         content[part] = {"name": value}  # another learner or source has settings of its own
+        if part == "learner":
+            content["search"] = {k: v for k, v in _table(content, "search").items() if k != "settings"}
     else:
         content[part] = {**_table(content, part), setting: value}
 

@@ -2,11 +2,11 @@
 
 import sys
 
-from newcomer.cli import analysis, inspection, items, models, runs
+from newcomer.cli import analysis, comparison, inspection, items, models, runs
 from newcomer.cli.program import app
 from newcomer.errors import NewcomerError
 
-__all__ = ["analysis", "app", "inspection", "items", "main", "models", "runs"]
+__all__ = ["analysis", "app", "comparison", "inspection", "items", "main", "models", "runs"]
 
 
 def main() -> None:

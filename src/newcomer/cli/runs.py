@@ -95,10 +95,11 @@ def _report(folders: list[Path], out: Path) -> None:
 def _print_tables(folders: list[Path]) -> None:
     for rows in by_row(find_runs(folders)).values():
         for table in result_tables(rows):
-            console.print(_rich(table))
+            console.print(rich_table(table))
 
 
-def _rich(table: Table) -> RichTable:
+def rich_table(table: Table) -> RichTable:
+    """A table for the console."""
     rich = RichTable(title=table.title, caption=table.note)
     for number, head in enumerate(table.head):
         rich.add_column(head, justify="left" if number == 0 else "right")

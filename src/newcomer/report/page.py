@@ -36,7 +36,14 @@ def write_page(runs: Sequence[Run], out: Path) -> None:
     Raises StoreError when the disk refuses.
     """
     sections = [_section(rows) for rows in by_row(run for run in runs if run.stages).values()]
-    html = rendered("page.html.jinja", sections=sections, start=runs[0].events[0])
+    write_whole(rendered("page.html.jinja", sections=sections, start=runs[0].events[0]), out)
+
+
+def write_whole(html: str, out: Path) -> None:
+    """Write a page that appears whole or not at all.
+
+    Raises StoreError when the disk refuses.
+    """
     part = out.with_name(out.name + ".part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -50,10 +57,14 @@ def write_page(runs: Sequence[Run], out: Path) -> None:
 
 def _section(rows: Mapping[str, Sequence[Run]]) -> Section:
     first = next(iter(rows.values()))[0]
-    figures = _class_figures(rows) if first.recipe["family"] == "classes" else _item_figures(rows)
-    return Section(
-        first.recipe["title"], first.summary(), result_tables(rows), [Figure(svg, caption) for svg, caption in figures]
-    )
+    return Section(first.recipe["title"], first.summary(), result_tables(rows), figures(rows))
+
+
+def figures(rows: Mapping[str, Sequence[Run]]) -> list[Figure]:
+    """What there is to see of the rows of one recipe."""
+    first = next(iter(rows.values()))[0]
+    drawn = _class_figures(rows) if first.recipe["family"] == "classes" else _item_figures(rows)
+    return [Figure(svg, caption) for svg, caption in drawn]
 
 
 def _class_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str]]:

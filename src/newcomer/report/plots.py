@@ -120,6 +120,24 @@ def event_curves(rows: Mapping[str, Sequence[Run]], score: str, label: str) -> s
     return drawn(7, 3.4, draw)
 
 
+def search_curves(rows: Mapping[str, Sequence[float | None]], label: str) -> str:
+    """Each row's scores in the order of its tries, a point each; the line is the best so far. A try without a score is a gap."""
+
+    def draw(figure: Figure) -> None:
+        axis = figure.subplots()
+        for colour, (name, scores) in zip(cycle(len(rows)), rows.items(), strict=True):
+            values = np.array([np.nan if score is None else score for score in scores], dtype=np.float64)
+            numbers = np.arange(1, len(values) + 1)
+            axis.plot(numbers, np.fmax.accumulate(values), color=colour, linewidth=1.6, label=name)
+            axis.plot(numbers, values, "o", color=colour, markersize=4)
+        axis.set_xlabel("tries")
+        axis.set_ylabel(label)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _frame(axis)
+
+    return drawn(7, 3.2, draw)
+
+
 def graphs(found: Sequence[Mapping[str, Any]]) -> str:
     """Item graphs as heat maps: how much each field listens to each other one."""
 

@@ -19,8 +19,12 @@ from newcomer.settings import Json, changes
 from newcomer.store.record import Event, read_record
 
 RECORD = "record.jsonl"
+COMPARISON, SEARCH = "comparison.json", "search"
+"""In the folder of a comparison: what it found, and the tries that are no rows."""
 QUERY, CURVE = "query", "curve"
 """Exams of items: after every phase, and after every so many events of an item."""
+MARKS = {"classes": "Acc", "items": "mean AUC"}
+"""What a mark is: mean accuracy over tasks after the last stage in %, and mean pooled AUC over cold and the warm phases."""
 EVENTS = " events"
 """How a stage of the exam `curve` ends that is named by the number of events."""
 
@@ -96,6 +100,13 @@ class Run:
             f"{stream['phase_events']:,} events a warm phase, asked by {stream['query_events']:,} later events."
         )
 
+    @property
+    def mark(self) -> float:
+        """The one number by which settings are chosen and rows compared, see `MARKS`; the larger the better."""
+        if self.recipe["family"] == "classes":
+            return self.figures()["Acc"]
+        return float(np.mean([phase["values"]["auc"] for phase in self.phases]))
+
     def figures(self) -> dict[str, float]:
         """What the run is judged by, by name: percentages for classes, pooled AUC of each phase and more for items."""
         if not self.scores:
@@ -120,18 +131,22 @@ class Run:
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:
-    """All runs in these folders, at any depth, in order of their paths.
+    """All runs in these folders, at any depth, in order of their paths, but for the tries of a comparison among them.
 
     Raises StoreError for a folder that holds none.
     """
     runs = []
     for folder in folders:
-        records = sorted(folder.rglob(RECORD))
+        records = sorted(path for path in folder.rglob(RECORD) if not _is_try(path.relative_to(folder), folder))
         found = [Run(path.parent, events) for path in records if (events := list(read_record(path)))]
         if not found:
             raise StoreError(f"{folder}: no record of a run here; give a folder that 'newcomer run' wrote")
         runs += found
     return runs
+
+
+def _is_try(path: Path, folder: Path) -> bool:
+    return any(place.name == SEARCH and (folder / place.parent / COMPARISON).exists() for place in path.parents)
 
 
 def by_row(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:

@@ -66,7 +66,7 @@ def _score_table(title: str, rows: Mapping[str, Sequence[Run]], score: str) -> T
     table = _table(title, rows, columns, dict.fromkeys(columns, ".4f") | {"seconds": ".0f"})
     limits = [run.limit for run in _first(rows) if run.limit is not None]
     if score == "auc" and limits:
-        table = replace(table, rows=[*table.rows, ["Bayes limit", "", *[_cell(limits, ".4f")] * len(phases), ""]])
+        table = replace(table, rows=[*table.rows, ["Bayes limit", "", *[cell(limits, ".4f")] * len(phases), ""]])
     return table if phases or score == "auc" else None
 
 
@@ -77,7 +77,7 @@ def _rela_impr_table(title: str, rows: Mapping[str, Sequence[Run]]) -> Table:
     lines = []
     for name, runs in rows.items():
         figures = [run.figures() for run in runs if run.finished]
-        cells = [_cell(_over(_found(figures, f"{p} auc"), _found(bases, f"{p} auc")), "z.1f") for p in phases]
+        cells = [cell(_over(_found(figures, f"{p} auc"), _found(bases, f"{p} auc")), "z.1f") for p in phases]
         lines.append([name, str(len(figures)), *cells])
     return Table(title, ["", "seeds", *phases], lines, _note([run for runs in rows.values() for run in runs]))
 
@@ -109,16 +109,16 @@ def _table(
     lines = []
     for name, runs in rows.items():
         figures = [run.figures() for run in runs if run.finished]
-        cells = [_cell(_found(figures, column), forms[column]) for column in columns]
+        cells = [cell(_found(figures, column), forms[column]) for column in columns]
         unfinished = sum(not run.finished for run in runs)
         lines.append([name + (f" ({unfinished} unfinished)" if unfinished else ""), str(len(figures)), *cells])
     return Table(title, ["", "seeds", *columns.values()], lines, _note([run for runs in rows.values() for run in runs]))
 
 
-def _cell(values: Sequence[float], form: str) -> str:
+def cell(values: Sequence[float], form: str) -> str:
     """`mean ± sd`, the sd with n − 1; a dash where there is nothing to say.
 
-    >>> _cell([1.0, 2.0], ".1f"), _cell([3.0], ".1f"), _cell([float("nan")], ".1f")
+    >>> cell([1.0, 2.0], ".1f"), cell([3.0], ".1f"), cell([float("nan")], ".1f")
     ('1.5 ± 0.7', '3.0', '–')
     """
     if not values or np.isnan(values).any():

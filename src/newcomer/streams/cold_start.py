@@ -75,6 +75,10 @@ class ColdStart:
     warm-c they are added without any ('0 events'), are shown 1, 2, 5, 10, … of their events by time, and at last ('sufficient')
     three quarters of them. After each they have one exam, the rest, under the name 'curve'.
 
+    exam `validation` is for choosing settings: old items play the new ones, a share `validation` of them but no more than there
+    are new ones, alike to these as above. They are old no more, and no row of a new item or of the curve's is in any stage.
+    Nothing else is held back, so a learner that chooses by held-back items does without.
+
     Raises StreamError when no item qualifies.
     """
 
@@ -90,6 +94,7 @@ class ColdStart:
         curve_items: int = 0,
         before: float = 0.5,
         validation: float = 0.1,
+        exam: Literal["test", "validation"] = "test",
         seed: int = 0,
     ) -> None:
         counts = {"old_above": old_above, "phase_events": phase_events, "old_items": old_items, "new_items": new_items}
@@ -121,10 +126,15 @@ class ColdStart:
         self.new = self._life(late.of_items(chosen_new))
         self.rich = _curve(late.of_items(chosen_rich)) if len(chosen_rich) else None
         self.old_log, self.validation = early.of_items(chosen_old), None
-        if preset == "honest":
-            count = max(1, round(validation * len(chosen_old)))
+        if preset == "honest" or exam == "validation":
+            share = max(1, round(validation * len(chosen_old)))
+            count = min(share, len(chosen_new)) if exam == "validation" else share
             held, log_held = _mimic(self.old_log, self.new, count, seed)
             self.old_log, self.validation = early.of_items(np.setdiff1d(chosen_old, held)), self._life(log_held)
+        if exam == "validation" and self.validation:
+            if not len(self.validation.items):
+                raise StreamError("one old item alone cannot play a new one and be old; lower old_above")
+            self.new, self.validation, self.rich = self.validation, None, None
         self.old = OldItems(self.old_log, self.validation)
 
     def __len__(self) -> int:

@@ -1,0 +1,507 @@
+"""A comparison gives every row as many tries, chooses by validation alone, and cut off anywhere it goes on to the same table."""
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from newcomer import workers
+from newcomer.comparison import Judged, compare
+from newcomer.errors import LearnerError, NewcomerError, RecipeError, StoreError
+from newcomer.recipe import Recipe, read_recipe
+from newcomer.report.comparison import (
+    comparison_tables,
+    cost_table,
+    difference_table,
+    read_comparison,
+    search_table,
+    write_comparison,
+)
+from newcomer.report.runs import find_runs
+from newcomer.run import perform
+from newcomer.search import Search
+from newcomer.store.record import read_record
+from newcomer.workers import Ended, Job, Workers
+from shell import Shell
+
+RECIPE = """
+title = "Digits"
+[data]
+name = "digits"
+[stream]
+tasks = 2
+classes = 4
+train_per_class = 6
+exam_per_class = 8
+[backbone]
+name = "{backbone}"
+[learner]
+name = "sd-lora"
+rank = 2
+epochs = 1
+batch_size = 6
+learning_rate = 1e-2
+[search]
+budget = 2
+floor = ["frozen"]
+ceiling = ["joint"]
+[search.settings]
+learning_rate = [1e-3, 1e-2]
+epochs = [1, 2]
+[peers.frozen.learner]
+name = "frozen"
+[peers.frozen.search.settings]
+shrinkage = [0.1, 0.3, 0.9]
+[peers.prototypes.learner]
+name = "frozen"
+head = "prototypes"
+[peers.joint.stream]
+joint = true
+"""
+ROWS = ["sd-lora", "frozen", "prototypes", "joint"]
+
+
+@pytest.fixture
+def file(tiny: Callable[[str], Path], tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(RECIPE.format(backbone=tiny("vit")))
+    return path
+
+
+@pytest.fixture
+def recipe(file: Path) -> Recipe:
+    return read_recipe(str(file))
+
+
+def compared(recipe: Recipe, out: Path, **settings: Any) -> list[tuple[str, Judged]]:
+    """What was over, by its folder below `out`."""
+    events = compare(recipe, out, **{"seeds": (0, 1), **settings})
+    return [(str(job.folder.relative_to(out)), event) for job, event in events if isinstance(event, Judged)]
+
+
+def found(out: Path) -> dict[str, Any]:
+    """What the comparison says, without what differs from run to run."""
+    told: dict[str, Any] = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
+    for row in told["rows"].values():
+        for tried in row["tries"]:
+            tried.pop("seconds", None)
+    return told
+
+
+def files(out: Path) -> dict[str, bytes]:
+    found = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    return {name: content for name, content in found.items() if not name.endswith(".lock")}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the comparison, never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "small.toml").write_text(RECIPE.format(backbone=tiny("vit")))
+    compared(read_recipe(str(folder / "small.toml")), folder / "out")
+    return folder / "out"
+
+
+GRIDS: list[tuple[dict[str, list[Any]], dict[str, Any]]] = [
+    ({"rate": [1, 2, 4], "epochs": [3, 6]}, {"rate": 2, "epochs": 3}),
+    ({"rate": [1, 2, 4, 8, 16]}, {"rate": 7}),
+    ({"rate": [1, 2, 4], "rank": [[1, 2], [3]], "head": ["a", "b", "c"]}, {"rate": 4, "rank": [3], "head": "z"}),
+    ({}, {"rate": 2}),
+]
+
+
+@pytest.mark.parametrize(("values", "own"), GRIDS)
+def test_tries_begin_at_the_rows_own_are_all_different_and_do_not_depend_on_the_budget(
+    values: dict[str, list[Any]], own: dict[str, Any]
+) -> None:
+    search = Search(values, 6, 100, (), ())
+    every = search.tries(own, 100)
+    assert len(every) == search.combinations == len(list(product(*values.values())))
+    assert all(one not in every[:n] for n, one in enumerate(every))
+    assert all(tried[key] in values[key] for tried in every for key in values)
+    assert all(every[0][key] == own[key] for key in values if own[key] in values[key])
+    assert all(search.tries(own, budget) == every[:budget] for budget in range(1, len(every) + 1))
+
+
+def test_each_try_lies_as_far_from_those_before_as_any_that_is_left() -> None:
+    search = Search({"rate": [1, 2, 4], "epochs": [3, 6, 9]}, 6, 100, (), ())
+    every = search.tries({"rate": 1, "epochs": 3}, 9)
+    assert every[1] == {"rate": 4, "epochs": 9}
+
+    def gap(one: dict[str, Any], others: Sequence[dict[str, Any]]) -> float:
+        place = [
+            (search.settings["rate"].index(t["rate"]), search.settings["epochs"].index(t["epochs"])) for t in others
+        ]
+        mine = (search.settings["rate"].index(one["rate"]), search.settings["epochs"].index(one["epochs"]))
+        return min(float(np.hypot(a - mine[0], b - mine[1])) for a, b in place)
+
+    gaps = [gap(every[n], every[:n]) for n in range(1, 9)]
+    assert all(one >= other for one, other in pairwise(gaps))
+    assert all(gap(every[n], every[:n]) == max(gap(rest, every[:n]) for rest in every[n:]) for n in range(1, 9))
+
+
+def test_every_row_has_as_many_tries_or_all_that_there_are(whole: Path) -> None:
+    rows = found(whole)["rows"]
+    assert {name: (len(row["tries"]), row["combinations"]) for name, row in rows.items()} == {
+        "sd-lora": (2, 4),
+        "frozen": (2, 3),
+        "prototypes": (1, 1),
+        "joint": (2, 4),
+    }
+    assert list(rows) == ROWS
+    assert rows["sd-lora"]["tries"][0]["settings"] == {"learning_rate": 0.01, "epochs": 1}
+
+
+def test_tries_see_validation_exams_of_another_order_and_the_best_is_what_runs(whole: Path) -> None:
+    told = found(whole)
+    for run in find_runs([whole / "search"]):
+        row = told["rows"][run.recipe["row"]]
+        assert (run.recipe["seed"], run.recipe["stream"]["exam"]) == (100, "validation")
+        (tried,) = (t for t in row["tries"] if t["settings"].items() <= run.recipe["learner"].items())
+        assert tried["score"] == run.mark
+        assert not (run.folder / "store").exists()
+    for row in told["rows"].values():
+        assert row["score"] == max(tried["score"] for tried in row["tries"])
+        assert row["score"] == next(tried["score"] for tried in row["tries"] if tried["settings"] == row["chosen"])
+    runs = find_runs([whole])
+    assert [(run.recipe["row"], run.recipe["seed"]) for run in runs] == [
+        (row, seed) for row in sorted(ROWS) for seed in (0, 1)
+    ]
+    for run in runs:
+        assert run.recipe["stream"]["exam"] == "test"
+        assert told["rows"][run.recipe["row"]]["chosen"].items() <= run.recipe["learner"].items()
+        assert (run.folder / "store").exists()
+
+
+def test_the_same_again_does_nothing(recipe: Recipe, whole: Path) -> None:
+    before = files(whole)
+    assert compared(recipe, whole) == []
+    assert files(whole) == before
+
+
+@pytest.mark.parametrize("events", [4, 30])
+def test_cut_off_anywhere_it_goes_on_to_the_same(events: int, recipe: Recipe, whole: Path, tmp_path: Path) -> None:
+    with closing(compare(recipe, tmp_path / "out", (0, 1))) as going:
+        for _ in range(events):
+            next(going)
+    compared(recipe, tmp_path / "out")
+    assert found(tmp_path / "out") == found(whole)
+    mine, other = (
+        [(run.recipe["row"], run.recipe["seed"], run.mark) for run in find_runs([out])]
+        for out in (tmp_path / "out", whole)
+    )
+    assert mine == other
+
+
+def test_two_processes_find_what_one_does(recipe: Recipe, whole: Path, tmp_path: Path) -> None:
+    over = compared(recipe, tmp_path / "out", processes=2)
+    assert len(over) == 7 + 8
+    assert found(tmp_path / "out") == found(whole)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_larger_budget_keeps_what_was_tried_and_renews_only_rows_whose_choice_changed(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    compared(recipe, out, budget=1)
+    first, before = found(out), files(out)
+    over = compared(recipe, out, budget=4)
+    second = found(out)
+    tries = {name: [t["settings"] for t in row["tries"]] for name, row in second["rows"].items()}
+    assert {name: len(found) for name, found in tries.items()} == {
+        "sd-lora": 4,
+        "frozen": 3,
+        "prototypes": 1,
+        "joint": 4,
+    }
+    kept = [name for name in before if name.startswith("search/")]
+    assert len(kept) == 4
+    assert all(files(out)[name] == before[name] for name in kept)
+    changed = {row for row in ROWS if first["rows"][row]["chosen"] != second["rows"][row]["chosen"]}
+    again = {folder.split("/")[0] for folder, _ in over if not folder.startswith("search/")}
+    assert again == changed
+    for run in find_runs([out]):
+        assert second["rows"][run.recipe["row"]]["chosen"].items() <= run.recipe["learner"].items()
+
+
+def test_tries_beyond_a_smaller_budget_stay_and_do_not_count(recipe: Recipe, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    compared(recipe, out, budget=2, only=["frozen"])
+    compared(recipe, out, budget=1, only=["frozen"])
+    row = found(out)["rows"]["frozen"]
+    assert [tried["counts"] for tried in row["tries"]] == [True, False]
+    assert row["chosen"] == row["tries"][0]["settings"]
+
+
+def test_rows_come_one_after_the_other_and_a_table_has_them_all(recipe: Recipe, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for row in reversed(ROWS):
+        compared(recipe, out, only=[row])
+    assert found(out) == found(whole)
+
+
+def failing(recipe: Recipe, folder: Path) -> Iterator[Any]:
+    """As a learner does that diverges at the larger rate, and joint training at any."""
+    if recipe.learner.get("learning_rate") == 1e-2 or recipe.row == "joint":
+        raise LearnerError("the loss is not a number; lower learning_rate")
+    yield from perform(recipe, folder)
+
+
+def test_a_try_that_diverges_is_a_try_without_a_score(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "perform", failing)
+    over = dict(compared(recipe, tmp_path / "out"))
+    rows = found(tmp_path / "out")["rows"]
+    failed = {"score": None, "failure": "the loss is not a number; lower learning_rate"}
+    assert {key: rows["sd-lora"]["tries"][0][key] for key in failed} == failed
+    assert rows["sd-lora"]["chosen"] == rows["sd-lora"]["tries"][1]["settings"]
+    assert rows["joint"]["chosen"] is rows["joint"]["score"] is None
+    assert not [folder for folder in over if folder.startswith("joint/")]
+    assert compared(recipe, tmp_path / "out") == []  # what failed fails again: nobody waits for it twice
+    tried = {line[0]: list(line) for line in search_table(read_comparison(tmp_path / "out")).rows}
+    assert (tried["sd-lora"][1], tried["joint"][1]) == ("2 of 4 (1 failed)", "2 of 4 (2 failed)")
+    assert tried["joint"][3:] == ["–", "–"]
+    write_comparison(tmp_path / "out")
+
+
+def test_without_anything_to_search_rows_run_as_they_are(file: Path, tmp_path: Path) -> None:
+    text = re.sub(r"\[(?:peers\.frozen\.)?search\.settings\]\n(?:\w+ = .*\n)+", "", file.read_text())
+    file.write_text(text)
+    over = compared(read_recipe(str(file)), tmp_path / "out", only=["frozen", "prototypes"])
+    assert [folder for folder, _ in over] == [
+        f"{row}/seed-{seed}" for seed in (0, 1) for row in ("frozen", "prototypes")
+    ]
+    assert found(tmp_path / "out")["rows"]["frozen"]["chosen"] == {}
+
+
+def test_another_recipe_in_the_same_folder_is_an_error_and_changes_nothing(file: Path, whole: Path) -> None:
+    before = files(whole)
+    with pytest.raises(
+        RecipeError, match=r"holds a comparison of other settings \(sd-lora: learner\.rank = 2 there, 3 here\)"
+    ):
+        compared(read_recipe(str(file), ["learner.rank=3"]), whole)
+    with pytest.raises(RecipeError, match="seed = 100 there, 7 here"):
+        compared(read_recipe(str(file), ["search.seed=7"]), whole)
+    assert files(whole) == before
+
+
+def test_runs_that_are_not_of_this_comparison_are_never_removed(recipe: Recipe, tmp_path: Path) -> None:
+    other = recipe.with_peer("frozen")
+    list(perform(replace(other, learner={**other.learner, "shrinkage": 0.2}), tmp_path / "out" / "frozen" / "seed-0"))
+    before = files(tmp_path / "out" / "frozen" / "seed-0")
+    for _ in range(2):
+        with pytest.raises(
+            RecipeError, match=r"seed-0: holds a run of other settings \(learner\.shrinkage = 0\.2 there"
+        ):
+            compared(recipe, tmp_path / "out", only=["frozen"], budget=1, seeds=(0,))
+    with pytest.raises(RecipeError, match="holds a run of other settings"):
+        compared(recipe, tmp_path / "out", only=["frozen"], budget=3, seeds=(0,))
+    assert files(tmp_path / "out" / "frozen" / "seed-0") == before
+
+
+def test_what_cannot_be_compared_is_one_line(file: Path, recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="recipe 'small' has no row 'frozne'; did you mean 'frozen'"):
+        compared(recipe, tmp_path / "out", only=["frozne"])
+    file.write_text(file.read_text() + '[peers.search.learner]\nname = "frozen"\n')
+    with pytest.raises(RecipeError, match="a row called 'search' would lie where the tries do"):
+        compared(read_recipe(str(file)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "comparison.json").write_text("[")
+    with pytest.raises(StoreError, match=r"comparison\.json: is no comparison; remove it, or choose another --out"):
+        compared(recipe, tmp_path / "out")
+    with pytest.raises(StoreError, match="give a folder 'compare' wrote"):
+        read_comparison(tmp_path / "nowhere")
+
+
+def test_one_comparison_at_a_time_in_a_folder(recipe: Recipe, tmp_path: Path) -> None:
+    with closing(compare(recipe, tmp_path / "out")) as going:
+        next(going)
+        with pytest.raises(StoreError, match="another process is comparing here"):
+            compared(recipe, tmp_path / "out")
+
+
+def jobs(recipe: Recipe, folder: Path) -> list[Job]:
+    return [Job(recipe.with_peer("frozen").with_seed(n), folder / str(n), str(n)) for n in range(3)]
+
+
+def test_a_process_that_is_killed_is_named_and_takes_the_others_along(recipe: Recipe, tmp_path: Path) -> None:
+    with Workers(2) as side_by_side:
+        going = side_by_side.perform(jobs(recipe, tmp_path))
+        next(going)
+        for child in multiprocessing.active_children():
+            os.kill(child.pid or 0, signal.SIGKILL)
+        with pytest.raises(NewcomerError, match=r"its process ended with code -9; with too little memory give fewer"):
+            list(going)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_mistake_in_one_process_is_raised_here(recipe: Recipe, tmp_path: Path) -> None:
+    list(perform(recipe.with_peer("frozen"), tmp_path / "1"))  # of another seed than job 1
+    with (
+        pytest.raises(RecipeError, match=r"holds a run of other settings \(seed = 0 there, 1 here\)"),
+        Workers(2) as side_by_side,
+    ):
+        list(side_by_side.perform(jobs(recipe, tmp_path)))
+    assert multiprocessing.active_children() == []
+
+
+def test_jobs_are_all_done_and_told_in_their_own_order(recipe: Recipe, tmp_path: Path) -> None:
+    with Workers(2) as side_by_side:
+        told = list(side_by_side.perform(jobs(recipe, tmp_path)))
+        assert len(multiprocessing.active_children()) == 2
+        assert list(side_by_side.perform([])) == []
+        told += list(side_by_side.perform([Job(recipe.with_peer("prototypes"), tmp_path / "more", "more")]))
+    assert told[-1][0].title == "more"
+    for job in jobs(recipe, tmp_path):
+        mine = [event for other, event in told if other.folder == job.folder]
+        assert [isinstance(event, Ended) for event in mine] == [False] * (len(mine) - 1) + [True]
+        assert list(read_record(job.folder / "record.jsonl"))[-1] == {"event": "end"}
+
+
+def write(folder: Path, marks: dict[str, list[float]], cost: bool = False) -> Path:
+    """A comparison by hand: Acc of each row, seed by seed, in %."""
+    rows = {}
+    for place, (row, accuracy) in enumerate(marks.items()):
+        for seed, value in enumerate(accuracy):
+            start = {
+                "event": "start",
+                "place": place,
+                "recipe": {
+                    "name": "birds",
+                    "row": row,
+                    "title": "Birds & <b>bees</b>",
+                    "seed": seed,
+                    "family": "classes",
+                },
+                "stream": {"tasks": [["a"], ["b"]], "taught": 12, "asked": 6},
+                "versions": {"newcomer": "0.1.0"},
+                "commit": "abc",
+                "machine": {"system": "Linux", "processor": "Fast", "threads": 1, "gpu": None},
+            }
+            facts = {"cost": {"passes": 2, "gflops": 0.5, "parameters": 12_345, "stored": 7}} if cost else {}
+            lines: list[dict[str, Any]] = [start]
+            for stage in range(2):
+                for task in range(stage + 1):
+                    scores = {"accuracy": value / 100, "examples": 3.0}
+                    lines.append({"event": "score", "stage": f"task {stage}", "exam": f"task {task}", "values": scores})
+                times = {"study_seconds": 1.0, "exam_seconds": 0.5}
+                lines.append({"event": "stage", "stage": f"task {stage}", **times, "facts": facts})
+            path = folder / row / f"seed-{seed}" / "record.jsonl"
+            path.parent.mkdir(parents=True)
+            path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"event": "end"}]))
+        tried = {"settings": {"rate": 1}, "score": accuracy[0], "seconds": 2.0, "failure": None, "counts": True}
+        rows[row] = {"place": place, "combinations": 1, "tries": [tried], "chosen": {"rate": 1}, "score": accuracy[0]}
+        rows[row]["seeds"] = list(range(len(accuracy)))
+    head = {"title": "Birds & <b>bees</b>", "family": "classes", "floor": ["low", "lower"], "ceiling": ["high"]}
+    (folder / "comparison.json").write_text(json.dumps(head | {"rows": rows}))
+    return folder
+
+
+MARKS = {"mine": [60.0, 70.0, 80.0], "low": [50.0, 50.0, 60.0], "lower": [40.0, 60.0, 40.0], "high": [70.0, 90.0, 80.0]}
+
+
+def test_differences_are_paired_seed_by_seed_and_the_gap_is_between_the_best_floor_and_ceiling(tmp_path: Path) -> None:
+    table = difference_table(read_comparison(write(tmp_path, MARKS)))
+    assert list(table.head) == ["", "seeds", "Acc", "− mine", "95 % interval", "p", "p (Holm)", "gap closed"]
+    rows = {row[0]: list(row[1:]) for row in table.rows}
+    assert rows["mine"] == ["3", "70.0 ± 10.0", "–", "–", "–", "–", "0.67 ± 0.29"]  # 10/20, 20/40, 20/20
+    # differences −10, −20, −20: mean −16.67, sd 5.774, t = −5 with 2 degrees of freedom
+    assert rows["low"][2:5] == ["-16.7", "-31.0 to -2.3", "0.038"]
+    assert rows["low"][5] == "0.113"
+    assert rows["low"][6] == "0.00 ± 0.00"
+    assert rows["high"][6] == "1.00 ± 0.00"
+    assert "0 is low, 1 is high" in table.note
+
+
+def test_one_seed_has_a_difference_and_no_test(tmp_path: Path) -> None:
+    table = difference_table(read_comparison(write(tmp_path, {row: marks[:1] for row, marks in MARKS.items()})))
+    assert [list(row[1:]) for row in table.rows][1] == ["1", "50.0", "-10.0", "–", "–", "–", "0.00"]
+
+
+def test_only_seeds_that_both_have_are_compared(tmp_path: Path) -> None:
+    table = difference_table(read_comparison(write(tmp_path, MARKS | {"low": [50.0, 50.0]})))
+    assert list(table.rows[1])[3] == "-15.0"
+
+
+def test_costs_are_shown_where_a_record_has_them(tmp_path: Path) -> None:
+    assert cost_table(read_comparison(write(tmp_path / "a", MARKS))) is None
+    table = cost_table(read_comparison(write(tmp_path / "b", MARKS, cost=True)))
+    assert table is not None
+    assert list(table.head) == ["", "study s", "passes", "GFLOPs", "trained", "stored"]
+    assert list(table.rows[0]) == ["mine", "2 ± 0", "2", "0.5", "12,345", "7"]
+
+
+def test_a_row_with_fewer_tries_than_it_could_have_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    compared(recipe, out, only=["prototypes", "frozen"], budget=1, seeds=(0,))
+    assert "Not so" not in search_table(read_comparison(out)).note
+    compared(recipe, out, only=["sd-lora"], budget=2, seeds=(0,))
+    assert "Not so yet: frozen had fewer" in search_table(read_comparison(out)).note
+
+
+def test_the_page_is_self_contained_and_has_every_table(tmp_path: Path) -> None:
+    page = write_comparison(write(tmp_path, MARKS, cost=True)).read_text(encoding="utf-8")
+    assert not re.search(r"<(script|link|img|iframe|object|embed)\b|@import", page)
+    fetched = re.findall(r"(?:src|href)=\"([^\"]*)\"|url\(([^)]*)\)", page)
+    assert all((one or other).startswith(("#", "data:")) for one, other in fetched)
+    assert page.count("<table") == len(comparison_tables(read_comparison(tmp_path))) == 4
+    assert page.count("<svg") == 3
+    assert "Birds &amp; &lt;b&gt;bees&lt;/b&gt;" in page
+    assert page.count("<table") == page.count("</table>")
+
+
+def test_the_command_compares_reports_and_does_nothing_twice(shell: Shell) -> None:
+    grid = '\n[search.settings]\nlearning_rate = [1e-3, 1e-2]\n[peers.frozen.learner]\nname = "frozen"\n'
+    (shell.folder / "birds.toml").write_text((shell.folder / "birds.toml").read_text() + grid)
+    words = ["compare", "birds.toml", "--seeds", "2", "--set", "stream.train_per_class=2", "--budget", "2"]
+    code, out, err = shell.call(*words)
+    assert (code, err) == (0, "")
+    assert "1 of 3: birds · sd-lora · learning_rate 0.001: " in out
+    assert "4 of 4: birds · frozen · seed 1: " in out
+    assert "comparison: runs/compared/birds/comparison.html" in out
+    before = shell.files()
+    code, out, _ = shell.call(*words)
+    assert (code, " of 3: " in out) == (0, False)
+    assert shell.files() == before
+    _, out, _ = shell.call("report", "runs/compared/birds")
+    assert "sd-lora · " not in out  # tries are no rows
+
+
+def test_mistakes_of_a_call_are_one_line(shell: Shell) -> None:
+    assert "did you mean 'sd-lora'" in shell.fails("compare", "birds.toml", "--rows", "sd-lra")
+    assert "no recipe 'digit'" in shell.fails("compare", "birds.toml", "digit")
+
+
+def test_ctrl_c_stops_every_process_and_the_same_command_goes_on(file: Path, whole: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "newcomer", "compare", str(file), "--seeds", "2", "--processes", "2", "--out", "out"]
+    given: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True}
+    out = tmp_path / "out" / "small"
+    hearing = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whatever the shell in the background made of it
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    with subprocess.Popen(words, preexec_fn=hearing, **pipes, **given) as going:
+        while going.poll() is None and not any(out.rglob("record.jsonl")):
+            time.sleep(0.02)
+        os.killpg(going.pid, signal.SIGINT)
+        _, err = going.communicate()
+    assert going.returncode == 130, err
+    assert err == "newcomer: stopped; the same command goes on after the last complete stage\n"
+    done = subprocess.run(words, capture_output=True, check=False, **given)
+    assert done.returncode == 0, done.stderr
+    assert found(out) == found(whole)
