@@ -27,6 +27,7 @@ from newcomer.report.comparison import (
     comparison_tables,
     cost_table,
     difference_table,
+    parts_table,
     read_comparison,
     search_table,
     write_comparison,
@@ -430,6 +431,16 @@ def test_differences_are_paired_seed_by_seed_and_the_gap_is_between_the_best_flo
     assert "0 is low, 1 is high" in table.note
 
 
+def test_every_number_has_its_own_paired_interval(tmp_path: Path) -> None:
+    """Every exam of a run has one accuracy here, so Acc and AAA are it, and nothing is forgotten."""
+    table = parts_table(read_comparison(write(tmp_path, MARKS)))
+    assert list(table.head) == ["", "seeds", "Acc", "AAA", "forgetting"]
+    # −16.67 ± 4.303 · 5.774 / √3
+    assert list(table.rows[0]) == ["low", "3", "-16.7 ± 14.3", "-16.7 ± 14.3", "+0.0 ± 0.0"]
+    alone = parts_table(read_comparison(write(tmp_path / "one", {row: marks[:1] for row, marks in MARKS.items()})))
+    assert list(alone.rows[0]) == ["low", "1", "–", "–", "–"]
+
+
 def test_one_seed_has_a_difference_and_no_test(tmp_path: Path) -> None:
     table = difference_table(read_comparison(write(tmp_path, {row: marks[:1] for row, marks in MARKS.items()})))
     assert [list(row[1:]) for row in table.rows][1] == ["1", "50.0", "-10.0", "–", "–", "–", "0.00"]
@@ -461,7 +472,7 @@ def test_the_page_is_self_contained_and_has_every_table(tmp_path: Path) -> None:
     assert not re.search(r"<(script|link|img|iframe|object|embed)\b|@import", page)
     fetched = re.findall(r"(?:src|href)=\"([^\"]*)\"|url\(([^)]*)\)", page)
     assert all((one or other).startswith(("#", "data:")) for one, other in fetched)
-    assert page.count("<table") == len(comparison_tables(read_comparison(tmp_path))) == 4
+    assert page.count("<table") == len(comparison_tables(read_comparison(tmp_path))) == 5
     assert page.count("<svg") == 3
     assert "Birds &amp; &lt;b&gt;bees&lt;/b&gt;" in page
     assert page.count("<table") == page.count("</table>")

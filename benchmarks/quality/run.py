@@ -4,7 +4,7 @@
     python benchmarks/quality/run.py ml-1m --seeds 0 1 2 --set stream.old_items=400
 
 The comparison goes to runs/quality/<recipe>/; what is kept of it are the records of its runs without the single steps, and in
-search.json every try with its settings and score, and what was chosen.
+comparison.json every try with its settings and score, and what was chosen.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def run_all(
             place = Path(row) / run.folder.name / RECORD
             _keep(folder / place, kept / place)
     kept.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / COMPARISON, kept / "search.json")
+    shutil.copyfile(folder / COMPARISON, kept / COMPARISON)
     return kept
 
 

@@ -37,9 +37,13 @@ class Comparison:
     runs: Mapping[str, Sequence[Run]]
     """Only rows that have begun a run with the chosen settings."""
 
+    def finished(self, row: str) -> dict[int, Run]:
+        """The finished runs of this row by their seeds."""
+        return {int(run.recipe["seed"]): run for run in self.runs.get(row, ()) if run.finished}
+
     def marks(self, row: str) -> dict[int, float]:
         """The number that rows are compared by, of every finished run of this row by its seed."""
-        return {int(run.recipe["seed"]): run.mark for run in self.runs.get(row, ()) if run.finished}
+        return {seed: run.mark for seed, run in self.finished(row).items()}
 
     def tries(self, row: str) -> list[Mapping[str, Json]]:
         """Those that count and are over, in their order."""
@@ -74,7 +78,7 @@ def comparison_tables(told: Comparison, most: int | None = None) -> list[Table]:
     """Results as every report has them, or at `most` so many tables of them; the differences, what was tried, and what it costs."""
     results = result_tables(told.runs) if any(run.scores for runs in told.runs.values() for run in runs) else []
     cost = cost_table(told)
-    return [*results[:most], difference_table(told), search_table(told), *([cost] if cost else [])]
+    return [*results[:most], difference_table(told), parts_table(told), search_table(told), *([cost] if cost else [])]
 
 
 def difference_table(told: Comparison) -> Table:
@@ -110,6 +114,34 @@ def difference_table(told: Comparison) -> Table:
         head.append("gap closed")
         note += f" Gap closed: 0 is {floor}, 1 is {ceiling}, on seeds where the second is above the first."
     return Table(f"{told.title}: against {first}", head, lines, note)
+
+
+def parts_table(told: Comparison) -> Table:
+    """Each row against the first in every number by itself: phase by phase for items; Acc, AAA and forgetting for classes."""
+    first, *others = told.found
+    figures = {row: {seed: run.figures() for seed, run in told.finished(row).items()} for row in told.found}
+    names = _parts(told)
+    lines = []
+    for row in others:
+        shared = [seed for seed in figures[row] if seed in figures[first]]
+        cells = []
+        for name in names:
+            apart = np.array([figures[row][seed].get(name, np.nan) - figures[first][seed][name] for seed in shared])
+            test = paired_test(apart) if len(apart) > 1 and not np.isnan(apart).any() else None
+            form = FORMS[told.family]
+            cells.append(DASH if test is None else f"{test.mean:+{form}} ± {(test.high - test.low) / 2:{form}}")
+        lines.append([row, str(len(shared)), *cells])
+    head = ["", "seeds", *(name.removesuffix(" auc") for name in names)]
+    note = f"Differences to {first} seed by seed, ± half of the 95 % interval of the paired t test, of each by itself."
+    return Table(f"{told.title}: against {first}, number by number", head, lines, note)
+
+
+def _parts(told: Comparison) -> list[str]:
+    """The figures of a run that `parts_table` shows."""
+    if told.family == "classes":
+        return ["Acc", "AAA", "forgetting"]
+    runs = [run for row in told.found for run in told.finished(row).values()]
+    return list(dict.fromkeys(f"{phase['stage']} auc" for run in runs for phase in run.phases))
 
 
 def search_table(told: Comparison) -> Table:
