@@ -436,9 +436,10 @@ def test_every_number_has_its_own_paired_interval(tmp_path: Path) -> None:
     table = parts_table(read_comparison(write(tmp_path, MARKS)))
     assert list(table.head) == ["", "seeds", "Acc", "AAA", "forgetting"]
     # −16.67 ± 4.303 · 5.774 / √3
-    assert list(table.rows[0]) == ["low", "3", "-16.7 ± 14.3", "-16.7 ± 14.3", "+0.0 ± 0.0"]
+    assert list(table.rows[0]) == ["mine", "3", "–", "–", "–"]
+    assert list(table.rows[1]) == ["low", "3", "-16.7 ± 14.3", "-16.7 ± 14.3", "+0.0 ± 0.0"]
     alone = parts_table(read_comparison(write(tmp_path / "one", {row: marks[:1] for row, marks in MARKS.items()})))
-    assert list(alone.rows[0]) == ["low", "1", "–", "–", "–"]
+    assert list(alone.rows[1]) == ["low", "1", "–", "–", "–"]
 
 
 def test_one_seed_has_a_difference_and_no_test(tmp_path: Path) -> None:

@@ -118,16 +118,17 @@ def difference_table(told: Comparison) -> Table:
 
 def parts_table(told: Comparison) -> Table:
     """Each row against the first in every number by itself: phase by phase for items; Acc, AAA and forgetting for classes."""
-    first, *others = told.found
+    first = next(iter(told.found))
     figures = {row: {seed: run.figures() for seed, run in told.finished(row).items()} for row in told.found}
     names = _parts(told)
     lines = []
-    for row in others:
+    for row in told.found:
         shared = [seed for seed in figures[row] if seed in figures[first]]
         cells = []
         for name in names:
             apart = np.array([figures[row][seed].get(name, np.nan) - figures[first][seed][name] for seed in shared])
-            test = paired_test(apart) if len(apart) > 1 and not np.isnan(apart).any() else None
+            able = row != first and len(apart) > 1 and not np.isnan(apart).any()
+            test = paired_test(apart) if able else None
             form = FORMS[told.family]
             cells.append(DASH if test is None else f"{test.mean:+{form}} ± {(test.high - test.low) / 2:{form}}")
         lines.append([row, str(len(shared)), *cells])

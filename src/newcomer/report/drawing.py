@@ -8,10 +8,13 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 COLOURS = ("#0b6e4f", "#c8553d", "#2e4057", "#e0a030", "#7a5195", "#6b8f9c", "#a23b72", "#8a8a4a")
+MIXTURES = (("white", 1.0), ("white", 0.5), ("black", 0.6))
+"""What colours are mixed with when they come again, and how much of them stays."""
 INK, FAINT = "#22313a", "#d5dde0"
 NUMBERED = 12
 """Rows up to which a heat map has numbers in it, and a curve a name of its own."""
@@ -96,5 +99,13 @@ def side_inches(count: int) -> float:
 
 
 def cycle(count: int) -> list[str]:
-    """So many colours; they come again after the eighth."""
-    return [COLOURS[n % len(COLOURS)] for n in range(count)]
+    """So many colours; after the eighth they come again lighter, then darker, then as they were."""
+    return [_mixed(COLOURS[n % len(COLOURS)], *MIXTURES[n // len(COLOURS) % len(MIXTURES)]) for n in range(count)]
+
+
+def _mixed(colour: str, other: str, share: float) -> str:
+    """This share of the one, the rest of the other."""
+    red, green, blue = (
+        share * mine + (1 - share) * its for mine, its in zip(to_rgb(colour), to_rgb(other), strict=True)
+    )
+    return to_hex((red, green, blue))
