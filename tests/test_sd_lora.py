@@ -54,7 +54,12 @@ GOLDEN: dict[Sharing, list[float]] = {
 @pytest.mark.parametrize("magnitudes", list(GOLDEN))
 def test_losses_of_the_first_steps_do_not_drift(magnitudes: Sharing, tiny: Folder) -> None:
     learner = SDLoRA(
-        by_formula(Backbone(str(tiny("vit")))), rank=2, magnitudes=magnitudes, epochs=4, learning_rate=0.05
+        by_formula(Backbone(str(tiny("vit")))),
+        rank=2,
+        magnitudes=magnitudes,
+        epochs=4,
+        learning_rate=0.05,
+        start="zero",
     )
     learner.bank.open = opened_by_formula(learner)  # type: ignore[method-assign,assignment]
     losses = [

@@ -46,8 +46,8 @@ class SDLoRA(DirectionLearner):
     - `accumulate`: parts of a batch whose gradients are taken one after the other; more parts, less memory, the same step.
     - `learning_rate`: Adam's, for the factors of the new direction (paper: 0.008).
     - `head_learning_rate`: for the trained rows and the magnitudes; the same by default.
-    - `start`: of the head's rows in a task: new ones at 'zero', or all where 'lda' of the features as they are puts them, so that
-      little has to move.
+    - `start`: of the head's rows in a task: all where 'lda' of the features as they are puts them, so that little has to move, or
+      new ones at 'zero' (with the paper's head).
     - `later_rate`: what both rates are multiplied by after the first task.
     - `schedule`: of both rates within a task.
     - `augment`: of training pictures, 'flip' or 'crop' (and flip).
@@ -78,7 +78,7 @@ class SDLoRA(DirectionLearner):
         learning_rate: Rate = 0.008,
         head_learning_rate: Rate | None = None,
         later_rate: Rate = 1.0,
-        start: Start = "zero",
+        start: Start = "lda",
         schedule: Schedule = "constant",
         augment: Augmentation = "none",
         precision: Precision = "fp32",

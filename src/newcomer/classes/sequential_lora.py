@@ -21,6 +21,7 @@ class SequentialLoRA(AdaptedLearner):
 
     - `adapted_tasks`: how many tasks move the weights, the first ones; 1 adapts to the first task and is frozen from there on
       ("first session adaptation"). The trained rows ('linear') learn on. None: all tasks.
+    - `start`: see `SDLoRA`; here 'zero' by default.
     - `loss_over`: cross entropy over the logits of the 'new' classes, or of all classes 'seen' (old head rows then only learn
       to say no).
     - the other settings are `SDLoRA`'s.
