@@ -302,7 +302,7 @@ def test_the_loop_is_the_stream_and_what_the_learner_says(file: Path) -> None:
     learner = recipe.build_learner(stream)
     happening: Iterator[Event] = run(learner, stream)
     first = list(takewhile(lambda event: not isinstance(event, Finished), happening))
-    assert [type(event) for event in first] == [Step] * 5 + [Score]  # four of gradients, one to look at features
+    assert [type(event) for event in first] == [Step] * 6 + [Score]  # four of gradients, and features before and after
     assert len(learner.entries) == 1
     rest = list(run(learner, stream, done=1))
     assert [event.stage for event in rest if isinstance(event, Finished)] == ["task 1", "task 2"]
