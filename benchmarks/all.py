@@ -15,6 +15,8 @@ COMMANDS = [
     ["speed/demos.py"],
     ["quality/run.py", "digits"],
     ["quality/run.py", "world"],
+    ["quality/run.py", "world", "--set", "data.planted=false", "--out", "world-without"],
+    ["quality/run.py", "ml-latest-small"],
     ["quality/planted.py"],
     ["quality/run.py", "ml-1m"],
     ["quality/run.py", "cifar100-vit-tiny"],

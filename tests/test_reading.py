@@ -1,5 +1,6 @@
 """Fields that are computed while they are learned: what they say, and that plain tables say it afterwards."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newcomer.data.log import Log
+from newcomer.data.log import Column, Log
 from newcomer.data.pieces import LogFiles
 from newcomer.data.read import log_from_rows
 from newcomer.data.schema import Field, Schema
@@ -74,6 +75,15 @@ def test_a_narrow_kernel_reads_each_value_for_itself_and_a_wide_one_all_alike() 
     _, fields, _ = lent(1e6)
     found = fields([torch.tensor([2, 3, 4, 12]), numbers * 0])[0]
     torch.testing.assert_close(found, found[:1].expand_as(found))
+
+
+def test_names_that_are_numbers_but_lie_nowhere_spoil_no_other() -> None:
+    log = films()
+    strange = Column.of_names(["nan" if name == "unknown" else name for name in log.items.columns["year"].texts()])
+    items = replace(log.items, columns={**log.items.columns, "year": strange})
+    learner = EmerG(SCHEMA, smooth={"year": 2.0}, **SHORT).learn(replace(log, items=items))
+    assert learner.network.item_fields.tables[0].isfinite().all()
+    assert np.isfinite(learner.score(log)).all()
 
 
 def test_folded_tables_say_what_was_computed() -> None:

@@ -121,10 +121,12 @@ class Encoder:
         return [self._tensor(field.name, table.columns[field.name]) for field in self.item_fields]
 
     def clicks(
-        self, log: Log, item: NDArray[np.integer[Any]], own: Callable[[Tensor, Tensor], Tensor] | None = None
+        self, log: Log, item: NDArray[np.integer[Any]], deed: Callable[[Tensor, Tensor], Tensor] | None = None
     ) -> Clicks:
-        """The log's events, `item` numbering their items as the learner does; `own` says of these and the labels which deed of its
-        user a row is."""
+        """The log's events, `item` numbering their items as the learner does.
+
+        `deed`, of items and labels: which deed of its user each row is, so that his tastes leave it out; by default none is one.
+        """
         columns = {self.schema.user: Column(log.users.ids, np.arange(len(log.users))), **log.users.columns}
         user_fields = [field for field in self.row_fields if field.role == "user"]
         clicks = Clicks(
@@ -136,7 +138,7 @@ class Encoder:
         )
         if self.tastes:
             codes = clicks.of_users[0][clicks.user]
-            clicks.of_rows.append(codes if own is None else codes + self.users * (1 + own(clicks.item, clicks.label)))
+            clicks.of_rows.append(codes if deed is None else codes + self.users * (1 + deed(clicks.item, clicks.label)))
         return clicks
 
     def to_json(self) -> list[Json]:

@@ -1,5 +1,6 @@
 """How fields are read while shared weights are learned; what comes of it are plain tables, at no cost afterwards."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -103,6 +104,7 @@ def _times(clicks: Clicks, users: int, deeds: int) -> Int[Tensor, "user deed"]:
 
 def _number(name: str) -> float | None:
     try:
-        return float(name)
+        number = float(name)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None  # 'nan' and 'inf' lie nowhere on the line
