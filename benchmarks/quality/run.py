@@ -30,11 +30,17 @@ TARGETS = json.loads((HERE / "targets.json").read_text(encoding="utf-8"))
 
 
 def run_all(
-    name: str, seeds: Sequence[int], changes: Sequence[str], out: str, only: Sequence[str], processes: int = 1
+    name: str,
+    seeds: Sequence[int],
+    changes: Sequence[str],
+    out: str,
+    only: Sequence[str],
+    processes: int = 1,
+    budget: int | None = None,
 ) -> Path:
     """Try and run what is not finished yet, of all rows or of those named; returns the folder of the records."""
     recipe, folder, kept = read_recipe(name, changes), RUNS / out, HERE / out
-    for job, event in compare(recipe, folder, seeds, processes=processes, only=only):
+    for job, event in compare(recipe, folder, seeds, budget, processes, only):
         if isinstance(event, Judged):
             told = event.failure or f"{event.score:.4g}, {event.seconds:.0f} s"
             print(f"{event.done} of {event.count}: {job.title}: {told}", flush=True)
@@ -89,12 +95,13 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=1, help="runs side by side; one, where seconds are to be told")
+    parser.add_argument("--budget", type=int, help="tries a row; the recipe's by default")
     parser.add_argument("--set", action="append", default=[], dest="changes")
     parser.add_argument("--out", help="name of the folder of records; the recipe's by default")
     parser.add_argument("--rows", nargs="+", default=[], help="only these; the records of others stay as they are")
     given = parser.parse_args()
     out = given.out or Path(given.recipe).stem
-    folder = run_all(given.recipe, given.seeds, given.changes, out, given.rows, given.processes)
+    folder = run_all(given.recipe, given.seeds, given.changes, out, given.rows, given.processes, given.budget)
     rows = next(iter(by_row(find_runs([folder])).values()))
     print(write_comparison(RUNS / out))
     for table in comparison_tables(read_comparison(RUNS / out)):
