@@ -38,7 +38,7 @@ CASES: dict[str, tuple[str, type[ClassLearner], dict[str, Any]]] = {
     "sd-lora": ("vit", SDLoRA, TRAINED),
     "sd-lora, a magnitude each projection": ("vit", SDLoRA, TRAINED | {"magnitudes": "projection"}),
     "sd-lora, cosine, own head rate": ("vit", SDLoRA, TRAINED | {"schedule": "cosine", "head_learning_rate": 5e-3}),
-    "sd-lora, slower later, trained rows": ("vit", SDLoRA, TRAINED | {"later_rate": 0.5, "head": "linear"}),
+    "sd-lora, slower later, averaged": ("vit", SDLoRA, TRAINED | {"later_rate": 0.5, "average": 0.5}),
     "sd-lora, rows from zero": ("vit", SDLoRA, TRAINED | {"start": "zero"}),
     "sd-lora, the paper's head": ("vit", SDLoRA, TRAINED | {"start": "zero", "head": "linear", "drift_map": False}),
     "sd-lora, ridge": ("vit", SDLoRA, TRAINED | {"head": "ridge"}),

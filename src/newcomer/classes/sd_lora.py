@@ -49,6 +49,7 @@ class SDLoRA(DirectionLearner):
     - `start`: of the head's rows in a task: all where 'lda' of the features as they are puts them, so that little has to move, or
       new ones at 'zero' (with the paper's head).
     - `later_rate`: what both rates are multiplied by after the first task.
+    - `average`: a task's parameters end as their mean over this share of its steps, the last ones.
     - `schedule`: of both rates within a task.
     - `augment`: of training pictures, 'flip' or 'crop' (and flip).
     - `precision`: 'fp32', or 'bf16' for mixed precision in training and inference.
@@ -78,6 +79,7 @@ class SDLoRA(DirectionLearner):
         learning_rate: Rate = 0.008,
         head_learning_rate: Rate | None = None,
         later_rate: Rate = 1.0,
+        average: Share = 0.0,
         start: Start = "lda",
         schedule: Schedule = "constant",
         augment: Augmentation = "none",
@@ -104,6 +106,7 @@ class SDLoRA(DirectionLearner):
                 seed=seed,
                 start=start,
                 later_rate=later_rate,
+                average=average,
             ),
             head=head,
             shrinkage=shrinkage,

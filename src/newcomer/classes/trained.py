@@ -21,6 +21,7 @@ from newcomer.nn.linear_head import LinearHead
 from newcomer.seeds import spawn
 from newcomer.shapes import Float, Int, Tensor
 from newcomer.store.folder import Entry
+from newcomer.training.averaging import Average
 from newcomer.training.fit import batches, compiled, cosine, fit
 from newcomer.training.learner import Step
 
@@ -45,6 +46,7 @@ class Training:
     seed: int
     start: Start = "zero"
     later_rate: float = 1.0
+    average: float = 0.0
 
 
 class TrainedLearner(ClassLearner):
@@ -97,6 +99,8 @@ class TrainedLearner(ClassLearner):
         groups = self.trainable()
         rates = {"factors": how.learning_rate * slower}
         other = (how.head_learning_rate or how.learning_rate) * slower
+        trained = [p for group in groups.values() for p in group]
+        mean = Average(trained, how.average)
         optimizer = torch.optim.Adam([{"params": p, "lr": rates.get(name, other)} for name, p in groups.items()])
         plan = batches(len(klass), how.batch_size, how.epochs, how.seed, stage, "batches")
         factor = cosine(len(plan)) if how.schedule == "cosine" else lambda step: 1.0
@@ -117,8 +121,10 @@ class TrainedLearner(ClassLearner):
         with closing(tensors), compiled(self.backbone.model, self.compile):
             for step, seen in enumerate(fit(range(len(plan)), losses, optimizer, self.processes), 1):
                 schedule.step()
+                mean.see(trained, step / len(plan))
                 self._watch(step, len(plan))
                 yield Step(stage, step, len(plan), seen)
+        mean.give(trained)
         self._close()
 
     def _loss(

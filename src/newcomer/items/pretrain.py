@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel
 
 from newcomer.items.encoding import Clicks, Values
 from newcomer.items.lessons import Lessons
@@ -14,6 +13,7 @@ from newcomer.items.network import ItemNetwork
 from newcomer.items.validation import Best
 from newcomer.seeds import spawn
 from newcomer.shapes import Bool, Float, Int, Tensor
+from newcomer.training.averaging import Average
 from newcomer.training.checkpoint import Checkpoint, Things
 from newcomer.training.fit import fit, one_cycle
 from newcomer.training.learner import Step
@@ -55,7 +55,7 @@ def pretrain(
     """Train the network and the old items' `residuals`; a resumed one goes on after the last part of an epoch that was kept."""
     trained = nn.ParameterList([*network.parameters(), *residuals.parameters()])
     optimizer = torch.optim.Adam(trained, plan.rate, weight_decay=plan.weight_decay, fused=True)
-    mean = AveragedModel(trained) if plan.average else nn.Module()
+    mean = Average(trained, plan.average)
     things: Things = {"network": network, "residuals": residuals, "optimizer": optimizer, "best": best, "mean": mean}
     done = checkpoint.resume("pretrain", things)
     parts, rows_in_all = plan.epochs * lessons.mixes_per_epoch, plan.epochs * lessons.rows
@@ -74,20 +74,12 @@ def pretrain(
                 group["lr"] = plan.rate * rate(rows)
             for seen in fit([batch], loss, optimizer):
                 yield Step("pretrain", min(rows, rows_in_all), rows_in_all, seen)
-            if isinstance(mean, AveragedModel) and rows > (1 - plan.average) * rows_in_all:
-                mean.update_parameters(trained)
+            mean.see(trained, rows / rows_in_all)
         if (number + 1) % lessons.mixes_per_epoch == 0:
             best.consider(network)
         checkpoint.keep("pretrain", number + 1, things, now=number + 1 == parts)
-    if isinstance(mean, AveragedModel):
-        _take_over(trained, mean.module)
+    if mean.give(trained):
         best.consider(network)
-
-
-@torch.no_grad()
-def _take_over(parameters: nn.Module, others: nn.Module) -> None:
-    for parameter, other in zip(parameters.parameters(), others.parameters(), strict=True):
-        parameter.copy_(other)
 
 
 def center(network: ItemNetwork, residuals: nn.Embedding) -> None:
