@@ -119,7 +119,7 @@ def test_a_file_of_ones_own_is_filled_with_defaults(tmp_path: Path) -> None:
     recipe = read_recipe(written(tmp_path))
     assert (recipe.name, recipe.row, recipe.title, recipe.seed) == ("mine", "sd-lora", "Digits", 0)
     assert recipe.learner["rank"] == 3
-    assert recipe.learner["learning_rate"] == 0.008
+    assert recipe.learner["learning_rate"] == 0.002
     assert recipe.stream["exam"] == "test"
     assert recipe.backbone["size"] is None
     joint, frozen = recipe.rows()[1:]

@@ -60,6 +60,8 @@ def test_losses_of_the_first_steps_do_not_drift(magnitudes: Sharing, tiny: Folde
         epochs=4,
         learning_rate=0.05,
         start="zero",
+        later_rate=1.0,
+        average=0.0,
     )
     learner.bank.open = opened_by_formula(learner)  # type: ignore[method-assign,assignment]
     losses = [
@@ -104,7 +106,7 @@ def test_old_magnitudes_go_on_learning(tasks: list[Examples], tiny: Folder) -> N
 
 def test_closing_a_task_changes_no_logit(tasks: list[Examples], tiny: Folder) -> None:
     """The last forward pass with the task open, and the first with it closed."""
-    learner = SDLoRA(str(tiny("vit")), rank=2, epochs=5, batch_size=4, head="linear").learn(tasks[0])
+    learner = SDLoRA(str(tiny("vit")), rank=2, epochs=5, batch_size=4, head="linear", average=0.0).learn(tasks[0])
     study = learner.study(Stage("task 1", tasks[1], {}))
     while (step := next(study)).part != "task 1" or step.step < step.steps:
         pass

@@ -44,12 +44,12 @@ class SDLoRA(DirectionLearner):
     - `drift_map`: carry the statistics of old classes over to the weights after each task (`nn.drift`).
     - `epochs`, `batch_size`: passes over a task's examples (paper: 20, 128).
     - `accumulate`: parts of a batch whose gradients are taken one after the other; more parts, less memory, the same step.
-    - `learning_rate`: Adam's, for the factors of the new direction (paper: 0.008).
+    - `learning_rate`: Adam's, for the factors of the new direction (paper: 0.008, for its own head).
     - `head_learning_rate`: for the trained rows and the magnitudes; the same by default.
     - `start`: of the head's rows in a task: all where 'lda' of the features as they are puts them, so that little has to move, or
       new ones at 'zero' (with the paper's head).
-    - `later_rate`: what both rates are multiplied by after the first task.
-    - `average`: a task's parameters end as their mean over this share of its steps, the last ones.
+    - `later_rate`: what both rates are multiplied by after the first task (paper: 1).
+    - `average`: a task's parameters end as their mean over this share of its steps, the last ones (paper: none).
     - `schedule`: of both rates within a task.
     - `augment`: of training pictures, 'flip' or 'crop' (and flip).
     - `precision`: 'fp32', or 'bf16' for mixed precision in training and inference.
@@ -76,10 +76,10 @@ class SDLoRA(DirectionLearner):
         epochs: Count = 20,
         batch_size: Count = 128,
         accumulate: Count = 1,
-        learning_rate: Rate = 0.008,
+        learning_rate: Rate = 0.002,
         head_learning_rate: Rate | None = None,
-        later_rate: Rate = 1.0,
-        average: Share = 0.0,
+        later_rate: Rate = 0.25,
+        average: Share = 0.6,
         start: Start = "lda",
         schedule: Schedule = "constant",
         augment: Augmentation = "none",
