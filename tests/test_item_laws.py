@@ -355,3 +355,13 @@ def test_validation_items_choose_the_epoch(log: Log) -> None:
 def test_a_setting_that_cannot_be_is_an_error(change: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(change))):
         EmerG(SCHEMA, **change)
+
+
+def test_where_items_begin_is_amid_the_old_ones_each_counting_once(case: Any, stream: ColdStart) -> None:
+    learner = taught(case, stream, 1)
+    if not learner._ids_last:
+        pytest.skip("its old items are tuned as new ones are")
+    with torch.no_grad():
+        begun = learner.network.named(learner.own, len(learner.known))
+    for key, value in begun.items():
+        torch.testing.assert_close((learner.state[key] - value).mean(0), torch.zeros(value.shape[1]), atol=1e-5, rtol=0)

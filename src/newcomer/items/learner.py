@@ -183,8 +183,7 @@ class ItemLearner(Learner[Lesson, Log]):
         best = Best(modules, self.encoder, trial, self.adaptation, self.history, self.device)
         plan = replace(self.pretraining, drop=self.reading.shares(self.schema))
         yield from pretrain(self.network, residuals, own, old, plan, self.seed, stage, self.checkpoint, best)
-        if not self.pretraining.dropout:  # else where an item begins has been learned
-            center(self.network, residuals)
+        center(self.network, residuals)
         self._pretrained()
         yield from self._rehearse(stage, old, own, residuals, best)
         if self.meta.epochs:
