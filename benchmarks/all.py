@@ -11,14 +11,22 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 FIGURES = HERE / "figures.jsonl"
+LATEST_SMALL = [
+    *("--set", 'data.name="movielens-latest"', "--set", "data.path=ml-latest-small"),
+    *("--set", "stream.old_above=60", "--set", "stream.phase_events=8"),
+]
+"""That data set under a recipe of the large one."""
 COMMANDS = [
     ["speed/demos.py"],
     ["quality/run.py", "digits"],
     ["quality/run.py", "world"],
     ["quality/run.py", "world", "--set", "data.planted=false", "--out", "world-without"],
     ["quality/run.py", "ml-latest-small"],
+    ["quality/run.py", "ml-1m-parts", *LATEST_SMALL, "--out", "ml-latest-small-parts"],
     ["quality/planted.py"],
     ["quality/run.py", "ml-1m"],
+    ["quality/by_item.py", "ml-1m", "emerg", "shared-graph"],
+    ["quality/by_item.py", "ml-latest-small", "emerg", "shared-graph"],
     ["quality/run.py", "cifar100-vit-tiny"],
     ["quality/run.py", "banking77-minilm"],
     ["quality/heads.py", "cifar100-vit-tiny"],
