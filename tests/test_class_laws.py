@@ -339,7 +339,9 @@ def test_a_study_that_fails_leaves_the_learner_as_it_was(known: int, case: Case)
 
 @pytest.mark.parametrize("epochs", [2, 8])
 def test_what_diverges_is_an_answer_and_changes_nothing(epochs: int, trained: Case) -> None:
-    learner = trained.taught(1, batch_size=100)
+    learner = trained.made(batch_size=100)
+    learner.training = replace(learner.training, later_rate=1.0, average=0.0)
+    learner.learn(trained.lessons[0])
     learner.training = replace(learner.training, epochs=epochs, learning_rate=1e30)
     before = bits(learner)
     with pytest.raises(LearnerError, match=r"(the loss became (nan|inf)|no longer numbers); lower the learning rate"):
