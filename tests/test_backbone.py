@@ -218,6 +218,16 @@ def test_the_wrong_kind_of_input_is_named(tiny: Folder) -> None:
         Backbone(str(tiny("vit"))).encode(["a text"])
     with pytest.raises(LearnerError, match="reads texts, but was given a Image"):
         Backbone(str(tiny("bert"))).encode([Image.new("RGB", (8, 8))])
+    learner = SDLoRA(str(tiny("bert")), rank=2, epochs=1)
+    with pytest.raises(LearnerError, match="reads texts, but was given a Image"):
+        learner.learn(Examples(["lost", Image.new("RGB", (8, 8))], ["text", "picture"]))
+
+
+def test_texts_of_like_length_follow_each_other_and_pictures_stay_as_they_are(tiny: Folder) -> None:
+    texts = ["my card is lost", "lost", "where is my card", "rate"]
+    assert Backbone(str(tiny("bert"))).alike(texts, [2, 0, 3, 1]) == [3, 1, 0, 2]
+    pictures = [Image.new("RGB", (side, side)) for side in (9, 8, 10)]
+    assert Backbone(str(tiny("vit"))).alike(pictures, [2, 0]) == [2, 0]
 
 
 @pytest.mark.parametrize(

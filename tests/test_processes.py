@@ -5,14 +5,17 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from newcomer.backbones.backbone import Backbone
+from newcomer.classes.feed import Feed
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.data.digits import digits
+from newcomer.data.examples import Examples, Input
 from newcomer.streams.class_incremental import ClassIncremental
 from newcomer.training.processes import Processes, is_first
 from shell import Shell
@@ -122,3 +125,30 @@ def test_gradients_in_parts_are_those_of_the_whole_batch(tiny: Callable[[str], P
         features.append(learner.features(stage.lesson.inputs))
     torch.testing.assert_close(features[0], features[1], atol=2e-3, rtol=1e-3)
     torch.testing.assert_close(features[0], features[2], atol=2e-3, rtol=1e-3)
+
+
+def test_parts_of_texts_are_the_whole_batch_with_less_padding(
+    tiny: Callable[[str], Path], questions: list[Examples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesson, sizes = questions[0], []
+    read = Backbone.read
+
+    def counted(self: Backbone, inputs: Sequence[Input]) -> dict[str, torch.Tensor]:
+        found = read(self, inputs)
+        sizes.append(found["input_ids"].numel())
+        return found
+
+    monkeypatch.setattr(Backbone, "read", counted)
+    features, padded = [], []
+    for parts in (1, 4):
+        learner = SDLoRA(str(tiny("bert")), rank=2, epochs=1, batch_size=8, learning_rate=1e-3, accumulate=parts)
+        feed = Feed(learner.backbone, lesson.inputs, 0)
+        rows = learner._parts(feed, range(8))
+        assert sorted(row for part in rows for row in part) == list(range(8))
+        sizes.clear()
+        for part in rows:
+            feed.read(part)
+        padded.append(sum(sizes))
+        features.append(learner.learn(lesson).features(lesson.inputs))
+    torch.testing.assert_close(features[0], features[1], atol=1e-5, rtol=1e-4)
+    assert padded[1] < padded[0]

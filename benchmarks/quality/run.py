@@ -4,7 +4,8 @@
     python benchmarks/quality/run.py ml-1m --seeds 0 1 2 --set stream.old_items=400
 
 The comparison goes to runs/quality/<recipe>/; what is kept of it are the records of its runs without the single steps, and in
-comparison.json every try with its settings and score, and what was chosen.
+comparison.json every try with its settings and score, and what was chosen. On a machine where it was never begun it goes on from
+what is kept; to make it all again, remove both.
 """
 
 import argparse
@@ -40,6 +41,8 @@ def run_all(
 ) -> Path:
     """Try and run what is not finished yet, of all rows or of those named; returns the folder of the records."""
     recipe, folder, kept = read_recipe(name, changes), RUNS / out, HERE / out
+    if not folder.exists() and (kept / COMPARISON).exists():
+        shutil.copytree(kept, folder)
     for job, event in compare(recipe, folder, seeds, budget, processes, only):
         if isinstance(event, Judged):
             told = event.failure or f"{event.score:.4g}, {event.seconds:.0f} s"

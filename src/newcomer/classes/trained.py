@@ -1,5 +1,6 @@
 """What learners share that are trained by gradients: the loop over a task's examples, and a linear head that grows."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -22,7 +23,7 @@ from newcomer.seeds import spawn
 from newcomer.shapes import Float, Int, Tensor
 from newcomer.store.folder import Entry
 from newcomer.training.averaging import Average
-from newcomer.training.fit import batches, compiled, cosine, fit
+from newcomer.training.fit import batches, chunks, compiled, cosine, fit
 from newcomer.training.learner import Step
 
 Schedule = Literal["constant", "cosine"]
@@ -110,7 +111,7 @@ class TrainedLearner(ClassLearner):
         update = numbers(p for name, group in groups.items() if name != "head" for p in group)
         self.trained_numbers = update + len(asked) * (self.backbone.width + 1)
         chance = spawn(how.seed, stage, "augmentation", self.processes.index)
-        mine = [self._parts(batch) for batch in plan]
+        mine = [self._parts(feed, batch) for batch in plan]
         tensors = feed.batches([part for parts in mine for part in parts])
 
         def losses(step: int) -> Iterator[Tensor]:
@@ -134,11 +135,11 @@ class TrainedLearner(ClassLearner):
         logits = self.rows(self._see(encoded))[:, asked].float()
         return F.cross_entropy(logits, target, reduction="sum")
 
-    def _parts(self, batch: Sequence[int]) -> list[list[int]]:
-        """This process's share of a batch, in as many parts as gradients are accumulated over."""
-        share = list(self.processes.share(batch))
-        parts = [share[i :: self.training.accumulate] for i in range(self.training.accumulate)]
-        return [part for part in parts if part]
+    def _parts(self, feed: Feed, batch: Sequence[int]) -> list[list[int]]:
+        """This process's share of a batch, in as many parts as gradients are accumulated over, texts of like length together."""
+        share = self.backbone.alike(feed.inputs, self.processes.share(batch))
+        size = max(1, math.ceil(len(share) / self.training.accumulate))
+        return [share[part.start : part.stop] for part in chunks(len(share), size)]
 
     def _grow(self, classes: int) -> None:
         self.rows.grow(classes)
