@@ -104,6 +104,15 @@ def test_the_command_line_runs_in_two_processes_and_one_of_them_writes(shell: Sh
     assert SDLoRA.load(shell.folder / "model").classes == ["finch", "robin", "tit", "wren"]
 
 
+def test_a_script_that_ends_half_way_through_a_lesson_ends_quietly() -> None:
+    begun, _, _ = SCRIPT.partition("for stage")
+    script = (
+        begun + "lesson = learner.study(next(iter(stream)))\nnext(step for step in lesson if step.part == 'task 0')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_shares_of_a_batch_are_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     one = Processes("cpu")
     assert (is_first(), one.count) == (True, 1)

@@ -1,5 +1,6 @@
 """What every learner is: it studies stages, sits exams, and can be written down and read again."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -62,9 +63,12 @@ class Learner(ABC, Generic[Lesson, Exam]):
             yield from self._study(stage)
             entry = self._entry(stage)
         except BaseException:
-            self._clear()
-            for entry in self.entries:
-                self._absorb(entry)
+            if (
+                not sys.is_finalizing()
+            ):  # a script that ends half-way: nobody asks this learner any more, and torch is half gone
+                self._clear()
+                for entry in self.entries:
+                    self._absorb(entry)
             raise
         self.entries.append(entry)
 
