@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from figure import DATA_MISSING
+
 HERE = Path(__file__).parent
 FIGURES = HERE / "figures.jsonl"
 LATEST_SMALL = [
@@ -41,7 +43,6 @@ COMMANDS = [
     ["speed/items_service.py"],
     ["speed/reading.py", "--kinds", "csv"],
 ]
-DATA_MISSING = 2
 
 
 def main() -> int:

@@ -1,9 +1,16 @@
 """A figure: one measured number with everything that is needed to make it again, as one line of JSON."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from newcomer.errors import DataError, NewcomerError
+
+DATA_MISSING = 2
+"""How a benchmark exits whose data are not here; with 1 where anything else is wrong."""
 
 
 @dataclass(frozen=True)
@@ -25,3 +32,13 @@ def emit(figures: Iterable[Figure]) -> None:
     """Print one JSON line a figure: how every benchmark ends."""
     for figure in figures:
         print(json.dumps(asdict(figure), ensure_ascii=False), flush=True)
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Within, an error of this library's own ends the benchmark by one line and an exit code."""
+    try:
+        yield
+    except NewcomerError as error:
+        print(error, file=sys.stderr)
+        sys.exit(DATA_MISSING if isinstance(error, DataError) else 1)

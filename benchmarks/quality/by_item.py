@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float
 from run import RUNS
 
-from figure import Figure, emit
-from newcomer.errors import RecipeError
+from figure import Figure, emit, one_line
+from newcomer.errors import RecipeError, nearest
 from newcomer.items.learner import ItemLearner
 from newcomer.metrics.paired import paired_test
 from newcomer.metrics.ranking import auc
@@ -62,6 +62,9 @@ def main() -> None:
     given = parser.parse_args()
     recipe, out = read_recipe(given.recipe, given.changes), given.out or Path(given.recipe).stem
     rows = read_comparison(RUNS / out).runs
+    for row in (given.row, given.other):
+        if row not in rows:
+            raise RecipeError(f"{RUNS / out}: no runs of a row '{row}'; {nearest(row, rows)}")
     one, other = rows[given.row], rows[given.other]
     changes = "".join(f" --set {change}" for change in given.changes) + (f" --out {out}" if given.out else "")
     command = f"python benchmarks/quality/by_item.py {given.recipe} {given.row} {given.other}{changes}"
@@ -88,4 +91,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line():
+        main()

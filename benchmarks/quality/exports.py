@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from figure import Figure, emit
+from figure import Figure, emit, one_line
 from newcomer.classes.sd_lora import SDLoRA
-from newcomer.errors import DataError
 from newcomer.export import FORMS
 from newcomer.recipe import read_recipe
 from newcomer.run import commit, machine
@@ -98,9 +97,5 @@ def figures(folder: Path) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    try:
-        with tempfile.TemporaryDirectory() as name:
-            emit(figures(Path(name)))
-    except DataError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    with one_line(), tempfile.TemporaryDirectory() as name:
+        emit(figures(Path(name)))

@@ -8,6 +8,7 @@ reading time reads the statistics that the run kept, drift map and all; the weig
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +16,8 @@ from typing import Any, get_args
 import torch
 from torch.nn import functional as F
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from figure import one_line
 from newcomer.classes.memory import HeadName, make_head
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.recipe import Recipe, read_recipe
@@ -68,4 +71,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line():
+        main()

@@ -8,7 +8,7 @@ As written from an item's features alone, before any event.
 import numpy as np
 from run import run_all
 
-from figure import Figure, emit
+from figure import Figure, emit, one_line
 from newcomer.items.emerg import EmerG
 from newcomer.items.findings import analyse
 from newcomer.report.runs import find_runs
@@ -29,10 +29,11 @@ def found(folder: str) -> float:
 
 
 if __name__ == "__main__":
-    records = run_all("world", list(SEEDS), [], "world", ["emerg"])
-    start = find_runs([records / "emerg"])[0].events[0]
-    shares = [found(f"runs/quality/world/emerg/seed-{seed}/store") for seed in SEEDS]
-    print(", ".join(f"{share:.3f}" for share in shares))
-    mean, spread = round(float(np.mean(shares)), 4), round(float(np.std(shares, ddof=1)), 4)
-    name = "world emerg share of items whose planted pair is the heaviest edge"
-    emit([Figure(name, mean, "1", COMMAND, SEEDS, start["machine"], start["commit"], 0.9, spread)])
+    with one_line():
+        records = run_all("world", list(SEEDS), [], "world", ["emerg"])
+        start = find_runs([records / "emerg"])[0].events[0]
+        shares = [found(f"runs/quality/world/emerg/seed-{seed}/store") for seed in SEEDS]
+        print(", ".join(f"{share:.3f}" for share in shares))
+        mean, spread = round(float(np.mean(shares)), 4), round(float(np.std(shares, ddof=1)), 4)
+        name = "world emerg share of items whose planted pair is the heaviest edge"
+        emit([Figure(name, mean, "1", COMMAND, SEEDS, start["machine"], start["commit"], 0.9, spread)])

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from figure import Figure, emit
+from figure import Figure, emit, one_line
 from newcomer.comparison import Judged, compare
 from newcomer.recipe import read_recipe
 from newcomer.report.comparison import comparison_tables, read_comparison, write_comparison
@@ -114,4 +114,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line():
+        main()

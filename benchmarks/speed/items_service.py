@@ -8,7 +8,6 @@ timed. What a user waits for is quoted by the clock, and beside it in seconds of
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,10 +19,9 @@ import polars as pl
 import torch
 from models import figure, in_turns
 
-from figure import Figure, emit
+from figure import Figure, emit, one_line
 from newcomer.data.log import Log
 from newcomer.data.movielens import movielens_1m
-from newcomer.errors import DataError
 from newcomer.items.adaptation import Adam
 from newcomer.items.emerg import EmerG
 from newcomer.items.encoding import Clicks, Values
@@ -194,9 +192,5 @@ def parsed() -> argparse.Namespace:
 if __name__ == "__main__":
     given = parsed()
     torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as name:
-            emit(figures(given.repeats, given.calls, Path(name)))
-    except DataError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    with one_line(), tempfile.TemporaryDirectory() as name:
+        emit(figures(given.repeats, given.calls, Path(name)))

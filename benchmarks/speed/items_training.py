@@ -11,7 +11,6 @@ one forward pass.
 import argparse
 import copy
 import statistics
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,8 +21,7 @@ from models import figure, in_turns, ratio
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from figure import Figure, emit
-from newcomer.errors import DataError
+from figure import Figure, emit, one_line
 from newcomer.items.adaptation import Adam
 from newcomer.items.encoding import Clicks, Values
 from newcomer.items.episodes import Episodes, Quarters
@@ -231,8 +229,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
     torch.set_num_threads(1)
-    try:
+    with one_line():
         emit(figures(parser.parse_args().repeats))
-    except DataError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
