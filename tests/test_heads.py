@@ -222,19 +222,34 @@ def test_realigned_gaussians_know_a_wide_class_from_a_narrow_one() -> None:
         weight, bias = folded(head, statistics)
         return ((x @ weight.T + bias).argmax(1) == klass).double().mean().item()
 
-    assert right(RealignedGaussians(0.0, draws=1000)) > right(Discriminant(0.0)) + 0.005
+    assert right(RealignedGaussians(0.0, pairs=500)) > right(Discriminant(0.0)) + 0.005
 
 
-def test_what_realigned_gaussians_draw_has_the_statistics_it_was_drawn_from() -> None:
-    x, klass = drawn(8, classes=2, width=3, each=200)
-    statistics = ClassStatistics.of(x, klass, 2, rank=3)
-    features, names = RealignedGaussians(draws=20000).drawn(statistics)
+@pytest.mark.parametrize("each", [1, 2, 5, 200])
+def test_what_realigned_gaussians_draw_has_the_statistics_it_was_drawn_from(each: int) -> None:
+    x, klass = drawn(8, classes=4, width=3, each=200)
+    rows = torch.cat([(klass == k).nonzero()[: each if k < 2 else 200, 0] for k in range(4)])
+    x, klass = x[rows], klass[rows]
+    statistics = ClassStatistics.of(x, klass, 4, rank=3)
+    features, names = RealignedGaussians(pairs=20000).drawn(statistics)
+    shared = statistics.scatter / (len(x) - 4)
     for k in range(2):
-        own = torch.cov(x[klass == k].T)
-        wanted = (own + statistics.scatter / (len(x) - 2)) / 2
+        own = torch.cov(x[klass == k].T) if each > 1 else torch.zeros_like(shared)
+        wanted = own * (1 - 1 / each) + shared / each
         found = torch.cov(features[names == k].double().T)
         assert (found - wanted).norm() < 0.05 * wanted.norm()
-        torch.testing.assert_close(features[names == k].double().mean(0), x[klass == k].mean(0), atol=0.15, rtol=0)
+        torch.testing.assert_close(features[names == k].double().mean(0), x[klass == k].mean(0), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_realigned_gaussians_are_the_discriminant_where_they_are_held_fast(seed: int) -> None:
+    x, klass = drawn(seed, classes=4, width=3, each=30)
+    statistics = ClassStatistics.of(x, klass, 4, rank=3)
+    (held, _), (start, _) = (
+        folded(RealignedGaussians(0.3, decay=1e6), statistics),
+        folded(Discriminant(0.3), statistics),
+    )
+    torch.testing.assert_close(held / held.norm(), start / start.norm(), atol=1e-3, rtol=0)
 
 
 def test_trained_rows_are_read_as_they_are() -> None:

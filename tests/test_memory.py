@@ -134,10 +134,14 @@ def test_a_head_chosen_later_is_calibrated_as_if_it_had_been_chosen_before(head:
     assert taught(x, klass, "lda").temperature(head) == taught(x, klass, head).temperature(head)
 
 
-def test_the_slow_head_borrows_the_temperature_of_the_one_it_starts_from() -> None:
-    memory = taught(*world(9, classes=4, each=30), head="lda")
-    assert memory.temperature("gaussian") == memory.temperature("lda")
-    assert Memory.empty(WIDTH).temperature("gaussian") == Memory.empty(WIDTH).temperature("lda") == 1.0
+def test_the_slow_head_has_a_temperature_of_its_own_only_where_it_is_in_use() -> None:
+    x, klass = world(9, classes=4, each=30)
+    memory = taught(x, klass, "lda")
+    assert memory.temperature("gaussian") == Memory.empty(WIDTH).temperature("gaussian") == 1.0
+    found = taught(x, klass, "gaussian").temperature("gaussian")
+    assert found != 1.0
+    assert 0.2 < found < 5  # its draws have calibrated it nearly
+    assert memory.temperature("lda") > 0
 
 
 def test_the_same_examples_again_leave_what_was_calibrated_as_it_was() -> None:

@@ -1,5 +1,6 @@
 """What a learner keeps of its classes in place of their examples, and how features are read by it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -23,7 +24,7 @@ HeadName = Literal["linear", "prototypes", "ridge", "lda", "gaussian"]
 
 HEADS: list[HeadName] = list(get_args(HeadName))
 SLOW: list[HeadName] = ["gaussian"]
-"""Heads whose temperature is only found where they are in use; elsewhere that of 'lda', which they start from, stands in."""
+"""Heads whose temperature is only found where they are in use; elsewhere it is 1, for they are calibrated by what they draw."""
 
 SPREAD = 8
 """Main directions kept of each class's own scatter."""
@@ -64,8 +65,8 @@ class Memory:
 
     def temperature(self, head: HeadName) -> float:
         """What this head's logits are divided by before the softmax."""
-        found = {name: float(t) for name, t in zip(HEADS, self.temperatures, strict=True) if not t.isnan()}
-        return found.get(head, found.get("lda", 1.0) if head in SLOW else 1.0)
+        found = float(self.temperatures[HEADS.index(head)])
+        return 1.0 if math.isnan(found) else found
 
     def fold(self, head: Head, trained: Linear) -> Linear:
         """The linear classifier that this head finds, in float32."""

@@ -71,7 +71,7 @@ class SDLoRA(DirectionLearner):
         rank: Count | list[RankFrom] = 10,
         distill: Share | None = None,
         magnitudes: Sharing = "shared",
-        head: HeadName = "lda",
+        head: HeadName = "gaussian",
         shrinkage: Share = 0.3,
         drift_map: bool = True,
         epochs: Count = 20,

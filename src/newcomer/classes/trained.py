@@ -137,9 +137,9 @@ class TrainedLearner(ClassLearner):
 
     def _parts(self, feed: Feed, batch: Sequence[int]) -> list[list[int]]:
         """This process's share of a batch, in as many parts as gradients are accumulated over, texts of like length together."""
-        share = self.backbone.alike(feed.inputs, self.processes.share(batch))
-        size = max(1, math.ceil(len(share) / self.training.accumulate))
-        return [share[part.start : part.stop] for part in chunks(len(share), size)]
+        share, parts = self.processes.share(batch), self.training.accumulate
+        order = self.backbone.alike(feed.inputs, share) if parts > 1 else list(share)
+        return [order[part.start : part.stop] for part in chunks(len(order), max(1, math.ceil(len(order) / parts)))]
 
     def _grow(self, classes: int) -> None:
         self.rows.grow(classes)

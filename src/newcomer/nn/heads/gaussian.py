@@ -8,32 +8,39 @@ from torch.nn import functional as F
 from newcomer.nn.class_statistics import ClassStatistics, shrunk
 from newcomer.nn.heads.discriminant import Discriminant
 from newcomer.nn.heads.head import Linear
+from newcomer.nn.temperature import temperature
 from newcomer.seeds import spawn
 from newcomer.shapes import Float, Int, Tensor
 
 
 @dataclass(frozen=True)
 class RealignedGaussians:
-    """The softmax regression on features drawn from a Gaussian a class, `draws` each, all classes compared with all.
+    """The softmax regression on features drawn from a Gaussian a class, all classes compared with all.
 
-    A class's covariance is its own main directions, shrunk halfway towards the covariance that all classes share, so that a class
-    of few examples is not taken at its word. Starts from the discriminant, which is the answer where all covariances are equal, and
-    takes a few quasi-Newton steps; the weights are held near it by `decay`.
+    A class of n examples is drawn with (1 − 1/n) of its own covariance and 1/n of the one that all classes share, `pairs` features
+    and their mirror images about its mean, so that the mean is met. The regression starts from the discriminant, which is the
+    answer where all covariances are equal, its logits divided by what makes the draws likeliest; it takes a few quasi-Newton
+    steps, and its weights are held there by `decay`, in units of the draws' variance for each class.
+
+    SLCA starts from the trained rows, draws with covariances as they are, and is not held.
     """
 
     shrinkage: float = 0.3
-    draws: int = 64
+    pairs: int = 32
     steps: int = 20
-    decay: float = 1e-3
+    decay: float = 1.0
 
     def fold(self, statistics: ClassStatistics, trained: Linear) -> Linear:
         start = Discriminant(self.shrinkage).fold(statistics, trained)
         if len(statistics.count) < 2:
             return start
-        x, klass = self.drawn(statistics)
-        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode
-            x, klass, origin = x.clone(), klass.clone(), start[0].float().clone()
-            weight, bias = (t.float().clone().requires_grad_() for t in start)
+        # whatever the caller's mode
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+            x, klass = (t.clone() for t in self.drawn(statistics))
+            origin, bias = (t.float().clone() for t in start)
+            hot = temperature(F.linear(x, origin, bias), klass)
+            origin = origin / hot
+            weight, bias = origin.clone().requires_grad_(), (bias / hot).requires_grad_()
             optimizer = torch.optim.LBFGS(
                 [weight, bias], max_iter=self.steps, history_size=5, line_search_fn="strong_wolfe"
             )
@@ -53,13 +60,14 @@ class RealignedGaussians:
         classes, rank, width = statistics.spread.shape
         chance, kind = spawn(0, "gaussian head"), statistics.scatter.dtype
 
-        def normal(size: int) -> Float[Tensor, "klass draw size"]:
-            return torch.randn(classes, self.draws, size, generator=chance, dtype=kind)
+        def normal(size: int) -> Float[Tensor, "klass pair size"]:
+            return torch.randn(classes, self.pairs, size, generator=chance, dtype=kind)
 
         common = normal(width) @ torch.linalg.cholesky(shrunk(statistics.within, 1e-3)).T
         each = (statistics.count - 1).clamp(min=1).sqrt()[:, None, None]
         around = (statistics.rest.clamp(min=0) / width).sqrt()[:, None, None]
         own = (normal(rank) @ statistics.spread + normal(width) * around) / each
-        apart = torch.where((statistics.count < 2)[:, None, None], common, (common + own) / 2**0.5)
-        x = statistics.mean[:, None] + apart
-        return x.flatten(0, 1).float(), torch.arange(classes).repeat_interleave(self.draws)
+        share = 1 / statistics.count.clamp(min=1)[:, None, None]
+        apart = (1 - share).sqrt() * own + share.sqrt() * common
+        x = statistics.mean[:, None] + torch.cat([apart, -apart], dim=1)
+        return x.flatten(0, 1).float(), torch.arange(classes).repeat_interleave(2 * self.pairs)
