@@ -356,6 +356,11 @@ def test_a_call_can_change_a_search_and_another_learner_has_none_of_the_file(tmp
     changed = read_recipe(written(tmp_path, DIGITS + SEARCH), ["search.budget=9", "search.settings={rank=[1,2]}"])
     assert changed.search.budget == changed.with_peer("joint").search.budget == 9
     assert changed.search.settings == {"rank": [1, 2]}
+    inner = read_recipe(written(tmp_path, DIGITS + SEARCH), ["search.settings.rank=[1,3]"]).search.settings
+    assert inner["rank"] == [1, 3]
+    assert inner.keys() > {"rank"}
+    with pytest.raises(RecipeError, match="rank = 5 is not a table"):
+        read_recipe(written(tmp_path, DIGITS + SEARCH), ["learner.rank=5", "learner.rank.x=1"])
     assert not read_recipe(written(tmp_path, DIGITS + SEARCH), ["learner.name=frozen"]).search.settings
 
 

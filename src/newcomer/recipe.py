@@ -321,7 +321,13 @@ def _apply(content: dict[str, Json], change: str) -> None:
         if part == "learner":
             content["search"] = {k: v for k, v in _table(content, "search").items() if k != "settings"}
     else:
-        content[part] = {**_table(content, part), setting: value}
+        content[part] = _with(_table(content, part), setting.split("."), value)
+
+
+def _with(table: Table, path: Sequence[str], value: Json) -> dict[str, Json]:
+    """The table with a value in it or in a table of it."""
+    key, *rest = path
+    return {**table, key: _with(_table(table, key), rest, value) if rest else value}
 
 
 def parse_change(change: str) -> tuple[str, Json]:
