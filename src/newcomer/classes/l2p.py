@@ -33,7 +33,7 @@ class L2P(PromptedLearner):
     - `drift_map`: carry the statistics of old classes over to the prompts after each task (`nn.drift`).
     - `epochs`, `batch_size`: passes over a task's examples (paper: 5, 128).
     - `accumulate`: parts of a batch whose gradients are taken one after the other; more parts, less memory, the same step. Texts
-      of like length share a part, so that three or four parts also save a third of the time on CPUs.
+      of like length share a part: more parts, less padding, which on CPUs is time saved.
     - `learning_rate`: Adam's, for keys and prompts (paper: 0.03).
     - `head_learning_rate`: for the trained rows; the same by default.
     - `schedule`: of both rates within a task.

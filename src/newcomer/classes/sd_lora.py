@@ -44,7 +44,7 @@ class SDLoRA(DirectionLearner):
     - `drift_map`: carry the statistics of old classes over to the weights after each task (`nn.drift`).
     - `epochs`, `batch_size`: passes over a task's examples (paper: 20, 128).
     - `accumulate`: parts of a batch whose gradients are taken one after the other; more parts, less memory, the same step. Texts
-      of like length share a part, so that three or four parts also save a third of the time on CPUs.
+      of like length share a part: more parts, less padding, which on CPUs is time saved.
     - `learning_rate`: Adam's, for the factors of the new direction (paper: 0.008, for its own head).
     - `head_learning_rate`: for the trained rows and the magnitudes; the same by default.
     - `start`: of the head's rows in a task: all where 'lda' of the features as they are puts them, so that little has to move, or
