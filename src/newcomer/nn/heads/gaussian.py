@@ -36,7 +36,7 @@ class RealignedGaussians:
             return start
         # whatever the caller's mode
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-            x, klass = (t.clone() for t in self.drawn(statistics))
+            x, klass = self.drawn(statistics)
             origin, bias = (t.float().clone() for t in start)
             hot = temperature(F.linear(x, origin, bias), klass)
             origin = origin / hot
