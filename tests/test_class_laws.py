@@ -44,6 +44,7 @@ CASES: dict[str, tuple[str, type[ClassLearner], dict[str, Any]]] = {
     "sd-lora, ridge": ("vit", SDLoRA, TRAINED | {"head": "ridge"}),
     "sd-lora, prototypes, without drift map": ("vit", SDLoRA, TRAINED | {"head": "prototypes", "drift_map": False}),
     "sd-lora, gaussian": ("vit", SDLoRA, TRAINED | {"head": "gaussian"}),
+    "sd-lora, kernel, on texts": ("bert", SDLoRA, TRAINED | {"head": "kernel"}),
     "sd-lora-rr": ("vit", SDLoRA, TRAINED | {"rank": [[1, 3], [2, 1]]}),
     "sd-lora-kd that always fires": ("vit", SDLoRA, TRAINED | {"distill": 1.0}),
     "sd-lora, augmented, in parts": ("vit", SDLoRA, TRAINED | {"augment": "crop", "accumulate": 3, "cache_gib": 0}),
@@ -73,6 +74,7 @@ CASES: dict[str, tuple[str, type[ClassLearner], dict[str, Any]]] = {
     "prototypes": ("vit", FrozenBackbone, {"head": "prototypes"}),
     "ridge": ("vit", FrozenBackbone, {"head": "ridge"}),
     "gaussian": ("vit", FrozenBackbone, {"head": "gaussian"}),
+    "kernel": ("vit", FrozenBackbone, {"head": "kernel"}),
     "lda": ("vit", FrozenBackbone, {"head": "lda"}),
     "lda on texts": ("bert", FrozenBackbone, {"head": "lda"}),
 }
@@ -143,7 +145,7 @@ def bits(learner: ClassLearner) -> dict[str, Tensor]:
         }
     found |= learner.memory.tensors()
     if learner.classes and not isinstance(learner, RanPAC):
-        found |= dict(zip(("weight", "bias"), learner.folded_head(), strict=True))
+        found |= dict(zip(("weight", "bias"), learner._found(), strict=True))
     return {name: t.detach().clone() for name, t in found.items()}
 
 

@@ -66,6 +66,9 @@ def test_every_merged_learner_costs_the_plain_backbone(tiny: Folder, tasks: list
             assert cost["gflops"] == (plain + 2 * 16 * 2 * number) / 1e9
     spread = RanPAC(str(tiny("vit")), projection=30).learn(tasks[0]).facts()["cost"]
     assert spread["gflops"] == (plain + 2 * 16 * 30 + 2 * 30 * 2) / 1e9
+    kernel = FrozenBackbone(str(tiny("vit")), head="kernel").learn(tasks[0]).facts()["cost"]
+    points = 2 * 2 * 8  # of two classes, on either side of the mean along eight directions
+    assert kernel["gflops"] == (plain + 2 * 16 * points + 2 * points * 2) / 1e9
 
 
 def test_what_is_trained_and_stored_is_counted(tiny: Folder, tasks: list[Examples]) -> None:

@@ -60,6 +60,15 @@ def read(folder: Path, learner: ClassLearner, inputs: list[Any]) -> Any:
     return tokenizer(inputs, padding=True, truncation=True, return_tensors="pt")
 
 
+def test_a_head_that_is_not_linear_says_what_to_do(learned: Callable[..., SDLoRA], tmp_path: Path) -> None:
+    learned("bert", head="kernel").save(tmp_path / "store")
+    for export in FORMS.values():
+        with pytest.raises(LearnerError, match=r"'kernel' is not linear .*load\(folder, head='gaussian'\)"):
+            export(SDLoRA.load(tmp_path / "store"), tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+    FORMS["peft"](SDLoRA.load(tmp_path / "store", head="gaussian"), tmp_path / "new")
+
+
 CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     *((kind, {}, {}) for kind in [*PICTURES, *TEXTS]),
     ("vit", {"size": 16}, {"rank": [[1, 3], [2, 1]]}),

@@ -110,14 +110,14 @@ def test_training_is_told_step_by_step(tasks: list[Examples], tiny: Folder) -> N
         assert all(0 <= residual <= 1 + 1e-6 for residual in part["residual"])
 
 
-@pytest.mark.parametrize("head", ["linear", "lda"])
+@pytest.mark.parametrize("head", ["linear", "lda", "kernel"])
 def test_the_line_ends_at_the_models_after_both_tasks(
     head: str, tasks: list[Examples], tiny: Folder, tmp_path: Path
 ) -> None:
     learner = taught(tiny, tasks, head=head)
     learner.save(tmp_path / "model")
     before = learner.bank.magnitudes
-    logits = learner.logits(tasks[0].inputs)
+    said_before = learner.logits(tasks[0].inputs)
     lines = look(learner, together(tasks))["line"]
     assert [(pair["from"], pair["to"]) for pair in lines] == [("task 0", "task 1"), ("task 1", "task 2")]
     for place, pair in enumerate(lines):
@@ -129,15 +129,18 @@ def test_the_line_ends_at_the_models_after_both_tasks(
             for side, task in (("old", tasks[place]), ("new", tasks[place + 1])):
                 features = model.features(task.inputs)
                 known = len(end.classes)
-                weight, bias = learner.folded_head()
-                for name, rows in (("trained rows", end.folded_head()), ("end head", (weight[:known], bias[:known]))):
-                    said = [end.classes[k] for k in F.linear(features, *rows).argmax(1).tolist()]
+                logits = {
+                    "trained rows": F.linear(features, *end.folded_head()),
+                    "end head": learner._logits(features)[:, :known],
+                }
+                for name, found in logits.items():
+                    said = [end.classes[k] for k in found.argmax(1).tolist()]
                     right = sum(a == b for a, b in zip(said, task.labels, strict=True)) / len(task)
                     assert pair[name][side][FRACTIONS.index(fraction)] == right
                 if fraction == 1:
                     assert pair["trained rows"][side][FRACTIONS.index(1.0)] == end.sit(task)["accuracy"]
     assert learner.bank.magnitudes is before
-    assert torch.equal(learner.logits(tasks[0].inputs), logits)
+    assert torch.equal(learner.logits(tasks[0].inputs), said_before)
 
 
 def test_lent_magnitudes_come_back_after_an_error(tasks: list[Examples], tiny: Folder) -> None:

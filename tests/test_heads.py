@@ -6,12 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.kernel_ridge import KernelRidge as KernelRegression
 from torch import Tensor
 
 from newcomer.nn.class_statistics import ClassStatistics
 from newcomer.nn.heads.discriminant import Discriminant
 from newcomer.nn.heads.gaussian import RealignedGaussians
-from newcomer.nn.heads.head import Head, Linear
+from newcomer.nn.heads.head import Found, Head, Linear
+from newcomer.nn.heads.kernel import KernelRidge, arc_cosine
 from newcomer.nn.heads.linear import TrainedRows
 from newcomer.nn.heads.prototypes import Prototypes
 from newcomer.nn.heads.ridge import Ridge
@@ -21,6 +23,7 @@ HEADS: dict[str, Head] = {
     "ridge": Ridge(0.1),
     "lda": Discriminant(0.3),
     "gaussian": RealignedGaussians(0.3),
+    "kernel": KernelRidge(),
 }
 
 
@@ -40,8 +43,13 @@ def nothing(statistics: ClassStatistics) -> Linear:
     return torch.zeros_like(statistics.mean), torch.zeros_like(statistics.count)
 
 
-def folded(head: Head, statistics: ClassStatistics) -> Linear:
+def folded(head: Head, statistics: ClassStatistics) -> Found:
     return head.fold(statistics, nothing(statistics))
+
+
+def logits(head: Head, statistics: ClassStatistics, x: Tensor) -> Tensor:
+    weight, bias = folded(head, statistics)
+    return head.terms(statistics, x) @ weight.T + bias
 
 
 def test_statistics_are_those_of_a_plain_loop() -> None:
@@ -158,40 +166,34 @@ def test_without_shrinkage_it_orders_classes_as_scikit_learns_plain_one() -> Non
 @pytest.mark.parametrize("name", HEADS)
 def test_one_example_of_each_class_is_enough(name: str) -> None:
     x = torch.eye(3, dtype=torch.float64)
-    weight, bias = folded(HEADS[name], ClassStatistics.of(x, torch.arange(3), 3, rank=2))
-    assert weight.isfinite().all()
-    assert bias.isfinite().all()
-    assert (x @ weight.T + bias).argmax(1).tolist() == [0, 1, 2]
+    said = logits(HEADS[name], ClassStatistics.of(x, torch.arange(3), 3, rank=2), x)
+    assert said.isfinite().all()
+    assert said.argmax(1).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_one_class_is_no_error(name: str) -> None:
     x, klass = drawn(5, classes=1, width=3)
-    weight, bias = folded(HEADS[name], ClassStatistics.of(x, klass, 1, rank=2))
-    assert (x @ weight.T + bias).isfinite().all()
+    assert logits(HEADS[name], ClassStatistics.of(x, klass, 1, rank=2), x).isfinite().all()
 
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_lessons_does_not_matter(name: str, seed: int) -> None:
     x, klass = drawn(seed, classes=4, width=3)
-    together = folded(HEADS[name], ClassStatistics.of(x, klass, 4, rank=3))
     first = klass < 2
     parts = [ClassStatistics.of(x[rows], klass[rows], 4, rank=3) for rows in (~first, first)]
-    weight, bias = folded(HEADS[name], parts[0].joined(parts[1]))
+    found = [logits(HEADS[name], s, x) for s in (ClassStatistics.of(x, klass, 4, rank=3), parts[0].joined(parts[1]))]
     if name != "gaussian":  # which draws along directions whose sign is chance
-        torch.testing.assert_close(weight, together[0])
-        torch.testing.assert_close(bias, together[1])
-    answers = [(x @ w.T + b).argmax(1) for w, b in ((weight, bias), together)]
-    assert (answers[0] == answers[1]).double().mean() >= 0.9
+        torch.testing.assert_close(*found)
+    assert (found[0].argmax(1) == found[1].argmax(1)).double().mean() >= 0.9
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_classes_far_apart_are_told_apart(name: str) -> None:
     x, klass = drawn(6, classes=3, width=4)
     x = x + 100 * torch.eye(4, dtype=torch.float64)[klass]
-    weight, bias = folded(HEADS[name], ClassStatistics.of(x, klass, 3, rank=2))
-    assert ((x @ weight.T + bias).argmax(1) == klass).all()
+    assert (logits(HEADS[name], ClassStatistics.of(x, klass, 3, rank=2), x).argmax(1) == klass).all()
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 0.3])
@@ -250,6 +252,68 @@ def test_realigned_gaussians_are_the_discriminant_where_they_are_held_fast(seed:
         folded(Discriminant(0.3), statistics),
     )
     torch.testing.assert_close(held / held.norm(), start / start.norm(), atol=1e-3, rtol=0)
+
+
+def test_the_arc_cosine_kernel_is_the_mean_product_of_random_features() -> None:
+    """Also of what has no direction."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 5, generator=draw, dtype=torch.float64)
+    x[0], x[1] = 0, 2 * x[2]
+    h = (x @ torch.randn(5, 400_000, generator=draw, dtype=torch.float64)).relu()
+    torch.testing.assert_close(arc_cosine(x, x), h @ h.T / h.shape[1], atol=0.05, rtol=0.02)
+    torch.testing.assert_close(arc_cosine(x, x).diagonal(), x.square().sum(1) / 2, atol=1e-7, rtol=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_kernel_head_is_a_ridge_on_random_features_of_its_points_as_their_number_grows(seed: int) -> None:
+    x, klass = drawn(seed, classes=3, width=4)
+    head, statistics = KernelRidge(noise=0.3), ClassStatistics.of(x, klass, 3, rank=4)
+    points, wide = head.points(statistics), 60_000
+    spread = torch.randn(4, wide, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    h, asked = ((t @ spread).relu() / wide**0.5 for t in (points, x))
+    target = torch.eye(3, dtype=torch.float64).repeat_interleave(8, 0) - 1 / 3
+    theirs = KernelRegression(alpha=0.3 * h.square().sum(1).mean().item()).fit(h.numpy(), target.numpy())
+    np.testing.assert_allclose(logits(head, statistics, x).numpy(), theirs.predict(asked.numpy()), atol=0.03)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_the_points_of_a_class_have_its_mean_and_its_covariance(rank: int) -> None:
+    """Along the directions that are kept of it."""
+    x, klass = drawn(8, classes=4, width=3, each=20)
+    statistics = ClassStatistics.of(x, klass, 4, rank=rank)
+    for k, points in enumerate(torch.split(KernelRidge().points(statistics), 2 * rank)):
+        torch.testing.assert_close(points.mean(0), x[klass == k].mean(0))
+        values, directions = torch.linalg.eigh(torch.cov(x[klass == k].T))
+        kept = directions[:, -rank:] * values[-rank:] @ directions[:, -rank:].T
+        torch.testing.assert_close(torch.cov(points.T, correction=0), kept)
+
+
+def test_where_classes_are_many_each_gets_fewer_points() -> None:
+    x, klass = drawn(8, classes=4, width=3, each=20)
+    statistics = ClassStatistics.of(x, klass, 4, rank=3)
+    assert [len(KernelRidge(limit=limit).points(statistics)) for limit in (1, 8, 17, 24, 4096)] == [8, 8, 16, 24, 24]
+
+
+def test_the_kernel_head_tells_a_class_from_the_one_around_it() -> None:
+    """Which no line can: they have the same mean."""
+    draw = torch.Generator().manual_seed(0)
+    inner, outer = (scale * torch.randn(500, 2, generator=draw, dtype=torch.float64) for scale in (0.2, 3.0))
+    x, klass = torch.cat([inner, outer]) + 2, torch.arange(2).repeat_interleave(500)
+    statistics = ClassStatistics.of(x, klass, 2, rank=2)
+    right = {
+        name: (logits(HEADS[name], statistics, x).argmax(1) == klass).double().mean() for name in ("lda", "kernel")
+    }
+    assert right["kernel"] > 0.8
+    assert right["lda"] < 0.7
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_the_kernel_head_answers_the_same_in_whatever_units(scale: float) -> None:
+    x, klass = drawn(3, classes=4, width=3)
+    one, other = (
+        logits(KernelRidge(), ClassStatistics.of(x * unit, klass, 4, rank=3), x * unit) for unit in (1.0, scale)
+    )
+    torch.testing.assert_close(one, other)
 
 
 def test_trained_rows_are_read_as_they_are() -> None:

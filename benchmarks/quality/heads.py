@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figure import one_line
-from newcomer.classes.memory import HeadName, make_head
+from newcomer.classes.memory import HeadName
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.recipe import Recipe, read_recipe
 from newcomer.report.runs import RECORD, by_row, find_runs
@@ -42,10 +41,10 @@ def records(recipe: Recipe, run: Path) -> Iterator[tuple[str, list[dict[str, Any
         model = SDLoRA.load(run / STORE, stages=number, backbone=backbone)
         seen = {name: (model.features(exam.inputs), exam.labels) for name, exam in stage.exams.items()}
         for head in get_args(HeadName):
-            weight, bias = model.memory.fold(make_head(head, model.shrinkage), model._trained())
+            reader = SDLoRA.load(run / STORE, stages=number, backbone=backbone, head=head)
             for name, (features, labels) in seen.items():
-                wanted = torch.tensor([model.classes.index(label) for label in labels])
-                right = (F.linear(features, weight, bias).argmax(1) == wanted).double().mean().item()
+                wanted = torch.tensor([reader.classes.index(label) for label in labels])
+                right = (reader._logits(features).argmax(1) == wanted).double().mean().item()
                 values = {"accuracy": right, "examples": float(len(labels))}
                 found[head].append({"event": "score", "stage": stage.name, "exam": name, "values": values})
             found[head].append(dict(finished))

@@ -8,7 +8,7 @@ The weights after any task are W0 + Σ α_k D_k with the same D_k, so that what 
 is told by their magnitudes: ‖W_s − W_t‖² = Σ_p δᵀ G_p δ with δ = α_s − α_t and G_p the directions' products.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,7 +22,6 @@ from newcomer.classes.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError
 from newcomer.nn.decoupled_lora import DecoupledLoRA
-from newcomer.nn.heads.head import Linear
 from newcomer.settings import Json
 from newcomer.shapes import Float, Tensor
 from newcomer.store.folder import Entry
@@ -157,10 +156,10 @@ def _lines(learner: SDLoRA, tasks: Sequence[_Task], examples: Examples) -> Gener
 
 def _line(learner: SDLoRA, before: _Task, after: _Task, old: Examples, new: Examples) -> Generator[Step, None, Json]:
     tensors, end = after.entry.tensors, [k for k, name in enumerate(learner.classes) if name in after.known]
-    weight, bias = learner.folded_head()
-    heads: dict[str, tuple[Linear, list[str]]] = {
-        "trained rows": ((tensors["rows.weight"].cpu(), tensors["rows.bias"].cpu()), after.known),
-        "end head": ((weight[end], bias[end]), [learner.classes[k] for k in end]),
+    rows = tensors["rows.weight"].cpu(), tensors["rows.bias"].cpu()
+    heads: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
+        "trained rows": (lambda features: F.linear(features, *rows), after.known),
+        "end head": (lambda features: learner._logits(features)[:, end], [learner.classes[k] for k in end]),
     }
     right = {head: {"old": [0] * len(FRACTIONS), "new": [0] * len(FRACTIONS)} for head in heads}
     sides = {"old": old, "new": new}
@@ -172,8 +171,8 @@ def _line(learner: SDLoRA, before: _Task, after: _Task, old: Examples, new: Exam
             magnitudes = (1 - fraction) * before.magnitudes + fraction * after.magnitudes
             with _weighing(learner.bank, magnitudes), evaluating(learner.backbone):
                 features = learner._see(encoded).float().cpu()
-            for head, (linear, classes) in heads.items():
-                said = F.linear(features, *linear).argmax(1).tolist()
+            for head, (read, classes) in heads.items():
+                said = read(features).argmax(1).tolist()
                 right[head][side][place] += sum(classes[k] == label for k, label in zip(said, labels, strict=True))
         yield Step(f"{before.entry.name} to {after.entry.name}", step, len(parts))
     counts = {side: len(which) for side, which in sides.items()}

@@ -13,7 +13,7 @@ from newcomer.training.settings import Share
 class FrozenBackbone(ClassLearner):
     """What is remembered of each class's frozen features, read by a head. One pass over the data, order does not matter.
 
-    - `head`: 'prototypes' (SimpleCIL, Zhou et al. 2023), 'ridge', 'lda' or 'gaussian' (`nn.heads`).
+    - `head`: 'prototypes' (SimpleCIL, Zhou et al. 2023), 'ridge', 'lda', 'gaussian' or 'kernel' (`nn.heads`).
     - `shrinkage`: of covariances towards a multiple of the identity.
     - `device`: 'cpu', 'cuda', …; a GPU if there is one by default.
     """

@@ -18,7 +18,7 @@ from newcomer.classes.memory import HeadName, Memory, make_head
 from newcomer.data.examples import Examples, Input
 from newcomer.data.pictures import read_picture
 from newcomer.errors import LearnerError, nearest
-from newcomer.nn.heads.head import Linear
+from newcomer.nn.heads.head import Found, Linear
 from newcomer.nn.novelty import Novelty
 from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
@@ -48,7 +48,7 @@ class ClassLearner(Learner[Examples, Examples]):
     """A classifier on a frozen backbone that is taught new classes stage by stage.
 
     A subclass adapts to new classes in `_teach`; then the features of their examples go into the memory of classes, from which
-    the head finds a linear classifier. No example is kept.
+    the head finds a classifier. No example is kept.
     """
 
     adapts: ClassVar[bool]
@@ -73,8 +73,9 @@ class ClassLearner(Learner[Examples, Examples]):
         self.device = self.processes.device
         self.backbone.to(self.device)
         self.head_name, self.shrinkage, self.drift_map = head, shrinkage, drift_map
+        self.head = make_head(head, shrinkage)
         # what was made of a memory, beside it: a memory never changes, another one takes its place
-        self._folded: tuple[Memory, Linear] | None = None
+        self._folded: tuple[Memory, Found] | None = None
         self._novelty: tuple[Memory, Novelty] | None = None
 
     def learn(self, examples: Examples) -> Self:
@@ -136,14 +137,15 @@ class ClassLearner(Learner[Examples, Examples]):
         """Weight and bias of the linear layer that reads the features, one row a class, on the CPU.
 
         The temperature is folded in: softmax of these logits is calibrated probability.
-        Raises LearnerError before anything was learned.
+        Raises LearnerError before anything was learned, and where the head is not linear in the features.
         """
         self._require_classes()
-        if self._folded is None or self._folded[0] is not self.memory:
-            head, hot = make_head(self.head_name, self.shrinkage), self.memory.temperature(self.head_name)
-            weight, bias = self.memory.fold(head, self._trained())
-            self._folded = self.memory, (weight / hot, bias / hot)
-        return self._folded[1]
+        if not self.head.linear:
+            raise LearnerError(
+                f"the head '{self.head_name}' is not linear in the backbone's features, so it cannot be exported; "
+                f"load it with another: {type(self).__name__}.load(folder, head='gaussian')"
+            )
+        return self._found()
 
     def novelty(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
         """How far these features lie from every known class: see `nn.novelty`."""
@@ -275,7 +277,18 @@ class ClassLearner(Learner[Examples, Examples]):
 
     def _logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch klass"]:
         """What the head says of these features."""
-        return F.linear(features, *self.folded_head())
+        self._require_classes()
+        weight, bias = self._found()
+        terms = self.head.terms(self.memory.statistics, features)
+        return F.linear(terms, weight.to(terms), bias.to(terms)).float()
+
+    def _found(self) -> Found:
+        """The head's classifier, the temperature folded in."""
+        if self._folded is None or self._folded[0] is not self.memory:
+            hot = self.memory.temperature(self.head_name)
+            weight, bias = self.memory.fold(self.head, self._trained())
+            self._folded = self.memory, (weight / hot, bias / hot)
+        return self._folded[1]
 
     def _remember(self, features: Float[Tensor, "batch width"], klass: Int[Tensor, " batch"]) -> None:
         """Keep what the head needs of a lesson, in place of its examples."""
@@ -299,7 +312,9 @@ class ClassLearner(Learner[Examples, Examples]):
         }
 
     def _head_flops(self) -> int:
-        return 2 * self.backbone.width * len(self.classes)
+        width = self.backbone.width
+        terms = self.head.terms(self.memory.statistics, torch.zeros(1, width)).shape[1]
+        return 2 * terms * (len(self.classes) + (0 if self.head.linear else width))
 
     def _stored(self) -> Iterable[Tensor]:
         """All that is kept to answer and to learn on, besides the backbone."""

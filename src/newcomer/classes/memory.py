@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
+from torch.nn import functional as F
 
 from newcomer.nn.class_statistics import ClassStatistics
 from newcomer.nn.drift import guarded
 from newcomer.nn.heads.discriminant import Discriminant
 from newcomer.nn.heads.gaussian import RealignedGaussians
-from newcomer.nn.heads.head import Head, Linear
+from newcomer.nn.heads.head import Found, Head, Linear
+from newcomer.nn.heads.kernel import KernelRidge
 from newcomer.nn.heads.linear import TrainedRows
 from newcomer.nn.heads.prototypes import Prototypes
 from newcomer.nn.heads.ridge import Ridge
@@ -19,12 +21,12 @@ from newcomer.nn.novelty import QUANTILES, Novelty, quantiles
 from newcomer.nn.temperature import temperature
 from newcomer.shapes import Float, Int, Tensor
 
-StatisticsHead = Literal["prototypes", "ridge", "lda", "gaussian"]
-HeadName = Literal["linear", "prototypes", "ridge", "lda", "gaussian"]
+StatisticsHead = Literal["prototypes", "ridge", "lda", "gaussian", "kernel"]
+HeadName = Literal["linear", "prototypes", "ridge", "lda", "gaussian", "kernel"]
 
 HEADS: list[HeadName] = list(get_args(HeadName))
-SLOW: list[HeadName] = ["gaussian"]
-"""Heads whose temperature is only found where they are in use; elsewhere it is 1, for they are calibrated by what they draw."""
+SLOW: list[HeadName] = ["gaussian", "kernel"]
+"""Heads whose temperature is only found where they are in use; elsewhere it is 1."""
 
 SPREAD = 8
 """Main directions kept of each class's own scatter."""
@@ -41,6 +43,7 @@ def make_head(name: HeadName, shrinkage: float) -> Head:
         "ridge": Ridge(shrinkage),
         "lda": Discriminant(shrinkage),
         "gaussian": RealignedGaussians(shrinkage),
+        "kernel": KernelRidge(),
     }
     return heads[name]
 
@@ -68,8 +71,8 @@ class Memory:
         found = float(self.temperatures[HEADS.index(head)])
         return 1.0 if math.isnan(found) else found
 
-    def fold(self, head: Head, trained: Linear) -> Linear:
-        """The linear classifier that this head finds, in float32."""
+    def fold(self, head: Head, trained: Linear) -> Found:
+        """The classifier of its terms that this head finds, in float32."""
         weight, bias = head.fold(self.statistics.double(), trained)
         return weight.float(), bias.float()
 
@@ -106,9 +109,10 @@ class Memory:
                 continue
             x, seen = features[rows].double(), kept.at(present.nonzero()[:, 0].tolist())
             for name in names:
-                weight, bias = make_head(name, shrinkage).fold(seen, (trained[0][present], trained[1][present]))
+                reader = make_head(name, shrinkage)
+                weight, bias = reader.fold(seen, (trained[0][present], trained[1][present]))
                 found = x.new_full((len(rows), classes), float("-inf"))
-                found[:, present] = x @ weight.T + bias
+                found[:, present] = reader.terms(seen, x) @ weight.T + bias
                 logits[name].append(found)
             novelty.append(Novelty.of(seen, shrinkage)(x))
             told.append(rows)
@@ -171,8 +175,10 @@ class Memory:
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Memory":
         """As `tensors` gave it."""
         parts = {name.removeprefix(PREFIX): t for name, t in tensors.items() if name.startswith(PREFIX)}
-        own = {name: parts.pop(name) for name in ("typical", "temperatures", "told")}
-        return cls(ClassStatistics(**parts), **own)
+        typical, temperatures, told = (parts.pop(name) for name in ("typical", "temperatures", "told"))
+        later = (0, len(HEADS) - len(told))  # heads that came after the store was written
+        statistics = ClassStatistics(**parts)
+        return cls(statistics, typical, F.pad(temperatures, later, value=math.nan), F.pad(told, later))
 
 
 def _part(klass: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:

@@ -1,1 +1,1 @@
-"""Heads that read classes off features: one interface, one file each; every one folds into one linear layer."""
+"""Heads that read classes off features: one interface, one file each; all but one fold into one linear layer."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 
 from newcomer.nn.class_statistics import ClassStatistics, shrunk
-from newcomer.nn.heads.head import Linear
+from newcomer.nn.heads.head import Head, Linear
 
 
 @dataclass(frozen=True)
-class Discriminant:
+class Discriminant(Head):
     """W = P⁻¹μ, b = −½ μᵀP⁻¹μ with the pooled covariance, shrunk: P = (1 − shrinkage) Σ + shrinkage · tr(Σ)/d · I; equal priors.
 
     Taken around the middle of all means, which adds the same to every class's logit and keeps logits small.

@@ -7,14 +7,14 @@ from torch.nn import functional as F
 
 from newcomer.nn.class_statistics import ClassStatistics, shrunk
 from newcomer.nn.heads.discriminant import Discriminant
-from newcomer.nn.heads.head import Linear
+from newcomer.nn.heads.head import Head, Linear
 from newcomer.nn.temperature import temperature
 from newcomer.seeds import spawn
 from newcomer.shapes import Float, Int, Tensor
 
 
 @dataclass(frozen=True)
-class RealignedGaussians:
+class RealignedGaussians(Head):
     """The softmax regression on features drawn from a Gaussian a class, all classes compared with all.
 
     A class of n examples is drawn with (1 − 1/n) of its own covariance and 1/n of the one that all classes share, `pairs` features

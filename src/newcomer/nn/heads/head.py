@@ -1,17 +1,28 @@
 """What every head can do."""
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from newcomer.nn.class_statistics import ClassStatistics
 from newcomer.shapes import Float, Tensor
 
 Linear = tuple[Float[Tensor, "klass width"], Float[Tensor, " klass"]]
-"""Weight and bias of a linear classifier: logits = x Wᵀ + b."""
+"""Weight and bias of a linear classifier of features: logits = x Wᵀ + b."""
+
+Found = tuple[Float[Tensor, "klass term"], Float[Tensor, " klass"]]
+"""The same for the terms that a head makes of features."""
 
 
-class Head(Protocol):
-    """Finds a linear classifier from what is kept of the classes, without an example of any of them."""
+class Head(ABC):
+    """Finds a classifier from what is kept of the classes, without an example of any of them."""
 
-    def fold(self, statistics: ClassStatistics, trained: Linear) -> Linear:
-        """The classifier, in the statistics' type; `trained` holds the rows that gradients found, class by class."""
-        ...
+    linear: ClassVar[bool] = True
+    """Whether the terms are the features themselves, so that the classifier is one linear layer."""
+
+    @abstractmethod
+    def fold(self, statistics: ClassStatistics, trained: Linear) -> Found:
+        """The classifier of the terms, in the statistics' type; `trained` holds the rows that gradients found, class by class."""
+
+    def terms(self, statistics: ClassStatistics, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch term"]:
+        """What the classifier reads of these features."""
+        return features

@@ -1,10 +1,10 @@
 """Cosine prototypes (SimpleCIL: Zhou et al. 2023, arXiv 2303.07338)."""
 
 from newcomer.nn.class_statistics import ClassStatistics
-from newcomer.nn.heads.head import Linear
+from newcomer.nn.heads.head import Head, Linear
 
 
-class Prototypes:
+class Prototypes(Head):
     """logit = x · μ/‖μ‖, whose arg max is the class whose mean is nearest by angle."""
 
     def fold(self, statistics: ClassStatistics, trained: Linear) -> Linear:

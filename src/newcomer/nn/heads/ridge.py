@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 
 from newcomer.nn.class_statistics import ClassStatistics, shrunk
-from newcomer.nn.heads.head import Linear
+from newcomer.nn.heads.head import Head, Linear
 
 
 @dataclass(frozen=True)
-class Ridge:
+class Ridge(Head):
     """The least-squares answer to one-hot targets, W = T⁻¹ n_k (μ_k − x̄), with an intercept that is not penalised.
 
     T is the total covariance, shrunk towards a multiple of the identity as the covariance of linear discriminant analysis is.
