@@ -30,6 +30,8 @@ from newcomer.training.processes import Processes
 
 EXAM_BATCH = 64
 """Examples a forward pass without gradients."""
+TERMS_BATCH = 1024
+"""Features whose terms are held at once: a head may make more numbers of them than they are."""
 GIB = 2**30
 
 
@@ -279,8 +281,11 @@ class ClassLearner(Learner[Examples, Examples]):
         """What the head says of these features."""
         self._require_classes()
         weight, bias = self._found()
-        terms = self.head.terms(self.memory.statistics, features)
-        return F.linear(terms, weight.to(terms), bias.to(terms)).float()
+        found = []
+        for part in torch.split(features, TERMS_BATCH):
+            terms = self.head.terms(self.memory.statistics, part)
+            found.append(F.linear(terms, weight.to(terms), bias.to(terms)).float())
+        return torch.cat(found)
 
     def _found(self) -> Found:
         """The head's classifier, the temperature folded in."""
