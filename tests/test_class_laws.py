@@ -145,7 +145,7 @@ def bits(learner: ClassLearner) -> dict[str, Tensor]:
         }
     found |= learner.memory.tensors()
     if learner.classes and not isinstance(learner, RanPAC):
-        found |= dict(zip(("weight", "bias"), learner._found(), strict=True))
+        found |= dict(zip(("weight", "bias"), learner.folded_head(), strict=True))
     return {name: t.detach().clone() for name, t in found.items()}
 
 

@@ -19,6 +19,7 @@ from newcomer.classes.sequential_lora import SequentialLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError, StoreError
 from newcomer.export import FORMS
+from newcomer.nn.heads.kernel import arc_cosine
 from newcomer.shapes import Tensor
 
 Folder = Callable[[str], Path]
@@ -60,15 +61,6 @@ def read(folder: Path, learner: ClassLearner, inputs: list[Any]) -> Any:
     return tokenizer(inputs, padding=True, truncation=True, return_tensors="pt")
 
 
-def test_a_head_that_is_not_linear_says_what_to_do(learned: Callable[..., SDLoRA], tmp_path: Path) -> None:
-    learned("bert", head="kernel").save(tmp_path / "store")
-    for export in FORMS.values():
-        with pytest.raises(LearnerError, match=r"'kernel' is not linear .*load\(folder, head='gaussian'\)"):
-            export(SDLoRA.load(tmp_path / "store"), tmp_path / "new")
-        assert not (tmp_path / "new").exists()
-    FORMS["peft"](SDLoRA.load(tmp_path / "store", head="gaussian"), tmp_path / "new")
-
-
 CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     *((kind, {}, {}) for kind in [*PICTURES, *TEXTS]),
     ("vit", {"size": 16}, {"rank": [[1, 3], [2, 1]]}),
@@ -76,6 +68,8 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("dinov2", {"size": 12}, {"head": "lda"}),
     ("bert", {"pooling": "pooler"}, {}),
     ("bert", {"max_tokens": 4}, {}),
+    ("bert", {}, {"head": "kernel"}),
+    ("vit", {}, {"head": "kernel"}),
 ]
 
 
@@ -93,7 +87,8 @@ def test_transformers_gives_the_same_logits_and_answers(
     inputs, folder = asked(learner, tasks, questions), tmp_path / "exported"
     FORMS["transformers"](learner, folder)
     own = (folder / "modeling_pooled.py").exists()
-    assert own == ((kind, learner.backbone.pooling) not in {*((k, "cls") for k in PICTURES[:3]), ("bert", "pooler")})
+    stock = {*((k, "cls") for k in PICTURES[:3]), ("bert", "pooler")}
+    assert own == ((kind, learner.backbone.pooling) not in stock or learner.points is not None)
     task, options = (
         ("ImageClassification", {}) if learner.backbone.pictures else ("SequenceClassification", {"truncation": True})
     )
@@ -115,6 +110,7 @@ def test_transformers_gives_the_same_logits_and_answers(
     [
         *((kind, {}) for kind in [*PICTURES, *TEXTS]),
         ("vit", {"rank": [[1, 3], [2, 1]], "magnitudes": "projection", "head": "lda"}),
+        ("bert", {"head": "kernel"}),
     ],
 )
 def test_peft_gives_the_same_logits(
@@ -142,7 +138,8 @@ def test_peft_gives_the_same_logits(
             pooled = (states * mask).sum(1) / mask.sum(1)
         else:
             pooled = states[:, 0] if facts["pooling"] == "cls" else output.pooler_output
-    assert apart(F.linear(pooled, head["weight"], head["bias"]), learner, inputs) <= 1e-4
+    terms = arc_cosine(pooled, head["points"]) if "points" in head else pooled
+    assert apart(F.linear(terms, head["weight"], head["bias"]), learner, inputs) <= 1e-4
     assert facts["classes"] == learner.classes
 
 
@@ -163,10 +160,14 @@ def test_one_lora_trained_on_is_exported_as_well(tiny: Folder, tasks: list[Examp
     assert apart(logits, learner, list(tasks[0].inputs)) <= 1e-4
 
 
-@pytest.mark.parametrize(("kind", "place"), [("vit", {}), ("bert", {}), ("clip", {"size": 16})])
+@pytest.mark.parametrize(
+    ("kind", "place", "settings"),
+    [("vit", {}, {}), ("bert", {}, {}), ("clip", {"size": 16}, {}), ("bert", {}, {"head": "kernel"})],
+)
 def test_onnxruntime_gives_the_same_logits_for_any_batch(
     kind: str,
     place: dict[str, Any],
+    settings: dict[str, Any],
     learned: Callable[..., SDLoRA],
     tasks: list[Examples],
     questions: list[Examples],
@@ -174,7 +175,7 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(
 ) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    learner = learned(kind, place)
+    learner = learned(kind, place, **settings)
     folder = tmp_path / "exported"
     FORMS["onnx"](learner, folder)
     session = runtime.InferenceSession(folder / "model.onnx")

@@ -135,19 +135,24 @@ class ClassLearner(Learner[Examples, Examples]):
         """
         return self._logits(self.features(inputs))
 
-    def folded_head(self) -> Linear:
+    def folded_head(self) -> Found:
         """Weight and bias of the linear layer that reads the features, one row a class, on the CPU.
 
+        Where the head has `points`, the layer reads the features' kernels with them (`nn.heads.kernel`).
         The temperature is folded in: softmax of these logits is calibrated probability.
-        Raises LearnerError before anything was learned, and where the head is not linear in the features.
+        Raises LearnerError before anything was learned.
         """
         self._require_classes()
-        if not self.head.linear:
-            raise LearnerError(
-                f"the head '{self.head_name}' is not linear in the backbone's features, so it cannot be exported; "
-                f"load it with another: {type(self).__name__}.load(folder, head='gaussian')"
-            )
-        return self._found()
+        if self._folded is None or self._folded[0] is not self.memory:
+            hot = self.memory.temperature(self.head_name)
+            weight, bias = self.memory.fold(self.head, self._trained())
+            self._folded = self.memory, (weight / hot, bias / hot)
+        return self._folded[1]
+
+    @property
+    def points(self) -> Float[Tensor, "point width"] | None:
+        """What the head compares features with; None where it is linear in them."""
+        return self.head.points(self.memory.statistics)
 
     def novelty(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
         """How far these features lie from every known class: see `nn.novelty`."""
@@ -209,7 +214,7 @@ class ClassLearner(Learner[Examples, Examples]):
     def encoder_weights(self) -> dict[str, Tensor]:
         """What stands in the place of the backbone's weights, by their names in `backbone.model`: only what is adapted.
 
-        Raises LearnerError where weights do not say it all: it computes otherwise than the backbone with a linear layer on top.
+        Raises LearnerError where weights do not say it all: it computes otherwise than the backbone with its head on top.
         """
         return {}
 
@@ -279,21 +284,12 @@ class ClassLearner(Learner[Examples, Examples]):
 
     def _logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch klass"]:
         """What the head says of these features."""
-        self._require_classes()
-        weight, bias = self._found()
+        weight, bias = self.folded_head()
         found = []
         for part in torch.split(features, TERMS_BATCH):
             terms = self.head.terms(self.memory.statistics, part)
             found.append(F.linear(terms, weight.to(terms), bias.to(terms)).float())
         return torch.cat(found)
-
-    def _found(self) -> Found:
-        """The head's classifier, the temperature folded in."""
-        if self._folded is None or self._folded[0] is not self.memory:
-            hot = self.memory.temperature(self.head_name)
-            weight, bias = self.memory.fold(self.head, self._trained())
-            self._folded = self.memory, (weight / hot, bias / hot)
-        return self._folded[1]
 
     def _remember(self, features: Float[Tensor, "batch width"], klass: Int[Tensor, " batch"]) -> None:
         """Keep what the head needs of a lesson, in place of its examples."""
@@ -317,9 +313,8 @@ class ClassLearner(Learner[Examples, Examples]):
         }
 
     def _head_flops(self) -> int:
-        width = self.backbone.width
-        terms = self.head.terms(self.memory.statistics, torch.zeros(1, width)).shape[1]
-        return 2 * terms * (len(self.classes) + (0 if self.head.linear else width))
+        width, points = self.backbone.width, self.points
+        return 2 * (len(self.classes) * width if points is None else len(points) * (width + len(self.classes)))
 
     def _stored(self) -> Iterable[Tensor]:
         """All that is kept to answer and to learn on, besides the backbone."""

@@ -12,7 +12,7 @@ from newcomer.classes.directions import DirectionLearner
 from newcomer.classes.trained import Precision, Schedule, Training
 from newcomer.errors import LearnerError
 from newcomer.nn.augment import Augmentation
-from newcomer.nn.heads.head import Linear
+from newcomer.nn.heads.head import Found
 from newcomer.nn.projected_ridge import RidgeSums, chosen_ridge, spread_out
 from newcomer.nn.temperature import temperature
 from newcomer.seeds import spawn
@@ -99,7 +99,7 @@ class RanPAC(DirectionLearner):
         """The factors of the first lesson's LoRA, and the rows that are trained along with it and then read by nobody."""
         return {name: group for name, group in super().trainable().items() if name != "magnitudes"}
 
-    def folded_head(self) -> Linear:
+    def folded_head(self) -> Found:
         """Raises LearnerError: there is none."""
         self._require_classes()
         raise LearnerError("RanPAC's head is not linear in the backbone's features, so it cannot be exported")

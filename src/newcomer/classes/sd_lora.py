@@ -38,8 +38,8 @@ class SDLoRA(DirectionLearner):
     - `distill`: SD-LoRA-KD. A new direction whose relative residual on the older ones is at most this is not kept; its fit goes
       into their magnitudes (`DecoupledLoRA.distill`). Off by default.
     - `magnitudes`: 'shared', one number a task for all adapted projections (the paper), or one for each 'projection'.
-    - `head`: what reads the features, see `nn.heads`: 'gaussian', 'kernel' (for texts; not linear, so it is not exported), 'lda',
-      'ridge', 'prototypes', or the trained rows ('linear', the paper's).
+    - `head`: what reads the features, see `nn.heads`: 'gaussian', 'kernel' (for texts; not one linear layer), 'lda', 'ridge',
+      'prototypes', or the trained rows ('linear', the paper's).
     - `shrinkage`: of covariances towards a multiple of the identity, for heads and novelty.
     - `drift_map`: carry the statistics of old classes over to the weights after each task (`nn.drift`).
     - `epochs`, `batch_size`: passes over a task's examples (paper: 20, 128).

@@ -33,7 +33,7 @@ def classifier(learner: ClassLearner) -> PreTrainedModel:
 
     Raises LearnerError before anything was learned, and for encoders of timm.
     """
-    weight, bias = learner.folded_head()
+    (weight, bias), points = learner.folded_head(), learner.points
     backbone = learner.backbone
     if isinstance(backbone.encoder, TimmPictures):
         raise LearnerError(f"backbone '{backbone.name}' is timm's, which only goes to peft; export with --to peft")
@@ -47,17 +47,19 @@ def classifier(learner: ClassLearner) -> PreTrainedModel:
         "problem_type": "single_label_classification",  # of a single class, too
     }
     name = STOCK.get((config.model_type, backbone.pooling))
-    if name:
+    if name and points is None:
         config.update(facts)
         model: PreTrainedModel = getattr(transformers, name)(config)
     else:
         interpolate = backbone.resized and not interpolated
-        model = PooledClassifier(PooledConfig(config.to_dict(), backbone.pooling, interpolate, **facts))
+        compared = 0 if points is None else len(points)
+        model = PooledClassifier(PooledConfig(config.to_dict(), backbone.pooling, interpolate, compared, **facts))
     own: Any = model.classifier
     weights = {f"{model.base_model_prefix}.{key}": tensor for key, tensor in (merged(learner) | interpolated).items()}
     head = {
         "classifier.weight": F.pad(weight, (0, own.in_features - weight.shape[1])),
         "classifier.bias": bias,
+        **({} if points is None else {"points": points}),
     }
     model.load_state_dict(weights | head)
     model.train(False)

@@ -1,5 +1,6 @@
-"""A linear classifier on the pooled states of an encoder, for transformers: stands alone, and is copied beside its weights."""
+"""A classifier on the pooled states of an encoder, for transformers: stands alone, and is copied beside its weights."""
 
+import math
 from typing import Any
 
 import torch
@@ -14,19 +15,25 @@ class PooledConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     - `pooling`: 'cls' takes the first token's last state, 'mean' the mean over all tokens but padding, 'pooler' what the encoder
       itself pools.
     - `interpolate`: pictures are of another size than the encoder's positions.
+    - `points`: how many points the vector is compared with; 0 where it is read as it is.
     """
 
     model_type = "pooled-classifier"
 
     def __init__(
-        self, encoder: dict[str, Any] | None = None, pooling: str = "cls", interpolate: bool = False, **others: Any
+        self,
+        encoder: dict[str, Any] | None = None,
+        pooling: str = "cls",
+        interpolate: bool = False,
+        points: int = 0,
+        **others: Any,
     ) -> None:
-        self.encoder, self.pooling, self.interpolate = encoder or {}, pooling, interpolate
+        self.encoder, self.pooling, self.interpolate, self.points = encoder or {}, pooling, interpolate, points
         super().__init__(**others)
 
 
 class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
-    """logits = W · pooled + b, for pictures or texts."""
+    """logits = W · pooled + b, for pictures or texts; or W · k(pooled, points) + b with the arc-cosine kernel k."""
 
     config_class = PooledConfig
     base_model_prefix = "encoder"
@@ -37,7 +44,10 @@ class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.encoder: Any = AutoModel.from_config(AutoConfig.for_model(**config.encoder))  # type: ignore[no-untyped-call]
         if config.pooling != "pooler" and getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None
-        self.classifier = nn.Linear(self.encoder.config.hidden_size, len(config.id2label or {}))
+        width = self.encoder.config.hidden_size
+        if config.points:
+            self.register_buffer("points", torch.zeros(config.points, width))
+        self.classifier = nn.Linear(config.points or width, len(config.id2label or {}))
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(self, attention_mask: torch.Tensor | None = None, **inputs: Any) -> SequenceClassifierOutput:
@@ -46,7 +56,17 @@ class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
         if self.config.interpolate:
             inputs["interpolate_pos_encoding"] = True
         output = self.encoder(**inputs)
-        return SequenceClassifierOutput(logits=self.classifier(self._pooled(output, attention_mask)))
+        pooled = self._pooled(output, attention_mask)
+        return SequenceClassifierOutput(
+            logits=self.classifier(self._compared(pooled) if self.config.points else pooled)
+        )
+
+    def _compared(self, x: torch.Tensor) -> torch.Tensor:
+        points: Any = self.points
+        size = (x.norm(dim=1)[:, None] * points.norm(dim=1)).clamp(min=1e-30)
+        cosine = (x @ points.T / size).clamp(-1, 1)
+        found: torch.Tensor = size * ((1 - cosine.square()).sqrt() + (math.pi - cosine.acos()) * cosine)
+        return found / (2 * math.pi)
 
     def _pooled(self, output: Any, attention_mask: torch.Tensor | None) -> torch.Tensor:
         states: torch.Tensor = output.last_hidden_state

@@ -22,7 +22,7 @@ def export(learner: ClassLearner, folder: Path) -> None:
 
     Raises LearnerError where nothing was adapted; StoreError: see `appearing`.
     """
-    weight, bias = learner.folded_head()
+    (weight, bias), points = learner.folded_head(), learner.points
     if not isinstance(learner, AdaptedLearner) or not learner.bank.terms(0)[0].shape[1]:
         raise LearnerError(
             f"{type(learner).__name__} has no low-rank update, so there is no LoRA; export with --to transformers"
@@ -54,6 +54,12 @@ def export(learner: ClassLearner, folder: Path) -> None:
         f"The logits are x Wᵀ + b: x is what the encoder gives, pooled by '{backbone.pooling}'; W and b lie in `head.safetensors`,"
         " the names of the classes in `head.json`."
     ]
+    classifier = {"weight": weight.contiguous(), "bias": bias}
+    if points is not None:
+        classifier["points"] = points
+        remarks[0] = remarks[0].replace("x Wᵀ", "k Wᵀ") + (
+            " k holds |x||z| (sin θ + (π − θ) cos θ) / 2π for each of the `points` z there, θ being its angle to x."
+        )
     if backbone.resized:
         remarks.append(
             f"Its pictures are of {backbone.size} pixels: call the encoder with `interpolate_pos_encoding=True`."
@@ -65,10 +71,10 @@ def export(learner: ClassLearner, folder: Path) -> None:
             for side, t in (("A", a), ("B", b))
         }
         save_file(named, part / "adapter_model.safetensors", metadata={"format": "pt"})
-        save_file({"weight": weight.contiguous(), "bias": bias}, part / "head.safetensors", metadata={"format": "pt"})
+        save_file(classifier, part / "head.safetensors", metadata={"format": "pt"})
         for name, content in (("adapter_config", adapter), ("head", head)):
             (part / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
-        text = card(learner, "A LoRA adapter for peft, and a linear classifier.", load, *remarks)
+        text = card(learner, "A LoRA adapter for peft, and a classifier.", load, *remarks)
         (part / "README.md").write_text(text, encoding="utf-8")
 
 

@@ -31,7 +31,7 @@ def export(learner: ClassLearner, folder: Path) -> None:
     if isinstance(model, PooledClassifier):
         options += ", trust_remote_code=True"
         remarks.append(
-            f"No class of transformers puts a linear layer on what is pooled here ('{backbone.pooling}'), so the folder brings"
+            f"No class of transformers reads what is pooled here ('{backbone.pooling}') as this head does, so the folder brings"
             f" its own, `{CODE.name}`: read it, then trust it."
         )
         model.config.auto_map = {"AutoConfig": f"{CODE.stem}.PooledConfig", auto: f"{CODE.stem}.PooledClassifier"}

@@ -1,7 +1,6 @@
 """What every head can do."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 from newcomer.nn.class_statistics import ClassStatistics
 from newcomer.shapes import Float, Tensor
@@ -16,12 +15,13 @@ Found = tuple[Float[Tensor, "klass term"], Float[Tensor, " klass"]]
 class Head(ABC):
     """Finds a classifier from what is kept of the classes, without an example of any of them."""
 
-    linear: ClassVar[bool] = True
-    """Whether the terms are the features themselves, so that the classifier is one linear layer."""
-
     @abstractmethod
     def fold(self, statistics: ClassStatistics, trained: Linear) -> Found:
         """The classifier of the terms, in the statistics' type; `trained` holds the rows that gradients found, class by class."""
+
+    def points(self, statistics: ClassStatistics) -> Float[Tensor, "point width"] | None:
+        """What features are compared with; None where the terms are the features themselves: one linear layer."""
+        return None
 
     def terms(self, statistics: ClassStatistics, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch term"]:
         """What the classifier reads of these features."""

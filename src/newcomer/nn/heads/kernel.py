@@ -12,7 +12,6 @@ the same statistics that all heads read, so they move along with these when the 
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch.nn import functional as F
@@ -32,8 +31,6 @@ class KernelRidge(Head):
 
     noise: float = 0.03
     limit: int = 4096
-
-    linear: ClassVar[bool] = False
 
     def fold(self, statistics: ClassStatistics, trained: Linear) -> Found:
         points, classes = self.points(statistics), len(statistics.count)
