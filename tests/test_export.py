@@ -44,6 +44,11 @@ def asked(learner: ClassLearner, tasks: list[Examples], questions: list[Examples
     return list((tasks if learner.backbone.pictures else questions)[1].inputs)
 
 
+def near(learner: ClassLearner) -> float:
+    """How far a logit may be off: kernels of features that lie close together lose digits in float32."""
+    return 1e-4 if learner.points is None else 1e-3
+
+
 def apart(found: Tensor, learner: ClassLearner, inputs: list[Any]) -> float:
     """The largest difference of a logit."""
     wanted = learner.logits(inputs)
@@ -94,7 +99,7 @@ def test_transformers_gives_the_same_logits_and_answers(
     )
     model = getattr(transformers, f"AutoModelFor{task}").from_pretrained(folder, trust_remote_code=own)
     with torch.inference_mode():
-        assert apart(model.eval()(**read(folder, learner, inputs)).logits, learner, inputs) <= 1e-4
+        assert apart(model.eval()(**read(folder, learner, inputs)).logits, learner, inputs) <= near(learner)
     name = "image-classification" if learner.backbone.pictures else "text-classification"
     ask: Any = transformers.pipeline(  # type: ignore[call-overload]
         name, model=str(folder), trust_remote_code=own, **options
@@ -139,7 +144,7 @@ def test_peft_gives_the_same_logits(
         else:
             pooled = states[:, 0] if facts["pooling"] == "cls" else output.pooler_output
     terms = arc_cosine(pooled, head["points"]) if "points" in head else pooled
-    assert apart(F.linear(terms, head["weight"], head["bias"]), learner, inputs) <= 1e-4
+    assert apart(F.linear(terms, head["weight"], head["bias"]), learner, inputs) <= near(learner)
     assert facts["classes"] == learner.classes
 
 
@@ -183,7 +188,7 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(
         inputs = asked(learner, tasks, questions)[:count]
         encoded = {name: tensor.numpy() for name, tensor in read(folder, learner, inputs).items()}
         (logits,) = session.run(None, encoded)
-        assert apart(torch.tensor(logits), learner, inputs) <= 1e-4
+        assert apart(torch.tensor(logits), learner, inputs) <= near(learner)
     assert json.loads((folder / "labels.json").read_text()) == learner.classes
 
 
