@@ -50,15 +50,14 @@ def export(learner: ClassLearner, folder: Path) -> None:
         f"from peft import PeftModel\nfrom transformers import {loads}\n"
         f'encoder = PeftModel.from_pretrained({loads}.from_pretrained("{backbone.name}"), "this-folder")'
     )
+    classifier = {"weight": weight.contiguous(), "bias": bias} | ({} if points is None else {"points": points})
     remarks = [
-        f"The logits are x Wᵀ + b: x is what the encoder gives, pooled by '{backbone.pooling}'; W and b lie in `head.safetensors`,"
-        " the names of the classes in `head.json`."
+        f"The logits are {'x' if points is None else 'k'} Wᵀ + b: x is what the encoder gives, pooled by '{backbone.pooling}'; W and b"
+        " lie in `head.safetensors`, the names of the classes in `head.json`."
     ]
-    classifier = {"weight": weight.contiguous(), "bias": bias}
     if points is not None:
-        classifier["points"] = points
-        remarks[0] = remarks[0].replace("x Wᵀ", "k Wᵀ") + (
-            " k holds |x||z| (sin θ + (π − θ) cos θ) / 2π for each of the `points` z there, θ being its angle to x."
+        remarks.append(
+            "k holds |x||z| (sin θ + (π − θ) cos θ) / 2π for each z of the `points` beside W, θ being its angle to x."
         )
     if backbone.resized:
         remarks.append(
