@@ -26,8 +26,8 @@ HeadName = Literal["linear", "prototypes", "ridge", "lda", "gaussian", "kernel"]
 
 HEADS: list[HeadName] = list(get_args(HeadName))
 SLOW: list[HeadName] = ["gaussian", "kernel"]
-"""Heads whose temperature is only found where they are in use; elsewhere it is 1: `gaussian` calibrates itself by what it draws, `kernel`
-does not, so that its probabilities are only calibrated in models that were taught with it."""
+"""Heads whose temperature is only found where they are in use; elsewhere it is 1. `gaussian` calibrates itself by what it draws;
+`kernel` does not, so that its probabilities are only calibrated in models that were taught with it."""
 
 SPREAD = 8
 """Main directions kept of each class's own scatter."""

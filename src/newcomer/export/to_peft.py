@@ -52,8 +52,8 @@ def export(learner: ClassLearner, folder: Path) -> None:
     )
     classifier = {"weight": weight.contiguous(), "bias": bias} | ({} if points is None else {"points": points})
     remarks = [
-        f"The logits are {'x' if points is None else 'k'} Wᵀ + b: x is what the encoder gives, pooled by '{backbone.pooling}'; W and b"
-        " lie in `head.safetensors`, the names of the classes in `head.json`."
+        f"The logits are {'x' if points is None else 'k'} Wᵀ + b: x is what the encoder gives, pooled by '{backbone.pooling}';"
+        " W and b lie in `head.safetensors`, the names of the classes in `head.json`."
     ]
     if points is not None:
         remarks.append(
