@@ -25,14 +25,13 @@ StatisticsHead = Literal["prototypes", "ridge", "lda", "gaussian", "kernel"]
 HeadName = Literal["linear", "prototypes", "ridge", "lda", "gaussian", "kernel"]
 
 HEADS: list[HeadName] = list(get_args(HeadName))
-SLOW: list[HeadName] = ["gaussian", "kernel"]
-"""Heads whose temperature is only found where they are in use; elsewhere it is 1. `gaussian` calibrates itself by what it draws;
-`kernel` does not, so that its probabilities are only calibrated in models that were taught with it."""
 
 SPREAD = 8
 """Main directions kept of each class's own scatter."""
 FOLDS = 5
 """Parts of a lesson, each read by heads that have not seen it, from which probabilities and novelty are calibrated."""
+FEWER_FOLDS: dict[HeadName, int] = {"gaussian": 0, "kernel": 1}
+"""Slow heads are calibrated on so many of these where they are not in use; `gaussian` on none: it calibrates itself by its draws."""
 PREFIX = "memory."
 
 
@@ -99,8 +98,7 @@ class Memory:
         more = self.typical.new_full((classes - len(self.typical), QUANTILES), torch.nan)
         whole = joined(torch.ones_like(klass, dtype=torch.bool)).float()
         memory = replace(self, statistics=whole, typical=torch.cat([self.typical, more]))
-        names = [name for name in HEADS if name not in SLOW or name == head]
-        logits: dict[HeadName, list[Tensor]] = {name: [] for name in names}
+        logits: dict[HeadName, list[Tensor]] = {name: [] for name in HEADS}
         novelty, told, part, new = [], [], _part(klass), klass >= len(self.typical)
         for left_out in range(FOLDS):
             kept = joined(part != left_out)
@@ -109,7 +107,9 @@ class Memory:
             if not len(rows):
                 continue
             x, seen = features[rows].double(), kept.at(present.nonzero()[:, 0].tolist())
-            for name in names:
+            for name in HEADS:
+                if name != head and left_out >= FEWER_FOLDS.get(name, FOLDS):
+                    continue
                 reader = make_head(name, shrinkage)
                 weight, bias = reader.fold(seen, (trained[0][present], trained[1][present]))
                 found = x.new_full((len(rows), classes), float("-inf"))
@@ -121,8 +121,10 @@ class Memory:
             return memory, None
         wanted = klass[torch.cat(told)]
         memory = memory._with_novelty(torch.cat(novelty), wanted)
-        for name in names:
-            memory = memory._with_temperature(HEADS.index(name), torch.cat(logits[name]), wanted)
+        for name, parts in logits.items():
+            if parts:
+                said = torch.cat(parts)
+                memory = memory._with_temperature(HEADS.index(name), said, wanted[: len(said)])
         return memory, float((torch.cat(logits[head]).argmax(1) == wanted).double().mean())
 
     def _with_novelty(self, novelty: Float[Tensor, " example"], klass: Int[Tensor, " example"]) -> "Memory":
