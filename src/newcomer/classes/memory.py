@@ -31,7 +31,7 @@ SPREAD = 8
 FOLDS = 5
 """Parts of a lesson, each read by heads that have not seen it, from which probabilities and novelty are calibrated."""
 FEWER_FOLDS: dict[HeadName, int] = {"gaussian": 0, "kernel": 1}
-"""Slow heads are calibrated on so many of these where they are not in use; `gaussian` on none: it calibrates itself by its draws."""
+"""Slow heads are calibrated on so many of these where they are not in use; `gaussian` on none: its own draws calibrate it."""
 PREFIX = "memory."
 
 
