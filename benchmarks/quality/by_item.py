@@ -1,6 +1,6 @@
 """Whether one row of a comparison of item methods ranks better than another within items: paired over items and seeds.
 
-    python benchmarks/quality/by_item.py ml-1m emerg shared-graph      # reads the models that run.py has left under runs/quality
+    python benchmarks/quality/by_item.py ml-1m emerg shared-graph      # makes the models that run.py has not left
 
 After each phase, the AUC within every new item whose query has clicks and non-clicks, by both rows' models of the same seed.
 An item's difference is its mean over seeds; the t test is over items, and so is the spread of a figure.
@@ -13,15 +13,14 @@ from typing import cast
 
 import numpy as np
 from jaxtyping import Float
-from run import RUNS
+from run import with_models
 
 from figure import Figure, emit, one_line
-from newcomer.errors import RecipeError, nearest
+from newcomer.errors import RecipeError
 from newcomer.items.learner import ItemLearner
 from newcomer.metrics.paired import paired_test
 from newcomer.metrics.ranking import auc
 from newcomer.recipe import Recipe, read_recipe
-from newcomer.report.comparison import read_comparison
 from newcomer.report.runs import Run
 from newcomer.run import STORE
 
@@ -57,14 +56,12 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("row")
     parser.add_argument("other")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", action="append", default=[], dest="changes")
     parser.add_argument("--out", help="name of the comparison's folder; the recipe's by default")
     given = parser.parse_args()
     recipe, out = read_recipe(given.recipe, given.changes), given.out or Path(given.recipe).stem
-    rows = read_comparison(RUNS / out).runs
-    for row in (given.row, given.other):
-        if row not in rows:
-            raise RecipeError(f"{RUNS / out}: no runs of a row '{row}'; {nearest(row, rows)}")
+    rows = with_models(given.recipe, [given.row, given.other], given.seeds, given.changes, out)
     one, other = rows[given.row], rows[given.other]
     changes = "".join(f" --set {change}" for change in given.changes) + (f" --out {out}" if given.out else "")
     command = f"python benchmarks/quality/by_item.py {given.recipe} {given.row} {given.other}{changes}"

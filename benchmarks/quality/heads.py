@@ -1,6 +1,6 @@
 """The same weights read by every head: finished runs of SD-LoRA, looked at again stage by stage.
 
-    python benchmarks/quality/heads.py cifar100-vit-tiny        # after quality/run.py of the same recipe
+    python benchmarks/quality/heads.py cifar100-vit-tiny        # makes the models that run.py has not left
 
 The runs' stores are opened at each stage with each head; records go to benchmarks/quality/<recipe>-heads/. A head chosen at
 reading time reads the statistics that the run kept, drift map and all; the weights do not know of it.
@@ -16,6 +16,8 @@ from typing import Any, get_args
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from run import with_models
+
 from figure import one_line
 from newcomer.classes.memory import HeadName
 from newcomer.classes.sd_lora import SDLoRA
@@ -58,10 +60,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
     out = HERE / f"{given.recipe}-heads"
-    for seed in given.seeds:
-        recipe = read_recipe(given.recipe, seed=seed)
-        run = Path("runs/quality") / given.recipe / recipe.row / f"seed-{seed}"
-        for head, events in records(recipe, run):
+    first = read_recipe(given.recipe)
+    runs = with_models(given.recipe, [first.row], given.seeds)[first.row]
+    for seed, run in zip(given.seeds, runs, strict=True):
+        recipe = first.with_seed(seed)
+        for head, events in records(recipe, run.folder):
             kept = out / head / f"seed-{seed}" / RECORD
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text("".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events), encoding="utf-8")

@@ -13,6 +13,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from newcomer.comparison import Judged, compare
 from newcomer.recipe import read_recipe
 from newcomer.report.comparison import comparison_tables, read_comparison, write_comparison
 from newcomer.report.runs import COMPARISON, RECORD, Run, by_row, find_runs
+from newcomer.run import STORE, perform
 
 HERE = Path(__file__).parent
 RUNS = Path("runs/quality")
@@ -54,6 +56,25 @@ def run_all(
     kept.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / COMPARISON, kept / COMPARISON)
     return kept
+
+
+def with_models(
+    name: str, rows: Sequence[str], seeds: Sequence[int], changes: Sequence[str] = (), out: str | None = None
+) -> dict[str, list[Run]]:
+    """The finished runs of these rows with their models; one of which there is no more than its kept record is made again."""
+    out = out or Path(name).stem
+    run_all(name, seeds, changes, out, rows)
+    told, found = read_comparison(RUNS / out), {}
+    for row in (row for row in read_recipe(name, changes).rows() if row.row in rows):
+        found[row.row] = [told.finished(row.row)[seed] for seed in seeds]
+        for run in found[row.row]:
+            if not (run.folder / STORE).exists():
+                (run.folder / RECORD).unlink()
+                chosen = told.found[row.row]["chosen"] or {}
+                again = replace(row, learner={**row.learner, **chosen}).with_seed(run.recipe["seed"])
+                for _ in perform(again, run.folder):
+                    pass
+    return found
 
 
 def _keep(record: Path, kept: Path) -> None:
