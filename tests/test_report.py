@@ -12,6 +12,7 @@ import pytest
 
 from newcomer.errors import StoreError
 from newcomer.report.page import write_page
+from newcomer.report.plots import accuracy_matrices, search_curves
 from newcomer.report.runs import by_row, find_runs
 from newcomer.report.table import Table, result_tables
 
@@ -172,6 +173,27 @@ def test_reports_are_drawn_without_torch() -> None:
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+@pytest.mark.parametrize("count", [2, 25])
+def test_every_row_is_named_within_the_picture(count: int) -> None:
+    svg = search_curves({f"row {n}": [0.5, 0.6] for n in range(count)}, "Acc")
+    height = float(re.search(r'viewBox="0 0 \S+ (\S+)"', svg)[1])  # type: ignore[index]
+    named = re.findall(r"<!-- row \d+ -->\s*<g [^>]*translate\(\S+ (\S+)\)", svg)
+    assert len(named) == count
+    assert all(8 < float(y) < height for y in named)
+
+
+def test_many_heat_maps_stand_in_several_lines(runs: Path) -> None:
+    run = find_runs([runs])[0]
+
+    def size(count: int) -> list[float]:
+        svg = accuracy_matrices({f"row {n}": run for n in range(count)})
+        assert svg.count("<!-- row") == count
+        return [float(part) for part in re.search(r'viewBox="0 0 (\S+) (\S+)"', svg).groups()]  # type: ignore[union-attr]
+
+    five, seven = size(5), size(7)
+    assert seven == [five[0], 2 * five[1]]
 
 
 PHASES = ("cold", "warm-a", "warm-b", "warm-c")

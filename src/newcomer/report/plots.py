@@ -11,15 +11,24 @@ from matplotlib.ticker import MaxNLocator
 from newcomer.report.drawing import INK, bare, cycle, drawn, framed, framed_square
 from newcomer.report.runs import Run
 
+ABREAST = 5
+"""Heat maps that stand beside each other; more begin a new line."""
+LINE = 0.19
+"""Inches that a name in a legend takes."""
+
 
 def accuracy_matrices(runs: Mapping[str, Run]) -> str:
     """One heat map a row: the accuracy on every task after every stage."""
+    columns = min(len(runs), ABREAST)
+    lines = -(-len(runs) // columns)
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots(1, len(runs), squeeze=False, gridspec_kw={"width_ratios": [1] * len(runs)})[0]
-        for axis, (name, run) in zip(axes, runs.items(), strict=True):
+        axes = figure.subplots(lines, columns, squeeze=False)
+        for axis in axes.flat[len(runs) :]:
+            axis.remove()
+        for axis, (name, run) in zip(axes.flat, runs.items(), strict=False):
             matrix = run.accuracy
-            axis.imshow(matrix, cmap="YlGn", vmin=0, vmax=1, aspect="auto" if len(matrix) == 1 else "equal")
+            axis.imshow(matrix, cmap="YlGn", vmin=0, vmax=1)
             for (stage, task), value in np.ndenumerate(matrix):
                 if not np.isnan(value):
                     colour = "white" if value > 0.7 else INK
@@ -29,9 +38,10 @@ def accuracy_matrices(runs: Mapping[str, Run]) -> str:
             axis.set_yticks(range(matrix.shape[0]), [s["stage"].removeprefix("task ") for s in run.stages])
             axis.set_xlabel("accuracy on task, %")
             bare(axis)
-        axes[0].set_ylabel("after task")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("after task")
 
-    return drawn(2.6 * len(runs), 2.9, draw)
+    return drawn(2.6 * columns, 2.9 * lines, draw)
 
 
 def accuracy_curves(rows: Mapping[str, Sequence[Run]]) -> str:
@@ -50,7 +60,7 @@ def accuracy_curves(rows: Mapping[str, Sequence[Run]]) -> str:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         _frame(axis)
 
-    return drawn(7, 3.4, draw)
+    return drawn(7, _height(3.4, len(rows)), draw)
 
 
 def magnitudes(run: Run) -> str:
@@ -70,7 +80,7 @@ def magnitudes(run: Run) -> str:
         axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
         _frame(axis)
 
-    return drawn(7, 3, draw)
+    return drawn(7, _height(3, len(run.stages)), draw)
 
 
 def warm_up_curves(rows: Mapping[str, Sequence[Run]], score: str, label: str, limit: float | None) -> str:
@@ -89,7 +99,7 @@ def warm_up_curves(rows: Mapping[str, Sequence[Run]], score: str, label: str, li
         axis.set_ylabel(label)
         _frame(axis)
 
-    return drawn(7, 3.4, draw)
+    return drawn(7, _height(3.4, len(rows)), draw)
 
 
 def event_curves(rows: Mapping[str, Sequence[Run]], score: str, label: str) -> str:
@@ -117,7 +127,7 @@ def event_curves(rows: Mapping[str, Sequence[Run]], score: str, label: str) -> s
         axis.set_ylabel(label)
         _frame(axis)
 
-    return drawn(7, 3.4, draw)
+    return drawn(7, _height(3.4, len(rows)), draw)
 
 
 def search_curves(rows: Mapping[str, Sequence[float | None]], label: str) -> str:
@@ -135,7 +145,7 @@ def search_curves(rows: Mapping[str, Sequence[float | None]], label: str) -> str
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         _frame(axis)
 
-    return drawn(7, 3.2, draw)
+    return drawn(7, _height(3.2, len(rows)), draw)
 
 
 def graphs(found: Sequence[Mapping[str, Any]]) -> str:
@@ -165,10 +175,16 @@ def _complete(curves: Sequence[Sequence[float]]) -> np.ndarray:
 
 def _band(axis: Axes, x: np.ndarray, curves: np.ndarray, colour: str, name: str) -> None:
     mean = curves.mean(axis=0)
-    axis.plot(x, mean, "o-", color=colour, markersize=4, linewidth=1.6, label=name)
+    above = 3 - len(axis.lines) / 100  # the first row lies over all others: it is theirs to be compared with
+    axis.plot(x, mean, "o-", color=colour, markersize=4, linewidth=1.6, label=name, zorder=above)
     if len(curves) > 1:
         spread = curves.std(axis=0, ddof=1)
         axis.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+
+
+def _height(least: float, names: int) -> float:
+    """Inches of a figure that has so many names in its legend."""
+    return max(least, LINE * (names + 1))
 
 
 def _frame(axis: Axes) -> None:
