@@ -30,6 +30,7 @@ COMMANDS = [
     ["quality/by_item.py", "ml-1m", "emerg", "shared-graph"],
     ["quality/by_item.py", "ml-latest-small", "emerg", "shared-graph"],
     ["quality/run.py", "cifar100-vit-tiny"],
+    ["quality/run.py", "cifar100-vit-tiny-10-tasks"],
     ["quality/run.py", "banking77-minilm"],
     ["quality/heads.py", "cifar100-vit-tiny"],
     ["quality/heads.py", "banking77-minilm"],
