@@ -21,6 +21,7 @@ from run import with_models
 from figure import one_line
 from newcomer.classes.memory import HeadName
 from newcomer.classes.sd_lora import SDLoRA
+from newcomer.errors import RecipeError
 from newcomer.recipe import Recipe, read_recipe
 from newcomer.report.runs import RECORD, by_row, find_runs
 from newcomer.report.table import result_tables
@@ -61,6 +62,10 @@ def main() -> None:
     given = parser.parse_args()
     out = HERE / f"{given.recipe}-heads"
     first = read_recipe(given.recipe)
+    if first.learner["name"] != SDLoRA.name:
+        raise RecipeError(
+            f"recipe '{given.recipe}' begins with {first.learner['name']}; give one that begins with sd-lora"
+        )
     runs = with_models(given.recipe, [first.row], given.seeds)[first.row]
     for seed, run in zip(given.seeds, runs, strict=True):
         recipe = first.with_seed(seed)

@@ -21,6 +21,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figure import Figure, emit, one_line
 from newcomer.comparison import Judged, compare
+from newcomer.errors import RecipeError
 from newcomer.recipe import read_recipe
 from newcomer.report.comparison import comparison_tables, read_comparison, write_comparison
 from newcomer.report.runs import COMPARISON, RECORD, Run, by_row, find_runs
@@ -66,7 +67,10 @@ def with_models(
     run_all(name, seeds, changes, out, rows)
     told, found = read_comparison(RUNS / out), {}
     for row in (row for row in read_recipe(name, changes).rows() if row.row in rows):
-        found[row.row] = [told.finished(row.row)[seed] for seed in seeds]
+        finished = told.finished(row.row)
+        if failed := [seed for seed in seeds if seed not in finished]:
+            raise RecipeError(f"{RUNS / out}: row '{row.row}' failed with seed {failed[0]}; leave it out of --seeds")
+        found[row.row] = [finished[seed] for seed in seeds]
         for run in found[row.row]:
             if not (run.folder / STORE).exists():
                 (run.folder / RECORD).unlink()
