@@ -5,6 +5,7 @@ import sys
 from newcomer.cli import analysis, comparison, inspection, items, models, runs
 from newcomer.cli.program import app
 from newcomer.errors import NewcomerError
+from newcomer.printable import printable
 
 __all__ = ["analysis", "app", "comparison", "inspection", "items", "main", "models", "runs"]
 
@@ -14,5 +15,5 @@ def main() -> None:
     try:
         app()
     except NewcomerError as error:
-        print(f"newcomer: {error}", file=sys.stderr)
+        print(f"newcomer: {printable(error)}", file=sys.stderr)
         sys.exit(2)

@@ -1,20 +1,38 @@
 """What all commands share: the program, its console, and a bar that follows a learner's steps."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from newcomer.printable import printable
 from newcomer.training.learner import Step
 from newcomer.training.processes import is_first
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Teach a trained model its newcomers.", rich_markup_mode=None
 )
-console = Console(quiet=not is_first())
+console = Console(quiet=not is_first(), markup=False, emoji=False, highlight=False)
+"""Nothing that is printed is markup: it may be a user's data."""
+
+LEFT_OUT = 3
+"""Exit code of a command that did its work but for some of what it was given."""
+
+
+def say(text: str) -> None:
+    """Print one line as it is, however long."""
+    console.print(printable(text), soft_wrap=True)
+
+
+def finish(left_out: Sequence[str]) -> None:
+    """Name on stderr all that a command left out, one a line, and end with exit code 3; where nothing was, do nothing."""
+    for line in left_out:
+        print(f"newcomer: left out: {printable(line)}", file=sys.stderr)
+    if left_out:
+        raise typer.Exit(LEFT_OUT)
 
 
 class Bar:
