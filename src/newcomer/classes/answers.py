@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from newcomer.data.containers import plain
 from newcomer.errors import SettingError
 from newcomer.shapes import Float, Tensor
 
@@ -30,11 +31,16 @@ def ranked(
     ]
 
 
-def require_choices(top: Any, reject: Any) -> None:
-    """Raises SettingError unless `top` is a whole number from 1 on and `reject` None or a share."""
+def choices(top: Any, reject: Any) -> tuple[int, float | None]:
+    """`top` and `reject` as Python's own numbers.
+
+    Raises SettingError unless `top` is a whole number from 1 on and `reject` None or a share.
+    """
+    top, reject = plain(top), plain(reject)
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise SettingError(f"answer: top = {top!r}; give a whole number from 1 on")
-    if reject is not None and (
-        isinstance(reject, bool) or not isinstance(reject, (int, float)) or not 0 <= reject <= 1
-    ):
+    if reject is None:
+        return top, None
+    if isinstance(reject, bool) or not isinstance(reject, (int, float)) or not 0 <= reject <= 1:
         raise SettingError(f"answer: reject = {reject!r}; give a share of known examples from 0 to 1, e.g. 0.05")
+    return top, reject

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.answers import Answer, ranked, require_choices
+from newcomer.classes.answers import Answer, choices, ranked
 from newcomer.classes.cost import flops, numbers
 from newcomer.classes.feed import Feed
 from newcomer.classes.memory import HeadName, Memory, make_head
@@ -187,7 +187,8 @@ class ClassLearner(Learner[Examples, Examples]):
         has; without, every input is taken to be of a known class.
         Raises SettingError for a `top` below 1 and a `reject` outside [0, 1], DataError as `predict` does.
         """
-        limit = self._limit(top, reject)
+        top, reject = choices(top, reject)
+        limit = self._limit(reject)
         found = self._answers(self.features(inputs), top, limit)
         return found[0] if is_single(inputs) else found
 
@@ -195,8 +196,9 @@ class ClassLearner(Learner[Examples, Examples]):
         self, inputs: Sequence[Any], *, top: int = 5, reject: float | None = None
     ) -> Iterator[Answer | NewcomerError]:
         """What `answer` says of one input after the other, as they are read; of one that cannot be read, what is wrong with it."""
-        limit = self._limit(top, reject)
-        opened = self._opened(inputs)
+        top, reject = choices(top, reject)
+        limit = self._limit(reject)
+        opened = Opened(inputs, self.backbone.pictures)
         for part in chunks(len(opened), EXAM_BATCH if self.backbone.pictures else READ_BATCH):
             rows = range(part.start, part.stop)
             feed = Feed(self.backbone, Chosen(opened, rows), float("inf"))
@@ -289,9 +291,8 @@ class ClassLearner(Learner[Examples, Examples]):
                 features[[place[row] for row in chosen]] = self._see(encoded).float().cpu()
         return features
 
-    def _limit(self, top: int, reject: float | None) -> float | None:
+    def _limit(self, reject: float | None) -> float | None:
         """The novelty above which an input belongs to no known class; None: none does."""
-        require_choices(top, reject)
         if reject is None:
             return None
         self._require_classes()

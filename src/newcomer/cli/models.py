@@ -1,6 +1,5 @@
 """Commands that teach, ask and look after one model: the life of a store."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -12,14 +11,13 @@ from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.cli.answers import Said, print_json, print_tables
-from newcomer.cli.program import app, bar, finish, say, shorten, stoppable
+from newcomer.cli.program import app, bar, finish, name_left_out, say, shorten, stoppable
 from newcomer.data.examples import Examples
 from newcomer.data.given import lesson, pictures, texts
 from newcomer.data.inputs import Asked
 from newcomer.data.pictures import PictureFiles, damaged
 from newcomer.errors import DataError, NewcomerError, SettingError, StoreError, nearest
 from newcomer.export import FORMS
-from newcomer.printable import printable
 from newcomer.recipe import LEARNERS, parse_change
 from newcomer.settings import Json, fill
 from newcomer.store.folder import Store
@@ -49,7 +47,7 @@ def learn(
     settings, of_backbone = _changes(set_ or [])
     left_out: list[str] = []
     with stoppable("the model is what it was; the same command starts the lesson again"), _held(store):
-        examples = lesson(data, text, label, None if strict else left_out)
+        examples = _lesson(data, text, label, left_out, strict)
         model = open_model(store, **settings) if Store(store).exists() else _new(store, backbone, settings, of_backbone)
         if Store(store).exists() and (backbone or of_backbone):
             raise SettingError(
@@ -103,7 +101,7 @@ def predict(
     else:
         print_tables(said)
     if len(left_out) == len(asked):
-        raise DataError(left_out[0] if len(left_out) == 1 else _nothing_of(left_out))
+        raise _nothing_of(left_out)
     finish(left_out)
 
 
@@ -173,10 +171,21 @@ def _require_whole(asked: Sequence[Asked]) -> None:
             raise DataError(problem)
 
 
-def _nothing_of(left_out: Sequence[str]) -> str:
-    for line in left_out:
-        print(f"newcomer: left out: {printable(line)}", file=sys.stderr)
-    return f"none of the {len(left_out)} inputs can be read"
+def _nothing_of(left_out: Sequence[str]) -> DataError:
+    """The error where all that was given is left out; of several, each is named on stderr."""
+    if len(left_out) == 1:
+        return DataError(left_out[0])
+    name_left_out(left_out)
+    return DataError(f"none of the {len(left_out)} inputs can be read")
+
+
+def _lesson(data: Path, text: str, label: str, left_out: list[str], strict: bool) -> Examples:
+    """What there is to learn from; what is left out is named on stderr where nothing remains."""
+    try:
+        return lesson(data, text, label, None if strict else left_out)
+    except DataError:
+        name_left_out(left_out)
+        raise
 
 
 def _whole(examples: Examples, left_out: list[str], strict: bool) -> Examples:
@@ -197,7 +206,7 @@ def _whole(examples: Examples, left_out: list[str], strict: bool) -> Examples:
             else:
                 left_out.append(problem)
     if not right:
-        raise DataError(_nothing_of(left_out))
+        raise _nothing_of(left_out)
     return examples if len(right) == len(examples) else examples.at(right)
 
 

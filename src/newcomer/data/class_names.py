@@ -31,7 +31,7 @@ def class_name(value: Any) -> str:
         return str(int(value))
     if isinstance(value, (float, Decimal)):
         return _of_number(value)
-    raise DataError(f"a {type(value).__name__} is no label; give texts or whole numbers")
+    raise DataError(f"of type {type(value).__name__}, which is no label; give texts or whole numbers")
 
 
 def class_names(labels: Any, what: str = "labels") -> list[str]:

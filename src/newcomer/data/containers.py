@@ -47,15 +47,15 @@ def as_list(values: Any, what: str) -> list[Any]:
     [0, 1, 2]
     >>> as_list("card", "labels")
     Traceback (most recent call last):
-    newcomer.errors.DataError: labels: a str, where a list was expected; give one value an example, as a list
+    newcomer.errors.DataError: labels: one str, where a list was expected; give a value for each example
 
     Raises DataError for a single value, and for what has no order or is a table.
     """
-    expected = f"{what}: a {type(values).__name__}, where a list was expected; give one value an example, as a list"
+    expected = f"{what}: one {type(values).__name__}, where a list was expected; give a value for each example"
     if values is None or isinstance(values, (*SINGLE, Mapping, Set)):
         raise DataError(expected)
     if hasattr(values, "columns") or hasattr(values, "column_names"):
-        raise DataError(f"{what}: a {type(values).__name__}, which is a table; give one of its columns")
+        raise DataError(f"{what}: a table ({type(values).__name__}); give one of its columns")
     for name in ("to_list", "tolist", "to_pylist"):
         if hasattr(values, name):
             values = getattr(values, name)()

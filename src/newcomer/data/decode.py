@@ -5,8 +5,9 @@
 - *More than 8 bits* (grey of 16 or 32 bits, floats): see `to_bytes`. A picture's own numbers decide, so that it is read alike
   alone and among others.
 - *Animations* are their first picture. Colour profiles are not applied.
-- *Size.* A JPEG of more than `BIG` pixels is decoded at a half, a quarter or an eighth of its size, its shorter side never below
-  `SHORTER`; what then has more than `MOST` pixels is refused. Of big pictures one is decoded at a time.
+- *Size.* A picture of more than `BIG` pixels is made smaller, its shorter side never below `SHORTER`: a JPEG while it is decoded,
+  others by the mean of their pixels. What is more than `MOST` pixels when it is decoded is refused. Of big pictures one is
+  decoded at a time.
 
 Ordinary pictures (grey or RGB of 8 bits, without orientation or transparency) give the bits that they always had.
 """
@@ -28,9 +29,9 @@ from newcomer.errors import DataError
 Picture = Image.Image
 
 BIG = 4_000_000
-"""Pixels: what has more is decoded smaller where its format can, and never beside another one."""
+"""Pixels: what has more is made smaller, and never decoded beside another one."""
 SHORTER = 1024
-"""Pixels of the shorter side that remain when a JPEG is decoded smaller: twice what backbones read."""
+"""Pixels of the shorter side that remain of a big picture: twice what backbones read."""
 MOST = 64_000_000
 """Pixels that are decoded at all; 256 MB."""
 
@@ -192,21 +193,31 @@ def _rgb(picture: Picture) -> Picture:
 
 
 def _eight_bit_rgb(picture: Picture) -> Picture:
-    """A new picture, as RGB."""
+    """A new picture, as RGB, a big one smaller."""
+    hidden = picture.info.get("transparency")
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
         values = np.asarray(picture)
         grey = to_bytes(values)
-        if isinstance(hidden := picture.info.get("transparency"), int):
+        if isinstance(hidden, int):
             grey = np.where(values == hidden, np.uint8(255), grey)
-        return Image.fromarray(grey).convert("RGB")
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    rgba = picture.convert("LA").convert("RGBA") if picture.mode == "La" else picture.convert("RGBA")
+        return _reduced(Image.fromarray(grey)).convert("RGB")
+    transparent = picture.has_transparency_data
+    if hidden is None and picture.mode in ("L", "RGB", "CMYK", "RGBA"):
+        picture = _reduced(picture)  # before it is copied in another mode
+    if not transparent:
+        return _reduced(picture.convert("RGB"))
+    rgba = _reduced(picture.convert("LA").convert("RGBA") if picture.mode == "La" else picture.convert("RGBA"))
     if rgba.getchannel("A").getextrema() == (255, 255):
         return rgba.convert("RGB")
     white = Image.new("RGBA", rgba.size, "white")
     white.alpha_composite(rgba)
     return white.convert("RGB")
+
+
+def _reduced(picture: Picture) -> Picture:
+    """A big picture with the mean of so many pixels each way for one, as long as the shorter side allows."""
+    factor = min(picture.size) // SHORTER if _is_big(picture) else 1
+    return picture.reduce(factor) if factor > 1 else picture
 
 
 def _orientation(picture: Picture) -> int:

@@ -94,6 +94,4 @@ class Chosen(Sequence[Input]):
 def require_examples(given: object, what: str) -> None:
     """Raises DataError unless these are `Examples`; `what` begins the message."""
     if not isinstance(given, Examples):
-        raise DataError(
-            f"{what}: a {type(given).__name__}, where Examples were expected; give Examples(inputs, labels)"
-        )
+        raise DataError(f"{what}: of type {type(given).__name__}, where Examples(inputs, labels) were expected")

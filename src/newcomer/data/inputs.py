@@ -9,7 +9,7 @@ import numpy as np
 from PIL.Image import Image
 
 from newcomer.data.containers import SINGLE, as_list, is_missing, plain
-from newcomer.data.decode import Picture, from_array, read_picture
+from newcomer.data.decode import Picture, from_array, read_picture, to_rgb
 from newcomer.data.places import is_there
 from newcomer.errors import DataError
 
@@ -60,8 +60,10 @@ def opened(one: Any, pictures: bool, where: str) -> Any:
     Raises DataError for what is missing, empty or cannot be read.
     """
     one = _known(one, where)
-    if not pictures or isinstance(one, Image):
+    if not pictures:
         return one
+    if isinstance(one, Image):
+        return one if one.mode == "RGB" and not one.info else to_rgb(one, where)
     if isinstance(one, bytes):
         return read_picture(one, where)
     if isinstance(one, np.ndarray):
@@ -102,7 +104,7 @@ def _known(one: Any, where: str) -> Any:
         return one
     if isinstance(one, np.ndarray) and one.ndim in (2, 3):
         return one
-    raise DataError(f"{where}: a {type(one).__name__} is neither a text nor a picture")
+    raise DataError(f"{where}: neither a text nor a picture, but of type {type(one).__name__}")
 
 
 def _is_picture(array: np.ndarray[Any, Any]) -> bool:

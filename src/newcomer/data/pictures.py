@@ -120,8 +120,11 @@ def readable(files: Sequence[Path], left_out: list[str] | None) -> list[Path]:
 
 def damaged(files: Sequence[Path]) -> Iterator[str | None]:
     """What is wrong with each file when it is decoded to its end, in order; None where nothing is."""
-    with ThreadPoolExecutor(CHECKERS) as pool:
+    pool = ThreadPoolExecutor(CHECKERS)
+    try:
         yield from pool.map(_damage, files)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def image_folder(path: str) -> tuple[Examples, Examples]:

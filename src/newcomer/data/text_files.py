@@ -20,6 +20,8 @@ JSON_LINES = {".jsonl", ".ndjson"}
 
 READ = ".txt (a text a line), .jsonl, .csv or .parquet"
 
+INSTEAD = "if it is a text, give it on standard input: -"
+
 FILE_LIKE = re.compile(
     r"(~|\.{1,2})?/\S+|\.{1,2}|\S+\.(txt|text|jsonl?|ndjson|csv|tsv|parquet|pq|xlsx?|ods|docx?|pdf|md|log|html?|xml|ya?ml|toml|gz|zip"
     r"|png|jpe?g|gif|bmp|webp|tiff?|heic)",
@@ -47,18 +49,20 @@ def texts(given: Sequence[str], column: str = "text") -> list[Asked]:
 def _texts_of(given: str, column: str) -> Iterable[Asked]:
     if given in STANDARD_INPUT:
         return _lines(_decoded(sys.stdin.buffer.read(), "standard input"), "standard input")
+    if not given.strip():
+        raise DataError("an empty text; leave it out")
     path = Path(given)
     if not is_there(path):
         if FILE_LIKE.fullmatch(given):
-            raise DataError(f"{given}: no such file; if it is a text, give it on standard input: -")
-        return [Asked(given, given, "" if given.strip() else "an empty text")]
+            raise DataError(f"{given}: no such file; {INSTEAD}")
+        return [Asked(given, given)]
     suffix = path.suffix.lower()
     if path.is_dir():
-        raise DataError(f"{given}: a folder; this model reads texts: give them, or files {READ}")
+        raise DataError(f"{given}: a folder, and this model reads texts; {INSTEAD}")
     if suffix in TABLES:
         return _table(path, column)
     if path.is_file() and suffix not in LINES | JSON_LINES:
-        raise DataError(f"{given}: a file, but not {READ}; if it is a text, give it on standard input: -")
+        raise DataError(f"{given}: a file, but not {READ}; {INSTEAD}")
     content = _decoded(_content(path), given)
     return _json_lines(content, given, column) if suffix in JSON_LINES else _lines(content, given)
 
@@ -99,7 +103,7 @@ def _from_json(line: str, where: str, column: str) -> Asked:
             return Asked(where, "", f"{where}: no '{column}'; {nearest(column, value)}")
         value = value[column]
     if value is not None and not isinstance(value, str):
-        return Asked(where, "", f"{where}: a {type(value).__name__}, not a text")
+        return Asked(where, "", f"{where}: '{column}' is no text, but of type {type(value).__name__}")
     return _asked(value, where)
 
 
