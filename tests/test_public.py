@@ -15,7 +15,7 @@ MODULES = [module.name for module in pkgutil.walk_packages(newcomer.__path__, "n
 
 
 def test_the_public_names_are_exactly_these() -> None:
-    assert sorted(newcomer.__all__) == ["EmerG", "Field", "SDLoRA", "Schema"]
+    assert sorted(newcomer.__all__) == ["EmerG", "Examples", "Field", "SDLoRA", "Schema"]
     assert all(inspect.isclass(getattr(newcomer, name)) for name in newcomer.__all__)
     with pytest.raises(AttributeError, match="module 'newcomer' has no attribute 'SDLora'"):
         newcomer.SDLora  # noqa: B018

@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from newcomer.classes.sd_lora import SDLoRA
+    from newcomer.data.examples import Examples
     from newcomer.data.schema import Field, Schema
     from newcomer.items.emerg import EmerG
 
 _HOMES = {
     "EmerG": "newcomer.items.emerg",
+    "Examples": "newcomer.data.examples",
     "Field": "newcomer.data.schema",
     "SDLoRA": "newcomer.classes.sd_lora",
     "Schema": "newcomer.data.schema",
 }
 
-__all__ = ["EmerG", "Field", "SDLoRA", "Schema"]
+__all__ = ["EmerG", "Examples", "Field", "SDLoRA", "Schema"]
 
 
 def __getattr__(name: str) -> object:

@@ -26,6 +26,7 @@ from newcomer.backbones.families import (
     poolings,
     query_value,
 )
+from newcomer.data.decode import to_rgb
 from newcomer.data.examples import Input
 from newcomer.data.places import find
 from newcomer.errors import DataError, LearnerError, SettingError, nearest
@@ -155,7 +156,7 @@ class Backbone(nn.Module):
             return dict(
                 self.encoder(items, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
             )
-        pictures = [item.convert("RGB") for item in cast(list[Image], items)]
+        pictures = [to_rgb(item) for item in cast(list[Image], items)]
         return {"pixels": self._bytes(pictures)} if self._from_bytes else self._processed(pictures)
 
     def ready(self, read: Mapping[str, Tensor]) -> Encoded:

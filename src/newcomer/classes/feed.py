@@ -9,6 +9,7 @@ import torch
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.data.examples import Input
+from newcomer.errors import NewcomerError
 from newcomer.shapes import Tensor
 
 AHEAD = 3
@@ -44,6 +45,16 @@ class Feed:
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def unreadable(self) -> dict[int, NewcomerError]:
+        """What cannot be read, by its row. Pictures that can be are kept, as long as there is room."""
+        found: dict[int, NewcomerError] = {}
+        for row in range(len(self.inputs)):
+            try:
+                self._picture(row) if self.backbone.pictures else self.inputs[row]
+            except NewcomerError as error:
+                found[row] = error
+        return found
 
     def read(self, batch: Sequence[int]) -> dict[str, Tensor]:
         """These inputs as the backbone reads them."""

@@ -3,21 +3,23 @@
 from abc import abstractmethod
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, overload
 
+import numpy as np
 import torch
-from PIL.Image import Image
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.answers import Answer, choices, ranked
 from newcomer.classes.cost import flops, numbers
 from newcomer.classes.feed import Feed
 from newcomer.classes.memory import HeadName, Memory, make_head
-from newcomer.data.examples import Examples, Input
-from newcomer.data.pictures import read_picture
-from newcomer.errors import LearnerError, nearest
+from newcomer.data.class_names import class_name, known_names
+from newcomer.data.examples import Chosen, Examples, Input, require_examples
+from newcomer.data.inputs import Opened, as_inputs, is_single
+from newcomer.errors import LearnerError, NewcomerError, nearest
 from newcomer.nn.heads.head import Found, Linear
 from newcomer.nn.novelty import Novelty
 from newcomer.settings import Json
@@ -32,18 +34,14 @@ EXAM_BATCH = 64
 """Examples a forward pass without gradients."""
 TERMS_BATCH = 1024
 """Features whose terms are held at once: a head may make more numbers of them than they are."""
+READ_BATCH = 1024
+"""Texts that are answered at once, those of like length together."""
 GIB = 2**30
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What is said of one input."""
-
-    classes: list[str]
-    """The likeliest classes, the likeliest first."""
-    probabilities: list[float]
-    known: bool
-    """False where it is further from every class than the share asked for of their own examples is."""
+One = Input | bytes | NDArray[Any]
+Many = Sequence[Any] | Iterable[Any]
+Given = One | Many
+"""What may be asked about: see `Examples`."""
 
 
 class ClassLearner(Learner[Examples, Examples]):
@@ -85,7 +83,7 @@ class ClassLearner(Learner[Examples, Examples]):
 
         Classes never seen before are added. A lesson may also hold more examples of known classes: they count towards what is
         remembered of their class. A lesson of known classes only, or of a single class, adapts nothing.
-        Raises LearnerError when there are no examples.
+        Raises LearnerError when there are no examples, DataError for anything but `Examples`.
         """
         for _ in self.study(Stage(self.next_stage, examples, {})):
             pass
@@ -112,26 +110,25 @@ class ClassLearner(Learner[Examples, Examples]):
         Raises LearnerError for a class that is not known.
         """
         if name not in self.classes:
+            name = class_name(name)
+        if name not in self.classes:
             raise LearnerError(f"class '{name}' is not known; {nearest(name, self.classes)}")
         kept = [k for k, known in enumerate(self.classes) if known != name]
         self._keep(kept)
         self.entries.append(self._write_down(f"forget {name}", {"what": "forget", "class": name}))
         return self
 
-    def features(self, inputs: Sequence[Input]) -> Float[Tensor, "batch width"]:
-        """What the adapted backbone makes of these inputs, on the CPU. Changes nothing."""
-        order = self.backbone.alike(inputs, range(len(inputs)))
-        features = torch.empty(len(inputs), self.backbone.width)
-        with evaluating(self.backbone):
-            for part in chunks(len(order), EXAM_BATCH):
-                chosen = order[part.start : part.stop]
-                features[chosen] = self._see(self.backbone.encode([inputs[i] for i in chosen])).float().cpu()
-        return features
+    def features(self, inputs: Given) -> Float[Tensor, "batch width"]:
+        """What the adapted backbone makes of these inputs, on the CPU. Changes nothing.
 
-    def logits(self, inputs: Sequence[Input]) -> Float[Tensor, "batch klass"]:
+        Raises DataError for what cannot be read, LearnerError for texts where pictures are wanted or the other way round.
+        """
+        return self._features(Feed(self.backbone, self._opened(inputs), 0))
+
+    def logits(self, inputs: Given) -> Float[Tensor, "batch klass"]:
         """Logits of all classes learned, on the CPU, one row an input. Changes nothing.
 
-        Raises LearnerError before anything was learned.
+        Raises LearnerError before anything was learned, and as `features` does.
         """
         return self._logits(self.features(inputs))
 
@@ -161,39 +158,63 @@ class ClassLearner(Learner[Examples, Examples]):
         return self._novelty[1](features.double())
 
     @overload
-    def predict(self, inputs: Input | Path) -> str: ...  # type: ignore[overload-overlap]  # a text is a sequence, too
+    def predict(self, inputs: One) -> str: ...  # type: ignore[overload-overlap]  # a text is a sequence, too
     @overload
-    def predict(self, inputs: Sequence[Input | Path]) -> list[str]: ...
-    def predict(self, inputs: Input | Path | Sequence[Input | Path]) -> str | list[str]:
-        """The class of a picture, a picture's path or a text; of a sequence of them, a list."""
-        if isinstance(inputs, (str, Path, Image)):
-            return self.predict([inputs])[0]
-        return [self.classes[i] for i in self.logits(_Opened(inputs)).argmax(1).tolist()]
+    def predict(self, inputs: Many) -> list[str]: ...
+    def predict(self, inputs: Given) -> str | list[str]:
+        """The class of a text, or of a picture: one of PIL, its path, the bytes of its file, or an array of uint8; of many, a list.
 
-    def answer(self, inputs: Sequence[Input | Path], *, top: int = 5, reject: float | None = None) -> list[Answer]:
-        """The `top` classes of each input with their probabilities, and whether it belongs to any known class.
+        Many are a list, a column of pandas, polars or numpy, a generator: see `Examples`.
+        Raises DataError for an input that is missing, empty or cannot be read.
+        """
+        found = [self.classes[i] for i in self.logits(inputs).argmax(1).tolist()]
+        return found[0] if is_single(inputs) else found
+
+    def predict_proba(self, inputs: Given) -> NDArray[np.float32]:
+        """Calibrated probabilities in the order of `classes`: array [input, class]; of a single input, array [class]."""
+        found: NDArray[np.float32] = self.logits(inputs).softmax(1).numpy()
+        return found[0] if is_single(inputs) else found
+
+    @overload
+    def answer(self, inputs: One, *, top: int = 5, reject: float | None = None) -> Answer: ...  # type: ignore[overload-overlap]
+    @overload
+    def answer(self, inputs: Many, *, top: int = 5, reject: float | None = None) -> list[Answer]: ...
+    def answer(self, inputs: Given, *, top: int = 5, reject: float | None = None) -> Answer | list[Answer]:
+        """The `top` classes of each input with their probabilities, and whether it belongs to any known class; of one, one answer.
 
         Probabilities are calibrated by a temperature, found on examples held out of each lesson from the head. With `reject`, an
         input is not `known` where its novelty (`nn.novelty`) is above what this share of the known classes' own held-out examples
         has; without, every input is taken to be of a known class.
+        Raises SettingError for a `top` below 1 and a `reject` outside [0, 1], DataError as `predict` does.
         """
-        features = self.features(_Opened(inputs))
-        best = self._logits(features).softmax(1).sort(dim=1, descending=True, stable=True)
-        known = [True] * len(features)
-        if reject is not None:
-            limit = self.memory.threshold(reject)
-            if limit == float("inf"):
-                raise LearnerError(
-                    "too few examples were learned to tell what is unknown; two of a class are the least"
-                )
-            known = (self.novelty(features) <= limit).tolist()
-        return [
-            Answer([self.classes[i] for i in order[:top]], probabilities[:top], sure)
-            for order, probabilities, sure in zip(best.indices.tolist(), best.values.tolist(), known, strict=True)
-        ]
+        top, reject = choices(top, reject)
+        limit = self._limit(reject)
+        found = self._answers(self.features(inputs), top, limit)
+        return found[0] if is_single(inputs) else found
+
+    def answers(
+        self, inputs: Sequence[Any], *, top: int = 5, reject: float | None = None
+    ) -> Iterator[Answer | NewcomerError]:
+        """What `answer` says of one input after the other, as they are read; of one that cannot be read, what is wrong with it."""
+        top, reject = choices(top, reject)
+        limit = self._limit(reject)
+        opened = Opened(inputs, self.backbone.pictures)
+        for part in chunks(len(opened), EXAM_BATCH if self.backbone.pictures else READ_BATCH):
+            rows = range(part.start, part.stop)
+            feed = Feed(self.backbone, Chosen(opened, rows), float("inf"))
+            wrong = feed.unreadable()
+            right = [row for row in range(len(rows)) if row not in wrong]
+            found = dict(zip(right, self._answers(self._features(feed, right), top, limit), strict=True))
+            yield from (wrong[row] if row in wrong else found[row] for row in range(len(rows)))
 
     def sit(self, exam: Examples) -> dict[str, float]:
-        """`accuracy` in [0, 1] among all classes learned, and the number of `examples`."""
+        """`accuracy` in [0, 1] among all classes learned, and the number of `examples`.
+
+        Raises LearnerError for a class that was never learned and for an exam without examples.
+        """
+        require_examples(exam, f"{type(self).__name__}.sit")
+        if not len(exam):
+            raise LearnerError("the exam has no examples")
         known = {name: i for i, name in enumerate(self.classes)}
         for label in exam.labels:
             if label not in known:
@@ -219,9 +240,10 @@ class ClassLearner(Learner[Examples, Examples]):
         return {}
 
     def _study(self, stage: Stage[Examples, Examples]) -> Iterator[Step]:
+        require_examples(stage.lesson, f"stage '{stage.name}'")
         if not len(stage.lesson):
             raise LearnerError(f"stage '{stage.name}' has no examples to learn from")
-        labels, inputs = stage.lesson.labels, stage.lesson.inputs
+        labels, inputs = stage.lesson.labels, self._opened(stage.lesson.inputs)
         number = {name: i for i, name in enumerate(dict.fromkeys([*self.classes, *labels]))}
         klass, new = torch.tensor([number[label] for label in labels]), len(number) - len(self.classes)
         several = len(torch.unique(klass)) > 1
@@ -250,6 +272,38 @@ class ClassLearner(Learner[Examples, Examples]):
         self.classes = list(number)
         self._remember(now, klass)
         self.learned["cost"] = self._cost(feed)
+
+    def _opened(self, inputs: Given) -> Sequence[Any]:
+        """Many inputs, opened when they are asked for; a single one is the only one of many."""
+        many = [inputs] if is_single(inputs) else inputs
+        return Opened(as_inputs(many), self.backbone.pictures)
+
+    def _features(self, feed: Feed, rows: Sequence[int] | None = None) -> Float[Tensor, "batch width"]:
+        """The features of these rows of a feed (all by default), of which no more than one is decoded at a time."""
+        rows = range(len(feed.inputs)) if rows is None else rows
+        place = {row: i for i, row in enumerate(rows)}
+        order = self.backbone.alike(feed.inputs, rows)
+        features = torch.empty(len(rows), self.backbone.width)
+        with evaluating(self.backbone):
+            for part in chunks(len(order), EXAM_BATCH):
+                chosen = order[part.start : part.stop]
+                encoded = self.backbone.ready(feed.read(chosen))
+                features[[place[row] for row in chosen]] = self._see(encoded).float().cpu()
+        return features
+
+    def _limit(self, reject: float | None) -> float | None:
+        """The novelty above which an input belongs to no known class; None: none does."""
+        if reject is None:
+            return None
+        self._require_classes()
+        limit = self.memory.threshold(reject)
+        if limit == float("inf"):
+            raise LearnerError("too few examples were learned to tell what is unknown; two of a class are the least")
+        return limit
+
+    def _answers(self, features: Float[Tensor, "batch width"], top: int, limit: float | None) -> list[Answer]:
+        known = [True] * len(features) if limit is None else (self.novelty(features) <= limit).tolist()
+        return ranked(self._logits(features).softmax(1), self.classes, top, known)
 
     def _look(self, part: str, feed: Feed) -> Generator[Step, None, Float[Tensor, "batch width"]]:
         """The features of a lesson, each process seeing its share."""
@@ -356,7 +410,7 @@ class ClassLearner(Learner[Examples, Examples]):
 
     def _absorb(self, entry: Entry) -> None:
         self.memory = Memory.from_tensors(entry.tensors)
-        self.classes = list(entry.facts["classes"])
+        self.classes = known_names(entry.facts["classes"])
 
     def _stands_on(self) -> dict[str, Json]:
         backbone = {"name": self.backbone.name, **self.backbone.settings, "fingerprint": self.backbone.fingerprint}
@@ -369,19 +423,3 @@ class ClassLearner(Learner[Examples, Examples]):
         if isinstance(backbone, str):
             backbone = Backbone(backbone, **saved)
         return cls(backbone, **settings)
-
-
-class _Opened(Sequence[Input]):
-    """Inputs among which pictures may stand by their paths; those are read when they are asked for."""
-
-    def __init__(self, inputs: Sequence[Input | Path]) -> None:
-        self.inputs = inputs
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # one rule for an index and a slice
-        if isinstance(index, slice):
-            return _Opened(self.inputs[index])
-        found = self.inputs[index]
-        return read_picture(found) if isinstance(found, Path) else found

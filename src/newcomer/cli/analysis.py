@@ -8,8 +8,8 @@ import typer
 
 from newcomer.classes.findings import analyse as class_findings
 from newcomer.cli.items import open_live
-from newcomer.cli.models import LabelColumn, TextColumn, open_model
-from newcomer.cli.program import app, bar, console
+from newcomer.cli.models import LabelColumn, Strict, TextColumn, open_model
+from newcomer.cli.program import app, bar, finish, say
 from newcomer.data.given import lesson
 from newcomer.data.read import read_log
 from newcomer.errors import SettingError
@@ -39,8 +39,10 @@ def analyse(
     out: Annotated[Path, typer.Option(help="Folder for the page, its pictures and numbers.")] = Path("findings"),
     text: TextColumn = "text",
     label: LabelColumn = "label",
+    strict: Strict = False,
 ) -> None:
     """Draw what a model has learned: a classifier's distances, residuals and low-loss paths; a click model's item graphs."""
+    left_out: list[str] = []
     kind = LEARNERS.get(Store(store).manifest().learner)
     if kind is not None and issubclass(kind, ItemLearner):
         model = _as_it_is(kind, store, states)
@@ -49,9 +51,10 @@ def analyse(
     else:
         if item or states:
             raise SettingError(f"--item and --states say nothing of {store}, a classifier; leave them out")
-        examples = lesson(data, text, label) if data else None
+        examples = lesson(data, text, label, None if strict else left_out) if data else None
         write_findings(_followed(store, class_findings(open_model(store), examples)), out)
-    console.print(f"{out / 'index.html'}: what was found in {store}", highlight=False, soft_wrap=True)
+    say(f"{out / 'index.html'}: what was found in {store}")
+    finish(left_out)
 
 
 def _as_it_is(kind: type[ItemLearner], store: Path, states: str | None) -> ItemLearner:

@@ -1,30 +1,34 @@
 """Commands that teach, ask and look after one model: the life of a store."""
 
-import json
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table as RichTable
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.learner import Answer, ClassLearner
+from newcomer.classes.learner import ClassLearner
 from newcomer.classes.sd_lora import SDLoRA
-from newcomer.cli.program import app, bar, console, shorten, stoppable
+from newcomer.cli.answers import Said, print_json, print_tables
+from newcomer.cli.program import app, bar, finish, name_left_out, say, shorten, stoppable
 from newcomer.data.examples import Examples
 from newcomer.data.given import lesson, pictures, texts
-from newcomer.errors import SettingError, StoreError, nearest
+from newcomer.data.inputs import Asked
+from newcomer.data.pictures import PictureFiles, damaged
+from newcomer.errors import DataError, NewcomerError, SettingError, StoreError, nearest
 from newcomer.export import FORMS
 from newcomer.recipe import LEARNERS, parse_change
 from newcomer.settings import Json, fill
 from newcomer.store.folder import Store
 from newcomer.streams.stage import Stage
+from newcomer.training.learner import Step
 from newcomer.training.processes import is_first
 
 Folder = Annotated[Path, typer.Argument(help="The folder of the model.")]
 TextColumn = Annotated[str, typer.Option("--text", help="Column of a table that holds the texts.")]
 LabelColumn = Annotated[str, typer.Option("--label", help="Column of a table that holds the classes.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Do nothing where an input cannot be read.")]
 State = Annotated[int | None, typer.Option("--stages", help="Use the state after so many stages.")]
 
 
@@ -36,18 +40,21 @@ def learn(
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting: rank=4, backbone.size=112.")] = None,
     text: TextColumn = "text",
     label: LabelColumn = "label",
+    strict: Strict = False,
 ) -> None:
     """Teach a model new classes, or show it more of known ones; the first time it is made. Nothing is stored of the data but
-    statistics of each class."""
+    statistics of each class. What cannot be read is left out and named."""
     settings, of_backbone = _changes(set_ or [])
+    left_out: list[str] = []
     with stoppable("the model is what it was; the same command starts the lesson again"), _held(store):
-        examples = lesson(data, text, label)
+        examples = _lesson(data, text, label, left_out, strict)
         model = open_model(store, **settings) if Store(store).exists() else _new(store, backbone, settings, of_backbone)
         if Store(store).exists() and (backbone or of_backbone):
             raise SettingError(
                 f"{store}: stands on {model.backbone.name}; a model's backbone and its settings cannot change"
             )
-        console.print(_announced(model, examples), highlight=False, soft_wrap=True)
+        examples = _whole(examples, left_out, strict)
+        say(_announced(model, examples))
         stage: Stage[Examples, Examples] = Stage(model.next_stage, examples, {})
         with bar(store.name) as shown:
             for step in model.study(stage):
@@ -58,13 +65,17 @@ def learn(
     told = (
         "" if score is None else f"; of these examples, held out from the head, {100 * score:.0f} % were answered right"
     )
-    console.print(f"{store}: {stage.name} learned, {len(model.classes)} classes{told}", highlight=False, soft_wrap=True)
+    say(f"{store}: {stage.name} learned, {len(model.classes)} classes{told}")
+    finish(left_out)
 
 
 @app.command()
 def predict(
     store: Folder,
-    inputs: Annotated[list[str], typer.Argument(help="Pictures or folders of them; texts or tables of them.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Pictures or folders of them; texts, files of them (.txt, .jsonl, .csv, .parquet) or -"),
+    ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
     reject: Annotated[
         float | None,
@@ -75,22 +86,23 @@ def predict(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object a line in place of a table.")] = False,
     text: TextColumn = "text",
     stages: State = None,
+    strict: Strict = False,
 ) -> None:
-    """The likeliest classes of pictures or texts, with their probabilities."""
+    """The likeliest classes of pictures or texts, with their probabilities, as they are found. What cannot be read is left out
+    and named."""
     model = open_model(store, stages=stages)
-    names, read = pictures(inputs) if model.backbone.pictures else texts(inputs, text)
-    answers = model.answer(read, top=top, reject=reject)
+    asked = pictures(inputs) if model.backbone.pictures else texts(inputs, text)
+    if strict:
+        _require_whole(asked)
+    left_out: list[str] = []
+    said = _watched(_said(model, asked, top, reject), left_out)
     if json_:
-        for name, answer in zip(names, answers, strict=True):
-            print(json.dumps(_as_json(name, answer, reject is not None), ensure_ascii=False))
-        return
-    table = RichTable("input", "class", "probability", "then")
-    for name, answer in zip(names, answers, strict=True):
-        first, *others = zip(answer.classes, answer.probabilities, strict=True)
-        then = ", ".join(f"{klass} {share:.2f}" for klass, share in others)
-        klass = first[0] if answer.known else f"none known (nearest: {first[0]})"
-        table.add_row(name if len(name) <= 60 else "…" + name[-59:], klass, f"{first[1]:.2f}", then)
-    console.print(table)
+        print_json(said, reject is not None)
+    else:
+        print_tables(said)
+    if len(left_out) == len(asked):
+        raise _nothing_of(left_out)
+    finish(left_out)
 
 
 @app.command()
@@ -99,12 +111,10 @@ def forget(store: Folder, class_: Annotated[str, typer.Option("--class", help="T
     with _held(store):
         model = open_model(store).forget(class_)
         model.save(store)
-    console.print(
+    say(
         f"{store}: '{class_}' is offered no more, {len(model.classes)} classes are left. Its mean and its row of the head are "
         "gone; what its examples did to the adapted weights and to the covariance that all classes share remains, and so do "
-        "the earlier states of this store.",
-        highlight=False,
-        soft_wrap=True,
+        "the earlier states of this store."
     )
 
 
@@ -116,7 +126,7 @@ def checkout(
 ) -> None:
     """Make a model of its own from an earlier state of a store; the store stays as it is."""
     Store(store).checkout(stages, out)
-    console.print(f"{out}: the first {stages} stages of {store}", highlight=False, soft_wrap=True)
+    say(f"{out}: the first {stages} stages of {store}")
 
 
 @app.command()
@@ -130,7 +140,74 @@ def export(
     if to not in FORMS:
         raise SettingError(f"--to {to}: no such form; {nearest(to, FORMS)}")
     FORMS[to](open_model(store, stages=stages), out)
-    console.print(f"{out}: {store} for {to}; {out / 'README.md'} says how to load it", highlight=False, soft_wrap=True)
+    say(f"{out}: {store} for {to}; {out / 'README.md'} says how to load it")
+
+
+def _said(model: ClassLearner, asked: Sequence[Asked], top: int, reject: float | None) -> Iterator[Said]:
+    """What the model says of each thing in turn, or what is wrong with it."""
+    answers = model.answers([one.input for one in asked if not one.problem], top=top, reject=reject)
+    for one in asked:
+        answer = one.problem or next(answers)
+        if isinstance(answer, NewcomerError):
+            answer = str(answer)
+        yield one.name, answer
+
+
+def _watched(said: Iterator[Said], left_out: list[str]) -> Iterator[Said]:
+    """The same; what is wrong is noted in `left_out` on the way."""
+    for name, answer in said:
+        if isinstance(answer, str):
+            left_out.append(answer)
+        yield name, answer
+
+
+def _require_whole(asked: Sequence[Asked]) -> None:
+    """Raises DataError for the first input that cannot be read."""
+    for one in asked:
+        if one.problem:
+            raise DataError(one.problem)
+    for problem in damaged([one.input for one in asked if isinstance(one.input, Path)]):
+        if problem:
+            raise DataError(problem)
+
+
+def _nothing_of(left_out: Sequence[str]) -> DataError:
+    """The error where all that was given is left out; of several, each is named on stderr."""
+    if len(left_out) == 1:
+        return DataError(left_out[0])
+    name_left_out(left_out)
+    return DataError(f"none of the {len(left_out)} inputs can be read")
+
+
+def _lesson(data: Path, text: str, label: str, left_out: list[str], strict: bool) -> Examples:
+    """What there is to learn from; what is left out is named on stderr where nothing remains."""
+    try:
+        return lesson(data, text, label, None if strict else left_out)
+    except DataError:
+        name_left_out(left_out)
+        raise
+
+
+def _whole(examples: Examples, left_out: list[str], strict: bool) -> Examples:
+    """Those of the examples whose pictures can be decoded to their end; the others are named in `left_out`.
+
+    Raises DataError where none is left, and if `strict` for the first damaged one.
+    """
+    if not isinstance(examples.inputs, PictureFiles):
+        return examples
+    right = []
+    with bar("pictures") as shown:
+        for place, problem in enumerate(damaged(examples.inputs.paths)):
+            shown.follow(Step("checked", place + 1, len(examples)))
+            if problem is None:
+                right.append(place)
+            elif strict:
+                raise DataError(problem)
+            else:
+                left_out.append(problem)
+    if not right:
+        raise _nothing_of(left_out)
+    return examples if len(right) == len(examples) else examples.at(right)
 
 
 def _held(store: Path) -> AbstractContextManager[None]:
@@ -186,11 +263,3 @@ def _announced(model: ClassLearner, examples: Examples) -> str:
     if len(examples.classes) == 1:
         return said + ". A single class tells nothing apart: it is remembered, and no weight is adapted."
     return said
-
-
-def _as_json(name: str, answer: Answer, judged: bool) -> dict[str, Json]:
-    best = [
-        {"class": klass, "probability": share}
-        for klass, share in zip(answer.classes, answer.probabilities, strict=True)
-    ]
-    return {"input": name, "classes": best} | ({"known": answer.known} if judged else {})

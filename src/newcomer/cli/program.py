@@ -29,10 +29,15 @@ def say(text: str) -> None:
 
 def finish(left_out: Sequence[str]) -> None:
     """Name on stderr all that a command left out, one a line, and end with exit code 3; where nothing was, do nothing."""
-    for line in left_out:
-        print(f"newcomer: left out: {printable(line)}", file=sys.stderr)
+    name_left_out(left_out)
     if left_out:
         raise typer.Exit(LEFT_OUT)
+
+
+def name_left_out(left_out: Sequence[str]) -> None:
+    """Name on stderr all that is left out, one a line."""
+    for line in left_out:
+        print(f"newcomer: left out: {printable(line)}", file=sys.stderr)
 
 
 class Bar:

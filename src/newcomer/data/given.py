@@ -1,72 +1,68 @@
-"""What a user hands over: a folder or table of examples to learn from, pictures and texts to be answered."""
+"""What a user hands over: a folder or table of examples to learn from, pictures to be answered."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import polars as pl
-
-from newcomer.data.examples import Examples, Input
-from newcomer.data.pictures import LITTER, PictureFiles, check_header, class_folder
-from newcomer.data.tables import read_table, require_columns
+from newcomer.data.examples import Examples
+from newcomer.data.inputs import Asked
+from newcomer.data.pictures import class_folder, picture_files
+from newcomer.data.places import is_there
+from newcomer.data.text_files import STANDARD_INPUT, TABLES
+from newcomer.data.text_files import texts as texts
 from newcomer.data.texts import class_table
 from newcomer.errors import DataError
 
-TABLES = {".csv", ".parquet", ".pq"}
 
-
-def lesson(path: Path, text: str = "text", label: str = "label") -> Examples:
+def lesson(path: Path, text: str = "text", label: str = "label", left_out: list[str] | None = None) -> Examples:
     """Examples to learn from: a table with a column of texts and one of labels, or a folder with a folder of pictures a class.
 
-    A folder that has `train/` is read from there. Raises DataError that says what was expected.
+    A folder that has `train/` is read from there. With a list `left_out`, what cannot be learned from is named there and passed
+    over: files that are no pictures, classes without any, rows without text or class. Raises DataError that says what was expected.
     """
-    if not path.exists():
+    if not is_there(path):
         raise DataError(f"{path}: no such file or folder; give a folder of class folders, or a CSV or parquet table")
     if path.is_dir():
-        return class_folder(path / "train" if _holds_classes(path / "train") else path)
+        return class_folders(path, left_out)
     if path.suffix.lower() not in TABLES:
         raise DataError(f"{path}: neither a folder of class folders nor a .csv or .parquet table")
-    return class_table(path, text, label)
+    return class_table(path, text, label, left_out)
 
 
-def pictures(paths: Sequence[str]) -> tuple[list[str], Sequence[Input]]:
-    """Names and pictures of these files, and of all files in these folders at any depth, in order of their names.
+def class_folders(path: Path, left_out: list[str] | None = None) -> Examples:
+    """The pictures of a folder in which every folder is a class; one that has `train/` is read from there.
 
-    Headers are looked at now, pixels when a picture is asked for.
-    Raises DataError for what is not there and what is no picture.
+    Raises DataError: see `class_folder`.
     """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise DataError(f"{path}: no such file or folder; this model reads pictures")
-        found = sorted(p for p in path.rglob("*") if p.is_file() and not _hidden(p, path)) if path.is_dir() else [path]
-        if not found:
-            raise DataError(f"{path}: holds no pictures")
-        files += found
-    for file in files:
-        check_header(file)
-    return [str(file) for file in files], PictureFiles(files)
+    return class_folder(path / "train" if _holds_classes(path / "train") else path, left_out)
 
 
-def texts(given: Sequence[str], column: str = "text") -> tuple[list[str], list[Input]]:
-    """These texts; in place of a table's name its column of texts. A name has no spaces, unless it is that of a file.
+def pictures(paths: Sequence[str]) -> list[Asked]:
+    """These files, and all files in these folders at any depth, in order of their names; none is opened.
 
-    Raises DataError for a table that cannot be read or has no such column.
+    What is not there, holds nothing or cannot be listed has a `problem`.
     """
-    found: list[str] = []
-    for text in given:
-        if Path(text).suffix.lower() in TABLES and (Path(text).exists() or not text.count(" ")):
-            table = read_table(Path(text))
-            require_columns(table.columns, [column], text)
-            found += table[column].cast(pl.String).fill_null("").to_list()
-        else:
-            found.append(text)
-    return found, list(found)
+    found: list[Asked] = []
+    for path in paths:
+        try:
+            found += _pictures_of(path)
+        except DataError as error:
+            found.append(Asked(path, path, str(error)))
+    return found
+
+
+def _pictures_of(given: str) -> list[Asked]:
+    if given in STANDARD_INPUT:
+        raise DataError(f"{given}: pictures are not read from standard input; give files or folders")
+    path = Path(given)
+    if not is_there(path):
+        raise DataError(f"{path}: no such file or folder; this model reads pictures")
+    if not path.is_dir():
+        return [Asked(str(path), path)]
+    left_out: list[str] = []
+    files = [Asked(str(file), file) for file in picture_files(path, left_out)]
+    return files + [Asked(problem.partition(":")[0], "", problem) for problem in left_out]
 
 
 def _holds_classes(folder: Path) -> bool:
     """Not so where 'train' is itself a class, of pictures of trains."""
     return folder.is_dir() and any(p.is_dir() for p in folder.iterdir())
-
-
-def _hidden(file: Path, root: Path) -> bool:
-    return file.name in LITTER or any(part.startswith(".") for part in file.relative_to(root).parts)

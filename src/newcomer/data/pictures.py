@@ -1,21 +1,37 @@
 """Folders of pictures: `root/{train,test}/<class>/<any name>`."""
 
-import io
-import warnings
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
+from newcomer.data.class_names import class_name
+from newcomer.data.decode import check_header as check_header
+from newcomer.data.decode import check_picture
+from newcomer.data.decode import read_picture as read_picture
 from newcomer.data.examples import Examples, Picture
 from newcomer.data.places import locate
 from newcomer.errors import DataError
 
-LITTER = {"Thumbs.db", "desktop.ini"}
-"""What file managers leave behind; hidden files are passed over as well."""
+LITTER = {
+    "thumbs.db",
+    "ehthumbs.db",
+    "ehthumbs_vista.db",
+    "desktop.ini",
+    "icon\r",
+    "@eadir",
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+    "__macosx",
+    "picasa.ini",
+}
+"""What file managers leave behind, in lower case; hidden files and folders are passed over as well."""
 
 LAYOUT = "lay the pictures out as {path}/train/<class>/* and {path}/test/<class>/*"
+
+CHECKERS = 4
+"""Threads that decode pictures to find the damaged ones."""
 
 
 class PictureFiles(Sequence[Picture]):
@@ -33,44 +49,82 @@ class PictureFiles(Sequence[Picture]):
         return read_picture(self.paths[index])
 
 
-def read_picture(source: Path | bytes, name: str | None = None) -> Picture:
-    """A picture as RGB, from a file or from its bytes; `name` stands in the message for bytes.
-
-    Raises DataError that names a file that is truncated or no picture.
-    """
-    where = name or (str(source) if isinstance(source, Path) else "picture")
-    with _named(where), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
-        return picture.convert("RGB")
-
-
-def class_folder(root: Path) -> Examples:
+def class_folder(root: Path, left_out: list[str] | None = None) -> Examples:
     """Every folder in `root` is a class, every file in it one of its pictures; both in order of their names.
 
-    Headers are looked at now, pixels when a picture is asked for.
-    Raises DataError for a class without pictures and for a file that is none.
+    Headers are looked at now, pixels when a picture is asked for. With a list `left_out`, what is no picture and a class without
+    any are named there and passed over.
+    Raises DataError for a class without pictures and for a file that is none, and where nothing is left.
     """
-    files = class_files(root, LAYOUT.format(path=root.parent))
-    for file in files:
-        check_header(file)
+    get = LAYOUT.format(path=root.parent)
+    files = readable(class_files(root, get, left_out), left_out)
+    if not files:
+        raise DataError(f"{root}: holds no picture that can be read; {get}")
     return Examples(PictureFiles(files), [file.parent.name for file in files])
 
 
-def class_files(root: Path, get: str) -> list[Path]:
+def class_files(root: Path, get: str, left_out: list[str] | None = None) -> list[Path]:
     """What lies in the class folders of `root`, in order of their names; no file is opened. `get` ends the messages.
 
-    Raises DataError for a folder that is missing or has no class folders, and for a class without pictures.
+    With a list `left_out`, a class without pictures is named there and passed over.
+    Raises DataError for a folder that is missing or has no class folders, for a class without pictures, and for a folder whose name
+    is no text.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; {get}")
     found: list[Path] = []
-    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        files = sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name not in LITTER)
+    for folder in (p for p in _content(root) if p.is_dir()):
+        try:
+            class_name(folder.name)
+        except DataError as error:
+            raise DataError(f"{folder}: {error}") from None
+        files = _content(folder)
         if not files:
-            raise DataError(f"{folder}: a class without pictures; add some or remove the folder")
+            message = f"{folder}: a class without pictures; add some or remove the folder"
+            if left_out is None:
+                raise DataError(message)
+            left_out.append(message)
         found += files
     if not found:
         raise DataError(f"{root}: holds no class folders; {get}")
     return found
+
+
+def picture_files(root: Path, left_out: list[str]) -> list[Path]:
+    """All files in a folder at any depth, in order of their names, but for those of file managers and hidden ones.
+
+    Folders that cannot be listed are named in `left_out`. Raises DataError where there is no file.
+    """
+    found: list[Path] = []
+    for folder, folders, files in os.walk(root, onerror=lambda e: left_out.append(f"{e.filename}: {e.strerror}")):
+        folders[:] = [name for name in folders if not _is_litter(name)]
+        found += [file for name in files if not _is_litter(name) and _is_regular(file := Path(folder, name))]
+    if not found and not left_out:
+        raise DataError(f"{root}: holds no pictures")
+    return sorted(found)
+
+
+def readable(files: Sequence[Path], left_out: list[str] | None) -> list[Path]:
+    """Those of the files that begin as pictures do; the others are named in `left_out`, or raise DataError without such a list."""
+    found: list[Path] = []
+    for file in files:
+        try:
+            check_header(file)
+            found.append(file)
+        except DataError as error:
+            if left_out is None:
+                raise
+            left_out.append(str(error))
+    return found
+
+
+def damaged(files: Sequence[Path]) -> Iterator[str | None]:
+    """What is wrong with each file when it is decoded to its end, in order; None where nothing is."""
+    pool = ThreadPoolExecutor(CHECKERS)
+    try:
+        yield from pool.map(_damage, files)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def image_folder(path: str) -> tuple[Examples, Examples]:
@@ -82,21 +136,26 @@ def image_folder(path: str) -> tuple[Examples, Examples]:
     return class_folder(root / "train"), class_folder(root / "test")
 
 
-def check_header(file: Path) -> None:
-    """Raises DataError for a file that does not begin as a picture does."""
-    with _named(str(file)), Image.open(file):
-        pass
-
-
-@contextmanager
-def _named(where: str) -> Iterator[None]:
-    """What goes wrong with a picture becomes one line that says with which."""
+def _damage(file: Path) -> str | None:
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")  # odd metadata, which nobody asked for
-            yield
-    except (UnidentifiedImageError, IsADirectoryError):
-        raise DataError(f"{where}: not a picture that can be read; remove it or replace it") from None
-    except Exception as error:  # decoders fail in every way there is
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{where}: a damaged picture ({reason}); remove it or replace it") from None
+        check_picture(file)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _content(folder: Path) -> list[Path]:
+    """Sorted; what file managers leave and what is hidden is not there."""
+    try:
+        return sorted(p for p in folder.iterdir() if not _is_litter(p.name))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror or error})") from None
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in LITTER
+
+
+def _is_regular(file: Path) -> bool:
+    """Not a pipe or a device; a link that leads nowhere is told of when it is read."""
+    return file.is_file() or file.is_symlink()

@@ -28,3 +28,15 @@ def locate(path: str, what: str, get: str) -> Path:
         tried = ", ".join(str(root / path) for root in roots())
         raise DataError(f"{what} not found at {tried}; {get}")
     return place
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder; not so, too, where none can have this name, as a long text.
+
+    >>> is_there(Path("card " * 100))
+    False
+    """
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

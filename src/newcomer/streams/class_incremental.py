@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from newcomer.data.class_names import class_names
 from newcomer.data.examples import Examples
 from newcomer.errors import StreamError
 from newcomer.seeds import shuffled
@@ -56,7 +57,8 @@ class ClassIncremental:
         drawn = _by_class(train, seed, "train")
         if exam == "validation":
             pools = {name: drawn[name][train_per_class:] if train_per_class else drawn[name][::4] for name in drawn}
-            kept = {name: [i for i in drawn[name] if i not in set(pools[name])] for name in drawn}
+            asked = {name: set(pool) for name, pool in pools.items()}
+            kept = {name: [i for i in drawn[name] if i not in asked[name]] for name in drawn}
             self._exams, self._train = _Drawn(train, pools, exam_per_class), _Drawn(train, kept, train_per_class)
         else:
             self._exams = _Drawn(test, _by_class(test, seed, "test"), exam_per_class)
@@ -106,6 +108,7 @@ def _by_class(examples: Examples, seed: int, split: str) -> dict[str, list[int]]
 
 
 def _named(tasks: list[list[str]], known: Sequence[str]) -> list[list[str]]:
+    tasks = [class_names(task, "stream.tasks") for task in tasks]
     counts = Counter(name for task in tasks for name in task)
     for name, count in counts.items():
         if name not in known:
