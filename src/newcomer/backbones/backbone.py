@@ -116,6 +116,11 @@ class Backbone(nn.Module):
             self.register_buffer("mean", mean, persistent=False)
             self.register_buffer("std", std, persistent=False)
             self._from_bytes = self._bytes_are_enough()
+        else:
+            self.read(
+                ["a", "b c"]
+            )  # sets the tokenizer's length and padding, which are one state for all threads, for good
+        self.eval()
 
     @property
     def device(self) -> torch.device:
@@ -165,9 +170,10 @@ class Backbone(nn.Module):
             return moved
         return {"pixel_values": (moved["pixels"].float() * self.scale - self.mean) / self.std}
 
-    def forward(self, encoded: Encoded) -> Float[Tensor, "batch width"]:
+    def forward(self, encoded: Encoded, model: nn.Module | None = None) -> Float[Tensor, "batch width"]:
+        """The pooled features, by `model` or by another one of the same shape, such as a compiled one."""
         options = {"interpolate_pos_encoding": True} if self.resized else {}
-        output = self.model(**encoded, **options)
+        output = (self.model if model is None else model)(**encoded, **options)
         if self.pooling == "pooler":
             pooled: Tensor | None = getattr(output, "pooler_output", None)
             if pooled is None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, overload
 
 import torch
 from PIL.Image import Image
+from torch import nn
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
@@ -74,6 +75,8 @@ class ClassLearner(Learner[Examples, Examples]):
         self.processes = Processes(device)
         self.device = self.processes.device
         self.backbone.to(self.device)
+        self._encoder: nn.Module = self.backbone.model
+        """What a pass runs through. Others may run through it at the same time, so nothing of a pass is kept in it."""
         self.head_name, self.shrinkage, self.drift_map = head, shrinkage, drift_map
         self.head = make_head(head, shrinkage)
         # what was made of a memory, beside it: a memory never changes, another one takes its place
@@ -119,13 +122,21 @@ class ClassLearner(Learner[Examples, Examples]):
         return self
 
     def features(self, inputs: Sequence[Input]) -> Float[Tensor, "batch width"]:
-        """What the adapted backbone makes of these inputs, on the CPU. Changes nothing."""
+        """What the adapted backbone makes of these inputs, on the CPU. Changes nothing; several threads may ask at once.
+
+        Raises LearnerError while, or where meanwhile, another thread teaches this learner.
+        """
+        self._require_rest()
+        stages = len(self.entries)
         order = self.backbone.alike(inputs, range(len(inputs)))
         features = torch.empty(len(inputs), self.backbone.width)
         with evaluating(self.backbone):
             for part in chunks(len(order), EXAM_BATCH):
                 chosen = order[part.start : part.stop]
                 features[chosen] = self._see(self.backbone.encode([inputs[i] for i in chosen])).float().cpu()
+        self._require_rest()
+        if len(self.entries) != stages:
+            raise LearnerError(f"this {type(self).__name__} was taught by another thread meanwhile; ask again")
         return features
 
     def logits(self, inputs: Sequence[Input]) -> Float[Tensor, "batch klass"]:
@@ -275,7 +286,7 @@ class ClassLearner(Learner[Examples, Examples]):
         self.memory = self.memory.at(classes)
 
     def _see(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
-        features: Tensor = self.backbone(encoded)
+        features: Tensor = self.backbone(encoded, self._encoder)
         return features
 
     def _require_classes(self) -> None:

@@ -5,9 +5,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import get_ident
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from newcomer.errors import SettingError, StoreError, nearest
+from newcomer.errors import LearnerError, SettingError, StoreError, nearest
 from newcomer.settings import Json, fill
 from newcomer.settings import changes as differences
 from newcomer.store.folder import Entry, Manifest, Store, unnamed
@@ -52,12 +53,17 @@ class Learner(ABC, Generic[Lesson, Exam]):
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.checkpoint = Checkpoint()
+        self._teacher: int | None = None
+        """The thread that has it study a stage."""
 
     def study(self, stage: Stage[Lesson, Exam], checkpoint: Checkpoint | None = None) -> Iterator[Step]:
         """Learn one stage, yielding after every step; stopped half-way or failed, the learner is what it was before.
 
         With a `checkpoint` a long stage goes on from what is kept there; the caller removes it once the stage is saved.
+        Raises LearnerError while another thread has it study.
         """
+        self._require_rest()
+        self._teacher = get_ident()
         self.checkpoint = checkpoint or Checkpoint()
         try:
             yield from self._study(stage)
@@ -69,8 +75,18 @@ class Learner(ABC, Generic[Lesson, Exam]):
                 self._clear()
                 for entry in self.entries:
                     self._absorb(entry)
+            self._teacher = None
             raise
         self.entries.append(entry)
+        self._teacher = None
+
+    def _require_rest(self) -> None:
+        """Raises LearnerError while another thread has it study: what it is then is neither the old model nor the new one."""
+        if self._teacher not in (None, get_ident()):
+            raise LearnerError(
+                f"this {type(self).__name__} is being taught by another thread; load it from its store a second time to use it "
+                "meanwhile"
+            )
 
     @abstractmethod
     def sit(self, exam: Exam) -> dict[str, float]:
