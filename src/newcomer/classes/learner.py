@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.backbones.reopening import reopened
 from newcomer.classes.cost import flops, numbers
 from newcomer.classes.feed import Feed
 from newcomer.classes.memory import HeadName, Memory, make_head
@@ -370,15 +371,13 @@ class ClassLearner(Learner[Examples, Examples]):
         self.classes = list(entry.facts["classes"])
 
     def _stands_on(self) -> dict[str, Json]:
-        backbone = {"name": self.backbone.name, **self.backbone.settings, "fingerprint": self.backbone.fingerprint}
-        return {"backbone": backbone}
+        return {"backbone": self.backbone.identity()}
 
     @classmethod
     def _rebuild(cls, stands_on: Mapping[str, Json], settings: Mapping[str, Json], given: Mapping[str, Any]) -> Self:
-        saved = {key: value for key, value in stands_on["backbone"].items() if key != "fingerprint"}
-        backbone = given.get("backbone", saved.pop("name"))
-        if isinstance(backbone, str):
-            backbone = Backbone(backbone, **saved)
+        backbone = given.get("backbone")
+        if not isinstance(backbone, Backbone):
+            backbone = reopened(stands_on["backbone"], backbone, given["store"])
         return cls(backbone, **settings)
 
 

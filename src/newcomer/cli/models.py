@@ -27,12 +27,20 @@ TextColumn = Annotated[str, typer.Option("--text", help="Column of a table that 
 LabelColumn = Annotated[str, typer.Option("--label", help="Column of a table that holds the classes.")]
 State = Annotated[int | None, typer.Option("--stages", help="Use the state after so many stages.")]
 
+BackbonePlace = Annotated[
+    str | None,
+    typer.Option("--backbone", help="Where the model's backbone lies now: a folder, or its name on the hub."),
+]
+
 
 @app.command()
 def learn(
     store: Folder,
     data: Annotated[Path, typer.Argument(help="Class folders of pictures, or a CSV or parquet table of texts.")],
-    backbone: Annotated[str | None, typer.Option(help="For a new model: a folder or a name on the hub.")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="A folder or a name on the hub: of a new model, or where a known one's backbone lies now."),
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting: rank=4, backbone.size=112.")] = None,
     text: TextColumn = "text",
     label: LabelColumn = "label",
@@ -42,11 +50,12 @@ def learn(
     settings, of_backbone = _changes(set_ or [])
     with stoppable("the model is what it was; the same command starts the lesson again"), _held(store):
         examples = lesson(data, text, label)
-        model = open_model(store, **settings) if Store(store).exists() else _new(store, backbone, settings, of_backbone)
-        if Store(store).exists() and (backbone or of_backbone):
+        known = Store(store).exists()
+        if known and of_backbone:
             raise SettingError(
-                f"{store}: stands on {model.backbone.name}; a model's backbone and its settings cannot change"
+                f"{store}: backbone.{next(iter(of_backbone))}: the settings of a model's backbone cannot change; leave it out"
             )
+        model = open_model(store, backbone, **settings) if known else _new(store, backbone, settings, of_backbone)
         console.print(_announced(model, examples), highlight=False, soft_wrap=True)
         stage: Stage[Examples, Examples] = Stage(model.next_stage, examples, {})
         with bar(store.name) as shown:
@@ -75,9 +84,10 @@ def predict(
     json_: Annotated[bool, typer.Option("--json", help="One JSON object a line in place of a table.")] = False,
     text: TextColumn = "text",
     stages: State = None,
+    backbone: BackbonePlace = None,
 ) -> None:
     """The likeliest classes of pictures or texts, with their probabilities."""
-    model = open_model(store, stages=stages)
+    model = open_model(store, backbone, stages=stages)
     names, read = pictures(inputs) if model.backbone.pictures else texts(inputs, text)
     answers = model.answer(read, top=top, reject=reject)
     if json_:
@@ -94,10 +104,14 @@ def predict(
 
 
 @app.command()
-def forget(store: Folder, class_: Annotated[str, typer.Option("--class", help="The class to offer no more.")]) -> None:
+def forget(
+    store: Folder,
+    class_: Annotated[str, typer.Option("--class", help="The class to offer no more.")],
+    backbone: BackbonePlace = None,
+) -> None:
     """Offer a class no more. What its examples did to the adapted weights remains; earlier states stay in the store."""
     with _held(store):
-        model = open_model(store).forget(class_)
+        model = open_model(store, backbone).forget(class_)
         model.save(store)
     console.print(
         f"{store}: '{class_}' is offered no more, {len(model.classes)} classes are left. Its mean and its row of the head are "
@@ -125,11 +139,12 @@ def export(
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not hold anything yet.")],
     to: Annotated[str, typer.Option(help=f"The form: {', '.join(FORMS)}.")],
     stages: State = None,
+    backbone: BackbonePlace = None,
 ) -> None:
     """Write a model in a form that other libraries load without newcomer."""
     if to not in FORMS:
         raise SettingError(f"--to {to}: no such form; {nearest(to, FORMS)}")
-    FORMS[to](open_model(store, stages=stages), out)
+    FORMS[to](open_model(store, backbone, stages=stages), out)
     console.print(f"{out}: {store} for {to}; {out / 'README.md'} says how to load it", highlight=False, soft_wrap=True)
 
 
@@ -138,8 +153,10 @@ def _held(store: Path) -> AbstractContextManager[None]:
     return Store(store).held() if is_first() else nullcontext()
 
 
-def open_model(store: Path, *, stages: int | None = None, **settings: Json) -> ClassLearner:
-    """The classifier in this folder, with these settings changed.
+def open_model(
+    store: Path, backbone: str | None = None, *, stages: int | None = None, **settings: Json
+) -> ClassLearner:
+    """The classifier in this folder, with these settings changed, on a backbone that lies where it is named, or else here.
 
     Raises StoreError for a store of another family.
     """
@@ -149,7 +166,7 @@ def open_model(store: Path, *, stages: int | None = None, **settings: Json) -> C
             f"{store}: holds a model of '{Store(store).manifest().learner}', which classifies nothing; for a click model use "
             "`newcomer add`, `score` and `warm`"
         )
-    return kind.load(store, stages=stages, **settings)
+    return kind.load(store, stages=stages, **({} if backbone is None else {"backbone": backbone}), **settings)
 
 
 def _new(store: Path, backbone: str | None, settings: dict[str, Json], of_backbone: dict[str, Json]) -> ClassLearner:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -122,8 +122,7 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 def compiled(module: nn.Module) -> nn.Module:
     """The module as torch's compiler has it; called by its own name it stays as it was."""
-    found: nn.Module = torch.compile(module)
-    return found
+    return cast(nn.Module, torch.compile(module))
 
 
 def freeze(module: nn.Module) -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from newcomer.errors import LearnerError, SettingError, StoreError, nearest
 from newcomer.settings import Json, fill
 from newcomer.settings import changes as differences
-from newcomer.store.folder import Entry, Manifest, Store, unnamed
+from newcomer.store.folder import Entry, Manifest, Store, differing
 from newcomer.streams.stage import Stage
 from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.processes import is_first
@@ -108,8 +108,9 @@ class Learner(ABC, Generic[Lesson, Exam]):
     def load(cls, folder: str | Path, *, stages: int | None = None, **changes: Any) -> Self:
         """The learner that was saved here, after its first `stages` stages (all by default).
 
-        `changes` says where that lies which the store names but does not hold, e.g. `backbone="/models/vit"` on another machine,
-        and which settings are to be others from now on, e.g. `epochs=5` or `head="ridge"`.
+        `changes` says where that lies which the store names but does not hold, e.g. `backbone="/models/vit"` on another machine
+        (it is looked for where it was, and beside the store), and which settings are to be others from now on, e.g. `epochs=5` or
+        `head="ridge"`.
         Raises StoreError for a damaged, newer or another learner's store, and where what it stands on is no longer the same;
         SettingError for a setting that is unknown or that cannot change.
         """
@@ -127,9 +128,12 @@ class Learner(ABC, Generic[Lesson, Exam]):
         for key, (was, now) in differences(manifest.settings, settings).items():
             if entries and key not in HERE and (cls.fixed is None or key in cls.fixed):
                 raise SettingError(f"{folder}: {key} = {was!r} there and cannot become {now!r}; teach a new model")
-        learner = cls._rebuild(manifest.stands_on, settings, given)
-        for key, (was, now) in differences(unnamed(manifest.stands_on), unnamed(learner._stands_on())).items():
-            raise StoreError(f"{folder}: what it stands on has changed: {key} was {was!r}, is {now!r}")
+        learner = cls._rebuild(manifest.stands_on, settings, {**given, "store": Path(folder)})
+        for key, (was, now) in differing(manifest.stands_on, learner._stands_on()).items():
+            raise StoreError(
+                f"{folder}: what it stands on has changed: {key} was {was!r}, is {now!r}; put it back as it was, or "
+                "teach a new model"
+            )
         for entry in entries:
             learner._absorb(entry)
             learner.entries.append(entry)
