@@ -78,6 +78,8 @@ class Backbone(nn.Module):
         config, model, self.encoder, lacking = load(name, place)
         self.folder = place.folder if place else None
         """Where it lies, of a folder that is the user's own."""
+        self.files = place.source if place and not place.published else None
+        """The folder with its files, where nobody else finds them by its name."""
         self.pictures = sees(model)
         family = FAMILIES.get(config.model_type) or (PICTURES if self.pictures else TEXTS)
         possible = poolings(model, family)

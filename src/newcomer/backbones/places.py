@@ -35,6 +35,9 @@ class Place:
     source: str
     folder: str | None = None
     on_hub: bool = False
+    """Whether it is loaded from there."""
+    published: bool = False
+    """Whether it is on the hub by its name, wherever it is loaded from."""
 
 
 def place_of(name: str) -> Place | None:
@@ -48,10 +51,10 @@ def place_of(name: str) -> Place | None:
     package, folder = PACKAGED.get(name, ("", ""))
     spec = importlib.util.find_spec(package) if package else None
     if spec and spec.submodule_search_locations:
-        return Place(str(Path(spec.submodule_search_locations[0]) / folder))
+        return Place(str(Path(spec.submodule_search_locations[0]) / folder), published="/" in name)
     if Path(name).is_dir():
         return Place(name, str(Path(name).absolute()))  # whoever loads it says what it lacks
-    return Place(name, on_hub=True) if ON_THE_HUB.fullmatch(name) else None
+    return Place(name, on_hub=True, published=True) if ON_THE_HUB.fullmatch(name) else None
 
 
 def candidates(name: str, folder: str | None, store: Path | None) -> Iterator[str]:
