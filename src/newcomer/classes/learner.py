@@ -155,11 +155,14 @@ class ClassLearner(Learner[Examples, Examples]):
         Raises LearnerError before anything was learned.
         """
         self._require_classes()
-        if self._folded is None or self._folded[0] is not self.memory:
+        folded = self._folded
+        if folded is None or folded[0] is not self.memory:
             hot = self.memory.temperature(self.head_name)
             weight, bias = self.memory.fold(self.head, self._trained())
-            self._folded = self.memory, (weight / hot, bias / hot)
-        return self._folded[1]
+            folded = self.memory, (weight / hot, bias / hot)
+            # of trained rows nothing tells when they change, and to fold them costs nothing
+            self._folded = None if self.head_name == "linear" else folded
+        return folded[1]
 
     @property
     def points(self) -> Float[Tensor, "point width"] | None:
@@ -168,9 +171,10 @@ class ClassLearner(Learner[Examples, Examples]):
 
     def novelty(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
         """How far these features lie from every known class: see `nn.novelty`."""
-        if self._novelty is None or self._novelty[0] is not self.memory:
-            self._novelty = self.memory, Novelty.of(self.memory.statistics.double(), self.shrinkage)
-        return self._novelty[1](features.double())
+        found = self._novelty
+        if found is None or found[0] is not self.memory:
+            found = self._novelty = self.memory, Novelty.of(self.memory.statistics.double(), self.shrinkage)
+        return found[1](features.double())
 
     @overload
     def predict(self, inputs: Input | Path) -> str: ...  # type: ignore[overload-overlap]  # a text is a sequence, too
@@ -363,12 +367,27 @@ class ClassLearner(Learner[Examples, Examples]):
         return self._write_down(stage.name, facts)
 
     def _write_down(self, name: str, facts: dict[str, Json]) -> Entry:
-        tensors = {key: t.detach().to("cpu", copy=True) for key, t in self._tensors().items()}
+        kept = {**self._tensors(), **self._fitted()}
+        tensors = {key: t.detach().to("cpu", copy=True) for key, t in kept.items()}
         return Entry(name, tensors, {"classes": list(self.classes), **facts})
+
+    def _fitted(self) -> dict[str, Tensor]:
+        """What is found again from what is kept, but slowly: with it a store that is opened answers at once."""
+        if not (self.classes and self.head.slow):
+            return {}
+        weight, bias = self.folded_head()
+        return {f"{self._fit}.weight": weight, f"{self._fit}.bias": bias}
+
+    @property
+    def _fit(self) -> str:
+        """What a store calls the head as it was fitted: another head, or other shrinkage, has another name."""
+        return f"fitted.{self.head_name}.{self.shrinkage!r}"
 
     def _absorb(self, entry: Entry) -> None:
         self.memory = Memory.from_tensors(entry.tensors)
         self.classes = list(entry.facts["classes"])
+        if f"{self._fit}.weight" in entry.tensors:
+            self._folded = self.memory, (entry.tensors[f"{self._fit}.weight"], entry.tensors[f"{self._fit}.bias"])
 
     def _stands_on(self) -> dict[str, Json]:
         return {"backbone": self.backbone.identity()}

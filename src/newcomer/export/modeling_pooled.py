@@ -42,7 +42,8 @@ class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     config_class = PooledConfig
     base_model_prefix = "encoder"
-    _keep_in_fp32_modules = _keep_in_fp32_modules_strict = ["classifier", "points"]  # a head is small and needs its digits
+    # a head is small and needs its digits
+    _keep_in_fp32_modules = _keep_in_fp32_modules_strict = ("classifier", "points")
     _supports_sdpa = _supports_flash_attn = _supports_attention_backend = True  # the encoder says what it can do
 
     def __init__(self, config: PooledConfig) -> None:
