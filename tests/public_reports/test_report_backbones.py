@@ -41,7 +41,7 @@ def changed(file: Path, **values: object) -> None:
     file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | values))
 
 
-def sentence_folder(folder: Path, *, length: int | None = None, more: str = "", **pooling: object) -> Path:
+def sentence_folder(folder: Path, *, length: int | None = None, more: str = "", **pooling: Any) -> Path:
     """What sentence-transformers writes beside the weights."""
     kinds = ["Transformer", "Pooling", *([more] if more else []), "Normalize"]
     paths = ["", "1_Pooling", *([f"2_{more}"] if more else []), "3_Normalize"]
@@ -132,7 +132,7 @@ def test_files_written_anew_are_the_same_tokenizer(copied: Folder, questions: li
     "said", [{"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, {"pooling_mode": "cls"}]
 )
 def test_a_folder_s_own_pooling_and_length_are_the_default(
-    said: dict[str, object], copied: Folder, questions: list[Examples]
+    said: dict[str, Any], copied: Folder, questions: list[Examples]
 ) -> None:
     """BGE, mxbai and arctic say CLS in 1_Pooling/config.json and were pooled by mean; max_seq_length was ignored."""
     folder = str(sentence_folder(copied("bert"), length=6, **said))
@@ -166,7 +166,7 @@ def test_minilm_stays_what_it_was() -> None:
     ],
 )
 def test_features_that_are_not_computed_here_are_refused_by_name(
-    said: dict[str, object], more: str, named: str, copied: Folder
+    said: dict[str, Any], more: str, named: str, copied: Folder
 ) -> None:
     """A folder whose features are made otherwise is refused, with a setting that can be followed."""
     folder = str(sentence_folder(copied("bert"), more=more, **said))
@@ -191,7 +191,7 @@ def test_a_store_reads_as_it_learned_whatever_a_folder_says_later(
 
 @pytest.mark.parametrize("said", [{"pooling_mode_cls_token": True}, {"pooling_mode_max_tokens": True}])
 def test_a_store_of_before_is_read_as_before(
-    said: dict[str, object], copied: Folder, questions: list[Examples], tmp_path: Path
+    said: dict[str, Any], copied: Folder, questions: list[Examples], tmp_path: Path
 ) -> None:
     """What was taught when folders were not asked keeps the mean over all tokens, and says so from its next lesson on."""
     folder = sentence_folder(copied("bert"), length=5, pooling_mode_mean_tokens=False, **said)

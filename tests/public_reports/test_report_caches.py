@@ -20,7 +20,7 @@ EDITS: dict[str, Callable[[SDLoRA], object]] = {
     "one magnitude": lambda m: m.bank.magnitudes.data[0].add_(2),
     "up": lambda m: m.bank.up[1].data.mul_(3),
     "down": lambda m: [down.data.zero_() for down in m.bank.down],
-    "frozen": lambda m: m.backbone.model.get_submodule(f"{m.backbone.projections[0]}.frozen").weight.data.mul_(1.5),  # type: ignore[union-attr, operator]
+    "frozen": lambda m: m.backbone.model.get_submodule(f"{m.backbone.projections[0]}.frozen").weight.data.mul_(1.5),  # type: ignore[operator]
     "copied": lambda m: m.bank.up[0].data.copy_(torch.ones_like(m.bank.up[0])),
 }
 

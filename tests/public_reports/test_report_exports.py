@@ -133,7 +133,8 @@ def test_an_onnx_folder_says_what_it_is(
     config = transformers.AutoConfig.from_pretrained(tmp_path / "out", trust_remote_code=False)
     assert config.id2label == dict(enumerate(learner.classes))
     assert config.label2id == {name: i for i, name in enumerate(learner.classes)}
-    assert config.model_type == learner.backbone.model.config.model_type
+    model: Any = learner.backbone.model
+    assert config.model_type == model.config.model_type
     assert "auto_map" not in json.loads((tmp_path / "out" / "config.json").read_text())
 
 

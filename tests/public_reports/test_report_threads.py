@@ -14,9 +14,11 @@ from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
+from newcomer.errors import LearnerError
 from newcomer.nn.decoupled_linear import AdaptedLinear
 from newcomer.nn.input_moments import InputMoments
 from newcomer.recipe import LEARNERS
+from newcomer.streams.stage import Stage
 from newcomer.training.fit import evaluating
 
 Folder = Callable[[str], Path]
@@ -102,6 +104,27 @@ def test_one_answers_while_another_learns_on_the_same_backbone(name: str, tasks:
     assert len(bad) > 1
     assert not any(bad)
     assert torch.equal(learned[0].logits(tasks[1].inputs), alone.logits(tasks[1].inputs))
+
+
+def test_who_is_being_taught_answers_nobody_else(tasks: list[Examples]) -> None:
+    """fastai #2228, of one learner: what is half taught refuses other threads in place of an answer of neither model."""
+    learner = SDLoRA("micro-vit", epochs=2).learn(tasks[0])
+    told = learner.logits(tasks[0].inputs)
+    steps = learner.study(Stage("task 1", tasks[1], {}))
+    next(steps)
+    refused: list[bool] = []
+
+    def work(_: int) -> None:
+        for use in (lambda: learner.logits(tasks[0].inputs), lambda: learner.learn(tasks[2])):
+            with pytest.raises(LearnerError, match="is being taught by another thread"):
+                use()
+            refused.append(True)
+
+    together(work, 2)
+    assert len(refused) == 4
+    learner.logits(tasks[0].inputs)  # who teaches may look
+    steps.close()  # type: ignore[attr-defined]
+    together(lambda _: torch.testing.assert_close(learner.logits(tasks[0].inputs), told), 2)
 
 
 @pytest.mark.parametrize("folder", ["sentence-transformers/all-MiniLM-L6-v2", "bert"])

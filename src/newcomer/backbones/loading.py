@@ -54,13 +54,14 @@ def load(name: str, place: Place | None) -> tuple[Any, Any, Any, list[str]]:
 
 def beside(place: Place) -> Callable[[str], str | None]:
     """What gives the place of a file that lies beside the model's, or None where there is no such file."""
+    reachable = place.on_hub and hub_is_reachable()
 
     def file(path: str) -> str | None:
         if place.on_hub:
             found: str | None = cached_file(
                 place.source,
                 path,
-                local_files_only=not hub_is_reachable(),
+                local_files_only=not reachable,
                 _raise_exceptions_for_gated_repo=False,
                 _raise_exceptions_for_missing_entries=False,
                 _raise_exceptions_for_connection_errors=False,

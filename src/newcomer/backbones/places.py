@@ -6,7 +6,6 @@ import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -73,7 +72,6 @@ def candidates(name: str, folder: str | None, store: Path | None) -> Iterator[st
                 yield str(parent / name)
 
 
-@lru_cache(maxsize=1)
 def hub_is_reachable() -> bool:
     """Whether somebody answers at the hub's address: transformers itself tries for half a minute."""
     if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE"):

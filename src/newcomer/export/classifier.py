@@ -79,7 +79,7 @@ def plain_config(learner: ClassLearner, model: PreTrainedModel) -> Any:
     """The encoder's own configuration with the classes' names: what readers of a graph ask for, who need no class to build."""
     config: Any = copy.deepcopy(model.config)
     if isinstance(model, PooledClassifier):
-        config = AutoConfig.for_model(**model.config.encoder)  # type: ignore[no-untyped-call]
+        config = AutoConfig.for_model(**model.config.encoder)
         config.update(named(learner))
     config.architectures = [
         STOCK.get((config.model_type, learner.backbone.pooling), type(learner.backbone.model).__name__)

@@ -43,7 +43,7 @@ class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
     config_class = PooledConfig
     base_model_prefix = "encoder"
     # a head is small and needs its digits
-    _keep_in_fp32_modules = _keep_in_fp32_modules_strict = ("classifier", "points")
+    _keep_in_fp32_modules = _keep_in_fp32_modules_strict = ["classifier", "points"]  # noqa: RUF012  # as the base class has it
     _supports_sdpa = _supports_flash_attn = _supports_attention_backend = True  # the encoder says what it can do
 
     def __init__(self, config: PooledConfig) -> None:
@@ -69,7 +69,8 @@ class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
         return SequenceClassifierOutput(logits=self.classifier(found.to(self.classifier.weight.dtype)))
 
     def _compared(self, x: torch.Tensor) -> torch.Tensor:
-        x, points = x.float(), self.points.float()
+        points: Any = self.points
+        x, points = x.float(), points.float()
         size = (x.norm(dim=1)[:, None] * points.norm(dim=1)).clamp(min=1e-30)
         cosine = (x @ points.T / size).clamp(-1, 1)
         found: torch.Tensor = size * ((1 - cosine.square()).sqrt() + (math.pi - cosine.acos()) * cosine)
