@@ -267,6 +267,24 @@ def test_another_model_of_the_same_name_is_passed_over(
         FrozenBackbone.load(tmp_path / "m")
 
 
+def test_a_damaged_model_of_the_same_name_is_passed_over(
+    copied: Folder, tasks: list[Examples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another folder of the same relative name cannot be loaded at all, the search goes on; a path may be a `Path`."""
+    folder = copied("vit")
+    monkeypatch.chdir(tmp_path)
+    FrozenBackbone(Path("models/vit")).learn(tasks[0]).save("m")  # type: ignore[arg-type]
+    broken = tmp_path / "other" / "models" / "vit"
+    broken.mkdir(parents=True)
+    (broken / "config.json").write_text("{")
+    monkeypatch.chdir(tmp_path / "other")
+    assert FrozenBackbone.load(tmp_path / "m").classes == ["0", "1"]
+    folder.rename(tmp_path / "kept")
+    with pytest.raises(DataError, match="or say where it is with --backbone"):
+        FrozenBackbone.load(tmp_path / "m")
+    assert FrozenBackbone.load(tmp_path / "m", backbone=tmp_path / "kept").classes == ["0", "1"]
+
+
 def test_the_hub_is_asked_only_for_what_can_be_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Six requests for a path that was no repository; without a network every name is one line, at once."""
     monkeypatch.setattr(places, "hub_is_reachable", lambda: pytest.fail("the hub was asked"))

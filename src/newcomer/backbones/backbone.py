@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike, fspath
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -65,7 +66,7 @@ class Backbone(nn.Module):
     @checked
     def __init__(
         self,
-        name: str,
+        name: str | PathLike[str],
         *,
         size: Count | None = None,
         pooling: Pooling | None = None,
@@ -73,6 +74,7 @@ class Backbone(nn.Module):
         target_modules: Annotated[list[str], Field(min_length=1)] | None = None,
     ) -> None:
         super().__init__()
+        name = fspath(name)
         self.name, self.size, self.resized = name, size, False
         place = place_of(name)
         config, model, self.encoder, lacking = load(name, place)
@@ -87,7 +89,7 @@ class Backbone(nn.Module):
         if not self.pictures:
             self._require_words(getattr(config, "vocab_size", None))
             if place and self.follows_folder:
-                said = declared(beside(place), name)
+                said = declared(beside(place), name, thorough=not place.on_hub)
                 self._require_cases(said)
                 if pooling is None:
                     require_computable(said, name, possible)
@@ -126,9 +128,8 @@ class Backbone(nn.Module):
             self.register_buffer("std", std, persistent=False)
             self._from_bytes = self._bytes_are_enough()
         else:
-            self.read(
-                ["a", "b c"]
-            )  # sets the tokenizer's length and padding, which are one state for all threads, for good
+            # a tokenizer's length and padding are one state for all threads: it is set here for good
+            self.read(["a", "b c"])
         self.eval()
 
     def identity(self) -> dict[str, Json]:

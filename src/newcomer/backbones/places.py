@@ -57,19 +57,24 @@ def place_of(name: str) -> Place | None:
 
 
 def candidates(name: str, folder: str | None, store: Path | None) -> Iterator[str]:
-    """Where a backbone may be that a store names: in turn, as it was named, where it was, and beside the store.
+    """Where a backbone may be that a store names: in turn, as it was named, where it was, beside the store, and on the hub.
 
     The hub is not asked for what was a folder.
     """
     place = place_of(name)
-    if place is not None and not (folder and place.on_hub):
+    local = place is not None and not place.on_hub
+    if local:
         yield name
-    if folder and folder != (place and place.folder) and Path(folder, "config.json").exists():
-        yield folder
-    if folder and store is not None and not Path(name).is_absolute():
-        for parent in store.absolute().parents:
-            if (parent / name / "config.json").exists() and str(parent / name) != folder:
-                yield str(parent / name)
+    others = [Path(folder)] if folder else []
+    if store is not None and not Path(name).is_absolute():
+        others += [parent / name for parent in store.absolute().parents]
+    seen = {place.folder if place else None}
+    for other in others:
+        if str(other) not in seen and (other / "config.json").exists():
+            seen.add(str(other))
+            yield str(other)
+    if place is not None and not local and not folder:
+        yield name
 
 
 def hub_is_reachable() -> bool:
@@ -77,7 +82,7 @@ def hub_is_reachable() -> bool:
     if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE"):
         return False
     address = urlsplit(constants.ENDPOINT)
-    if address.scheme in getproxies():
+    if getproxies().keys() & {address.scheme, "all"}:
         return True  # the proxy is asked, not the hub
     try:
         port = address.port or (443 if address.scheme == "https" else 80)

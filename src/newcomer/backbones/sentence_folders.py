@@ -44,9 +44,10 @@ class Declared:
     """What its features are made by that is not computed here."""
 
 
-def declared(file: Callable[[str], str | None], name: str) -> Declared:
+def declared(file: Callable[[str], str | None], name: str, thorough: bool = True) -> Declared:
     """By `file`, the place of each file of the folder by its name; None where it has none.
 
+    Unless it is `thorough`, a folder without modules.json is asked for nothing more: on the hub each file is a request.
     Raises DataError for a file that cannot be understood.
     """
 
@@ -57,7 +58,10 @@ def declared(file: Callable[[str], str | None], name: str) -> Declared:
         except (OSError, ValueError) as error:
             raise DataError(f"backbone '{name}': {path} cannot be read ({error}); fetch the model again") from None
 
-    modules = [part for part in read("modules.json") or [] if isinstance(part, dict)]
+    listed = read("modules.json")
+    if listed is None and not thorough:
+        return Declared()
+    modules = [part for part in listed or [] if isinstance(part, dict)]
     places = {str(part.get("type", "")).rpartition(".")[2]: str(part.get("path", "")) for part in modules}
     mode = _mode(read(f"{places.get('Pooling', '1_Pooling')}/config.json"))
     others = [kind for kind in places if kind not in ("Transformer", "Pooling", *UNDONE)]

@@ -72,7 +72,7 @@ class ClassLearner(Learner[Examples, Examples]):
         self, backbone: Backbone | str, *, head: HeadName, shrinkage: float, drift_map: bool, device: str | None
     ) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone) if isinstance(backbone, str) else backbone
+        self.backbone = Backbone(backbone) if isinstance(backbone, (str, Path)) else backbone
         self.processes = Processes(device)
         self.device = self.processes.device
         self.backbone.to(self.device)
