@@ -36,6 +36,7 @@ COMMANDS = [
     ["quality/heads.py", "banking77-minilm"],
     ["quality/exports.py"],
     ["speed/inference.py"],
+    ["speed/threads.py"],
     ["speed/training_step.py"],
     ["speed/memory.py"],
     ["speed/opening.py"],

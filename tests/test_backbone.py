@@ -148,7 +148,7 @@ def pil_to_tensor(picture: Image.Image) -> torch.Tensor:
 def test_a_processor_that_resizes_after_scaling_finishes_its_work(
     tiny: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AutoImageProcessor, "from_pretrained", lambda _: LateResize())
+    monkeypatch.setattr(AutoImageProcessor, "from_pretrained", lambda *_, **__: LateResize())
     backbone = Backbone(str(tiny("vit")))
     pictures = [Image.new("RGB", (20, 16), "red")]
     read, own = backbone.read(pictures), LateResize()(pictures)

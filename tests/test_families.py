@@ -167,7 +167,7 @@ def test_a_timm_model_without_timm_says_what_to_install(tmp_path: Path) -> None:
 def test_a_processor_without_its_library_says_what_to_install(
     tiny: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lacking(_: str) -> None:
+    def lacking(*_: object, **__: object) -> None:
         raise ImportError("\nDINOv3ViTImageProcessor requires the Torchvision library but it was not found")
 
     monkeypatch.setattr(hf.AutoImageProcessor, "from_pretrained", lacking)

@@ -300,8 +300,8 @@ def test_texts_from_tables_and_as_they_are(shell: Shell, tiny: Callable[[str], P
         ),
         (["learn", "shapes", "lesson-2", "--set", "rnk=2"], "rnk is not a setting of SDLoRA; did you mean 'rank'?"),
         (
-            ["learn", "shapes", "lesson-2", "--backbone", "micro-vit"],
-            "a model's backbone and its settings cannot change",
+            ["learn", "shapes", "lesson-2", "--set", "backbone.size=32"],
+            "backbone.size: the settings of a model's backbone cannot change",
         ),
         (["predict", "nowhere", "lesson-0"], "nowhere: no store here"),
         (["predict", "shapes", "nothing.png"], "nothing.png: no such file or folder; this model reads pictures"),

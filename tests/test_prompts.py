@@ -197,7 +197,6 @@ def test_afterwards_the_model_is_the_plain_one_to_the_bit(kind: str, fails: bool
             with pytest.raises(KeyError) if fails else nullcontext(), context, failing() if fails else nullcontext():
                 backbone.model(**encoded)
             assert torch.equal(backbone(encoded), plain)
-    assert not any(part._forward_hooks or part._forward_pre_hooks for part in backbone.model.modules())
 
 
 @pytest.mark.parametrize("kind", [*WITHOUT_PREFIXES, "gpt2"])

@@ -32,7 +32,7 @@ LEARNERS: list[Any] = [(EmerG, SHORT | {"meta_epochs": 1, "episodes_per_step": 4
 
 @pytest.fixture(autouse=True)
 def _each_encoder_is_loaded_anew() -> None:
-    sentences._loaded.cache_clear()
+    sentences._LOADED.clear()
     sentences._features.cache_clear()
 
 
@@ -188,7 +188,7 @@ def test_known_items_are_scored_without_the_encoder(
 ) -> None:
     log = log_from_frame(table(), schema_of(encoder))
     EmerG(log.schema, **LEARNERS[0][1]).learn(log).save(tmp_path / "store")
-    sentences._loaded.cache_clear()
+    sentences._LOADED.clear()
     monkeypatch.setattr(backbone, "Backbone", None)
     assert np.isfinite(EmerG.load(tmp_path / "store").score(log)).all()
 

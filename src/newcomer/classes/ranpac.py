@@ -117,10 +117,16 @@ class RanPAC(DirectionLearner):
 
     def _logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch klass"]:
         self._require_classes()
-        if self._solved is None or self._solved[0] is not self.sums:
-            weight = self.sums.solved(self.ridge)
-            self._solved = self.sums, weight / self.temperature
-        return F.linear(spread_out(features, self.spread), self._solved[1])
+        return F.linear(spread_out(features, self.spread), self._weight())
+
+    def _weight(self) -> Float[Tensor, "klass wide"]:
+        solved = self._solved
+        if solved is None or solved[0] is not self.sums:
+            solved = self._solved = self.sums, self.sums.solved(self.ridge) / self.temperature
+        return solved[1]
+
+    def _fitted(self) -> dict[str, Tensor]:
+        return {PREFIX + "weight": self._weight()} if self.classes else {}
 
     def _remember(self, features: Float[Tensor, "batch width"], klass: Int[Tensor, " batch"]) -> None:
         super()._remember(features, klass)
@@ -173,3 +179,5 @@ class RanPAC(DirectionLearner):
         self.sums = RidgeSums(own["gram"], own["by_class"])
         self.ridge, self.temperature, told = own["numbers"].tolist()
         self.told = int(told)
+        if "weight" in own:
+            self._solved = self.sums, own["weight"]

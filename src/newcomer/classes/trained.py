@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -119,7 +119,7 @@ class TrainedLearner(ClassLearner):
                 encoded = augmented(self.backbone.ready(next(tensors)), how.augment, chance)
                 yield self._loss(encoded, target[part], asked) / len(plan[step])
 
-        with closing(tensors), compiled(self.backbone.model, self.compile):
+        with closing(tensors), self._compiled():
             for step, seen in enumerate(fit(range(len(plan)), losses, optimizer, self.processes), 1):
                 schedule.step()
                 mean.see(trained, step / len(plan))
@@ -127,6 +127,16 @@ class TrainedLearner(ClassLearner):
                 yield Step(stage, step, len(plan), seen)
         mean.give(trained)
         self._close()
+
+    @contextmanager
+    def _compiled(self) -> Iterator[None]:
+        """Within, this learner's passes, and nobody else's, run through torch's compiler, if that was asked for."""
+        plain = self._encoder
+        self._encoder = compiled(plain) if self.compile else plain
+        try:
+            yield
+        finally:
+            self._encoder = plain
 
     def _loss(
         self, encoded: Mapping[str, Tensor], target: Int[Tensor, " batch"], asked: Int[Tensor, " klass"]

@@ -8,7 +8,7 @@ import typer
 
 from newcomer.classes.findings import analyse as class_findings
 from newcomer.cli.items import open_live
-from newcomer.cli.models import LabelColumn, Strict, TextColumn, open_model
+from newcomer.cli.models import BackbonePlace, LabelColumn, Strict, TextColumn, open_model
 from newcomer.cli.program import app, bar, finish, say
 from newcomer.data.given import lesson
 from newcomer.data.read import read_log
@@ -40,11 +40,14 @@ def analyse(
     text: TextColumn = "text",
     label: LabelColumn = "label",
     strict: Strict = False,
+    backbone: BackbonePlace = None,
 ) -> None:
     """Draw what a model has learned: a classifier's distances, residuals and low-loss paths; a click model's item graphs."""
     left_out: list[str] = []
     kind = LEARNERS.get(Store(store).manifest().learner)
     if kind is not None and issubclass(kind, ItemLearner):
+        if backbone:
+            raise SettingError(f"--backbone says nothing of {store}, a click model; leave it out")
         model = _as_it_is(kind, store, states)
         log = read_log(str(data), model.schema) if data else None
         write_item_findings(_followed(store, item_findings(model, log, item)), out)
@@ -52,7 +55,7 @@ def analyse(
         if item or states:
             raise SettingError(f"--item and --states say nothing of {store}, a classifier; leave them out")
         examples = lesson(data, text, label, None if strict else left_out) if data else None
-        write_findings(_followed(store, class_findings(open_model(store), examples)), out)
+        write_findings(_followed(store, class_findings(open_model(store, backbone), examples)), out)
     say(f"{out / 'index.html'}: what was found in {store}")
     finish(left_out)
 

@@ -31,12 +31,20 @@ LabelColumn = Annotated[str, typer.Option("--label", help="Column of a table tha
 Strict = Annotated[bool, typer.Option("--strict", help="Do nothing where an input cannot be read.")]
 State = Annotated[int | None, typer.Option("--stages", help="Use the state after so many stages.")]
 
+BackbonePlace = Annotated[
+    str | None,
+    typer.Option("--backbone", help="Where the model's backbone lies now: a folder, or its name on the hub."),
+]
+
 
 @app.command()
 def learn(
     store: Folder,
     data: Annotated[Path, typer.Argument(help="Class folders of pictures, or a CSV or parquet table of texts.")],
-    backbone: Annotated[str | None, typer.Option(help="For a new model: a folder or a name on the hub.")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="A folder or a name on the hub: of a new model, or where a known one's backbone lies now."),
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting: rank=4, backbone.size=112.")] = None,
     text: TextColumn = "text",
     label: LabelColumn = "label",
@@ -48,11 +56,12 @@ def learn(
     left_out: list[str] = []
     with stoppable("the model is what it was; the same command starts the lesson again"), _held(store):
         examples = _lesson(data, text, label, left_out, strict)
-        model = open_model(store, **settings) if Store(store).exists() else _new(store, backbone, settings, of_backbone)
-        if Store(store).exists() and (backbone or of_backbone):
+        known = Store(store).exists()
+        if known and of_backbone:
             raise SettingError(
-                f"{store}: stands on {model.backbone.name}; a model's backbone and its settings cannot change"
+                f"{store}: backbone.{next(iter(of_backbone))}: the settings of a model's backbone cannot change; leave it out"
             )
+        model = open_model(store, backbone, **settings) if known else _new(store, backbone, settings, of_backbone)
         examples = _whole(examples, left_out, strict)
         say(_announced(model, examples))
         stage: Stage[Examples, Examples] = Stage(model.next_stage, examples, {})
@@ -87,10 +96,11 @@ def predict(
     text: TextColumn = "text",
     stages: State = None,
     strict: Strict = False,
+    backbone: BackbonePlace = None,
 ) -> None:
     """The likeliest classes of pictures or texts, with their probabilities, as they are found. What cannot be read is left out
     and named."""
-    model = open_model(store, stages=stages)
+    model = open_model(store, backbone, stages=stages)
     asked = pictures(inputs) if model.backbone.pictures else texts(inputs, text)
     if strict:
         _require_whole(asked)
@@ -106,10 +116,14 @@ def predict(
 
 
 @app.command()
-def forget(store: Folder, class_: Annotated[str, typer.Option("--class", help="The class to offer no more.")]) -> None:
+def forget(
+    store: Folder,
+    class_: Annotated[str, typer.Option("--class", help="The class to offer no more.")],
+    backbone: BackbonePlace = None,
+) -> None:
     """Offer a class no more. What its examples did to the adapted weights remains; earlier states stay in the store."""
     with _held(store):
-        model = open_model(store).forget(class_)
+        model = open_model(store, backbone).forget(class_)
         model.save(store)
     say(
         f"{store}: '{class_}' is offered no more, {len(model.classes)} classes are left. Its mean and its row of the head are "
@@ -135,11 +149,12 @@ def export(
     out: Annotated[Path, typer.Argument(help="The folder to write; it must not hold anything yet.")],
     to: Annotated[str, typer.Option(help=f"The form: {', '.join(FORMS)}.")],
     stages: State = None,
+    backbone: BackbonePlace = None,
 ) -> None:
     """Write a model in a form that other libraries load without newcomer."""
     if to not in FORMS:
         raise SettingError(f"--to {to}: no such form; {nearest(to, FORMS)}")
-    FORMS[to](open_model(store, stages=stages), out)
+    FORMS[to](open_model(store, backbone, stages=stages), out)
     say(f"{out}: {store} for {to}; {out / 'README.md'} says how to load it")
 
 
@@ -215,8 +230,10 @@ def _held(store: Path) -> AbstractContextManager[None]:
     return Store(store).held() if is_first() else nullcontext()
 
 
-def open_model(store: Path, *, stages: int | None = None, **settings: Json) -> ClassLearner:
-    """The classifier in this folder, with these settings changed.
+def open_model(
+    store: Path, backbone: str | None = None, *, stages: int | None = None, **settings: Json
+) -> ClassLearner:
+    """The classifier in this folder, with these settings changed, on a backbone that lies where it is named, or else here.
 
     Raises StoreError for a store of another family.
     """
@@ -226,7 +243,7 @@ def open_model(store: Path, *, stages: int | None = None, **settings: Json) -> C
             f"{store}: holds a model of '{Store(store).manifest().learner}', which classifies nothing; for a click model use "
             "`newcomer add`, `score` and `warm`"
         )
-    return kind.load(store, stages=stages, **settings)
+    return kind.load(store, stages=stages, **({} if backbone is None else {"backbone": backbone}), **settings)
 
 
 def _new(store: Path, backbone: str | None, settings: dict[str, Json], of_backbone: dict[str, Json]) -> ClassLearner:

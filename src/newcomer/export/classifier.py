@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.families import Pooling, TimmPictures
@@ -26,11 +26,15 @@ STOCK: Mapping[tuple[str, Pooling], str] = {
 }
 """Classes of transformers that put a linear layer on what we pool and nothing between; DINOv2's reads more besides, as zeros."""
 
+CERTAIN = 100.0
+"""A logit whose sigmoid is 1."""
+
 
 @torch.no_grad()
 def classifier(learner: ClassLearner) -> PreTrainedModel:
     """Its logits are those of `learner.logits` in float32; the names of the classes are in its configuration.
 
+    Of a single class the logit is a constant, for other libraries take its sigmoid: `CERTAIN`, so that the class is certain.
     Raises LearnerError before anything was learned, and for encoders of timm.
     """
     (weight, bias), points = learner.folded_head(), learner.points
@@ -41,11 +45,9 @@ def classifier(learner: ClassLearner) -> PreTrainedModel:
     config: Any = copy.deepcopy(backbone.model.config)
     if interpolated:
         config.image_size = backbone.size
-    facts = {
-        "id2label": dict(enumerate(learner.classes)),
-        "label2id": {name: i for i, name in enumerate(learner.classes)},
-        "problem_type": "single_label_classification",  # of a single class, too
-    }
+    facts = named(learner)
+    if len(learner.classes) == 1:
+        weight, bias = torch.zeros_like(weight), torch.full_like(bias, CERTAIN)
     name = STOCK.get((config.model_type, backbone.pooling))
     if name and points is None:
         config.update(facts)
@@ -64,6 +66,25 @@ def classifier(learner: ClassLearner) -> PreTrainedModel:
     model.load_state_dict(weights | head)
     model.train(False)
     return model
+
+
+def named(learner: ClassLearner) -> dict[str, Any]:
+    """The classes as a configuration of transformers names them."""
+    names = dict(enumerate(learner.classes))
+    kind = {"problem_type": "single_label_classification"} if len(names) > 1 else {}  # one class is no problem it knows
+    return {"id2label": names, "label2id": {name: i for i, name in names.items()}, **kind}
+
+
+def plain_config(learner: ClassLearner, model: PreTrainedModel) -> Any:
+    """The encoder's own configuration with the classes' names: what readers of a graph ask for, who need no class to build."""
+    config: Any = copy.deepcopy(model.config)
+    if isinstance(model, PooledClassifier):
+        config = AutoConfig.for_model(**model.config.encoder)
+        config.update(named(learner))
+    config.architectures = [
+        STOCK.get((config.model_type, learner.backbone.pooling), type(learner.backbone.model).__name__)
+    ]
+    return config
 
 
 def write_preprocessing(backbone: Backbone, folder: Path) -> None:

@@ -28,15 +28,22 @@ class PooledConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         points: int = 0,
         **others: Any,
     ) -> None:
-        self.encoder, self.pooling, self.interpolate, self.points = encoder or {}, pooling, interpolate, points
+        # the encoder is of the type that the whole is loaded in, not of the one it was saved in
+        self.encoder = {key: value for key, value in (encoder or {}).items() if key not in ("dtype", "torch_dtype")}
+        self.pooling, self.interpolate, self.points = pooling, interpolate, points
         super().__init__(**others)
 
 
 class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
-    """logits = W · pooled + b, for pictures or texts; or W · k(pooled, points) + b with the arc-cosine kernel k."""
+    """logits = W · pooled + b, for pictures or texts; or W · k(pooled, points) + b with the arc-cosine kernel k.
+
+    Means and kernels are computed in single precision whatever the model's: a half has too few digits and too small a range.
+    """
 
     config_class = PooledConfig
     base_model_prefix = "encoder"
+    # a head is small and needs its digits
+    _keep_in_fp32_modules = _keep_in_fp32_modules_strict = ["classifier", "points"]  # noqa: RUF012  # as the base class has it
     _supports_sdpa = _supports_flash_attn = _supports_attention_backend = True  # the encoder says what it can do
 
     def __init__(self, config: PooledConfig) -> None:
@@ -56,13 +63,14 @@ class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
         if self.config.interpolate:
             inputs["interpolate_pos_encoding"] = True
         output = self.encoder(**inputs)
-        pooled = self._pooled(output, attention_mask)
-        return SequenceClassifierOutput(
-            logits=self.classifier(self._compared(pooled) if self.config.points else pooled)
-        )
+        found = self._pooled(output, attention_mask)
+        if self.config.points:
+            found = self._compared(found)
+        return SequenceClassifierOutput(logits=self.classifier(found.to(self.classifier.weight.dtype)))
 
     def _compared(self, x: torch.Tensor) -> torch.Tensor:
         points: Any = self.points
+        x, points = x.float(), points.float()
         size = (x.norm(dim=1)[:, None] * points.norm(dim=1)).clamp(min=1e-30)
         cosine = (x @ points.T / size).clamp(-1, 1)
         found: torch.Tensor = size * ((1 - cosine.square()).sqrt() + (math.pi - cosine.acos()) * cosine)
@@ -75,6 +83,7 @@ class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
             return pooled
         if self.config.pooling == "cls":
             return states[:, 0]
+        states = states.float()
         if attention_mask is None:
             return states.mean(1)
         mask = attention_mask.to(states.dtype)[:, :, None]

@@ -16,7 +16,7 @@ from newcomer.classes.learner import ClassLearner
 from newcomer.data.examples import Input
 from newcomer.errors import LearnerError
 from newcomer.export.card import card
-from newcomer.export.classifier import classifier, write_preprocessing
+from newcomer.export.classifier import classifier, plain_config, write_preprocessing
 from newcomer.export.folder import appearing
 from newcomer.shapes import Float, Tensor
 
@@ -24,7 +24,7 @@ NEEDED = ("onnx", "onnxscript")
 
 
 def export(learner: ClassLearner, folder: Path) -> None:
-    """Write `model.onnx`, for any number of inputs and texts of any length, `labels.json` and the preprocessing.
+    """Write `model.onnx`, for any number of inputs and texts of any length, `labels.json`, the configuration and preprocessing.
 
     Raises LearnerError before anything was learned, for timm's encoders, and without onnx; StoreError: see `appearing`.
     """
@@ -39,6 +39,11 @@ def export(learner: ClassLearner, folder: Path) -> None:
     load = 'import onnxruntime\nsession = onnxruntime.InferenceSession("model.onnx")\n(logits,) = session.run(None, inputs)'
     remarks = [f"`inputs` are arrays of these names, from the preprocessing beside the graph: {', '.join(inputs)}."]
     remarks.append("The logits are in the order of the names in `labels.json`.")
+    reader = "ORTModelForImageClassification" if backbone.pictures else "ORTModelForSequenceClassification"
+    remarks.append(
+        f"`config.json` names the classes for libraries that read such folders: optimum's `{reader}.from_pretrained`, and"
+        " transformers.js, which looks for the graph as `onnx/model.onnx`: move it there."
+    )
     with appearing(folder) as part:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch's exporter deprecates of itself, and the names of equal axes
@@ -54,6 +59,7 @@ def export(learner: ClassLearner, folder: Path) -> None:
                 external_data=False,
                 verbose=False,
             )
+        plain_config(learner, model).save_pretrained(part)
         write_preprocessing(backbone, part)
         (part / "labels.json").write_text(json.dumps(learner.classes, indent=1, ensure_ascii=False), encoding="utf-8")
         text = card(learner, "An ONNX graph, all updates merged into its weights.", load, *remarks)

@@ -1,6 +1,7 @@
-"""A LoRA adapter that peft loads, with the classifier beside it."""
+"""A LoRA adapter that peft loads, with the classifier beside it, and the encoder where nobody else has it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -14,12 +15,18 @@ from newcomer.export.folder import appearing
 from newcomer.nn.fused_linear import FusedLinear
 from newcomer.shapes import Float, Tensor
 
+BASE = "base"
+"""The folder of the encoder in the export, where it is not on the hub."""
+KEPT = (".json", ".safetensors", ".txt", ".model")
+"""How the files of a model end that belong to it; pickled weights only where there are no others."""
+
 Factors = tuple[Float[Tensor, "width_out rank"], Float[Tensor, "rank width_in"]]
 
 
 def export(learner: ClassLearner, folder: Path) -> None:
     """Write all directions as one plain LoRA for the encoder, whose rank is the sum of theirs, with each magnitude on its B.
 
+    An encoder that is on the hub is named; another one comes along, in the folder `base`.
     Raises LearnerError where nothing was adapted; StoreError: see `appearing`.
     """
     (weight, bias), points = learner.folded_head(), learner.points
@@ -28,12 +35,13 @@ def export(learner: ClassLearner, folder: Path) -> None:
             f"{type(learner).__name__} has no low-rank update, so there is no LoRA; export with --to transformers"
         )
     backbone = learner.backbone
+    base = BASE if backbone.files else backbone.name
     factors = _layers(learner)
     ranks = {down.shape[0] for _, down in factors.values()}
     (rank,) = ranks
     adapter = {
         "peft_type": "LORA",
-        "base_model_name_or_path": backbone.name,
+        "base_model_name_or_path": base,
         "r": rank,
         "lora_alpha": rank,  # B A as it is
         "target_modules": sorted(factors),
@@ -42,19 +50,22 @@ def export(learner: ClassLearner, folder: Path) -> None:
     loads = type(backbone.model).__name__
     head = {
         "classes": learner.classes,
-        "base": {"name": backbone.name, "class": loads, "fingerprint": backbone.fingerprint},
+        "base": {"name": base, "class": loads, "fingerprint": backbone.fingerprint},
         "pooling": backbone.pooling,
         **({"size": backbone.size} if backbone.pictures else {"max_tokens": backbone.max_tokens}),
     }
+    place = f"this-folder/{BASE}" if backbone.files else backbone.name
     load = (
         f"from peft import PeftModel\nfrom transformers import {loads}\n"
-        f'encoder = PeftModel.from_pretrained({loads}.from_pretrained("{backbone.name}"), "this-folder")'
+        f'encoder = PeftModel.from_pretrained({loads}.from_pretrained("{place}"), "this-folder")'
     )
     classifier = {"weight": weight.contiguous(), "bias": bias} | ({} if points is None else {"points": points})
     remarks = [
         f"The logits are {'x' if points is None else 'k'} Wᵀ + b: x is what the encoder gives, pooled by '{backbone.pooling}';"
         " W and b lie in `head.safetensors`, the names of the classes in `head.json`."
     ]
+    if backbone.files:
+        remarks.append(f"The encoder is not on the hub by this name, so it comes along in `{BASE}`.")
     if points is not None:
         remarks.append(
             "k holds |x||z| (sin θ + (π − θ) cos θ) / 2π for each z of the `points` beside W, θ being its angle to x."
@@ -69,12 +80,24 @@ def export(learner: ClassLearner, folder: Path) -> None:
             for name, (b, a) in factors.items()
             for side, t in (("A", a), ("B", b))
         }
+        if backbone.files:
+            _copy(Path(backbone.files), part / BASE)
         save_file(named, part / "adapter_model.safetensors", metadata={"format": "pt"})
         save_file(classifier, part / "head.safetensors", metadata={"format": "pt"})
         for name, content in (("adapter_config", adapter), ("head", head)):
             (part / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
         text = card(learner, "A LoRA adapter for peft, and a classifier.", load, *remarks)
         (part / "README.md").write_text(text, encoding="utf-8")
+
+
+def _copy(model: Path, folder: Path) -> None:
+    """The files of a model, without what else may lie in its folder."""
+    folder.mkdir()
+    files = [file for file in sorted(model.iterdir()) if file.is_file()]
+    safe = any(file.suffix == ".safetensors" for file in files)
+    for file in files:
+        if file.suffix in KEPT or (file.suffix == ".bin" and not safe):
+            shutil.copyfile(file, folder / file.name)
 
 
 def _layers(learner: AdaptedLearner) -> dict[str, Factors]:

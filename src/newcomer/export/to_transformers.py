@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from newcomer.backbones.backbone import quiet
+from newcomer.backbones.loading import quiet
 from newcomer.classes.learner import ClassLearner
 from newcomer.export import modeling_pooled
 from newcomer.export.card import card

@@ -132,9 +132,12 @@ class ItemNetwork(nn.Module, ABC):
 
 @contextmanager
 def chance(seed: int, *address: str | int) -> Iterator[None]:
-    """Within, torch's own source of chance starts from this address, so that layers start there; outside it goes on unmoved."""
+    """Within, torch's own source of chance on the CPU starts from this address, so that layers start there.
+
+    Outside it goes on unmoved; those of other devices, which `torch.manual_seed` starts anew, are not touched.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spawn(seed, *address).initial_seed())
+        torch.default_generator.manual_seed(spawn(seed, *address).initial_seed())
         yield
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from newcomer.nn.per_pass import PerPass
 from newcomer.shapes import Float, Tensor
 
 THIN_COST, THIN_RANKS = 0.55, 200
@@ -36,22 +37,32 @@ class Terms:
     down: Float[Tensor, "closed width_in"]
 
 
+WEIGHTS: PerPass[Tensor | Terms] = PerPass()
+"""What the adapted layers multiply by in the pass under way."""
+
+
 class AdaptedLinear(nn.Module):
-    """A frozen linear layer that multiplies by what is lent to it: a weight, or `Terms` where gradients are wanted."""
+    """A frozen linear layer that multiplies by what it is lent (`WEIGHTS`): a weight, or `Terms` where gradients are wanted."""
 
     def __init__(self, frozen: nn.Linear) -> None:
         super().__init__()
         self.frozen = frozen
-        self.lent: Tensor | Terms | None = None
+        self.train(frozen.training)
+
+    @property
+    def lent(self) -> Tensor | Terms | None:
+        """What the pass under way in this thread has it multiply by."""
+        return WEIGHTS.of(self)
 
     def forward(self, x: Float[Tensor, "*batch width_in"]) -> Float[Tensor, "*batch width_out"]:
-        if isinstance(self.lent, Terms):
-            t, bias = self.lent, self.frozen.bias
+        lent = self.lent
+        if isinstance(lent, Terms):
+            t, bias = lent, self.frozen.bias
             found: Tensor = _Multiply.apply(  # type: ignore[no-untyped-call]
                 x, t.weight, bias, t.scales, t.open_up, t.open_down, t.up, t.down
             )
             return found
-        return F.linear(x, self.frozen.weight if self.lent is None else self.lent, self.frozen.bias)
+        return F.linear(x, self.frozen.weight if lent is None else lent, self.frozen.bias)
 
 
 def thin_is_cheaper(tokens: int, rank: int, width_in: int, width_out: int) -> bool:

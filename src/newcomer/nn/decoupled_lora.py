@@ -17,17 +17,50 @@ The factors of all tasks are stacked, so that W_p is one matrix product whatever
 model's cost.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
-from newcomer.nn.decoupled_linear import AdaptedLinear, Terms
+from newcomer.nn.decoupled_linear import WEIGHTS, AdaptedLinear, Terms
 from newcomer.shapes import Float, Tensor
 
 Sharing = Literal["shared", "projection"]
+
+
+SAMPLED = 32
+"""Numbers of each part that are looked at before every pass: nothing else tells of a change through `.data`."""
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """Weights that were formed of some parts, and what the parts were then."""
+
+    weights: list[Tensor]
+    parts: list[tuple[Tensor, int, int]]
+    """Each part with its version and where it lies."""
+    samples: list[Tensor]
+    """Views of a few numbers of each part."""
+    sampled: Tensor
+
+    @classmethod
+    def of(cls, parts: Sequence[Tensor], form: Callable[[], list[Tensor]]) -> "_Folded":
+        """What is formed of these parts, the first of which is sampled whole."""
+        noted = [(part, part._version, part.data_ptr()) for part in parts]
+        samples = [_sample(part, part.numel() if part is parts[0] else SAMPLED) for part in parts]
+        sampled = torch.cat(samples)  # before anything is formed: what changes meanwhile is noticed at the next pass
+        return cls(form(), noted, samples, sampled)
+
+    def holds(self, parts: Sequence[Tensor]) -> bool:
+        """Whether these are the same parts still."""
+        same = len(parts) == len(self.parts) and all(
+            part is old and part._version == version and part.data_ptr() == place
+            for part, (old, version, place) in zip(parts, self.parts, strict=True)
+        )
+        return same and torch.equal(torch.cat(self.samples), self.sampled)
 
 
 class DecoupledLoRA(nn.Module):
@@ -53,8 +86,7 @@ class DecoupledLoRA(nn.Module):
         self.down: list[Tensor] = [like.new_zeros(0, layer.frozen.in_features) for layer in self._layers]
         self.up: list[Tensor] = [like.new_zeros(layer.frozen.out_features, 0) for layer in self._layers]
         self.open_down, self.open_up = nn.ParameterList(), nn.ParameterList()
-        self._folded: list[Tensor] = []
-        self._folded_from: list[tuple[Tensor, int, int]] = []
+        self._folded: _Folded | None = None
 
     @property
     def directions(self) -> int:
@@ -165,15 +197,13 @@ class DecoupledLoRA(nn.Module):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within, the model computes with W0 + ΔW, formed once: each layer costs what it did before any task."""
+        """Within, the model computes with W0 + ΔW, formed once: each layer costs what it did before any task.
+
+        That is so for this thread alone: meanwhile others may use the same model, with this bank, another or none.
+        """
         lent: Sequence[Terms | Tensor] = self._terms() if torch.is_grad_enabled() else self._fold()
-        for layer, part in zip(self._layers, lent, strict=True):
-            layer.lent = part
-        try:
+        with WEIGHTS.lending(dict(zip(self._layers, lent, strict=True))):
             yield
-        finally:
-            for layer in self._layers:
-                layer.lent = None
 
     def trainable(self) -> Mapping[str, list[nn.Parameter]]:
         """What the open task trains: the factors, and the magnitudes of all tasks."""
@@ -191,21 +221,25 @@ class DecoupledLoRA(nn.Module):
             found.append(Terms(weight, self._scales(p), up, down, self.up[p], self.down[p]))
         return found
 
+    def refold(self) -> None:
+        """Form the weights anew at the next pass: to be called when single numbers were changed through `.data`.
+
+        Every other change is noticed: in place, by another tensor in the place of one, and through `.data` of whole tensors or
+        of any magnitude.
+        """
+        self._folded = None
+
     def _fold(self) -> list[Tensor]:
         """W0 + ΔW of every projection, formed again only when a part of it has changed."""
         parts = [self.magnitudes, *self.open_up, *self.open_down, *self.up, *self.down]
         parts += [layer.frozen.weight for layer in self._layers]
         if any(part.is_inference() for part in parts):  # made in inference mode: nothing tells when they change
             return [self.weight(p) for p in range(len(self._layers))]
-        now = [(part, part._version, part.data_ptr()) for part in parts]
-        same = len(now) == len(self._folded_from) and all(
-            part is old and rest == then for (part, *rest), (old, *then) in zip(now, self._folded_from, strict=True)
-        )
-        if not same:
+        folded = self._folded
+        if folded is None or not folded.holds(parts):
             with torch.inference_mode(False), torch.no_grad():
-                self._folded = [self.weight(p) for p in range(len(self._layers))]
-            self._folded_from = now
-        return self._folded
+                folded = self._folded = _Folded.of(parts, lambda: [self.weight(p) for p in range(len(self._layers))])
+        return folded.weights
 
     def _ranks(self) -> list[int]:
         return [*self.ranks, *(down.shape[0] for down in self.open_down[:1])]
@@ -231,6 +265,14 @@ def _adapted(model: nn.Module, name: str) -> AdaptedLinear:
     adapted = AdaptedLinear(layer)
     model.set_submodule(name, adapted)
     return adapted
+
+
+def _sample(part: Tensor, count: int) -> Tensor:
+    """A view of about so many numbers of a part, spread over it; of one that does not lie in a row, of its first row's."""
+    flat = part.detach()
+    flat = flat.view(-1) if flat.is_contiguous() else flat[0]
+    step = max(1, len(flat) // max(1, count))
+    return flat[:: step if step % 2 else step + 1]  # an odd step meets all columns
 
 
 def _squared_norm(up: Float[Tensor, "width_out rank"], down: Float[Tensor, "rank width_in"]) -> Float[Tensor, ""]:

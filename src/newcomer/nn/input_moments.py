@@ -1,11 +1,25 @@
 """The second moments of what goes into linear layers, while a model computes."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
+from newcomer.nn.per_pass import PerPass, hooked
 from newcomer.shapes import Float, Int, Tensor
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """Where a layer's moments are added up, and which tokens count."""
+
+    found: Float[Tensor, "width width"]
+    mask: Int[Tensor, "batch token"] | None
+
+
+_WATCHED: PerPass[_Watch] = PerPass()
 
 
 class InputMoments:
@@ -28,14 +42,17 @@ class InputMoments:
 
     @contextmanager
     def watched(self, mask: Int[Tensor, "batch token"] | None = None) -> Iterator[None]:
-        """Within, inputs are added up; tokens where `mask` is 0 are padding."""
-        with ExitStack() as hooks:
-            for layer, found in zip(self._layers, self.found, strict=True):
-
-                def add(_: nn.Module, inputs: tuple[Tensor, ...], found: Tensor = found) -> None:
-                    (x,) = inputs
-                    tokens = (x if mask is None else x[mask.bool()]).detach().flatten(0, -2).to(found)
-                    found += tokens.T @ tokens
-
-                hooks.callback(layer.register_forward_pre_hook(add).remove)
+        """Within, the inputs of this thread's passes are added up; tokens where `mask` is 0 are padding."""
+        for layer in self._layers:
+            hooked(layer, before=_add)
+        pairs = zip(self._layers, self.found, strict=True)
+        with _WATCHED.lending({layer: _Watch(found, mask) for layer, found in pairs}):
             yield
+
+
+def _add(module: nn.Module, args: tuple[Any, ...], _: dict[str, Any]) -> None:
+    watch = _WATCHED.of(module)
+    if watch is not None:
+        (x,) = args
+        tokens = (x if watch.mask is None else x[watch.mask.bool()]).detach().flatten(0, -2).to(watch.found)
+        watch.found.add_(tokens.T @ tokens)

@@ -7,14 +7,14 @@ layer: with its keys K' and values V', put in after the projections,
 
 A prefix is neutral when no query meets its keys, not when it is zero: a key of zeros has the weight of a score of 0.
 
-The layers of many libraries are served alike, by hooks that last as long as the context: the attention is handed as many blank
-rows more as the prefix has, their keys and values are replaced where the projections give them, and what it says at these rows is
-dropped. That costs the blank rows' queries. Masks and biases over tokens, arguments (batch, head, query, key), grow along: every
-token sees every prompt, without bias, and a prompt sees what the first token does.
+The layers of many libraries are served alike, by hooks that do nothing but where a context lends the pass of this thread a prefix:
+the attention is handed as many blank rows more as the prefix has, their keys and values are replaced where the projections give
+them, and what it says at these rows is dropped. That costs the blank rows' queries. Masks and biases over tokens, arguments (batch,
+head, query, key), grow along: every token sees every prompt, without bias, and a prompt sees what the first token does.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from newcomer.nn.per_pass import PerPass, hooked
 from newcomer.shapes import Float, Tensor
 
 HIDES = -1e4
@@ -57,19 +58,36 @@ class Prefix:
         return Prefix(torch.cat([self.keys, other.keys], dim=1), torch.cat([self.values, other.values], dim=1))
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """What comes before the tokens that a module is given, and how much of it is dropped from what it gives back."""
+
+    rows: Tensor | int
+    """The rows themselves, or how many blank ones."""
+    dropped: int = 0
+
+
+_BEFORE: PerPass[_Rows] = PerPass()
+_PROJECTED: PerPass[Tensor] = PerPass()
+"""Rows that take the place of the first ones that a projection gives."""
+
+
 @contextmanager
 def prefixed(prefixes: Iterable[tuple[Attention, Prefix]]) -> Iterator[None]:
-    """Within, these layers' attentions have these prefixes; afterwards the model is as it was."""
-    with ExitStack() as hooks:
-        for attention, prefix in prefixes:
-            rows = prefix.keys.shape[1]
-            for handle in (
-                attention.whole.register_forward_pre_hook(_given(_blank(rows)), with_kwargs=True),
-                attention.whole.get_submodule(attention.key).register_forward_hook(_replaced(prefix.keys)),
-                attention.whole.get_submodule(attention.value).register_forward_hook(_replaced(prefix.values)),
-                attention.whole.register_forward_hook(_dropped(rows)),
-            ):
-                hooks.callback(handle.remove)
+    """Within, these layers' attentions have these prefixes, one each; afterwards the model computes what it did.
+
+    That is so for this thread alone.
+    """
+    before, projected = dict[nn.Module, _Rows](), dict[nn.Module, Tensor]()
+    for attention, prefix in prefixes:
+        whole, count = attention.whole, prefix.keys.shape[1]
+        hooked(whole, before=_given, after=_dropped)
+        before[whole] = _Rows(count, dropped=count)
+        for name, rows in ((attention.key, prefix.keys), (attention.value, prefix.values)):
+            projection = whole.get_submodule(name)
+            hooked(projection, after=_replaced)
+            projected[projection] = rows
+    with _BEFORE.lending(before), _PROJECTED.lending(projected):
         yield
 
 
@@ -77,32 +95,33 @@ def prefixed(prefixes: Iterable[tuple[Attention, Prefix]]) -> Iterator[None]:
 def prepended(
     first: nn.Module, attentions: Iterable[Attention], rows: Float[Tensor, "batch row width"]
 ) -> Iterator[None]:
-    """Within, `rows` come before the tokens that the `first` layer is given; afterwards the model is as it was.
+    """Within, `rows` come before the tokens that the `first` layer is given; afterwards the model computes what it did.
 
-    The outputs of the last layer begin with theirs. `attentions` are those of all layers.
+    That is so for this thread alone. The outputs of the last layer begin with the rows'. `attentions` are those of all layers.
     """
-    with ExitStack() as hooks:
-        hooks.callback(first.register_forward_pre_hook(_given(lambda tokens: rows.to(tokens)), with_kwargs=True).remove)
-        for attention in attentions:  # they know of the rows, their masks do not
-            hooks.callback(attention.whole.register_forward_pre_hook(_given(_blank(0)), with_kwargs=True).remove)
+    before = {attention.whole: _Rows(0) for attention in attentions}  # they know of the rows, their masks do not
+    before[first] = _Rows(rows)
+    for module in before:
+        hooked(module, before=_given, after=_dropped)
+    with _BEFORE.lending(before):
         yield
 
 
-def _given(rows: Callable[[Tensor], Tensor]) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
-    """A hook that puts `rows` before the tokens a module is given, and widens masks and biases to the tokens there are then."""
-
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
-        place = next(key for key, value in given.items() if isinstance(value, Tensor) and value.ndim == 3)
-        given[place] = torch.cat([rows(given[place]), given[place]], dim=1)
-        changed = {key: _widened(value, given[place].shape[1]) for key, value in given.items()}
-        return tuple(changed[i] for i in range(len(args))), {key: changed[key] for key in kwargs}
-
-    return hook
-
-
-def _blank(rows: int) -> Callable[[Tensor], Tensor]:
-    return lambda tokens: tokens.new_zeros(len(tokens), rows, tokens.shape[2])
+def _given(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Puts rows before the tokens a module is given, and widens masks and biases to the tokens there are then."""
+    asked = _BEFORE.of(module)
+    if asked is None:
+        return None
+    given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+    place = next(key for key, value in given.items() if isinstance(value, Tensor) and value.ndim == 3)
+    tokens = given[place]
+    rows = asked.rows
+    first = tokens.new_zeros(len(tokens), rows, tokens.shape[2]) if isinstance(rows, int) else rows.to(tokens)
+    given[place] = torch.cat([first, tokens], dim=1)
+    changed = {key: _widened(value, given[place].shape[1]) for key, value in given.items()}
+    return tuple(changed[i] for i in range(len(args))), {key: changed[key] for key in kwargs}
 
 
 def _widened(value: Any, tokens: int) -> Any:
@@ -119,14 +138,16 @@ def _widened(value: Any, tokens: int) -> Any:
     return F.pad(value, (missing, 0), value=value.dtype == torch.bool)
 
 
-def _replaced(rows: Float[Tensor, "batch row width"]) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    return lambda _, __, projected: torch.cat([rows.to(projected), projected[:, rows.shape[1] :]], dim=1)
+def _replaced(module: nn.Module, _: Any, projected: Tensor) -> Tensor | None:
+    """Puts a prefix's keys or values in the place of a projection's first rows."""
+    rows = _PROJECTED.of(module)
+    return None if rows is None else torch.cat([rows.to(projected), projected[:, rows.shape[1] :]], dim=1)
 
 
-def _dropped(rows: int) -> Callable[[nn.Module, Any, Any], Any]:
-    """A hook that takes the first rows away from what an attention says; weights may stand beside it."""
-
-    def hook(_: nn.Module, __: Any, said: Any) -> Any:
-        return said[:, rows:] if isinstance(said, Tensor) else (said[0][:, rows:], *said[1:])
-
-    return hook
+def _dropped(module: nn.Module, _: Any, said: Any) -> Any:
+    """Takes the first rows away from what an attention says; weights may stand beside it."""
+    asked = _BEFORE.of(module)
+    if asked is None or not asked.dropped:
+        return None
+    rest = slice(asked.dropped, None)
+    return said[:, rest] if isinstance(said, Tensor) else (said[0][:, rest], *said[1:])

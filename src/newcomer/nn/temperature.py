@@ -8,6 +8,8 @@ from newcomer.shapes import Float, Int, Tensor
 
 COLDEST, HOTTEST = 1e-4, 1e4
 STEPS = 60
+TOLD = 1e-6
+"""Logits of which no temperature is likelier than another by more than this tell nothing."""
 
 
 def temperature(logits: Float[Tensor, "batch klass"], klass: Int[Tensor, " batch"]) -> float:
@@ -28,6 +30,9 @@ def temperature(logits: Float[Tensor, "batch klass"], klass: Int[Tensor, " batch
     def loss(log_t: float) -> float:
         return F.cross_entropy(logits.double() / math.exp(log_t), klass, label_smoothing=doubt).item()
 
+    ends = loss(math.log(COLDEST)), loss(math.log(HOTTEST)), loss(0.0)
+    if not all(map(math.isfinite, ends)) or max(ends) - min(ends) <= TOLD:
+        return 1.0
     low, high, ratio = math.log(COLDEST), math.log(HOTTEST), (5**0.5 - 1) / 2
     left, right = high - ratio * (high - low), low + ratio * (high - low)
     at_left, at_right = loss(left), loss(right)

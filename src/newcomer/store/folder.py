@@ -25,7 +25,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from newcomer.errors import StoreError
-from newcomer.settings import Json
+from newcomer.settings import Json, changes
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -186,7 +186,7 @@ class Store:
         stages: list[Mapping[str, Json]] = []
         if self.exists():
             old = self.manifest()
-            if _identity(old) != _identity(manifest):
+            if not _same_model(old, manifest):
                 raise StoreError(f"{self.folder}: holds another model ({old.learner}); save to a folder of its own")
             stages = list(old.stages)
         if len(stages) > len(entries):
@@ -232,19 +232,37 @@ class Store:
             raise StoreError(f"{path}: not a stage of a store ({error})") from None
 
 
-def unnamed(stands_on: Mapping[str, Json]) -> dict[str, Json]:
-    """What a learner stands on, without the names of what has a fingerprint: on another machine it may lie elsewhere."""
+PLACES = ("name", "folder")
+"""What only says where something with a fingerprint lies: on another machine it may lie elsewhere."""
+FILLED_IN = ("pooling", "max_tokens")
+"""What older stores leave open, as None, where a default was meant."""
+
+
+def differing(old: Mapping[str, Json], new: Mapping[str, Json]) -> dict[str, tuple[Json, Json]]:
+    """Where two things that a learner stands on differ, by path, with both values.
+
+    Of a part with a fingerprint only what both say counts, and not where it lies: a later version says more of the same thing.
+    """
+    old, new = _plain(old), _plain(new)
+    for key in old.keys() & new.keys():
+        was, now = old[key], new[key]
+        if isinstance(was, dict) and isinstance(now, dict) and "fingerprint" in was and "fingerprint" in now:
+            old[key], new[key] = _shared(was, now), _shared(now, was)
+    return changes(old, new)
+
+
+def _shared(part: Mapping[str, Json], other: Mapping[str, Json]) -> dict[str, Json]:
+    """What the other one says as well; see `differing`."""
     return {
-        key: {k: v for k, v in part.items() if k != "name"}
-        if isinstance(part, dict) and "fingerprint" in part
-        else part
-        for key, part in _plain(stands_on).items()
+        key: _shared(value, other[key]) if isinstance(value, dict) and isinstance(other[key], dict) else value
+        for key, value in part.items()
+        if key in other and key not in PLACES and not (key in FILLED_IN and None in (value, other[key]))
     }
 
 
-def _identity(manifest: Manifest) -> tuple[str, Json]:
-    """What makes two stores the same model's; settings may change from stage to stage."""
-    return manifest.learner, unnamed(manifest.stands_on)
+def _same_model(old: Manifest, new: Manifest) -> bool:
+    """Whether two stores are the same model's; settings may change from stage to stage."""
+    return old.learner == new.learner and not differing(old.stands_on, new.stands_on)
 
 
 def _plain(content: Mapping[str, Json]) -> dict[str, Json]:

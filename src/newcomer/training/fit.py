@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from threading import Lock
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -91,30 +92,37 @@ def one_cycle(steps: int, rise: float = 0.3) -> Callable[[int], float]:
     return factor
 
 
+_MODES = Lock()
+_BORROWED: dict[nn.Module, int] = {}
+"""Modules that were training until somebody borrowed their mode, and how many borrow it now."""
+
+
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Within: no dropout, no gradients; afterwards each module is in the mode it was in."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    for module in modules:
-        module.eval()
+    """Within: no dropout, no gradients; afterwards each module is in the mode it was in.
+
+    Where several threads are within, the last one to leave gives the mode back.
+    """
+    with _MODES:
+        parts = [p for module in modules for p in module.modules() if p.training or p in _BORROWED]
+        for part in parts:
+            _BORROWED[part] = _BORROWED.get(part, 0) + 1
+            part.training = False
     try:
         with torch.inference_mode():
             yield
     finally:
-        for part, mode in modes:
-            part.training = mode
+        with _MODES:
+            for part in parts:
+                _BORROWED[part] -= 1
+                if not _BORROWED[part]:
+                    del _BORROWED[part]
+                    part.training = True
 
 
-@contextmanager
-def compiled(module: nn.Module, wanted: bool) -> Iterator[None]:
-    """Within, the module is called through torch's compiler; afterwards as it was."""
-    before = module._compiled_call_impl
-    if wanted:
-        module.compile()
-    try:
-        yield
-    finally:
-        module._compiled_call_impl = before
+def compiled(module: nn.Module) -> nn.Module:
+    """The module as torch's compiler has it; called by its own name it stays as it was."""
+    return cast(nn.Module, torch.compile(module))
 
 
 def freeze(module: nn.Module) -> None:

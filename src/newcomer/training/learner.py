@@ -5,12 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import get_ident
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from newcomer.errors import SettingError, StoreError, nearest
+from newcomer.errors import LearnerError, SettingError, StoreError, nearest
 from newcomer.settings import Json, fill
 from newcomer.settings import changes as differences
-from newcomer.store.folder import Entry, Manifest, Store, unnamed
+from newcomer.store.folder import Entry, Manifest, Store, differing
 from newcomer.streams.stage import Stage
 from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.processes import is_first
@@ -52,12 +53,17 @@ class Learner(ABC, Generic[Lesson, Exam]):
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.checkpoint = Checkpoint()
+        self._teacher: int | None = None
+        """The thread that has it study a stage."""
 
     def study(self, stage: Stage[Lesson, Exam], checkpoint: Checkpoint | None = None) -> Iterator[Step]:
         """Learn one stage, yielding after every step; stopped half-way or failed, the learner is what it was before.
 
         With a `checkpoint` a long stage goes on from what is kept there; the caller removes it once the stage is saved.
+        Raises LearnerError while another thread has it study.
         """
+        self._require_rest()
+        self._teacher = get_ident()
         self.checkpoint = checkpoint or Checkpoint()
         try:
             yield from self._study(stage)
@@ -69,8 +75,18 @@ class Learner(ABC, Generic[Lesson, Exam]):
                 self._clear()
                 for entry in self.entries:
                     self._absorb(entry)
+            self._teacher = None
             raise
         self.entries.append(entry)
+        self._teacher = None
+
+    def _require_rest(self) -> None:
+        """Raises LearnerError while another thread has it study: what it is then is neither the old model nor the new one."""
+        if self._teacher not in (None, get_ident()):
+            raise LearnerError(
+                f"this {type(self).__name__} is being taught by another thread; load it from its store a second time to use it "
+                "meanwhile"
+            )
 
     @abstractmethod
     def sit(self, exam: Exam) -> dict[str, float]:
@@ -92,8 +108,9 @@ class Learner(ABC, Generic[Lesson, Exam]):
     def load(cls, folder: str | Path, *, stages: int | None = None, **changes: Any) -> Self:
         """The learner that was saved here, after its first `stages` stages (all by default).
 
-        `changes` says where that lies which the store names but does not hold, e.g. `backbone="/models/vit"` on another machine,
-        and which settings are to be others from now on, e.g. `epochs=5` or `head="ridge"`.
+        `changes` says where that lies which the store names but does not hold, e.g. `backbone="/models/vit"` on another machine
+        (it is looked for where it was, and beside the store), and which settings are to be others from now on, e.g. `epochs=5` or
+        `head="ridge"`.
         Raises StoreError for a damaged, newer or another learner's store, and where what it stands on is no longer the same;
         SettingError for a setting that is unknown or that cannot change.
         """
@@ -111,9 +128,12 @@ class Learner(ABC, Generic[Lesson, Exam]):
         for key, (was, now) in differences(manifest.settings, settings).items():
             if entries and key not in HERE and (cls.fixed is None or key in cls.fixed):
                 raise SettingError(f"{folder}: {key} = {was!r} there and cannot become {now!r}; teach a new model")
-        learner = cls._rebuild(manifest.stands_on, settings, given)
-        for key, (was, now) in differences(unnamed(manifest.stands_on), unnamed(learner._stands_on())).items():
-            raise StoreError(f"{folder}: what it stands on has changed: {key} was {was!r}, is {now!r}")
+        learner = cls._rebuild(manifest.stands_on, settings, {**given, "store": Path(folder)})
+        for key, (was, now) in differing(manifest.stands_on, learner._stands_on()).items():
+            raise StoreError(
+                f"{folder}: what it stands on has changed: {key} was {was!r}, is {now!r}; put it back as it was, or "
+                "teach a new model"
+            )
         for entry in entries:
             learner._absorb(entry)
             learner.entries.append(entry)

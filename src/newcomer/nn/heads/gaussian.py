@@ -1,6 +1,7 @@
 """Gaussian class statistics and a short realignment (SLCA: Zhang et al., ICCV 2023, arXiv 2303.05118)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn import functional as F
@@ -24,6 +25,8 @@ class RealignedGaussians(Head):
 
     SLCA starts from the trained rows, draws with covariances as they are, and is not held.
     """
+
+    slow: ClassVar[bool] = True
 
     shrinkage: float = 0.3
     pairs: int = 32

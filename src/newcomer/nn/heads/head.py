@@ -1,6 +1,7 @@
 """What every head can do."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from newcomer.nn.class_statistics import ClassStatistics
 from newcomer.shapes import Float, Tensor
@@ -14,6 +15,9 @@ Found = tuple[Float[Tensor, "klass term"], Float[Tensor, " klass"]]
 
 class Head(ABC):
     """Finds a classifier from what is kept of the classes, without an example of any of them."""
+
+    slow: ClassVar[bool] = False
+    """Whether what it finds is worth keeping: to find it again takes longer than to read it."""
 
     @abstractmethod
     def fold(self, statistics: ClassStatistics, trained: Linear) -> Found:

@@ -12,6 +12,7 @@ the same statistics that all heads read, so they move along with these when the 
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn import functional as F
@@ -28,6 +29,8 @@ class KernelRidge(Head):
     - `noise`: λ, in units of the kernel's mean diagonal.
     - `limit`: of points; where classes are many, each gets fewer, along its main directions.
     """
+
+    slow: ClassVar[bool] = True
 
     noise: float = 0.03
     limit: int = 4096

@@ -1,0 +1,76 @@
+"""What a backbone's tokenizer or image processor does, in few words: a store knows by them when it was changed."""
+
+import hashlib
+import json
+from typing import Any
+
+from newcomer.settings import Json
+
+OF_PICTURES = (
+    "do_resize",
+    "size",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "crop_pct",
+    "do_pad",
+    "pad_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+    "input_size",
+    "interpolation",
+    "crop_mode",
+    "mean",
+    "std",
+)
+"""Settings of transformers' image processors and of timm's that change what a model is given."""
+
+PROBES = (
+    "The quick brown fox jumps over the lazy dog.",
+    "I'll PAY £12.50 at 9:30am, o.k.?  (50% off!)",
+    "naïve café Ångström İstanbul straße",
+    "съешь ещё этих мягких булок",
+    "汉字 日本語テスト 한국어 ไทย हिन्दी عربى",
+    "tabs\tand\nlines  and   spaces",
+    "https://example.org/a_b?c=d#e C++ #tag @name 😀",
+    "antidisestablishmentarianism 1234567890 3.14159",
+)
+"""Texts in which tokenizers differ."""
+
+WORDS = 1000
+"""Entries of the vocabulary, evenly spaced, that are read as texts besides."""
+
+
+def of_processor(processor: Any) -> dict[str, Json]:
+    """What an image processor does, setting by setting; those it has not are left out."""
+    table = processor.to_dict() if hasattr(processor, "to_dict") else getattr(processor, "config", {})
+    found = {key: table[key] for key in OF_PICTURES if table.get(key) is not None}
+    plain: dict[str, Json] = json.loads(json.dumps(found, default=lambda value: getattr(value, "value", str(value))))
+    return plain
+
+
+def of_tokenizer(tokenizer: Any) -> dict[str, Json]:
+    """A digest of its vocabulary and of how it reads some texts, which does not depend on how its files are written."""
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda pair: (pair[1], pair[0]))
+    step = max(1, len(vocabulary) // WORDS)
+    texts = [*PROBES, *(str(word) for word, _ in vocabulary[::step])]
+    tokens = tokenizer(texts, add_special_tokens=True, padding=False, truncation=False)["input_ids"]
+    digest = hashlib.sha256(json.dumps([vocabulary, tokens], ensure_ascii=False).encode()).hexdigest()
+    return {
+        "tokenizer": digest[:16],
+        "padding_side": tokenizer.padding_side,
+        "truncation_side": tokenizer.truncation_side,
+    }
+
+
+def unknown_words(tokenizer: Any, known_to_model: int | None) -> str | None:
+    """What is wrong with a tokenizer that cannot be this model's, if anything is: its files are missing, or another's."""
+    words = len(tokenizer.get_vocab())
+    if known_to_model and words < known_to_model / 2:
+        return f"its tokenizer knows {words:,} of the {known_to_model:,} words that its model has"
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        return "its tokenizer knows no word"
+    return None
