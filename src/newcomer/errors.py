@@ -46,6 +46,10 @@ class StoreError(NewcomerError):
     """A store on disk is damaged, too new, in use, or another model's."""
 
 
+class DataWarning(UserWarning):
+    """Data was repaired, or is read otherwise than its owner may think."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name: the nearest known one, or all of them.
 

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from newcomer.data.log import Column, Log
+from newcomer.data.schema import Schema
 from newcomer.data.tables import require_columns
 from newcomer.errors import DataError
 from newcomer.settings import Json
@@ -21,11 +22,18 @@ LONGEST = 255
 def event_ids(
     log: Log, frame: pl.DataFrame | None = None, column: str | None = None, where: str = "table"
 ) -> list[str]:
-    """The id of each row: from this column, or from `event_id` where there is one; else `digests`.
+    """The id of each row: from this column, or from `event_id` where there is one that means nothing else; else `digests`.
 
-    Raises DataError for a column that is not there, and for an id that is empty or longer than 255 characters.
+    Raises DataError for a column that is not there or that the schema gives another meaning, such as the items' ids, and for an id
+    that is empty or longer than 255 characters.
     """
-    if frame is None or (column is None and COLUMN not in frame.columns):
+    meant = _meanings(log.schema)
+    if column in meant:
+        raise DataError(
+            f"{where}: column '{column}' is the schema's {meant[column]}, and does not tell one event from another; name a column "
+            "of ids of events, or leave it out: ids are then made of the whole event"
+        )
+    if frame is None or (column is None and (COLUMN not in frame.columns or COLUMN in meant)):
         if column is not None:
             raise DataError(f"{where}: no column '{column}'; give events as a table")
         return digests(log)
@@ -39,6 +47,12 @@ def event_ids(
             f"{where}: row {row + 1}, column '{name}' is {frame[name][row]!r}; give every event an id of 1 to {LONGEST} characters"
         )
     return ids.to_list()
+
+
+def _meanings(schema: Schema) -> dict[str | None, str]:
+    """By column what a schema says that it is."""
+    ids: dict[str | None, str] = {schema.item: "item", schema.user: "user", schema.label: "label", schema.time: "time"}
+    return ids | {field.name: f"field of the {field.role}" for field in schema.fields}
 
 
 def digests(log: Log) -> list[str]:

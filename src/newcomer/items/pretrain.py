@@ -18,7 +18,6 @@ from newcomer.training.checkpoint import Checkpoint, Things
 from newcomer.training.fit import fit, one_cycle
 from newcomer.training.learner import Step
 
-
 BITS = 20
 """So many bits at a time are joined to an item's number: together with it, or with a rank of rows, they fit into an int64."""
 
@@ -133,7 +132,7 @@ def distinct(
     [[3, 7, 7], [[False], [False], [True]], [2, 1, 0, 2]]
     """
     of = item
-    for parts in hidden.split(BITS, dim=1):
+    for parts in torch.split(hidden, BITS, dim=1):
         for part in parts.T:
             of = 2 * of + part
         _, of = torch.unique(of, return_inverse=True)

@@ -1,7 +1,8 @@
 """Item states in any SQL database that SQLAlchemy knows by its URL; `sqlite:///items.db` needs no server. See `sql_tables`."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,18 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from newcomer.errors import StoreError
+from newcomer.store.sql_statements import (
+    CHECKSUM,
+    DELETED,
+    DROPPED,
+    EVENTS_DELETED,
+    NOTED,
+    REMEMBERED,
+    REPLACED,
+    SEEN,
+    STAGES,
+    VERSION,
+)
 from newcomer.store.sql_tables import (
     EVENTS,
     FORGOTTEN,
@@ -24,7 +37,7 @@ from newcomer.store.sql_tables import (
     make_tables,
     state_row,
 )
-from newcomer.store.states import KEPT, Change, Event, Head, ItemState, ItemStates, latest
+from newcomer.store.states import KEPT, Change, DamagedItemError, Event, Head, ItemState, ItemStates, latest
 
 AT_ONCE = 500
 """Names in one query: below every database's limit."""
@@ -37,18 +50,21 @@ class SqlItemStates(ItemStates):
     """The database at this URL; its tables are made where they are not there yet.
 
     `wait_seconds`: how long a SQLite file that another process is writing is waited for. SQLite files are in WAL mode and every
-    transaction is on the disk when it ends (`synchronous=FULL`).
+    transaction is on the disk when it ends (`synchronous=FULL`). `connect`: makes the one connection of a SQLite database.
 
     Raises StoreError for a URL or a database that cannot be used.
     """
 
-    def __init__(self, url: str, *, wait_seconds: float = 30.0) -> None:
-        self.where = url
+    def __init__(
+        self, url: str, *, wait_seconds: float = 30.0, connect: Callable[[], sqlite3.Connection] | None = None
+    ) -> None:
+        self.where, self.read_only = url, False
         try:
             parsed = sa.make_url(url)
             self.where = parsed.render_as_string(hide_password=True)
             sqlite = parsed.get_backend_name() == "sqlite"
-            self._engine = sa.create_engine(parsed, connect_args={"timeout": wait_seconds} if sqlite else {})
+            one = {"creator": connect, "poolclass": sa.pool.StaticPool} if connect else {}
+            self._engine = sa.create_engine(parsed, connect_args={"timeout": wait_seconds} if sqlite else {}, **one)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise StoreError(
                 f"{self.where}: no database that can be used ({_line(error)}); write a URL such as sqlite:///items.db, "
@@ -76,7 +92,7 @@ class SqlItemStates(ItemStates):
                 with self._changing() as connection:
                     self._insert_new(connection, model, [_after(change, last) for change in new])
                     if last:
-                        connection.execute(_REMEMBERED, [{"m": model, "i": item} for item in sorted(last)])
+                        connection.execute(REMEMBERED, [{"m": model, "i": item} for item in sorted(last)])
                 return there
             except _CollisionError:  # somebody else added one of them just now: look again
                 if attempt == ATTEMPTS - 1:
@@ -94,7 +110,7 @@ class SqlItemStates(ItemStates):
             try:
                 with self._changing() as connection:
                     self._insert_new(connection, model, [c for c in changes if c.state.item not in there])
-                    if not connection.execute(_STAGES, {"m": model, "s": stages}).rowcount:
+                    if not connection.execute(STAGES, {"m": model, "s": stages}).rowcount:
                         _insert(connection, MODELS, [{"model": model, "stages": stages}])
                 return
             except _CollisionError:  # another process is at the same
@@ -125,7 +141,7 @@ class SqlItemStates(ItemStates):
         with self._asking(), self._engine.connect() as connection:
             for item, ids in events.items():
                 asked = ({"m": model, "i": item, "ids": part} for part in _parts(sorted(ids)))
-                found[item] = {row.event: row.label for part in asked for row in connection.execute(_SEEN, part)}
+                found[item] = {row.event: row.label for part in asked for row in connection.execute(SEEN, part)}
         return found
 
     def past(self, model: str, items: Collection[str]) -> dict[str, list[Event]]:
@@ -183,24 +199,24 @@ class SqlItemStates(ItemStates):
         key = {"m": model, "i": item}
         first = change.state.events - len(change.events) - KEPT
         before: list[Noted] = [tuple(row) for row in connection.execute(LATEST, {**key, "p": first})]
-        noted = connection.scalar(_CHECKSUM, key)
+        noted = connection.scalar(CHECKSUM, key)
         if noted is not None and noted != events_checksum(before):
             raise self._damaged(item, "one of its latest events")
         _insert(connection, EVENTS, rows)
         if change.state.events > KEPT and latest(change.events):
-            connection.execute(_DROPPED, {**key, "p": change.state.events - KEPT})
-        connection.execute(_NOTED, {**key, "c": events_checksum(latest_after(before, change, rows))})
+            connection.execute(DROPPED, {**key, "p": change.state.events - KEPT})
+        connection.execute(NOTED, {**key, "c": events_checksum(latest_after(before, change, rows))})
 
     def _forget(self, connection: sa.Connection, model: str, item: str) -> bool:
         """Whether the item was there; its last version is kept, and nothing else of it."""
         key = {"m": model, "i": item}
         for _ in range(ATTEMPTS):  # until nobody changes it in between
-            version = connection.scalar(_VERSION, key)
+            version = connection.scalar(VERSION, key)
             if version is None:
                 return False
-            if connection.execute(_DELETED, {**key, "v": version}).rowcount == 1:
-                connection.execute(_EVENTS_DELETED, key)
-                connection.execute(_REMEMBERED, key)
+            if connection.execute(DELETED, {**key, "v": version}).rowcount == 1:
+                connection.execute(EVENTS_DELETED, key)
+                connection.execute(REMEMBERED, key)
                 _insert(connection, FORGOTTEN, [{"model": model, "item": item, "version": version}])
                 return True
         raise StoreError(f"{self.where}: item '{item}' was changed by others {ATTEMPTS} times meanwhile; try again")
@@ -212,10 +228,11 @@ class SqlItemStates(ItemStates):
             raise self._damaged(row.item, "its row")
         return state
 
-    def _damaged(self, item: str, what: str) -> StoreError:
-        return StoreError(
+    def _damaged(self, item: str, what: str) -> DamagedItemError:
+        return DamagedItemError(
+            item,
             f"{self.where}: item '{item}': {what} is not what was written (checksum); restore the database from a copy, or "
-            "forget the item (`newcomer forget STORE --item ID`) and add it again"
+            "forget the item (`newcomer forget STORE --item ID`) and add it again",
         )
 
     @contextmanager
@@ -238,34 +255,11 @@ class _CollisionError(StoreError):
     """A row was there already."""
 
 
-def _of_item(table: sa.Table) -> "sa.ColumnElement[bool]":
-    return (table.c.model == sa.bindparam("m")) & (table.c.item == sa.bindparam("i"))
-
-
-_SEEN = sa.select(EVENTS.c.event, EVENTS.c.label).where(
-    _of_item(EVENTS), EVENTS.c.event.in_(sa.bindparam("ids", expanding=True))
-)
-_CHECKSUM = sa.select(STATES.c.events_checksum).where(_of_item(STATES))
-_VERSION = sa.select(STATES.c.version).where(_of_item(STATES))
-_NOTED = sa.update(STATES).where(_of_item(STATES)).values(events_checksum=sa.bindparam("c"))
-_STAGES = sa.update(MODELS).where(MODELS.c.model == sa.bindparam("m")).values(stages=sa.bindparam("s"))
-_DELETED = sa.delete(STATES).where(_of_item(STATES), STATES.c.version == sa.bindparam("v"))
-_EVENTS_DELETED = sa.delete(EVENTS).where(_of_item(EVENTS))
-_REMEMBERED = sa.delete(FORGOTTEN).where(_of_item(FORGOTTEN))
-_DROPPED = (
-    sa.update(EVENTS)
-    .where(_of_item(EVENTS))
-    .where(EVENTS.c.place < sa.bindparam("p"), EVENTS.c.payload.is_not(None))
-    .values(payload=None)
-)
-_REPLACED = sa.update(STATES).where(_of_item(STATES), STATES.c.version == sa.bindparam("v"))
-
-
 def _replace(connection: sa.Connection, model: str, state: ItemState) -> bool:
     """Whether the item still had the version before this one, and has this one now."""
     row = state_row(model, state)
     key = {"m": row.pop("model"), "i": row.pop("item"), "v": state.version - 1}
-    return connection.execute(_REPLACED.values(row), key).rowcount == 1
+    return connection.execute(REPLACED.values(row), key).rowcount == 1
 
 
 def _after(change: Change, last: Mapping[str, int]) -> Change:

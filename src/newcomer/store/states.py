@@ -12,10 +12,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from newcomer.errors import StoreError
 from newcomer.settings import Json
 
 KEPT = 200
 """Of an item's events the values of the latest so many are kept, in the order they came in; their ids are kept for ever."""
+
+
+class DamagedItemError(StoreError):
+    """What a database holds of one item, `item`, is not what was written."""
+
+    def __init__(self, item: str, message: str) -> None:
+        super().__init__(message)
+        self.item = item
 
 
 class Head(NamedTuple):
@@ -72,6 +81,12 @@ class ItemStates(ABC):
 
     What two processes do at once comes out as if one had been first: `add` and `advance` say what they left alone.
     """
+
+    where: str = "states"
+    """What messages call the database."""
+
+    read_only: bool = False
+    """Whether nothing that is changed here stays."""
 
     @abstractmethod
     def heads(self, model: str, items: Collection[str] | None = None) -> dict[str, Head]:
