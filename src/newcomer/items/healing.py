@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from newcomer.items.encoding import Values
-from newcomer.items.kept import sound, to_row
+from newcomer.items.kept import to_row
 from newcomer.items.kept_values import far_out, to_clicks
 from newcomer.items.known import Known
 from newcomer.items.learner import ItemLearner
 from newcomer.items.network import State
+from newcomer.items.soundness import sound
 from newcomer.store.states import Change, Event
 
 Past = Mapping[str, Sequence[Event]]

@@ -14,7 +14,7 @@ from newcomer.errors import StoreError
 from newcomer.items.bounds import within_bounds
 from newcomer.items.encoding import Values, joined
 from newcomer.items.network import State, under
-from newcomer.shapes import Bool, Tensor
+from newcomer.shapes import Tensor
 from newcomer.store.states import ItemState, now
 
 ANEW = "anew"
@@ -65,11 +65,6 @@ def from_parameters(rows: Sequence[ItemState], device: torch.device) -> tuple[Va
         {key: torch.stack([part[key] for part in state]).to(device) for key in state[0]},
         [ANEW in part for part in parts],
     )
-
-
-def sound(state: State) -> Bool[Tensor, " item"]:
-    """Which items have a state of finite numbers alone."""
-    return torch.stack([value.flatten(1).isfinite().all(dim=1) for value in state.values()]).all(dim=0)
 
 
 def same_fields(one: Values, at: int, other: Values, there: int) -> bool:

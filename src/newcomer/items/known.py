@@ -8,8 +8,9 @@ import torch
 
 from newcomer.items.bounds import out_of_bounds, within_bounds
 from newcomer.items.encoding import Values, joined
-from newcomer.items.kept import from_parameters, same_fields, sound
+from newcomer.items.kept import from_parameters, same_fields
 from newcomer.items.network import State
+from newcomer.items.soundness import sound
 from newcomer.store.states import Head, ItemState
 
 

@@ -20,13 +20,16 @@ from newcomer.data.schema import Field, Schema
 from newcomer.data.world import PLANTED
 from newcomer.errors import LearnerError
 from newcomer.items.adaptation import Adaptation
+from newcomer.items.bounds import within_bounds
 from newcomer.items.encoding import Clicks, Encoder, Values, joined, joined_clicks
+from newcomer.items.forks import require_own_process
 from newcomer.items.lessons import Lessons, lessons
 from newcomer.items.meta import MetaLearning, meta_learn
 from newcomer.items.network import ItemNetwork, State, chance, under
 from newcomer.items.prepared import Prepared
 from newcomer.items.pretrain import Pretraining, center, pretrain
 from newcomer.items.reading import Reading
+from newcomer.items.soundness import require_numbers, require_sound
 from newcomer.items.validation import Best
 from newcomer.items.warm import History, begun, scored, tuned
 from newcomer.metrics.ranking import click_scores
@@ -110,10 +113,13 @@ class ItemLearner(Learner[Lesson, Log]):
     def score(self, requests: Log | Source | pl.DataFrame) -> NDArray[np.float64]:
         """Click probabilities, one a row. Changes nothing; users and values never seen before are read as 'unseen'.
 
-        Raises LearnerError for an item that was not added.
+        Raises LearnerError for an item that was not added, and for a score that is no number.
         """
-        clicks = self._clicks(self._log(requests, items=False, labels=False))
-        return scored(self.network, self.state, self.own, clicks, self.prepared)
+        require_own_process()
+        log = self._log(requests, items=False, labels=False)
+        scores = scored(self.network, self.state, self.own, self._clicks(log), self.prepared)
+        require_numbers(scores, log)
+        return scores
 
     @property
     def nodes(self) -> tuple[Field, ...]:
@@ -252,7 +258,9 @@ class ItemLearner(Learner[Lesson, Log]):
 
     def _tune(self, part: str, clicks: Clicks) -> Iterator[Step]:
         done, items_in_all = 0, int((torch.bincount(clicks.item) > 0).sum())
+        names = list(self.known)
         for items, state in self.tuned(self.begun if self.from_the_start else self.state, self.own, clicks):
+            require_sound([names[item] for item in items.tolist()], state)
             self._change(items, state)
             done += len(items)
             yield Step(part, done, items_in_all)
@@ -265,6 +273,10 @@ class ItemLearner(Learner[Lesson, Log]):
         self.network = network.to(self.device)
 
     def _take_up(self, names: Sequence[str], own: Values, state: State) -> None:
+        require_sound(names, state)
+        self._know(names, own, state)
+
+    def _know(self, names: Sequence[str], own: Values, state: State) -> None:
         self.own = joined([self.own, own]) if self.known else own
         self.state = {key: torch.cat([self.state[key], value]) if self.known else value for key, value in state.items()}
         self.begun = {key: torch.cat([self.begun[key], value]) if self.known else value for key, value in state.items()}
@@ -308,7 +320,7 @@ class ItemLearner(Learner[Lesson, Log]):
         names, state = entry.facts["items"], under("state.", tensors)
         if "events" not in entry.facts:
             own = under("own.", tensors)
-            self._take_up(names, [own[str(n)] for n in range(len(own))], state)
+            self._know(names, within_bounds([own[str(n)] for n in range(len(own))]), state)
             self.counts[-len(names) :] = entry.facts.get("counts", [0] * len(names))
             return
         for name, count in zip(names, entry.facts["counts"], strict=True):
@@ -316,6 +328,7 @@ class ItemLearner(Learner[Lesson, Log]):
         self._change(torch.tensor([self.known[name] for name in names], device=self.device), state)
         if self.history == "all":
             clicks = Clicks.from_tensors(tensors)
+            clicks = replace(clicks, of_rows=within_bounds(clicks.of_rows))
             self.past = joined_clicks([self.past, clicks]) if self.past else clicks
 
     def _clicks(self, log: Log) -> Clicks:
@@ -346,6 +359,7 @@ class ItemLearner(Learner[Lesson, Log]):
         return [value.to(self.device) for value in values]
 
     def _go(self, name: str, lesson: Lesson) -> Self:
+        require_own_process()
         for _ in self.study(Stage(name, lesson, {})):
             pass
         return self

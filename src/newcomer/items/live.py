@@ -17,10 +17,11 @@ from newcomer.items.event_ids import LONGEST
 from newcomer.items.forks import require_own_process
 from newcomer.items.healing import healed, in_need
 from newcomer.items.incoming import events_of, items_of, requests_of
-from newcomer.items.kept import same_fields, sound, to_row
+from newcomer.items.kept import same_fields, to_row
 from newcomer.items.known import Known
 from newcomer.items.learner import ItemLearner
 from newcomer.items.served import ServedItems
+from newcomer.items.soundness import sound
 from newcomer.items.unseen import Unseen, unseen_of_items
 from newcomer.items.warming import WarmUp
 from newcomer.store.folder import Store

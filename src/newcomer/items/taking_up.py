@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from newcomer.items.kept import sound, to_row
+from newcomer.items.kept import to_row
 from newcomer.items.kept_values import to_values
 from newcomer.items.learner import ItemLearner
+from newcomer.items.soundness import sound
 from newcomer.store.states import Change, Event
 
 

@@ -11,11 +11,12 @@ from newcomer.items.arrivals import Arrivals
 from newcomer.items.done import LeftOut, Warmed
 from newcomer.items.encoding import Clicks, joined_clicks
 from newcomer.items.healing import states_at_start
-from newcomer.items.kept import sound, to_row
+from newcomer.items.kept import to_row
 from newcomer.items.kept_values import to_clicks
 from newcomer.items.known import Known
 from newcomer.items.network import State
 from newcomer.items.served import ServedItems
+from newcomer.items.soundness import sound
 from newcomer.items.unseen import Unseen, unseen_of_clicks
 from newcomer.store.states import Change, DamagedItemError, Event
 
