@@ -166,7 +166,7 @@ def test_an_error_in_a_piece_is_the_error_in_the_whole(tmp_path: Path, column: s
         (b'film,viewer,liked,seen\na,b,1,1\n"a\n",b,1,1\nc,\xff,1,1\n', "line 5 is not UTF-8"),
         (b"film,viewers,liked,seen\na,b,1,1\n", "no column 'viewer'; did you mean 'viewers'"),
         (b"film,viewer,liked,seen\na,b,1,2024-01-01\na,b,1,7\n", "has dates in .* and numbers in"),
-        (b"film,viewer,liked,seen\na,b,1,1\n\na,b,1,7\n", "row 2, column 'film' is empty"),
+        (b"film,viewer,liked,seen\na,b,1,1\n,b,1,7\n", "row 2, column 'film' is empty"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes, message: str) -> None:

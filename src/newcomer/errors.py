@@ -9,6 +9,8 @@
     └── StoreError      a store on disk is damaged, too new, in use, or another model's
 
 Each message is one line: where it is, what was found, what to do. The command line prints it and exits with code 2.
+
+What can be done all the same, but not without a word, is a `DataWarning`; the command line prints it and goes on.
 """
 
 import difflib
@@ -47,7 +49,7 @@ class StoreError(NewcomerError):
 
 
 class DataWarning(UserWarning):
-    """Data was repaired, or is read otherwise than its owner may think."""
+    """Data was repaired or read in a way that its owner should know of."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from newcomer.data.labels import Labels
 from newcomer.data.schema import Schema
 
 
@@ -49,7 +50,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Items, or users: their ids, sorted, and the fields that are theirs."""
+    """Items, or users: their ids, sorted, and the fields that are theirs.
+
+    An item is there once, and so is a user in a log to learn from, but for those without an id, '' (see `Schema.user_missing`).
+    In requests and events of known items a user is there once for each combination of his fields that they show.
+    """
 
     ids: tuple[str, ...]
     columns: Mapping[str, Column]
@@ -85,9 +90,18 @@ class Log:
     time: NDArray[np.int64]
     row: NDArray[np.int64]
     """Where the row stood in what was read, counted from 0."""
+    fraction: NDArray[np.float64] | None = None
+    """What is left of each time after its whole number; None where nothing is."""
+    labels: Labels | None = None
+    """The labels as they were written, where a threshold makes clicks of them: of all rows that were read together."""
 
     def __len__(self) -> int:
         return len(self.item)
+
+    @property
+    def ticks(self) -> NDArray[np.float64]:
+        """`fraction`, zeros where nothing is left: what orders events of one time."""
+        return np.zeros(len(self)) if self.fraction is None else self.fraction
 
     def take(self, rows: NDArray[Any]) -> Self:
         """The rows of these indices, in this order, or those where a mask holds."""
@@ -100,6 +114,7 @@ class Log:
             label=self.label[rows],
             time=self.time[rows],
             row=self.row[rows],
+            fraction=None if self.fraction is None else self.fraction[rows],
         )
 
     def of_items(self, items: NDArray[np.integer[Any]]) -> Self:

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from newcomer.data.columns import grades
 from newcomer.data.kinds import given, is_whole
+from newcomer.data.labels import EPOCHS, grades
 from newcomer.data.moments import are_dates, moments
 from newcomer.data.names import ITEM, LABEL, TIME, USER, plain, rank
 from newcomer.errors import DataError
@@ -25,9 +25,6 @@ HOLDS = {
     "label": "0 and 1, true and false, or ratings",
     "time": "numbers or dates",
 }
-
-EPOCHS = ((5e8, 4e9), (5e11, 4e12), (5e14, 4e15), (5e17, 4e18))
-"""Seconds, milli-, micro- and nanoseconds since 1970 of the years 1985 to 2096."""
 
 
 @dataclass(frozen=True)

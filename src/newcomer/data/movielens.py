@@ -9,6 +9,7 @@ from newcomer.data.log import Log, Table
 from newcomer.data.places import locate
 from newcomer.data.read import encoded
 from newcomer.data.schema import Field, Schema
+from newcomer.data.words import words_of
 from newcomer.errors import DataError
 
 LIKED = 4.0
@@ -86,9 +87,9 @@ def _csv(path: Path, names: list[str], renamed: list[str]) -> pl.DataFrame:
 
 def _log(schema: Schema, path: Path, ratings: pl.DataFrame, movies: pl.DataFrame, users: pl.DataFrame) -> Log:
     year = pl.col("title").str.extract(_YEAR).fill_null("unknown")
-    words = pl.col("title").str.replace(_YEAR, "").str.to_lowercase().str.extract_all(r"[\p{L}\p{N}][\p{L}\p{N}']*")
-    movies = movies.with_columns(
-        year=year, title=words.list.unique(maintain_order=True), genres=pl.col("genres").str.split("|")
+    words = words_of(movies["title"].str.replace(_YEAR, ""))
+    movies = movies.with_columns(year=year, genres=pl.col("genres").str.split("|")).with_columns(
+        title=words.list.unique(maintain_order=True)
     )
     items, item = _entities(movies, "item", schema.of("item"), ratings["item"], path)
     owners, user = _entities(users, "user", schema.of("user"), ratings["user"], path)

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import polars as pl
 import torch
 
+from newcomer.data.canonical import names
+from newcomer.data.columns import ROW
 from newcomer.data.log import Log
-from newcomer.data.pieces import LogFiles, places
-from newcomer.data.read import _encoded
+from newcomer.data.moments import FRACTION
+from newcomer.data.pieces import LogFiles
 from newcomer.errors import DataError, SettingError
 from newcomer.seeds import shuffled, spawn
 
@@ -66,16 +67,15 @@ def windows(files: LogFiles, items: Collection[str], most: int) -> Log:
     """
     if most < 1:
         raise SettingError(f"most = {most}: a window holds at least one event; raise it")
-    item, chosen = files.schema.item, pl.Series(sorted(items), dtype=pl.String).implode()
+    item, chosen = files.schema.item, names(pl.Series("item", sorted(items), dtype=pl.String), "items").implode()
     kept: pl.DataFrame | None = None
     for piece in files.pieces:
-        found = files.table(piece).with_columns(pl.Series("row ", places(piece))).filter(pl.col(item).is_in(chosen))
+        found = files.table(piece).filter(pl.col(item).is_in(chosen))
         kept = _latest(found if kept is None else pl.concat([kept, found]), item, files.schema.time, most)
     if kept is None or not len(kept):
         raise DataError(f"none of {len(items)} items has an event in these files; give ids of column '{item}'")
-    kept = kept.sort("row ")
-    return _encoded(kept.drop("row "), files.schema, True, kept["row "].to_numpy().astype(np.int64))
+    return files.encoded(kept.sort(ROW))
 
 
 def _latest(rows: pl.DataFrame, item: str, time: str, most: int) -> pl.DataFrame:
-    return rows.sort(time, "row ").group_by(item, maintain_order=True).tail(most)
+    return rows.sort(time, FRACTION, ROW).group_by(item, maintain_order=True).tail(most)

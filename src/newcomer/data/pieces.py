@@ -1,21 +1,19 @@
 """A click log in files that is never whole in memory: read piece by piece."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from newcomer.data.columns import ROW
 from newcomer.data.lines import NEWLINE, cuts, lines_before
 from newcomer.data.log import Log
 from newcomer.data.moments import are_dates
-from newcomer.data.read import Source, _checked, _encoded, _paths, read_log
+from newcomer.data.read import Settled, Source, _checked, _encoded, _paths, read_log
 from newcomer.data.schema import Schema
-from newcomer.data.tables import reading, require_utf8
+from newcomer.data.tables import reading, require_commas, require_format, require_utf8
 from newcomer.errors import DataError, SettingError
 
 SMALL = 256 * 2**20
@@ -58,14 +56,18 @@ class LogFiles:
         if rows < 1:
             raise SettingError(f"rows = {rows}: a piece of a log has at least one row; raise it")
         self.schema, self.pieces = schema, list[Piece]()
+        self.settled: Settled = {}
+        """Whose rows disagree, with the values that count; known after a survey."""
         self._files: dict[Path, _File] = {}
         self._dated: tuple[bool, Path] | None = None
         for path in _paths(source):
             with reading(path):
                 self._files[path], found = _opened(path, rows)
-            if not found:
-                raise DataError(f"{path}: has no rows")
             self.pieces += [Piece(path, begin, end, len(self) + row, row, count) for begin, end, row, count in found]
+
+        if not self.pieces:
+            raise DataError(f"{next(iter(self._files))}: has no rows")
+        self._anywhere = {name for file in self._files.values() for name in file.columns}
 
     def __len__(self) -> int:
         """Rows of all pieces."""
@@ -77,24 +79,35 @@ class LogFiles:
         `items` and `labels`: see `read_log`. Raises DataError as it does, and for a file that has changed since it was opened.
         """
         frames = [self.table(piece, items=items, labels=labels) for piece in pieces]
-        return _encoded(pl.concat(frames), self.schema, items, np.concatenate([places(piece) for piece in pieces]))
+        return self.encoded(pl.concat(frames), items=items)
+
+    def encoded(self, rows: pl.DataFrame, *, items: bool = True) -> Log:
+        """Rows of some of the tables as a log."""
+        return _encoded(rows, self.schema, items, self.settled, len(self))
 
     def table(self, piece: Piece, *, items: bool = True, labels: bool = True) -> pl.DataFrame:
-        """The schema's columns of these rows, checked but not encoded."""
+        """The schema's columns of these rows, checked but not encoded; see `read._checked`."""
         file = self._files[piece.file]
         self._require_unchanged(piece.file)
-        names = {*(node.name for node in self.schema.nodes), self.schema.label, self.schema.time}
+        needed = {
+            *(node.name for node in self.schema.nodes if node.missing == "error"),
+            self.schema.label,
+            self.schema.time,
+        }
+        names = needed | {node.name for node in self.schema.nodes}
         # where one is missing all are read, so that the error can offer the nearest
-        columns = [name for name in file.columns if name in names] if names <= set(file.columns) else file.columns
+        columns = [name for name in file.columns if name in names] if needed <= set(file.columns) else file.columns
         with reading(piece.file):
             found = (_csv if file.header else _parquet)(piece, columns, file.header)
         self._require_unchanged(piece.file)
         if labels and self.schema.time in columns:
             self._require_one_clock(are_dates(found[self.schema.time]), piece.file)
         try:
-            return _checked(found, self.schema, str(piece.file), items, labels)
+            anywhere = self._anywhere if items and labels else None
+            checked = _checked(found, self.schema, str(piece.file), items, labels, anywhere)
         except DataError as error:
             raise _moved(error, piece) from None
+        return checked.with_columns(pl.col(ROW) + piece.first)
 
     def _require_unchanged(self, path: Path) -> None:
         with reading(path):
@@ -118,25 +131,15 @@ def open_log(source: Source, schema: Schema) -> Log | LogFiles:
 
     Raises DataError: see `read_log`.
     """
-    small = sum(path.stat().st_size for path in _paths(source)) <= SMALL
+    small = sum(_stamp(path)[0] for path in _paths(source)) <= SMALL
     return read_log(source, schema) if small else LogFiles(source, schema)
-
-
-def places(piece: Piece) -> NDArray[np.int64]:
-    """Where the rows of a piece stand in all files, counted from 0."""
-    return np.arange(piece.first, piece.first + piece.rows)
 
 
 def _opened(path: Path, rows: int) -> tuple[_File, list[tuple[int, int, int, int]]]:
     """What is known of a file, and of each of its pieces the begin, the end, the first row and the number of rows."""
-    ways: dict[str, Callable[[Path, int], tuple[_File, list[int], int]]] = {
-        ".csv": _open_csv,
-        ".parquet": _open_parquet,
-        ".pq": _open_parquet,
-    }
-    if path.suffix.lower() not in ways:
-        raise DataError(f"{path}: neither .csv nor .parquet; convert it to one of the two")
-    file, marks, count = ways[path.suffix.lower()](path, rows)
+    require_format(path)
+    way = _open_csv if path.suffix.lower() == ".csv" else _open_parquet
+    file, marks, count = way(path, rows)
     firsts = range(0, count, rows)
     return file, [
         (begin, end, row, min(rows, count - row)) for (begin, end), row in zip(pairwise(marks), firsts, strict=True)
@@ -146,12 +149,14 @@ def _opened(path: Path, rows: int) -> tuple[_File, list[tuple[int, int, int, int
 def _open_csv(path: Path, rows: int) -> tuple[_File, list[int], int]:
     stamp, (marks, count) = _stamp(path), cuts(path, rows)
     if not marks:
-        raise DataError(f"{path}: is empty")
+        return _File(stamp, [], b"\n"), [0], 0
     with path.open("rb") as stream:
         header = stream.read(marks[0])
     require_utf8(header, path)
     header = header if header.endswith(b"\n") else header + b"\n"
-    return _File(stamp, pl.read_csv(header, infer_schema=False).columns, header), marks, count
+    columns = pl.read_csv(header, infer_schema=False).columns
+    require_commas(columns, path)
+    return _File(stamp, columns, header), marks, count
 
 
 def _open_parquet(path: Path, rows: int) -> tuple[_File, list[int], int]:

@@ -1,7 +1,10 @@
 """Reading click logs: CSV and parquet files, or a table that is in memory already."""
 
+import difflib
 import glob
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,37 +12,51 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from newcomer.data.columns import column
-from newcomer.data.columns import labels as click_labels
+from newcomer.data.agreement import agreed, combinations, owned
+from newcomer.data.columns import MARK, ROW, column
+from newcomer.data.frames import frame_of
+from newcomer.data.labels import GRADE, Labels
+from newcomer.data.labels import labels as click_labels
 from newcomer.data.log import Column, Log, Table
-from newcomer.data.moments import are_dates, moments
+from newcomer.data.moments import FRACTION, are_dates, times
 from newcomer.data.places import find
-from newcomer.data.schema import Field, Schema
-from newcomer.data.tables import read_table, require_columns
-from newcomer.errors import DataError
+from newcomer.data.schema import NOBODY, Field, Schema
+from newcomer.data.tables import read_tables, require_columns
+from newcomer.errors import DataError, DataWarning
 from newcomer.settings import Json
 
 Source = str | Path | Sequence[str | Path]
+
+Settled = Mapping[str, pl.DataFrame]
+"""By the column of an id, those of whom rows disagree, with the values that count."""
 
 
 def read_log(source: Source, schema: Schema, *, items: bool = True, labels: bool = True) -> Log:
     """The log in these files: a path, a pattern such as `clicks/*.parquet`, or several of either; CSV and parquet.
 
     `items=False`: the items' fields need not be there (a learner that knows the items does not ask again). `labels=False`:
-    neither label nor time need be there (requests, whose answers nobody knows yet).
+    neither label nor time need be there (requests, whose answers nobody knows yet). With both it is a log to learn from: lines
+    without any value are passed over, and so are files without rows among others. A column of a field that may be missing need not
+    be in all of the files.
 
-    Raises DataError, with file and row, for what cannot be read or is not what the schema says.
+    Raises DataError, with file and row, for what cannot be read or is not what the schema says. DataWarning: see `agreement`.
     """
-    frames, dated = [], {}
-    for path in _paths(source):
-        table = read_table(path)
-        frames.append(_checked(table, schema, str(path), items, labels))
+    tables = {path: table for path, table in read_tables(_paths(source)).items() if len(table)}
+    anywhere = {name for table in tables.values() for name in table.columns} if items and labels else None
+    frames, dated, before = [], {}, 0
+    for path, table in tables.items():
+        checked = _checked(table, schema, str(path), items, labels, anywhere)
+        frames.append(checked.with_columns(pl.col(ROW) + before))
+        before += len(table)
         if labels:
             dated[path] = are_dates(table[schema.time])
     if len(set(dated.values())) > 1:
         one, other = (next(path for path in dated if dated[path] == kind) for kind in (True, False))
         raise DataError(f"time '{schema.time}' has dates in {one} and numbers in {other}; write all of them in one way")
-    return _encoded(pl.concat(frames), schema, items)
+    rows = pl.concat(frames)
+    if not len(rows):
+        raise DataError(f"{next(iter(tables))}: has only empty rows; give at least one event")
+    return _encoded(rows, schema, items)
 
 
 def click_log(path: str | list[str], *, schema: dict[str, Json]) -> Log:
@@ -53,19 +70,25 @@ def log_from_frame(
     frame: pl.DataFrame, schema: Schema, *, items: bool = True, labels: bool = True, where: str = "table"
 ) -> Log:
     """The same of a table in memory, called `where` in messages; text that stands for a number is read as one."""
-    return _encoded(_checked(frame, schema, where, items, labels), schema, items)
+    frame = frame_of(frame, where)
+    rows = _checked(frame, schema, where, items, labels, set(frame.columns) if items and labels else None)
+    if not len(rows):
+        raise DataError(f"{where}: has only empty rows; give at least one event")
+    return _encoded(rows, schema, items)
 
 
 def log_from_rows(schema: Schema, /, **columns: Sequence[Any]) -> Log:
     """The same of plain lists, one a column."""
-    return log_from_frame(pl.DataFrame(columns, strict=False), schema)
+    return log_from_frame(frame_of(columns), schema)
 
 
 def items_from_frame(frame: pl.DataFrame, schema: Schema, where: str = "items") -> Table:
     """New items and their fields, one row an item: what is known of them before anybody clicked."""
     fields = (Field(schema.item, "item"), *schema.of("item"))
-    require_columns(frame.columns, [field.name for field in fields], where)
-    checked = frame.select(column(frame, field, where) for field in fields)
+    given = _with_optional(frame_of(frame, where), fields, where, None)
+    require_columns(given.columns, [field.name for field in fields], where)
+    given = _without_blanks(given, [field.name for field in fields])
+    checked = given.select(_column(given, field, schema, where) for field in fields)
     return _table(checked, schema.item, schema.of("item"), where)
 
 
@@ -79,67 +102,138 @@ def _paths(source: Source) -> list[Path]:
     return paths
 
 
-def _checked(frame: pl.DataFrame, schema: Schema, where: str, items: bool, labels: bool) -> pl.DataFrame:
-    """The schema's columns, as text, lists of text and numbers; raises DataError for values that cannot be so."""
+def _checked(
+    frame: pl.DataFrame, schema: Schema, where: str, items: bool, labels: bool, anywhere: Collection[str] | None = None
+) -> pl.DataFrame:
+    """The schema's columns, as text, lists of text and numbers, and beside them `ROW`, and of labelled ones `FRACTION` and `GRADE`.
+
+    `anywhere`: the columns of all files of the log; what may be missing must be among them. None: it may be in none.
+    Raises DataError for values that cannot be so.
+    """
     fields = [field for field in schema.nodes if items or field.role != "item" or field.name == schema.item]
-    require_columns(
-        frame.columns, [*(field.name for field in fields), *([schema.label, schema.time] if labels else [])], where
-    )
+    frame = _with_optional(frame, fields, where, anywhere)
+    wanted = [*(field.name for field in fields), *([schema.label, schema.time] if labels else [])]
+    require_columns(frame.columns, wanted, where)
     if not len(frame):
         raise DataError(f"{where}: has no rows; give at least one event")
-    columns = [column(frame, field, where) for field in fields]
-    columns += [click_labels(frame, schema, where), moments(frame[schema.time], where)] if labels else []
-    return frame.select(columns)
+    frame = _without_blanks(frame, wanted) if items and labels else frame.with_row_index(ROW)
+    columns = [_column(frame, field, schema, where) for field in fields]
+    if labels:
+        clicks, grades = click_labels(frame, schema, where)
+        columns += [clicks, *times(frame, schema.time, where, schema.time_order)]
+        columns += [grades] if schema.clicked_from is not None else []
+    return pl.DataFrame([*columns, frame[ROW].cast(pl.Int64)])
 
 
-def _encoded(frame: pl.DataFrame, schema: Schema, items: bool, rows: NDArray[np.int64] | None = None) -> Log:
-    """`rows`: where each row of the frame stood in the source; by default, where it stands here."""
-    item_fields, user_fields = schema.of("item") if items else (), schema.of("user")
-    count = len(frame)
-    rows = np.arange(count) if rows is None else rows
-    item_table = _table(_properties(frame, schema.item, item_fields, rows), schema.item, item_fields, "items")
-    user_table = _table(_properties(frame, schema.user, user_fields, rows), schema.user, user_fields, "users")
-    labels, times = (
-        frame.get_column(name, default=pl.Series(name, [0] * count)) for name in (schema.label, schema.time)
-    )
+def _column(frame: pl.DataFrame, field: Field, schema: Schema, where: str) -> pl.Series:
+    advice = {schema.item: "leave the row out", schema.user: "set user_missing = 'mark' in the schema"}
+    found = column(frame, field, where, schema.missing_values, advice.get(field.name, MARK))
+    return found.fill_null(NOBODY) if field.name == schema.user else found
+
+
+def _with_optional(
+    frame: pl.DataFrame, fields: Sequence[Field], where: str, anywhere: Collection[str] | None
+) -> pl.DataFrame:
+    """With empty columns for fields that may be missing."""
+    absent = [field.name for field in fields if field.missing == "mark" and field.name not in frame.columns]
+    if not absent:
+        return frame
+    if anywhere is not None:
+        require_columns(anywhere, absent, where)
+    spare = [name for name in frame.columns if name not in {field.name for field in fields}]
+    for name in absent:
+        if close := difflib.get_close_matches(name, spare, n=1, cutoff=0.8):
+            warnings.warn(
+                f"{where}: no column '{name}', which is read as missing; did you mean '{close[0]}'?",
+                DataWarning,
+                stacklevel=3,
+            )
+    return frame.with_columns(pl.lit(None, dtype=pl.String).alias(name) for name in absent)
+
+
+def _without_blanks(frame: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
+    """Without rows that hold none of the wanted columns, such as blank lines; `ROW` says where the others stood."""
+    empty = [
+        pl.col(name).is_null() | (pl.col(name) == "") if frame[name].dtype == pl.String else pl.col(name).is_null()
+        for name in wanted
+    ]
+    return frame.with_row_index(ROW).filter(~pl.all_horizontal(empty))
+
+
+def _encoded(
+    frame: pl.DataFrame, schema: Schema, items: bool, settled: Settled | None = None, in_all: int | None = None
+) -> Log:
+    """`settled`: values that count for items and users whose rows disagree; `in_all`: rows of the log of which these are some."""
+    learning = items and schema.label in frame.columns
+    for name in (schema.label, schema.time, FRACTION):
+        if name not in frame.columns:
+            frame = frame.with_columns(pl.lit(0, dtype=pl.Int64).alias(name))
+    item_fields = schema.of("item") if items else ()
+    agree = _Agreement(schema, settled or {}, in_all, learning)
+    item_table, item = agree.owners(frame, schema.item, item_fields)
+    user_table, user = agree.owners(frame, schema.user, schema.of("user"))
+    left = frame[FRACTION].cast(pl.Float64)
     return Log(
         schema,
         item_table,
         user_table,
         {field.name: encoded(frame[field.name], field) for field in schema.of("context")},
-        item=_indices(frame[schema.item], item_table.ids),
-        user=_indices(frame[schema.user], user_table.ids),
-        label=labels.cast(pl.Float32).to_numpy(),
-        time=times.cast(pl.Int64).to_numpy(),
-        row=rows,
+        item=item,
+        user=user,
+        label=frame[schema.label].cast(pl.Float32).to_numpy(),
+        time=frame[schema.time].cast(pl.Int64).to_numpy(),
+        row=frame[ROW].to_numpy(),
+        fraction=left.to_numpy() if (left != 0).any() else None,
+        labels=Labels.of(frame[GRADE]) if GRADE in frame.columns else None,
     )
 
 
-def _properties(frame: pl.DataFrame, owner: str, fields: Sequence[Field], rows: NDArray[np.int64]) -> pl.DataFrame:
-    """One row for every owner; raises DataError where two rows of the same one differ."""
-    names = [owner, *(field.name for field in fields)]
-    located = frame.select(*names, pl.Series("row ", rows))
-    distinct = located.unique(names, keep="first", maintain_order=True)
-    twice = distinct.filter(pl.col(owner).is_duplicated())
-    if len(twice):
-        one = twice[0]
-        other = twice.filter(pl.col(owner) == one[owner][0])[1]
-        field = next(name for name in names if not one[name].equals(other[name], null_equal=True))
-        raise two_values(owner, one[owner][0], field, one["row "][0], other["row "][0])
-    return distinct.select(names)
+@dataclass(frozen=True)
+class _Agreement:
+    """How the rows of one item or user become one: by agreement in a log to learn from, each for itself in service."""
+
+    schema: Schema
+    settled: Settled
+    in_all: int | None
+    learning: bool
+
+    def owners(self, frame: pl.DataFrame, owner: str, fields: Sequence[Field]) -> tuple[Table, NDArray[np.int32]]:
+        """The table of these owners, and which of them each row is about."""
+        if not self.learning and owner == self.schema.user:
+            table, place = owned(frame, owner, fields)
+            return _table(table, owner, fields, "users", repeated=True), place
+        names = [owner, *(field.name for field in fields)]
+        distinct = frame.select(names).unique(maintain_order=True)
+        if distinct[owner].is_duplicated().any() or owner in self.settled:
+            distinct = self._once(frame, distinct, owner, fields)
+        table = distinct.sort(owner, maintain_order=True)
+        nobody = int((table[owner] == NOBODY).sum())
+        place = _indices(frame[owner], table[owner].unique(maintain_order=True)) + max(nobody - 1, 0)
+        if nobody > 1:
+            rows = (frame[owner] == NOBODY).arg_true()
+            kept, of_rows = owned(frame[rows], owner, fields)
+            table = pl.concat([kept, table.filter(pl.col(owner) != NOBODY)])
+            place[rows.to_numpy()] = of_rows
+        return _table(table, owner, fields, "rows", repeated=owner == self.schema.user), place
+
+    def _once(self, frame: pl.DataFrame, distinct: pl.DataFrame, owner: str, fields: Sequence[Field]) -> pl.DataFrame:
+        twice = distinct.filter(pl.col(owner).is_duplicated() & (pl.col(owner) != NOBODY))[owner].unique()
+        if len(twice):
+            rows = frame.filter(pl.col(owner).is_in(twice.implode()))
+            found = combinations(rows, owner, fields, self.schema.time, ROW)
+            in_all = len(frame) if self.in_all is None else self.in_all
+            once = agreed(found, owner, fields, in_all, self.schema.disagreeing, say=self.in_all is None)
+            distinct = pl.concat([distinct.filter(~pl.col(owner).is_in(twice.implode())), once])
+        if owner not in self.settled:
+            return distinct
+        theirs = self.settled[owner].join(distinct.select(owner), on=owner, how="semi")
+        return pl.concat([distinct.join(theirs, on=owner, how="anti"), theirs.select(distinct.columns)])
 
 
-def two_values(owner: str, thing: str, field: str, row: int, other: int) -> DataError:
-    """What to say of an item or user that shows two values of one field; rows count from 0."""
-    return DataError(
-        f"'{thing}' of column '{owner}' has two values of '{field}', in rows {row + 1} and {other + 1}; "
-        f"make '{field}' a context field, or correct the rows"
-    )
-
-
-def _table(frame: pl.DataFrame, owner: str, fields: Sequence[Field], where: str) -> Table:
-    frame = frame.sort(owner)
-    if frame[owner].is_duplicated().any():
+def _table(frame: pl.DataFrame, owner: str, fields: Sequence[Field], where: str, repeated: bool = False) -> Table:
+    """`repeated`: an id may be there more than once."""
+    frame = frame.sort(owner, maintain_order=True)
+    if not repeated and frame[owner].is_duplicated().any():
         raise DataError(
             f"{where}: '{frame.filter(pl.col(owner).is_duplicated())[owner][0]}' is there twice; give every id once"
         )
@@ -176,6 +270,6 @@ def _vectors(series: pl.Series, field: Field) -> np.ndarray[Any, np.dtype[np.flo
     return vectors
 
 
-def _indices(series: pl.Series, names: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int32]]:
+def _indices(series: pl.Series, names: Sequence[str] | pl.Series) -> np.ndarray[Any, np.dtype[np.int32]]:
     order = series.cast(pl.Enum(names)).to_physical().cast(pl.Int32).fill_null(-1)
     return order.to_numpy()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from newcomer.data.frames import frame_of_rows
 from newcomer.data.tables import read_table
 from newcomer.errors import DataError
 
@@ -30,6 +31,8 @@ def read_rows(file: Path) -> pl.DataFrame:
 def from_lines(lines: Iterable[str], where: str) -> pl.DataFrame:
     """The table of these JSON objects, one a line; what a line does not name is missing there. Empty lines are passed over.
 
+    A column whose lines hold values of several types is text, each value as an id is spelled: no line is read by the others.
+
     >>> from_lines(['{"film": "Alien", "price": 2}', '{"film": "Brazil"}'], "table").rows()
     [('Alien', 2), ('Brazil', None)]
 
@@ -45,8 +48,7 @@ def from_lines(lines: Iterable[str], where: str) -> pl.DataFrame:
             if not isinstance(row, dict):
                 raise DataError(f'{where}: line {number} is no JSON object; write one a line, such as {{"item": "i7"}}')
             rows.append(row)
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pl.DataFrame({name: _series(name, [row.get(name) for row in rows], where) for name in names})
+    return frame_of_rows(rows, where)
 
 
 def to_lines(frame: pl.DataFrame) -> Iterable[str]:
@@ -71,14 +73,3 @@ def write_rows(frame: pl.DataFrame, file: Path) -> None:
             file.write_text("".join(f"{line}\n" for line in to_lines(frame)), encoding="utf-8")
     except OSError as error:
         raise DataError(f"{file}: cannot be written ({error.strerror or error}); give a place that can") from None
-
-
-def _series(name: str, values: list[object], where: str) -> pl.Series:
-    """A column; values of several kinds become text."""
-    try:
-        return pl.Series(name, values)
-    except (TypeError, pl.exceptions.PolarsError):
-        kinds = (str, int, float, bool, type(None))
-        if not all(isinstance(value, kinds) for value in values):
-            raise DataError(f"{where}: column '{name}' holds lists and single values; write one of the two") from None
-        return pl.Series(name, [None if value is None else str(value) for value in values])

@@ -12,8 +12,20 @@ from newcomer.settings import Json, fill
 Role = Literal["item", "user", "context"]
 Kind = Literal["categorical", "multi", "numeric", "text", "vector"]
 
+NOBODY = ""
+"""The id of a user of whom no id is known."""
+
 LATER: dict[str, Json] = {"most": 64, "encoder": None}
 """Settings of a field that came after the first stores: at these values a schema is written as it was then."""
+
+LATER_IN_SCHEMA: dict[str, Json] = {
+    "clicked_from": None,
+    "user_missing": "error",
+    "missing_values": (),
+    "time_order": None,
+    "disagreeing": 0.01,
+}
+"""The same of a schema's own settings."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class Field:
     role: Role
     kind: Kind = "categorical"
     missing: Literal["error", "mark"] = "error"
-    """An empty value is an error, or is marked and read as 'not known'."""
+    """An empty value is an error, or is marked and read as 'not known'; so is a column that is not there."""
     unseen: Literal["shared", "error"] = "shared"
     """A value that was not there when the model learned is read as one shared 'unseen' value, or is an error."""
     min_count: int = 1
@@ -81,12 +93,22 @@ class Schema:
     fields: tuple[Field, ...] = ()
     clicked_from: float | None = None
     """The least label that counts as a click, such as 4 stars; None: labels are 0 and 1, or false and true."""
+    user_missing: Literal["error", "mark"] = "error"
+    """An event without a user's id is an error, or one of a user of whom nothing is known."""
+    missing_values: tuple[str, ...] = ()
+    """Texts that say 'no value', beside the empty one: such as NULL, NA or \\N."""
+    time_order: Literal["day-first", "month-first"] | None = None
+    """How dates such as 12/1/2010 are meant; None: those that could be meant either way are an error."""
+    disagreeing: float = 0.01
+    """The share of a log's rows that may show another value of an item's or user's field than its other rows; the latest counts."""
 
     def __post_init__(self) -> None:
         names = [self.item, self.user, self.label, self.time, *(field.name for field in self.fields)]
         for name in names:
             if names.count(name) > 1:
                 raise DataError(f"schema: column '{name}' has two meanings; name every column once")
+        if not 0 <= self.disagreeing < 1:
+            raise DataError(f"schema: disagreeing = {self.disagreeing}; give a share of rows from 0 to below 1")
 
     @property
     def nodes(self) -> tuple[Field, ...]:
@@ -94,7 +116,7 @@ class Schema:
         return (
             Field(self.item, "item"),
             *self.of("item"),
-            Field(self.user, "user"),
+            Field(self.user, "user", missing=self.user_missing),
             *self.of("user"),
             *self.of("context"),
         )
@@ -108,7 +130,8 @@ class Schema:
             for field in self.fields
         ]
         table = asdict(self) | {"fields": fields}
-        return table if self.clicked_from is not None else {k: v for k, v in table.items() if k != "clicked_from"}
+        given = {k: v for k, v in table.items() if k not in LATER_IN_SCHEMA or v != LATER_IN_SCHEMA[k]}
+        return given | ({"missing_values": list(self.missing_values)} if self.missing_values else {})
 
     @classmethod
     def from_json(cls, table: Mapping[str, Json]) -> Self:

@@ -7,16 +7,22 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from newcomer.data.agreement import COUNT, FIRST, LATEST, TIME, agreed, combinations, together, too_many
+from newcomer.data.columns import ROW
+from newcomer.data.labels import Labels, require_both
 from newcomer.data.log import Column, Log, Table
+from newcomer.data.moments import FRACTION
 from newcomer.data.pieces import LogFiles
-from newcomer.data.read import _table, two_values
-from newcomer.data.schema import Field, Schema
+from newcomer.data.read import _table
+from newcomer.data.schema import NOBODY, Field, Schema
 from newcomer.data.spread import Spread
 from newcomer.errors import DataError
 
 NAME, TIMES = "name", "times"
-ROW, EVENTS, CLICKS, BEFORE = "row ", "events ", "clicks ", " before"
+EVENTS, CLICKS = "events ", "clicks "
 """Columns beside a schema's own; no name in a schema should end in a blank."""
+
+SEEN = {COUNT: pl.Int64(), TIME: pl.Int64(), FRACTION: pl.Float64(), FIRST: pl.Int64(), LATEST: pl.Int64()}
 
 
 class Survey:
@@ -35,6 +41,8 @@ class Survey:
         self.schema = schema
         self.context = {field.name: _nothing_seen(field) for field in schema.of("context")}
         """Of each context field how numbers are spread, or how often each value occurs."""
+        self.labels: Labels | None = None
+        """The labels as they were written, where a threshold makes clicks of them."""
         self.rows = 0
         self.first: int | None = None
         """The times of the earliest and of the latest event; None before there is any."""
@@ -44,38 +52,57 @@ class Survey:
 
     @classmethod
     def of(cls, files: LogFiles) -> Self:
-        """All pieces of the files."""
-        survey = cls(files.schema)
+        """All pieces of the files, which from now on are read with the values that count where rows disagree.
+
+        Raises DataError where too many rows of items or users show two values of one field; see `agreement`.
+        """
+        survey, share = cls(files.schema), files.schema.disagreeing
         for piece in files.pieces:
-            survey.add(files.read(piece))
+            table = files.table(piece)
+            if len(table):
+                survey._add(files.encoded(table), table)
+            for things in (survey._items, survey._users):
+                if too_many(things.frame, things.owner, things.fields, len(files), share):
+                    things.settled(len(files), share)  # which raises, before there are too many to be kept
+        both = [(things, things.settled(survey.rows, share)) for things in (survey._items, survey._users)]
+        files.settled = {things.owner: found for things, (_, found) in both if len(found)}
         return survey
 
     def add(self, log: Log) -> Self:
         """Take these rows in too, and return the survey.
 
-        Raises DataError where an item or a user shows two values of one field, or vectors of one field differ in length.
+        Raises DataError where vectors of one field differ in length.
         """
-        if not len(log):
-            return self
-        self._items.add(log.items, log.item, log.row)
-        self._users.add(log.users, log.user, log.row)
+        if len(log):
+            self._add(log, None)
+        return self
+
+    def _add(self, log: Log, rows: pl.DataFrame | None) -> None:
+        """`rows`: the same rows as they were before those of one item or user were brought to agree."""
+        tables = ((self._items, log.items, log.item), (self._users, log.users, log.user))
+        for things, table, of_rows in tables:
+            things.add(log, table, of_rows) if rows is None else things.see(rows, self.schema.time)
         self._events = _summed(self._events, _counts(log), self.schema.item)
         for field in self.schema.of("context"):
             self.context[field.name] = _together(field, self.context[field.name], log.context[field.name])
         self.rows += len(log)
+        self.labels = log.labels if self.labels is None or log.labels is None else self.labels + log.labels
         first, last = int(log.time.min()), int(log.time.max())
         self.first = first if self.first is None else min(self.first, first)
         self.last = last if self.last is None else max(self.last, last)
-        return self
+
+    def require_both_answers(self) -> None:
+        """Raises DataError where no event or every event is a click: there is nothing to learn from."""
+        require_both(self.rows, int(self.clicks.sum()), self.schema)
 
     @property
     def items(self) -> Table:
         """The items that occur, with the fields that the schema names."""
-        return self._items.table()
+        return self._items.table(self.rows, self.schema.disagreeing)
 
     @property
     def users(self) -> Table:
-        return self._users.table()
+        return self._users.table(self.rows, self.schema.disagreeing)
 
     @property
     def events(self) -> NDArray[np.int64]:
@@ -116,36 +143,57 @@ class Counted:
 
 
 class _Things:
-    """Items, or users: each that has occurred, with its fields and the row where it did first."""
+    """Items, or users: every combination of one and its fields' values that has occurred; see `agreement`."""
 
     def __init__(self, owner: str, fields: Sequence[Field]) -> None:
         self.owner, self.fields = owner, fields
         types = {field.name: _type(field) for field in fields}
-        self.frame = pl.DataFrame(schema={owner: pl.String(), **types, ROW: pl.Int64()})
+        self.frame = pl.DataFrame(schema={owner: pl.String(), **types, **SEEN})
+        self._settled: tuple[pl.DataFrame, pl.DataFrame] | None = None
 
-    def add(self, table: Table, of_rows: NDArray[np.int32], rows: NDArray[np.int64]) -> None:
-        first = np.full(len(table), np.iinfo(np.int64).max)
-        np.minimum.at(first, of_rows, rows)
-        present = np.flatnonzero(np.bincount(of_rows, minlength=len(table)))
-        found = self._frame(table.take(present)).with_columns(pl.Series(ROW, first[present]))
-        self._require_agreement(found.join(self.frame, on=self.owner, suffix=BEFORE))
-        self.frame = self.frame.vstack(found.join(self.frame, on=self.owner, how="anti"))
+    def add(self, log: Log, table: Table, of_rows: NDArray[np.int32]) -> None:
+        """Rows of a log, in which the rows of one item or user agree."""
+        order = np.lexsort((log.row, log.ticks, log.time, of_rows))
+        present, begins, counts = np.unique(of_rows[order], return_index=True, return_counts=True)
+        latest = order[begins + counts - 1]
+        first = np.minimum.reduceat(log.row[order], begins)
+        found = self._frame(table.take(present)).with_columns(
+            pl.Series(COUNT, counts, dtype=pl.Int64),
+            pl.Series(TIME, log.time[latest], dtype=pl.Int64),
+            pl.Series(FRACTION, log.ticks[latest], dtype=pl.Float64),
+            pl.Series(FIRST, first, dtype=pl.Int64),
+            pl.Series(LATEST, log.row[latest], dtype=pl.Int64),
+        )
+        self._take(found)
 
-    def table(self) -> Table:
-        names = [self.owner, *(field.name for field in self.fields)]
-        return _table(self.frame.select(names), self.owner, self.fields, "log")
+    def see(self, rows: pl.DataFrame, time: str) -> None:
+        """Rows that need not agree."""
+        self._take(combinations(rows, self.owner, self.fields, time, ROW).select(self.frame.columns))
+
+    def settled(self, rows: int, share: float) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Each once, and those of them whose rows disagree; of `rows` rows this share may."""
+        if self._settled is None:
+            once = agreed(self.frame, self.owner, self.fields, rows, share)
+            of = self.frame[self.owner]
+            twice = self.frame.filter(of.is_duplicated() & (of != NOBODY)).select(self.owner).unique()
+            self._settled = once, once.join(twice, on=self.owner, how="semi")
+        return self._settled
+
+    def table(self, rows: int, share: float) -> Table:
+        return _table(self.settled(rows, share)[0], self.owner, self.fields, "log", repeated=True)
+
+    def _take(self, found: pl.DataFrame) -> None:
+        there = self.frame.join(found.select(self.owner), on=self.owner, how="semi")
+        if len(there):
+            found = together([there, found], self.owner, self.fields).select(self.frame.columns)
+        self.frame, self._settled = (
+            self.frame.join(found.select(self.owner), on=self.owner, how="anti").vstack(found),
+            None,
+        )
 
     def _frame(self, table: Table) -> pl.DataFrame:
         fields = [decoded(table.columns[field.name], field.name) for field in self.fields]
         return pl.DataFrame([pl.Series(self.owner, table.ids, dtype=pl.String), *fields])
-
-    def _require_agreement(self, both: pl.DataFrame) -> None:
-        """Of things that occurred before, the fields now and then are side by side."""
-        for field in self.fields:
-            differ = both.filter(pl.col(field.name).ne_missing(pl.col(field.name + BEFORE)))
-            if len(differ):
-                one = differ.sort(ROW).row(0, named=True)
-                raise two_values(self.owner, one[self.owner], field.name, *sorted((one[ROW], one[ROW + BEFORE])))
 
 
 def decoded(column: Column, name: str) -> pl.Series:

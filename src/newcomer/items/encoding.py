@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from newcomer.data.labels import Labels
 from newcomer.data.log import Column, Log, Table
-from newcomer.data.schema import Field, Schema
+from newcomer.data.schema import NOBODY, Field, Schema
 from newcomer.data.spread import Spread
 from newcomer.data.survey import Counted, Survey
 from newcomer.data.vocabulary import Scale, VectorScale, Vocabulary, coding_from_json
+from newcomer.errors import DataError
 from newcomer.items.sentences import Sentences
 from newcomer.nn.field_embeddings import FieldSize, Names, Numbers
 from newcomer.settings import Json
@@ -75,8 +77,12 @@ class Clicks:
 class Encoder:
     """The codings of all fields but the item's id: fitted once, on the rows that may be learned from, and never changed."""
 
-    def __init__(self, schema: Schema, codings: Mapping[str, Coding], tastes: bool = False) -> None:
+    def __init__(
+        self, schema: Schema, codings: Mapping[str, Coding], tastes: bool = False, labels: Labels | None = None
+    ) -> None:
         self.schema, self.codings = schema, dict(codings)
+        self.labels = labels
+        """The labels of training as they were written, where a threshold makes clicks of them and it is known."""
         self.tastes = tastes
         """Whether rows have one field more: what their user did among the old items; see `nn.written_tables.Tastes`."""
 
@@ -85,11 +91,11 @@ class Encoder:
         """What occurs in these rows: counted once an item, once a user, and row by row for context fields."""
         survey = rows if isinstance(rows, Survey) else Survey(rows.schema).add(rows)
         schema, items, users = survey.schema, survey.items, survey.users
-        codings: dict[str, Coding] = {schema.user: Vocabulary(schema.user, users.ids)}
+        codings: dict[str, Coding] = {schema.user: Vocabulary(schema.user, tuple(dict.fromkeys(users.ids)))}
         codings |= {field.name: _fit(field, items.columns[field.name]) for field in schema.of("item")}
         codings |= {field.name: _fit(field, users.columns[field.name]) for field in schema.of("user")}
         codings |= {field.name: _fit_seen(field, survey.context[field.name]) for field in schema.of("context")}
-        return cls(schema, codings, tastes)
+        return cls(schema, codings, tastes, survey.labels)
 
     def item_sizes(self) -> list[FieldSize]:
         """What a network embeds for each field of an item: so many values, or so many numbers."""
@@ -127,7 +133,7 @@ class Encoder:
 
         `deed`, of items and labels: which deed of its user each row is, so that his tastes leave it out; by default none is one.
         """
-        columns = {self.schema.user: Column(log.users.ids, np.arange(len(log.users))), **log.users.columns}
+        columns = {self.schema.user: self._users(log.users), **log.users.columns}
         user_fields = [field for field in self.row_fields if field.role == "user"]
         clicks = Clicks(
             item=torch.from_numpy(item.astype(np.int64)),
@@ -141,12 +147,36 @@ class Encoder:
             clicks.of_rows.append(codes if deed is None else codes + self.users * (1 + deed(clicks.item, clicks.label)))
         return clicks
 
+    def require_labels(self, log: Log, where: str = "table") -> None:
+        """Raises DataError for events whose labels are of another kind than those of training, such as 0 and 1 for stars."""
+        if log.labels is None or self.schema.clicked_from is None:
+            return
+        threshold = self.schema.clicked_from
+        training = self.labels or Labels.unknown(threshold)
+        if why := training.unlike(log.labels):
+            raise DataError(
+                f"{where}: labels '{self.schema.label}' {why}; clicks are labels from {threshold:g} on: "
+                "write numbers of the same scale as in training"
+            )
+
     def to_json(self) -> list[Json]:
-        return [coding.to_json() for coding in self.codings.values()]
+        labels = [] if self.labels is None else [{"labels": self.labels.to_json()}]
+        return [coding.to_json() for coding in self.codings.values()] + labels
 
     @classmethod
     def from_json(cls, schema: Schema, table: Sequence[Mapping[str, Json]], tastes: bool = False) -> Self:
-        return cls(schema, {coding["field"]: _coding(coding) for coding in table}, tastes)
+        labels = [Labels.from_json(part["labels"]) for part in table if "labels" in part]
+        codings = {coding["field"]: _coding(coding) for coding in table if "labels" not in coding}
+        return cls(schema, codings, tastes, labels[0] if labels else None)
+
+    def _users(self, users: Table) -> Column:
+        """The ids of users. Nobody's is no value, unless it was there when the model learned: then it is a user like others."""
+        coding = self.codings[self.schema.user]
+        known = isinstance(coding, Vocabulary) and NOBODY in coding.names
+        return Column(
+            users.ids,
+            np.array([-1 if id == NOBODY and not known else n for n, id in enumerate(users.ids)], dtype=np.int64),
+        )
 
     def _tensor(self, name: str, column: Column) -> Tensor:
         return torch.from_numpy(self.codings[name].encode(column))
