@@ -71,6 +71,9 @@ def answered(
     What is `wrong` with rows is said there; to it is added where a score would be no number.
     """
     right = np.setdiff1d(np.arange(len(log)), list(wrong))
+    if not len(right):
+        errors = {row: str(error) for row, error in wrong.items()}
+        return with_errors(pl.DataFrame(schema=ANSWER), right, len(log), errors, model), Unseen()
     asked = log.take(right)
     numbers = numbers_of(asked, known)
     clicks = learner.encoder.clicks(asked, numbers).to(learner.device)

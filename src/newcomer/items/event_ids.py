@@ -6,6 +6,7 @@ import json
 import numpy as np
 import polars as pl
 
+from newcomer.data.canonical import canonical
 from newcomer.data.log import Column, Log
 from newcomer.data.schema import Schema
 from newcomer.data.tables import require_columns
@@ -39,8 +40,8 @@ def event_ids(
         return digests(log)
     name = column or COLUMN
     require_columns(frame.columns, [name], where)
-    ids = frame[name].cast(pl.String)
-    wrong = (ids.is_null() | (ids == "") | (ids.str.len_chars() > LONGEST)).fill_null(True)
+    ids = canonical(frame[name], where)
+    wrong = (ids.is_null() | (ids.str.len_chars() > LONGEST)).fill_null(True)
     if wrong.any():
         row = int(wrong.arg_true()[0])
         raise DataError(
@@ -58,17 +59,20 @@ def _meanings(schema: Schema) -> dict[str | None, str]:
 def digests(log: Log) -> list[str]:
     """Of each row 32 hexadecimal digits of SHA-256 over its item, user, time, label and the values of its fields.
 
+    What is left of a time after its whole number tells two events apart as well.
+
     Two rows that are alike in all of these are one event.
     """
     users = {name: _named(column) for name, column in log.users.columns.items()}
     context = {name: _named(column) for name, column in log.context.items()}
     rows = zip(log.item.tolist(), log.user.tolist(), log.time.tolist(), log.label.tolist(), strict=True)
-    found = []
+    found, fractions = [], log.ticks.tolist()
     for n, (item, user, time, label) in enumerate(rows):
         fields = {name: values[user] for name, values in users.items()} | {
             key: values[n] for key, values in context.items()
         }
-        told = [log.items.ids[item], log.users.ids[user], time, int(label), fields]
+        left = [fractions[n]] if fractions[n] else []
+        told = [log.items.ids[item], log.users.ids[user], time, int(label), fields, *left]
         found.append(hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32])
     return found
 

@@ -3,8 +3,10 @@
 import hashlib
 import json
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from newcomer.data.canonical import names as canonical_names
 from newcomer.data.log import Log, Table
 from newcomer.data.pieces import LogFiles
 from newcomer.data.read import Source, items_from_frame, log_from_frame, read_log
@@ -100,7 +103,7 @@ class ItemLearner(Learner[Lesson, Log]):
 
         Raises LearnerError for an item that is known already, and before anything was learned.
         """
-        table = items_from_frame(items, self.schema) if isinstance(items, pl.DataFrame) else items
+        table = items if isinstance(items, Table) else items_from_frame(items, self.schema)
         return self._go(f"add {len(self.entries)}", NewItems(table))
 
     def warm(self, events: Log | Source | pl.DataFrame) -> Self:
@@ -170,6 +173,8 @@ class ItemLearner(Learner[Lesson, Log]):
             case NewItems(items):
                 self._add(items)
             case Events(log):
+                self._require_learned()
+                self.encoder.require_labels(log)
                 yield from self._warm(stage.name, log)
 
     def _learn(self, stage: str, log: Log | LogFiles, trial: Trial | None) -> Iterator[Step]:
@@ -277,6 +282,9 @@ class ItemLearner(Learner[Lesson, Log]):
         self._know(names, own, state)
 
     def _know(self, names: Sequence[str], own: Values, state: State) -> None:
+        """Stores from before may hold ids otherwise spelled."""
+        pairs = zip(names, _spelled(names), strict=True)
+        names = [name if spelled in self.known else spelled for name, spelled in pairs]
         self.own = joined([self.own, own]) if self.known else own
         self.state = {key: torch.cat([self.state[key], value]) if self.known else value for key, value in state.items()}
         self.begun = {key: torch.cat([self.begun[key], value]) if self.known else value for key, value in state.items()}
@@ -323,6 +331,7 @@ class ItemLearner(Learner[Lesson, Log]):
             self._know(names, within_bounds([own[str(n)] for n in range(len(own))]), state)
             self.counts[-len(names) :] = entry.facts.get("counts", [0] * len(names))
             return
+        names = [name if name in self.known else spelled for name, spelled in zip(names, _spelled(names), strict=True)]
         for name, count in zip(names, entry.facts["counts"], strict=True):
             self.counts[self.known[name]] += count
         self._change(torch.tensor([self.known[name] for name in names], device=self.device), state)
@@ -352,7 +361,10 @@ class ItemLearner(Learner[Lesson, Log]):
     def _log(self, source: Log | Source | pl.DataFrame, items: bool = True, labels: bool = True) -> Log:
         if isinstance(source, Log):
             return source
-        read: Callable[..., Log] = log_from_frame if isinstance(source, pl.DataFrame) else read_log
+        files = isinstance(source, (str, Path)) or (
+            isinstance(source, Sequence) and bool(source) and all(isinstance(part, (str, Path)) for part in source)
+        )
+        read: Callable[..., Log] = read_log if files else log_from_frame
         return read(source, self.schema, items=items, labels=labels)
 
     def _on_device(self, values: Values) -> Values:
@@ -371,6 +383,13 @@ class ItemLearner(Learner[Lesson, Log]):
     def _rebuild(cls, stands_on: Mapping[str, Json], settings: Mapping[str, Json], given: Mapping[str, Any]) -> Self:
         schema = given.get("schema") or Schema.from_json(stands_on["schema"])
         return cls(schema, **settings)
+
+
+def _spelled(names: Sequence[str]) -> list[str]:
+    """These ids as `data.canonical` spells them, but for those that would be the same then."""
+    spelled = canonical_names(pl.Series("item", names, dtype=pl.String), "items").to_list()
+    times = Counter(spelled)
+    return [name if new is None or times[new] > 1 else new for name, new in zip(names, spelled, strict=True)]
 
 
 def _digest(content: Json) -> str:

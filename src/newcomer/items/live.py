@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
 
+from newcomer.data.canonical import canonical_name
+from newcomer.data.frames import frame_of
 from newcomer.data.log import Log, Table
 from newcomer.errors import DataError, LearnerError, StoreError
 from newcomer.items.answers import ANSWER, answered, with_errors, wrong_items
@@ -28,6 +30,9 @@ from newcomer.store.folder import Store
 from newcomer.store.states import Change
 
 __all__ = ["ANSWER", "Added", "Healed", "LiveItems", "Warmed", "fingerprint"]
+
+Frame = Any
+"""A table in memory: a frame of polars or pandas, columns by name, or a list of rows."""
 
 AT_ONCE = 500
 """Items whose kept events are looked at together."""
@@ -61,12 +66,13 @@ class LiveItems(ServedItems):
         learner = kind.load(folder)
         return cls(learner, fingerprint(folder), open_states(url or sqlite_url(Path(folder) / "items.db")))
 
-    def add(self, items: Table | pl.DataFrame, where: str = "items", on_error: OnError = "raise") -> Added:
+    def add(self, items: Table | Frame, where: str = "items", on_error: OnError = "raise") -> Added:
         """Know these items from now on, by their fields alone; they can be scored at once. All of them are added or none.
 
         Raises DataError, with its name, for an item that is there with other features.
         """
         self.require_here(writes=True)
+        items = items if isinstance(items, Table) else frame_of(items, where)
         if not len(items):
             return Added([], [])
         left = LeftOut(on_error)
@@ -87,20 +93,22 @@ class LiveItems(ServedItems):
         unseen.warn()
         return Added([name for name in names if name not in raced], sorted(old), left.lines, unseen)
 
-    def score(self, requests: Log | pl.DataFrame, where: str = "table", on_error: OnError = "raise") -> pl.DataFrame:
+    def score(self, requests: Log | Frame, where: str = "table", on_error: OnError = "raise") -> pl.DataFrame:
         """The columns of `ANSWER`, one row a request. Users and values never seen are read as 'unseen', and counted.
 
         Raises DataError, with row, column and value, for an item that was not added; where this is to be reported, a request
         without a score says why in `error`.
         """
+        requests = requests if isinstance(requests, Log) else frame_of(requests, where)
         parts = list(self.answers(requests, where, on_error, at_once=max(len(requests), 1)))
         return parts[0] if parts else pl.DataFrame(schema=ANSWER)
 
     def answers(
-        self, requests: Log | pl.DataFrame, where: str = "table", on_error: OnError = "raise", at_once: int = 10_000
+        self, requests: Log | Frame, where: str = "table", on_error: OnError = "raise", at_once: int = 10_000
     ) -> Iterator[pl.DataFrame]:
         """`score`, so many requests at a time."""
         self.require_here()
+        requests = requests if isinstance(requests, Log) else frame_of(requests, where)
         if not len(requests):
             return
         asked = requests_of(requests, self.learner.schema, where, on_error)
@@ -118,7 +126,7 @@ class LiveItems(ServedItems):
 
     def warm(
         self,
-        events: Log | pl.DataFrame,
+        events: Log | Frame,
         event_id: str | None = None,
         where: str = "table",
         on_error: OnError = "raise",
@@ -131,12 +139,14 @@ class LiveItems(ServedItems):
         all of these events or none of them, and the same call does the rest.
         """
         self.require_here(writes=True)
+        events = events if isinstance(events, Log) else frame_of(events, where)
         if not len(events):
             return Warmed(0, 0, [])
         left, given = LeftOut(on_error), events_of(events, self.learner.schema, event_id, where, on_error)
         left.lines += map(str, given.wrong.values())
         if given.log is None:
             return Warmed(0, 0, [], left_out=left.lines)
+        self.learner.encoder.require_labels(given.log, where)
         arrived, conflicts = Arrivals.of(given.log, given.ids)
         warm_up = WarmUp(self, where, left)
         warm_up.differ(conflicts)
@@ -153,11 +163,11 @@ class LiveItems(ServedItems):
         Raises DataError, and deletes nothing, for an item that is not there.
         """
         self.require_here(writes=True)
-        there = self.heads()
-        for item in items:
-            if item not in there:
-                raise self.not_known(item)
-        return sorted(self.states.forget(self.model, items))
+        there, names = self.heads(), [canonical_name(item) or item for item in items]
+        for name in names:
+            if name not in there:
+                raise self.not_known(name)
+        return sorted(self.states.forget(self.model, names))
 
     def heal(self) -> Healed:
         """Make anew, from where they began and from their kept events, items whose state is no number or was made of such far out.

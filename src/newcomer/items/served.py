@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection
 from threading import Lock
 
+from newcomer.data.canonical import canonical_name
 from newcomer.errors import DataError, StoreError
 from newcomer.items.forks import require_own_process
 from newcomer.items.known import Known
@@ -34,6 +35,7 @@ class ServedItems:
         Raises DataError for an item that was not added.
         """
         self.require_here()
+        item = canonical_name(item) or item
         known = self.fresh([item])
         if item not in known.numbers:
             raise self.not_known(item)

@@ -93,7 +93,8 @@ def unseen_by_row(encoder: Encoder, clicks: Clicks) -> Int[Tensor, " row"]:
     all_values = clicks.values(torch.arange(len(clicks), device=clicks.item.device))
     for one, values in zip(encoder.row_fields, all_values, strict=False):  # tastes, the last, are the user once more
         if isinstance(encoder.codings[one.name], Vocabulary):
-            found += (values == UNSEEN).reshape(len(clicks), -1).sum(dim=1)
+            hits = (values == UNSEEN).long()
+            found += hits.sum(dim=1) if hits.ndim > 1 else hits
     return found
 
 
