@@ -12,6 +12,7 @@ from newcomer.cli.items import show_proposal
 from newcomer.cli.items_shown import show_item, show_items
 from newcomer.cli.program import app, console, shorten
 from newcomer.data.infer import propose, write_schema
+from newcomer.data.tables import FORMATS
 from newcomer.errors import SettingError
 from newcomer.items.learner import ItemLearner
 from newcomer.recipe import LEARNERS
@@ -47,7 +48,8 @@ def inspect(
 
 
 def _is_log(path: str) -> bool:
-    return not Path(path).is_dir() and (Path(path).suffix in (".csv", ".parquet", ".pq") or glob.has_magic(path))
+    file = Path(path)
+    return not file.is_dir() and (file.is_file() or file.suffix.lower() in FORMATS or glob.has_magic(path))
 
 
 def _only(path: str, what: str, **options: object) -> None:
@@ -61,11 +63,18 @@ def _show_log(path: str, write: Path | None, json_: bool) -> None:
     if write:
         write_schema(proposal, write)
     if json_:
-        found = {"schema": proposal.schema.to_json(), "reasons": dict(proposal.reasons), "rows": proposal.rows}
+        found: dict[str, Any] = {
+            "schema": proposal.schema.to_json(),
+            "reasons": dict(proposal.reasons),
+            "rows": proposal.rows,
+        }
+        found |= {"stream": dict(proposal.stream), "learned": proposal.learned}
         print(json.dumps(found, ensure_ascii=False, indent=1))
         return
     show_proposal(proposal)
     rows = "" if proposal.rows is None else f"{proposal.rows:,} events. "
+    if proposal.learned is not None:
+        rows += f"Items of more than {proposal.stream['old_above']} events have {proposal.learned:.0%} of them. "
     then = (
         f"{write}: written; correct it there and give it to `newcomer train --schema`"
         if write

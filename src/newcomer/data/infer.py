@@ -1,8 +1,6 @@
 """What the columns of a click log seem to mean, proposed from their names and from a sample of their values.
 
-Whose a field is follows from its values: an item's has one value in all rows of an item. That this holds by chance in a sample is
-ruled out first: were a column independent of the item, two rows would agree with probability a = Σ p², and p pairs of rows of one
-item each, no two of the same rows, all with probability aᵖ.
+Whose a field is follows from its values; see `ownership`.
 """
 
 import math
@@ -13,17 +11,21 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from newcomer.data.canonical import lost, names
 from newcomer.data.kinds import given, kind_of
 from newcomer.data.meanings import Meaning, item_of, label_of, time_of, user_of
 from newcomer.data.moments import are_dates
 from newcomer.data.names import BEFORE, EVENTS, LEAKS, words
 from newcomer.data.outcomes import tells
+from newcomer.data.ownership import disagreeing, evidence, holds
 from newcomer.data.proposal import Proposal, read_schema, write_schema
+from newcomer.data.proposed_stream import learned_share, stream_for
 from newcomer.data.read import Source, _paths
+from newcomer.data.readable import missing_values, readable, without_missing
 from newcomer.data.sample import counts, sample
 from newcomer.data.schema import Field, Role, Schema
 
-__all__ = ["Proposal", "propose", "read_schema", "write_schema"]
+__all__ = ["Proposal", "propose", "read_schema", "stream_for", "write_schema"]
 
 SURE = math.log(1e6)
 """A dependency that would hold by chance once in so many columns is one."""
@@ -56,53 +58,50 @@ def propose(source: Source) -> Proposal:
     """
     files = _paths(source)
     taken = sample(files)
-    log = _log(taken.frame, ", ".join(map(str, files[:3])))
-    reasons = {meaning.column: meaning.why for meaning in (log.item, log.user, log.label, log.time)}
+    frame, reasons = readable(taken.frame)
+    missing = missing_values(frame)
+    log = _log(without_missing(frame, missing), ", ".join(map(str, files[:3])))
+    reasons |= {meaning.column: meaning.why for meaning in (log.item, log.user, log.label, log.time)}
     fields = []
-    for column in taken.frame.columns:
+    for column in log.frame.columns:
         if column not in reasons:
             why_not = _no_field(log, column)
             field, why = (None, why_not) if why_not else _field(log, column)
             reasons[column] = why
             fields += [field] if field else []
+    nobody = (log.texts[log.user.column] == "").any()
     schema = Schema(
-        log.item.column, log.user.column, log.label.column, log.time.column, tuple(fields), log.label.clicked_from
+        log.item.column,
+        log.user.column,
+        log.label.column,
+        log.time.column,
+        tuple(fields),
+        log.label.clicked_from,
+        user_missing="mark" if nobody else "error",
+        missing_values=missing,
+        time_order=log.time.order,
     )
-    events = counts(files, log.item.column)
-    rows = taken.rows if events is None else int(events.sum())
+    counted = counts(files, log.item.column)
+    rows = taken.rows if counted is None else int(counted.sum())
+    events = _estimated(log, rows) if counted is None else counted.to_numpy()
+    stream = stream_for(events)
     return Proposal(
         schema,
         {column: reasons[column] for column in taken.frame.columns},
         rows,
-        {column: _shown(log.texts[column]) for column in taken.frame.columns},
-        stream_for(_estimated(log, rows) if events is None else events.to_numpy()),
+        {column: _shown(log.texts[column]) for column in log.frame.columns},
+        stream,
         [str(source)] if isinstance(source, (str, Path)) else [str(part) for part in source],
+        learned_share(events, stream["old_above"]),
     )
 
 
-def stream_for(events: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> dict[str, int]:
-    """`old_above` and `phase_events` for items of so many events: the longest phases that leave 20 items on either side.
-
-    Where none do, one item on either side is enough; and where even that cannot be, the shortest phases there are.
-
-    >>> stream_for(np.array([500] * 30 + [100] * 40))
-    {'old_above': 200, 'phase_events': 20}
-    """
-    for enough in (20, 1):
-        for phase in (20, 10, 5, 3, 2, 1):
-            for above in (10 * phase, 6 * phase, 4 * phase, 3 * phase):
-                old, new = (events > above).sum(), ((events >= 3 * phase) & (events <= above)).sum()
-                if min(old, new) >= enough:
-                    return {"old_above": above, "phase_events": phase}
-    return {"old_above": 3, "phase_events": 1}
-
-
 def _log(frame: pl.DataFrame, where: str) -> _Log:
-    texts = frame.select(_text(frame[column]) for column in frame.columns)
+    texts = pl.DataFrame([_text(frame[column]) for column in frame.columns])
     item = item_of(frame, (), where)
     user = user_of(frame, (item.column,), where)
     owners = (item.column, user.column)
-    owned = [c for c in frame.columns if c not in owners and max(_evidence(texts, owner, c) for owner in owners) > SURE]
+    owned = [c for c in frame.columns if c not in owners and max(evidence(texts, owner, c) for owner in owners) > SURE]
     label = label_of(frame, (*owners, *owned), where)
     time = time_of(frame, (*owners, *owned, label.column), where)
     return _Log(frame, texts, item, user, label, time)
@@ -125,26 +124,16 @@ def _field(log: _Log, column: str) -> tuple[Field | None, str]:
 
 def _role(log: _Log, column: str) -> tuple[Role, str]:
     own: tuple[tuple[Role, str], ...] = (("item", log.item.column), ("user", log.user.column))
-    found = {role: _evidence(log.texts, owner, column) for role, owner in own}
+    found = {role: evidence(log.texts, owner, column) for role, owner in own}
     for role, owner in sorted(own, key=lambda pair: -found[pair[0]]):
         if found[role] > SURE:
-            return role, f"one value in all rows of {'an' if role == 'item' else 'a'} {role} ('{owner}')"
+            few = disagreeing(log.texts, owner, column)
+            rows = f"all but {few:,} of {len(log.texts):,} rows" if few else "all rows"
+            latest = ", where the latest counts" if few else ""
+            return role, f"one value in {rows} of {'an' if role == 'item' else 'a'} {role} ('{owner}'){latest}"
     if max(found.values()) >= 0:
         return "context", "too few rows of one item or user to tell whose it is"
     return "context", "changes from row to row of one item and of one user"
-
-
-def _evidence(texts: pl.DataFrame, owner: str, column: str) -> float:
-    """−log of the probability that the column has one value an owner by chance; −1 where it has not."""
-    if not _holds(texts, owner, column):
-        return -1.0
-    pairs = int((texts.group_by(owner).len()["len"] // 2).sum())
-    shares = texts[column].value_counts()["count"].cast(pl.Float64) / len(texts)
-    return -pairs * math.log(min(1.0, float((shares**2).sum())))
-
-
-def _holds(texts: pl.DataFrame, owner: str, column: str) -> bool:
-    return texts.select(pl.struct(owner, column).n_unique() == pl.col(owner).n_unique()).item()  # type: ignore[no-any-return]
 
 
 def _no_field(log: _Log, column: str) -> str | None:
@@ -174,7 +163,7 @@ def _copy(log: _Log, column: str, meaning: Meaning, distinct: int) -> str | None
     texts, of = log.texts, meaning.column
     if texts[column].equals(texts[of]):
         return f"the same as '{of}'"
-    one_to_one = distinct == texts[of].n_unique() and _holds(texts, of, column)
+    one_to_one = distinct == texts[of].n_unique() and holds(texts, of, column)
     if one_to_one and meaning is log.label:
         return f"'{of}' in other words"
     if one_to_one and distinct >= MANY and meaning is not log.time and _is_a_name(log.frame[column]):
@@ -205,7 +194,8 @@ def _text(values: pl.Series) -> pl.Series:
     if isinstance(values.dtype, pl.List):
         joined = values.list.eval(pl.element().cast(pl.String)).list.join(", ", ignore_nulls=True)
         return (pl.select(pl.lit("[") + joined + pl.lit("]")).to_series().alias(values.name)).fill_null("")
-    return values.cast(pl.String).fill_null("")
+    found = values.cast(pl.String) if lost(values) is not None else names(values, "")
+    return found.fill_null("").alias(values.name)
 
 
 def _shown(texts: pl.Series) -> Sequence[str]:
@@ -217,5 +207,11 @@ def _shown(texts: pl.Series) -> Sequence[str]:
 
 def _estimated(log: _Log, rows: int | None) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     """Events of the items in the sample, in proportion for all rows where their number is known."""
-    found = log.texts.group_by(log.item.column).len()["len"].to_numpy().astype(np.float64)
+    found = (
+        log.texts.filter(pl.col(log.item.column) != "")
+        .group_by(log.item.column)
+        .len()["len"]
+        .to_numpy()
+        .astype(np.float64)
+    )
     return np.round(found * ((rows or len(log.texts)) / len(log.texts))).astype(np.int64)

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from newcomer.data.canonical import BLANK
 from newcomer.data.names import CODES, MEASURES, words
 from newcomer.data.schema import Kind
+from newcomer.data.words import words_of
 
 FEW = 20
 """Whole numbers of no more values than this are categories."""
@@ -37,6 +39,7 @@ def kind_of(values: pl.Series) -> Guess:
     known = given(values)
     if known.dtype != pl.String:
         return _numbers(known, values.name) if known.dtype.is_numeric() else _category(known, "")
+    known = known.str.strip_chars(BLANK)
     numbers = known.cast(pl.Float64, strict=False)
     if len(known) and not numbers.null_count() and numbers.is_finite().all():
         zeros = known.str.contains(r"^0\d").any()
@@ -48,7 +51,7 @@ def given(values: pl.Series) -> pl.Series:
     """Those that are there: neither null nor an empty text nor NaN."""
     known = values.drop_nulls()
     if known.dtype == pl.String:
-        return known.filter(known != "")
+        return known.filter(known.str.strip_chars(BLANK) != "")
     return known.drop_nans() if known.dtype.is_float() else known
 
 
@@ -91,8 +94,7 @@ def _text(known: pl.Series) -> Guess | None:
     distinct = known.n_unique()
     if distinct <= 8 or count < 2 or (count < 2.5 and distinct < LONG_TAIL):
         return None
-    tokens = known.str.to_lowercase().str.extract_all(r"[\p{L}\p{N}]+").explode().drop_nulls()
-    return Guess("text", f"{count:.1f} words on average", min_count=_min_count(tokens))
+    return Guess("text", f"{count:.1f} words on average", min_count=_min_count(words_of(known).explode().drop_nulls()))
 
 
 def _numbers(numbers: pl.Series, name: str) -> Guess:
@@ -123,7 +125,8 @@ def _min_count(values: pl.Series) -> int:
 
 
 def _words(texts: pl.Series) -> float:
-    counted = texts.str.count_matches(r"\p{L}[\p{L}\p{N}']*").mean()
+    """How many words that begin with a letter each text has on average."""
+    counted = words_of(texts).list.eval(pl.element().filter(pl.element().str.contains(r"^\p{L}"))).list.len().mean()
     return float(counted) if isinstance(counted, (int, float)) else 0.0
 
 

@@ -1,7 +1,8 @@
 """The four columns that every click log has, found by their names and confirmed by what they hold."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from newcomer.data.kinds import given, is_whole
 from newcomer.data.labels import EPOCHS, grades
-from newcomer.data.moments import are_dates, moments
+from newcomer.data.moments import Order, are_dates, moments, order_of
 from newcomer.data.names import ITEM, LABEL, TIME, USER, plain, rank
 from newcomer.errors import DataError
 
@@ -34,6 +35,8 @@ class Meaning:
     column: str
     why: str
     clicked_from: float | None = None
+    order: Order | None = None
+    """For a time: the order of day and month in its dates."""
 
     def clicks(self, frame: pl.DataFrame) -> NDArray[np.bool_]:
         """For a label: which rows are clicks."""
@@ -81,8 +84,21 @@ def time_of(frame: pl.DataFrame, taken: Collection[str], where: str) -> Meaning:
         if c not in taken and _is_time(frame[c]) and (are_dates(frame[c]) or _is_epoch(frame[c]))
     ]
     if named or not dated:
-        return _named(frame, taken, where, "time", TIME, _is_time)
-    return Meaning(dated[0], f"holds dates{_others(dated[1:])}")
+        found = _named(frame, taken, where, "time", TIME, _is_time)
+    else:
+        found = Meaning(dated[0], f"holds dates{_others(dated[1:])}")
+    return replace(found, why=found.why + _in_order(frame[found.column]), order=order_of(frame[found.column]))
+
+
+def _in_order(values: pl.Series) -> str:
+    """What to say of dates that have the day or the month first."""
+    if order := order_of(values):
+        return f"; the {order.partition('-')[0]} is first"
+    try:
+        moments(values, "")
+    except DataError:
+        return "; the day or the month is first: say which by time_order = 'day-first' or 'month-first'"
+    return ""
 
 
 def _named(
@@ -131,7 +147,7 @@ def _is_id(values: pl.Series) -> bool:
 def _is_answer(values: pl.Series) -> bool:
     if values.dtype.is_nested() or values.null_count():
         return False
-    found = set(values.cast(pl.String).str.to_lowercase().unique())
+    found = set(values.cast(pl.String).str.strip_chars().str.to_lowercase().unique())
     return len(found) > 1 and found <= ANSWERS
 
 
@@ -153,10 +169,11 @@ def _is_time(values: pl.Series) -> bool:
 def _times(values: pl.Series) -> pl.Series | None:
     if values.dtype.is_nested() or values.dtype == pl.Boolean:
         return None
-    try:
-        return moments(values, "")
-    except DataError:
-        return None
+    orders: tuple[Order | None, ...] = (order_of(values), "month-first")
+    for order in orders:  # where both can be meant, either tells whether it is a time
+        with suppress(DataError):
+            return moments(values, "", order)
+    return None
 
 
 def _is_epoch(values: pl.Series) -> bool:

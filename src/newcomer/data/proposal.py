@@ -26,6 +26,8 @@ class Proposal:
     """`old_above` and `phase_events` that give old and new items in this log."""
     files: Sequence[str]
     """Where the log lies, as it was given."""
+    learned: float | None = None
+    """The share of all events that the old items of this stream have: those that shared weights are learned from."""
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -78,7 +80,8 @@ def _lines(proposal: Proposal) -> Iterator[str]:
     yield ""
     yield "[stream]"
     for key, value in proposal.stream.items():
-        yield f"{key} = {value}"
+        share = f"old items have {proposal.learned:.0%} of all events" if proposal.learned is not None else None
+        yield f"{key} = {value}{_comment(share if key == 'old_above' else None)}"
     yield ""
     yield "[learner]"
     yield 'name = "emerg"'
@@ -92,6 +95,12 @@ def _schema(proposal: Proposal) -> Iterator[str]:
         yield f"{key} = {_toml(column)}{_comment(reasons.get(column))}"
     if schema.clicked_from is not None:
         yield f"clicked_from = {schema.clicked_from}  # labels from here on are clicks"
+    if schema.user_missing != "error":
+        yield f"user_missing = {_toml(schema.user_missing)}  # events without a user's id count too"
+    if schema.missing_values:
+        yield f"missing_values = {_toml(list(schema.missing_values))}  # texts that say 'no value'"
+    if schema.time_order:
+        yield f"time_order = {_toml(schema.time_order)}"
     for column in proposal.left_out:
         yield f"# {_line(column)}: {_line(reasons[column])}"
     for field in schema.fields:

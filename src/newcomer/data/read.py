@@ -182,7 +182,7 @@ def _encoded(
         user=user,
         label=frame[schema.label].cast(pl.Float32).to_numpy(),
         time=frame[schema.time].cast(pl.Int64).to_numpy(),
-        row=frame[ROW].to_numpy(),
+        row=frame[ROW].to_numpy().copy(),
         fraction=left.to_numpy() if (left != 0).any() else None,
         labels=Labels.of(frame[GRADE]) if GRADE in frame.columns else None,
     )

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from newcomer.data.tables import read_table, reading
+from newcomer.data.canonical import names
+from newcomer.data.columns import plain
+from newcomer.data.tables import read_part, reading, require_commas, require_format
 from newcomer.errors import DataError
 
 ROWS, MEGABYTES, FILES, PLACES = 100_000, 32, 16, 8
@@ -34,12 +36,15 @@ def sample(files: Sequence[Path], rows: int = ROWS, megabytes: float = MEGABYTES
 
     Raises DataError for files that cannot be read or have no rows.
     """
-    chosen = [files[n] for n in _spread(len(files), FILES)]
+    filled = [file for file in files if not _is_empty(file)] or [files[0]]
+    chosen = [filled[n] for n in _spread(len(filled), FILES)]
     parts = {file: _part(file, rows // len(chosen), int(megabytes * 2**20) // len(chosen)) for file in chosen}
-    frame = pl.concat([part.frame for part in parts.values()], how="diagonal_relaxed")
+    frame = pl.concat(
+        [_plain(part.frame) for part in parts.values() if len(part.frame)] or [pl.DataFrame()], how="diagonal_relaxed"
+    )
     if not len(frame):
         raise DataError(f"{files[0]}: has no rows")
-    known = [parts[file].rows if file in parts else _rows(file) for file in files]
+    known = [parts[file].rows if file in parts else _rows(file) for file in filled]
     return Sample(frame, None if None in known else sum(filter(None, known)))
 
 
@@ -48,25 +53,26 @@ def counts(files: Sequence[Path], column: str) -> pl.Series | None:
     if sum(file.stat().st_size for file in files) > COUNTED_MEGABYTES * 2**20:
         return None
     found = []
-    for file in files:
+    for file in (file for file in files if not _is_empty(file)):
         scan = pl.scan_parquet(file) if _is_parquet(file) else pl.scan_csv(file, infer_schema=False)
         with reading(file):
-            counted = scan.group_by(pl.col(column).cast(pl.String)).len().collect(engine="streaming")
-        found.append(counted)
+            counted = scan.group_by(column).len().collect(engine="streaming")
+        found.append(counted.with_columns(names(plain(counted[column], str(file)), str(file))).drop_nulls(column))
     return pl.concat(found).group_by(column).agg(pl.col("len").sum())["len"]
 
 
 def _part(file: Path, rows: int, size: int) -> Sample:
     if not file.is_file():
         raise DataError(f"{file}: no such file")
+    require_format(file)
     if _is_parquet(file):
         return _parquet(file, rows, size)
     with file.open("rb") as opened:
         header, lines = opened.readline(), opened.read(2**16)
     length = max(1, len(lines) // max(1, lines.count(b"\n")))
     size = min(size, rows * length)
-    if file.suffix.lower() != ".csv" or file.stat().st_size <= size + len(header):
-        frame = read_table(file)
+    if file.stat().st_size <= size + len(header):
+        frame = read_part(file)
         return Sample(frame, len(frame))
     return Sample(_csv(file, header, length, size), None)
 
@@ -87,6 +93,7 @@ def _csv(file: Path, header: bytes, length: int, size: int) -> pl.DataFrame:
     """The head, and where no value of it holds a line break (which a place in the middle could not tell) some other places."""
     with reading(file):
         head = pl.scan_csv(file, infer_schema=False).head(max(1, size // 2 // length)).collect()
+    require_commas(head.columns, file)
     if any("\n" in column or head[column].str.contains("\n").any() for column in head.columns):
         return head
     begins = [n for n in _spread(file.stat().st_size - size // (2 * PLACES), PLACES) if n > size // 2]
@@ -101,6 +108,19 @@ def _place(file: Path, header: bytes, begin: int, size: int) -> pl.DataFrame:
     lines = piece[piece.find(b"\n") + 1 : piece.rfind(b"\n") + 1]
     with reading(file):
         return pl.read_csv(header + lines, infer_schema=False)
+
+
+def _is_empty(file: Path) -> bool:
+    """Whether a file is known to have no rows: it has no bytes, or its footer says so."""
+    if not file.is_file():
+        return False
+    return not file.stat().st_size or (_is_parquet(file) and _rows(file) == 0)
+
+
+def _plain(frame: pl.DataFrame) -> pl.DataFrame:
+    """Categories as text, so that parts of several files are one."""
+    kinds = (pl.Categorical, pl.Enum)
+    return frame.with_columns(pl.col(name).cast(pl.String) for name in frame.columns if frame[name].dtype in kinds)
 
 
 def _rows(file: Path) -> int | None:

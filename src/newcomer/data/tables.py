@@ -27,7 +27,7 @@ def read_table(file: Path) -> pl.DataFrame:
     Empty lines at the end are passed over. Raises DataError for a file that is missing, empty, neither CSV nor parquet, text that
     is not UTF-8 or not separated by commas, and a row with more values than the header has names.
     """
-    table = _read(file)
+    table = read_part(file)
     if not len(table):
         raise DataError(f"{file}: has no rows")
     return table
@@ -40,7 +40,7 @@ def read_tables(files: Sequence[Path]) -> dict[Path, pl.DataFrame]:
         require_format(file)
         with reading(file):
             empty = not file.stat().st_size
-        found[file] = pl.DataFrame() if empty else _read(file)
+        found[file] = pl.DataFrame() if empty else read_part(file)
     if not any(map(len, found.values())):
         raise DataError(f"{files[0]}: {'is empty' if not files[0].stat().st_size else 'has no rows'}")
     return found
@@ -89,7 +89,8 @@ def require_columns(columns: Iterable[str], wanted: Iterable[str], where: str) -
             raise DataError(f"{where}: no column '{column}'; {nearest(column, columns)}")
 
 
-def _read(file: Path) -> pl.DataFrame:
+def read_part(file: Path) -> pl.DataFrame:
+    """As `read_table`, of a file that may have no rows."""
     require_format(file)
     with reading(file):
         if file.suffix.lower() != ".csv":

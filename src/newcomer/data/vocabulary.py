@@ -6,14 +6,19 @@ from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
+from newcomer.data.canonical import names
 from newcomer.data.log import Column
 from newcomer.data.spread import Spread
 from newcomer.errors import DataError
 from newcomer.settings import Json
 
 PADDING, UNSEEN = 0, 1
+
+BOUND = 10.0
+"""Standardised numbers end here, on either side of 0: what is further out is read as this."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,15 @@ class Vocabulary:
 
     @cached_property
     def _known(self) -> dict[str, int]:
-        return {name: index for index, name in enumerate(self.names, start=2)}
+        """Every name, and for one that was kept in another spelling the canonical one, where only one name has it."""
+        known = {name: index for index, name in enumerate(self.names, start=2)}
+        given = pl.Series("name", self.names, dtype=pl.String)
+        spelled = names(given, self.field)
+        other = pl.DataFrame({"given": given, "spelled": spelled}).filter(
+            pl.col("spelled").is_not_null() & (pl.col("spelled") != pl.col("given"))
+        )
+        once = other.filter(pl.col("spelled").is_unique())
+        return {name: known[old] for old, name in once.iter_rows()} | known
 
     def to_json(self) -> dict[str, Json]:
         return {"field": self.field, "names": list(self.names), "unseen": self.unseen}
@@ -76,6 +89,8 @@ class Vocabulary:
 class Scale:
     """A numeric field brought to mean 0 and standard deviation 1 of the rows it was fitted on; NaN, 'not known', stays NaN.
 
+    Numbers far out (see `usual`) count for neither, and no number is further from 0 than `bound`.
+
     >>> Scale.fit("price", Column.of_numbers([1.0, 3.0])).encode(Column.of_numbers([5.0])).tolist()
     [3.0]
     """
@@ -83,6 +98,7 @@ class Scale:
     field: str
     mean: float
     deviation: float
+    bound: float = BOUND
 
     @classmethod
     def fit(cls, field: str, column: Column) -> Self:
@@ -90,20 +106,25 @@ class Scale:
 
     @classmethod
     def of(cls, field: str, spread: Spread) -> Self:
-        return cls(field, float(spread.mean), float(np.sqrt(spread.variance)) or 1.0)
+        mean, variance = spread.usual()
+        return cls(field, float(mean), float(np.sqrt(variance)) or 1.0)
 
     def encode(self, column: Column) -> NDArray[np.float32]:
-        return ((column.values - self.mean) / self.deviation).astype(np.float32)
+        away = self.bound * self.deviation
+        near = np.clip(column.values, self.mean - away, self.mean + away)
+        scaled: NDArray[np.float32] = ((near - self.mean) / self.deviation).astype(np.float32)
+        return scaled.clip(-self.bound, self.bound)
 
     def to_json(self) -> dict[str, Json]:
-        return {"field": self.field, "mean": self.mean, "deviation": self.deviation}
+        return {"field": self.field, "mean": self.mean, "deviation": self.deviation, "bound": self.bound}
 
 
 @dataclass(frozen=True)
 class VectorScale:
     """A field of vectors with the mean taken off and all numbers divided by one deviation, so that directions stay what they are.
 
-    NaN, 'not known', stays NaN.
+    NaN, 'not known', stays NaN. Vectors far out count for neither (see `usual`); one whose numbers have a root mean square above
+    `bound` is shortened to it.
 
     >>> scale = VectorScale.fit("look", Column.of_vectors([[0.0, 4.0], [2.0, 4.0]]))
     >>> scale.mean, scale.deviation == 0.5 ** 0.5
@@ -114,6 +135,7 @@ class VectorScale:
     mean: tuple[float, ...]
     deviation: float
     """The root of the mean square of all numbers that are left without the mean."""
+    bound: float = BOUND
 
     @classmethod
     def fit(cls, field: str, column: Column) -> Self:
@@ -121,8 +143,9 @@ class VectorScale:
 
     @classmethod
     def of(cls, field: str, spread: Spread) -> Self:
-        deviation = float(np.sqrt(spread.variance.mean())) if spread.count else 1.0
-        return cls(field, tuple(spread.mean.tolist()), deviation or 1.0)
+        mean, variance = spread.usual()
+        deviation = float(np.sqrt(variance.mean())) if spread.count else 1.0
+        return cls(field, tuple(mean.tolist()), deviation or 1.0)
 
     def __len__(self) -> int:
         """Numbers in a vector."""
@@ -138,11 +161,20 @@ class VectorScale:
                 f"column '{self.field}': vectors of {vectors.shape[1]} numbers, but there were {len(self)} in training; "
                 "give those of the same source"
             )
-        scaled: NDArray[np.float32] = ((vectors - np.array(self.mean)) / self.deviation).astype(np.float32)
-        return scaled
+        scaled: NDArray[np.float64] = (vectors - np.array(self.mean)) / self.deviation
+        far = np.flatnonzero(~(np.abs(scaled).max(axis=1, initial=0.0) <= self.bound) & ~np.isnan(scaled).any(axis=1))
+        if len(far):
+            scaled[far] *= np.minimum(1.0, self.bound / _root_mean_squares(scaled[far]))[:, None]
+        return scaled.astype(np.float32)
 
     def to_json(self) -> dict[str, Json]:
-        return {"field": self.field, "mean": list(self.mean), "deviation": self.deviation}
+        return {"field": self.field, "mean": list(self.mean), "deviation": self.deviation, "bound": self.bound}
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Json]) -> Self:
+        """What `to_json` wrote; stores from before had no bound, and have this one."""
+        _require_finite(table)
+        return cls(table["field"], tuple(table["mean"]), table["deviation"], table.get("bound", BOUND))
 
 
 def coding_from_json(table: Mapping[str, Json]) -> Vocabulary | Scale | VectorScale:
@@ -150,5 +182,21 @@ def coding_from_json(table: Mapping[str, Json]) -> Vocabulary | Scale | VectorSc
     if "names" in table:
         return Vocabulary(table["field"], tuple(table["names"]), table["unseen"])
     if isinstance(table["mean"], list):
-        return VectorScale(table["field"], tuple(table["mean"]), table["deviation"])
-    return Scale(table["field"], table["mean"], table["deviation"])
+        return VectorScale.from_json(table)
+    _require_finite(table)
+    return Scale(table["field"], table["mean"], table["deviation"], table.get("bound", BOUND))
+
+
+def _root_mean_squares(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each vector, without an overflow on the way."""
+    largest = np.abs(vectors).max(axis=1)
+    found: NDArray[np.float64] = largest * np.sqrt(np.square(vectors / largest[:, None]).mean(axis=1))
+    return found
+
+
+def _require_finite(table: Mapping[str, Json]) -> None:
+    if not (np.isfinite(table["mean"]).all() and np.isfinite(table["deviation"]) and table["deviation"] > 0):
+        raise DataError(
+            f"column '{table['field']}': was scaled with numbers that overflowed (deviation {table['deviation']}); "
+            "train the model anew"
+        )

@@ -66,8 +66,7 @@ class Sentences:
 
     @classmethod
     def from_json(cls, table: Mapping[str, Json]) -> Self:
-        scale = VectorScale(table["field"], tuple(table["mean"]), table["deviation"])
-        return cls(scale, table["encoder"], table["fingerprint"])
+        return cls(VectorScale.from_json(table), table["encoder"], table["fingerprint"])
 
 
 @lru_cache(maxsize=2)
