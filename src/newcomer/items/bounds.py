@@ -2,11 +2,9 @@
 
 import torch
 
+from newcomer.data.vocabulary import BOUND
 from newcomer.items.encoding import Values
 from newcomer.shapes import Tensor
-
-BOUND = 10.0
-"""Of a number, and of the root mean square of a vector's, in standard deviations."""
 
 FINITE = 1e18
 """Further out than any number, near enough for its square."""

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from newcomer.items.bounds import BOUND, out_of_bounds, within_bounds
+from newcomer.data.vocabulary import BOUND
+from newcomer.items.bounds import out_of_bounds, within_bounds
 from newcomer.items.encoding import Clicks, Encoder, joined
 from newcomer.items.kept import trimmed
 from newcomer.nn.field_embeddings import Names
