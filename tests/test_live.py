@@ -129,7 +129,7 @@ def features(films: range) -> pl.DataFrame:
 
 def states(live: LiveItems, items: list[str]) -> State:
     """The items' states as they are in the database."""
-    known = live._fresh(items)
+    known = live.fresh(items)
     rows = [known.numbers[item] for item in items]
     return {key: value[rows] for key, value in known.state.items()}
 

@@ -11,6 +11,7 @@ from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.sd_lora import SDLoRA
 from newcomer.cli.answers import Said, print_json, print_tables
+from newcomer.cli.items import forget_items
 from newcomer.cli.program import app, bar, finish, name_left_out, say, shorten, stoppable
 from newcomer.data.examples import Examples
 from newcomer.data.given import lesson, pictures, texts
@@ -118,10 +119,24 @@ def predict(
 @app.command()
 def forget(
     store: Folder,
-    class_: Annotated[str, typer.Option("--class", help="The class to offer no more.")],
+    class_: Annotated[str | None, typer.Option("--class", help="Of a classifier: the class to offer no more.")] = None,
+    item: Annotated[list[str] | None, typer.Option("--item", help="Of a click model: the item to delete.")] = None,
+    states: Annotated[
+        str | None, typer.Option("--states", help="Of a click model: URL of its database of states.")
+    ] = None,
     backbone: BackbonePlace = None,
 ) -> None:
-    """Offer a class no more. What its examples did to the adapted weights remains; earlier states stay in the store."""
+    """Offer a class no more, or delete items of a click model. What they did to the shared weights remains; earlier states of a
+    classifier stay in the store."""
+    if (class_ is None) == (not item):
+        raise SettingError(f"{store}: give --class NAME of a classifier, or --item ID of a click model")
+    if class_ is not None:
+        _forget_class(store, class_, backbone)
+    else:
+        forget_items(store, item or [], states)
+
+
+def _forget_class(store: Path, class_: str, backbone: str | None) -> None:
     with _held(store):
         model = open_model(store, backbone).forget(class_)
         model.save(store)

@@ -1,8 +1,12 @@
 """Tables that go in and out of commands: CSV, parquet, and JSON lines, one object a row."""
 
 import json
+import os
+import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 
@@ -56,20 +60,38 @@ def to_lines(frame: pl.DataFrame) -> Iterable[str]:
     return (json.dumps(row, ensure_ascii=False) for row in frame.iter_rows(named=True))
 
 
+def require_rows_file(file: Path | None) -> None:
+    """Raises DataError for a file that `write_rows` would not write, before anything is done for it."""
+    if file is not None and file.suffix.lower() not in (".csv", ".parquet", *LINES):
+        raise DataError(f"{file}: neither .csv, .parquet nor .jsonl; choose one of them")
+
+
 def write_rows(frame: pl.DataFrame, file: Path) -> None:
-    """Write the table as the file's suffix says.
+    """Write the table as the file's suffix says: whole, or an older file stays as it is.
 
     Raises DataError for another suffix, and where the disk refuses.
     """
-    suffix = file.suffix.lower()
-    if suffix not in (".csv", ".parquet", *LINES):
-        raise DataError(f"{file}: neither .csv, .parquet nor .jsonl; choose one of them")
+    require_rows_file(file)
+    target = file.resolve()
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        if suffix == ".csv":
-            frame.write_csv(file)
-        elif suffix == ".parquet":
-            frame.write_parquet(file)
-        else:
-            file.write_text("".join(f"{line}\n" for line in to_lines(frame)), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{file}: cannot be written ({error.strerror or error}); give a place that can") from None
+        with part.open("xb") as opened:  # never through a link that lies there
+            _write(frame, file.suffix.lower(), opened)
+            opened.flush()
+            os.fsync(opened.fileno())
+        part.replace(target)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        said = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
+        raise DataError(f"{file}: cannot be written ({said}); give a place that can") from None
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def _write(frame: pl.DataFrame, suffix: str, opened: IO[bytes]) -> None:
+    if suffix == ".csv":
+        frame.write_csv(opened)
+    elif suffix == ".parquet":
+        frame.write_parquet(opened)
+    else:
+        opened.writelines(f"{line}\n".encode() for line in to_lines(frame))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from newcomer.data.log import Log
 from newcomer.items.encoding import Clicks
-from newcomer.items.kept import to_values
+from newcomer.items.kept_values import to_values
 from newcomer.store.states import Event
 
 
@@ -21,12 +21,15 @@ class Arrivals:
     ids: Sequence[str]
 
     @classmethod
-    def of(cls, log: Log, ids: Sequence[str]) -> Self:
-        """Of rows with the same item and id the first."""
+    def of(cls, log: Log, ids: Sequence[str]) -> tuple[Self, list[str]]:
+        """Of rows with the same item and id the first; and what there is to say of those with another label than that."""
         first: dict[tuple[int, str], int] = {}
+        every, conflicts = cls(log, ids), []
         for row, key in enumerate(zip(log.item.tolist(), ids, strict=True)):
-            first.setdefault(key, row)
-        return cls(log, ids).take(np.array(list(first.values()), dtype=np.int64))
+            one = first.setdefault(key, row)
+            if log.label[one] != log.label[row]:
+                conflicts.append(every.conflict(row, int(log.label[one])))
+        return every.take(np.array(list(first.values()), dtype=np.int64)), conflicts
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,6 +60,24 @@ class Arrivals:
         names = (self.log.items.ids[item] for item in self.log.item)
         return self.take(
             np.array([id not in seen.get(name, ()) for name, id in zip(names, self.ids, strict=True)], dtype=bool)
+        )
+
+    def conflicts(self, seen: Mapping[str, Mapping[str, int]]) -> list[str]:
+        """What there is to say of those that have counted with another label, as `ItemStates.labels` has them."""
+        names = [self.log.items.ids[item] for item in self.log.item]
+        labels = [seen.get(name, {}).get(id) for name, id in zip(names, self.ids, strict=True)]
+        return [
+            self.conflict(row, label)
+            for row, label in enumerate(labels)
+            if label is not None and label != int(self.log.label[row])
+        ]
+
+    def conflict(self, row: int, counted: int) -> str:
+        """One row of which the event has counted with this label, which is not its own."""
+        answers = ("no click", "a click")
+        return (
+            f"row {self.log.row[row] + 1}: event '{self.ids[row]}' of item '{self.log.items.ids[self.log.item[row]]}' is "
+            f"{answers[int(self.log.label[row])]} here, and has counted as {answers[counted]}"
         )
 
     def of_items(self, items: Collection[str]) -> NDArray[np.bool_]:

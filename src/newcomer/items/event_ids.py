@@ -6,7 +6,9 @@ import json
 import numpy as np
 import polars as pl
 
+from newcomer.data.canonical import canonical
 from newcomer.data.log import Column, Log
+from newcomer.data.schema import Schema
 from newcomer.data.tables import require_columns
 from newcomer.errors import DataError
 from newcomer.settings import Json
@@ -21,18 +23,25 @@ LONGEST = 255
 def event_ids(
     log: Log, frame: pl.DataFrame | None = None, column: str | None = None, where: str = "table"
 ) -> list[str]:
-    """The id of each row: from this column, or from `event_id` where there is one; else `digests`.
+    """The id of each row: from this column, or from `event_id` where there is one that means nothing else; else `digests`.
 
-    Raises DataError for a column that is not there, and for an id that is empty or longer than 255 characters.
+    Raises DataError for a column that is not there or that the schema gives another meaning, such as the items' ids, and for an id
+    that is empty or longer than 255 characters.
     """
-    if frame is None or (column is None and COLUMN not in frame.columns):
+    meant = _meanings(log.schema)
+    if column in meant:
+        raise DataError(
+            f"{where}: column '{column}' is the schema's {meant[column]}, and does not tell one event from another; name a column "
+            "of ids of events, or leave it out: ids are then made of the whole event"
+        )
+    if frame is None or (column is None and (COLUMN not in frame.columns or COLUMN in meant)):
         if column is not None:
             raise DataError(f"{where}: no column '{column}'; give events as a table")
         return digests(log)
     name = column or COLUMN
     require_columns(frame.columns, [name], where)
-    ids = frame[name].cast(pl.String)
-    wrong = (ids.is_null() | (ids == "") | (ids.str.len_chars() > LONGEST)).fill_null(True)
+    ids = canonical(frame[name], where)
+    wrong = (ids.is_null() | (ids.str.len_chars() > LONGEST)).fill_null(True)
     if wrong.any():
         row = int(wrong.arg_true()[0])
         raise DataError(
@@ -41,20 +50,29 @@ def event_ids(
     return ids.to_list()
 
 
+def _meanings(schema: Schema) -> dict[str | None, str]:
+    """By column what a schema says that it is."""
+    ids: dict[str | None, str] = {schema.item: "item", schema.user: "user", schema.label: "label", schema.time: "time"}
+    return ids | {field.name: f"field of the {field.role}" for field in schema.fields}
+
+
 def digests(log: Log) -> list[str]:
     """Of each row 32 hexadecimal digits of SHA-256 over its item, user, time, label and the values of its fields.
+
+    What is left of a time after its whole number tells two events apart as well.
 
     Two rows that are alike in all of these are one event.
     """
     users = {name: _named(column) for name, column in log.users.columns.items()}
     context = {name: _named(column) for name, column in log.context.items()}
     rows = zip(log.item.tolist(), log.user.tolist(), log.time.tolist(), log.label.tolist(), strict=True)
-    found = []
+    found, fractions = [], log.ticks.tolist()
     for n, (item, user, time, label) in enumerate(rows):
         fields = {name: values[user] for name, values in users.items()} | {
             key: values[n] for key, values in context.items()
         }
-        told = [log.items.ids[item], log.users.ids[user], time, int(label), fields]
+        left = [fractions[n]] if fractions[n] else []
+        told = [log.items.ids[item], log.users.ids[user], time, int(label), fields, *left]
         found.append(hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32])
     return found
 

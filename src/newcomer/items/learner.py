@@ -3,8 +3,10 @@
 import hashlib
 import json
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from newcomer.data.canonical import names as canonical_names
 from newcomer.data.log import Log, Table
 from newcomer.data.pieces import LogFiles
 from newcomer.data.read import Source, items_from_frame, log_from_frame, read_log
@@ -20,13 +23,16 @@ from newcomer.data.schema import Field, Schema
 from newcomer.data.world import PLANTED
 from newcomer.errors import LearnerError
 from newcomer.items.adaptation import Adaptation
+from newcomer.items.bounds import within_bounds
 from newcomer.items.encoding import Clicks, Encoder, Values, joined, joined_clicks
+from newcomer.items.forks import require_own_process
 from newcomer.items.lessons import Lessons, lessons
 from newcomer.items.meta import MetaLearning, meta_learn
 from newcomer.items.network import ItemNetwork, State, chance, under
 from newcomer.items.prepared import Prepared
 from newcomer.items.pretrain import Pretraining, center, pretrain
 from newcomer.items.reading import Reading
+from newcomer.items.soundness import require_numbers, require_sound
 from newcomer.items.validation import Best
 from newcomer.items.warm import History, begun, scored, tuned
 from newcomer.metrics.ranking import click_scores
@@ -97,7 +103,7 @@ class ItemLearner(Learner[Lesson, Log]):
 
         Raises LearnerError for an item that is known already, and before anything was learned.
         """
-        table = items_from_frame(items, self.schema) if isinstance(items, pl.DataFrame) else items
+        table = items if isinstance(items, Table) else items_from_frame(items, self.schema)
         return self._go(f"add {len(self.entries)}", NewItems(table))
 
     def warm(self, events: Log | Source | pl.DataFrame) -> Self:
@@ -110,10 +116,13 @@ class ItemLearner(Learner[Lesson, Log]):
     def score(self, requests: Log | Source | pl.DataFrame) -> NDArray[np.float64]:
         """Click probabilities, one a row. Changes nothing; users and values never seen before are read as 'unseen'.
 
-        Raises LearnerError for an item that was not added.
+        Raises LearnerError for an item that was not added, and for a score that is no number.
         """
-        clicks = self._clicks(self._log(requests, items=False, labels=False))
-        return scored(self.network, self.state, self.own, clicks, self.prepared)
+        require_own_process()
+        log = self._log(requests, items=False, labels=False)
+        scores = scored(self.network, self.state, self.own, self._clicks(log), self.prepared)
+        require_numbers(scores, log)
+        return scores
 
     @property
     def nodes(self) -> tuple[Field, ...]:
@@ -164,6 +173,8 @@ class ItemLearner(Learner[Lesson, Log]):
             case NewItems(items):
                 self._add(items)
             case Events(log):
+                self._require_learned()
+                self.encoder.require_labels(log)
                 yield from self._warm(stage.name, log)
 
     def _learn(self, stage: str, log: Log | LogFiles, trial: Trial | None) -> Iterator[Step]:
@@ -252,7 +263,9 @@ class ItemLearner(Learner[Lesson, Log]):
 
     def _tune(self, part: str, clicks: Clicks) -> Iterator[Step]:
         done, items_in_all = 0, int((torch.bincount(clicks.item) > 0).sum())
+        names = list(self.known)
         for items, state in self.tuned(self.begun if self.from_the_start else self.state, self.own, clicks):
+            require_sound([names[item] for item in items.tolist()], state)
             self._change(items, state)
             done += len(items)
             yield Step(part, done, items_in_all)
@@ -265,6 +278,13 @@ class ItemLearner(Learner[Lesson, Log]):
         self.network = network.to(self.device)
 
     def _take_up(self, names: Sequence[str], own: Values, state: State) -> None:
+        require_sound(names, state)
+        self._know(names, own, state)
+
+    def _know(self, names: Sequence[str], own: Values, state: State) -> None:
+        """Stores from before may hold ids otherwise spelled."""
+        pairs = zip(names, _spelled(names), strict=True)
+        names = [name if spelled in self.known else spelled for name, spelled in pairs]
         self.own = joined([self.own, own]) if self.known else own
         self.state = {key: torch.cat([self.state[key], value]) if self.known else value for key, value in state.items()}
         self.begun = {key: torch.cat([self.begun[key], value]) if self.known else value for key, value in state.items()}
@@ -308,14 +328,16 @@ class ItemLearner(Learner[Lesson, Log]):
         names, state = entry.facts["items"], under("state.", tensors)
         if "events" not in entry.facts:
             own = under("own.", tensors)
-            self._take_up(names, [own[str(n)] for n in range(len(own))], state)
+            self._know(names, within_bounds([own[str(n)] for n in range(len(own))]), state)
             self.counts[-len(names) :] = entry.facts.get("counts", [0] * len(names))
             return
+        names = [name if name in self.known else spelled for name, spelled in zip(names, _spelled(names), strict=True)]
         for name, count in zip(names, entry.facts["counts"], strict=True):
             self.counts[self.known[name]] += count
         self._change(torch.tensor([self.known[name] for name in names], device=self.device), state)
         if self.history == "all":
             clicks = Clicks.from_tensors(tensors)
+            clicks = replace(clicks, of_rows=within_bounds(clicks.of_rows))
             self.past = joined_clicks([self.past, clicks]) if self.past else clicks
 
     def _clicks(self, log: Log) -> Clicks:
@@ -339,13 +361,17 @@ class ItemLearner(Learner[Lesson, Log]):
     def _log(self, source: Log | Source | pl.DataFrame, items: bool = True, labels: bool = True) -> Log:
         if isinstance(source, Log):
             return source
-        read: Callable[..., Log] = log_from_frame if isinstance(source, pl.DataFrame) else read_log
+        files = isinstance(source, (str, Path)) or (
+            isinstance(source, Sequence) and bool(source) and all(isinstance(part, (str, Path)) for part in source)
+        )
+        read: Callable[..., Log] = read_log if files else log_from_frame
         return read(source, self.schema, items=items, labels=labels)
 
     def _on_device(self, values: Values) -> Values:
         return [value.to(self.device) for value in values]
 
     def _go(self, name: str, lesson: Lesson) -> Self:
+        require_own_process()
         for _ in self.study(Stage(name, lesson, {})):
             pass
         return self
@@ -357,6 +383,13 @@ class ItemLearner(Learner[Lesson, Log]):
     def _rebuild(cls, stands_on: Mapping[str, Json], settings: Mapping[str, Json], given: Mapping[str, Any]) -> Self:
         schema = given.get("schema") or Schema.from_json(stands_on["schema"])
         return cls(schema, **settings)
+
+
+def _spelled(names: Sequence[str]) -> list[str]:
+    """These ids as `data.canonical` spells them, but for those that would be the same then."""
+    spelled = canonical_names(pl.Series("item", names, dtype=pl.String), "items").to_list()
+    times = Counter(spelled)
+    return [name if new is None or times[new] > 1 else new for name, new in zip(names, spelled, strict=True)]
 
 
 def _digest(content: Json) -> str:

@@ -23,6 +23,7 @@ class Lessons(ABC):
     """What is known of all old items before training, and two ways through their events."""
 
     def __init__(self, survey: Survey, device: torch.device, tastes: bool = False) -> None:
+        survey.require_both_answers()
         self.encoder, self.device = Encoder.fit(survey, tastes), device
         self.items: Table = survey.items
         self.counts: list[int] = survey.events.tolist()
@@ -54,7 +55,7 @@ class InMemory(Lessons):
 
     def __init__(self, log: Log, device: torch.device, tastes: bool = False) -> None:
         super().__init__(Survey(log.schema).add(log), device, tastes)
-        log = log.take(np.lexsort((log.row, log.time)))
+        log = log.take(np.lexsort((log.row, log.ticks, log.time)))
         self.clicks = self.encoder.clicks(log, np.searchsorted(np.unique(log.item), log.item), deeds).to(device)
 
     @property
@@ -107,7 +108,7 @@ class InFiles(Lessons):
 
     def _in_time(self, items: list[str] | tuple[str, ...], most: int) -> Clicks:
         log = windows(self.files, items, most)
-        return self._encoded(log.take(np.lexsort((log.row, log.time)))).by_row()
+        return self._encoded(log.take(np.lexsort((log.row, log.ticks, log.time)))).by_row()
 
     def _encoded(self, log: Log) -> Clicks:
         numbers = np.array([self.number[name] for name in log.items.ids])

@@ -18,6 +18,9 @@ from newcomer.training.checkpoint import Checkpoint, Things
 from newcomer.training.fit import fit, one_cycle
 from newcomer.training.learner import Step
 
+BITS = 20
+"""So many bits at a time are joined to an item's number: together with it, or with a rank of rows, they fit into an int64."""
+
 
 @dataclass(frozen=True)
 class Pretraining:
@@ -103,12 +106,8 @@ def _loss(
     plan: Pretraining,
     hidden: Bool[Tensor, "row part"],
 ) -> Float[Tensor, ""]:
-    codes = clicks.item[rows]
-    for part in hidden.T:
-        codes = 2 * codes + part
-    codes, of = torch.unique(codes, return_inverse=True)
-    bits = codes[:, None] >> torch.arange(hidden.shape[1] - 1, -1, -1, device=codes.device) & 1
-    items, (without, *fields) = codes >> hidden.shape[1], bits.bool().T
+    items, hidden, of = distinct(clicks.item[rows], hidden)
+    without, *fields = hidden.T
     mine, moved = [values[items] for values in own], residuals(items) * ~without[:, None]
     if plan.drop:
         mine = [_without(values, field) for values, field in zip(mine, fields, strict=True)]
@@ -119,6 +118,26 @@ def _loss(
     if plan.shrinkage:
         loss = loss + plan.shrinkage * moved.square().sum(dim=1)[of].mean()
     return loss
+
+
+def distinct(
+    item: Int[Tensor, " row"], hidden: Bool[Tensor, "row part"]
+) -> tuple[Int[Tensor, " item"], Bool[Tensor, "item part"], Int[Tensor, " row"]]:
+    """Every pair of an item and what is hidden of it that occurs, sorted, and which of them each row has.
+
+    Exact for any number of parts: some at a time join a code as bits, and the code becomes its rank before it is too long.
+
+    >>> item, hidden = torch.tensor([7, 7, 3, 7]), torch.tensor([[True], [False], [False], [True]])
+    >>> [found.tolist() for found in distinct(item, hidden)]
+    [[3, 7, 7], [[False], [False], [True]], [2, 1, 0, 2]]
+    """
+    of = item
+    for parts in torch.split(hidden, BITS, dim=1):
+        for part in parts.T:
+            of = 2 * of + part
+        _, of = torch.unique(of, return_inverse=True)
+    row = torch.empty_like(of[: int(of.max()) + 1]).scatter_(0, of, torch.arange(len(of), device=of.device))
+    return item[row], hidden[row], of
 
 
 def _hidden(rows: int, plan: Pretraining, chance: torch.Generator) -> Bool[Tensor, "row part"]:

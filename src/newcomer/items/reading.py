@@ -92,13 +92,15 @@ def _smooth(tables: FieldEmbeddings, place: int, coding: Vocabulary, width: floa
 
 
 def _times(clicks: Clicks, users: int, deeds: int) -> Int[Tensor, "user deed"]:
-    """How often each user did each deed."""
-    if 2 * users * deeds > MOST:
+    """How often each user did each deed; in as few bytes as hold the most."""
+    code = clicks.of_rows[-1]
+    most = int(torch.unique(code, return_counts=True)[1].max())
+    kind = torch.int16 if most <= torch.iinfo(torch.int16).max else torch.int32
+    if kind.itemsize * users * deeds > MOST:
         raise LearnerError(
             f"tastes = true needs a table of {users:,} users by {deeds // 2:,} old items, which is too large; leave it out"
         )
-    code = clicks.of_rows[-1]
-    times = torch.zeros(users, deeds, dtype=torch.int16, device=code.device)
+    times = torch.zeros(users, deeds, dtype=kind, device=code.device)
     return times.index_put_((code % users, code // users - 1), times.new_ones(len(code)), accumulate=True)
 
 

@@ -109,11 +109,18 @@ def calibration_by_age(before: ArrayLike, label: ArrayLike, probability: ArrayLi
 def pair(label: ArrayLike, score: ArrayLike) -> tuple[_Floats, _Floats]:
     """Both as float64.
 
-    Raises DataError unless there is one score for every label.
+    Raises DataError unless there is one score for every label, and all of them are finite: what is no number has no rank.
     """
     labels, scores = np.asarray(label, dtype=np.float64), np.asarray(score, dtype=np.float64)
     if labels.shape != scores.shape:
         raise DataError(f"{len(labels)} labels and {len(scores)} scores; give one score for every label")
+    for what, numbers in (("label", labels), ("score", scores)):
+        wrong = np.flatnonzero(~np.isfinite(numbers).ravel())
+        if len(wrong):
+            raise DataError(
+                f"{len(wrong)} of {numbers.size} {what}s are no finite numbers, the first is {numbers.ravel()[wrong[0]]} in row "
+                f"{wrong[0] + 1}; a model that gives such scores has diverged: lower its learning rate"
+            )
     return labels, scores
 
 

@@ -113,7 +113,7 @@ def bayes_auc(probability: ArrayLike) -> float:
     >>> bayes_auc([0., 1.]), bayes_auc([.3, .3])
     (1.0, 0.5)
     """
-    p = np.sort(np.asarray(probability, dtype=np.float64))
+    p = np.sort(pair(probability, probability)[1])
     starts = np.flatnonzero(np.diff(p, prepend=-1.0))
     clicks, misses = np.add.reduceat(p, starts), np.add.reduceat(1 - p, starts)
     below = np.cumsum(misses) - misses

@@ -1,14 +1,10 @@
-"""Item states in any SQL database that SQLAlchemy knows by its URL; `sqlite:///items.db` needs no server.
-
-    item_states   model, item | version, phase, events, parameters, checksum, updated_at
-    item_events   model, item, event | place, time, label, payload
-
-`place` counts an item's events as they came in. `payload` is a JSON list of the event's encoded values, or NULL.
-"""
+"""Item states in any SQL database that SQLAlchemy knows by its URL; `sqlite:///items.db` needs no server. See `sql_tables`."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,32 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from newcomer.errors import StoreError
-from newcomer.store.states import KEPT, Change, Event, Head, ItemState, ItemStates, latest
+from newcomer.store.sql_statements import (
+    CHECKSUM,
+    DELETED,
+    DROPPED,
+    EVENTS_DELETED,
+    NOTED,
+    REMEMBERED,
+    REPLACED,
+    SEEN,
+    STAGES,
+    VERSION,
+)
+from newcomer.store.sql_tables import (
+    EVENTS,
+    FORGOTTEN,
+    LATEST,
+    MODELS,
+    STATES,
+    Noted,
+    event_rows,
+    events_checksum,
+    latest_after,
+    make_tables,
+    state_row,
+)
+from newcomer.store.states import KEPT, Change, DamagedItemError, Event, Head, ItemState, ItemStates, latest
 
 AT_ONCE = 500
 """Names in one query: below every database's limit."""
@@ -24,49 +45,26 @@ AT_ONCE = 500
 ATTEMPTS = 10
 """How often something is tried again that another process was quicker with."""
 
-_tables = sa.MetaData()
-_states = sa.Table(
-    "item_states",
-    _tables,
-    sa.Column("model", sa.String(64), primary_key=True),
-    sa.Column("item", sa.String(255), primary_key=True),
-    sa.Column("version", sa.BigInteger, nullable=False),
-    sa.Column("phase", sa.String(16), nullable=False),
-    sa.Column("events", sa.BigInteger, nullable=False),
-    sa.Column("parameters", sa.LargeBinary, nullable=False),
-    sa.Column("checksum", sa.String(64), nullable=False),
-    sa.Column("updated_at", sa.String(32), nullable=False),
-)
-_events = sa.Table(
-    "item_events",
-    _tables,
-    sa.Column("model", sa.String(64), primary_key=True),
-    sa.Column("item", sa.String(255), primary_key=True),
-    sa.Column("event", sa.String(255), primary_key=True),
-    sa.Column("place", sa.BigInteger, nullable=False),
-    sa.Column("time", sa.BigInteger, nullable=False),
-    sa.Column("label", sa.SmallInteger, nullable=False),
-    sa.Column("payload", sa.Text),
-    sa.Index("item_events_place", "model", "item", "place"),
-)
-
 
 class SqlItemStates(ItemStates):
     """The database at this URL; its tables are made where they are not there yet.
 
     `wait_seconds`: how long a SQLite file that another process is writing is waited for. SQLite files are in WAL mode and every
-    transaction is on the disk when it ends (`synchronous=FULL`).
+    transaction is on the disk when it ends (`synchronous=FULL`). `connect`: makes the one connection of a SQLite database.
 
     Raises StoreError for a URL or a database that cannot be used.
     """
 
-    def __init__(self, url: str, *, wait_seconds: float = 30.0) -> None:
-        self.where = url
+    def __init__(
+        self, url: str, *, wait_seconds: float = 30.0, connect: Callable[[], sqlite3.Connection] | None = None
+    ) -> None:
+        self.where, self.read_only = url, False
         try:
             parsed = sa.make_url(url)
             self.where = parsed.render_as_string(hide_password=True)
             sqlite = parsed.get_backend_name() == "sqlite"
-            self._engine = sa.create_engine(parsed, connect_args={"timeout": wait_seconds} if sqlite else {})
+            one = {"creator": connect, "poolclass": sa.pool.StaticPool} if connect else {}
+            self._engine = sa.create_engine(parsed, connect_args={"timeout": wait_seconds} if sqlite else {}, **one)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise StoreError(
                 f"{self.where}: no database that can be used ({_line(error)}); write a URL such as sqlite:///items.db, "
@@ -77,27 +75,47 @@ class SqlItemStates(ItemStates):
         self._make_tables()
 
     def heads(self, model: str, items: Collection[str] | None = None) -> dict[str, Head]:
-        columns = sa.select(_states.c.item, _states.c.version, _states.c.phase, _states.c.events)
-        rows = self._rows(columns, _states, model, items)
+        columns = sa.select(STATES.c.item, STATES.c.version, STATES.c.phase, STATES.c.events)
+        rows = self._rows(columns, STATES, model, items)
         return {row.item: Head(row.version, row.phase, row.events) for row in rows}
 
     def get(self, model: str, items: Collection[str]) -> dict[str, ItemState]:
-        return {row.item: self._sound(model, row) for row in self._rows(sa.select(_states), _states, model, items)}
+        return {row.item: self._sound(model, row) for row in self._rows(sa.select(STATES), STATES, model, items)}
 
     def add(self, model: str, changes: Sequence[Change]) -> set[str]:
         names = [change.state.item for change in changes]
         for attempt in range(ATTEMPTS):
             there = set(self.heads(model, names))
             new = [change for change in changes if change.state.item not in there]
+            last = self._last_versions(model, [change.state.item for change in new])
             try:
                 with self._changing() as connection:
-                    _insert(connection, _states, [_state_row(model, change.state) for change in new])
-                    _insert(connection, _events, [row for change in new for row in _event_rows(model, change)])
+                    self._insert_new(connection, model, [_after(change, last) for change in new])
+                    if last:
+                        connection.execute(REMEMBERED, [{"m": model, "i": item} for item in sorted(last)])
                 return there
             except _CollisionError:  # somebody else added one of them just now: look again
                 if attempt == ATTEMPTS - 1:
                     raise
         raise AssertionError("the last attempt returns or raises")
+
+    def imported_stages(self, model: str) -> int:
+        with self._asking(), self._engine.connect() as connection:
+            return int(connection.scalar(sa.select(MODELS.c.stages).where(MODELS.c.model == model)) or 0)
+
+    def import_stages(self, model: str, stages: int, changes: Sequence[Change]) -> None:
+        names = [change.state.item for change in changes]
+        for attempt in range(ATTEMPTS):
+            there = {*self.heads(model, names), *self.forgotten(model, names)}
+            try:
+                with self._changing() as connection:
+                    self._insert_new(connection, model, [c for c in changes if c.state.item not in there])
+                    if not connection.execute(STAGES, {"m": model, "s": stages}).rowcount:
+                        _insert(connection, MODELS, [{"model": model, "stages": stages}])
+                return
+            except _CollisionError:  # another process is at the same
+                if attempt == ATTEMPTS - 1:
+                    raise
 
     def advance(self, model: str, changes: Sequence[Change]) -> set[str]:
         late: set[str] = set()
@@ -108,28 +126,33 @@ class SqlItemStates(ItemStates):
                 if not _replace(connection, model, change.state):
                     late.add(change.state.item)
                     continue
-                _insert(connection, _events, _event_rows(model, change))
-                if change.state.events > KEPT and latest(change.events):
-                    connection.execute(_DROPPED, {"m": model, "i": change.state.item, "p": change.state.events - KEPT})
+                self._note(connection, model, change)
         return late
 
-    def seen(self, model: str, events: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
-        found: dict[str, set[str]] = {}
+    def forget(self, model: str, items: Collection[str]) -> set[str]:
+        with self._changing() as connection:
+            return {item for item in sorted(set(items)) if self._forget(connection, model, item)}
+
+    def forgotten(self, model: str, items: Collection[str]) -> set[str]:
+        return set(self._last_versions(model, items))
+
+    def labels(self, model: str, events: Mapping[str, Collection[str]]) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
         with self._asking(), self._engine.connect() as connection:
             for item, ids in events.items():
                 asked = ({"m": model, "i": item, "ids": part} for part in _parts(sorted(ids)))
-                found[item] = {event for part in asked for event in connection.scalars(_SEEN, part)}
+                found[item] = {row.event: row.label for part in asked for row in connection.execute(SEEN, part)}
         return found
 
     def past(self, model: str, items: Collection[str]) -> dict[str, list[Event]]:
         found: dict[str, list[Event]] = {item: [] for item in items}
-        kept = sa.select(_events).where(_events.c.payload.is_not(None)).order_by(_events.c.item, _events.c.place)
-        for row in self._rows(kept, _events, model, items):
+        kept = sa.select(EVENTS).where(EVENTS.c.payload.is_not(None)).order_by(EVENTS.c.item, EVENTS.c.place)
+        for row in self._rows(kept, EVENTS, model, items):
             try:
                 found[row.item].append(Event(row.event, row.time, row.label, json.loads(row.payload)))
             except ValueError:
                 raise self._damaged(row.item, f"event '{row.event}'") from None
-        return found
+        return {item: events[-KEPT:] for item, events in found.items()}
 
     def close(self) -> None:
         self._engine.dispose()
@@ -138,9 +161,9 @@ class SqlItemStates(ItemStates):
         for attempt in range(ATTEMPTS):  # of several processes that find no tables one makes them
             try:
                 with self._asking():
-                    return _tables.create_all(self._engine)
+                    return make_tables(self._engine)
             except StoreError as error:
-                if attempt == ATTEMPTS - 1 or "exists" not in str(error):
+                if attempt == ATTEMPTS - 1 or not any(part in str(error) for part in ("exists", "duplicate column")):
                     raise
         return None
 
@@ -154,6 +177,50 @@ class SqlItemStates(ItemStates):
             named = query.where(table.c.item.in_(sa.bindparam("names", expanding=True)))
             return [row for part in _parts(sorted(items)) for row in connection.execute(named, {"names": part})]
 
+    def _last_versions(self, model: str, items: Collection[str]) -> dict[str, int]:
+        """Of those of these items that were forgotten, and are not there again, the last version."""
+        rows = self._rows(sa.select(FORGOTTEN.c.item, FORGOTTEN.c.version), FORGOTTEN, model, items)
+        return {row.item: row.version for row in rows}
+
+    def _insert_new(self, connection: sa.Connection, model: str, changes: Sequence[Change]) -> None:
+        """The rows of items that are not there, and of their events."""
+        states, events = [], []
+        for change in changes:
+            rows = event_rows(model, change)
+            noted = events_checksum(latest_after([], change, rows))
+            states.append({**state_row(model, change.state), "events_checksum": noted})
+            events += rows
+        _insert(connection, STATES, states)
+        _insert(connection, EVENTS, events)
+
+    def _note(self, connection: sa.Connection, model: str, change: Change) -> None:
+        """Beside a state that was just replaced, the events that made it: the latest before them must be what was noted."""
+        item, rows = change.state.item, event_rows(model, change)
+        key = {"m": model, "i": item}
+        first = change.state.events - len(change.events) - KEPT
+        before: list[Noted] = [tuple(row) for row in connection.execute(LATEST, {**key, "p": first})]
+        noted = connection.scalar(CHECKSUM, key)
+        if noted is not None and noted != events_checksum(before):
+            raise self._damaged(item, "one of its latest events")
+        _insert(connection, EVENTS, rows)
+        if change.state.events > KEPT and latest(change.events):
+            connection.execute(DROPPED, {**key, "p": change.state.events - KEPT})
+        connection.execute(NOTED, {**key, "c": events_checksum(latest_after(before, change, rows))})
+
+    def _forget(self, connection: sa.Connection, model: str, item: str) -> bool:
+        """Whether the item was there; its last version is kept, and nothing else of it."""
+        key = {"m": model, "i": item}
+        for _ in range(ATTEMPTS):  # until nobody changes it in between
+            version = connection.scalar(VERSION, key)
+            if version is None:
+                return False
+            if connection.execute(DELETED, {**key, "v": version}).rowcount == 1:
+                connection.execute(EVENTS_DELETED, key)
+                connection.execute(REMEMBERED, key)
+                _insert(connection, FORGOTTEN, [{"model": model, "item": item, "version": version}])
+                return True
+        raise StoreError(f"{self.where}: item '{item}' was changed by others {ATTEMPTS} times meanwhile; try again")
+
     def _sound(self, model: str, row: "sa.Row[Any]") -> ItemState:
         parameters = row.parameters if isinstance(row.parameters, bytes) else b""
         state = ItemState(row.item, row.version, row.phase, row.events, parameters, row.updated_at)
@@ -161,10 +228,11 @@ class SqlItemStates(ItemStates):
             raise self._damaged(row.item, "its row")
         return state
 
-    def _damaged(self, item: str, what: str) -> StoreError:
-        return StoreError(
+    def _damaged(self, item: str, what: str) -> DamagedItemError:
+        return DamagedItemError(
+            item,
             f"{self.where}: item '{item}': {what} is not what was written (checksum); restore the database from a copy, or "
-            "delete the item's rows and add it again"
+            "forget the item (`newcomer forget STORE --item ID`) and add it again",
         )
 
     @contextmanager
@@ -187,57 +255,17 @@ class _CollisionError(StoreError):
     """A row was there already."""
 
 
-_SEEN = sa.select(_events.c.event).where(
-    _events.c.model == sa.bindparam("m"),
-    _events.c.item == sa.bindparam("i"),
-    _events.c.event.in_(sa.bindparam("ids", expanding=True)),
-)
-_DROPPED = (
-    sa.update(_events)
-    .where(_events.c.model == sa.bindparam("m"), _events.c.item == sa.bindparam("i"))
-    .where(_events.c.place < sa.bindparam("p"), _events.c.payload.is_not(None))
-    .values(payload=None)
-)
-_REPLACED = sa.update(_states).where(
-    _states.c.model == sa.bindparam("m"), _states.c.item == sa.bindparam("i"), _states.c.version == sa.bindparam("v")
-)
-
-
 def _replace(connection: sa.Connection, model: str, state: ItemState) -> bool:
     """Whether the item still had the version before this one, and has this one now."""
-    row = _state_row(model, state)
+    row = state_row(model, state)
     key = {"m": row.pop("model"), "i": row.pop("item"), "v": state.version - 1}
-    return connection.execute(_REPLACED.values(row), key).rowcount == 1
+    return connection.execute(REPLACED.values(row), key).rowcount == 1
 
 
-def _state_row(model: str, state: ItemState) -> dict[str, Any]:
-    return {
-        "model": model,
-        "item": state.item,
-        "version": state.version,
-        "phase": state.phase,
-        "events": state.events,
-        "parameters": state.parameters,
-        "checksum": state.checksum(model),
-        "updated_at": state.updated_at,
-    }
-
-
-def _event_rows(model: str, change: Change) -> list[dict[str, Any]]:
-    item, kept = change.state.item, latest(change.events)
-    first = change.state.events - len(change.events)
-    return [
-        {
-            "model": model,
-            "item": item,
-            "event": event.id,
-            "place": first + n,
-            "time": event.time,
-            "label": event.label,
-            "payload": json.dumps(event.values) if event.id in kept else None,
-        }
-        for n, event in enumerate(change.events)
-    ]
+def _after(change: Change, last: Mapping[str, int]) -> Change:
+    """The same, its version the one after the last that a forgotten item had."""
+    item = change.state.item
+    return replace(change, state=replace(change.state, version=last[item] + 1)) if item in last else change
 
 
 def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:

@@ -12,10 +12,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from newcomer.errors import StoreError
 from newcomer.settings import Json
 
 KEPT = 200
 """Of an item's events the values of the latest so many are kept, in the order they came in; their ids are kept for ever."""
+
+
+class DamagedItemError(StoreError):
+    """What a database holds of one item, `item`, is not what was written."""
+
+    def __init__(self, item: str, message: str) -> None:
+        super().__init__(message)
+        self.item = item
 
 
 class Head(NamedTuple):
@@ -73,6 +82,12 @@ class ItemStates(ABC):
     What two processes do at once comes out as if one had been first: `add` and `advance` say what they left alone.
     """
 
+    where: str = "states"
+    """What messages call the database."""
+
+    read_only: bool = False
+    """Whether nothing that is changed here stays."""
+
     @abstractmethod
     def heads(self, model: str, items: Collection[str] | None = None) -> dict[str, Head]:
         """Version, phase and number of events of those of these items that are there; of all items by default."""
@@ -86,18 +101,46 @@ class ItemStates(ABC):
 
     @abstractmethod
     def add(self, model: str, changes: Sequence[Change]) -> set[str]:
-        """Take up items with what they have seen, all of them or none; those that were there already stay, and are returned."""
+        """Take up items with what they have seen, all of them or none; those that were there already stay, and are returned.
+
+        An item that was forgotten gets the version after its last one, so that no process takes it for what it was.
+        """
+
+    @abstractmethod
+    def imported_stages(self, model: str) -> int:
+        """How many stages of the model's learner were looked through for items of its own; 0 before any was."""
+
+    @abstractmethod
+    def import_stages(self, model: str, stages: int, changes: Sequence[Change]) -> None:
+        """Take up the learner's own items of so many stages: those that are not there and were not forgotten.
+
+        Whatever is deleted later does not come back: `imported_stages` says from now on that these stages are done with.
+        """
+
+    @abstractmethod
+    def forget(self, model: str, items: Collection[str]) -> set[str]:
+        """Delete the states and events of those of these items that are there, which are returned; all of them or none."""
+
+    @abstractmethod
+    def forgotten(self, model: str, items: Collection[str]) -> set[str]:
+        """Those of these items that were forgotten and are not there again."""
 
     @abstractmethod
     def advance(self, model: str, changes: Sequence[Change]) -> set[str]:
         """Put these states in the place of the version before, together with the events that made them, in one transaction.
 
         Returned are the items that have another version by now: nothing of theirs was changed or noted.
+
+        Raises StoreError, with the item's name, where its latest events are not those that were noted; nothing is changed then.
         """
 
     @abstractmethod
+    def labels(self, model: str, events: Mapping[str, Collection[str]]) -> dict[str, dict[str, int]]:
+        """With which label each of these event ids of each item has counted; those that have not are left out."""
+
     def seen(self, model: str, events: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
         """Which of these event ids of each item have counted already."""
+        return {item: set(labels) for item, labels in self.labels(model, events).items()}
 
     @abstractmethod
     def past(self, model: str, items: Collection[str]) -> dict[str, list[Event]]:

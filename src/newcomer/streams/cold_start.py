@@ -201,7 +201,7 @@ def events_before(log: Log, backwards: bool = False) -> NDArray[np.int64]:
     >>> events_before(log).tolist()
     [1, 0, 2, 0]
     """
-    order = np.lexsort((log.row, log.time, log.item))
+    order = np.lexsort((log.row, log.ticks, log.time, log.item))
     starts = np.cumsum(_counts(log)) - _counts(log)
     before = np.empty(len(log), dtype=np.int64)
     before[order] = np.arange(len(log)) - starts[log.item[order]]

@@ -1,0 +1,28 @@
+"""What is asked of the tables of item states, and told them. `m` and `i` name a model and an item."""
+
+import sqlalchemy as sa
+
+from newcomer.store.sql_tables import EVENTS, FORGOTTEN, MODELS, STATES
+
+
+def of_item(table: sa.Table) -> "sa.ColumnElement[bool]":
+    return (table.c.model == sa.bindparam("m")) & (table.c.item == sa.bindparam("i"))
+
+
+SEEN = sa.select(EVENTS.c.event, EVENTS.c.label).where(
+    of_item(EVENTS), EVENTS.c.event.in_(sa.bindparam("ids", expanding=True))
+)
+CHECKSUM = sa.select(STATES.c.events_checksum).where(of_item(STATES))
+VERSION = sa.select(STATES.c.version).where(of_item(STATES))
+NOTED = sa.update(STATES).where(of_item(STATES)).values(events_checksum=sa.bindparam("c"))
+STAGES = sa.update(MODELS).where(MODELS.c.model == sa.bindparam("m")).values(stages=sa.bindparam("s"))
+DELETED = sa.delete(STATES).where(of_item(STATES), STATES.c.version == sa.bindparam("v"))
+EVENTS_DELETED = sa.delete(EVENTS).where(of_item(EVENTS))
+REMEMBERED = sa.delete(FORGOTTEN).where(of_item(FORGOTTEN))
+DROPPED = (
+    sa.update(EVENTS)
+    .where(of_item(EVENTS))
+    .where(EVENTS.c.place < sa.bindparam("p"), EVENTS.c.payload.is_not(None))
+    .values(payload=None)
+)
+REPLACED = sa.update(STATES).where(of_item(STATES), STATES.c.version == sa.bindparam("v"))

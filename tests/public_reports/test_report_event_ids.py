@@ -1,0 +1,105 @@
+"""What an event is called: each counts, each counts once, and one that comes again with another answer is said."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from films import FILMS, QUICK, events, features, log, taught
+from newcomer.data.schema import Field, Schema
+from newcomer.errors import DataError
+from newcomer.items.emerg import EmerG
+from newcomer.items.live import LiveItems
+from shell import Shell
+
+CLICK = "is a click here, and has counted as no click"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return taught(tmp_path_factory.mktemp("films") / "store")
+
+
+@pytest.fixture
+def live(store: Path, tmp_path: Path) -> Iterator[LiveItems]:
+    live = LiveItems.open(EmerG, store, f"sqlite:///{tmp_path / 'items.db'}")
+    live.add(features("new"))
+    yield live
+    live.close()
+
+
+@pytest.mark.parametrize("role", ["item", "user", "context"])
+def test_a_column_that_means_something_else_is_no_id_of_events(role: str, tmp_path: Path) -> None:
+    """A shop of tickets whose items' own column is called `event_id`: of each item only the first event ever counted."""
+    names = {"item": "film", "user": "viewer", "context": "page"}
+    column = names[role]
+    fields = (Field("genre", "item"), Field("event_id" if role == "context" else "page", "context"))
+    schema = Schema(
+        "event_id" if role == "item" else "film", "event_id" if role == "user" else "viewer", "liked", "seen", fields
+    )
+    EmerG(schema, **QUICK).learn(log().rename({column: "event_id"})).save(tmp_path / "store")
+    live = LiveItems.open(EmerG, tmp_path / "store")
+    table = events("film 1", 30).drop("event_id").rename({column: "event_id"})
+    assert live.warm(table).new == 30
+    assert live.warm(table).new == 0
+    with pytest.raises(DataError, match=rf"column 'event_id' is the schema's .*{role}.*name a column of ids of events"):
+        live.warm(table, event_id="event_id")
+    live.close()
+
+
+def test_a_click_under_the_id_of_an_impression_is_counted_as_conflicting(live: LiveItems) -> None:
+    """A tracker that sends an impression first, and the click on it later under the same id: the click was dropped silently."""
+    shown = events("new", 4).with_columns(liked=pl.lit(0))
+    assert (live.warm(shown).new, live.warm(shown).conflicting) == (4, 0)
+    clicked = shown.with_columns(liked=pl.Series([0, 1, 0, 1]))
+    done = live.warm(clicked, on_error="report")
+    assert (done.new, done.known, done.conflicting) == (0, 2, 2)
+    assert done.left_out == [f"row {row}: event 'e{999 + row}' of item 'new' {CLICK}" for row in (2, 4)]
+
+
+def test_both_in_one_table_conflict_too(live: LiveItems) -> None:
+    """The same where the tracker sends both in one file."""
+    shown = events("new", 3).with_columns(liked=pl.lit(1))
+    both = pl.concat([shown, shown.head(1).with_columns(liked=pl.lit(0)), shown.tail(1)])
+    done = live.warm(both)
+    assert (done.new, done.known, done.conflicting) == (3, 1, 1)
+    assert done.left_out == ["row 4: event 'e1000' of item 'new' is no click here, and has counted as a click"]
+
+
+def test_ids_are_of_one_item_each(live: LiveItems) -> None:
+    """An id that stands beside two items is two events."""
+    assert live.warm(pl.concat([events("new", 3), events("film 1", 3)])).new == 6
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 3], [1.0, 2.0, 3.0], ["1", " 2", "3.0"]])
+def test_ids_are_the_same_however_they_are_written(ids: list[object], live: LiveItems) -> None:
+    """tfx #819: a pandas column with a gap makes floats of whole numbers; events sent again counted again."""
+    table = events("new", 3)
+    assert live.warm(table.with_columns(event_id=pl.Series(["1", "2", "3"]))).new == 3
+    assert live.warm(table.with_columns(event_id=pl.Series(ids))).known == 3
+
+
+def test_two_moments_of_one_second_are_two_events(live: LiveItems) -> None:
+    """Two clicks of one user within a second, told apart by the fractions of their times alone."""
+    alike = events("new", 2).drop("event_id").with_columns(liked=pl.lit(1))
+    for times in ([1.8e9 + 0.25, 1.8e9 + 0.75], ["2027-01-01T00:00:00.2501", "2027-01-01T00:00:00.2502"]):
+        table = alike.with_columns(seen=pl.Series(times))
+        assert live.warm(table).new == 2
+        assert live.warm(table).new == 0
+
+
+def test_the_command_reports_what_did_not_count(store: Path, shell: Shell) -> None:
+    """The tracker's two files on the command line."""
+    url = f"sqlite:///{shell.folder / 'items.db'}"
+    shown = events(FILMS[2], 3).with_columns(liked=pl.lit(0))
+    shown.write_csv(shell.folder / "shown.csv")
+    shown.with_columns(liked=pl.lit(1)).write_csv(shell.folder / "clicked.csv")
+    assert "3 new events of 1 items" in shell.call("warm", str(store), "shown.csv", "--states", url)[1]
+    code, out, err = shell.call("warm", str(store), "clicked.csv", "--states", url)
+    assert code == 3
+    assert "3 that had counted with another label and did not count again" in out
+    assert err.count(CLICK) == err.count("\n") == 3
+    told = json.loads(shell.call("warm", str(store), "clicked.csv", "--states", url, "--json")[1])
+    assert (told["new"], told["known"], told["conflicting"], len(told["left_out"])) == (0, 0, 3, 3)

@@ -1,0 +1,188 @@
+"""An item that was deleted stays deleted, and begins anew where it is added again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from films import FILMS, alter, events, features, requests, taught
+from newcomer.errors import DataError, StoreError
+from newcomer.items.emerg import EmerG
+from newcomer.items.live import LiveItems, fingerprint
+from newcomer.store.sql import SqlItemStates
+from shell import Shell
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+    """A store of its own, copied from one that was taught once."""
+    if "store" not in _TAUGHT:
+        _TAUGHT["store"] = taught(tmp_path_factory.mktemp("films") / "store")
+    (tmp_path / "store").mkdir()
+    for file in _TAUGHT["store"].iterdir():
+        (tmp_path / "store" / file.name).write_bytes(file.read_bytes())
+    return tmp_path / "store"
+
+
+_TAUGHT: dict[str, Path] = {}
+
+
+@pytest.fixture
+def opened(folder: Path) -> Iterator[list[LiveItems]]:
+    every = [LiveItems.open(EmerG, folder)]
+    every[0].heads()
+    yield every
+    for live in every:
+        live.close()
+
+
+def again(opened: list[LiveItems], folder: Path) -> LiveItems:
+    opened.append(LiveItems.open(EmerG, folder))
+    return opened[-1]
+
+
+def test_a_deleted_item_stays_deleted_though_the_model_had_learned_it(opened: list[LiveItems], folder: Path) -> None:
+    """collie #28, gorse #65: an item that was deleted came back when the model was opened again."""
+    live, other = opened[0], again(opened, folder)
+    other.score(requests("film 1"))
+    live.warm(events("film 1", 5))
+    assert live.forget(["film 1"]) == ["film 1"]
+    for service in (live, other, again(opened, folder)):
+        with pytest.raises(DataError, match="item 'film 1' is not known; add it first"):
+            service.score(requests("film 1"))
+        assert set(service.heads()) == set(FILMS) - {"film 1"}
+        assert service.score(requests("film 2"))["score"].is_finite().all()
+
+
+def test_an_item_whose_rows_were_deleted_by_hand_does_not_come_back_either(
+    opened: list[LiveItems], folder: Path
+) -> None:
+    """gorse #65: by SQL, as the documentation said."""
+    alter(
+        folder, *(f"DELETE FROM {table} WHERE item IN ('film 1', 'film 2')" for table in ("item_states", "item_events"))
+    )
+    assert set(again(opened, folder).heads()) == set(FILMS) - {"film 1", "film 2"}
+
+
+def test_added_again_it_begins_anew_and_its_events_count_anew(opened: list[LiveItems], folder: Path) -> None:
+    """The same title is on sale again, with other features: nothing of before is left."""
+    live, other = opened[0], again(opened, folder)
+    live.add(features("twin"))
+    live.warm(events("film 1", 5))
+    assert other.score(requests("film 1"))["events"][0] > 5
+    live.forget(["film 1"])
+    assert live.add(features("film 1")).new == ["film 1"]
+    for service in (live, other, again(opened, folder)):
+        answers = service.score(requests("film 1", "twin"))
+        assert answers["phase"].to_list() == ["cold", "cold"]
+        assert answers["score"][0] == pytest.approx(answers["score"][1], abs=1e-6)
+    assert other.warm(events("film 1", 5)).new == 5
+    live.warm(events("twin", 5))
+    for service in (live, other, again(opened, folder)):
+        one, twin = service.score(requests("film 1", "twin"))["score"]
+        assert one == pytest.approx(twin, abs=1e-6)
+
+
+def test_a_state_that_was_read_before_is_not_written_over_the_new_item(opened: list[LiveItems]) -> None:
+    """One process deletes an item and adds it again while another warms up what it was."""
+    live = opened[0]
+    live.add(features("film x"))
+    before = live.states.get(live.model, ["film x"])["film x"]
+    live.forget(["film x"])
+    live.add(features("film x").with_columns(genre=pl.lit("love")))
+    now = live.states.get(live.model, ["film x"])["film x"]
+    assert now.version > before.version
+    from newcomer.store.states import Change, ItemState
+
+    stale = ItemState("film x", before.version + 1, "warm", 1, before.parameters, before.updated_at)
+    assert live.states.advance(live.model, [Change(stale, [])]) == {"film x"}
+
+
+def test_items_that_a_model_learns_later_are_taken_up_and_no_others(opened: list[LiveItems], folder: Path) -> None:
+    """A store that grew: the items of its new stage are there, what was deleted of an older one is not."""
+    opened[0].forget(["film 1"])
+    EmerG.load(folder).add(features("later")).save(folder)
+    assert set(again(opened, folder).heads()) == {*FILMS, "later"} - {"film 1"}
+    opened[-1].forget(["later"])
+    assert set(again(opened, folder).heads()) == set(FILMS) - {"film 1"}
+
+
+def test_a_database_from_before_is_opened_as_it_is(opened: list[LiveItems], folder: Path) -> None:
+    """One without imports, forgotten items and checksums of events: what is there stays, what is not does not return."""
+    opened[0].warm(events("film 2", 3))
+    alter(
+        folder,
+        "DROP TABLE item_models",
+        "DROP TABLE item_forgotten",
+        "ALTER TABLE item_states DROP COLUMN events_checksum",
+        "DELETE FROM item_states WHERE item = 'film 1'",
+    )
+    live = again(opened, folder)
+    assert set(live.heads()) == set(FILMS) - {"film 1"}
+    assert live.warm(events("film 2", 5)).new == 2
+    assert live.forget(["film 2"]) == ["film 2"]
+
+
+def test_the_command_forgets_items(folder: Path, shell: Shell) -> None:
+    """gorse #65 on the command line."""
+    requests("film 1").write_ndjson(shell.folder / "r.jsonl")
+    assert shell.call("score", str(folder), "r.jsonl")[0] == 0
+    code, out, err = shell.call("forget", str(folder), "--item", "film 1", "--item", "film 3")
+    assert (code, err) == (0, "")
+    assert "film 1, film 3: state and events are deleted" in out
+    assert "item 'film 1' is not known; add it first" in shell.fails("score", str(folder), "r.jsonl")
+    assert "item 'film 1' is not known; did you mean" in shell.fails("forget", str(folder), "--item", "film 1")
+    for words in ([], ["--item", "film 2", "--class", "film 2"]):
+        assert "give --class NAME of a classifier, or --item ID" in shell.fails("forget", str(folder), *words)
+
+
+def test_nothing_is_forgotten_where_one_is_not_there(opened: list[LiveItems]) -> None:
+    """A typo in the second of two names."""
+    with pytest.raises(DataError, match=r"item 'film 22' is not known; did you mean 'film 2'\?"):
+        opened[0].forget(["film 1", "film 22"])
+    assert "film 1" in opened[0].heads()
+
+
+def test_the_states_of_another_model_are_left_alone(folder: Path, opened: list[LiveItems]) -> None:
+    """Two models in one database."""
+    url = f"sqlite:///{folder / 'items.db'}"
+    other = LiveItems(EmerG.load(folder), "another", SqlItemStates(url))
+    opened.append(other)
+    assert len(other.heads()) == 8
+    other.forget(["film 1"])
+    assert "film 1" in opened[0].heads()
+    assert fingerprint(folder) != "another"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE item_events SET label = 1 - label WHERE event = 'e1001'",
+        "DELETE FROM item_events WHERE event = 'e1001'",
+        "DELETE FROM item_events WHERE place = (SELECT max(place) FROM item_events)",
+        "UPDATE item_events SET event = 'other' WHERE event = 'e1000'",
+        "UPDATE item_events SET time = time + 1 WHERE event = 'e1002'",
+        "UPDATE item_events SET payload = replace(payload, '2', '3') WHERE event = 'e1003'",
+        "INSERT INTO item_events SELECT model, item, 'twice', place, time, label, payload FROM item_events WHERE event = 'e1001'",
+        "INSERT INTO item_events SELECT model, item, 'x', place + 9, time, label, payload FROM item_events WHERE event = 'e1004'",
+    ],
+)
+def test_events_that_are_not_those_that_were_noted_are_found(
+    damage: str, opened: list[LiveItems], folder: Path
+) -> None:
+    """5 of 127 damages by hand passed: labels flipped, an event counted twice."""
+    live = opened[0]
+    live.add(features("new"))
+    live.warm(events("new", 5))
+    alter(folder, damage)
+    before = live.states.get(live.model, ["new"])
+    with pytest.raises(
+        StoreError, match=r"item 'new': one of its latest events is not what was written \(checksum\); restore"
+    ):
+        live.warm(events("new", 2, start=7000))
+    assert live.states.get(live.model, ["new"]) == before
+    both = pl.concat([events("new", 2, start=7000), events("film 2", 2, start=7000)])
+    done = live.warm(both, on_error="report")
+    assert (done.new, done.items, len(done.left_out)) == (2, ["film 2"], 1)
+    assert live.forget(["new"]) == ["new"]
