@@ -104,6 +104,21 @@ def test_a_processor_that_was_edited_after_learning_is_named(
         FrozenBackbone.load(tmp_path / "store")
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("vit", {"hidden_act": "relu"}), ("vit", {"num_attention_heads": 4}), ("bert", {"layer_norm_eps": 0.1})],
+)
+def test_a_configuration_that_was_edited_after_learning_is_named(
+    kind: str, value: dict[str, Any], copied: Folder, tasks: list[Examples], questions: list[Examples], tmp_path: Path
+) -> None:
+    """The same of config.json: the weights are the same, and compute something else."""
+    folder = copied(kind)
+    FrozenBackbone(str(folder)).learn((questions if kind == "bert" else tasks)[0]).save(tmp_path / "store")
+    changed(folder / "config.json", **value)
+    with pytest.raises(StoreError, match=rf"has changed: backbone\.architecture\.{next(iter(value))} was .*, is "):
+        FrozenBackbone.load(tmp_path / "store")
+
+
 def test_a_tokenizer_that_was_edited_after_learning_is_named(
     copied: Folder, questions: list[Examples], tmp_path: Path
 ) -> None:

@@ -142,6 +142,7 @@ class Backbone(nn.Module):
             "pooling": self.pooling,
             "max_tokens": self.max_tokens,
             "fingerprint": self.fingerprint,
+            "architecture": preprocessing.of_model(self.model.config),
             "preprocessing": self.preprocessing,
         }
 

@@ -1,4 +1,4 @@
-"""What a backbone's tokenizer or image processor does, in few words: a store knows by them when it was changed."""
+"""What a backbone does besides its weights, in few words: a store knows by them when its files were changed."""
 
 import hashlib
 import json
@@ -28,6 +28,28 @@ OF_PICTURES = (
 )
 """Settings of transformers' image processors and of timm's that change what a model is given."""
 
+OF_MODELS = (
+    "model_type",
+    "hidden_act",
+    "activation",
+    "activation_function",
+    "hidden_activation",
+    "num_attention_heads",
+    "n_heads",
+    "num_hidden_layers",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "norm_eps",
+    "position_embedding_type",
+    "patch_size",
+    "is_decoder",
+    "local_attention",
+    "global_attn_every_n_layers",
+    "position_buckets",
+    "relative_attention",
+)
+"""Settings of transformers' models that change what the same weights compute."""
+
 PROBES = (
     "The quick brown fox jumps over the lazy dog.",
     "I'll PAY £12.50 at 9:30am, o.k.?  (50% off!)",
@@ -42,6 +64,11 @@ PROBES = (
 
 WORDS = 1000
 """Entries of the vocabulary, evenly spaced, that are read as texts besides."""
+
+
+def of_model(config: Any) -> dict[str, Json]:
+    """What the same weights would not tell apart, setting by setting; those it has not are left out."""
+    return {key: value for key in OF_MODELS if isinstance(value := getattr(config, key, None), (str, bool, int, float))}
 
 
 def of_processor(processor: Any) -> dict[str, Json]:
