@@ -233,6 +233,8 @@ def _answers(live: LiveItems, source: str, strict: bool) -> Iterator[pl.DataFram
     """Answers as they come; a line that is no object has one that says so."""
     for number, part in enumerate(arriving(source, strict)):
         begin = 0
+        if part.broken and not len(part.frame):
+            yield with_errors(pl.DataFrame(schema=ANSWER), np.arange(0), len(part.broken), part.broken, live.model)
         try:
             with part.explaining():
                 for answers in live.answers(part.frame, part.where, _on_error(strict)):

@@ -19,7 +19,10 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class Given:
-    """A table, what messages call it, and which of its rows, by their number from 0, are empty because their line is no object."""
+    """A table, what messages call it, and which of its rows, by their number from 0, are empty because their line is no object.
+
+    Where no line is one the table has no row.
+    """
 
     frame: pl.DataFrame
     where: str
@@ -49,14 +52,14 @@ def given(source: str, strict: bool) -> Given:
     if source != STDIN and Path(source).suffix.lower() not in LINES:
         return Given(read_rows(Path(source)), source)
     if source == STDIN:
-        return _of_lines([line for part in _arriving() for line in part], "standard input", 0, strict)
+        return _all_of_lines([line for part in _arriving() for line in part], "standard input", strict)
     try:
         content = Path(source).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(f"{source}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{source}: cannot be read ({error})") from None
-    return _of_lines(content.split("\n"), source, 0, strict)
+    return _all_of_lines(content.split("\n"), source, strict)
 
 
 def arriving(source: str, strict: bool) -> Iterator[Given]:
@@ -92,6 +95,14 @@ def _decoded(line: bytes) -> str:
         return "\ufffd"  # no JSON object, and said to be none
 
 
+def _all_of_lines(lines: Sequence[str], where: str, strict: bool) -> Given:
+    """Raises DataError where no line is an object."""
+    found = _of_lines(lines, where, 0, strict)
+    if found.broken and not len(found.frame):
+        raise DataError(found.broken[0])
+    return found
+
+
 def _of_lines(lines: Sequence[str], where: str, before: int, strict: bool) -> Given:
     rows, broken = list[dict[str, Any]](), dict[int, str]()
     source = where.partition(" after ")[0]
@@ -104,8 +115,6 @@ def _of_lines(lines: Sequence[str], where: str, before: int, strict: bool) -> Gi
             if strict:
                 raise DataError(broken[len(rows)])
         rows.append(row or {})
-    if rows and len(broken) == len(rows):
-        raise DataError(next(iter(broken.values())))
     return Given(frame_of_rows(rows, where), where, broken)
 
 

@@ -1,0 +1,190 @@
+"""One bad row among many does not end everything: the others are done, and all that was left out is named."""
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from films import FILMS, QUICK, SCHEMA, alter, events, features, log, requests, taught
+from newcomer.data.schema import Field, Schema
+from newcomer.errors import DataError, StoreError
+from newcomer.items.emerg import EmerG
+from newcomer.items.live import LiveItems
+from shell import Shell
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return taught(tmp_path_factory.mktemp("films") / "store")
+
+
+@pytest.fixture
+def live(store: Path, tmp_path: Path) -> Iterator[LiveItems]:
+    live = LiveItems.open(EmerG, store, f"sqlite:///{tmp_path / 'items.db'}")
+    live.heads()
+    yield live
+    live.close()
+
+
+@pytest.fixture
+def states(shell: Shell) -> list[str]:
+    return ["--states", f"sqlite:///{shell.folder / 'items.db'}"]
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_unknown_items_among_five_hundred_candidates(
+    live: LiveItems, store: Path, shell: Shell, states: list[str]
+) -> None:
+    """One item among 500 candidates that was not added yet: exit code 2, and no answer for the others."""
+    films = [FILMS[n % 8] for n in range(500)]
+    films[7] = films[300] = "unknown"
+    right = live.score(requests(*[film for film in films if film != "unknown"]))["score"].to_list()
+    answers = live.score(requests(*films), on_error="report")
+    assert [n for n, score in enumerate(answers["score"]) if score is None] == [7, 300]
+    assert answers["score"].drop_nulls().to_list() == pytest.approx(right, abs=1e-6)
+    requests(*films).write_ndjson(shell.folder / "r.jsonl")
+    code, out, err = shell.call("score", str(store), "r.jsonl", *states)
+    printed = lines(out)
+    assert (code, len(printed)) == (3, 500)
+    assert [n for n, row in enumerate(printed) if row["error"]] == [7, 300]
+    assert err.splitlines() == [
+        f"newcomer: left out: r.jsonl: row {row}, column 'film': item 'unknown' is not known; add it first"
+        for row in (8, 301)
+    ]
+    code, out, err = shell.call("score", str(store), "r.jsonl", *states, "--strict")
+    assert (code, out) == (2, "")
+    assert "row 8, column 'film': item 'unknown' is not known" in err
+    with pytest.raises(DataError, match="row 8, column 'film': item 'unknown' is not known"):
+        live.score(requests(*films))
+
+
+def test_rows_that_cannot_be_read_are_left_out_by_name(store: Path, shell: Shell, states: list[str]) -> None:
+    """A request without a user, one with a price that is no number, one line that is no JSON: each among good ones."""
+    good = requests(*FILMS[:3]).to_dicts()
+    rows = [
+        json.dumps(row)
+        for row in (*good, {**good[0], "price": "abc"}, {**good[1], "viewer": None}, {**good[2], "film": 7.5})
+    ]
+    rows[1:1] = ["no json", "", "[1, 2]"]
+    (shell.folder / "r.jsonl").write_text("\n".join(rows))
+    code, out, err = shell.call("score", str(store), "r.jsonl", *states)
+    scores = [row["score"] is not None for row in lines(out)]
+    assert (code, scores) == (3, [True, False, False, True, True, False, False, False])
+    said = err.splitlines()
+    assert len(said) == 5
+    for part in (
+        "line 2 is no JSON object",
+        "line 4 is no JSON object",
+        "row 6, column 'price'",
+        "row 7, column 'viewer'",
+        "item '7.5'",
+    ):
+        assert sum(part in line for line in said) == 1, part
+    assert "line 2 is no JSON object" in shell.fails("score", str(store), "r.jsonl", *states, "--strict")
+
+
+def test_all_that_is_wrong_with_events_and_items_is_named_and_the_rest_is_done(
+    store: Path, shell: Shell, states: list[str]
+) -> None:
+    """The same of `warm` and `add`: a label that is none, an item that is not known, an item that is there with other features."""
+    table = events("film 1", 6).cast({"liked": pl.String, "price": pl.String})
+    table[1, "liked"], table[2, "film"], table[3, "film"], table[4, "price"] = "maybe", "unknown", "unknown", "cheap"
+    table.write_csv(shell.folder / "e.csv")
+    code, out, err = shell.call("warm", str(store), "e.csv", *states, "--json")
+    told = json.loads(out)
+    assert (code, told["new"], len(told["left_out"])) == (3, 2, 3)
+    assert err.count("\n") == 3
+    assert all(
+        part in err
+        for part in (
+            "row 2, label 'liked'",
+            "row 3, column 'film': item 'unknown'",
+            "(2 events of it)",
+            "row 5, column 'price'",
+        )
+    )
+    pl.DataFrame(
+        {"film": ["new", "film 2", "dear"], "genre": ["war", "opera", "war"], "minutes": ["90", "1", "many"]}
+    ).write_csv(shell.folder / "n.csv")
+    before = shell.files()
+    assert "row 3, column 'minutes'" in shell.fails("add", str(store), "n.csv", *states, "--strict")
+    assert shell.files() == before
+    code, out, err = shell.call("add", str(store), "n.csv", *states)
+    assert (code, err.count("\n")) == (3, 2)
+    assert "1 items added" in out
+    assert "item 'film 2' is there with other features" in err
+    assert "row 3, column 'minutes'" in err
+
+
+def test_where_all_is_wrong_it_is_one_mistake(store: Path, shell: Shell, states: list[str]) -> None:
+    """A table of another shop: nothing is done, exit code 2, one line."""
+    requests("a", "b", "c").write_ndjson(shell.folder / "r.jsonl")
+    assert shell.call("inspect", str(store), *states)[0] == 0
+    assert "item 'a' is not known; add it first (and 2 more)" in shell.fails("score", str(store), "r.jsonl", *states)
+    events("a", 3).write_csv(shell.folder / "e.csv")
+    assert "item 'a' is not known; add it first (3 events of it)" in shell.fails("warm", str(store), "e.csv", *states)
+    requests("film 1").drop("viewer").write_ndjson(shell.folder / "r.jsonl")
+    assert "no column 'viewer'" in shell.fails("score", str(store), "r.jsonl", *states)
+
+
+def test_a_request_is_about_its_own_user(tmp_path: Path) -> None:
+    """Two values of one user in a table of requests: each is answered with its own."""
+    schema = Schema(*["film", "viewer", "liked", "seen"], (*SCHEMA.fields, Field("age", "user")))
+    old = log().with_columns(age=pl.col("viewer").mod(4).cast(pl.String))
+    EmerG(schema, **QUICK).learn(old).save(tmp_path / "store")
+    live = LiveItems.open(EmerG, tmp_path / "store")
+    both = live.score(requests("film 1", "film 1", age=["1", "3"]))["score"].to_list()
+    alone = [live.score(requests("film 1", age=[age]))["score"][0] for age in ("1", "3")]
+    assert both == pytest.approx(alone, abs=1e-6)
+    live.close()
+
+
+def test_a_damaged_item_is_left_out(live: LiveItems, tmp_path: Path) -> None:
+    """One row of a database whose checksum does not fit, among 500 candidates."""
+    alter(tmp_path, "UPDATE item_states SET phase = 'odd' WHERE item = 'film 3'")
+    answers = live.score(requests(*FILMS), on_error="report")
+    assert [score is None for score in answers["score"]] == [n == 3 for n in range(8)]
+    assert "item 'film 3': its row is not what was written" in answers["error"][3]
+    with pytest.raises(StoreError, match="item 'film 3'"):
+        live.score(requests(*FILMS))
+    done = live.warm(pl.concat([events("film 3", 2), events("film 4", 2)]), on_error="report")
+    assert (done.items, len(done.left_out)) == (["film 4"], 1)
+
+
+class Piped(io.BytesIO):
+    """A standard input on which lines arrive one by one."""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return self.readline()
+
+
+def test_answers_are_written_as_requests_come(
+    store: Path, shell: Shell, states: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream of requests whose third line is broken: what came before it is answered, and what comes after it."""
+    rows = [json.dumps(row) for row in requests(*FILMS).to_dicts()]
+    rows[2], rows[4] = "{broken", json.dumps({"film": "film 4"})
+    given = io.TextIOWrapper(Piped("\n".join(rows).encode() + b"\n\xff\xfe\n"))
+    monkeypatch.setattr(sys, "stdin", given)
+    code, out, err = shell.call("score", str(store), "-", *states)
+    assert code == 3
+    assert [row["score"] is not None for row in lines(out)] == [n not in (2, 4, 8) for n in range(9)]
+    assert "line 3 is no JSON object" in err
+    assert "line 9 is no JSON object" in err
+
+
+def test_a_request_need_not_name_what_may_be_missing(live: LiveItems) -> None:
+    """A single request without an optional column, in JSON or from Python."""
+    one = requests("film 1").drop("page")
+    assert live.score(one)["score"][0] == pytest.approx(live.score(requests("film 1", page=None))["score"][0], abs=1e-6)
+    assert live.score([{"film": "film 1", "viewer": 3, "price": 0.5}])["score"].is_finite().all()
+    live.add(features("bare"))
+    assert live.warm(events("bare", 2).drop("page")).new == 2
