@@ -53,7 +53,8 @@ def learn(
             raise SettingError(
                 f"{store}: stands on {model.backbone.name}; a model's backbone and its settings cannot change"
             )
-        examples = _whole(examples, left_out, strict)
+        if model.backbone.pictures:
+            examples = _whole(examples, left_out, strict)
         say(_announced(model, examples))
         stage: Stage[Examples, Examples] = Stage(model.next_stage, examples, {})
         with bar(store.name) as shown:
