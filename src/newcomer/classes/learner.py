@@ -267,6 +267,7 @@ class ClassLearner(Learner[Examples, Examples]):
         self.learned: dict[str, Json] = {}
         self.trained_numbers = 0
         feed = Feed(self.backbone, inputs, self.cache_gib * GIB)
+        feed.read([0])  # a lesson of the wrong kind is refused at once
         looked = carried or (taught and self._starts_from_features())
         old = (yield from self._look(f"{stage.name}, before", feed)) if looked else None
         self._grow(new)

@@ -63,7 +63,8 @@ def learn(
                 f"{store}: backbone.{next(iter(of_backbone))}: the settings of a model's backbone cannot change; leave it out"
             )
         model = open_model(store, backbone, **settings) if known else _new(store, backbone, settings, of_backbone)
-        examples = _whole(examples, left_out, strict)
+        if model.backbone.pictures:
+            examples = _whole(examples, left_out, strict)
         say(_announced(model, examples))
         stage: Stage[Examples, Examples] = Stage(model.next_stage, examples, {})
         with bar(store.name) as shown:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from newcomer.data.examples import Examples
 from newcomer.data.inputs import Asked
-from newcomer.data.pictures import class_folder, picture_files
+from newcomer.data.pictures import class_folder, picture_files, visible
 from newcomer.data.places import is_there
 from newcomer.data.text_files import STANDARD_INPUT, TABLES
 from newcomer.data.text_files import texts as texts
@@ -65,4 +65,4 @@ def _pictures_of(given: str) -> list[Asked]:
 
 def _holds_classes(folder: Path) -> bool:
     """Not so where 'train' is itself a class, of pictures of trains."""
-    return folder.is_dir() and any(p.is_dir() for p in folder.iterdir())
+    return folder.is_dir() and any(p.is_dir() for p in visible(folder))

@@ -70,7 +70,8 @@ def opened(one: Any, pictures: bool, where: str) -> Any:
         return from_array(one, where)
     path = Path(one)
     if not is_there(path):
-        raise DataError(f"{_shortened(path)}: no such file; this model reads pictures")
+        meant = ", but was given a str" if isinstance(one, str) else ""
+        raise DataError(f"{_shortened(path)}: no such file; this model reads pictures{meant}")
     return read_picture(path)
 
 

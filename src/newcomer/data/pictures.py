@@ -73,12 +73,12 @@ def class_files(root: Path, get: str, left_out: list[str] | None = None) -> list
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; {get}")
     found: list[Path] = []
-    for folder in (p for p in _content(root) if p.is_dir()):
+    for folder in (p for p in visible(root) if p.is_dir()):
         try:
             class_name(folder.name)
         except DataError as error:
             raise DataError(f"{folder}: {error}") from None
-        files = _content(folder)
+        files = visible(folder)
         if not files:
             message = f"{folder}: a class without pictures; add some or remove the folder"
             if left_out is None:
@@ -144,8 +144,8 @@ def _damage(file: Path) -> str | None:
     return None
 
 
-def _content(folder: Path) -> list[Path]:
-    """Sorted; what file managers leave and what is hidden is not there."""
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted, but for what is hidden or left by file managers. Raises DataError if it cannot be listed."""
     try:
         return sorted(p for p in folder.iterdir() if not _is_litter(p.name))
     except OSError as error:

@@ -59,13 +59,25 @@ def spans(rows: Sequence[int]) -> str:
 def _as_text(column: pl.Series, file: Path, *, label: bool = False) -> list[str | None]:
     """A column of texts or whole numbers as text; of labels also numbers that are whole, and true and false."""
     kind = column.dtype
-    if label and (kind == pl.Boolean or kind.is_float() or kind.is_decimal()):
-        names = [None if is_missing(value) else class_name(value) for value in column.to_list()]
-        if not any(name and "." in name for name in names):
-            return names
+    if label and (kind == pl.Boolean or kind.is_float() or kind.is_decimal()) and _is_whole(column):
+        return [_label(value, f"{file}: row {row}") for row, value in enumerate(column.to_list(), 1)]
     if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
         raise DataError(f"{file}: column '{column.name}' holds {kind.base_type()}, not text")
     return column.cast(pl.String).to_list()
+
+
+def _is_whole(column: pl.Series) -> bool:
+    numbers = column.cast(pl.Float64).fill_nan(None).drop_nulls()
+    return bool((numbers.round() == numbers).all())
+
+
+def _label(value: object, where: str) -> str | None:
+    if is_missing(value):
+        return None
+    try:
+        return class_name(value)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def text_table(train: str, test: str, *, text: str = "text", label: str = "label") -> tuple[Examples, Examples]:
