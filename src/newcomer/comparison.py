@@ -13,19 +13,20 @@ import json
 import re
 import shutil
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from newcomer.errors import RecipeError, StoreError, nearest
+from newcomer.printable import json_text
 from newcomer.recipe import Recipe
 from newcomer.report.runs import COMPARISON, RECORD, SEARCH, Run
 from newcomer.run import CHECKPOINT, STORE, Event
 from newcomer.settings import Json, changes
+from newcomer.store.atomic import remove_parts, write_atomically
+from newcomer.store.locks import locked
 from newcomer.store.record import read_record
 from newcomer.training.processes import Processes
 from newcomer.workers import Ended, Job, Workers
@@ -247,26 +248,21 @@ class _Found:
 
     def write(self) -> None:
         rows = dict(sorted(self.rows.items(), key=lambda row: int(row[1]["place"])))
-        part = self.path.with_name(self.path.name + ".part")
         try:
-            text = json.dumps({**self.head, "rows": rows}, ensure_ascii=False, indent=1)
-            part.write_text(text + "\n", encoding="utf-8")
-            part.replace(self.path)
+            remove_parts(self.path)
+            write_atomically(self.path, (json_text({**self.head, "rows": rows}, indent=1) + "\n").encode())
         except OSError as error:
             raise StoreError(f"{self.path}: could not be written ({error.strerror or error})") from None
 
 
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
-    lock = FileLock(out / ".lock")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StoreError(f"{out}: another process is comparing here; wait for it, or choose another --out") from None
-    except OSError as error:
-        raise StoreError(f"{out}: could not be written ({error.strerror or error}); choose another --out") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            busy = f"{out}: another process is comparing here; wait for it, or choose another --out"
+            stack.enter_context(locked(out, busy))
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"{out}: could not be written ({reason}); choose another --out") from None
         yield
-    finally:
-        lock.release()

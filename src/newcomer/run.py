@@ -4,7 +4,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from itertools import islice
@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from newcomer.errors import RecipeError, StoreError
 from newcomer.recipe import LEARNERS, Recipe
 from newcomer.settings import Json, changes
 from newcomer.store.folder import Store
+from newcomer.store.locks import NAME as LOCK
+from newcomer.store.locks import locked
 from newcomer.store.record import RecordWriter, read_record
 from newcomer.streams.stage import Stream
 from newcomer.training.checkpoint import Checkpoint
@@ -75,21 +76,16 @@ def perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
         yield from _take_part(recipe, folder)
         return
     made = [place for place in (folder, *folder.parents) if not place.exists()]
-    lock = FileLock(folder / ".lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StoreError(
-            f"{folder}: another process is at work on this run; wait for it, or choose another --out"
-        ) from None
-    except OSError as error:
-        raise StoreError(f"{folder}: could not be written ({error.strerror or error}); choose another --out") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            busy = f"{folder}: another process is at work on this run; wait for it, or choose another --out"
+            stack.enter_context(locked(folder, busy))
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"{folder}: could not be written ({reason}); choose another --out") from None
+        stack.callback(_tidy, folder, made)
         yield from _perform(recipe, folder)
-    finally:
-        _tidy(folder, made)
-        lock.release()
 
 
 def _tidy(folder: Path, made: Sequence[Path]) -> None:
@@ -97,9 +93,9 @@ def _tidy(folder: Path, made: Sequence[Path]) -> None:
     record = folder / RECORD
     if record.exists() and record.stat().st_size:
         return
-    for file in (record, folder / ".lock"):
-        file.unlink(missing_ok=True)
-    with suppress(OSError):  # stop at the first that holds something
+    with suppress(OSError):  # stop at the first that holds something, or where the disk is not ours any more
+        for file in (record, folder / LOCK):
+            file.unlink(missing_ok=True)
         for place in made:
             place.rmdir()
 
@@ -153,8 +149,7 @@ def _progress(recipe: Recipe, folder: Path) -> tuple[int, bool]:
 
 def _learner(recipe: Recipe, stream: Any, store: Path, done: int) -> Learner[Any, Any]:
     if not done:
-        for file in store.glob("*") if store.exists() else ():
-            file.unlink()
+        Store(store).clear()
         return recipe.build_learner(stream)
     Store(store).truncate(done)
     return _loaded(recipe, store, done)

@@ -1,6 +1,5 @@
 """What was found inside a model of SD-LoRA (`classes.findings`), as pictures and one page beside the numbers."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from newcomer.printable import json_text
 from newcomer.report.drawing import COLOURS, FAINT, NUMBERED, drawn, framed, heat_map, shades, side_inches
 from newcomer.report.html import rendered, write_folder
 from newcomer.settings import Json
@@ -36,7 +36,7 @@ def write_findings(found: Mapping[str, Json], out: Path) -> None:
     """
     findings = list(_findings(found))
     files = {f"{finding.name}.svg": finding.picture for finding in findings}
-    files["findings.json"] = json.dumps(found, indent=1, ensure_ascii=False)
+    files["findings.json"] = json_text(found, indent=1)
     files["index.html"] = rendered("findings.html.jinja", findings=findings, tasks=len(found["tasks"]))
     write_folder(files, out)
 

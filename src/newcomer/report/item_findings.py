@@ -1,12 +1,12 @@
 """What was found of a model's items (`items.findings`), as pictures and one page beside the numbers."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from newcomer.printable import json_text
 from newcomer.report import item_drawings as drawings
 from newcomer.report.html import rendered, write_folder
 from newcomer.settings import Json
@@ -49,7 +49,7 @@ def write_item_findings(found: Mapping[str, Json], out: Path) -> None:
     findings, items = list(_findings(found)), [_item(found, number) for number in range(len(found["items"]))]
     pictures = [finding.drawing for finding in findings] + [part for item in items for part in item.drawings]
     files = {f"{drawing.name}.svg": drawing.svg for drawing in pictures}
-    files["findings.json"] = json.dumps(found, indent=1, ensure_ascii=False)
+    files["findings.json"] = json_text(found, indent=1)
     files["index.html"] = rendered("item_findings.html.jinja", findings=findings, items=items, known=found["known"])
     write_folder(files, out)
 

@@ -1,7 +1,6 @@
 """One self-contained HTML page of runs: tables and plots, no script, nothing fetched."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from newcomer.report import plots
 from newcomer.report.html import rendered
 from newcomer.report.runs import Run, by_row
 from newcomer.report.table import Table, result_tables
+from newcomer.store.atomic import write_atomically
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,12 @@ def write_whole(html: str, out: Path) -> None:
 
     Raises StoreError when the disk refuses.
     """
-    part = out.with_name(out.name + ".part")
+    if not out.name:
+        raise StoreError(f"{out}: is a folder; say with --out which file to write in it")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(html, encoding="utf-8")
-        part.replace(out)
+        write_atomically(out, html.encode())
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise StoreError(f"{out}: could not be written ({error.strerror or error}); choose another --out") from None
 
 

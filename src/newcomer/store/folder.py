@@ -10,25 +10,31 @@ kill at any moment, or on a full disk, the store is what it was after the last c
 
 import hashlib
 import json
-import os
+import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as read_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from newcomer.errors import StoreError
+from newcomer.printable import json_text
 from newcomer.settings import Json
+from newcomer.store.atomic import PART, write_atomically
+from newcomer.store.locks import NAME as LOCK
+from newcomer.store.locks import locked
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+OURS = re.compile(r"(manifest\.json|stage-\d{3,}\.safetensors)(\.[0-9a-f]+)?")
+"""The names of the files that a store is made of, and with `.part` of those that are being written."""
+JSON_NAMES = {int: "number", str: "text", dict: "object", list: "list"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Store:
             raise StoreError(
                 f"{self.folder}: no store here (no {MANIFEST}); give the folder a model was saved to"
             ) from None
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError) as error:
             raise StoreError(f"{path}: not a store's manifest ({error}); restore the folder from a copy") from None
         if version > FORMAT:
             raise StoreError(f"{path}: format {version}, this newcomer reads up to {FORMAT}; update newcomer")
@@ -81,10 +87,9 @@ class Store:
             raise StoreError(f"{path}: format {version} is older than the first release; teach the model again")
         if content.pop("sha256", None) != _digest(content):
             raise StoreError(f"{path}: its content is not what was written (checksum); restore the folder from a copy")
-        try:
-            return Manifest(**content)
-        except TypeError as error:
-            raise StoreError(f"{path}: not a store's manifest ({error}); restore the folder from a copy") from None
+        if wrong := _wrong(content):
+            raise StoreError(f"{path}: not a store's manifest ({wrong}); restore the folder from a copy")
+        return Manifest(**content)
 
     def entries(self, count: int | None = None) -> list[Entry]:
         """The first `count` stages (all by default), each checked against its checksum.
@@ -118,7 +123,18 @@ class Store:
                 )
             self._write_manifest(manifest, manifest.stages[:count])
             for stage in manifest.stages[count:]:
-                (self.folder / str(stage["file"])).unlink(missing_ok=True)
+                (self.folder / stage["file"]).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove a store that was begun: its manifest first, then its stages; other files beside them stay.
+
+        Raises StoreError where another process writes it, or the disk refuses.
+        """
+        if not self.folder.is_dir():
+            return
+        with self._writing():
+            for file in sorted(self._files(), key=lambda file: file.name):  # the manifest is the first
+                file.unlink(missing_ok=True)
 
     def checkout(self, count: int, folder: Path) -> None:
         """Copy the state after the first `count` stages to a folder of its own; this store stays as it is.
@@ -138,36 +154,32 @@ class Store:
         Raises StoreError when another process writes it, or the disk refuses.
         """
         made = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
-        lock = FileLock((self.folder / ".lock").absolute(), timeout=0, is_singleton=True)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            raise StoreError(
-                f"{self.folder}: another process is writing this store; try again when it is done"
-            ) from None
-        except OSError as error:
-            raise self._refused(error) from None
-        try:
-            yield
-        finally:
-            if made and not self.exists():
-                Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
-            with suppress(OSError):  # they hold a store now, or it never came to be
-                for place in made:
-                    place.rmdir()
+        with ExitStack() as stack:
+            stack.callback(_remove_empty, made)  # last: they hold a store now, or it never came to be
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                busy = f"{self.folder}: another process is writing this store; try again when it is done"
+                stack.enter_context(locked(self.folder, busy))
+            except OSError as error:
+                raise self._refused(error) from None
+            try:
+                yield
+            finally:
+                if made and not self.exists():
+                    with suppress(OSError):
+                        (self.folder / LOCK).unlink(missing_ok=True)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """The store is ours for this long; what fails leaves it as it was."""
         with self.held():
+            self._remove_parts()
             before, old = set(self._files()), self.exists()
             try:
                 yield
             except BaseException as error:
                 # where there was a store it may have its new manifest already: what that names stays
-                named = {str(stage["file"]) for stage in self.manifest().stages} if old else set()
+                named = {stage["file"] for stage in self.manifest().stages} if old else set()
                 for file in set(self._files()) - before:
                     if file.name not in named:
                         file.unlink()
@@ -177,7 +189,16 @@ class Store:
 
     def _files(self) -> Iterator[Path]:
         """Those that writing makes; beside them others may lie, such as the database of a service that is running."""
-        return (file for file in self.folder.iterdir() if file.name.startswith(("stage-", MANIFEST)))
+        return (file for file in self.folder.iterdir() if OURS.fullmatch(file.name.removesuffix(PART)))
+
+    def _remove_parts(self) -> None:
+        """What a kill left of files that were being written."""
+        try:
+            for file in [*self._files()]:
+                if file.name.endswith(PART):
+                    file.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._refused(error) from None
 
     def _refused(self, error: OSError) -> StoreError:
         return StoreError(f"{self.folder}: could not be written ({error.strerror or error}); nothing was changed")
@@ -200,8 +221,8 @@ class Store:
                 if stages[index]["sha256"] != digest:
                     raise StoreError(f"{self.folder}: stage '{entry.name}' there was learned otherwise; save elsewhere")
                 continue
-            name = f"stage-{index:03d}.safetensors"
-            _write_whole(self.folder / name, content)
+            name = _file_of(index)
+            write_atomically(self.folder / name, content)
             stages.append({"name": entry.name, "file": name, "sha256": digest})
         self._write_manifest(manifest, stages)
 
@@ -214,10 +235,10 @@ class Store:
             "stages": list(stages),
         }
         content["sha256"] = _digest(content)
-        _write_whole(self.folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False).encode())
+        write_atomically(self.folder / MANIFEST, json_text(content, indent=1).encode())
 
     def _read(self, stage: Mapping[str, Json]) -> Entry:
-        path = self.folder / str(stage["file"])
+        path = self.folder / stage["file"]
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -227,9 +248,39 @@ class Store:
         try:
             (length,) = struct.unpack("<Q", content[:8])
             facts = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["facts"])
-            return Entry(str(stage["name"]), read_safetensors(content), facts)
-        except (SafetensorError, KeyError, ValueError) as error:
+            if not isinstance(facts, dict):
+                raise TypeError("its facts are no object")
+            return Entry(stage["name"], read_safetensors(content), facts)
+        except (SafetensorError, struct.error, KeyError, TypeError, ValueError, RecursionError) as error:
             raise StoreError(f"{path}: not a stage of a store ({error})") from None
+
+
+def _file_of(index: int) -> str:
+    """The name of a stage's file: a function of its place alone, so that no store names a file of another folder."""
+    return f"stage-{index:03d}.safetensors"
+
+
+def _wrong(content: Mapping[str, Json]) -> str | None:
+    """What of a manifest is not as this library writes it, or None."""
+    kinds = {"format": int, "learner": str, "settings": dict, "stands_on": dict, "stages": list}
+    for key in content:
+        if key not in kinds:
+            return f"it has a part '{key}'"
+    for key, kind in kinds.items():
+        if not isinstance(content.get(key), kind):
+            return f"its {key} is no {JSON_NAMES[kind]}"
+    for index, stage in enumerate(content["stages"]):
+        if not isinstance(stage, dict) or not all(isinstance(stage.get(k), str) for k in ("name", "file", "sha256")):
+            return f"stage {index} does not say its name, file and sha256"
+        if stage["file"] != _file_of(index):
+            return f"stage {index} would lie in '{stage['file']}', which is not {_file_of(index)}"
+    return None
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def unnamed(stands_on: Mapping[str, Json]) -> dict[str, Json]:
@@ -259,20 +310,5 @@ def _digest(content: Mapping[str, Json]) -> str:
 
 def _to_bytes(entry: Entry) -> bytes:
     tensors = {name: tensor.detach().to(torch.device("cpu")).contiguous() for name, tensor in entry.tensors.items()}
-    facts = json.dumps(dict(entry.facts), ensure_ascii=False, sort_keys=True)
+    facts = json_text(dict(entry.facts), sort_keys=True)
     return to_safetensors(tensors, metadata={"facts": facts})
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """The file appears with all its bytes on disk, or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from newcomer.errors import StoreError
+from newcomer.printable import json_text
 from newcomer.settings import Json
+from newcomer.store.atomic import flush, remove_parts, write_atomically
 
 Event = Mapping[str, Json]
 
@@ -25,8 +27,9 @@ def read_record(path: str | Path) -> Iterator[Event]:
     for number, line in enumerate(lines[:-1], 1):
         try:
             event = json.loads(line)
-            event["event"]
-        except (ValueError, TypeError, KeyError):
+            if not isinstance(event, dict) or not isinstance(event["event"], str):
+                raise TypeError
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise StoreError(f"{path}: line {number} is no event; remove the run and start it again") from None
         yield event
 
@@ -48,11 +51,10 @@ class RecordWriter:
                 stages += event["event"] == "stage"
                 if stages == keep:
                     break
-        part = self.path.with_name(self.path.name + ".part")
         with self._refusing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text("".join(kept), encoding="utf-8")
-            part.replace(self.path)
+            remove_parts(self.path)
+            write_atomically(self.path, "".join(kept).encode())
         self._pending: list[str] = []
 
     def write(self, event: Event) -> None:
@@ -65,7 +67,7 @@ class RecordWriter:
                 with self.path.open("a", encoding="utf-8") as file:
                     file.write("".join(self._pending))
                     file.flush()
-                    os.fsync(file.fileno())
+                    flush(file.fileno())
             except OSError:
                 os.truncate(self.path, size)
                 raise
@@ -82,4 +84,4 @@ class RecordWriter:
 
 
 def _line(event: Event) -> str:
-    return json.dumps(dict(event), ensure_ascii=False) + "\n"
+    return json_text(dict(event)) + "\n"

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from newcomer.errors import StoreError
+from newcomer.store.atomic import remove_parts, replacing
 
 Things = Mapping[str, nn.Module | torch.optim.Optimizer]
 
@@ -37,15 +39,16 @@ class Checkpoint:
         try:
             with safe_open(path, "pt") as file:
                 kept = json.loads(file.metadata()["kept"])
-            tensors = load_file(path) if kept["of"] == self.of else {}
+            step, ours = int(kept["step"]), kept["of"] == self.of
+            tensors = load_file(path) if ours else {}
             for name, thing in things.items() if tensors else ():
                 _restore(thing, {k.removeprefix(name + "/"): v for k, v in tensors.items() if k.startswith(name + "/")})
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OverflowError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise StoreError(f"{path}: cannot be gone on from ({reason}); remove it to start again") from None
-        if kept["of"] != self.of:
+        if not ours:
             raise StoreError(f"{path}: was kept by a run of other settings or data; remove {self.folder} to start anew")
-        return int(kept["step"])
+        return step
 
     def keep(self, part: str, step: int, things: Things, now: bool = False) -> None:
         """Write down where this part is, once in a while or `now`."""
@@ -53,14 +56,14 @@ class Checkpoint:
             return
         tensors = {f"{name}/{key}": value for name, thing in things.items() for key, value in _tensors(thing).items()}
         path = self._path(part)
-        whole = path.with_name(path.name + ".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            remove_parts(path)
             kept = {"kept": json.dumps({"of": self.of, "step": step})}
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, whole, kept)
-            whole.replace(path)
-        except OSError as error:
-            raise StoreError(f"{path}: could not be written ({error.strerror or error})") from None
+            with replacing(path) as part:
+                save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, kept)
+        except (OSError, SafetensorError) as error:  # the latter where the disk is full
+            raise StoreError(f"{path}: could not be written ({getattr(error, 'strerror', None) or error})") from None
         self.last = time.monotonic()
 
     def remove(self) -> None:
@@ -68,7 +71,8 @@ class Checkpoint:
         if self.folder is not None and self.folder.exists():
             for path in self.folder.glob("*.safetensors*"):
                 path.unlink()
-            self.folder.rmdir()
+            with suppress(OSError):  # another's file lies in it: it stays
+                self.folder.rmdir()
 
     def _path(self, part: str) -> Path:
         assert self.folder is not None
