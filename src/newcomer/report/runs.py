@@ -15,6 +15,7 @@ from newcomer.metrics.accuracy import (
     final_accuracy_micro,
     forgetting,
 )
+from newcomer.printable import printable
 from newcomer.settings import Json, changes
 from newcomer.store.record import Event, read_record
 
@@ -157,5 +158,5 @@ def by_row(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
         name, row = run.recipe["name"], run.recipe["row"]
         plain = first.setdefault((name, row), run).recipe
         changed = [f"{key} = {new}" for key, (_, new) in changes(plain, run.recipe).items() if key != "seed"]
-        grouped.setdefault(name, {}).setdefault(" · ".join([row, *changed]), []).append(run)
+        grouped.setdefault(name, {}).setdefault(printable(" · ".join([row, *changed])), []).append(run)
     return grouped
