@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench docs clean
+.PHONY: setup demo test learning check bench docs clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -21,6 +21,10 @@ demo: setup  ## watch it meet new classes and new items; writes runs/demo/report
 
 test: setup  ## all tests
 	$(BIN)/python -m pytest --numprocesses 2
+
+learning: setup  ## tests of what is learned, once more with the arithmetic of other processors
+	ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(BIN)/python -m pytest --numprocesses 2 -m learning
+	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 $(BIN)/python -m pytest --numprocesses 2 -m learning
 
 check: setup  ## format, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -74,6 +74,7 @@ def test_features_are_one_vector_an_input_and_need_no_gradient(
     assert not any(part.training for part in backbone.model.modules())
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("kind", PICTURES + TEXTS)
 def test_sd_lora_learns_two_tasks_on_it(
     kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]

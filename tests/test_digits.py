@@ -125,6 +125,7 @@ def test_the_micro_vit_is_micro() -> None:
     assert len(list(MICRO_VIT.iterdir())) == 3  # config, weights, preprocessing
 
 
+@pytest.mark.learning
 def test_frozen_features_know_strokes_and_leave_room_to_learn() -> None:
     train, test = digits()
     known, asked = features(train), features(test)

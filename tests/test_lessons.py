@@ -207,6 +207,7 @@ def bits(learner: Any) -> dict[str, Tensor]:
     return {**learner.network.state_dict(), **learner.state}
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("rows", [60, 10**6], ids=["in parts", "in one mix"])
 def test_what_is_learned_from_files_is_as_good_as_from_memory(case: Any, rows: int, tmp_path: Path) -> None:
     kind, settings = case

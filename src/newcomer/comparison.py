@@ -21,10 +21,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from newcomer.data.fingerprint import fingerprint
 from newcomer.errors import RecipeError, StoreError, nearest
 from newcomer.recipe import Recipe
 from newcomer.report.runs import COMPARISON, RECORD, SEARCH, Run
-from newcomer.run import CHECKPOINT, STORE, Event
+from newcomer.run import CHECKPOINT, STORE, Event, require_same_data
 from newcomer.settings import Json, changes
 from newcomer.store.record import read_record
 from newcomer.training.processes import Processes
@@ -177,12 +178,15 @@ class _Found:
             self.rows: dict[str, dict[str, Any]] = there.get("rows", {})
         except (OSError, ValueError, AttributeError):
             raise StoreError(f"{self.path}: is no comparison; remove it, or choose another --out") from None
+        then = there.get("data")
+        require_same_data(out, then, recipe)
         self.head: dict[str, Json] = {
             "name": recipe.name,
             "title": recipe.title,
             "family": recipe.family.name,
             "floor": list(recipe.search.floor),
             "ceiling": list(recipe.search.ceiling),
+            "data": fingerprint(recipe.data, then),
         }
 
     def plan(self, row: Recipe, tries: Sequence[dict[str, Json]]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from newcomer.data.fingerprint import fingerprint, have_changed
 from newcomer.errors import RecipeError, StoreError
 from newcomer.recipe import LEARNERS, Recipe
 from newcomer.settings import Json, changes
@@ -145,10 +146,20 @@ def _progress(recipe: Recipe, folder: Path) -> tuple[int, bool]:
     events = list(read_record(folder / RECORD))
     if not events:
         return 0, False
+    require_same_data(folder, events[0].get("data"), recipe)
     for key, (there, here) in changes(events[0]["recipe"], recipe.filled()).items():
         change = f"{key} = {there!r} there, {here!r} here"
         raise RecipeError(f"{folder}: holds a run of other settings ({change}); choose another --out or remove it")
     return sum(event["event"] == "stage" for event in events), events[-1]["event"] == "end"
+
+
+def require_same_data(folder: Path, then: Mapping[str, Json] | None, recipe: Recipe) -> None:
+    """Raises RecipeError where the files that the recipe names are not those that `then` is the fingerprint of."""
+    if then is not None and have_changed(then, fingerprint(recipe.data, then)):
+        raise RecipeError(
+            f"{folder}: the files of data '{recipe.data['name']}' have changed since what it holds was made of them; "
+            "choose another --out or remove it"
+        )
 
 
 def _learner(recipe: Recipe, stream: Any, store: Path, done: int) -> Learner[Any, Any]:
@@ -171,6 +182,7 @@ def start_event(recipe: Recipe, stream: Stream[Any, Any]) -> dict[str, Json]:
         "event": "start",
         "place": recipe.place,
         "recipe": recipe.filled(),
+        "data": fingerprint(recipe.data),
         "stream": stream.facts(),
         "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
         "commit": commit(),

@@ -27,7 +27,7 @@ def demo(
 ) -> None:
     """Watch trained models meet newcomers of both kinds, on data that comes with the library."""
     for name in ("digits", "world"):
-        _run(read_recipe(name, seed=seed).rows(), out / name)
+        _run([row.with_chosen() for row in read_recipe(name, seed=seed).rows()], out / name)
     _report([out], out / "report.html")
 
 
@@ -45,7 +45,7 @@ def run(
     filled = read_recipe(recipe, [*(set_ or []), *([f"seeds={seeds}"] if seeds else [])], seed)
     rows = filled.rows() if peers else [filled.with_peer(peer) if peer else filled]
     folder = out or Path("runs") / filled.name
-    _run([row.with_seed(row.seed + n) for n in range(filled.seeds) for row in rows], folder)
+    _run([row.with_chosen().with_seed(row.seed + n) for n in range(filled.seeds) for row in rows], folder)
     if is_first():
         _report([folder], folder / "report.html")
 
