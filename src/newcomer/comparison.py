@@ -13,21 +13,22 @@ import json
 import re
 import shutil
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
+
+from newcomer.data.fingerprint import fingerprint
 from newcomer.errors import RecipeError, StoreError, nearest
-from newcomer.printable import json_text
 from newcomer.recipe import Recipe
-from newcomer.report.runs import COMPARISON, RECORD, SEARCH, Run
-from newcomer.run import CHECKPOINT, STORE, Event
+from newcomer.report.records import read_compared
+from newcomer.report.runs import COMPARISON, RECORD, SEARCH, Run, read_run
+from newcomer.run import CHECKPOINT, STORE, Event, require_same_data
 from newcomer.settings import Json, changes
-from newcomer.store.atomic import remove_parts, write_atomically
-from newcomer.store.locks import locked
-from newcomer.store.record import read_record
+from newcomer.store.writing import take_lock, to_json, write_whole
 from newcomer.training.processes import Processes
 from newcomer.workers import Ended, Job, Workers
 
@@ -153,8 +154,7 @@ def _judged(job: Job, ended: Ended) -> tuple[float | None, float, str | None]:
 
 
 def _run(folder: Path) -> Run | None:
-    events = list(read_record(folder / RECORD)) if (folder / RECORD).exists() else []
-    return Run(folder, events) if events else None
+    return read_run(folder) if (folder / RECORD).exists() else None
 
 
 def _words(settings: dict[str, Json]) -> str:
@@ -173,17 +173,17 @@ class _Found:
 
     def __init__(self, recipe: Recipe, out: Path) -> None:
         self.out, self.path = out, out / COMPARISON
-        try:
-            there = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
-            self.rows: dict[str, dict[str, Any]] = there.get("rows", {})
-        except (OSError, ValueError, AttributeError):
-            raise StoreError(f"{self.path}: is no comparison; remove it, or choose another --out") from None
+        there = read_compared(self.path) if self.path.exists() else {}
+        self.rows: dict[str, dict[str, Any]] = there.get("rows", {})
+        then = there.get("data")
+        require_same_data(out, then, recipe)
         self.head: dict[str, Json] = {
             "name": recipe.name,
             "title": recipe.title,
             "family": recipe.family.name,
             "floor": list(recipe.search.floor),
             "ceiling": list(recipe.search.ceiling),
+            "data": fingerprint(recipe.data, then),
         }
 
     def plan(self, row: Recipe, tries: Sequence[dict[str, Json]]) -> None:
@@ -249,20 +249,21 @@ class _Found:
     def write(self) -> None:
         rows = dict(sorted(self.rows.items(), key=lambda row: int(row[1]["place"])))
         try:
-            remove_parts(self.path)
-            write_atomically(self.path, (json_text({**self.head, "rows": rows}, indent=1) + "\n").encode())
+            write_whole(self.path, to_json({**self.head, "rows": rows}, indent=1) + "\n")
         except OSError as error:
             raise StoreError(f"{self.path}: could not be written ({error.strerror or error})") from None
 
 
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
-    with ExitStack() as stack:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            busy = f"{out}: another process is comparing here; wait for it, or choose another --out"
-            stack.enter_context(locked(out, busy))
-        except OSError as error:
-            reason = error.strerror or error
-            raise StoreError(f"{out}: could not be written ({reason}); choose another --out") from None
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(out / ".lock")
+    except Timeout:
+        raise StoreError(f"{out}: another process is comparing here; wait for it, or choose another --out") from None
+    except OSError as error:
+        raise StoreError(f"{out}: could not be written ({error.strerror or error}); choose another --out") from None
+    try:
         yield
+    finally:
+        lock.release()

@@ -10,6 +10,7 @@
     [peers.NAME]                    another row of the same recipe: changes to the stream, and a learner of its own or, where it is
                                     not named, changes to the learner
     [search]                        what is tried for a row before it is judged: `newcomer.search`
+    [chosen]                        of each row what a comparison chose on validation data, and `newcomer run` runs with
 
 Which settings there are is said by the signatures of what is named; every one left out is filled with its default.
 """
@@ -52,6 +53,7 @@ from newcomer.items.meta_embedding import MetaEmbedding
 from newcomer.items.mwuf import MWUF
 from newcomer.search import Search, read_search
 from newcomer.settings import Json, fill
+from newcomer.store.names import unfit
 from newcomer.streams.class_incremental import ClassIncremental
 from newcomer.streams.cold_start import ColdStart
 from newcomer.training.learner import Learner
@@ -134,6 +136,8 @@ class Recipe:
     peers: Mapping[str, Table]
     """The other rows, as the file has them."""
     search: Search
+    chosen: Mapping[str, Table]
+    """Of each row, what a comparison chose in place of its own settings, with which the search begins."""
     seeds: int = 1
     """How many runs a row has, with seeds from `seed` on."""
     place: int = 0
@@ -167,6 +171,7 @@ class Recipe:
             learner = _table(changes, "learner")
             learner = learner if "name" in learner else {**self.learner, **learner}
             content = {**self._content(), "learner": learner, "peers": {}}
+            content["chosen"] = {peer: self.chosen[peer]} if peer in self.chosen else {}
             content["stream"] = {**self.stream, **_table(changes, "stream")}
             content["search"] = self._search_of_peer(_table(changes, "search"), learner)
             row = _from_content(content, self.name, row=peer)
@@ -180,6 +185,10 @@ class Recipe:
 
     def with_seed(self, seed: int) -> "Recipe":
         return replace(self, seed=seed)
+
+    def with_chosen(self) -> "Recipe":
+        """This row with the settings that a comparison chose for it: what published tables are of."""
+        return replace(self, learner={**self.learner, **self.chosen.get(self.row, {})})
 
     def build_stream(self) -> Any:
         """Read the data and put it in order."""
@@ -207,7 +216,7 @@ class Recipe:
         return {"settings": inherited, **changes, "budget": self.search.budget, "seed": self.search.seed}
 
     def _content(self) -> dict[str, Json]:
-        keys = ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "peers")
+        keys = ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "peers", "chosen")
         return {key: getattr(self, key) for key in keys}
 
 
@@ -225,9 +234,11 @@ def read_recipe(name: str, changes: Sequence[str] = (), seed: int | None = None)
     path = Path(name) if name.endswith(".toml") else shipped().get(name)
     if path is None:
         raise RecipeError(f"no recipe '{name}'; {nearest(name, shipped())} or give a .toml file")
+    if why := unfit(path.stem):
+        raise RecipeError(f"{path}: what it makes can have no folder of this name: {why}; rename the file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"{path}: cannot be read as a recipe ({error})") from None
     for change in changes:
         _apply(content, change)
@@ -237,7 +248,8 @@ def read_recipe(name: str, changes: Sequence[str] = (), seed: int | None = None)
 
 
 def _from_content(content: Mapping[str, Json], name: str, row: str | None = None) -> Recipe:
-    _require_keys(content, ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "peers", "search"), "")
+    parts = ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "peers", "search", "chosen")
+    _require_keys(content, parts, "")
     learner = _table(content, "learner")
     family = next((family for family in FAMILIES if _name(learner, "learner") in family.learners), None)
     if family is None:
@@ -252,6 +264,9 @@ def _from_content(content: Mapping[str, Json], name: str, row: str | None = None
         settings = fill(family.learners[learner["name"]], own, "learner", provided)
         peers = _table(content, "peers")
         rows = [row or learner["name"], *peers]
+        for peer in peers:
+            if why := unfit(peer):
+                raise RecipeError(f"[peers.{peer}] can have no folder of its own: {why}; give it another name")
         chance = fill(_chance, {key: content[key] for key in ("seed", "seeds") if key in content}, "recipe")
         return Recipe(
             name=name,
@@ -265,11 +280,25 @@ def _from_content(content: Mapping[str, Json], name: str, row: str | None = None
             learner={"name": learner["name"], **settings},
             peers=peers,
             search=read_search(_table(content, "search"), family.learners[learner["name"]], settings, provided, rows),
+            chosen=_chosen(_table(content, "chosen"), rows, family.learners[learner["name"]], settings, provided),
         )
     except RecipeError:
         raise
     except SettingError as error:
         raise RecipeError(str(error)) from None
+
+
+def _chosen(
+    table: Table, rows: Sequence[str], learner: Callable[..., object], own: Table, provided: Sequence[str]
+) -> dict[str, Table]:
+    """The settings chosen for each row; those of the first of `rows`, whose learner it is, are validated as if they stood there."""
+    _require_keys(table, rows, "chosen")
+    found = {row: _table(table, row) for row in table}
+    if rows[0] in found:
+        mine = found[rows[0]]
+        filled = fill(learner, {**own, **mine}, f"chosen.{rows[0]}", provided)
+        found[rows[0]] = {key: filled[key] for key in mine}
+    return found
 
 
 def _chance(seed: int = 0, seeds: Count = 1) -> None:
@@ -320,8 +349,13 @@ def _apply(content: dict[str, Json], change: str) -> None:
         content[part] = {"name": value}  # another learner or source has settings of its own
         if part == "learner":
             content["search"] = {k: v for k, v in _table(content, "search").items() if k != "settings"}
+            content["chosen"] = {}
     else:
         content[part] = _with(_table(content, part), setting.split("."), value)
+        if part == "learner":  # what is asked for is not chosen by anybody else
+            rows = _table(content, "chosen")
+            key = setting.partition(".")[0]
+            content["chosen"] = {row: {k: v for k, v in _table(rows, row).items() if k != key} for row in rows}
 
 
 def _with(table: Table, path: Sequence[str], value: Json) -> dict[str, Json]:

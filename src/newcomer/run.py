@@ -4,7 +4,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from itertools import islice
@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import Timeout
 
+from newcomer.data.fingerprint import fingerprint, have_changed
 from newcomer.errors import RecipeError, StoreError
 from newcomer.recipe import LEARNERS, Recipe
 from newcomer.settings import Json, changes
 from newcomer.store.folder import Store
-from newcomer.store.locks import NAME as LOCK
-from newcomer.store.locks import locked
 from newcomer.store.record import RecordWriter, read_record
+from newcomer.store.writing import take_lock
 from newcomer.streams.stage import Stream
 from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.learner import Learner, Step
@@ -76,25 +77,29 @@ def perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
         yield from _take_part(recipe, folder)
         return
     made = [place for place in (folder, *folder.parents) if not place.exists()]
-    with ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            busy = f"{folder}: another process is at work on this run; wait for it, or choose another --out"
-            stack.enter_context(locked(folder, busy))
-        except OSError as error:
-            reason = error.strerror or error
-            raise StoreError(f"{folder}: could not be written ({reason}); choose another --out") from None
-        stack.callback(_tidy, folder, made)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(folder / ".lock")
+    except Timeout:
+        raise StoreError(
+            f"{folder}: another process is at work on this run; wait for it, or choose another --out"
+        ) from None
+    except OSError as error:
+        raise StoreError(f"{folder}: could not be written ({error.strerror or error}); choose another --out") from None
+    try:
         yield from _perform(recipe, folder)
+    finally:
+        _tidy(folder, made)
+        lock.release()
 
 
 def _tidy(folder: Path, made: Sequence[Path]) -> None:
     """Remove what a run made that has written nothing down."""
     record = folder / RECORD
-    if record.exists() and record.stat().st_size:
-        return
-    with suppress(OSError):  # stop at the first that holds something, or where the disk is not ours any more
-        for file in (record, folder / LOCK):
+    with suppress(OSError):  # stop at the first that holds something, or where the disk is no longer there
+        if record.exists() and record.stat().st_size:
+            return
+        for file in (record, folder / ".lock"):
             file.unlink(missing_ok=True)
         for place in made:
             place.rmdir()
@@ -141,13 +146,27 @@ def _progress(recipe: Recipe, folder: Path) -> tuple[int, bool]:
     events = list(read_record(folder / RECORD))
     if not events:
         return 0, False
+    require_same_data(folder, events[0].get("data"), recipe)
     for key, (there, here) in changes(events[0]["recipe"], recipe.filled()).items():
         change = f"{key} = {there!r} there, {here!r} here"
         raise RecipeError(f"{folder}: holds a run of other settings ({change}); choose another --out or remove it")
     return sum(event["event"] == "stage" for event in events), events[-1]["event"] == "end"
 
 
+def require_same_data(folder: Path, then: Mapping[str, Json] | None, recipe: Recipe) -> None:
+    """Raises RecipeError where the files that the recipe names are not those that `then` is the fingerprint of."""
+    if then is not None and have_changed(then, fingerprint(recipe.data, then)):
+        raise RecipeError(
+            f"{folder}: the files of data '{recipe.data['name']}' have changed since what it holds was made of them; "
+            "choose another --out or remove it"
+        )
+
+
 def _learner(recipe: Recipe, stream: Any, store: Path, done: int) -> Learner[Any, Any]:
+    if store.is_symlink():
+        raise StoreError(f"{store}: is a link, not a run's own folder; remove it")
+    with Store(store).held():  # what cannot be written is found before hours of learning
+        pass
     if not done:
         Store(store).clear()
         return recipe.build_learner(stream)
@@ -166,6 +185,7 @@ def start_event(recipe: Recipe, stream: Stream[Any, Any]) -> dict[str, Json]:
         "event": "start",
         "place": recipe.place,
         "recipe": recipe.filled(),
+        "data": fingerprint(recipe.data),
         "stream": stream.facts(),
         "versions": {name: _version(name) for name in LIBRARIES} | {"python": platform.python_version()},
         "commit": commit(),

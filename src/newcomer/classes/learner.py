@@ -357,6 +357,8 @@ class ClassLearner(Learner[Examples, Examples]):
     def _absorb(self, entry: Entry) -> None:
         self.memory = Memory.from_tensors(entry.tensors)
         self.classes = list(entry.facts["classes"])
+        if len(self.classes) != len(self.memory.statistics.mean) or not all(isinstance(c, str) for c in self.classes):
+            raise ValueError("the names of its classes are not those of its statistics")
 
     def _stands_on(self) -> dict[str, Json]:
         backbone = {"name": self.backbone.name, **self.backbone.settings, "fingerprint": self.backbone.fingerprint}

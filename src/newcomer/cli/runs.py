@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table as RichTable
 
-from newcomer.cli.program import app, bar, console, stoppable
+from newcomer.cli.program import app, bar, console, say, stoppable
 from newcomer.recipe import Recipe, read_recipe, shipped
 from newcomer.report.page import write_page
 from newcomer.report.runs import by_row, find_runs
@@ -27,7 +27,7 @@ def demo(
 ) -> None:
     """Watch trained models meet newcomers of both kinds, on data that comes with the library."""
     for name in ("digits", "world"):
-        _run(read_recipe(name, seed=seed).rows(), out / name)
+        _run([row.with_chosen() for row in read_recipe(name, seed=seed).rows()], out / name)
     _report([out], out / "report.html")
 
 
@@ -45,7 +45,7 @@ def run(
     filled = read_recipe(recipe, [*(set_ or []), *([f"seeds={seeds}"] if seeds else [])], seed)
     rows = filled.rows() if peers else [filled.with_peer(peer) if peer else filled]
     folder = out or Path("runs") / filled.name
-    _run([row.with_seed(row.seed + n) for n in range(filled.seeds) for row in rows], folder)
+    _run([row.with_chosen().with_seed(row.seed + n) for n in range(filled.seeds) for row in rows], folder)
     if is_first():
         _report([folder], folder / "report.html")
 
@@ -65,7 +65,8 @@ def recipes() -> None:
     for name in shipped():
         recipe = read_recipe(name)
         rows = ", ".join(row.row for row in recipe.rows())
-        console.print(f"{name:20} {recipe.title}\n{'':20} {rows}", highlight=False, soft_wrap=True)
+        say(f"{name:20} {recipe.title}")
+        say(f"{'':20} {rows}")
 
 
 def _run(rows: Iterable[Recipe], folder: Path) -> None:
@@ -89,7 +90,7 @@ def _run_row(recipe: Recipe, where: Path) -> None:
 def _report(folders: list[Path], out: Path) -> None:
     _print_tables(folders)
     write_page(find_runs(folders), out)
-    console.print(f"report: {out}", highlight=False)
+    say(f"report: {out}")
 
 
 def _print_tables(folders: list[Path]) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from newcomer.errors import StoreError
 from newcomer.report import plots
-from newcomer.report.html import rendered
+from newcomer.report.html import printed, rendered
 from newcomer.report.runs import Run, by_row
 from newcomer.report.table import Table, result_tables
-from newcomer.store.atomic import write_atomically
+from newcomer.store.writing import write_whole as write_file
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,9 @@ def write_whole(html: str, out: Path) -> None:
 
     Raises StoreError when the disk refuses.
     """
-    if not out.name:
-        raise StoreError(f"{out}: is a folder; say with --out which file to write in it")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(out, html.encode())
+        write_file(out, html)
     except OSError as error:
         raise StoreError(f"{out}: could not be written ({error.strerror or error}); choose another --out") from None
 
@@ -102,7 +100,7 @@ def _item_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str]
     for name, runs in list(rows.items())[:1]:
         if found := runs[0].stages[-1]["facts"].get("graphs"):
             yield (
-                plots.graphs(found),
+                plots.graphs(printed(found)),
                 f"{name}: the graphs of three new items after the last phase; each row says whom a field listens to. Framed: the "
                 "planted interaction, where the world is simulated.",
             )

@@ -12,29 +12,30 @@ import hashlib
 import json
 import re
 import struct
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from filelock import Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as read_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from newcomer.errors import StoreError
-from newcomer.printable import json_text
 from newcomer.settings import Json
-from newcomer.store.atomic import PART, write_atomically
-from newcomer.store.locks import NAME as LOCK
-from newcomer.store.locks import locked
+from newcomer.store.writing import take_lock, to_json, write_whole
 
 FORMAT = 2
 MANIFEST = "manifest.json"
-OURS = re.compile(r"(manifest\.json|stage-\d{3,}\.safetensors)(\.[0-9a-f]+)?")
-"""The names of the files that a store is made of, and with `.part` of those that are being written."""
-JSON_NAMES = {int: "number", str: "text", dict: "object", list: "list"}
+STAGE_FILE = re.compile(r"stage-\d{3,9}\.safetensors", re.ASCII)
+"""What a stage's file is called: a manifest that names another, or one that lies elsewhere, is refused."""
+DAMAGED = "restore the folder from a copy"
+ROOM = 2**16
+"""Bytes that must fit on the disk before anything is learned for it."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +75,24 @@ class Store:
         path = self.folder / MANIFEST
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            version = int(content["format"])
+            version = content["format"]
+            told, digest = content.pop("sha256", None), _digest(content)
         except FileNotFoundError:
             raise StoreError(
                 f"{self.folder}: no store here (no {MANIFEST}); give the folder a model was saved to"
             ) from None
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError) as error:
-            raise StoreError(f"{path}: not a store's manifest ({error}); restore the folder from a copy") from None
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+            raise StoreError(f"{path}: not a store's manifest ({_reason(error)}); {DAMAGED}") from None
+        if type(version) is not int:
+            raise StoreError(f"{path}: not a store's manifest (format {str(version)[:20]!r}); {DAMAGED}")
         if version > FORMAT:
             raise StoreError(f"{path}: format {version}, this newcomer reads up to {FORMAT}; update newcomer")
         if version < FORMAT:
             raise StoreError(f"{path}: format {version} is older than the first release; teach the model again")
-        if content.pop("sha256", None) != _digest(content):
-            raise StoreError(f"{path}: its content is not what was written (checksum); restore the folder from a copy")
-        if wrong := _wrong(content):
-            raise StoreError(f"{path}: not a store's manifest ({wrong}); restore the folder from a copy")
+        if told != digest:
+            raise StoreError(f"{path}: its content is not what was written (checksum); {DAMAGED}")
+        if (problem := _problem(content)) is not None:
+            raise StoreError(f"{path}: not a store's manifest ({problem}); {DAMAGED}")
         return Manifest(**content)
 
     def entries(self, count: int | None = None) -> list[Entry]:
@@ -123,18 +127,7 @@ class Store:
                 )
             self._write_manifest(manifest, manifest.stages[:count])
             for stage in manifest.stages[count:]:
-                (self.folder / stage["file"]).unlink(missing_ok=True)
-
-    def clear(self) -> None:
-        """Remove a store that was begun: its manifest first, then its stages; other files beside them stay.
-
-        Raises StoreError where another process writes it, or the disk refuses.
-        """
-        if not self.folder.is_dir():
-            return
-        with self._writing():
-            for file in sorted(self._files(), key=lambda file: file.name):  # the manifest is the first
-                file.unlink(missing_ok=True)
+                (self.folder / str(stage["file"])).unlink(missing_ok=True)
 
     def checkout(self, count: int, folder: Path) -> None:
         """Copy the state after the first `count` stages to a folder of its own; this store stays as it is.
@@ -154,32 +147,36 @@ class Store:
         Raises StoreError when another process writes it, or the disk refuses.
         """
         made = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
-        with ExitStack() as stack:
-            stack.callback(_remove_empty, made)  # last: they hold a store now, or it never came to be
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                busy = f"{self.folder}: another process is writing this store; try again when it is done"
-                stack.enter_context(locked(self.folder, busy))
-            except OSError as error:
-                raise self._refused(error) from None
-            try:
-                yield
-            finally:
-                if made and not self.exists():
-                    with suppress(OSError):
-                        (self.folder / LOCK).unlink(missing_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = take_lock(self.folder / ".lock", reentrant=True)
+        except Timeout:
+            raise StoreError(
+                f"{self.folder}: another process is writing this store; try again when it is done"
+            ) from None
+        except OSError as error:
+            raise self._refused(error) from None
+        try:
+            self._require_room()
+            yield
+        finally:
+            if made and not self.exists():
+                Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+            with suppress(OSError):  # they hold a store now, or it never came to be
+                for place in made:
+                    place.rmdir()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """The store is ours for this long; what fails leaves it as it was."""
         with self.held():
-            self._remove_parts()
             before, old = set(self._files()), self.exists()
             try:
                 yield
             except BaseException as error:
                 # where there was a store it may have its new manifest already: what that names stays
-                named = {stage["file"] for stage in self.manifest().stages} if old else set()
+                named = {str(stage["file"]) for stage in self.manifest().stages} if old else set()
                 for file in set(self._files()) - before:
                     if file.name not in named:
                         file.unlink()
@@ -187,16 +184,22 @@ class Store:
                     raise self._refused(error) from None
                 raise
 
+    def clear(self) -> None:
+        """Remove what writing made, however damaged; other files in the folder stay. Raises StoreError: see `write`."""
+        if self.folder.is_dir():
+            with self.held():
+                for file in list(self._files()):
+                    file.unlink()
+
     def _files(self) -> Iterator[Path]:
         """Those that writing makes; beside them others may lie, such as the database of a service that is running."""
-        return (file for file in self.folder.iterdir() if OURS.fullmatch(file.name.removesuffix(PART)))
+        return (file for file in self.folder.iterdir() if _is_ours(file.name.removesuffix(".part")))
 
-    def _remove_parts(self) -> None:
-        """What a kill left of files that were being written."""
+    def _require_room(self) -> None:
+        """What cannot be written is found before hours of learning."""
         try:
-            for file in [*self._files()]:
-                if file.name.endswith(PART):
-                    file.unlink(missing_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder) as probe:
+                probe.write(bytes(ROOM))
         except OSError as error:
             raise self._refused(error) from None
 
@@ -221,8 +224,8 @@ class Store:
                 if stages[index]["sha256"] != digest:
                     raise StoreError(f"{self.folder}: stage '{entry.name}' there was learned otherwise; save elsewhere")
                 continue
-            name = _file_of(index)
-            write_atomically(self.folder / name, content)
+            name = f"stage-{index:03d}.safetensors"
+            write_whole(self.folder / name, content)
             stages.append({"name": entry.name, "file": name, "sha256": digest})
         self._write_manifest(manifest, stages)
 
@@ -235,10 +238,10 @@ class Store:
             "stages": list(stages),
         }
         content["sha256"] = _digest(content)
-        write_atomically(self.folder / MANIFEST, json_text(content, indent=1).encode())
+        write_whole(self.folder / MANIFEST, to_json(content, indent=1))
 
     def _read(self, stage: Mapping[str, Json]) -> Entry:
-        path = self.folder / stage["file"]
+        path = self.folder / str(stage["file"])
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -248,39 +251,12 @@ class Store:
         try:
             (length,) = struct.unpack("<Q", content[:8])
             facts = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["facts"])
-            if not isinstance(facts, dict):
-                raise TypeError("its facts are no object")
-            return Entry(stage["name"], read_safetensors(content), facts)
-        except (SafetensorError, struct.error, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise StoreError(f"{path}: not a stage of a store ({error})") from None
-
-
-def _file_of(index: int) -> str:
-    """The name of a stage's file: a function of its place alone, so that no store names a file of another folder."""
-    return f"stage-{index:03d}.safetensors"
-
-
-def _wrong(content: Mapping[str, Json]) -> str | None:
-    """What of a manifest is not as this library writes it, or None."""
-    kinds = {"format": int, "learner": str, "settings": dict, "stands_on": dict, "stages": list}
-    for key in content:
-        if key not in kinds:
-            return f"it has a part '{key}'"
-    for key, kind in kinds.items():
-        if not isinstance(content.get(key), kind):
-            return f"its {key} is no {JSON_NAMES[kind]}"
-    for index, stage in enumerate(content["stages"]):
-        if not isinstance(stage, dict) or not all(isinstance(stage.get(k), str) for k in ("name", "file", "sha256")):
-            return f"stage {index} does not say its name, file and sha256"
-        if stage["file"] != _file_of(index):
-            return f"stage {index} would lie in '{stage['file']}', which is not {_file_of(index)}"
-    return None
-
-
-def _remove_empty(folders: Sequence[Path]) -> None:
-    with suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
+            tensors = read_safetensors(content)
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, struct.error) as error:
+            raise StoreError(f"{path}: not a stage of a store ({_reason(error)})") from None
+        if not isinstance(facts, dict):
+            raise StoreError(f"{path}: not a stage of a store (its facts are no table)")
+        return Entry(str(stage["name"]), tensors, facts)
 
 
 def unnamed(stands_on: Mapping[str, Json]) -> dict[str, Json]:
@@ -310,5 +286,39 @@ def _digest(content: Mapping[str, Json]) -> str:
 
 def _to_bytes(entry: Entry) -> bytes:
     tensors = {name: tensor.detach().to(torch.device("cpu")).contiguous() for name, tensor in entry.tensors.items()}
-    facts = json_text(dict(entry.facts), sort_keys=True)
+    facts = to_json(dict(entry.facts), sort_keys=True)
     return to_safetensors(tensors, metadata={"facts": facts})
+
+
+def _is_ours(name: str) -> bool:
+    return name == MANIFEST or STAGE_FILE.fullmatch(name) is not None
+
+
+def _problem(content: Mapping[str, Json]) -> str | None:
+    """Why this is no manifest, whoever wrote it and its checksum; None where it is one."""
+    parts = {
+        "learner": (str, "text"),
+        "settings": (dict, "table"),
+        "stands_on": (dict, "table"),
+        "stages": (list, "list"),
+    }
+    for key in content.keys() | parts:
+        if key != "format" and key not in parts:
+            return f"nothing is called '{key}' there"
+        if key in parts and not isinstance(content.get(key), parts[key][0]):
+            return f"'{key}' is no {parts[key][1]}"
+    seen = set[str]()
+    for stage in content["stages"]:
+        if not isinstance(stage, dict) or not all(isinstance(stage.get(k), str) for k in ("name", "file", "sha256")):
+            return "a stage without name, file and sha256"
+        if STAGE_FILE.fullmatch(stage["file"]) is None or stage["file"] in seen:
+            return f"a stage's file is called '{stage['file']}'"
+        seen.add(stage["file"])
+    return None
+
+
+def _reason(error: Exception) -> str:
+    """One line of an error's words."""
+    if isinstance(error, KeyError):
+        return f"no '{error.args[0]}'"
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from newcomer.errors import StoreError
-from newcomer.printable import json_text
 from newcomer.settings import Json
-from newcomer.store.atomic import flush, remove_parts, write_atomically
+from newcomer.store.writing import sync, to_json, write_whole
 
 Event = Mapping[str, Json]
 
@@ -27,10 +26,10 @@ def read_record(path: str | Path) -> Iterator[Event]:
     for number, line in enumerate(lines[:-1], 1):
         try:
             event = json.loads(line)
-            if not isinstance(event, dict) or not isinstance(event["event"], str):
-                raise TypeError
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise StoreError(f"{path}: line {number} is no event; remove the run and start it again") from None
+        except (ValueError, RecursionError):
+            event = None
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+            raise StoreError(f"{path}: line {number} is no event; remove the run and start it again")
         yield event
 
 
@@ -53,8 +52,7 @@ class RecordWriter:
                     break
         with self._refusing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            remove_parts(self.path)
-            write_atomically(self.path, "".join(kept).encode())
+            write_whole(self.path, "".join(kept))
         self._pending: list[str] = []
 
     def write(self, event: Event) -> None:
@@ -67,7 +65,7 @@ class RecordWriter:
                 with self.path.open("a", encoding="utf-8") as file:
                     file.write("".join(self._pending))
                     file.flush()
-                    flush(file.fileno())
+                    sync(file.fileno())
             except OSError:
                 os.truncate(self.path, size)
                 raise
@@ -84,4 +82,4 @@ class RecordWriter:
 
 
 def _line(event: Event) -> str:
-    return json_text(dict(event)) + "\n"
+    return to_json(dict(event)) + "\n"

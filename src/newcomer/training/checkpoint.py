@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from newcomer.errors import StoreError
-from newcomer.store.atomic import remove_parts, replacing
 
 Things = Mapping[str, nn.Module | torch.optim.Optimizer]
 
@@ -39,14 +39,14 @@ class Checkpoint:
         try:
             with safe_open(path, "pt") as file:
                 kept = json.loads(file.metadata()["kept"])
-            step, ours = int(kept["step"]), kept["of"] == self.of
-            tensors = load_file(path) if ours else {}
+            tensors = load_file(path) if kept["of"] == self.of else {}
             for name, thing in things.items() if tensors else ():
                 _restore(thing, {k.removeprefix(name + "/"): v for k, v in tensors.items() if k.startswith(name + "/")})
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OverflowError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            of, step = kept["of"], int(kept["step"])
+        except (SafetensorError, RecursionError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise StoreError(f"{path}: cannot be gone on from ({reason}); remove it to start again") from None
-        if not ours:
+        if of != self.of:
             raise StoreError(f"{path}: was kept by a run of other settings or data; remove {self.folder} to start anew")
         return step
 
@@ -56,27 +56,44 @@ class Checkpoint:
             return
         tensors = {f"{name}/{key}": value for name, thing in things.items() for key, value in _tensors(thing).items()}
         path = self._path(part)
+        whole = path.with_name(f"{path.name}.{token_hex(4)}.part")  # a name that nobody can have laid a link at
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            remove_parts(path)
+            for old in path.parent.glob(f"{path.name}.*part"):  # of a process that was killed
+                old.unlink()
             kept = {"kept": json.dumps({"of": self.of, "step": step})}
-            with replacing(path) as part:
-                save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, kept)
-        except (OSError, SafetensorError) as error:  # the latter where the disk is full
-            raise StoreError(f"{path}: could not be written ({getattr(error, 'strerror', None) or error})") from None
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, whole, kept)
+            whole.replace(path)
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                whole.unlink(missing_ok=True)
+            raise self._refused(path, error) from None
         self.last = time.monotonic()
 
     def remove(self) -> None:
         """The stage is saved: nothing is left to go on from."""
         if self.folder is not None and self.folder.exists():
-            for path in self.folder.glob("*.safetensors*"):
-                path.unlink()
-            with suppress(OSError):  # another's file lies in it: it stays
-                self.folder.rmdir()
+            try:
+                for path in self._own().glob("*.safetensors*"):
+                    path.unlink()
+                with suppress(OSError):  # other files lie there
+                    self.folder.rmdir()
+            except OSError as error:
+                raise self._refused(self.folder, error) from None
+
+    def _own(self) -> Path:
+        """The folder; raises StoreError where it is a link: what it names is not ours to write or remove."""
+        assert self.folder is not None
+        if self.folder.is_symlink():
+            raise StoreError(f"{self.folder}: is a link, not a folder of a run; remove it")
+        return self.folder
+
+    def _refused(self, path: Path, error: Exception) -> StoreError:
+        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        return StoreError(f"{path}: could not be written ({reason})")
 
     def _path(self, part: str) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{part}.safetensors"
+        return self._own() / f"{part}.safetensors"
 
 
 def _tensors(thing: nn.Module | torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -8,15 +8,12 @@ from torch import Tensor
 
 from newcomer.errors import LearnerError
 
-LAUNCHED = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
-"""What a launcher says in the environment of every process it starts."""
-
 
 class Processes:
     """Who takes part. All processes hold the same parameters and draw the same numbers; they differ in the examples they see."""
 
     def __init__(self, device: str | None = None) -> None:
-        self.count, self.index = launched()
+        self.count, self.index = _launched()
         if self.count == 1:
             self.device = pick_device(device)
             return
@@ -49,24 +46,19 @@ class Processes:
 
 def is_first() -> bool:
     """Whether this process is the one that writes and speaks, of all that `torchrun` or `accelerate launch` started."""
-    return launched()[1] == 0
+    return _launched()[1] == 0
 
 
-def launched() -> tuple[int, int]:
-    """How many processes were started side by side, and which of them this is; 1 and 0 where none of both launchers did it.
+def _launched() -> tuple[int, int]:
+    """How many processes a launcher started, and which of them this is, from 0.
 
-    A launcher sets all of `LAUNCHED`. One of them alone is left over from elsewhere, such as a `RANK` in a shell or in the job of
-    a cluster, and means nothing.
+    One variable alone says nothing: batch systems, notebooks and older jobs leave a RANK or a WORLD_SIZE behind. Only a launcher
+    sets both and the address at which the processes meet.
     """
-    count, index, local = (_whole_number(name) for name in LAUNCHED)
-    if count is None or index is None or local is None or not 0 <= index < count:
+    count, index = (os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK"))
+    if not (count.isdecimal() and index.isdecimal() and os.environ.get("MASTER_ADDR")):
         return 1, 0
-    return count, index
-
-
-def _whole_number(name: str) -> int | None:
-    found = os.environ.get(name, "")
-    return int(found) if found.isdecimal() else None
+    return (int(count), int(index)) if int(index) < int(count) else (1, 0)
 
 
 def pick_device(name: str | None) -> torch.device:
