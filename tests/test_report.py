@@ -1,6 +1,7 @@
 """Reports are made of records alone, and a page needs nothing but itself."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -134,7 +135,7 @@ def test_a_page_that_fails_leaves_the_old_one(runs: Path, tmp_path: Path, monkey
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StoreError, match=r"report\.html: could not be written \(No space left on device\)"):
         write_page(find_runs([runs]), out)
     assert out.read_bytes() == before

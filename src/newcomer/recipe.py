@@ -53,6 +53,7 @@ from newcomer.items.meta_embedding import MetaEmbedding
 from newcomer.items.mwuf import MWUF
 from newcomer.search import Search, read_search
 from newcomer.settings import Json, fill
+from newcomer.store.names import unfit
 from newcomer.streams.class_incremental import ClassIncremental
 from newcomer.streams.cold_start import ColdStart
 from newcomer.training.learner import Learner
@@ -233,9 +234,11 @@ def read_recipe(name: str, changes: Sequence[str] = (), seed: int | None = None)
     path = Path(name) if name.endswith(".toml") else shipped().get(name)
     if path is None:
         raise RecipeError(f"no recipe '{name}'; {nearest(name, shipped())} or give a .toml file")
+    if why := unfit(path.stem):
+        raise RecipeError(f"{path}: what it makes can have no folder of this name: {why}; rename the file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"{path}: cannot be read as a recipe ({error})") from None
     for change in changes:
         _apply(content, change)
@@ -261,6 +264,9 @@ def _from_content(content: Mapping[str, Json], name: str, row: str | None = None
         settings = fill(family.learners[learner["name"]], own, "learner", provided)
         peers = _table(content, "peers")
         rows = [row or learner["name"], *peers]
+        for peer in peers:
+            if why := unfit(peer):
+                raise RecipeError(f"[peers.{peer}] can have no folder of its own: {why}; give it another name")
         chance = fill(_chance, {key: content[key] for key in ("seed", "seeds") if key in content}, "recipe")
         return Recipe(
             name=name,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from newcomer.data.fingerprint import fingerprint, have_changed
 from newcomer.errors import RecipeError, StoreError
@@ -20,6 +20,7 @@ from newcomer.recipe import LEARNERS, Recipe
 from newcomer.settings import Json, changes
 from newcomer.store.folder import Store
 from newcomer.store.record import RecordWriter, read_record
+from newcomer.store.writing import take_lock
 from newcomer.streams.stage import Stream
 from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.learner import Learner, Step
@@ -76,10 +77,9 @@ def perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
         yield from _take_part(recipe, folder)
         return
     made = [place for place in (folder, *folder.parents) if not place.exists()]
-    lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock = take_lock(folder / ".lock")
     except Timeout:
         raise StoreError(
             f"{folder}: another process is at work on this run; wait for it, or choose another --out"
@@ -96,11 +96,11 @@ def perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
 def _tidy(folder: Path, made: Sequence[Path]) -> None:
     """Remove what a run made that has written nothing down."""
     record = folder / RECORD
-    if record.exists() and record.stat().st_size:
-        return
-    for file in (record, folder / ".lock"):
-        file.unlink(missing_ok=True)
-    with suppress(OSError):  # stop at the first that holds something
+    with suppress(OSError):  # stop at the first that holds something, or where the disk is no longer there
+        if record.exists() and record.stat().st_size:
+            return
+        for file in (record, folder / ".lock"):
+            file.unlink(missing_ok=True)
         for place in made:
             place.rmdir()
 
@@ -163,9 +163,12 @@ def require_same_data(folder: Path, then: Mapping[str, Json] | None, recipe: Rec
 
 
 def _learner(recipe: Recipe, stream: Any, store: Path, done: int) -> Learner[Any, Any]:
+    if store.is_symlink():
+        raise StoreError(f"{store}: is a link, not a run's own folder; remove it")
+    with Store(store).held():  # what cannot be written is found before hours of learning
+        pass
     if not done:
-        for file in store.glob("*") if store.exists() else ():
-            file.unlink()
+        Store(store).clear()
         return recipe.build_learner(stream)
     Store(store).truncate(done)
     return _loaded(recipe, store, done)

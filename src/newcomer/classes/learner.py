@@ -440,6 +440,8 @@ class ClassLearner(Learner[Examples, Examples]):
     def _absorb(self, entry: Entry) -> None:
         self.memory = Memory.from_tensors(entry.tensors)
         self.classes = known_names(entry.facts["classes"])
+        if len(self.classes) != len(self.memory.statistics.mean):
+            raise ValueError("the names of its classes are not those of its statistics")
         if f"{self._fit}.weight" in entry.tensors:
             self._folded = self.memory, (entry.tensors[f"{self._fit}.weight"], entry.tensors[f"{self._fit}.bias"])
 

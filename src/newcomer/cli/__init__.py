@@ -1,41 +1,44 @@
 """The command line: the user's words into runs and models. Mistakes are one line on stderr and exit code 2."""
 
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import os
+import signal
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING
 
-from newcomer.cli import analysis, comparison, inspection, items, models, runs
-from newcomer.cli.program import app
-from newcomer.errors import DataWarning, NewcomerError
-from newcomer.printable import printable
+if TYPE_CHECKING:
+    from newcomer.cli.entry import app
 
-__all__ = ["analysis", "app", "comparison", "inspection", "items", "main", "models", "runs"]
+__all__ = ["app", "main"]
+
+STOPPED = 130
+"""Exit code of a command that Ctrl-C ended."""
 
 
 def main() -> None:
-    """The entry point: errors of ours become one line and exit code 2, warnings about data one line."""
+    """The entry point: errors of ours become one line and exit code 2."""
+    # What all commands stand on takes seconds to import; Ctrl-C meanwhile ends the program, with nothing to undo.
+    ours = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if ours := ours and before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
     try:
-        with _said():
-            app()
-    except NewcomerError as error:
-        print(f"newcomer: {printable(error)}", file=sys.stderr)
-        sys.exit(2)
+        from newcomer.cli.entry import perform
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
+    perform()
 
 
-@contextmanager
-def _said() -> Iterator[None]:
-    """Within, a warning about data is one line on stderr, whatever else is done with warnings."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("always", category=DataWarning)
-        show = warnings.showwarning
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    os.write(2, b"newcomer: stopped before it began\n")
+    os._exit(STOPPED)  # a KeyboardInterrupt in the middle of an import would end in a trace of somebody else's
 
-        def say(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, DataWarning):
-                print(f"newcomer: {printable(message)}", file=sys.stderr)
-            else:
-                show(message, category, *place, **more)
 
-        warnings.showwarning = say
-        yield
+def __getattr__(name: str) -> object:
+    # Imported when it is asked for: so that `main` can end cleanly while that goes on.
+    if name != "app":
+        raise AttributeError(f"module 'newcomer.cli' has no attribute '{name}'")
+    from newcomer.cli.entry import app
+
+    return app

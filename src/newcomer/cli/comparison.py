@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress
 
-from newcomer.cli.program import Bar, app, console, stoppable
+from newcomer.cli.program import Bar, app, console, progress_of, say, stoppable
 from newcomer.cli.runs import rich_table
 from newcomer.comparison import Judged
 from newcomer.comparison import compare as compared
@@ -49,7 +49,7 @@ def compare(
         page = write_comparison(folder)
         for table in comparison_tables(read_comparison(folder), most=1):
             console.print(rich_table(table))
-        console.print(f"comparison: {page}", highlight=False, soft_wrap=True)
+        say(f"comparison: {page}")
 
 
 class _Jobs:
@@ -80,6 +80,5 @@ class _Jobs:
 
 @contextmanager
 def _jobs() -> Iterator[_Jobs]:
-    columns = (TextColumn("{task.description:60}"), BarColumn(12), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[seen]}"), console=console) as progress:
+    with progress_of(60, BarColumn(12)) as progress:
         yield _Jobs(progress)

@@ -56,7 +56,8 @@ def show_item(store: Path, item: str, states: str | None, json_: bool) -> None:
         print(json.dumps({"item": item} | facts | graph, ensure_ascii=False, indent=1))
         return
     console.print(f"{store}: item '{item}'", highlight=False)
-    console.print("\n".join(f"{key}: {value}" for key, value in facts.items()), highlight=False)
+    for key, value in facts.items():
+        console.print(f"{key}: {value}", highlight=False)
     if edges:
         _print(
             "its graph's heaviest edges",

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table as RichTable
 
-from newcomer.cli.program import app, bar, console, stoppable
+from newcomer.cli.program import app, bar, console, say, stoppable
 from newcomer.recipe import Recipe, read_recipe, shipped
 from newcomer.report.page import write_page
 from newcomer.report.runs import by_row, find_runs
@@ -65,7 +65,8 @@ def recipes() -> None:
     for name in shipped():
         recipe = read_recipe(name)
         rows = ", ".join(row.row for row in recipe.rows())
-        console.print(f"{name:20} {recipe.title}\n{'':20} {rows}", highlight=False, soft_wrap=True)
+        say(f"{name:20} {recipe.title}")
+        say(f"{'':20} {rows}")
 
 
 def _run(rows: Iterable[Recipe], folder: Path) -> None:
@@ -89,7 +90,7 @@ def _run_row(recipe: Recipe, where: Path) -> None:
 def _report(folders: list[Path], out: Path) -> None:
     _print_tables(folders)
     write_page(find_runs(folders), out)
-    console.print(f"report: {out}", highlight=False)
+    say(f"report: {out}")
 
 
 def _print_tables(folders: list[Path]) -> None:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 
+from safetensors import SafetensorError
+
 from newcomer.errors import StoreError
 
 
@@ -16,14 +18,19 @@ def appearing(folder: Path) -> Iterator[Path]:
     Raises StoreError where `folder` is there already and not empty, or the disk refuses.
     """
     folder = Path(folder).absolute()
+    if not folder.name:
+        raise StoreError(f"{folder}: is no folder that can be made; export to a new one")
     part = folder.with_name(f".{folder.name}.{token_hex(4)}.part")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise StoreError(f"{folder}: is not an empty folder; export to a new one")
         part.mkdir(parents=True)
         yield part
+        if folder.exists():
+            folder.rmdir()  # Windows replaces no folder
         part.replace(folder)
-    except OSError as error:
-        raise StoreError(f"{folder}: could not be written ({error.strerror or error}); nothing was changed") from None
+    except (OSError, SafetensorError) as error:  # the latter where a disk is full
+        reason = getattr(error, "strerror", None) or error
+        raise StoreError(f"{folder}: could not be written ({reason}); nothing was changed") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,18 +29,35 @@ STYLE: dict[Any, Any] = {
     "ytick.color": INK,
     "svg.fonttype": "path",
     "svg.hashsalt": "newcomer",
+    "text.parse_math": False,  # a dollar in a name is a dollar
 }
+NO_GLYPH = r"Glyph .* missing from font"
+"""The warning of a font that cannot draw a name."""
 
 
 def drawn(width: float, height: float, draw: Callable[[Figure], None]) -> str:
     """The SVG of a figure of this size in inches, the same bytes for the same picture."""
-    with mpl.rc_context(STYLE):
+    try:
+        svg = _svg(width, height, draw, STYLE)
+    except UserWarning:  # the font lacks a script: the reader's fonts draw its names
+        svg = _svg(width, height, draw, STYLE | {"svg.fonttype": "none"})
+    return re.sub(r' (width|height)="[\d.]+pt"', "", svg[svg.index("<svg") :])  # the page sets the size
+
+
+def _svg(width: float, height: float, draw: Callable[[Figure], None], style: dict[Any, Any]) -> str:
+    """Raises UserWarning where letters would be drawn as boxes."""
+    with mpl.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("error" if style["svg.fonttype"] == "path" else "ignore", NO_GLYPH)
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    svg = out.getvalue()
-    return re.sub(r' (width|height)="[\d.]+pt"', "", svg[svg.index("<svg") :])  # the page sets the size
+    return out.getvalue()
+
+
+def entry(name: str) -> str:
+    """A name for a legend, which leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def heat_map(

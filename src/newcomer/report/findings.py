@@ -1,6 +1,5 @@
 """What was found inside a model of SD-LoRA (`classes.findings`), as pictures and one page beside the numbers."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from newcomer.report.drawing import COLOURS, FAINT, NUMBERED, drawn, framed, heat_map, shades, side_inches
-from newcomer.report.html import rendered, write_folder
+from newcomer.report.html import printed, rendered, write_folder
 from newcomer.settings import Json
+from newcomer.store.writing import to_json
 
 POINT = 0.01
 """What of accuracy may be lost on the way and still count as nothing."""
@@ -34,9 +34,9 @@ def write_findings(found: Mapping[str, Json], out: Path) -> None:
 
     Raises StoreError when the disk refuses.
     """
-    findings = list(_findings(found))
+    findings = list(_findings(printed(found)))
     files = {f"{finding.name}.svg": finding.picture for finding in findings}
-    files["findings.json"] = json.dumps(found, indent=1, ensure_ascii=False)
+    files["findings.json"] = to_json(found, indent=1)
     files["index.html"] = rendered("findings.html.jinja", findings=findings, tasks=len(found["tasks"]))
     write_folder(files, out)
 

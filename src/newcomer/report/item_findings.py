@@ -1,6 +1,5 @@
 """What was found of a model's items (`items.findings`), as pictures and one page beside the numbers."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from newcomer.report import item_drawings as drawings
-from newcomer.report.html import rendered, write_folder
+from newcomer.report.html import printed, rendered, write_folder
 from newcomer.settings import Json
+from newcomer.store.writing import to_json
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,11 @@ def write_item_findings(found: Mapping[str, Json], out: Path) -> None:
 
     Raises StoreError when the disk refuses.
     """
-    findings, items = list(_findings(found)), [_item(found, number) for number in range(len(found["items"]))]
+    shown = printed(found)
+    findings, items = list(_findings(shown)), [_item(shown, number) for number in range(len(shown["items"]))]
     pictures = [finding.drawing for finding in findings] + [part for item in items for part in item.drawings]
     files = {f"{drawing.name}.svg": drawing.svg for drawing in pictures}
-    files["findings.json"] = json.dumps(found, indent=1, ensure_ascii=False)
+    files["findings.json"] = to_json(found, indent=1)
     files["index.html"] = rendered("item_findings.html.jinja", findings=findings, items=items, known=found["known"])
     write_folder(files, out)
 

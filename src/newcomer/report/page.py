@@ -1,15 +1,15 @@
 """One self-contained HTML page of runs: tables and plots, no script, nothing fetched."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from newcomer.errors import StoreError
 from newcomer.report import plots
-from newcomer.report.html import rendered
+from newcomer.report.html import printed, rendered
 from newcomer.report.runs import Run, by_row
 from newcomer.report.table import Table, result_tables
+from newcomer.store.writing import write_whole as write_file
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,10 @@ def write_whole(html: str, out: Path) -> None:
 
     Raises StoreError when the disk refuses.
     """
-    part = out.with_name(out.name + ".part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(html, encoding="utf-8")
-        part.replace(out)
+        write_file(out, html)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
         raise StoreError(f"{out}: could not be written ({error.strerror or error}); choose another --out") from None
 
 
@@ -104,7 +100,7 @@ def _item_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str]
     for name, runs in list(rows.items())[:1]:
         if found := runs[0].stages[-1]["facts"].get("graphs"):
             yield (
-                plots.graphs(found),
+                plots.graphs(printed(found)),
                 f"{name}: the graphs of three new items after the last phase; each row says whom a field listens to. Framed: the "
                 "planted interaction, where the world is simulated.",
             )

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from newcomer.report.drawing import INK, bare, cycle, drawn, framed, framed_square
+from newcomer.report.drawing import INK, bare, cycle, drawn, entry, framed, framed_square
 from newcomer.report.runs import Run
 
 ABREAST = 5
@@ -52,7 +52,7 @@ def accuracy_curves(rows: Mapping[str, Sequence[Run]]) -> str:
         for colour, (name, runs) in zip(cycle(len(rows)), rows.items(), strict=True):
             curves = _complete([[100 * np.nanmean(row) for row in run.accuracy] for run in runs])
             if curves.shape[1] == 1:
-                axis.axhline(curves.mean(), color=colour, linestyle="--", linewidth=1.2, label=name)
+                axis.axhline(curves.mean(), color=colour, linestyle="--", linewidth=1.2, label=entry(name))
                 continue
             _band(axis, np.arange(1, curves.shape[1] + 1), curves, colour, name)
         axis.set_xlabel("tasks learned")
@@ -138,7 +138,7 @@ def search_curves(rows: Mapping[str, Sequence[float | None]], label: str) -> str
         for colour, (name, scores) in zip(cycle(len(rows)), rows.items(), strict=True):
             values = np.array([np.nan if score is None else score for score in scores], dtype=np.float64)
             numbers = np.arange(1, len(values) + 1)
-            axis.plot(numbers, np.fmax.accumulate(values), color=colour, linewidth=1.6, label=name)
+            axis.plot(numbers, np.fmax.accumulate(values), color=colour, linewidth=1.6, label=entry(name))
             axis.plot(numbers, values, "o", color=colour, markersize=4)
         axis.set_xlabel("tries")
         axis.set_ylabel(label)
@@ -176,7 +176,7 @@ def _complete(curves: Sequence[Sequence[float]]) -> np.ndarray:
 def _band(axis: Axes, x: np.ndarray, curves: np.ndarray, colour: str, name: str) -> None:
     mean = curves.mean(axis=0)
     above = 3 - len(axis.lines) / 100  # the first row lies over all others: it is theirs to be compared with
-    axis.plot(x, mean, "o-", color=colour, markersize=4, linewidth=1.6, label=name, zorder=above)
+    axis.plot(x, mean, "o-", color=colour, markersize=4, linewidth=1.6, label=entry(name), zorder=above)
     if len(curves) > 1:
         spread = curves.std(axis=0, ddof=1)
         axis.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)

@@ -15,6 +15,8 @@ from newcomer.metrics.accuracy import (
     final_accuracy_micro,
     forgetting,
 )
+from newcomer.printable import printable
+from newcomer.report.records import require_events
 from newcomer.settings import Json, changes
 from newcomer.store.record import Event, read_record
 
@@ -138,11 +140,21 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     runs = []
     for folder in folders:
         records = sorted(path for path in folder.rglob(RECORD) if not _is_try(path.relative_to(folder), folder))
-        found = [Run(path.parent, events) for path in records if (events := list(read_record(path)))]
+        found = [run for path in records if (run := read_run(path.parent))]
         if not found:
             raise StoreError(f"{folder}: no record of a run here; give a folder that 'newcomer run' wrote")
         runs += found
     return runs
+
+
+def read_run(folder: Path) -> Run | None:
+    """The run whose record lies in this folder; None where nothing was written into it yet.
+
+    Raises StoreError where it cannot be read, or is no run's.
+    """
+    events = list(read_record(folder / RECORD))
+    require_events(events, folder / RECORD)
+    return Run(folder, events) if events else None
 
 
 def _is_try(path: Path, folder: Path) -> bool:
@@ -157,5 +169,5 @@ def by_row(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
         name, row = run.recipe["name"], run.recipe["row"]
         plain = first.setdefault((name, row), run).recipe
         changed = [f"{key} = {new}" for key, (_, new) in changes(plain, run.recipe).items() if key != "seed"]
-        grouped.setdefault(name, {}).setdefault(" · ".join([row, *changed]), []).append(run)
+        grouped.setdefault(name, {}).setdefault(printable(" · ".join([row, *changed])), []).append(run)
     return grouped

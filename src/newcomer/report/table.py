@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from newcomer.metrics.ranking import rela_impr
+from newcomer.printable import printable
 from newcomer.report.runs import EVENTS, Run
 
 CLASS_COLUMNS = {"Acc": ".1f", "AAA": ".1f", "forgetting": ".1f", "seconds": ".0f"}
@@ -36,8 +37,9 @@ class Table:
     note: str
 
     def markdown(self) -> str:
-        lines = ["| " + " | ".join(self.head) + " |", "|" + "|".join(["---"] + ["--:"] * (len(self.head) - 1)) + "|"]
-        return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in self.rows])
+        head, *rows = ([printable(cell).replace("|", "\\|") for cell in row] for row in (self.head, *self.rows))
+        lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---"] + ["--:"] * (len(self.head) - 1)) + "|"]
+        return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
 def result_tables(rows: Mapping[str, Sequence[Run]]) -> list[Table]:

@@ -10,15 +10,16 @@ kill at any moment, or on a full disk, the store is what it was after the last c
 
 import hashlib
 import json
-import os
+import re
 import struct
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as read_safetensors
 from safetensors.torch import save as to_safetensors
@@ -26,9 +27,15 @@ from torch import Tensor
 
 from newcomer.errors import StoreError
 from newcomer.settings import Json, changes
+from newcomer.store.writing import take_lock, to_json, write_whole
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+STAGE_FILE = re.compile(r"stage-\d{3,9}\.safetensors", re.ASCII)
+"""What a stage's file is called: a manifest that names another, or one that lies elsewhere, is refused."""
+DAMAGED = "restore the folder from a copy"
+ROOM = 2**16
+"""Bytes that must fit on the disk before anything is learned for it."""
 
 
 @dataclass(frozen=True)
@@ -68,23 +75,25 @@ class Store:
         path = self.folder / MANIFEST
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            version = int(content["format"])
+            version = content["format"]
+            told, digest = content.pop("sha256", None), _digest(content)
         except FileNotFoundError:
             raise StoreError(
                 f"{self.folder}: no store here (no {MANIFEST}); give the folder a model was saved to"
             ) from None
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise StoreError(f"{path}: not a store's manifest ({error}); restore the folder from a copy") from None
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+            raise StoreError(f"{path}: not a store's manifest ({_reason(error)}); {DAMAGED}") from None
+        if type(version) is not int:
+            raise StoreError(f"{path}: not a store's manifest (format {str(version)[:20]!r}); {DAMAGED}")
         if version > FORMAT:
             raise StoreError(f"{path}: format {version}, this newcomer reads up to {FORMAT}; update newcomer")
         if version < FORMAT:
             raise StoreError(f"{path}: format {version} is older than the first release; teach the model again")
-        if content.pop("sha256", None) != _digest(content):
-            raise StoreError(f"{path}: its content is not what was written (checksum); restore the folder from a copy")
-        try:
-            return Manifest(**content)
-        except TypeError as error:
-            raise StoreError(f"{path}: not a store's manifest ({error}); restore the folder from a copy") from None
+        if told != digest:
+            raise StoreError(f"{path}: its content is not what was written (checksum); {DAMAGED}")
+        if (problem := _problem(content)) is not None:
+            raise StoreError(f"{path}: not a store's manifest ({problem}); {DAMAGED}")
+        return Manifest(**content)
 
     def entries(self, count: int | None = None) -> list[Entry]:
         """The first `count` stages (all by default), each checked against its checksum.
@@ -138,10 +147,9 @@ class Store:
         Raises StoreError when another process writes it, or the disk refuses.
         """
         made = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
-        lock = FileLock((self.folder / ".lock").absolute(), timeout=0, is_singleton=True)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            lock = take_lock(self.folder / ".lock", reentrant=True)
         except Timeout:
             raise StoreError(
                 f"{self.folder}: another process is writing this store; try again when it is done"
@@ -149,6 +157,7 @@ class Store:
         except OSError as error:
             raise self._refused(error) from None
         try:
+            self._require_room()
             yield
         finally:
             if made and not self.exists():
@@ -175,9 +184,24 @@ class Store:
                     raise self._refused(error) from None
                 raise
 
+    def clear(self) -> None:
+        """Remove what writing made, however damaged; other files in the folder stay. Raises StoreError: see `write`."""
+        if self.folder.is_dir():
+            with self.held():
+                for file in list(self._files()):
+                    file.unlink()
+
     def _files(self) -> Iterator[Path]:
         """Those that writing makes; beside them others may lie, such as the database of a service that is running."""
-        return (file for file in self.folder.iterdir() if file.name.startswith(("stage-", MANIFEST)))
+        return (file for file in self.folder.iterdir() if _is_ours(file.name.removesuffix(".part")))
+
+    def _require_room(self) -> None:
+        """What cannot be written is found before hours of learning."""
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as probe:
+                probe.write(bytes(ROOM))
+        except OSError as error:
+            raise self._refused(error) from None
 
     def _refused(self, error: OSError) -> StoreError:
         return StoreError(f"{self.folder}: could not be written ({error.strerror or error}); nothing was changed")
@@ -201,7 +225,7 @@ class Store:
                     raise StoreError(f"{self.folder}: stage '{entry.name}' there was learned otherwise; save elsewhere")
                 continue
             name = f"stage-{index:03d}.safetensors"
-            _write_whole(self.folder / name, content)
+            write_whole(self.folder / name, content)
             stages.append({"name": entry.name, "file": name, "sha256": digest})
         self._write_manifest(manifest, stages)
 
@@ -214,7 +238,7 @@ class Store:
             "stages": list(stages),
         }
         content["sha256"] = _digest(content)
-        _write_whole(self.folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False).encode())
+        write_whole(self.folder / MANIFEST, to_json(content, indent=1))
 
     def _read(self, stage: Mapping[str, Json]) -> Entry:
         path = self.folder / str(stage["file"])
@@ -227,9 +251,12 @@ class Store:
         try:
             (length,) = struct.unpack("<Q", content[:8])
             facts = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["facts"])
-            return Entry(str(stage["name"]), read_safetensors(content), facts)
-        except (SafetensorError, KeyError, ValueError) as error:
-            raise StoreError(f"{path}: not a stage of a store ({error})") from None
+            tensors = read_safetensors(content)
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, struct.error) as error:
+            raise StoreError(f"{path}: not a stage of a store ({_reason(error)})") from None
+        if not isinstance(facts, dict):
+            raise StoreError(f"{path}: not a stage of a store (its facts are no table)")
+        return Entry(str(stage["name"]), tensors, facts)
 
 
 PLACES = ("name", "folder")
@@ -277,20 +304,39 @@ def _digest(content: Mapping[str, Json]) -> str:
 
 def _to_bytes(entry: Entry) -> bytes:
     tensors = {name: tensor.detach().to(torch.device("cpu")).contiguous() for name, tensor in entry.tensors.items()}
-    facts = json.dumps(dict(entry.facts), ensure_ascii=False, sort_keys=True)
+    facts = to_json(dict(entry.facts), sort_keys=True)
     return to_safetensors(tensors, metadata={"facts": facts})
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """The file appears with all its bytes on disk, or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _is_ours(name: str) -> bool:
+    return name == MANIFEST or STAGE_FILE.fullmatch(name) is not None
+
+
+def _problem(content: Mapping[str, Json]) -> str | None:
+    """Why this is no manifest, whoever wrote it and its checksum; None where it is one."""
+    parts = {
+        "learner": (str, "text"),
+        "settings": (dict, "table"),
+        "stands_on": (dict, "table"),
+        "stages": (list, "list"),
+    }
+    for key in content.keys() | parts:
+        if key != "format" and key not in parts:
+            return f"nothing is called '{key}' there"
+        if key in parts and not isinstance(content.get(key), parts[key][0]):
+            return f"'{key}' is no {parts[key][1]}"
+    seen = set[str]()
+    for stage in content["stages"]:
+        if not isinstance(stage, dict) or not all(isinstance(stage.get(k), str) for k in ("name", "file", "sha256")):
+            return "a stage without name, file and sha256"
+        if STAGE_FILE.fullmatch(stage["file"]) is None or stage["file"] in seen:
+            return f"a stage's file is called '{stage['file']}'"
+        seen.add(stage["file"])
+    return None
+
+
+def _reason(error: Exception) -> str:
+    """One line of an error's words."""
+    if isinstance(error, KeyError):
+        return f"no '{error.args[0]}'"
+    return (str(error) or type(error).__name__).splitlines()[0]

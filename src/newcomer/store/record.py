@@ -8,6 +8,7 @@ from pathlib import Path
 
 from newcomer.errors import StoreError
 from newcomer.settings import Json
+from newcomer.store.writing import sync, to_json, write_whole
 
 Event = Mapping[str, Json]
 
@@ -25,9 +26,10 @@ def read_record(path: str | Path) -> Iterator[Event]:
     for number, line in enumerate(lines[:-1], 1):
         try:
             event = json.loads(line)
-            event["event"]
-        except (ValueError, TypeError, KeyError):
-            raise StoreError(f"{path}: line {number} is no event; remove the run and start it again") from None
+        except (ValueError, RecursionError):
+            event = None
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+            raise StoreError(f"{path}: line {number} is no event; remove the run and start it again")
         yield event
 
 
@@ -48,11 +50,9 @@ class RecordWriter:
                 stages += event["event"] == "stage"
                 if stages == keep:
                     break
-        part = self.path.with_name(self.path.name + ".part")
         with self._refusing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text("".join(kept), encoding="utf-8")
-            part.replace(self.path)
+            write_whole(self.path, "".join(kept))
         self._pending: list[str] = []
 
     def write(self, event: Event) -> None:
@@ -65,7 +65,7 @@ class RecordWriter:
                 with self.path.open("a", encoding="utf-8") as file:
                     file.write("".join(self._pending))
                     file.flush()
-                    os.fsync(file.fileno())
+                    sync(file.fileno())
             except OSError:
                 os.truncate(self.path, size)
                 raise
@@ -82,4 +82,4 @@ class RecordWriter:
 
 
 def _line(event: Event) -> str:
-    return json.dumps(dict(event), ensure_ascii=False) + "\n"
+    return to_json(dict(event)) + "\n"

@@ -3,7 +3,9 @@
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -40,12 +42,13 @@ class Checkpoint:
             tensors = load_file(path) if kept["of"] == self.of else {}
             for name, thing in things.items() if tensors else ():
                 _restore(thing, {k.removeprefix(name + "/"): v for k, v in tensors.items() if k.startswith(name + "/")})
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            of, step = kept["of"], int(kept["step"])
+        except (SafetensorError, RecursionError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise StoreError(f"{path}: cannot be gone on from ({reason}); remove it to start again") from None
-        if kept["of"] != self.of:
+        if of != self.of:
             raise StoreError(f"{path}: was kept by a run of other settings or data; remove {self.folder} to start anew")
-        return int(kept["step"])
+        return step
 
     def keep(self, part: str, step: int, things: Things, now: bool = False) -> None:
         """Write down where this part is, once in a while or `now`."""
@@ -53,26 +56,44 @@ class Checkpoint:
             return
         tensors = {f"{name}/{key}": value for name, thing in things.items() for key, value in _tensors(thing).items()}
         path = self._path(part)
-        whole = path.with_name(path.name + ".part")
+        whole = path.with_name(f"{path.name}.{token_hex(4)}.part")  # a name that nobody can have laid a link at
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            for old in path.parent.glob(f"{path.name}.*part"):  # of a process that was killed
+                old.unlink()
             kept = {"kept": json.dumps({"of": self.of, "step": step})}
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, whole, kept)
             whole.replace(path)
-        except OSError as error:
-            raise StoreError(f"{path}: could not be written ({error.strerror or error})") from None
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                whole.unlink(missing_ok=True)
+            raise self._refused(path, error) from None
         self.last = time.monotonic()
 
     def remove(self) -> None:
         """The stage is saved: nothing is left to go on from."""
         if self.folder is not None and self.folder.exists():
-            for path in self.folder.glob("*.safetensors*"):
-                path.unlink()
-            self.folder.rmdir()
+            try:
+                for path in self._own().glob("*.safetensors*"):
+                    path.unlink()
+                with suppress(OSError):  # other files lie there
+                    self.folder.rmdir()
+            except OSError as error:
+                raise self._refused(self.folder, error) from None
+
+    def _own(self) -> Path:
+        """The folder; raises StoreError where it is a link: what it names is not ours to write or remove."""
+        assert self.folder is not None
+        if self.folder.is_symlink():
+            raise StoreError(f"{self.folder}: is a link, not a folder of a run; remove it")
+        return self.folder
+
+    def _refused(self, path: Path, error: Exception) -> StoreError:
+        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        return StoreError(f"{path}: could not be written ({reason})")
 
     def _path(self, part: str) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{part}.safetensors"
+        return self._own() / f"{part}.safetensors"
 
 
 def _tensors(thing: nn.Module | torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -3,12 +3,13 @@
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import get_ident
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from newcomer.errors import LearnerError, SettingError, StoreError, nearest
+from newcomer.errors import LearnerError, NewcomerError, SettingError, StoreError, nearest
 from newcomer.settings import Json, fill
 from newcomer.settings import changes as differences
 from newcomer.store.folder import Entry, Manifest, Store, differing
@@ -128,15 +129,17 @@ class Learner(ABC, Generic[Lesson, Exam]):
         for key, (was, now) in differences(manifest.settings, settings).items():
             if entries and key not in HERE and (cls.fixed is None or key in cls.fixed):
                 raise SettingError(f"{folder}: {key} = {was!r} there and cannot become {now!r}; teach a new model")
-        learner = cls._rebuild(manifest.stands_on, settings, {**given, "store": Path(folder)})
+        with _of_this_kind(folder):
+            learner = cls._rebuild(manifest.stands_on, settings, {**given, "store": Path(folder)})
         for key, (was, now) in differing(manifest.stands_on, learner._stands_on()).items():
             raise StoreError(
                 f"{folder}: what it stands on has changed: {key} was {was!r}, is {now!r}; put it back as it was, or "
                 "teach a new model"
             )
-        for entry in entries:
-            learner._absorb(entry)
-            learner.entries.append(entry)
+        with _of_this_kind(folder):
+            for entry in entries:
+                learner._absorb(entry)
+                learner.entries.append(entry)
         return learner
 
     def _manifest(self) -> Manifest:
@@ -163,3 +166,17 @@ class Learner(ABC, Generic[Lesson, Exam]):
     def _rebuild(
         cls, stands_on: Mapping[str, Json], settings: Mapping[str, Json], given: Mapping[str, Any]
     ) -> Self: ...
+
+
+@contextmanager
+def _of_this_kind(folder: str | Path) -> Iterator[None]:
+    """Whatever a store of another maker holds: what a learner cannot be built from is one line."""
+    try:
+        yield
+    except NewcomerError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, AssertionError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise StoreError(
+            f"{folder}: does not hold what its learner needs ({reason}); restore the folder from a copy"
+        ) from error

@@ -13,7 +13,7 @@ class Processes:
     """Who takes part. All processes hold the same parameters and draw the same numbers; they differ in the examples they see."""
 
     def __init__(self, device: str | None = None) -> None:
-        self.count, self.index = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        self.count, self.index = _launched()
         if self.count == 1:
             self.device = pick_device(device)
             return
@@ -46,7 +46,19 @@ class Processes:
 
 def is_first() -> bool:
     """Whether this process is the one that writes and speaks, of all that `torchrun` or `accelerate launch` started."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return _launched()[1] == 0
+
+
+def _launched() -> tuple[int, int]:
+    """How many processes a launcher started, and which of them this is, from 0.
+
+    One variable alone says nothing: batch systems, notebooks and older jobs leave a RANK or a WORLD_SIZE behind. Only a launcher
+    sets both and the address at which the processes meet.
+    """
+    count, index = (os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK"))
+    if not (count.isdecimal() and index.isdecimal() and os.environ.get("MASTER_ADDR")):
+        return 1, 0
+    return (int(count), int(index)) if int(index) < int(count) else (1, 0)
 
 
 def pick_device(name: str | None) -> torch.device:

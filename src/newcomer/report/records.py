@@ -1,0 +1,132 @@
+"""What a run's record and a comparison's file must hold before anything is made of them: they may come from others.
+
+Only the shape is asked for here, strictly and without changing a value; what a learner says of itself is its own.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import (
+    Any,
+    Literal,
+    NotRequired,  # what pydantic asks for before Python 3.12
+)
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from newcomer.errors import StoreError
+from newcomer.settings import Json
+from newcomer.store.names import unfit
+from newcomer.store.record import Event
+
+
+class Recipe(TypedDict):
+    name: str
+    row: str
+    title: str
+    seed: int
+    family: Literal["classes", "items"]
+    learner: dict[str, Any]
+
+
+class Machine(TypedDict):
+    processor: str
+    threads: int
+
+
+class Start(TypedDict):
+    event: Literal["start"]
+    place: int
+    recipe: Recipe
+    stream: dict[str, Any]
+    versions: dict[str, Any]
+    commit: str | None
+    machine: Machine
+
+
+class Score(TypedDict):
+    stage: str
+    exam: str
+    values: dict[str, float | None]
+
+
+class Stage(TypedDict):
+    stage: str
+    study_seconds: float
+    exam_seconds: float
+    facts: dict[str, Any]
+
+
+class Try(TypedDict):
+    settings: dict[str, Any]
+    counts: bool
+    score: NotRequired[float | None]
+    seconds: NotRequired[float]
+    failure: NotRequired[str | None]
+
+
+class Row(TypedDict):
+    place: int
+    base: dict[str, Any]
+    combinations: int
+    tries: list[Try]
+    chosen: dict[str, Any] | None
+    score: float | None
+    ran: dict[str, Any] | None
+    seeds: list[int]
+    failures: dict[str, str]
+
+
+class Compared(TypedDict):
+    title: str
+    family: Literal["classes", "items"]
+    floor: list[str]
+    ceiling: list[str]
+    rows: dict[str, Row]
+
+
+EVENTS: Mapping[str, type] = {"start": Start, "score": Score, "stage": Stage}
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def require_events(events: Sequence[Event], path: Path) -> None:
+    """Raises StoreError where these are not the events of a run, naming the first that is none."""
+    for number, event in enumerate(events, 1):
+        kind = Start if number == 1 else EVENTS.get(event["event"])
+        if kind and (wrong := _wrong(kind, event)):
+            raise StoreError(f"{path}: line {number} is no event of a run ({wrong}); remove the run and start it again")
+
+
+def read_compared(path: Path) -> dict[str, Json]:
+    """What a comparison wrote down.
+
+    Raises StoreError where it cannot be read, or is none: no name in it leads out of its folder.
+    """
+    try:
+        told: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: cannot be read as a comparison ({error}); give a folder 'compare' wrote") from None
+    wrong = _wrong(Compared, told)
+    for row in () if wrong else told["rows"]:
+        if why := unfit(row):
+            wrong = f"a row '{row}' can have no folder: {why}"
+    if wrong:
+        raise StoreError(f"{path}: is no comparison ({wrong}); remove it, or choose another --out")
+    return told
+
+
+def _wrong(kind: type, content: Json) -> str | None:
+    """Where in it the first thing is that cannot be, and why."""
+    try:
+        _adapter(kind).validate_python(content, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        return f"{place}: {first['msg'].lower()}" if place else first["msg"].lower()
+    return None
