@@ -216,3 +216,15 @@ def test_validation_exams_of_one_class_of_many_examples_are_dealt_at_once() -> N
     stream = ClassIncremental(examples, examples, tasks=2, exam="validation")
     assert time.monotonic() - begun < 10
     assert stream.facts()["asked"] == count // 2
+
+
+def test_a_model_is_looked_into_with_what_can_be_read(model: Shell, birds: Path) -> None:
+    """The pictures of `analyse` are those of a user's folder, too."""
+    for name in ("wren/cut.jpg", "tit/cut, too.jpeg"):
+        (birds / name).unlink()
+    code, _, err = model.call("analyse", "m", "--data", "birds", "--out", "seen")
+    assert code == 3
+    assert "wren/notes.txt: not a picture" in err
+    assert "owl: a class without pictures" in model.fails(
+        "analyse", "m", "--data", "birds", "--out", "other", "--strict"
+    )
