@@ -81,5 +81,7 @@ def test_a_log_of_one_answer_is_refused(labels: list[Any], schema: Schema, messa
 def test_label_and_time_swapped_are_refused(clicked_from: float | None) -> None:
     """A schema that names the columns of label and time the wrong way round."""
     schema = Schema("i", "u", "stamp", "clicked", clicked_from=clicked_from)
-    with pytest.raises(DataError, match="label 'stamp' (holds 1700000000 and the like, which are times|is 1700000000)"):
+    with pytest.raises(
+        DataError, match=r"label 'stamp' (holds 1700000000 and the like, which are times|is 1700000000)"
+    ):
         log_from_rows(schema, i=["a", "b"], u=[1, 2], stamp=[1_700_000_000, 1_700_000_100], clicked=[1, 0])
