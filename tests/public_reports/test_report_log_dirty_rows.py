@@ -1,6 +1,7 @@
 """A few rows that disagree with the others are repaired, with their number; many are an error."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,12 @@ def readings(frame: pl.DataFrame, folder: Path, schema: Schema = SCHEMA) -> list
     """What is fitted, and what was said, in memory and piece by piece in two sizes."""
     frame.write_csv(folder / "log.csv")
     found = []
-    for read in (
+    ways: list[Callable[[], Survey]] = [
         lambda: Survey(schema).add(read_log(folder / "log.csv", schema)),
         lambda: Survey.of(LogFiles(folder / "log.csv", schema, rows=90)),
         lambda: Survey.of(LogFiles(folder / "log.csv", schema, rows=7)),
-    ):
+    ]
+    for read in ways:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             survey = read()

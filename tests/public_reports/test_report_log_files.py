@@ -1,5 +1,6 @@
 """Files and columns of other kinds are read, or refused by name, with the file and the row."""
 
+from datetime import time
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,10 @@ def test_columns_that_a_log_cannot_have_are_named(tmp_path: Path) -> None:
         nested=pl.Series([[[1], [2]]] * count),
         struct=pl.Series([{"a": 1}] * count),
         bytes=pl.Series([b"\xff\xfe"] * count),
-        took=pl.duration(seconds=pl.Series(range(count))),
+        took=pl.lit(pl.Series(range(count))).cast(pl.Duration("us")),
         price=pl.Series([n % 20 + 0.25 for n in range(count)]).cast(pl.Decimal(10, 2)),
         nothing=pl.Series([None] * count),
-        clock=pl.time(pl.Series([n % 24 for n in range(count)])),
+        clock=pl.Series([time(n % 24) for n in range(count)]),
     )
     frame.write_parquet(tmp_path / "log.parquet")
     reasons = propose(tmp_path / "log.parquet").reasons

@@ -17,7 +17,12 @@ STARS = Schema("i", "u", "stars", clicked_from=4.0)
 
 def log(labels: list[Any], schema: Schema = STARS, **columns: list[Any]) -> Log:
     count = len(labels)
-    rows = {"i": ["a"] * count, "u": [1] * count, schema.label: labels, "time": list(range(count))} | columns
+    rows: dict[str, Any] = {
+        "i": ["a"] * count,
+        "u": [1] * count,
+        schema.label: labels,
+        "time": list(range(count)),
+    } | columns
     return log_from_rows(schema, **rows)
 
 

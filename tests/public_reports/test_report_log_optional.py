@@ -1,5 +1,6 @@
 """What may be missing may be missing: a value, a column, a user, a line; and advice can be followed."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from newcomer.data.infer import propose
 from newcomer.data.pieces import LogFiles
-from newcomer.data.read import items_from_frame, log_from_frame, log_from_rows, read_log
+from newcomer.data.read import items_from_frame, log_from_frame, read_log
 from newcomer.data.schema import Field, Schema
 from newcomer.data.survey import Survey
 from newcomer.errors import DataError, DataWarning
@@ -60,11 +61,12 @@ def test_older_files_lack_a_newer_column(tmp_path: Path, rows: int | None) -> No
 def test_a_column_that_no_file_has_is_a_mistake(tmp_path: Path) -> None:
     """A schema with a misspelled column must not learn from nothing."""
     table().rename({"device": "devise"}).write_csv(tmp_path / "log.csv")
-    for read in (
+    ways: list[Callable[[], Any]] = [
         lambda: read_log(tmp_path / "log.csv", SCHEMA),
         lambda: (files := LogFiles(tmp_path / "log.csv", SCHEMA, 2)).read(*files.pieces),
         lambda: log_from_frame(pl.read_csv(tmp_path / "log.csv"), SCHEMA),
-    ):
+    ]
+    for read in ways:
         with pytest.raises(DataError, match="no column 'device'; did you mean 'devise'"):
             read()
 
@@ -187,6 +189,4 @@ def test_users_of_requests_may_differ_from_row_to_row() -> None:
         assert [log.users.ids[user] for user in log.user] == rows["user"]
         assert [log.users.columns["city"].texts()[user] for user in log.user] == rows["city"]
     with pytest.raises(DataError, match="two values of 'city'"):
-        log_from_rows(
-            SCHEMA, **{name: table()[name] for name in table().columns if name != "city"}, city=["p", "q", "z", "r"]
-        )
+        log_from_frame(table(city=["p", "q", "z", "r"]), SCHEMA)

@@ -34,7 +34,14 @@ SCHEMA = Schema(
 
 
 def log_of(**columns: Any) -> Log:
-    rows = {"item": ["1"], "user": ["1"], "click": [1], "time": [1], "tags": ["a"], "page": ["home"]} | columns
+    rows: dict[str, Any] = {
+        "item": ["1"],
+        "user": ["1"],
+        "click": [1],
+        "time": [1],
+        "tags": ["a"],
+        "page": ["home"],
+    } | columns
     count = max(map(len, rows.values()))
     return log_from_rows(
         SCHEMA, **{name: values * count if len(values) == 1 else values for name, values in rows.items()}
