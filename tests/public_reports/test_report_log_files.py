@@ -1,5 +1,6 @@
 """Files and columns of other kinds are read, or refused by name, with the file and the row."""
 
+from collections.abc import Callable
 from datetime import time
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,18 @@ def test_a_row_with_too_many_values_is_named(tmp_path: Path, row: int) -> None:
         lambda: (files := LogFiles(path, SCHEMA, 40)).read(*files.pieces),
     ):
         with pytest.raises(DataError, match=message):
+            read()
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    """Two columns of one name, of which the first was taken."""
+    (tmp_path / "log.csv").write_text("item,user,click,click,time,page\na,1,0,1,5,home\n")
+    ways: list[Callable[[], Any]] = [
+        lambda: read_log(tmp_path / "log.csv", SCHEMA),
+        lambda: (files := LogFiles(tmp_path / "log.csv", SCHEMA)).read(*files.pieces),
+    ]
+    for read in ways:
+        with pytest.raises(DataError, match=r"log\.csv: column 'click' is there twice"):
             read()
 
 

@@ -97,7 +97,8 @@ class LogFiles:
         }
         names = needed | {node.name for node in self.schema.nodes}
         # where one is missing all are read, so that the error can offer the nearest
-        columns = [name for name in file.columns if name in names] if needed <= set(file.columns) else file.columns
+        chosen = [name for name in file.columns if name.partition("_duplicated_")[0] in names or name in names]
+        columns = chosen if needed <= set(file.columns) else file.columns
         with reading(piece.file):
             found = (_csv if file.header else _parquet)(piece, columns, file.header)
         self._require_unchanged(piece.file)
