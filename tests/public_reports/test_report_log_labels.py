@@ -17,7 +17,12 @@ STARS = Schema("i", "u", "stars", clicked_from=4.0)
 
 def log(labels: list[Any], schema: Schema = STARS, **columns: list[Any]) -> Log:
     count = len(labels)
-    rows = {"i": ["a"] * count, "u": [1] * count, schema.label: labels, "time": list(range(count))} | columns
+    rows: dict[str, Any] = {
+        "i": ["a"] * count,
+        "u": [1] * count,
+        schema.label: labels,
+        "time": list(range(count)),
+    } | columns
     return log_from_rows(schema, **rows)
 
 
@@ -81,5 +86,7 @@ def test_a_log_of_one_answer_is_refused(labels: list[Any], schema: Schema, messa
 def test_label_and_time_swapped_are_refused(clicked_from: float | None) -> None:
     """A schema that names the columns of label and time the wrong way round."""
     schema = Schema("i", "u", "stamp", "clicked", clicked_from=clicked_from)
-    with pytest.raises(DataError, match="label 'stamp' (holds 1700000000 and the like, which are times|is 1700000000)"):
+    with pytest.raises(
+        DataError, match=r"label 'stamp' (holds 1700000000 and the like, which are times|is 1700000000)"
+    ):
         log_from_rows(schema, i=["a", "b"], u=[1, 2], stamp=[1_700_000_000, 1_700_000_100], clicked=[1, 0])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newcomer.data.log import Column
@@ -44,7 +44,10 @@ def test_sentinels_for_missing_flatten_no_field(sentinel: float) -> None:
     assert 0.2 < scale.deviation < 0.5
 
 
-@given(st.lists(ANY | st.just(float("nan")), max_size=30), st.lists(ANY | st.just(float("nan")), min_size=1, max_size=9))
+@settings(deadline=None)
+@given(
+    st.lists(ANY | st.just(float("nan")), max_size=30), st.lists(ANY | st.just(float("nan")), min_size=1, max_size=9)
+)
 def test_what_is_encoded_is_bounded_whatever_was_learned(learned: list[float], asked: list[float]) -> None:
     """One event with 1e7 made an item's state NaN: no number leaves the coding that is not finite and bounded."""
     found = Scale.fit("x", Column.of_numbers(learned)).encode(Column.of_numbers(asked))
@@ -56,8 +59,11 @@ WIDE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 VECTORS = st.lists(st.tuples(WIDE, st.floats(-1, 1, width=32)), min_size=1, max_size=9)
 
 
+@settings(deadline=None)
 @given(VECTORS, VECTORS)
-def test_vectors_are_bounded_and_keep_their_direction(learned: list[tuple[float, float]], asked: list[tuple[float, float]]) -> None:
+def test_vectors_are_bounded_and_keep_their_direction(
+    learned: list[tuple[float, float]], asked: list[tuple[float, float]]
+) -> None:
     """The same of embeddings from elsewhere, one of which has exploded."""
     found = VectorScale.fit("x", Column.of_vectors(learned)).encode(Column.of_vectors(asked))
     assert np.isfinite(found).all()
@@ -91,6 +97,7 @@ def test_ordinary_numbers_are_scaled_to_the_bit_as_they_were(kind: str) -> None:
     assert scale.encode(Column.of_numbers(numbers)).tolist() == expected.tolist()
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.floats(-1e6, 1e6) | st.sampled_from(FAR), max_size=12), min_size=1, max_size=6))
 def test_the_scale_does_not_depend_on_how_a_log_is_cut(parts: list[list[float]]) -> None:
     """A log in pieces has the scale of the log in memory."""

@@ -4,7 +4,7 @@ import unicodedata
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newcomer.data.kinds import kind_of
@@ -55,6 +55,7 @@ def test_a_text_has_the_words_that_its_readers_see(text: str, found: list[str]) 
 LATIN = st.text(st.sampled_from("abcXYZ éÉß'’-,.0129&!()"), max_size=30)
 
 
+@settings(deadline=None)
 @given(st.lists(LATIN, min_size=1))
 def test_latin_words_are_what_they_were(texts: list[str]) -> None:
     """Vocabularies of European titles do not change."""
@@ -62,6 +63,7 @@ def test_latin_words_are_what_they_were(texts: list[str]) -> None:
     assert words_of(pl.Series(texts)).to_list() == before.to_list()
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=12), min_size=1))
 def test_a_texts_words_do_not_depend_on_the_others(texts: list[str]) -> None:
     """A title is read alike alone and among others, whatever scripts they are in."""
@@ -70,9 +72,7 @@ def test_a_texts_words_do_not_depend_on_the_others(texts: list[str]) -> None:
 
 def test_a_chinese_title_shares_words_with_a_like_one() -> None:
     """New items with like titles have something in common."""
-    log = log_from_rows(
-        TITLED, i=["a", "b"], u=[1, 1], label=[0, 1], time=[1, 2], title=["可爱手机壳", "透明手机壳"]
-    )
+    log = log_from_rows(TITLED, i=["a", "b"], u=[1, 1], label=[0, 1], time=[1, 2], title=["可爱手机壳", "透明手机壳"])
     one, other = (set(row) - {-1} for row in log.items.columns["title"].values.tolist())
     assert len(one & other) == 2
 

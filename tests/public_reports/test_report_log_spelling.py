@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newcomer.data.canonical import canonical, canonical_name, maybe_respelled, respelled
@@ -25,14 +25,27 @@ from newcomer.data.vocabulary import UNSEEN, Vocabulary
 from newcomer.errors import DataError
 
 SCHEMA = Schema(
-    "item", "user", "click", "time", (Field("tags", "item", "multi", separator=","), Field("page", "context", missing="mark"))
+    "item",
+    "user",
+    "click",
+    "time",
+    (Field("tags", "item", "multi", separator=","), Field("page", "context", missing="mark")),
 )
 
 
 def log_of(**columns: Any) -> Log:
-    rows = {"item": ["1"], "user": ["1"], "click": [1], "time": [1], "tags": ["a"], "page": ["home"]} | columns
+    rows: dict[str, Any] = {
+        "item": ["1"],
+        "user": ["1"],
+        "click": [1],
+        "time": [1],
+        "tags": ["a"],
+        "page": ["home"],
+    } | columns
     count = max(map(len, rows.values()))
-    return log_from_rows(SCHEMA, **{name: values * count if len(values) == 1 else values for name, values in rows.items()})
+    return log_from_rows(
+        SCHEMA, **{name: values * count if len(values) == 1 else values for name, values in rows.items()}
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +73,9 @@ def test_ids_are_the_same_by_every_type(ids: Any) -> None:
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_column_with_a_gap_is_read_as_the_column_without(tmp_path: Path, kind: str) -> None:
     """tfx #819: one missing value makes floats of a column of whole numbers, in files too."""
-    frame = pl.DataFrame({"item": [1.0, 2.0, 1.0], "user": [5, 6, 7], "click": [1, 0, 1], "time": [1, 2, 3], "tags": ["a"] * 3})
+    frame = pl.DataFrame(
+        {"item": [1.0, 2.0, 1.0], "user": [5, 6, 7], "click": [1, 0, 1], "time": [1, 2, 3], "tags": ["a"] * 3}
+    )
     frame = frame.with_columns(page=pl.Series([4.0, None, 5.0]))
     path = tmp_path / f"log.{kind}"
     frame.write_csv(path) if kind == "csv" else frame.write_parquet(path)
@@ -133,6 +148,7 @@ def test_a_date_as_a_category_has_one_form(day: Any) -> None:
 SCALARS = st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(-1e9, 1e9) | st.text(max_size=6)
 
 
+@settings(deadline=None)
 @given(st.lists(SCALARS, min_size=1, max_size=6))
 def test_a_line_is_read_by_itself(values: list[Any]) -> None:
     """Users send requests one by one or many at once; a value was read differently beside another."""
@@ -153,7 +169,10 @@ def test_lists_of_numbers_lose_nothing_in_lines() -> None:
     assert frame["b"].to_list() == [["1", "x"], ["true"], None]
 
 
-@given(st.lists(st.text(max_size=5) | st.sampled_from(["True", "3.0", " x", "-0.0", "2020-01-01T00:00:00"]), min_size=1))
+@settings(deadline=None)
+@given(
+    st.lists(st.text(max_size=5) | st.sampled_from(["True", "3.0", " x", "-0.0", "2020-01-01T00:00:00"]), min_size=1)
+)
 def test_one_value_and_a_column_are_spelled_alike(texts: list[str]) -> None:
     """The same rule for ids that are asked for one by one, such as `--item`."""
     assert canonical(pl.Series("x", texts), "t").to_list() == [canonical_name(text) for text in texts]
@@ -161,6 +180,7 @@ def test_one_value_and_a_column_are_spelled_alike(texts: list[str]) -> None:
         assert maybe_respelled(text) or respelled(text) == text
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e15, 1e15), min_size=1))
 def test_a_float_and_a_column_of_floats_are_spelled_alike(numbers: list[float]) -> None:
     """The same of numbers: by Python's shortest digits."""
@@ -203,6 +223,8 @@ def test_the_names_of_the_fields_own_data_were_canonical_before(name: str, real_
     folder = str(real_data(name))
     log = movielens_1m(folder) if name == "ml-1m" else movielens_latest(folder)
     known = [log.items.ids, log.users.ids]
-    known += [column.names for table in (log.items, log.users) for key, column in table.columns.items() if key != "title"]
+    known += [
+        column.names for table in (log.items, log.users) for key, column in table.columns.items() if key != "title"
+    ]
     for names in known:
         assert canonical(pl.Series("x", names), "t").to_list() == list(names)

@@ -8,6 +8,7 @@ space) is missing. A float of 2⁵³ or more, or a number in scientific notation
 import math
 import re
 import unicodedata
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -56,6 +57,8 @@ def lost(values: pl.Series) -> int | None:
     if values.dtype.is_float():
         wrong = (values.abs() >= EXACT[str(values.dtype)]) & ~values.is_nan()
     elif values.dtype == pl.String:
+        if not values.str.contains(r"[eE]\+").any():
+            return None
         wrong = values.str.strip_chars(BLANK).str.contains(SCIENTIFIC)
     elif values.dtype in (pl.Categorical, pl.Enum):
         return lost(values.cast(pl.String))
@@ -86,6 +89,24 @@ def names(values: pl.Series, where: str) -> pl.Series:
     if kind.is_nested():
         raise DataError(f"{where}: column '{values.name}' holds {str(kind).lower()}; write one value a row")
     return values.cast(pl.String)
+
+
+def by_value(values: pl.Series, read: Callable[[pl.Series], pl.Series]) -> pl.Series:
+    """What `read` makes of a column of texts, read once for each text that occurs; a missing one is nothing.
+
+    Raises what `read` does, of the whole column.
+    """
+    known = values.drop_nulls().unique()
+    if values.dtype != pl.String or 2 * len(known) > len(values):
+        return read(values)
+    try:
+        made = read(known)
+    except DataError:
+        return read(values)
+    if made.dtype == pl.String and not made.null_count() and (made == known).all():
+        return values
+    pairs = pl.DataFrame([known.alias("text"), made.alias("made")])
+    return values.to_frame("text").join(pairs, on="text", how="left", maintain_order="left")["made"].alias(values.name)
 
 
 def texts(values: pl.Series, where: str) -> pl.Series:

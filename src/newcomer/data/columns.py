@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import polars as pl
 
-from newcomer.data.canonical import BLANK, canonical_name, decoded_bytes, digits_lost, lost, names, texts
+from newcomer.data.canonical import BLANK, by_value, canonical_name, decoded_bytes, digits_lost, lost, names, texts
 from newcomer.data.frames import series_of
 from newcomer.data.schema import Field
 from newcomer.data.words import words_of
@@ -39,7 +39,7 @@ def column(
     if field.kind == "vector":
         found = _vectors(frame, given, where, missing)
     elif field.is_multi:
-        found = _several(frame, given, field, where, missing)
+        found = by_value(given, lambda values: _several(frame, values, field, where, missing))
     elif field.kind == "text":
         found = without(texts(given, where), missing)
     else:
@@ -89,11 +89,11 @@ def _named(frame: pl.DataFrame, given: pl.Series, where: str) -> pl.Series:
     if (at := lost(given)) is not None:
         row = int(frame[ROW][at] if ROW in frame.columns else at) + 1
         raise DataError(f"{where}: row {row}, column '{given.name}' {digits_lost(given[at])}")
-    return names(given, where)
+    return by_value(given, lambda values: names(values, where))
 
 
 def _several(frame: pl.DataFrame, given: pl.Series, field: Field, where: str, missing: Collection[str]) -> pl.Series:
-    """The first `most` distinct values or words of each."""
+    """The first `most` distinct values or words of each; rows are the frame's, unless only different ones are given."""
     if given.dtype != pl.List:
         found = texts(given, where) if given.dtype == pl.String else _named(frame, given, where)
         found = _filled(without(found, missing), given, missing)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from newcomer.data.canonical import canonical_name
+from newcomer.data.canonical import EXACT, canonical_name
 from newcomer.errors import DataError
 
 
@@ -94,17 +94,19 @@ def _single(name: str, values: list[Any], where: str) -> pl.Series:
         raise DataError(
             f"{where}: column '{name}' holds lists or objects in lists or beside values; make plain columns of it"
         )
-    return pl.Series(name, [_text(value) for value in values], dtype=pl.String)
+    try:
+        return pl.Series(name, [_text(value) for value in values], dtype=pl.String)
+    except DataError as error:
+        raise DataError(f"{where}: column '{name}': {error}") from None
 
 
 def _text(value: Any) -> str | None:
     """A value among others of another type: as an id is spelled, a number that is too large for one as Python writes it."""
     if isinstance(value, str):
         return value
-    try:
-        return canonical_name(value)
-    except DataError:
+    if isinstance(value, float) and abs(value) >= EXACT["Float64"]:
         return str(value)
+    return canonical_name(value)
 
 
 def _python(value: Any) -> Any:

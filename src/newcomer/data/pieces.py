@@ -66,7 +66,8 @@ class LogFiles:
             self.pieces += [Piece(path, begin, end, len(self) + row, row, count) for begin, end, row, count in found]
 
         if not self.pieces:
-            raise DataError(f"{next(iter(self._files))}: has no rows")
+            path, file = next(iter(self._files.items()))
+            raise DataError(f"{path}: {'has no rows' if file.stamp[0] else 'is empty'}")
         self._anywhere = {name for file in self._files.values() for name in file.columns}
 
     def __len__(self) -> int:
@@ -96,7 +97,8 @@ class LogFiles:
         }
         names = needed | {node.name for node in self.schema.nodes}
         # where one is missing all are read, so that the error can offer the nearest
-        columns = [name for name in file.columns if name in names] if needed <= set(file.columns) else file.columns
+        chosen = [name for name in file.columns if name.partition("_duplicated_")[0] in names or name in names]
+        columns = chosen if needed <= set(file.columns) else file.columns
         with reading(piece.file):
             found = (_csv if file.header else _parquet)(piece, columns, file.header)
         self._require_unchanged(piece.file)
@@ -147,9 +149,10 @@ def _opened(path: Path, rows: int) -> tuple[_File, list[tuple[int, int, int, int
 
 
 def _open_csv(path: Path, rows: int) -> tuple[_File, list[int], int]:
-    stamp, (marks, count) = _stamp(path), cuts(path, rows)
-    if not marks:
+    stamp = _stamp(path)
+    if not stamp[0]:
         return _File(stamp, [], b"\n"), [0], 0
+    marks, count = cuts(path, rows)
     with path.open("rb") as stream:
         header = stream.read(marks[0])
     require_utf8(header, path)

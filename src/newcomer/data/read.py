@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from newcomer.data.agreement import agreed, combinations, owned
+from newcomer.data.canonical import BLANK
 from newcomer.data.columns import MARK, ROW, column
 from newcomer.data.frames import frame_of
 from newcomer.data.labels import GRADE, Labels
@@ -141,7 +142,7 @@ def _with_optional(
     if anywhere is not None:
         require_columns(anywhere, absent, where)
     spare = [name for name in frame.columns if name not in {field.name for field in fields}]
-    for name in absent:
+    for name in absent if anywhere is None else ():
         if close := difflib.get_close_matches(name, spare, n=1, cutoff=0.8):
             warnings.warn(
                 f"{where}: no column '{name}', which is read as missing; did you mean '{close[0]}'?",
@@ -154,7 +155,9 @@ def _with_optional(
 def _without_blanks(frame: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
     """Without rows that hold none of the wanted columns, such as blank lines; `ROW` says where the others stood."""
     empty = [
-        pl.col(name).is_null() | (pl.col(name) == "") if frame[name].dtype == pl.String else pl.col(name).is_null()
+        pl.col(name).is_null() | (pl.col(name).str.strip_chars(BLANK) == "")
+        if frame[name].dtype == pl.String
+        else pl.col(name).is_null()
         for name in wanted
     ]
     return frame.with_row_index(ROW).filter(~pl.all_horizontal(empty))

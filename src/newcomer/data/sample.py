@@ -62,9 +62,9 @@ def counts(files: Sequence[Path], column: str) -> pl.Series | None:
 
 
 def _part(file: Path, rows: int, size: int) -> Sample:
+    require_format(file)
     if not file.is_file():
         raise DataError(f"{file}: no such file")
-    require_format(file)
     if _is_parquet(file):
         return _parquet(file, rows, size)
     with file.open("rb") as opened:

@@ -88,6 +88,10 @@ def require_columns(columns: Iterable[str], wanted: Iterable[str], where: str) -
         if column not in columns:
             require_commas(columns, f"{where}: no column '{column}'")
             raise DataError(f"{where}: no column '{column}'; {nearest(column, columns)}")
+        if f"{column}_duplicated_0" in columns:  # as polars calls the second
+            raise DataError(
+                f"{where}: column '{column}' is there twice; keep one of them, or give the other another name"
+            )
 
 
 def read_part(file: Path) -> pl.DataFrame:

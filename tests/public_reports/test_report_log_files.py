@@ -1,0 +1,199 @@
+"""Files and columns of other kinds are read, or refused by name, with the file and the row."""
+
+from collections.abc import Callable
+from datetime import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from newcomer.data.infer import propose
+from newcomer.data.pieces import LogFiles
+from newcomer.data.read import log_from_frame, read_log
+from newcomer.data.schema import Field, Schema
+from newcomer.data.tables import read_table
+from newcomer.errors import DataError
+from shell import Shell
+
+SCHEMA = Schema("item", "user", "click", "time", (Field("page", "context", missing="mark"),))
+
+
+def table(count: int = 300) -> pl.DataFrame:
+    chance = np.random.default_rng(0)
+    return pl.DataFrame(
+        {
+            "item": [f"i{n}" for n in chance.integers(0, 20, count)],
+            "user": [f"u{n}" for n in chance.integers(0, 9, count)],
+            "click": chance.integers(0, 2, count),
+            "time": range(count),
+            "page": [["home", "list", "cart"][n] for n in chance.integers(0, 3, count)],
+        }
+    )
+
+
+CATEGORY, ENUM = pl.Categorical(), pl.Enum(["home", "list", "cart"])
+
+
+@pytest.mark.parametrize("kind", [CATEGORY, ENUM, pl.Binary()])
+def test_a_column_of_categories_is_text(tmp_path: Path, kind: Any) -> None:
+    """pandas writes categories into parquet: `inspect` ended in an error of polars."""
+    frame = table().with_columns(pl.col("page", "item", "user").cast(pl.String).cast(pl.Categorical))
+    frame = frame.with_columns(pl.col("page").cast(pl.String).cast(kind))
+    frame.write_parquet(tmp_path / "a.parquet")
+    table().write_csv(tmp_path / "b.csv")
+    for source in (tmp_path / "a.parquet", [tmp_path / "a.parquet", tmp_path / "b.csv"]):
+        found = propose(source)
+        assert [(field.name, field.kind) for field in found.schema.fields] == [("page", "categorical")]
+        log = read_log(source, found.schema)
+        assert log.context["page"].names == ("cart", "home", "list")
+        assert (files := LogFiles(source, found.schema, 50)).read(*files.pieces).items.ids == log.items.ids
+
+
+def test_columns_that_a_log_cannot_have_are_named(tmp_path: Path) -> None:
+    """Nested lists, structs, bytes that are no text and durations in a warehouse's parquet: raw errors of polars."""
+    count = 300
+    frame = table().with_columns(
+        nested=pl.Series([[[1], [2]]] * count),
+        struct=pl.Series([{"a": 1}] * count),
+        bytes=pl.Series([b"\xff\xfe"] * count),
+        took=pl.lit(pl.Series(range(count))).cast(pl.Duration("us")),
+        price=pl.Series([n % 20 + 0.25 for n in range(count)]).cast(pl.Decimal(10, 2)),
+        nothing=pl.Series([None] * count),
+        clock=pl.Series([time(n % 24) for n in range(count)]),
+    )
+    frame.write_parquet(tmp_path / "log.parquet")
+    reasons = propose(tmp_path / "log.parquet").reasons
+    assert [reasons[name].partition(";")[0] for name in ("nested", "struct", "bytes", "took")] == [
+        "left out: holds list(list(int64))",
+        "left out: holds struct({'a': int64})",
+        "left out: holds bytes that are no UTF-8",
+        "left out: holds duration(time_unit='us')",
+    ]
+    assert "numbers" in reasons["price"]
+    for column, message in (
+        ("nested", "column 'nested' is categorical, but holds list"),
+        ("struct", "column 'struct' is categorical, but holds struct"),
+        ("bytes", "row 1, column 'bytes' holds bytes that are no UTF-8"),
+    ):
+        schema = Schema("item", "user", "click", "time", (Field(column, "context"),))
+        with pytest.raises(DataError, match=message):
+            read_log(tmp_path / "log.parquet", schema)
+    with pytest.raises(DataError, match=r"column 'nested' holds lists of list\(int64\); write a list of values"):
+        log_from_frame(frame, Schema("item", "user", "click", "time", (Field("nested", "context", "multi"),)))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("log.tsv", "a table separated by tabs"),
+        ("log.csv.gz", "a compressed file"),
+        ("log.TSV", "a table separated by tabs"),
+        ("log.xlsx", "a spreadsheet"),
+        ("log.jsonl", "JSON"),
+        ("log.feather", "a columnar file"),
+    ],
+)
+def test_another_format_is_named(shell: Shell, name: str, said: str) -> None:
+    """`inspect log.tsv` spoke of a store's manifest; training and piecewise reading say the same."""
+    (shell.folder / name).write_text(table().write_csv())
+    code, _, err = shell.call("inspect", name)
+    assert code == 2
+    assert f"{name}: neither .csv nor .parquet, but {said}" in err
+    for read in (read_log, LogFiles):
+        with pytest.raises(DataError, match=f"neither .csv nor .parquet, but {said}"):
+            read(shell.folder / name, SCHEMA)
+
+
+@pytest.mark.parametrize(("sign", "called"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+def test_another_separator_is_named(tmp_path: Path, sign: str, called: str) -> None:
+    """A spreadsheet of many countries writes semicolons into .csv: 'no column for the item' said nothing of it."""
+    path = tmp_path / "log.csv"
+    table().write_csv(path, separator=sign)
+    for read in (
+        lambda: propose(path),
+        lambda: read_log(path, SCHEMA),
+        lambda: (files := LogFiles(path, SCHEMA)).read(*files.pieces),
+    ):
+        with pytest.raises(DataError, match=f"log.csv.*the header is separated by {called}, not by commas"):
+            read()
+
+
+def test_a_folder_is_named_with_a_pattern(tmp_path: Path) -> None:
+    """A warehouse writes a folder of parts; how to name them is said."""
+    (tmp_path / "clicks").mkdir()
+    for read in (propose, lambda source: read_log(source, SCHEMA), lambda source: LogFiles(source, SCHEMA)):
+        with pytest.raises(
+            DataError, match=r"clicks: is a folder; give its files by a pattern such as '.*clicks/\*\.parquet'"
+        ):
+            read(str(tmp_path / "clicks"))
+
+
+@pytest.mark.parametrize("row", [2, 250])
+def test_a_row_with_too_many_values_is_named(tmp_path: Path, row: int) -> None:
+    """A comma in a value that stands in no quotation marks: 'found more fields than defined in Schema', of which row?"""
+    path = tmp_path / "log.csv"
+    table().write_csv(path)
+    lines = path.read_text().splitlines()
+    lines[row] += ",more,and more"
+    lines.insert(1, '"i1",u1,1,5,"two\nlines"')
+    path.write_text("\n".join(lines))
+    message = (
+        rf"log.csv: cannot be read: row {row + 1} has 7 values, but the header has 5 names; put .* in quotation marks"
+    )
+    for read in (
+        lambda: read_table(path),
+        lambda: read_log(path, SCHEMA),
+        lambda: propose(path),
+        lambda: (files := LogFiles(path, SCHEMA, 40)).read(*files.pieces),
+    ):
+        with pytest.raises(DataError, match=message):
+            read()
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    """Two columns of one name, of which the first was taken."""
+    (tmp_path / "log.csv").write_text("item,user,click,click,time,page\na,1,0,1,5,home\n")
+    ways: list[Callable[[], Any]] = [
+        lambda: read_log(tmp_path / "log.csv", SCHEMA),
+        lambda: (files := LogFiles(tmp_path / "log.csv", SCHEMA)).read(*files.pieces),
+    ]
+    for read in ways:
+        with pytest.raises(DataError, match=r"log\.csv: column 'click' is there twice"):
+            read()
+
+
+def test_an_open_quotation_mark_is_named(tmp_path: Path) -> None:
+    """5" in a size: everything behind it is one value."""
+    (tmp_path / "log.csv").write_text('item,user,click,time,page\na,1,1,1,home\nb,1,0,2,5" pipe\nc,1,1,3,home\n')
+    for read in (lambda: read_table(tmp_path / "log.csv"), lambda: LogFiles(tmp_path / "log.csv", SCHEMA)):
+        with pytest.raises(DataError, match=r"log.csv: a quotation mark is never closed"):
+            read()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_empty_parts_of_a_folder_pass(tmp_path: Path, kind: str) -> None:
+    """A warehouse writes parts without rows: one of them ended the training."""
+    frame = table()
+    for name, part in (("a", frame.head(0)), ("b", frame.head(100)), ("c", frame.head(0)), ("d", frame.tail(200))):
+        part.write_csv(tmp_path / f"{name}.csv") if kind == "csv" else part.write_parquet(tmp_path / f"{name}.parquet")
+    if kind == "csv":
+        (tmp_path / "e.csv").write_bytes(b"")
+    source = f"{tmp_path}/*.{kind}"
+    whole, files = read_log(source, SCHEMA), LogFiles(source, SCHEMA, 70)
+    assert whole.row.tolist() == files.read(*files.pieces).row.tolist() == list(range(300))
+    assert propose(source).rows == 300
+    for path in tmp_path.glob("[bd].*"):
+        path.unlink()
+    for read in (lambda: read_log(source, SCHEMA), lambda: LogFiles(source, SCHEMA), lambda: propose(source)):
+        with pytest.raises(DataError, match=r"a\.\w+: has no rows"):
+            read()
+
+
+def test_a_spreadsheets_csv_with_a_mark_of_order_is_read(tmp_path: Path) -> None:
+    """'CSV UTF-8' of a spreadsheet begins with three bytes that belong to no name."""
+    (tmp_path / "log.csv").write_bytes(b"\xef\xbb\xbf" + table().write_csv().replace("\n", "\r\n").encode())
+    files = LogFiles(tmp_path / "log.csv", SCHEMA, 70)
+    assert len(read_log(tmp_path / "log.csv", SCHEMA)) == len(files.read(*files.pieces)) == 300
+    assert propose(tmp_path / "log.csv").schema.item == "item"
