@@ -137,7 +137,7 @@ def test_where_all_is_wrong_it_is_one_mistake(store: Path, shell: Shell, states:
 
 def test_a_request_is_about_its_own_user(tmp_path: Path) -> None:
     """Two values of one user in a table of requests: each is answered with its own."""
-    schema = Schema(*["film", "viewer", "liked", "seen"], (*SCHEMA.fields, Field("age", "user")))
+    schema = Schema("film", "viewer", "liked", "seen", (*SCHEMA.fields, Field("age", "user")))
     old = log().with_columns(age=pl.col("viewer").mod(4).cast(pl.String))
     EmerG(schema, **QUICK).learn(old).save(tmp_path / "store")
     live = LiveItems.open(EmerG, tmp_path / "store")
