@@ -25,6 +25,8 @@ SCIENTIFIC = r"^-?[0-9]+(?:\.[0-9]+)?[eE]\+[0-9]{2,}$"
 ANSWER = r"(?i)^(?:true|false)$"
 MOMENT = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.0+)?$"
 
+_DOUBTFUL = re.compile(r"^\s|\s$|[^\x00-\x7f]|\.0+$|^-0$|:|^(?:true|false)$", re.IGNORECASE)
+
 EXACT = {"Float64": 2.0**53, "Float32": 2.0**24, "Float16": 2.0**11}
 """From here on a float of this type skips whole numbers."""
 
@@ -142,6 +144,23 @@ def canonical_name(value: Any) -> str | None:
     if isinstance(value, (date, time, timedelta)):
         return str(value)
     raise DataError(f"a {type(value).__name__} is no id or category; give text, a number, true or false")
+
+
+def maybe_respelled(name: str) -> bool:
+    """False for a text that is certainly spelled as it should be; quick, for very many names."""
+    return _DOUBTFUL.search(name) is not None
+
+
+def respelled(name: str) -> str:
+    """The canonical spelling of a name that was kept by an older version; itself where there is none.
+
+    >>> respelled(" Love"), respelled("3.0"), respelled("1e+20")
+    ('Love', '3', '1e+20')
+    """
+    try:
+        return canonical_name(name) or name
+    except DataError:
+        return name
 
 
 def _float(value: Any) -> str | None:

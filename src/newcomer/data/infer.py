@@ -129,8 +129,8 @@ def _role(log: _Log, column: str) -> tuple[Role, str]:
         if found[role] > SURE:
             few = disagreeing(log.texts, owner, column)
             rows = f"all but {few:,} of {len(log.texts):,} rows" if few else "all rows"
-            latest = ", where the latest counts" if few else ""
-            return role, f"one value in {rows} of {'an' if role == 'item' else 'a'} {role} ('{owner}'){latest}"
+            of = "an item" if role == "item" else "a user"
+            return role, f"one value in {rows} of {of}" + ("" if few else f" ('{owner}')")
     if max(found.values()) >= 0:
         return "context", "too few rows of one item or user to tell whose it is"
     return "context", "changes from row to row of one item and of one user"

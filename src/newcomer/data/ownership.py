@@ -42,4 +42,5 @@ def disagreeing(texts: pl.DataFrame, owner: str, column: str) -> int:
 
 
 def holds(texts: pl.DataFrame, owner: str, column: str) -> bool:
+    """Whether every owner shows one value alone."""
     return texts.select(pl.struct(owner, column).n_unique() == pl.col(owner).n_unique()).item()  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from newcomer.data.log import Log
 from newcomer.data.moments import are_dates
 from newcomer.data.read import Settled, Source, _checked, _encoded, _paths, read_log
 from newcomer.data.schema import Schema
-from newcomer.data.tables import reading, require_commas, require_format, require_utf8
+from newcomer.data.tables import reading, require_format, require_utf8
 from newcomer.errors import DataError, SettingError
 
 SMALL = 256 * 2**20
@@ -155,7 +155,6 @@ def _open_csv(path: Path, rows: int) -> tuple[_File, list[int], int]:
     require_utf8(header, path)
     header = header if header.endswith(b"\n") else header + b"\n"
     columns = pl.read_csv(header, infer_schema=False).columns
-    require_commas(columns, path)
     return _File(stamp, columns, header), marks, count
 
 

@@ -73,6 +73,7 @@ def _part(file: Path, rows: int, size: int) -> Sample:
     size = min(size, rows * length)
     if file.stat().st_size <= size + len(header):
         frame = read_part(file)
+        require_commas(frame.columns, str(file))
         return Sample(frame, len(frame))
     return Sample(_csv(file, header, length, size), None)
 
@@ -93,7 +94,7 @@ def _csv(file: Path, header: bytes, length: int, size: int) -> pl.DataFrame:
     """The head, and where no value of it holds a line break (which a place in the middle could not tell) some other places."""
     with reading(file):
         head = pl.scan_csv(file, infer_schema=False).head(max(1, size // 2 // length)).collect()
-    require_commas(head.columns, file)
+    require_commas(head.columns, str(file))
     if any("\n" in column or head[column].str.contains("\n").any() for column in head.columns):
         return head
     begins = [n for n in _spread(file.stat().st_size - size // (2 * PLACES), PLACES) if n > size // 2]

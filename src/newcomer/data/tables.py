@@ -53,7 +53,7 @@ def require_format(file: Path) -> None:
     name = file.name.lower()
     for suffix, what in OTHERS.items():
         if name.endswith(suffix):
-            raise DataError(f"{file}: is {what}; write it as .csv with commas, or as .parquet")
+            raise DataError(f"{file}: neither .csv nor .parquet, but {what}; write it as one of the two")
     if file.suffix.lower() not in FORMATS:
         raise DataError(f"{file}: neither .csv nor .parquet; convert it to one of the two")
 
@@ -70,7 +70,7 @@ def reading(file: Path) -> Iterator[None]:
     except (pl.exceptions.PolarsError, OSError) as error:
         if "found more fields" in str(error) and (row := _longer_row(file)):
             raise DataError(
-                f"{file}: row {row[0]} has {row[2]} values, but the header has {row[1]} names; "
+                f"{file}: cannot be read: row {row[0]} has {row[2]} values, but the header has {row[1]} names; "
                 "put a value that holds a comma in quotation marks"
             ) from None
         raise DataError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from None
@@ -86,6 +86,7 @@ def require_columns(columns: Iterable[str], wanted: Iterable[str], where: str) -
     columns = list(columns)
     for column in wanted:
         if column not in columns:
+            require_commas(columns, f"{where}: no column '{column}'")
             raise DataError(f"{where}: no column '{column}'; {nearest(column, columns)}")
 
 
@@ -98,17 +99,15 @@ def read_part(file: Path) -> pl.DataFrame:
         content = file.read_bytes()
         require_utf8(content, file)
         require_closed_quotes(content, file)
-        table = pl.read_csv(content, infer_schema=False)
-    require_commas(table.columns, file)
-    return without_last_blanks(table)
+        return without_last_blanks(pl.read_csv(content, infer_schema=False))
 
 
-def require_commas(columns: Sequence[str], file: Path) -> None:
+def require_commas(columns: Sequence[str], where: str) -> None:
     """Raises DataError, with the separator, for a header whose names something else than commas stands between."""
     names = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
     if len(columns) == 1 and (found := [sign for sign in names if sign in columns[0]]):
         raise DataError(
-            f"{file}: is separated by {names[found[0]]}, not by commas; write it with commas, or as .parquet"
+            f"{where}: the header is separated by {names[found[0]]}, not by commas; write the file with commas, or as .parquet"
         )
 
 

@@ -6,10 +6,9 @@ from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from newcomer.data.canonical import names
+from newcomer.data.canonical import maybe_respelled, respelled
 from newcomer.data.log import Column
 from newcomer.data.spread import Spread
 from newcomer.errors import DataError
@@ -73,13 +72,11 @@ class Vocabulary:
     def _known(self) -> dict[str, int]:
         """Every name, and for one that was kept in another spelling the canonical one, where only one name has it."""
         known = {name: index for index, name in enumerate(self.names, start=2)}
-        given = pl.Series("name", self.names, dtype=pl.String)
-        spelled = names(given, self.field)
-        other = pl.DataFrame({"given": given, "spelled": spelled}).filter(
-            pl.col("spelled").is_not_null() & (pl.col("spelled") != pl.col("given"))
-        )
-        once = other.filter(pl.col("spelled").is_unique())
-        return {name: known[old] for old, name in once.iter_rows()} | known
+        others: dict[str, list[int]] = {}
+        for name, index in known.items():  # in Python: a process that was forked cannot wait for polars' threads
+            if maybe_respelled(name) and (spelled := respelled(name)) != name:
+                others.setdefault(spelled, []).append(index)
+        return {name: indices[0] for name, indices in others.items() if len(indices) == 1} | known
 
     def to_json(self) -> dict[str, Json]:
         return {"field": self.field, "names": list(self.names), "unseen": self.unseen}

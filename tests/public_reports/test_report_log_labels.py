@@ -1,0 +1,85 @@
+"""Labels of another kind than a model was taught with are refused, and so is a log that has one answer alone."""
+
+from typing import Any
+
+import pytest
+
+from newcomer.data.labels import Labels
+from newcomer.data.log import Log
+from newcomer.data.read import log_from_rows
+from newcomer.data.schema import Schema
+from newcomer.data.survey import Survey
+from newcomer.errors import DataError
+from newcomer.items.encoding import Encoder
+
+STARS = Schema("i", "u", "stars", clicked_from=4.0)
+
+
+def log(labels: list[Any], schema: Schema = STARS, **columns: list[Any]) -> Log:
+    count = len(labels)
+    rows = {"i": ["a"] * count, "u": [1] * count, schema.label: labels, "time": list(range(count))} | columns
+    return log_from_rows(schema, **rows)
+
+
+@pytest.mark.parametrize("label", [True, False, "true", "TRUE", " false"])
+def test_true_is_no_number_of_stars(label: Any) -> None:
+    """A model trained on stars was warmed with `true`: twenty clicks counted as twenty non-clicks, .834 fell to .073."""
+    with pytest.raises(DataError, match=r"row 1, label 'stars' is .*, but clicks are labels from 4 on; write numbers"):
+        log([label] * 3)
+
+
+@pytest.mark.parametrize("labels", [[1] * 20, [1.0] * 20, ["1"] * 20, [0, 1] * 5, [0], [6], [-1, 5], [100, 80]])
+def test_labels_of_another_scale_than_in_training_are_refused(labels: list[Any]) -> None:
+    """The same with 1 in the place of 5 stars, and with another scale."""
+    encoder = Encoder.fit(log([1, 2, 3, 4, 5] * 20))
+    with pytest.raises(DataError, match=r"events: labels 'stars' .* in training.* clicks are labels from 4 on"):
+        encoder.require_labels(log(labels), "events")
+
+
+@pytest.mark.parametrize("labels", [[5] * 20, [1], [1, 5, 1], [4.5, 2], [3] * 50])
+def test_labels_of_the_same_scale_are_welcome(labels: list[Any]) -> None:
+    """One star is one star, as long as there are not very many of it alone."""
+    Encoder.fit(log([1, 2, 3, 4, 5] * 20)).require_labels(log(labels))
+
+
+def test_the_scale_of_training_is_kept_and_a_store_from_before_has_none() -> None:
+    """What was seen in training comes back with the store; without it very many labels of 0 and 1 are refused all the same."""
+    encoder = Encoder.fit(log([1, 2, 3, 4, 5] * 20))
+    again = Encoder.from_json(STARS, encoder.to_json())
+    assert again.labels == encoder.labels == Labels(1, 5, 100, 20)
+    old = Encoder.from_json(STARS, [part for part in encoder.to_json() if "labels" not in part])
+    assert old.labels is None
+    old.require_labels(log([1]))
+    with pytest.raises(DataError, match="are all 0 or 1"):
+        old.require_labels(log([1] * 20))
+
+
+def test_a_threshold_of_one_takes_true_and_false() -> None:
+    """Where a click is a label from 1 on, true is one."""
+    schema = Schema("i", "u", "stars", clicked_from=1)
+    assert log([True, False, True], schema).label.tolist() == [1, 0, 1]
+    Encoder.fit(log([0, 1] * 20, schema)).require_labels(log([1] * 20, schema))
+
+
+@pytest.mark.parametrize(
+    ("labels", "schema", "message"),
+    [
+        ([1, 1, 1], Schema("i", "u"), "label 'label': all of 3 events are clicks; give the events of what was shown"),
+        ([0, 0], Schema("i", "u"), "label 'label': none of 2 events is a click; give the events that were clicked too"),
+        ([1, 2, 3], STARS, "label 'stars': none of 3 events is a click; set clicked_from, which is 4"),
+        ([4, 5], STARS, "label 'stars': all of 2 events are clicks; set clicked_from, which is 4"),
+    ],
+)
+def test_a_log_of_one_answer_is_refused(labels: list[Any], schema: Schema, message: str) -> None:
+    """Users log clicks alone, or set a threshold that no label reaches: training went on without a word."""
+    with pytest.raises(DataError, match=message):
+        Survey(schema).add(log(labels, schema)).require_both_answers()
+    Survey(schema).add(log([*labels, 0, 5] if schema is STARS else [0, 1], schema)).require_both_answers()
+
+
+@pytest.mark.parametrize("clicked_from", [None, 1.0, 4.0])
+def test_label_and_time_swapped_are_refused(clicked_from: float | None) -> None:
+    """A schema that names the columns of label and time the wrong way round."""
+    schema = Schema("i", "u", "stamp", "clicked", clicked_from=clicked_from)
+    with pytest.raises(DataError, match="label 'stamp' (holds 1700000000 and the like, which are times|is 1700000000)"):
+        log_from_rows(schema, i=["a", "b"], u=[1, 2], stamp=[1_700_000_000, 1_700_000_100], clicked=[1, 0])
