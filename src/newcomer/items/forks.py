@@ -8,8 +8,8 @@ _started = {"process": 0}
 """The process in which this library has used polars' and torch's threads; 0 before it did."""
 
 
-def require_own_process(opened_in: int | None = None) -> None:
-    """Note that threads are used here; `opened_in` is the process that what is used was made in.
+def require_own_process(opened_in: int | None = None, uses: bool = True) -> None:
+    """Note that threads are used here, if that is so; `opened_in` is the process that what is used was made in.
 
     Raises StoreError in a child that was forked from one that had used them, or had opened what is used.
     """
@@ -21,4 +21,5 @@ def require_own_process(opened_in: int | None = None) -> None:
             "threads that did not come along; open the model in each worker after the fork (gunicorn: without --preload; "
             "multiprocessing: 'spawn')"
         )
-    _started["process"] = here
+    if uses:
+        _started["process"] = here

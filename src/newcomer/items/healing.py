@@ -56,8 +56,8 @@ def states_at_start(learner: ItemLearner, names: Sequence[str], own: Values, ane
     state = learner.begin(own, len(names))
     mine = [n for n, name in enumerate(names) if name in learner.known and name not in anew]
     numbers = [learner.known[names[n]] for n in mine]
+    found = {key: learner.begun[key][numbers] for key in state}
+    whole = sound(found) if mine else torch.zeros(0, dtype=torch.bool)
     for key, value in state.items():
-        found = learner.begun[key][numbers]
-        whole = found.flatten(1).isfinite().all(dim=1)
-        value[torch.tensor(mine, dtype=torch.int64, device=value.device)[whole]] = found[whole]
+        value[torch.tensor(mine, dtype=torch.int64, device=value.device)[whole]] = found[key][whole]
     return state

@@ -120,7 +120,8 @@ class ItemLearner(Learner[Lesson, Log]):
         """
         require_own_process()
         log = self._log(requests, items=False, labels=False)
-        scores = scored(self.network, self.state, self.own, self._clicks(log), self.prepared)
+        clicks = self._clicks(log)
+        scores = scored(self.network, self.state, self.own, clicks, self.prepared)
         require_numbers(scores, log)
         return scores
 

@@ -62,7 +62,7 @@ class LiveItems(ServedItems):
         from newcomer.store.sql import sqlite_url  # whoever serves no items does not load it
         from newcomer.store.sql_read_only import open_states
 
-        require_own_process()
+        require_own_process(uses=False)
         learner = kind.load(folder)
         return cls(learner, fingerprint(folder), open_states(url or sqlite_url(Path(folder) / "items.db")))
 

@@ -12,6 +12,9 @@ from newcomer.errors import LearnerError
 from newcomer.items.network import State
 from newcomer.shapes import Bool, Tensor
 
+COUNTS = ("seen",)
+"""Parts of a state that count events: of an item that is not new, MWUF writes infinitely many."""
+
 
 def sound(state: State) -> Bool[Tensor, " item"]:
     """Which items have a state of finite numbers alone.
@@ -19,7 +22,8 @@ def sound(state: State) -> Bool[Tensor, " item"]:
     >>> sound({"id": torch.tensor([[1.0, 2.0], [1.0, torch.nan]]), "bias": torch.zeros(2, 1)}).tolist()
     [True, False]
     """
-    return torch.stack([value.flatten(1).isfinite().all(dim=1) for value in state.values()]).all(dim=0)
+    wholes = [value.isfinite() if key not in COUNTS else ~value.isnan() for key, value in state.items()]
+    return torch.stack([whole.flatten(1).all(dim=1) for whole in wholes]).all(dim=0)
 
 
 def require_sound(names: Sequence[str], state: State) -> None:
