@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from newcomer.data.fingerprint import fingerprint, have_changed
 from newcomer.errors import RecipeError, StoreError
@@ -20,6 +20,7 @@ from newcomer.recipe import LEARNERS, Recipe
 from newcomer.settings import Json, changes
 from newcomer.store.folder import Store
 from newcomer.store.record import RecordWriter, read_record
+from newcomer.store.writing import take_lock
 from newcomer.streams.stage import Stream
 from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.learner import Learner, Step
@@ -72,14 +73,16 @@ def perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
     what that stage kept. Raises RecipeError where the folder holds a run of other settings, StoreError where another process is at
     work in it or it cannot be written.
     """
+    for part in (STORE, CHECKPOINT, RECORD):
+        if (folder / part).is_symlink():
+            raise StoreError(f"{folder / part}: is a link, and what it leads to is not this run's; remove it")
     if not is_first():
         yield from _take_part(recipe, folder)
         return
     made = [place for place in (folder, *folder.parents) if not place.exists()]
-    lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock = take_lock(folder / ".lock")
     except Timeout:
         raise StoreError(
             f"{folder}: another process is at work on this run; wait for it, or choose another --out"
@@ -164,8 +167,7 @@ def require_same_data(folder: Path, then: Mapping[str, Json] | None, recipe: Rec
 
 def _learner(recipe: Recipe, stream: Any, store: Path, done: int) -> Learner[Any, Any]:
     if not done:
-        for file in store.glob("*") if store.exists() else ():
-            file.unlink()
+        Store(store).clear()
         return recipe.build_learner(stream)
     Store(store).truncate(done)
     return _loaded(recipe, store, done)
