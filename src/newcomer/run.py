@@ -73,6 +73,9 @@ def perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
     what that stage kept. Raises RecipeError where the folder holds a run of other settings, StoreError where another process is at
     work in it or it cannot be written.
     """
+    for part in (STORE, CHECKPOINT, RECORD):
+        if (folder / part).is_symlink():
+            raise StoreError(f"{folder / part}: is a link, and what it leads to is not this run's; remove it")
     if not is_first():
         yield from _take_part(recipe, folder)
         return
