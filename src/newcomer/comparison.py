@@ -239,7 +239,7 @@ class _Found:
             for folder in (self.out / row.row / f"seed-{seed}" for seed in kept["seeds"]):
                 run = _run(folder)
                 if (
-                    run is None or (kept["ran"] or {}).items() <= run.recipe["learner"].items()
+                    run is None or (kept["ran"] or {}).items() <= run.recipe.get("learner", {}).items()
                 ):  # else it is not of ours
                     shutil.rmtree(folder, ignore_errors=True)
             kept |= {"ran": kept["chosen"], "seeds": [], "failures": {}}

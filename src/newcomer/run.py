@@ -166,8 +166,6 @@ def require_same_data(folder: Path, then: Mapping[str, Json] | None, recipe: Rec
 
 
 def _learner(recipe: Recipe, stream: Any, store: Path, done: int) -> Learner[Any, Any]:
-    if store.is_symlink():
-        raise StoreError(f"{store}: is a link, not a run's own folder; remove it")
     with Store(store).held():  # what cannot be written is found before hours of learning
         pass
     if not done:

@@ -1,7 +1,6 @@
 """The command that shows what is there: a classifier, a click model, one of its items, or a click log."""
 
 import glob
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from newcomer.cli.program import app, console, shorten
 from newcomer.data.infer import propose, write_schema
 from newcomer.errors import SettingError, StoreError
 from newcomer.items.learner import ItemLearner
+from newcomer.printable import printable_json
 from newcomer.recipe import LEARNERS
 from newcomer.settings import Json
 from newcomer.store.folder import Entry, Manifest, Store
@@ -62,7 +62,7 @@ def _show_log(path: str, write: Path | None, json_: bool) -> None:
         write_schema(proposal, write)
     if json_:
         found = {"schema": proposal.schema.to_json(), "reasons": dict(proposal.reasons), "rows": proposal.rows}
-        print(json.dumps(found, ensure_ascii=False, indent=1))
+        print(printable_json(found, indent=1))
         return
     show_proposal(proposal)
     rows = "" if proposal.rows is None else f"{proposal.rows:,} events. "
@@ -89,7 +89,7 @@ def _show_classes(store: Path, json_: bool) -> None:
             "stands on": manifest.stands_on,
             "stages": rows,
         }
-        print(json.dumps(found | ({"magnitudes": magnitudes} if magnitudes else {}), ensure_ascii=False, indent=1))
+        print(printable_json(found | ({"magnitudes": magnitudes} if magnitudes else {}), indent=1))
         return
     _show_manifest(store, manifest)
     known = _show_stages(rows)

@@ -28,7 +28,7 @@ class Recipe(TypedDict):
     title: str
     seed: int
     family: Literal["classes", "items"]
-    learner: dict[str, Any]
+    learner: NotRequired[dict[str, Any]]
 
 
 class Machine(TypedDict):
@@ -69,14 +69,14 @@ class Try(TypedDict):
 
 class Row(TypedDict):
     place: int
-    base: dict[str, Any]
+    base: NotRequired[dict[str, Any]]
     combinations: int
     tries: list[Try]
     chosen: dict[str, Any] | None
     score: float | None
-    ran: dict[str, Any] | None
+    ran: NotRequired[dict[str, Any] | None]
     seeds: list[int]
-    failures: dict[str, str]
+    failures: NotRequired[dict[str, str]]
 
 
 class Compared(TypedDict):
