@@ -109,15 +109,19 @@ def read_compared(path: Path) -> dict[str, Json]:
     Raises StoreError where it cannot be read, or is none: no name in it leads out of its folder.
     """
     try:
-        told: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise StoreError(f"{path}: cannot be read as a comparison ({error}); give a folder 'compare' wrote") from None
-    wrong = _wrong(Compared, told)
+    try:
+        told: dict[str, Json] = json.loads(content)
+        wrong = _wrong(Compared, told)
+    except (ValueError, RecursionError) as error:
+        told, wrong = {}, str(error) or type(error).__name__
     for row in () if wrong else told["rows"]:
         if why := unfit(row):
             wrong = f"a row '{row}' can have no folder: {why}"
     if wrong:
-        raise StoreError(f"{path}: is no comparison ({wrong}); remove it, or choose another --out")
+        raise StoreError(f"{path}: is no comparison; remove it, or choose another --out ({wrong})")
     return told
 
 
