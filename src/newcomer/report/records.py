@@ -49,7 +49,7 @@ class Start(TypedDict):
 class Score(TypedDict):
     stage: str
     exam: str
-    values: dict[str, float | None]
+    values: dict[str, float]
 
 
 class Stage(TypedDict):
@@ -87,6 +87,10 @@ class Compared(TypedDict):
     rows: dict[str, Row]
 
 
+ASKED = {"classes": ("accuracy", "examples"), "items": ("auc", "logloss")}
+"""Scores without which no table or picture of a family can be made."""
+QUERY = "query"
+"""The exam that new items sit after every phase."""
 EVENTS: Mapping[str, type] = {"start": Start, "score": Score, "stage": Stage}
 
 
@@ -100,7 +104,17 @@ def require_events(events: Sequence[Event], path: Path) -> None:
     for number, event in enumerate(events, 1):
         kind = Start if number == 1 else EVENTS.get(event["event"])
         if kind and (wrong := _wrong(kind, event)):
-            raise StoreError(f"{path}: line {number} is no event of a run ({wrong}); remove the run and start it again")
+            raise _no_event(path, number, wrong)
+    family = events[0]["recipe"]["family"] if events else ""
+    for number, event in enumerate(events, 1):
+        if event["event"] == "score" and (family == "classes" or event["exam"] == QUERY):
+            for name in ASKED[family]:
+                if name not in event["values"]:
+                    raise _no_event(path, number, f"values.{name}: field required")
+
+
+def _no_event(path: Path, number: int, wrong: str) -> StoreError:
+    return StoreError(f"{path}: line {number} is no event of a run ({wrong}); remove the run and start it again")
 
 
 def read_compared(path: Path) -> dict[str, Json]:
