@@ -38,13 +38,13 @@ def test_ctrl_c_while_everything_is_imported_is_one_line(tmp_path: Path) -> None
 
 
 def test_a_reader_that_had_enough_is_no_error() -> None:
-    """`newcomer recipes | head -1`: BrokenPipeError, as in python #11380."""
-    process = started("recipes")
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    assert process.stderr.read() == ""
-    assert process.wait(60) == 141
+    """The user typed `newcomer recipes | head -1` and got a BrokenPipeError with its trace."""
+    with started("recipes") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
@@ -58,7 +58,7 @@ def test_output_that_goes_to_a_full_disk_is_one_line() -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_terminal_of_another_encoding_shows_every_name(encoding: str, shell: Shell) -> None:
-    """rich #212: UnicodeEncodeError of names in another script on a Windows console; here a row called 鳥."""
+    """The user listed names in another script on a console of code page 1252: UnicodeEncodeError; here a row called 鳥."""
     recipe = shell.folder / "birds.toml"
     recipe.write_text(
         'title = "Vögel 鳥"\n' + recipe.read_text() + '[peers."鳥 \U0001f426".learner]\nname = "frozen"\n', "utf-8"
@@ -122,7 +122,7 @@ def test_a_report_or_an_export_on_a_full_disk_is_one_line_and_leaves_nothing(
 def test_a_run_is_saved_where_folders_cannot_be_flushed(
     code: int, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """datasets and others on SMB, FUSE and Windows: 'Invalid argument' of os.fsync of a folder, after the lesson."""
+    """A model taught on a disk over a network (SMB, FUSE): 'Invalid argument' of os.fsync, after the lesson."""
     import stat
 
     from newcomer.recipe import read_recipe
