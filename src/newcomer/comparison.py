@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import isnan
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def _judged(job: Job, ended: Ended) -> tuple[float | None, float, str | None]:
     if ended.failure or run is None:
         return None, ended.seconds, ended.failure
     seconds = sum(stage["study_seconds"] + stage["exam_seconds"] for stage in run.stages)
-    return (None, seconds, "its score is no number") if isnan(run.mark) else (run.mark, seconds, None)
+    return (run.mark, seconds, None) if isfinite(run.mark) else (None, seconds, "its score is no number")
 
 
 def _run(folder: Path) -> Run | None:
@@ -239,7 +239,7 @@ class _Found:
             for folder in (self.out / row.row / f"seed-{seed}" for seed in kept["seeds"]):
                 run = _run(folder)
                 if (
-                    run is None or (kept["ran"] or {}).items() <= run.recipe["learner"].items()
+                    run is None or (kept["ran"] or {}).items() <= run.recipe.get("learner", {}).items()
                 ):  # else it is not of ours
                     shutil.rmtree(folder, ignore_errors=True)
             kept |= {"ran": kept["chosen"], "seeds": [], "failures": {}}

@@ -73,6 +73,9 @@ def perform(recipe: Recipe, folder: Path) -> Iterator[Event]:
     what that stage kept. Raises RecipeError where the folder holds a run of other settings, StoreError where another process is at
     work in it or it cannot be written.
     """
+    for part in (STORE, CHECKPOINT, RECORD):
+        if (folder / part).is_symlink():
+            raise StoreError(f"{folder / part}: is a link, and what it leads to is not this run's; remove it")
     if not is_first():
         yield from _take_part(recipe, folder)
         return
@@ -163,8 +166,6 @@ def require_same_data(folder: Path, then: Mapping[str, Json] | None, recipe: Rec
 
 
 def _learner(recipe: Recipe, stream: Any, store: Path, done: int) -> Learner[Any, Any]:
-    if store.is_symlink():
-        raise StoreError(f"{store}: is a link, not a run's own folder; remove it")
     with Store(store).held():  # what cannot be written is found before hours of learning
         pass
     if not done:

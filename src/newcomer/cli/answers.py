@@ -1,6 +1,5 @@
 """How the command line shows what a classifier says: a JSON object a line, or a table in parts, as the answers come."""
 
-import json
 import sys
 from collections.abc import Iterable
 
@@ -8,7 +7,7 @@ from rich.table import Table as RichTable
 
 from newcomer.classes.answers import Answer
 from newcomer.cli.program import console
-from newcomer.printable import printable
+from newcomer.printable import printable, printable_json
 from newcomer.settings import Json
 
 ROWS = 500
@@ -62,7 +61,7 @@ def _as_json(name: str, answer: Answer, judged: bool) -> dict[str, Json]:
 
 def _as_line(found: dict[str, Json]) -> str:
     """As JSON in the terminal's letters; a name that it cannot write, as of a file that is not UTF-8, in escapes."""
-    line = json.dumps(found, ensure_ascii=False)
+    line = printable_json(found)
     try:
         line.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:

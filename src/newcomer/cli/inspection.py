@@ -1,7 +1,6 @@
 """The command that shows what is there: a classifier, a click model, one of its items, or a click log."""
 
 import glob
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +12,9 @@ from newcomer.cli.items_shown import show_item, show_items
 from newcomer.cli.program import app, console, shorten
 from newcomer.data.infer import propose, write_schema
 from newcomer.data.tables import FORMATS
-from newcomer.errors import SettingError
+from newcomer.errors import SettingError, StoreError
 from newcomer.items.learner import ItemLearner
+from newcomer.printable import printable_json
 from newcomer.recipe import LEARNERS
 from newcomer.settings import Json
 from newcomer.store.folder import Entry, Manifest, Store
@@ -67,9 +67,10 @@ def _show_log(path: str, write: Path | None, json_: bool) -> None:
             "schema": proposal.schema.to_json(),
             "reasons": dict(proposal.reasons),
             "rows": proposal.rows,
+            "stream": dict(proposal.stream),
+            "learned": proposal.learned,
         }
-        found |= {"stream": dict(proposal.stream), "learned": proposal.learned}
-        print(json.dumps(found, ensure_ascii=False, indent=1))
+        print(printable_json(found, indent=1))
         return
     show_proposal(proposal)
     rows = "" if proposal.rows is None else f"{proposal.rows:,} events. "
@@ -87,7 +88,10 @@ def _show_classes(store: Path, json_: bool) -> None:
     opened = Store(store)
     manifest, entries = opened.manifest(), opened.entries()
     rows = [_stage(store, entry, stage["file"]) for entry, stage in zip(entries, manifest.stages, strict=True)]
-    magnitudes = entries[-1].tensors["magnitudes"].tolist() if entries and "magnitudes" in entries[-1].tensors else None
+    for row in rows:
+        _require_shown(store, row["facts"])
+    last = entries[-1].tensors.get("magnitudes") if entries else None
+    magnitudes = last.tolist() if last is not None and last.dim() == 2 else None
     if json_:
         found = {
             "learner": manifest.learner,
@@ -95,7 +99,7 @@ def _show_classes(store: Path, json_: bool) -> None:
             "stands on": manifest.stands_on,
             "stages": rows,
         }
-        print(json.dumps(found | ({"magnitudes": magnitudes} if magnitudes else {}), ensure_ascii=False, indent=1))
+        print(printable_json(found | ({"magnitudes": magnitudes} if magnitudes else {}), indent=1))
         return
     _show_manifest(store, manifest)
     known = _show_stages(rows)
@@ -104,6 +108,15 @@ def _show_classes(store: Path, json_: bool) -> None:
     if magnitudes:
         shown = "; ".join(" ".join(f"{value:.3g}" for value in row[:8]) for row in magnitudes)
         console.print(f"magnitudes, a direction each: {shorten(shown, 300)}", highlight=False)
+
+
+def _require_shown(store: Path, facts: dict[str, Json]) -> None:
+    """Raises StoreError for facts of another maker that no table can show."""
+    classes, score = facts.get("classes", []), facts.get("held-out accuracy", 0.0)
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise StoreError(f"{store}: the classes of a stage are no list of names; restore the folder from a copy")
+    if not isinstance(score, (int, float)):
+        raise StoreError(f"{store}: the accuracy of a stage is no number; restore the folder from a copy")
 
 
 def _show_manifest(store: Path, manifest: Manifest) -> None:

@@ -1,6 +1,5 @@
 """Commands for a click model in service: teach it a log, add items, score requests, warm items up by events."""
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import closing, contextmanager
@@ -26,6 +25,7 @@ from newcomer.items.done import OnError
 from newcomer.items.learner import ItemLearner
 from newcomer.items.live import ANSWER, Healed, LiveItems, Warmed
 from newcomer.items.unseen import Unseen
+from newcomer.printable import printable_json
 from newcomer.recipe import ITEMS, LEARNERS
 from newcomer.settings import Json
 from newcomer.store.folder import Store
@@ -284,4 +284,4 @@ def _require_some(done: Sized, left_out: Sequence[str]) -> None:
 
 
 def _print(content: Mapping[str, Json]) -> None:
-    print(json.dumps(dict(content), ensure_ascii=False, allow_nan=False))
+    print(printable_json(dict(content), allow_nan=False))

@@ -1,6 +1,5 @@
 """How a click model and one of its items are shown."""
 
-import json
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from newcomer.cli.program import console, shorten
 from newcomer.data.vocabulary import Vocabulary
 from newcomer.items.emerg import EmerG
 from newcomer.items.live import LiveItems
+from newcomer.printable import printable_json
 from newcomer.settings import Json
 from newcomer.store.folder import Store
 
@@ -34,7 +34,7 @@ def show_items(store: Path, states: str | None, json_: bool) -> None:
             "fields": fields,
             "numbers per item": size,
         }
-        print(json.dumps(found, ensure_ascii=False, indent=1))
+        print(printable_json(found, indent=1))
         return
     console.print(f"{store}: {manifest.learner}, format {manifest.format}, model {live.model}", highlight=False)
     settings = ", ".join(f"{key} = {shorten(value)}" for key, value in manifest.settings.items())
@@ -53,7 +53,7 @@ def show_item(store: Path, item: str, states: str | None, json_: bool) -> None:
     facts |= {"updated_at": row.updated_at, "numbers": {key: list(value.shape[1:]) for key, value in state.items()}}
     if json_:
         graph = {"edges": [{"fields": [one, other], "weight": weight} for one, other, weight in edges]} if edges else {}
-        print(json.dumps({"item": item} | facts | graph, ensure_ascii=False, indent=1))
+        print(printable_json({"item": item} | facts | graph, indent=1))
         return
     console.print(f"{store}: item '{item}'", highlight=False)
     for key, value in facts.items():

@@ -11,6 +11,8 @@ from newcomer.settings import Json
 
 BLOCK = 1 << 22
 """Bytes that are read at once."""
+PLACES = ("path", "train", "test")
+"""Settings of sources that name files; another, such as a column, may be called like a folder that happens to lie there."""
 
 
 def fingerprint(settings: Mapping[str, Json], known: Mapping[str, Json] | None = None) -> dict[str, Json] | None:
@@ -19,7 +21,7 @@ def fingerprint(settings: Mapping[str, Json], known: Mapping[str, Json] | None =
     Contents do not depend on where the files lie. They are read whole, but where `known` has the same stamp its digest is taken.
     None for a source that reads no files, and where they are not here. Raises DataError for one that cannot be read.
     """
-    files = [pair for value in settings.values() for pair in _files(value)]
+    files = [pair for key in PLACES for pair in _files(settings.get(key))]
     if not files:
         return None
     try:

@@ -13,6 +13,7 @@ import polars as pl
 from newcomer.data.frames import frame_of_rows
 from newcomer.data.tables import read_table
 from newcomer.errors import DataError
+from newcomer.printable import printable_json
 
 LINES = (".jsonl", ".ndjson")
 
@@ -57,7 +58,7 @@ def from_lines(lines: Iterable[str], where: str) -> pl.DataFrame:
 
 def to_lines(frame: pl.DataFrame) -> Iterable[str]:
     """The rows as JSON, without line ends."""
-    return (json.dumps(row, ensure_ascii=False) for row in frame.iter_rows(named=True))
+    return (printable_json(row) for row in frame.iter_rows(named=True))
 
 
 def require_rows_file(file: Path | None) -> None:

@@ -44,6 +44,8 @@ def write_whole(html: str, out: Path) -> None:
 
     Raises StoreError when the disk refuses.
     """
+    if not out.name or out.is_dir():
+        raise StoreError(f"{out}: is a folder; say with --out which file in it to write")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_file(out, html)

@@ -28,7 +28,7 @@ class Recipe(TypedDict):
     title: str
     seed: int
     family: Literal["classes", "items"]
-    learner: dict[str, Any]
+    learner: NotRequired[dict[str, Any]]
 
 
 class Machine(TypedDict):
@@ -49,7 +49,7 @@ class Start(TypedDict):
 class Score(TypedDict):
     stage: str
     exam: str
-    values: dict[str, float | None]
+    values: dict[str, float]
 
 
 class Stage(TypedDict):
@@ -69,14 +69,14 @@ class Try(TypedDict):
 
 class Row(TypedDict):
     place: int
-    base: dict[str, Any]
+    base: NotRequired[dict[str, Any]]
     combinations: int
     tries: list[Try]
     chosen: dict[str, Any] | None
     score: float | None
-    ran: dict[str, Any] | None
+    ran: NotRequired[dict[str, Any] | None]
     seeds: list[int]
-    failures: dict[str, str]
+    failures: NotRequired[dict[str, str]]
 
 
 class Compared(TypedDict):
@@ -87,6 +87,10 @@ class Compared(TypedDict):
     rows: dict[str, Row]
 
 
+ASKED = {"classes": ("accuracy", "examples"), "items": ("auc", "logloss")}
+"""Scores without which no table or picture of a family can be made."""
+QUERY = "query"
+"""The exam that new items sit after every phase."""
 EVENTS: Mapping[str, type] = {"start": Start, "score": Score, "stage": Stage}
 
 
@@ -100,7 +104,17 @@ def require_events(events: Sequence[Event], path: Path) -> None:
     for number, event in enumerate(events, 1):
         kind = Start if number == 1 else EVENTS.get(event["event"])
         if kind and (wrong := _wrong(kind, event)):
-            raise StoreError(f"{path}: line {number} is no event of a run ({wrong}); remove the run and start it again")
+            raise _no_event(path, number, wrong)
+    family = events[0]["recipe"]["family"] if events else ""
+    for number, event in enumerate(events, 1):
+        if event["event"] == "score" and (family == "classes" or event["exam"] == QUERY):
+            for name in ASKED[family]:
+                if name not in event["values"]:
+                    raise _no_event(path, number, f"values.{name}: field required")
+
+
+def _no_event(path: Path, number: int, wrong: str) -> StoreError:
+    return StoreError(f"{path}: line {number} is no event of a run ({wrong}); remove the run and start it again")
 
 
 def read_compared(path: Path) -> dict[str, Json]:
@@ -109,15 +123,19 @@ def read_compared(path: Path) -> dict[str, Json]:
     Raises StoreError where it cannot be read, or is none: no name in it leads out of its folder.
     """
     try:
-        told: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise StoreError(f"{path}: cannot be read as a comparison ({error}); give a folder 'compare' wrote") from None
-    wrong = _wrong(Compared, told)
+    try:
+        told: dict[str, Json] = json.loads(content)
+        wrong = _wrong(Compared, told)
+    except (ValueError, RecursionError) as error:
+        told, wrong = {}, str(error) or type(error).__name__
     for row in () if wrong else told["rows"]:
         if why := unfit(row):
             wrong = f"a row '{row}' can have no folder: {why}"
     if wrong:
-        raise StoreError(f"{path}: is no comparison ({wrong}); remove it, or choose another --out")
+        raise StoreError(f"{path}: is no comparison; remove it, or choose another --out ({wrong})")
     return told
 
 

@@ -16,15 +16,15 @@ from newcomer.metrics.accuracy import (
     forgetting,
 )
 from newcomer.printable import printable
-from newcomer.report.records import require_events
+from newcomer.report.records import QUERY, require_events
 from newcomer.settings import Json, changes
 from newcomer.store.record import Event, read_record
 
 RECORD = "record.jsonl"
 COMPARISON, SEARCH = "comparison.json", "search"
 """In the folder of a comparison: what it found, and the tries that are no rows."""
-QUERY, CURVE = "query", "curve"
-"""Exams of items: after every phase, and after every so many events of an item."""
+CURVE = "curve"
+"""The exam that items sit after every so many events; after every phase it is `QUERY`."""
 MARKS = {"classes": "Acc", "items": "mean AUC"}
 """What a mark is: mean accuracy over tasks after the last stage in %, and mean pooled AUC over cold and the warm phases."""
 EVENTS = " events"
