@@ -74,13 +74,17 @@ def test_a_comparison_from_elsewhere_removes_and_reads_nothing_outside(shell: Sh
     assert (victim / "photo.jpg").read_bytes() == b"mine"
 
 
+OTHERS: list[Any] = [None, 7.5, "x", [], {}, [None]]
+FIRST: list[Any] = [[], 3, {"event": []}, {"event": "end"}]
+
+
 def broken(whole: Any) -> list[Any]:
     """This content with each of its parts in turn replaced by what it cannot be, and without it."""
     if not isinstance(whole, dict):
         return []
     found: list[Any] = []
     for key, value in whole.items():
-        found += [{**whole, key: other} for other in (None, 7.5, "x", [], {}, [None]) if type(other) is not type(value)]
+        found += [{**whole, key: other} for other in OTHERS if type(other) is not type(value)]
         found += [{**whole, key: inner} for inner in broken(value)]
         found.append({k: v for k, v in whole.items() if k != key})
     return found
@@ -103,7 +107,7 @@ def test_no_record_from_elsewhere_ends_a_report_in_a_trace(tmp_path: Path) -> No
             events[n] = changed
             with suppress(NewcomerError):  # nothing else: neither a KeyError nor a TypeError
                 reported(events)
-    for first in ([], 3, {"event": []}, {"event": "end"}, SCORE):
+    for first in [*FIRST, SCORE]:
         with pytest.raises(StoreError, match="line 1 is no event"):
             reported([first])
 

@@ -20,7 +20,11 @@ Said = tuple[str, Answer | str]
 def print_json(said: Iterable[Said], judged: bool) -> None:
     """One line an input, written when it is known; `judged`: with whether it belongs to a known class."""
     for name, answer in said:
-        print(_as_line({"input": name, "error": answer} if isinstance(answer, str) else _as_json(name, answer, judged)))
+        print(
+            printable_json(
+                {"input": name, "error": answer} if isinstance(answer, str) else _as_json(name, answer, judged)
+            )
+        )
         sys.stdout.flush()
 
 
@@ -57,13 +61,3 @@ def _as_json(name: str, answer: Answer, judged: bool) -> dict[str, Json]:
         for klass, share in zip(answer.classes, answer.probabilities, strict=True)
     ]
     return {"input": name, "classes": best} | ({"known": answer.known} if judged else {})
-
-
-def _as_line(found: dict[str, Json]) -> str:
-    """As JSON in the terminal's letters; a name that it cannot write, as of a file that is not UTF-8, in escapes."""
-    line = printable_json(found)
-    try:
-        line.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(found)
-    return line
