@@ -325,7 +325,7 @@ def test_what_cannot_be_compared_is_one_line(file: Path, recipe: Recipe, tmp_pat
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "comparison.json").write_text("[")
-    with pytest.raises(StoreError, match=r"comparison\.json: is no comparison; remove it, or choose another --out"):
+    with pytest.raises(StoreError, match=r"comparison\.json: cannot be read as a comparison .*; remove it, or choose"):
         compared(recipe, tmp_path / "out")
     with pytest.raises(StoreError, match="give a folder 'compare' wrote"):
         read_comparison(tmp_path / "nowhere")

@@ -15,19 +15,21 @@ import shutil
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import isnan
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from newcomer.data.fingerprint import fingerprint
 from newcomer.errors import RecipeError, StoreError, nearest
 from newcomer.recipe import Recipe
+from newcomer.report.found import read_found
 from newcomer.report.runs import COMPARISON, RECORD, SEARCH, Run
 from newcomer.run import CHECKPOINT, STORE, Event, require_same_data
 from newcomer.settings import Json, changes
-from newcomer.store.record import read_record
+from newcomer.store.run_record import read_run
+from newcomer.store.writing import take_lock, to_json, write_whole
 from newcomer.training.processes import Processes
 from newcomer.workers import Ended, Job, Workers
 
@@ -149,11 +151,11 @@ def _judged(job: Job, ended: Ended) -> tuple[float | None, float, str | None]:
     if ended.failure or run is None:
         return None, ended.seconds, ended.failure
     seconds = sum(stage["study_seconds"] + stage["exam_seconds"] for stage in run.stages)
-    return (None, seconds, "its score is no number") if isnan(run.mark) else (run.mark, seconds, None)
+    return (run.mark, seconds, None) if isfinite(run.mark) else (None, seconds, "its score is no number")
 
 
 def _run(folder: Path) -> Run | None:
-    events = list(read_record(folder / RECORD)) if (folder / RECORD).exists() else []
+    events = read_run(folder / RECORD) if (folder / RECORD).exists() else []
     return Run(folder, events) if events else None
 
 
@@ -173,11 +175,8 @@ class _Found:
 
     def __init__(self, recipe: Recipe, out: Path) -> None:
         self.out, self.path = out, out / COMPARISON
-        try:
-            there = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
-            self.rows: dict[str, dict[str, Any]] = there.get("rows", {})
-        except (OSError, ValueError, AttributeError):
-            raise StoreError(f"{self.path}: is no comparison; remove it, or choose another --out") from None
+        there = read_found(self.path, "remove it, or choose another --out") if self.path.exists() else {}
+        self.rows: dict[str, dict[str, Any]] = there.get("rows", {})
         then = there.get("data")
         require_same_data(out, then, recipe)
         self.head: dict[str, Json] = {
@@ -250,22 +249,18 @@ class _Found:
         self.write()
 
     def write(self) -> None:
-        rows = dict(sorted(self.rows.items(), key=lambda row: int(row[1]["place"])))
-        part = self.path.with_name(self.path.name + ".part")
+        rows = dict(sorted(self.rows.items(), key=lambda row: int(row[1].get("place", 0))))
         try:
-            text = json.dumps({**self.head, "rows": rows}, ensure_ascii=False, indent=1)
-            part.write_text(text + "\n", encoding="utf-8")
-            part.replace(self.path)
+            write_whole(self.path, to_json({**self.head, "rows": rows}, indent=1) + "\n")
         except OSError as error:
             raise StoreError(f"{self.path}: could not be written ({error.strerror or error})") from None
 
 
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
-    lock = FileLock(out / ".lock")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock = take_lock(out / ".lock")
     except Timeout:
         raise StoreError(f"{out}: another process is comparing here; wait for it, or choose another --out") from None
     except OSError as error:

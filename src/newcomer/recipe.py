@@ -52,7 +52,7 @@ from newcomer.items.id_tuning import IdTuning
 from newcomer.items.meta_embedding import MetaEmbedding
 from newcomer.items.mwuf import MWUF
 from newcomer.search import Search, read_search
-from newcomer.settings import Json, fill
+from newcomer.settings import Json, fill, is_file_name
 from newcomer.streams.class_incremental import ClassIncremental
 from newcomer.streams.cold_start import ColdStart
 from newcomer.training.learner import Learner
@@ -179,7 +179,16 @@ class Recipe:
         return replace(row, place=1 + list(self.peers).index(peer))
 
     def rows(self) -> list["Recipe"]:
-        """This row and those of all its peers."""
+        """This row and those of all its peers.
+
+        Raises RecipeError where two would have the same folder.
+        """
+        known: dict[str, str] = {}
+        for row in (self.row, *self.peers):
+            if (other := known.setdefault(row.casefold(), row)) != row or list(self.peers).count(row) + (
+                row == self.row
+            ) > 1:
+                raise RecipeError(f"rows '{other}' and '{row}' would share a folder; give the peer another name")
         return [self, *(self.with_peer(peer) for peer in self.peers)]
 
     def with_seed(self, seed: int) -> "Recipe":
@@ -233,9 +242,11 @@ def read_recipe(name: str, changes: Sequence[str] = (), seed: int | None = None)
     path = Path(name) if name.endswith(".toml") else shipped().get(name)
     if path is None:
         raise RecipeError(f"no recipe '{name}'; {nearest(name, shipped())} or give a .toml file")
+    if not path.stem.strip("."):
+        raise RecipeError(f"{path}: has no name, and its runs lie in a folder of that name; call it otherwise")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"{path}: cannot be read as a recipe ({error})") from None
     for change in changes:
         _apply(content, change)
@@ -261,6 +272,10 @@ def _from_content(content: Mapping[str, Json], name: str, row: str | None = None
         settings = fill(family.learners[learner["name"]], own, "learner", provided)
         peers = _table(content, "peers")
         rows = [row or learner["name"], *peers]
+        if wrong := [peer for peer in peers if not is_file_name(peer)]:
+            raise RecipeError(
+                f"peer '{wrong[0]}' cannot be called so, for its runs lie in a folder of that name; give a word"
+            )
         chance = fill(_chance, {key: content[key] for key in ("seed", "seeds") if key in content}, "recipe")
         return Recipe(
             name=name,

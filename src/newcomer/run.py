@@ -19,7 +19,8 @@ from newcomer.errors import RecipeError, StoreError
 from newcomer.recipe import LEARNERS, Recipe
 from newcomer.settings import Json, changes
 from newcomer.store.folder import Store
-from newcomer.store.record import RecordWriter, read_record
+from newcomer.store.record import RecordWriter
+from newcomer.store.run_record import read_run
 from newcomer.store.writing import take_lock
 from newcomer.streams.stage import Stream
 from newcomer.training.checkpoint import Checkpoint
@@ -146,7 +147,7 @@ def _progress(recipe: Recipe, folder: Path) -> tuple[int, bool]:
     """How many stages of this run are complete, and whether all are."""
     if not (folder / RECORD).exists():
         return 0, False
-    events = list(read_record(folder / RECORD))
+    events = read_run(folder / RECORD)
     if not events:
         return 0, False
     require_same_data(folder, events[0].get("data"), recipe)

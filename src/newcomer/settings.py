@@ -16,6 +16,9 @@ from newcomer.errors import SettingError, nearest
 Json = Any
 """What a JSON file can hold."""
 
+LONGEST_NAME = 100
+"""Characters of a folder's name."""
+
 P = ParamSpec("P")
 Self = TypeVar("Self")
 
@@ -76,6 +79,21 @@ def changes(old: Mapping[str, Json], new: Mapping[str, Json]) -> dict[str, tuple
         elif was != now:
             found[key] = was, now
     return found
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a folder can be called so, below another: a word, not a path, not hidden, nothing in it that cannot be seen.
+
+    >>> [is_file_name(name) for name in ("sd-lora", "größer 2", "../x", "a/b", ".lock", "a:b", "")]
+    [True, True, False, False, False, False, False]
+    """
+    return (
+        0 < len(name) <= LONGEST_NAME
+        and name == name.strip()
+        and name.isprintable()
+        and not name.startswith(".")
+        and not set(name) & set("/\\:")
+    )
 
 
 def checked(

@@ -14,6 +14,7 @@ from newcomer.comparison import Judged
 from newcomer.comparison import compare as compared
 from newcomer.recipe import read_recipe
 from newcomer.report.comparison import comparison_tables, read_comparison, write_comparison
+from newcomer.report.found import telling
 from newcomer.run import Finished, Score
 from newcomer.training.learner import Step
 from newcomer.workers import Job
@@ -46,9 +47,10 @@ def compare(
         ):
             for job, event in events:
                 shown.follow(job, event)
-        page = write_comparison(folder)
-        for table in comparison_tables(read_comparison(folder), most=1):
-            console.print(rich_table(table))
+        with telling([folder]):
+            page = write_comparison(folder)
+            for table in comparison_tables(read_comparison(folder), most=1):
+                console.print(rich_table(table))
         say(f"comparison: {page}")
 
 

@@ -1,21 +1,20 @@
 """A comparison told from its folder: who is better than the first row and how surely, what was tried, and one page of it all."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from newcomer.errors import StoreError
 from newcomer.metrics.paired import holm, paired_test
+from newcomer.report.found import read_found
 from newcomer.report.html import rendered
 from newcomer.report.page import Figure, figures, write_whole
 from newcomer.report.plots import search_curves
 from newcomer.report.runs import COMPARISON, MARKS, RECORD, Run
 from newcomer.report.table import DASH, Table, cell, result_tables
 from newcomer.settings import Json
-from newcomer.store.record import read_record
+from newcomer.store.run_record import read_run
 
 PAGE = "comparison.html"
 FORMS = {"classes": ".1f", "items": ".4f"}
@@ -60,15 +59,11 @@ def read_comparison(folder: Path) -> Comparison:
 
     Raises StoreError where it holds none.
     """
-    path = folder / COMPARISON
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read as a comparison ({error}); give a folder 'compare' wrote") from None
+    told = read_found(folder / COMPARISON)
     runs = {}
     for row, kept in told["rows"].items():
         records = [folder / row / f"seed-{seed}" / RECORD for seed in kept["seeds"]]
-        events = {path.parent: list(read_record(path)) for path in records if path.exists()}
+        events = {path.parent: read_run(path) for path in records if path.exists()}
         if begun := [Run(place, found) for place, found in events.items() if found]:
             runs[row] = begun
     return Comparison(told["title"], told["family"], told["floor"], told["ceiling"], told["rows"], runs)

@@ -17,7 +17,8 @@ from newcomer.metrics.accuracy import (
 )
 from newcomer.printable import printable
 from newcomer.settings import Json, changes
-from newcomer.store.record import Event, read_record
+from newcomer.store.record import Event
+from newcomer.store.run_record import read_run
 
 RECORD = "record.jsonl"
 COMPARISON, SEARCH = "comparison.json", "search"
@@ -139,7 +140,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     runs = []
     for folder in folders:
         records = sorted(path for path in folder.rglob(RECORD) if not _is_try(path.relative_to(folder), folder))
-        found = [Run(path.parent, events) for path in records if (events := list(read_record(path)))]
+        found = [Run(path.parent, events) for path in records if (events := read_run(path))]
         if not found:
             raise StoreError(f"{folder}: no record of a run here; give a folder that 'newcomer run' wrote")
         runs += found
