@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 
+from safetensors import SafetensorError
+
 from newcomer.errors import StoreError
 
 
@@ -23,7 +25,8 @@ def appearing(folder: Path) -> Iterator[Path]:
         part.mkdir(parents=True)
         yield part
         part.replace(folder)
-    except OSError as error:
-        raise StoreError(f"{folder}: could not be written ({error.strerror or error}); nothing was changed") from None
+    except (OSError, SafetensorError) as error:  # the second is what a full disk is to those who write tensors
+        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        raise StoreError(f"{folder}: could not be written ({reason}); nothing was changed") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)

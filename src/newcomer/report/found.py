@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
+from jinja2 import TemplateError
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
@@ -85,7 +86,7 @@ def telling(folders: Sequence[Path]) -> Iterator[None]:
         yield
     except NewcomerError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, TemplateError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         places = ", ".join(map(str, folders))
         raise StoreError(f"{places}: its records hold what cannot be shown ({reason}); run it again") from error

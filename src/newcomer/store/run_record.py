@@ -1,7 +1,7 @@
 """A record that can be told: it begins with the start of a run, and its scores and stages are what tables ask for."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -38,6 +38,7 @@ class Start(TypedDict):
     place: int
     recipe: Recipe
     stream: dict[str, Any]
+    versions: NotRequired[dict[str, str | None]]
     machine: Machine
     commit: str | None
 
