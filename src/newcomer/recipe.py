@@ -183,12 +183,10 @@ class Recipe:
 
         Raises RecipeError where two would have the same folder.
         """
-        known: dict[str, str] = {}
-        for row in (self.row, *self.peers):
-            if (other := known.setdefault(row.casefold(), row)) != row or list(self.peers).count(row) + (
-                row == self.row
-            ) > 1:
-                raise RecipeError(f"rows '{other}' and '{row}' would share a folder; give the peer another name")
+        names = [self.row, *self.peers]
+        for place, name in enumerate(names):
+            if same := [other for other in names[:place] if other.casefold() == name.casefold()]:
+                raise RecipeError(f"rows '{same[0]}' and '{name}' would share a folder; give the peer another name")
         return [self, *(self.with_peer(peer) for peer in self.peers)]
 
     def with_seed(self, seed: int) -> "Recipe":
