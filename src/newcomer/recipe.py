@@ -180,7 +180,14 @@ class Recipe:
         return replace(row, place=1 + list(self.peers).index(peer))
 
     def rows(self) -> list["Recipe"]:
-        """This row and those of all its peers."""
+        """This row and those of all its peers.
+
+        Raises RecipeError where two would have the same folder.
+        """
+        names = [self.row, *self.peers]
+        for place, name in enumerate(names):
+            if same := [other for other in names[:place] if other.casefold() == name.casefold()]:
+                raise RecipeError(f"rows '{same[0]}' and '{name}' would share a folder; give the peer another name")
         return [self, *(self.with_peer(peer) for peer in self.peers)]
 
     def with_seed(self, seed: int) -> "Recipe":

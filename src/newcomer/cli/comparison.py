@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress
 
-from newcomer.cli.program import Bar, app, console, progress_of, say, stoppable
+from newcomer.cli.program import Bar, app, console, finish, progress_of, say, stoppable
 from newcomer.cli.runs import rich_table
 from newcomer.comparison import Judged
 from newcomer.comparison import compare as compared
 from newcomer.recipe import read_recipe
 from newcomer.report.comparison import comparison_tables, read_comparison, write_comparison
+from newcomer.report.records import telling
 from newcomer.run import Finished, Score
 from newcomer.training.learner import Step
 from newcomer.workers import Job
@@ -35,7 +36,7 @@ def compare(
 ) -> None:
     """Search for every row with as many tries, on exams made of what is taught; then run all seeds and say who is better, and how
     surely. Cut off, the same command goes on where it was."""
-    read = [read_recipe(name, set_ or []) for name in recipes]
+    read, left_out = [read_recipe(name, set_ or []) for name in recipes], list[str]()
     for recipe in read:
         folder = out / recipe.name
         runs = range(recipe.seed, recipe.seed + (seeds or max(SEEDS, recipe.seeds)))
@@ -46,10 +47,25 @@ def compare(
         ):
             for job, event in events:
                 shown.follow(job, event)
-        page = write_comparison(folder)
-        for table in comparison_tables(read_comparison(folder), most=1):
-            console.print(rich_table(table))
+        with telling([folder]):
+            page = write_comparison(folder)
+            for table in comparison_tables(read_comparison(folder), most=1):
+                console.print(rich_table(table))
         say(f"comparison: {page}")
+        left_out += _left_out(folder)
+    finish(left_out)
+
+
+def _left_out(folder: Path) -> list[str]:
+    """Rows and runs of which the tables say nothing, and why."""
+    told = read_comparison(folder)
+    lines = []
+    for row, found in told.found.items():
+        tries = told.tries(row)
+        if tries and all(tried["score"] is None for tried in tries):
+            lines.append(f"{folder.name} · {row}: no try has a score; the last: {tries[-1]['failure']}")
+        lines += [f"{folder.name} · {row} · seed {seed}: {why}" for seed, why in found.get("failures", {}).items()]
+    return lines
 
 
 class _Jobs:

@@ -10,6 +10,7 @@ from rich.table import Table as RichTable
 from newcomer.cli.program import app, bar, console, say, stoppable
 from newcomer.recipe import Recipe, read_recipe, shipped
 from newcomer.report.page import write_page
+from newcomer.report.records import telling
 from newcomer.report.runs import by_row, find_runs
 from newcomer.report.table import Table, result_tables
 from newcomer.run import Finished, Score, perform
@@ -88,8 +89,9 @@ def _run_row(recipe: Recipe, where: Path) -> None:
 
 
 def _report(folders: list[Path], out: Path) -> None:
-    _print_tables(folders)
-    write_page(find_runs(folders), out)
+    with telling(folders):
+        _print_tables(folders)
+        write_page(find_runs(folders), out)
     say(f"report: {out}")
 
 

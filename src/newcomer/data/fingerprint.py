@@ -9,6 +9,9 @@ from newcomer.data.places import find
 from newcomer.errors import DataError
 from newcomer.settings import Json
 
+PLACES = ("path", "train", "test")
+"""Settings of sources that name files; others are words, such as a column's name."""
+
 BLOCK = 1 << 22
 """Bytes that are read at once."""
 PLACES = ("path", "train", "test")

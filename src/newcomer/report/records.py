@@ -4,7 +4,8 @@ Only the shape is asked for here, strictly and without changing a value; what a 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import (
@@ -13,10 +14,11 @@ from typing import (
     NotRequired,  # what pydantic asks for before Python 3.12
 )
 
+from jinja2 import TemplateError
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from newcomer.errors import StoreError
+from newcomer.errors import NewcomerError, StoreError
 from newcomer.settings import Json
 from newcomer.store.names import unfit
 from newcomer.store.record import Event
@@ -137,6 +139,19 @@ def read_compared(path: Path) -> dict[str, Json]:
     if wrong:
         raise StoreError(f"{path}: is no comparison; remove it, or choose another --out ({wrong})")
     return told
+
+
+@contextmanager
+def telling(folders: Sequence[Path]) -> Iterator[None]:
+    """Within, records of which no table or plot can be made are one line."""
+    try:
+        yield
+    except NewcomerError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, TemplateError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        places = ", ".join(map(str, folders))
+        raise StoreError(f"{places}: its records hold what cannot be shown ({reason}); run it again") from error
 
 
 def _wrong(kind: type, content: Json) -> str | None:

@@ -161,7 +161,8 @@ class Store:
             yield
         finally:
             if made and not self.exists():
-                Path(lock.lock_file).unlink(missing_ok=True)
+                for file in {Path(lock.lock_file), self.folder / ".lock"}:
+                    file.unlink(missing_ok=True)
             lock.release()
             with suppress(OSError):  # they hold a store now, or it never came to be
                 for place in made:

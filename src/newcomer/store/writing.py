@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -75,14 +76,16 @@ def take_lock(path: Path, reentrant: bool = False) -> BaseFileLock:
     """
     if path.is_symlink():
         raise OSError(errno.ELOOP, "its lock is a link; remove it")
-    try:
-        lock: BaseFileLock = FileLock(path.absolute(), timeout=0, is_singleton=reentrant)
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno not in CANNOT_LOCK):
-            raise
-        lock = SoftFileLock(path.absolute(), timeout=0, is_singleton=reentrant)
-        lock.acquire()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a lock is one of the second kind
+        try:
+            lock: BaseFileLock = FileLock(path.absolute(), timeout=0, is_singleton=reentrant)
+            lock.acquire()
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno not in CANNOT_LOCK):
+                raise
+            lock = SoftFileLock(path.with_name(path.name + ".taken").absolute(), timeout=0, is_singleton=reentrant)
+            lock.acquire()
     return lock
 
 
