@@ -24,7 +24,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of transformer
 torch.set_num_threads(1)  # the tests run side by side
 
 # The verdict is the code's alone; `pytest --hypothesis-profile default` draws examples anew.
-settings.register_profile("settled", derandomize=True)
+settings.register_profile("settled", derandomize=True, deadline=None)  # a crowded machine is no failure
 settings.load_profile("settled")
 
 install_import_hook(["newcomer.nn", "newcomer.metrics"], "beartype.beartype")  # from here on, in whatever imports them

@@ -9,6 +9,9 @@ from newcomer.backbones.places import candidates
 from newcomer.errors import DataError, NewcomerError, SettingError
 from newcomer.settings import Json
 
+SETTINGS = ("size", "pooling", "max_tokens", "target_modules")
+KNOWN = {"name", "folder", "fingerprint", "preprocessing", "architecture", *SETTINGS}
+
 
 class PlainBackbone(Backbone):
     """A backbone whose pooling and length by default are those of its family: what models stand on that name neither."""
@@ -23,10 +26,14 @@ def reopened(
 
     Whoever asks compares identities: where only others are found, the first of them is returned. One whose identity says nothing of
     preprocessing is of a time when pooling and length were the family's.
-    Raises DataError where it is nowhere.
+    Raises DataError where it is nowhere, and where more is said of it than is known here.
     """
     kind = Backbone if "preprocessing" in identity else PlainBackbone
-    settings = {key: identity[key] for key in ("size", "pooling", "max_tokens", "target_modules") if key in identity}
+    if more := sorted(identity.keys() - KNOWN):
+        raise DataError(
+            f"backbone '{identity['name']}': the store says '{more[0]}' of it, which is not known; update newcomer"
+        )
+    settings = {key: identity[key] for key in SETTINGS if key in identity}
     if given is not None:
         return kind(given, **settings)
     name, others, failures = identity["name"], list[Backbone](), list[NewcomerError]()

@@ -25,6 +25,8 @@ from newcomer.store.record import Event
 
 
 class Recipe(TypedDict):
+    """What every filled recipe says of itself."""
+
     name: str
     row: str
     title: str
@@ -34,11 +36,15 @@ class Recipe(TypedDict):
 
 
 class Machine(TypedDict):
+    """On what a run ran."""
+
     processor: str
     threads: int
 
 
 class Start(TypedDict):
+    """The first event of a record."""
+
     event: Literal["start"]
     place: int
     recipe: Recipe
@@ -49,12 +55,16 @@ class Start(TypedDict):
 
 
 class Score(TypedDict):
+    """The result of one evaluation."""
+
     stage: str
     exam: str
     values: dict[str, float]
 
 
 class Stage(TypedDict):
+    """The end of a stage."""
+
     stage: str
     study_seconds: float
     exam_seconds: float
@@ -62,6 +72,8 @@ class Stage(TypedDict):
 
 
 class Try(TypedDict):
+    """One try of a row's search; without `seconds` it is not over."""
+
     settings: dict[str, Any]
     counts: bool
     score: NotRequired[float | None]
@@ -70,6 +82,8 @@ class Try(TypedDict):
 
 
 class Row(TypedDict):
+    """What was found for one row."""
+
     place: int
     base: NotRequired[dict[str, Any]]
     combinations: int
@@ -82,6 +96,8 @@ class Row(TypedDict):
 
 
 class Compared(TypedDict):
+    """What a comparison wrote down."""
+
     title: str
     family: Literal["classes", "items"]
     floor: list[str]

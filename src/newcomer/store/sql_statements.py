@@ -6,6 +6,7 @@ from newcomer.store.sql_tables import EVENTS, FORGOTTEN, MODELS, STATES
 
 
 def of_item(table: sa.Table) -> "sa.ColumnElement[bool]":
+    """The rows of one item of one model."""
     return (table.c.model == sa.bindparam("m")) & (table.c.item == sa.bindparam("i"))
 
 
