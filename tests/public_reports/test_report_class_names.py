@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from newcomer.classes.frozen import FrozenBackbone
-from newcomer.data.class_names import class_name, known_names
+from newcomer.data.class_names import class_name, class_names, known_names
 from newcomer.data.examples import Examples
 from newcomer.data.pictures import class_folder
 from newcomer.data.texts import class_table
@@ -68,7 +68,7 @@ def test_a_gap_in_a_column_of_numbers_is_named_and_no_class(tmp_path: Path) -> N
 
 def test_leading_zeros_and_case_are_kept() -> None:
     """What a reader tells apart stays apart."""
-    labels = ["01", "1", "Card", "card", "a  b", "a b", "1.0", "true", "NA", "null"]
+    labels = ["01", "1", "Card", "card", "a  b", "a b", "1.5", "true", "NA", "null"]
     assert [class_name(label) for label in labels] == labels
 
 
@@ -110,3 +110,9 @@ def test_a_folder_whose_name_is_no_text_is_named(tmp_path: Path) -> None:
         pytest.skip("this file system keeps no such name")
     with pytest.raises(DataError, match=r"is not UTF-8; write the name of the class as text"):
         class_folder(tmp_path)
+
+
+def test_a_column_of_floats_written_as_text_is_of_whole_numbers() -> None:
+    """Three files of one store: labels 5, then 5.0 from a spreadsheet's column with a gap: twice as many classes."""
+    assert class_names(["5", "5.0", "10.00", "-3.0"]) == ["5", "5", "10", "-3"]
+    assert class_names(["05.0", "1.0.0", "5.05"]) == ["05.0", "1.0.0", "5.05"]

@@ -201,3 +201,28 @@ def test_a_forked_process_is_refused_with_a_sentence(used: str, codes: str, stor
         check=False,
     )
     assert done.stdout.split() == codes.split(), done.stderr
+
+
+CLASSES_AFTER_FORK = """
+import os, sys, torch
+torch.set_num_threads(2)
+from newcomer import SDLoRA
+from newcomer.data.digits import digits
+train, _ = digits()
+model = SDLoRA("micro-vit", rank=2, epochs=1).learn(train.at(range(40)))
+model.predict(train.inputs[0])
+if os.fork() == 0:
+    try:
+        model.predict(train.inputs[0])
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_a_classifier_that_was_forked_says_so() -> None:
+    """gunicorn #2478: a model that had answered before the fork waited for ever in the workers."""
+    done = subprocess.run([sys.executable, "-c", CLASSES_AFTER_FORK], capture_output=True, text=True, timeout=120)
+    assert "StoreError" in done.stdout
+    assert "was forked from process" in done.stdout

@@ -217,3 +217,16 @@ def test_an_animation_is_its_first_picture() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     read = read_picture(saved(frames[0], "gif", save_all=True, append_images=frames[1:]))
     assert read.getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGBA", "CMYK"])
+def test_an_uncompressed_tiff_that_lies_on_its_side_is_turned(mode: str, tmp_path: Path) -> None:
+    """Read by its path, such a file is mapped into memory with the sides of the turned picture: 10 of 10 were garbage."""
+    grey = np.zeros((60, 80), np.uint8)
+    grey[:20] = 200
+    picture = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    picture.save(tmp_path / "t.tif", exif=exif)
+    assert read_picture(tmp_path / "t.tif").size == (60, 80)
+    assert read_picture(tmp_path / "t.tif").tobytes() == read_picture((tmp_path / "t.tif").read_bytes()).tobytes()

@@ -29,6 +29,7 @@ from newcomer.shapes import Float, Int, Tensor
 from newcomer.store.folder import Entry
 from newcomer.streams.stage import Stage
 from newcomer.training.fit import chunks, evaluating
+from newcomer.training.forks import require_own_process
 from newcomer.training.learner import Learner, Step
 from newcomer.training.processes import Processes
 
@@ -250,6 +251,7 @@ class ClassLearner(Learner[Examples, Examples]):
         return {}
 
     def _study(self, stage: Stage[Examples, Examples]) -> Iterator[Step]:
+        _require_threads()
         require_examples(stage.lesson, f"stage '{stage.name}'")
         if not len(stage.lesson):
             raise LearnerError(f"stage '{stage.name}' has no examples to learn from")
@@ -291,6 +293,7 @@ class ClassLearner(Learner[Examples, Examples]):
 
     def _features(self, feed: Feed, rows: Sequence[int] | None = None) -> Float[Tensor, "batch width"]:
         """The features of these rows of a feed (all by default), of which no more than one is decoded at a time."""
+        _require_threads()
         self._require_rest()
         stages = len(self.entries)
         rows = range(len(feed.inputs)) if rows is None else rows
@@ -454,3 +457,9 @@ class ClassLearner(Learner[Examples, Examples]):
         if not isinstance(backbone, Backbone):
             backbone = reopened(stands_on["backbone"], backbone, given["store"])
         return cls(backbone, **settings)
+
+
+def _require_threads() -> None:
+    """Raises StoreError in a process that was forked after torch had started threads: it would wait for them for ever."""
+    if torch.get_num_threads() > 1:
+        require_own_process()

@@ -120,7 +120,9 @@ def _of_lines(lines: Sequence[str], where: str, before: int, strict: bool) -> Gi
 
 def _object(line: str) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
+        row = json.loads(line.removeprefix("\ufeff"))
+        if "\\ud" in line.lower():  # half of a character that was cut is none
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None

@@ -1,5 +1,6 @@
 """The one spelling of a class: what is written in several ways, or comes as a number, is one class."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from decimal import Decimal
@@ -7,6 +8,9 @@ from typing import Any
 
 from newcomer.data.containers import as_list, is_missing, plain
 from newcomer.errors import DataError
+
+WHOLE = re.compile(r"-?(0|[1-9][0-9]*)\.0+")
+"""A whole number as a column of floats writes it, such as a spreadsheet's with a gap."""
 
 EXACT = 2**53
 """From here on a float no longer holds every whole number."""
@@ -73,7 +77,8 @@ def _of_text(text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise DataError(f"{text!a} is not UTF-8; write the name of the class as text") from None
-    return unicodedata.normalize("NFC", text).strip()
+    found = unicodedata.normalize("NFC", text).strip()
+    return found.rstrip("0").rstrip(".") if WHOLE.fullmatch(found) else found
 
 
 def _of_number(number: float | Decimal) -> str:

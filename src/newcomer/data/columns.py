@@ -134,6 +134,13 @@ def _each_named(frame: pl.DataFrame, lists: pl.Series, where: str, missing: Coll
     return lists.list.eval(element).list.drop_nulls()
 
 
+def _amount(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
 def _numbers(
     frame: pl.DataFrame, given: pl.Series, where: str, missing: Collection[str], advice: str | None
 ) -> pl.Series:
@@ -144,6 +151,8 @@ def _numbers(
         raise DataError(
             f"{where}: column '{given.name}' holds {str(given.dtype).lower()}, no numbers; make a number of it"
         )
+    if amounts := [amount for word in missing if (amount := _amount(word)) is not None]:  # -1 and "-1" are one number
+        given = _dropped(given, numbers_of(given).is_in(amounts).fill_null(False))
     numbers = numbers_of(given)
     wrong = numbers.is_null() & given.is_not_null()
     if given.dtype == pl.String:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,10 +67,15 @@ def read_picture(source: Path | bytes, name: str | None = None) -> Picture:
     Raises DataError that names a file that is truncated, too large or no picture.
     """
     where = name or (str(source) if isinstance(source, Path) else "picture")
-    with named(where), Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+    with named(where), _stream(source) as stream, Image.open(stream) as picture:
         _smaller(picture)
         with _alone(picture):
             return _rgb(picture)
+
+
+def _stream(source: Path | bytes) -> BinaryIO:
+    """By a path Pillow maps some files into memory, and then turns those that lie on their side wrongly."""
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
 def to_rgb(picture: Picture, where: str = "picture") -> Picture:
@@ -102,13 +107,13 @@ def from_array(pixels: NDArray[Any], where: str = "picture") -> Picture:
 
 def check_header(file: Path) -> None:
     """Raises DataError for a file that does not begin as a picture does."""
-    with named(str(file)), Image.open(file):
+    with named(str(file)), _stream(file) as stream, Image.open(stream):
         pass
 
 
 def check_picture(file: Path) -> None:
     """Raises DataError for a file that cannot be decoded to its end, or is too large; as small as its format allows."""
-    with named(str(file)), Image.open(file) as picture:
+    with named(str(file)), _stream(file) as stream, Image.open(stream) as picture:
         if not _is_big(picture):
             picture.draft(None, (1, 1))  # a JPEG at an eighth of its size, read to its end
         _smaller(picture)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from newcomer.data.canonical import EXACT, canonical_name
 from newcomer.errors import DataError
@@ -26,7 +27,16 @@ def frame_of(table: Any, where: str = "table") -> pl.DataFrame:
         return table.collect()
     if hasattr(table, "to_dict") and hasattr(table, "columns"):  # pandas
         columns = {str(name): table[name] for name in table.columns}
+        if len(columns) != len(table.columns):
+            raise DataError(f"{where}: two columns have one name; give each a name of its own")
     elif isinstance(table, Mapping):
+        single = [name for name, values in table.items() if _is_single(values)]
+        if len(single) == len(table):
+            return frame_of_rows([table], where)
+        if single:
+            raise DataError(
+                f"{where}: column '{single[0]}' is one value beside columns; give a list of values for each"
+            )
         columns = dict(table)
     elif isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
         return frame_of_rows(table, where)
@@ -59,8 +69,10 @@ def series_of(name: str, values: Any, where: str) -> pl.Series:
     """
     if isinstance(values, pl.Series):
         return values.alias(name)
+    if isinstance(values, np.ma.MaskedArray):
+        values = values.tolist()  # what is masked is None
     if isinstance(getattr(values, "dtype", None), np.dtype) and values.dtype.kind in "biufmM" and values.ndim == 1:
-        return pl.Series(name, np.asarray(values))
+        return pl.Series(name, _of_known_width(np.asarray(values)))
     given = [_python(value) for value in values]
     lists = [value for value in given if isinstance(value, (list, tuple))]
     if not lists:
@@ -73,6 +85,18 @@ def series_of(name: str, values: Any, where: str) -> pl.Series:
         found.append(None if value is None else parts[begin : begin + len(value)])
         begin += 0 if value is None else len(value)
     return pl.Series(name, found, dtype=pl.List(flat.dtype))
+
+
+def _is_single(values: Any) -> bool:
+    """Whether this is one value and no column."""
+    return values is None or isinstance(values, (str, bytes, int, float, Decimal, date)) or np.ndim(values) == 0
+
+
+def _of_known_width(values: NDArray[Any]) -> NDArray[Any]:
+    """Numbers and times of a width that frames have."""
+    if values.dtype.kind in "mM" and np.datetime_data(values.dtype)[0] not in ("ns", "us", "ms", "D"):
+        return values.astype(f"{values.dtype.kind}8[ms]")
+    return values.astype(np.float64) if values.dtype.kind == "f" and values.dtype.itemsize > 8 else values
 
 
 def _single(name: str, values: list[Any], where: str) -> pl.Series:
@@ -120,7 +144,9 @@ def _python(value: Any) -> Any:
     if hasattr(value, "tolist") and hasattr(value, "shape"):  # numpy and torch, single values and lists
         return value.tolist()
     if isinstance(value, (set, frozenset)):
-        return sorted(value)
+        return sorted(value, key=str)
+    if isinstance(value, Decimal) and value.is_nan():
+        return None
     return value if isinstance(value, (str, bytes, bool, Decimal, date, datetime, tuple, Mapping)) else _known(value)
 
 

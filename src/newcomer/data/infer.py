@@ -58,7 +58,10 @@ def propose(source: Source) -> Proposal:
     """
     files = _paths(source)
     taken = sample(files)
-    frame, reasons = readable(taken.frame)
+    unnamed = [
+        column for column in taken.frame.columns if not column.strip()
+    ]  # such as a frame's index that was written along
+    frame, reasons = readable(taken.frame.drop(unnamed))
     missing = missing_values(frame)
     log = _log(without_missing(frame, missing), ", ".join(map(str, files[:3])))
     reasons |= {meaning.column: meaning.why for meaning in (log.item, log.user, log.label, log.time)}
@@ -87,7 +90,7 @@ def propose(source: Source) -> Proposal:
     stream = stream_for(events)
     return Proposal(
         schema,
-        {column: reasons[column] for column in taken.frame.columns},
+        {column: reasons[column] for column in taken.frame.columns if column not in unnamed},
         rows,
         {column: _shown(log.texts[column]) for column in log.frame.columns},
         stream,

@@ -61,6 +61,11 @@ def opened(one: Any, pictures: bool, where: str) -> Any:
     """
     one = _known(one, where)
     if not pictures:
+        if isinstance(one, str) and not one.isascii():
+            try:
+                one.encode()
+            except UnicodeEncodeError:
+                raise DataError(f"{where}: {one[:40]!a} holds half of a character; give whole ones") from None
         return one
     if isinstance(one, Image):
         return one if one.mode == "RGB" and not one.info else to_rgb(one, where)

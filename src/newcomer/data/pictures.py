@@ -78,7 +78,7 @@ def class_files(root: Path, get: str, left_out: list[str] | None = None) -> list
             class_name(folder.name)
         except DataError as error:
             raise DataError(f"{folder}: {error}") from None
-        files = visible(folder)
+        files = [file for file in visible(folder) if _is_regular(file) or file.is_dir() or not file.exists()]
         if not files:
             message = f"{folder}: a class without pictures; add some or remove the folder"
             if left_out is None:

@@ -143,7 +143,8 @@ def _with_optional(
         require_columns(anywhere, absent, where)
     spare = [name for name in frame.columns if name not in {field.name for field in fields}]
     for name in absent if anywhere is None else ():
-        if close := difflib.get_close_matches(name, spare, n=1, cutoff=0.8):
+        alike = [other for other in spare if other.casefold() == name.casefold()]
+        if close := alike or difflib.get_close_matches(name, spare, n=1, cutoff=0.8):
             warnings.warn(
                 f"{where}: no column '{name}', which is read as missing; did you mean '{close[0]}'?",
                 DataWarning,

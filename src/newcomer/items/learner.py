@@ -25,7 +25,6 @@ from newcomer.errors import LearnerError
 from newcomer.items.adaptation import Adaptation
 from newcomer.items.bounds import within_bounds
 from newcomer.items.encoding import Clicks, Encoder, Values, joined, joined_clicks
-from newcomer.items.forks import require_own_process
 from newcomer.items.lessons import Lessons, lessons
 from newcomer.items.meta import MetaLearning, meta_learn
 from newcomer.items.network import ItemNetwork, State, chance, under
@@ -43,6 +42,7 @@ from newcomer.store.folder import Entry
 from newcomer.streams.cold_start import Events, Lesson, NewItems, OldItems, Trial
 from newcomer.streams.stage import Stage
 from newcomer.training.fit import evaluating
+from newcomer.training.forks import require_own_process
 from newcomer.training.learner import Learner, Step
 from newcomer.training.processes import pick_device
 

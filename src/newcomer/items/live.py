@@ -16,7 +16,6 @@ from newcomer.items.arrivals import Arrivals, names_of
 from newcomer.items.done import Added, Healed, LeftOut, OnError, Warmed
 from newcomer.items.encoding import Values
 from newcomer.items.event_ids import LONGEST
-from newcomer.items.forks import require_own_process
 from newcomer.items.healing import healed, in_need
 from newcomer.items.incoming import events_of, items_of, requests_of
 from newcomer.items.kept import same_fields, to_row
@@ -28,6 +27,7 @@ from newcomer.items.unseen import Unseen, unseen_of_items
 from newcomer.items.warming import WarmUp
 from newcomer.store.folder import Store
 from newcomer.store.states import Change
+from newcomer.training.forks import require_own_process
 
 __all__ = ["ANSWER", "Added", "Healed", "LiveItems", "Warmed", "fingerprint"]
 
@@ -163,6 +163,7 @@ class LiveItems(ServedItems):
         Raises DataError, and deletes nothing, for an item that is not there.
         """
         self.require_here(writes=True)
+        items = [items] if isinstance(items, str) else items
         there, names = self.heads(), [canonical_name(item) or item for item in items]
         for name in names:
             if name not in there:

@@ -7,12 +7,12 @@ from threading import Lock
 
 from newcomer.data.canonical import canonical_name
 from newcomer.errors import DataError, StoreError
-from newcomer.items.forks import require_own_process
 from newcomer.items.known import Known
 from newcomer.items.learner import ItemLearner
 from newcomer.items.network import State
 from newcomer.items.taking_up import names_by_stage, own_items
 from newcomer.store.states import DamagedItemError, Head, ItemState, ItemStates
+from newcomer.training.forks import require_own_process
 
 
 class ServedItems:

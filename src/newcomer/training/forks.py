@@ -17,7 +17,7 @@ def require_own_process(opened_in: int | None = None, uses: bool = True) -> None
     parent = next((process for process in (_started["process"], opened_in) if process and process != here), None)
     if parent is not None:
         raise StoreError(
-            f"process {here} was forked from process {parent} after a click model was used there, and would wait for ever for "
+            f"process {here} was forked from process {parent} after a model was used there, and would wait for ever for "
             "threads that did not come along; open the model in each worker after the fork (gunicorn: without --preload; "
             "multiprocessing: 'spawn')"
         )
