@@ -122,6 +122,14 @@ def test_sixteen_bits_are_not_all_white() -> None:
     assert np.array_equal(greys(ramp, "tiff"), greys(ramp))
 
 
+def test_a_tiff_whose_zero_is_white_is_inverted() -> None:
+    """Scanners write TIFFs whose 0 is white: of 8 bits they are read right, of 16 they were negatives."""
+    grey = np.random.default_rng(0).integers(0, 255, (20, 30)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray((255 - grey.astype(np.uint16)) * np.uint16(257)).save(file, "TIFF", tiffinfo={0x0106: 0})
+    assert np.array_equal(np.asarray(read_picture(file.getvalue()).convert("L")), grey)
+
+
 @pytest.mark.parametrize("step", [257, 256])
 def test_eight_bits_in_sixteen_are_the_bits_that_they_were(step: int) -> None:
     """vision #2218: the same pictures, saved in 16 bits by another program."""

@@ -35,6 +35,7 @@ SHORTER = 1024
 MOST = 64_000_000
 """Pixels that are decoded at all; 256 MB."""
 
+TIFF_PHOTOMETRIC = 0x0106
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -202,6 +203,8 @@ def _eight_bit_rgb(picture: Picture) -> Picture:
     hidden = picture.info.get("transparency")
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
         values = np.asarray(picture)
+        if _is_inverted(picture):
+            values = np.iinfo(values.dtype).max - values
         grey = to_bytes(values)
         if isinstance(hidden, int):
             grey = np.where(values == hidden, np.uint8(255), grey)
@@ -217,6 +220,12 @@ def _eight_bit_rgb(picture: Picture) -> Picture:
     white = Image.new("RGBA", rgba.size, "white")
     white.alpha_composite(rgba)
     return white.convert("RGB")
+
+
+def _is_inverted(picture: Picture) -> bool:
+    """Whether 0 is white, which Pillow leaves to its caller in a TIFF of 16 bits (PhotometricInterpretation 0)."""
+    tags = getattr(picture, "tag_v2", {})
+    return picture.mode.startswith("I;16") and tags.get(TIFF_PHOTOMETRIC) == 0
 
 
 def _reduced(picture: Picture) -> Picture:

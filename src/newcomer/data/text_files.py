@@ -22,12 +22,20 @@ READ = ".txt (a text a line), .jsonl, .csv or .parquet"
 
 INSTEAD = "if it is a text, give it on standard input: -"
 
-FILE_LIKE = re.compile(
-    r"(~|\.{1,2})?/\S+|\.{1,2}|\S+\.(txt|text|jsonl?|ndjson|csv|tsv|parquet|pq|xlsx?|ods|docx?|pdf|md|log|html?|xml|ya?ml|toml|gz|zip"
-    r"|png|jpe?g|gif|bmp|webp|tiff?|heic)",
-    re.IGNORECASE,
+SUFFIX = (
+    r"[.](txt|text|rtf|tex|rst|md|org|log|eml|msg|docx?|dotx?|odt|pages|pdf|epub|html?|xml|svg|json|jsonl|ndjson|ya?ml|toml|ini|cfg|conf"
+    r"|csv|tsv|dat|parquet|pq|feather|arrow|orc|avro|xlsx?|xlsm|ods|numbers|sqlite3?|db|h5|npy|npz|pptx?|odp|key|gz|bz2|xz|zst|zip|rar|7z|tar|tgz"
+    r"|png|jpe?g|gif|bmp|webp|tiff?|heic|heif|avif|ico|mp3|mp4|m4a|wav|avi|mov|mkv|srt|vtt|vcf|ics|bak|tmp"
+    r"|py|ipynb|sh|bat|ps1|sql|safetensors|onnx|pt|pth|ckpt|bin|exe)"
 )
-"""What a single word looks like that is meant as a file's name."""
+"""Suffixes of files; `js` and `net` are not among them, for node.js is a subject and no file."""
+
+FILE_LIKE = re.compile(
+    r"[.]{1,2}|(~|[.]{1,2})[/\\].*|/\S+|/[^/\s][^/]*/.*|[A-Za-z]:[/\\].*|\\\\.*|(\S+ ){0,2}\S*" + SUFFIX,
+    re.IGNORECASE | re.DOTALL,
+)
+"""What a text looks like that is meant as a file's name: a path that begins at a root or a folder, or up to three words that end
+in a file's suffix; a longer one is a sentence."""
 
 STANDARD_INPUT = {"-", "/dev/stdin"}
 
