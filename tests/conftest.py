@@ -16,7 +16,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 from PIL import Image
 
-from newcomer.data.digits import digits
+from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples
 from shell import Shell
 

@@ -9,9 +9,9 @@ import polars as pl
 import torch
 
 from newcomer.data.schema import Field, Schema
-from newcomer.items.emerg import EmerG
-from newcomer.items.kept import from_parameters, to_row
-from newcomer.items.live import LiveItems
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.serialization import from_parameters, to_row
+from newcomer.items.serving.service import LiveItems
 from newcomer.store.states import Change, Event
 
 SCHEMA = Schema(

@@ -12,19 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from newcomer.data.log import Log
-from newcomer.data.world import click_world
+from newcomer.data.click_log import Log
+from newcomer.data.datasets.simulated_clicks import click_world
 from newcomer.errors import SettingError
-from newcomer.items import adaptation as module
-from newcomer.items.adaptation import Adam, Adaptation, Bayes, Descent, Events, adaptation, flat, unflat
-from newcomer.items.batches import Padded
-from newcomer.items.emerg import EmerG
-from newcomer.items.emerg_network import EmerGNetwork
-from newcomer.items.encoding import Clicks
-from newcomer.items.id_tuning import IdTuning
-from newcomer.items.network import ItemNetwork, State
-from newcomer.items.tower_network import TowerNetwork
-from newcomer.nn.field_embeddings import FieldSize, Names, Numbers
+from newcomer.items.adaptation import rules as module
+from newcomer.items.adaptation.rules import Adam, Adaptation, Bayes, Descent, Events, adaptation, flat, unflat
+from newcomer.items.encoding.encoder import Clicks
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.methods.id_tuning import IdTuning
+from newcomer.items.networks.emerg_network import EmerGNetwork
+from newcomer.items.networks.item_network import ItemNetwork, State
+from newcomer.items.networks.tower_network import TowerNetwork
+from newcomer.items.padding import Padded
+from newcomer.nn.ctr.field_embeddings import FieldSize, Names, Numbers
 from newcomer.shapes import Tensor
 from newcomer.streams.cold_start import ColdStart, OldItems
 from newcomer.streams.stage import Stage

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from newcomer.nn.augment import AREA, RATIO, _windows, augmented
+from newcomer.nn.features.augmentation import AREA, RATIO, _windows, augmented
 
 
 def chance(seed: int = 0) -> torch.Generator:

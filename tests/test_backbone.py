@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.families import FAMILIES
-from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import DataError, LearnerError, SettingError
 from newcomer.training.fit import evaluating

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newcomer.items.batches import by_item
+from newcomer.items.padding import by_item
 
 ITEMS = st.lists(st.integers(0, 6), max_size=60)
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from newcomer.data.cub200 import cub200
-from newcomer.data.domainnet import SIZES, domainnet
+from newcomer.data.datasets.cub200 import cub200
+from newcomer.data.datasets.domainnet import SIZES, domainnet
+from newcomer.data.datasets.imagenet import imagenet_a, imagenet_r
+from newcomer.data.datasets.splits import digest, fixed_split, named
 from newcomer.data.examples import Examples
-from newcomer.data.imagenet import imagenet_a, imagenet_r
-from newcomer.data.splits import digest, fixed_split, named
 from newcomer.errors import DataError
 
 Source = Callable[..., tuple[Examples, Examples]]

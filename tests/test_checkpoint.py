@@ -15,12 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from newcomer.data.log import Log
-from newcomer.data.pieces import LogFiles
-from newcomer.data.read import log_from_rows
+from newcomer.data.click_log import Log
+from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.log_reader import log_from_rows
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import StoreError
-from newcomer.items.emerg import EmerG
+from newcomer.items.methods.emerg import EmerG
 from newcomer.seeds import spawn
 from newcomer.streams.cold_start import ColdStart, Lesson, OldItems
 from newcomer.streams.stage import Stage

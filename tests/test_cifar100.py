@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from newcomer.data.cifar100 import cifar100
+from newcomer.data.datasets.cifar100 import cifar100
 from newcomer.errors import DataError
 
 NAMES = ["apple", "bear", "cloud"]

@@ -11,23 +11,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from newcomer import recipe
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.adapted import AdaptedLearner
-from newcomer.classes.coda_prompt import CODAPrompt
-from newcomer.classes.dual_prompt import DualPrompt
-from newcomer.classes.frozen import FrozenBackbone
-from newcomer.classes.full_fine_tuning import FullFineTuning
-from newcomer.classes.inf_lora import InfLoRA
-from newcomer.classes.l2p import L2P
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.prompted import PromptedLearner
-from newcomer.classes.ranpac import RanPAC
-from newcomer.classes.sd_lora import SDLoRA
-from newcomer.classes.sequential_lora import SequentialLoRA
-from newcomer.classes.trained import TrainedLearner
+from newcomer.classes.lora_learner import AdaptedLearner
+from newcomer.classes.methods.coda_prompt import CODAPrompt
+from newcomer.classes.methods.dual_prompt import DualPrompt
+from newcomer.classes.methods.frozen import FrozenBackbone
+from newcomer.classes.methods.full_fine_tuning import FullFineTuning
+from newcomer.classes.methods.inf_lora import InfLoRA
+from newcomer.classes.methods.l2p import L2P
+from newcomer.classes.methods.ranpac import RanPAC
+from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.classes.methods.sequential_lora import SequentialLoRA
+from newcomer.classes.prompt_learner import PromptedLearner
+from newcomer.classes.training_loop import TrainedLearner
 from newcomer.data.examples import Examples, Input
 from newcomer.errors import DataError, LearnerError, SettingError, StoreError
+from newcomer.experiments import recipe
 from newcomer.streams.stage import Stage
 from newcomer.training.learner import HERE
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from newcomer.data.log import Log
-from newcomer.data.read import log_from_rows
+from newcomer.data.click_log import Log
+from newcomer.data.datasets.simulated_clicks import click_world
+from newcomer.data.io.log_reader import log_from_rows
 from newcomer.data.schema import Schema
-from newcomer.data.world import click_world
 from newcomer.errors import StreamError
 from newcomer.streams.cold_start import CURVE, ColdStart, Events, NewItems, OldItems, events_before
 

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from newcomer import workers
-from newcomer.comparison import Judged, compare
 from newcomer.errors import LearnerError, NewcomerError, RecipeError, StoreError
-from newcomer.recipe import Recipe, read_recipe
-from newcomer.report.comparison import (
+from newcomer.experiments import workers
+from newcomer.experiments.comparison import Judged, compare
+from newcomer.experiments.recipe import Recipe, read_recipe
+from newcomer.experiments.report.comparison import (
     comparison_tables,
     cost_table,
     difference_table,
@@ -32,11 +32,11 @@ from newcomer.report.comparison import (
     search_table,
     write_comparison,
 )
-from newcomer.report.runs import find_runs
-from newcomer.run import perform
-from newcomer.search import Search
+from newcomer.experiments.report.runs import find_runs
+from newcomer.experiments.run import perform
+from newcomer.experiments.search import Search
+from newcomer.experiments.workers import Ended, Job, Workers
 from newcomer.store.record import read_record
-from newcomer.workers import Ended, Job, Workers
 from shell import Shell
 
 RECIPE = """

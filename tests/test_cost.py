@@ -11,13 +11,13 @@ import transformers
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.cost import flops
-from newcomer.classes.frozen import FrozenBackbone
-from newcomer.classes.full_fine_tuning import FullFineTuning
-from newcomer.classes.inf_lora import InfLoRA
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.ranpac import RanPAC
-from newcomer.classes.sd_lora import SDLoRA
-from newcomer.classes.sequential_lora import SequentialLoRA
+from newcomer.classes.methods.frozen import FrozenBackbone
+from newcomer.classes.methods.full_fine_tuning import FullFineTuning
+from newcomer.classes.methods.inf_lora import InfLoRA
+from newcomer.classes.methods.ranpac import RanPAC
+from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.classes.methods.sequential_lora import SequentialLoRA
 from newcomer.data.examples import Examples
 
 Folder = Callable[[str], Path]

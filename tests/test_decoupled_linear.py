@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from newcomer.nn import decoupled_linear
-from newcomer.nn.decoupled_linear import _Multiply, thin_is_cheaper
+from newcomer.nn.lora import decoupled_linear
+from newcomer.nn.lora.decoupled_linear import _Multiply, thin_is_cheaper
 
 WAYS = {"thin": True, "dense": False}
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from newcomer.nn.decoupled_linear import AdaptedLinear
-from newcomer.nn.decoupled_lora import DecoupledLoRA, Sharing, _squared_norm
+from newcomer.nn.lora.decoupled_linear import AdaptedLinear
+from newcomer.nn.lora.decoupled_lora import DecoupledLoRA, Sharing, _squared_norm
 
 WIDTH, RANKS = 6, (3, 2, 1)
 SHARING: list[Sharing] = ["shared", "projection"]

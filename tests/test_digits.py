@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate, normalize
 from transformers import AutoImageProcessor, AutoModel
 
 import newcomer.data
-from newcomer.data.digits import digits
+from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples
 
 ROOT = Path(__file__).parents[1]

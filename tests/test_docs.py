@@ -9,7 +9,7 @@ import torch
 from typer.main import get_command
 
 from newcomer.cli import app
-from newcomer.recipe import read_recipe, shipped
+from newcomer.experiments.recipe import read_recipe, shipped
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

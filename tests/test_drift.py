@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from newcomer.nn.class_statistics import ClassStatistics
-from newcomer.nn.drift import fitted, guarded
+from newcomer.nn.features.class_statistics import ClassStatistics
+from newcomer.nn.features.drift_map import fitted, guarded
 
 
 def world(seed: int, classes: int = 8, width: int = 5, each: int = 20) -> tuple[Tensor, Tensor]:

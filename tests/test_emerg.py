@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from newcomer.data.log import Log
-from newcomer.data.world import PLANTED, click_world
-from newcomer.items.adaptation import Adam, Rule
-from newcomer.items.emerg import EmerG
-from newcomer.items.emerg_network import EmerGNetwork
-from newcomer.items.encoding import Clicks
-from newcomer.items.episodes import PAIRS, Episodes, Quarters
-from newcomer.items.meta import episode_loss
-from newcomer.nn.field_embeddings import Names
-from newcomer.recipe import read_recipe
-from newcomer.run import Score, run
+from newcomer.data.click_log import Log
+from newcomer.data.datasets.simulated_clicks import PLANTED, click_world
+from newcomer.experiments.recipe import read_recipe
+from newcomer.experiments.run import Score, run
+from newcomer.items.adaptation.rules import Adam, Rule
+from newcomer.items.encoding.encoder import Clicks
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.networks.emerg_network import EmerGNetwork
+from newcomer.items.training.episodes import PAIRS, Episodes, Quarters
+from newcomer.items.training.meta_learning import episode_loss
+from newcomer.nn.ctr.field_embeddings import Names
 from newcomer.seeds import spawn
 from newcomer.streams.cold_start import ColdStart
 

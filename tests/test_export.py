@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.frozen import FrozenBackbone
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.sd_lora import SDLoRA
-from newcomer.classes.sequential_lora import SequentialLoRA
+from newcomer.classes.methods.frozen import FrozenBackbone
+from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.classes.methods.sequential_lora import SequentialLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError, StoreError
 from newcomer.export import FORMS

@@ -17,11 +17,11 @@ from torch import nn
 from newcomer.backbones import backbone as room
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.families import FAMILIES, Pooling
-from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples, Input
 from newcomer.errors import DataError, SettingError
-from newcomer.nn.decoupled_linear import AdaptedLinear
-from newcomer.nn.fused_linear import FusedLinear
+from newcomer.nn.lora.decoupled_linear import AdaptedLinear
+from newcomer.nn.lora.fused_linear import FusedLinear
 
 Folder = Callable[[str], Path]
 FUSED = [kind for kind, family in FAMILIES.items() if family.fused]

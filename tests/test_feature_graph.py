@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from newcomer.nn.feature_graph import Interactions, Readout, between_0_and_1, higher_orders
+from newcomer.nn.ctr.feature_graph import Interactions, Readout, between_0_and_1, higher_orders
 
 ITEMS, FIELDS, ROWS, WIDTH, LAYERS = 2, 5, 3, 4, 3
 

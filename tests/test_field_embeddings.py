@@ -2,7 +2,7 @@
 
 import torch
 
-from newcomer.nn.field_embeddings import FieldEmbeddings, Names, Numbers
+from newcomer.nn.ctr.field_embeddings import FieldEmbeddings, Names, Numbers
 
 
 def made() -> FieldEmbeddings:

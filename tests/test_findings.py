@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from newcomer.classes.findings import FRACTIONS, _weighing, analyse
-from newcomer.classes.frozen import FrozenBackbone
+from newcomer.classes.analysis import FRACTIONS, _weighing, analyse
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.sd_lora import SDLoRA
-from newcomer.classes.sequential_lora import SequentialLoRA
+from newcomer.classes.methods.frozen import FrozenBackbone
+from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.classes.methods.sequential_lora import SequentialLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError, StoreError
-from newcomer.nn.decoupled_lora import Sharing
-from newcomer.report.findings import write_findings
+from newcomer.experiments.report.findings import write_findings
+from newcomer.nn.lora.decoupled_lora import Sharing
 from newcomer.settings import Json
 from newcomer.store.folder import Entry
 from newcomer.training.learner import Step

@@ -9,9 +9,9 @@ import torch
 import transformers
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.full_fine_tuning import FullFineTuning
-from newcomer.classes.sd_lora import SDLoRA
-from newcomer.classes.sequential_lora import SequentialLoRA
+from newcomer.classes.methods.full_fine_tuning import FullFineTuning
+from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.classes.methods.sequential_lora import SequentialLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import SettingError
 from newcomer.export import FORMS

@@ -9,11 +9,11 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.kernel_ridge import KernelRidge as KernelRegression
 from torch import Tensor
 
-from newcomer.nn.class_statistics import ClassStatistics
-from newcomer.nn.heads.discriminant import Discriminant
+from newcomer.nn.features.class_statistics import ClassStatistics
 from newcomer.nn.heads.gaussian import RealignedGaussians
 from newcomer.nn.heads.head import Found, Head, Linear
 from newcomer.nn.heads.kernel import KernelRidge, arc_cosine
+from newcomer.nn.heads.lda import Discriminant
 from newcomer.nn.heads.linear import TrainedRows
 from newcomer.nn.heads.prototypes import Prototypes
 from newcomer.nn.heads.ridge import Ridge

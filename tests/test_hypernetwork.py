@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from newcomer.nn.hypernetwork import GraphWriter
+from newcomer.nn.ctr.hypernetwork import GraphWriter
 
 
 def test_all_rows_in_one_product_are_one_mlp_a_row_on_characteristics_and_one_hot() -> None:

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.inf_lora import InfLoRA
-from newcomer.classes.sequential_lora import SequentialLoRA
-from newcomer.data.digits import digits
+from newcomer.classes.methods.inf_lora import InfLoRA
+from newcomer.classes.methods.sequential_lora import SequentialLoRA
+from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError
-from newcomer.nn.gradient_memory import GradientMemory
-from newcomer.nn.input_moments import InputMoments
+from newcomer.nn.lora.gradient_memory import GradientMemory
+from newcomer.nn.lora.input_moments import InputMoments
 from newcomer.shapes import Tensor
 from newcomer.streams.class_incremental import ClassIncremental
 

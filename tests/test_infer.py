@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newcomer.data.infer import Proposal, propose, read_schema, stream_for, write_schema
-from newcomer.data.names import ITEM, TIME, USER, rank
-from newcomer.data.read import read_log
-from newcomer.data.sample import sample
+from newcomer.data.inference.column_names import ITEM, TIME, USER, rank
+from newcomer.data.inference.sampling import sample
+from newcomer.data.inference.schema import Proposal, propose, read_schema, stream_for, write_schema
+from newcomer.data.io.log_reader import read_log
 from newcomer.data.schema import Field, Kind, Role, Schema
 from newcomer.errors import DataError
-from newcomer.recipe import read_recipe
+from newcomer.experiments.recipe import read_recipe
 
 ROWS, SHOPS, PEOPLE = 3000, 60, 150
 

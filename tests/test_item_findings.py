@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 import torch
 
-from newcomer.data.log import Log, Table
+from newcomer.data.click_log import Log, Table
+from newcomer.data.datasets.simulated_clicks import PLANTED, SCHEMA, click_world
 from newcomer.data.schema import Schema
-from newcomer.data.world import PLANTED, SCHEMA, click_world
 from newcomer.errors import LearnerError, StoreError
-from newcomer.items.curves import EVENTS
-from newcomer.items.emerg import EmerG
-from newcomer.items.findings import CHANGES, NEAREST, analyse
-from newcomer.items.id_tuning import IdTuning
+from newcomer.experiments.report.item_findings import write_item_findings
+from newcomer.items.analysis.item_graphs import CHANGES, NEAREST, analyse
+from newcomer.items.analysis.learning_curves import EVENTS
+from newcomer.items.analysis.planted_interactions import planted_and_found
 from newcomer.items.learner import ItemLearner
-from newcomer.items.planted import planted_and_found
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.methods.id_tuning import IdTuning
 from newcomer.metrics.calibration import logloss
 from newcomer.metrics.ranking import auc
-from newcomer.report.item_findings import write_item_findings
 from newcomer.settings import Json
 from newcomer.streams.cold_start import ColdStart, events_before
 from newcomer.training.learner import Step

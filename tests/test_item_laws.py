@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from newcomer import recipe
-from newcomer.data.log import Log
-from newcomer.data.read import log_from_frame
+from newcomer.data.click_log import Log
+from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import LearnerError, SettingError, StoreError
-from newcomer.items.cvar import CVAR
-from newcomer.items.dropout_net import DropoutNet
-from newcomer.items.emerg import EmerG
-from newcomer.items.id_tuning import IdTuning
+from newcomer.experiments import recipe
 from newcomer.items.learner import ItemLearner
-from newcomer.items.meta_embedding import MetaEmbedding
-from newcomer.items.mwuf import MWUF
-from newcomer.nn.field_embeddings import FieldEmbeddings
+from newcomer.items.methods.cvar import CVAR
+from newcomer.items.methods.dropout_net import DropoutNet
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.methods.id_tuning import IdTuning
+from newcomer.items.methods.meta_embedding import MetaEmbedding
+from newcomer.items.methods.mwuf import MWUF
+from newcomer.nn.ctr.field_embeddings import FieldEmbeddings
 from newcomer.streams.cold_start import ColdStart
 
 SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 1, "batch_size": 64, "meta_epochs": 2}

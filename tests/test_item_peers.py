@@ -13,29 +13,29 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from newcomer.data.log import Log
-from newcomer.data.pieces import LogFiles
-from newcomer.data.world import click_world
-from newcomer.items.adaptation import Adam
-from newcomer.items.batches import Padded
-from newcomer.items.cvar import CVAR, CVARNetwork
-from newcomer.items.dropout_net import DropoutNet
-from newcomer.items.encoding import Clicks, Values
-from newcomer.items.episodes import Episodes
-from newcomer.items.id_tuning import IdTuning
+from newcomer.data.click_log import Log
+from newcomer.data.datasets.simulated_clicks import click_world
+from newcomer.data.io.chunked_log import LogFiles
+from newcomer.items.adaptation.rules import Adam
+from newcomer.items.encoding.encoder import Clicks, Values
+from newcomer.items.inference import tuned
 from newcomer.items.learner import ItemLearner
-from newcomer.items.live import LiveItems
-from newcomer.items.meta import MetaLearning, episode_loss
-from newcomer.items.meta_embedding import MetaEmbedding, MetaEmbeddingNetwork
-from newcomer.items.mwuf import MWUF, MWUFNetwork
-from newcomer.items.own_part import state_of, vector_of
-from newcomer.items.pretrain import Pretraining, _loss
-from newcomer.items.tower_network import TowerNetwork
-from newcomer.items.warm import tuned
-from newcomer.nn.attentive_interactions import HEADS, AttentiveInteractions, FieldAttention
-from newcomer.nn.cross_network import LAYERS, CrossNetwork
-from newcomer.nn.field_embeddings import FieldSize, Names
-from newcomer.nn.gaussians import Gaussians, wasserstein
+from newcomer.items.methods.cvar import CVAR, CVARNetwork
+from newcomer.items.methods.dropout_net import DropoutNet
+from newcomer.items.methods.id_tuning import IdTuning
+from newcomer.items.methods.meta_embedding import MetaEmbedding, MetaEmbeddingNetwork
+from newcomer.items.methods.mwuf import MWUF, MWUFNetwork
+from newcomer.items.networks.id_bias import state_of, vector_of
+from newcomer.items.networks.tower_network import TowerNetwork
+from newcomer.items.padding import Padded
+from newcomer.items.serving.service import LiveItems
+from newcomer.items.training.episodes import Episodes
+from newcomer.items.training.meta_learning import MetaLearning, episode_loss
+from newcomer.items.training.pretraining import Pretraining, _loss
+from newcomer.nn.ctr.autoint import HEADS, AttentiveInteractions, FieldAttention
+from newcomer.nn.ctr.dcn_v2 import LAYERS, CrossNetwork
+from newcomer.nn.ctr.field_embeddings import FieldSize, Names
+from newcomer.nn.ctr.gaussians import Gaussians, wasserstein
 from newcomer.shapes import Tensor
 from newcomer.streams.cold_start import ColdStart, OldItems
 from newcomer.streams.stage import Stage

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from newcomer.data.world import SCHEMA, click_world
-from newcomer.items.emerg import EmerG
+from newcomer.data.datasets.simulated_clicks import SCHEMA, click_world
+from newcomer.items.methods.emerg import EmerG
 from newcomer.store.folder import Store
 from shell import Shell
 

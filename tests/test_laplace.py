@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from newcomer.nn.laplace import likeliest
+from newcomer.nn.optim.map_logistic import likeliest
 from newcomer.shapes import Tensor
 
 MANY = 60

@@ -8,16 +8,16 @@ import polars as pl
 import pytest
 import torch
 
-from newcomer.data.log import Log
-from newcomer.data.pieces import LogFiles
-from newcomer.data.read import log_from_frame
+from newcomer.data.click_log import Log
+from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import LearnerError
-from newcomer.items import lessons as module
-from newcomer.items.emerg import EmerG
-from newcomer.items.encoding import Clicks
-from newcomer.items.id_tuning import IdTuning
-from newcomer.items.lessons import InFiles, InMemory, Lessons, lessons
+from newcomer.items.encoding.encoder import Clicks
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.methods.id_tuning import IdTuning
+from newcomer.items.training import training_data as module
+from newcomer.items.training.training_data import InFiles, InMemory, Lessons, lessons
 from newcomer.metrics.ranking import auc
 from newcomer.shapes import Tensor
 from newcomer.streams.cold_start import OldItems

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from newcomer.classes.sd_lora import SDLoRA
-from newcomer.data.given import lesson as examples
+from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.data.io.example_sources import lesson as examples
 from newcomer.store.folder import Store
 from shell import Shell
 

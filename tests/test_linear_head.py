@@ -2,7 +2,7 @@
 
 import torch
 
-from newcomer.nn.linear_head import LinearHead
+from newcomer.nn.heads.linear_layer import LinearHead
 
 
 def test_a_new_head_has_no_class() -> None:

@@ -14,15 +14,15 @@ import polars as pl
 import pytest
 import torch
 
-from newcomer.data.read import items_from_frame, log_from_frame
+from newcomer.data.io.log_reader import items_from_frame, log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, StoreError
-from newcomer.items.emerg import EmerG
-from newcomer.items.id_tuning import IdTuning
-from newcomer.items.kept import SUFFICIENT, phase
 from newcomer.items.learner import ItemLearner
-from newcomer.items.live import ANSWER, Added, LiveItems, Warmed, fingerprint
-from newcomer.items.network import State
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.methods.id_tuning import IdTuning
+from newcomer.items.networks.item_network import State
+from newcomer.items.serving.serialization import SUFFICIENT, phase
+from newcomer.items.serving.service import ANSWER, Added, LiveItems, Warmed, fingerprint
 from newcomer.store.sql import SqlItemStates
 from newcomer.store.states import KEPT
 
@@ -345,10 +345,10 @@ def test_an_item_that_others_change_without_end_is_an_error(emerg: Place, monkey
 FORKS = """
 import json, os, random, signal, sys, time
 import polars as pl
-from newcomer.data.read import log_from_frame
-from newcomer.items.emerg import EmerG
-from newcomer.items.id_tuning import IdTuning
-from newcomer.items.live import LiveItems, fingerprint
+from newcomer.data.io.log_reader import log_from_frame
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.methods.id_tuning import IdTuning
+from newcomer.items.serving.service import LiveItems, fingerprint
 from newcomer.store.sql import SqlItemStates
 
 kind, store, url, *files = sys.argv[1:]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newcomer.data.log import Column, Log
-from newcomer.data.moments import moments
-from newcomer.data.read import items_from_frame, log_from_frame, log_from_rows, read_log
+from newcomer.data.click_log import Column, Log
+from newcomer.data.io.log_reader import items_from_frame, log_from_frame, log_from_rows, read_log
+from newcomer.data.io.timestamps import moments
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from newcomer.classes.memory import FOLDS, HEADS, HeadName, Memory, make_head
-from newcomer.nn.class_statistics import ClassStatistics
+from newcomer.classes.class_memory import FOLDS, HEADS, HeadName, Memory, make_head
+from newcomer.nn.features.class_statistics import ClassStatistics
+from newcomer.nn.features.novelty import Novelty
+from newcomer.nn.features.temperature import temperature
 from newcomer.nn.heads.head import Linear
-from newcomer.nn.novelty import Novelty
-from newcomer.nn.temperature import temperature
 
 WIDTH = 6
 READING: list[HeadName] = ["prototypes", "ridge", "lda", "gaussian", "kernel"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from newcomer.data.movielens import movielens_1m, movielens_latest
+from newcomer.data.datasets.movielens import movielens_1m, movielens_latest
 from newcomer.errors import DataError
 from newcomer.streams.cold_start import ColdStart
 

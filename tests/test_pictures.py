@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from newcomer.data.pictures import PictureFiles, class_folder, image_folder, read_picture
+from newcomer.data.io.image_folders import PictureFiles, class_folder, image_folder, read_picture
 from newcomer.errors import DataError
 
 FORMATS = ["png", "jpeg", "gif", "bmp", "webp", "tiff"]

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from newcomer.data import lines
-from newcomer.data.log import Column, Log, Table
-from newcomer.data.passes import Passes, windows
-from newcomer.data.pieces import LogFiles
-from newcomer.data.read import read_log
+from newcomer.data.click_log import Column, Log, Table
+from newcomer.data.io import csv_chunking as lines
+from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.log_reader import read_log
+from newcomer.data.io.shuffle import Passes, windows
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, SettingError
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from newcomer.data.schema import Field, Schema
-from newcomer.items.adaptation import Adaptation, Bayes, Descent
-from newcomer.items.emerg import EmerG
-from newcomer.items.emerg_network import EmerGNetwork, Graph
-from newcomer.items.encoding import Clicks, Values
-from newcomer.items.network import State
-from newcomer.items.prepared import Prepared
-from newcomer.items.warm import begun, scored, tuned
-from newcomer.nn.field_embeddings import Names, Numbers
+from newcomer.items.adaptation.rules import Adaptation, Bayes, Descent
+from newcomer.items.encoding.encoder import Clicks, Values
+from newcomer.items.inference import begun, scored, tuned
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.networks.emerg_network import EmerGNetwork, Graph
+from newcomer.items.networks.graph_cache import Prepared
+from newcomer.items.networks.item_network import State
+from newcomer.nn.ctr.field_embeddings import Names, Numbers
 from newcomer.shapes import Tensor
 
 ITEMS = 5

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.feed import Feed
-from newcomer.classes.sd_lora import SDLoRA
-from newcomer.data.digits import digits
+from newcomer.classes.loader import Feed
+from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples, Input
 from newcomer.streams.class_incremental import ClassIncremental
 from newcomer.training.processes import Processes, is_first
@@ -23,8 +23,8 @@ from shell import Shell
 SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
-from newcomer.classes.sd_lora import SDLoRA
-from newcomer.data.digits import digits
+from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.data.datasets.digits import digits
 from newcomer.streams.class_incremental import ClassIncremental
 stream = ClassIncremental(*digits(), tasks=5, train_per_class=7, exam_per_class=5)
 learner = SDLoRA("micro-vit", rank=2, epochs=2, batch_size=5, learning_rate=1e-3, device="cpu")

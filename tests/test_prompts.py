@@ -14,17 +14,17 @@ from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.families import FAMILIES
-from newcomer.classes.coda_prompt import CODAPrompt
-from newcomer.classes.dual_prompt import DualPrompt
-from newcomer.classes.l2p import L2P
-from newcomer.classes.prompted import attentions, layer_of
-from newcomer.data.digits import digits
+from newcomer.classes.methods.coda_prompt import CODAPrompt
+from newcomer.classes.methods.dual_prompt import DualPrompt
+from newcomer.classes.methods.l2p import L2P
+from newcomer.classes.prompt_learner import attentions, layer_of
+from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples, Input
 from newcomer.errors import LearnerError, SettingError
-from newcomer.nn.expert_prompts import ExpertPrompts
-from newcomer.nn.prefixes import Attention, Prefix, prefixed, prepended
-from newcomer.nn.prompt_components import PARTS, PromptComponents, orthogonal_rows
-from newcomer.nn.prompt_pool import PromptPool, cosines
+from newcomer.nn.prompts.expert_prompts import ExpertPrompts
+from newcomer.nn.prompts.prefixes import Attention, Prefix, prefixed, prepended
+from newcomer.nn.prompts.prompt_components import PARTS, PromptComponents, orthogonal_rows
+from newcomer.nn.prompts.prompt_pool import PromptPool, cosines
 from newcomer.streams.stage import Stage
 
 Folder = Callable[[str], Path]

@@ -45,8 +45,8 @@ def test_every_module_says_what_it_is(name: str) -> None:
 def test_the_package_carries_what_it_needs() -> None:
     files = resources.files("newcomer")
     assert (files / "py.typed").is_file()
-    assert (files / "report" / "page.html.jinja").is_file()
-    assert {path.name for path in (files / "recipes").iterdir()} >= {
+    assert (files / "experiments" / "report" / "page.html.jinja").is_file()
+    assert {path.name for path in (files / "experiments" / "recipes").iterdir()} >= {
         "digits.toml",
         "cifar100-vit-tiny.toml",
         "cifar100.toml",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from newcomer.classes.sd_lora import SDLoRA
-from newcomer.recipe import read_recipe, shipped
+from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.experiments.recipe import read_recipe, shipped
 from newcomer.settings import changes
 
 KEPT = Path(__file__).parents[1] / "benchmarks" / "quality"

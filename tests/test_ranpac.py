@@ -9,13 +9,13 @@ import torch
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.frozen import FrozenBackbone
-from newcomer.classes.ranpac import RanPAC
-from newcomer.data.digits import digits
+from newcomer.classes.methods.frozen import FrozenBackbone
+from newcomer.classes.methods.ranpac import RanPAC
+from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError
 from newcomer.export import FORMS
-from newcomer.nn.projected_ridge import RIDGES, RidgeSums, chosen_ridge, spread_out
+from newcomer.nn.heads.random_features import RIDGES, RidgeSums, chosen_ridge, spread_out
 from newcomer.shapes import Tensor
 from newcomer.streams.class_incremental import ClassIncremental
 

@@ -11,17 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newcomer.data.log import Column, Log
-from newcomer.data.pieces import LogFiles
-from newcomer.data.read import log_from_rows
+from newcomer.data.click_log import Column, Log
+from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.log_reader import log_from_rows
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import LearnerError, SettingError
-from newcomer.items import reading
-from newcomer.items.emerg import EmerG
-from newcomer.items.id_tuning import IdTuning
-from newcomer.items.lessons import InMemory
-from newcomer.nn.field_embeddings import FieldEmbeddings
-from newcomer.nn.written_tables import Tastes
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.methods.id_tuning import IdTuning
+from newcomer.items.training import field_regularization as reading
+from newcomer.items.training.training_data import InMemory
+from newcomer.nn.ctr.computed_embeddings import Tastes
+from newcomer.nn.ctr.field_embeddings import FieldEmbeddings
 from newcomer.shapes import Tensor
 
 SCHEMA = Schema("film", "viewer", fields=(Field("year", "item"), Field("mood", "item"), Field("age", "user")))

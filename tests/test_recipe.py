@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from newcomer.errors import RecipeError
-from newcomer.recipe import FAMILIES, LEARNERS, Recipe, read_recipe, shipped
-from newcomer.run import run
+from newcomer.experiments.recipe import FAMILIES, LEARNERS, Recipe, read_recipe, shipped
+from newcomer.experiments.run import run
 from newcomer.settings import fill
 from newcomer.training.learner import Step
 

@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 import pytest
 
 from newcomer.errors import StoreError
-from newcomer.report.page import write_page
-from newcomer.report.plots import accuracy_matrices, search_curves
-from newcomer.report.runs import by_row, find_runs
-from newcomer.report.table import Table, result_tables
+from newcomer.experiments.report.page import write_page
+from newcomer.experiments.report.plots import accuracy_matrices, search_curves
+from newcomer.experiments.report.runs import by_row, find_runs
+from newcomer.experiments.report.table import Table, result_tables
 
 NAN = float("nan")
 
@@ -168,8 +168,8 @@ def test_a_folder_without_runs_is_named(tmp_path: Path, runs: Path) -> None:
 
 def test_reports_are_drawn_without_torch() -> None:
     code = (
-        "import sys, newcomer.report.page, newcomer.report.plots, newcomer.report.runs, newcomer.report.table, "
-        "newcomer.report.findings, newcomer.report.item_findings; "
+        "import sys, newcomer.experiments.report.page, newcomer.experiments.report.plots, newcomer.experiments.report.runs, newcomer.experiments.report.table, "
+        "newcomer.experiments.report.findings, newcomer.experiments.report.item_findings; "
         "print([m for m in ('torch', 'transformers', 'typer', 'rich') if m in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newcomer.data.rows import from_lines, read_rows, to_lines, write_rows
+from newcomer.data.io.row_files import from_lines, read_rows, to_lines, write_rows
 from newcomer.errors import DataError
 
 ROW = st.fixed_dictionaries(

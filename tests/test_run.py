@@ -20,8 +20,8 @@ from filelock import FileLock
 from safetensors import safe_open
 
 from newcomer.errors import DataError, RecipeError, StoreError
-from newcomer.recipe import LEARNERS, Recipe, read_recipe
-from newcomer.run import Event, Finished, Score, perform, run
+from newcomer.experiments.recipe import LEARNERS, Recipe, read_recipe
+from newcomer.experiments.run import Event, Finished, Score, perform, run
 from newcomer.store.record import read_record
 from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.learner import Step
@@ -256,8 +256,8 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
 PERFORM = """
 import sys, torch
 from pathlib import Path
-from newcomer.recipe import read_recipe
-from newcomer.run import perform
+from newcomer.experiments.recipe import read_recipe
+from newcomer.experiments.run import perform
 torch.set_num_threads(1)
 list(perform(read_recipe(sys.argv[1]), Path(sys.argv[2])))
 """
@@ -352,7 +352,7 @@ def items(request: pytest.FixtureRequest, tmp_path: Path) -> Recipe:
 
 @pytest.fixture
 def kept_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("newcomer.run.Checkpoint", lambda folder: Checkpoint(folder, every_seconds=0))
+    monkeypatch.setattr("newcomer.experiments.run.Checkpoint", lambda folder: Checkpoint(folder, every_seconds=0))
 
 
 def kept(folder: Path) -> dict[str, int]:
@@ -411,13 +411,13 @@ def test_what_was_kept_for_other_settings_is_named_and_removed_the_run_begins_an
 KEEPING = PERFORM.replace(
     "torch.set_num_threads(1)",
     """torch.set_num_threads(1)
-import newcomer.run, time
+import newcomer.experiments.run, time
 from newcomer.training.checkpoint import Checkpoint
 class Slow(Checkpoint):
     def keep(self, *words, **more):
         super().keep(*words, **more)
         time.sleep(0.05 if "meta" in words else 0)
-newcomer.run.Checkpoint = lambda folder: Slow(folder, every_seconds=0)""",
+newcomer.experiments.run.Checkpoint = lambda folder: Slow(folder, every_seconds=0)""",
 )
 
 

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.frozen import FrozenBackbone
-from newcomer.classes.sd_lora import SDLoRA
-from newcomer.classes.sequential_lora import SequentialLoRA
-from newcomer.data.cifar100 import cifar100
-from newcomer.data.digits import digits
+from newcomer.classes.methods.frozen import FrozenBackbone
+from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.classes.methods.sequential_lora import SequentialLoRA
+from newcomer.data.datasets.cifar100 import cifar100
+from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples
-from newcomer.data.texts import banking77
-from newcomer.nn.decoupled_lora import Sharing
+from newcomer.data.io.text_tables import banking77
+from newcomer.nn.lora.decoupled_lora import Sharing
 from newcomer.streams.class_incremental import ClassIncremental
 from newcomer.streams.stage import Stage
 
@@ -162,8 +162,8 @@ def test_banking77_on_minilm(real_data: Callable[[str], Path]) -> None:
 
 COMPILED = """
 import torch
-from newcomer.classes.sd_lora import SDLoRA
-from newcomer.data.digits import digits
+from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.data.datasets.digits import digits
 from newcomer.streams.class_incremental import ClassIncremental
 torch.set_num_threads(1)
 torch.compiler.set_default_backend("eager")  # traces and changes nothing: the others take minutes

@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from newcomer.items import warm
-from newcomer.items.adaptation import Adam, Adaptation, Bayes, Descent, Events
-from newcomer.items.batches import Padded, by_item
-from newcomer.items.emerg_network import EmerGNetwork, Graph
-from newcomer.items.encoding import Clicks, Values
-from newcomer.items.network import ItemNetwork, State
-from newcomer.items.tower_network import TowerNetwork
-from newcomer.items.warm import tuned
-from newcomer.nn.feature_graph import higher_orders
-from newcomer.nn.field_embeddings import FieldSize, Names, Numbers
-from newcomer.nn.slopes import Orders
+from newcomer.items import inference as warm
+from newcomer.items.adaptation.rules import Adam, Adaptation, Bayes, Descent, Events
+from newcomer.items.encoding.encoder import Clicks, Values
+from newcomer.items.inference import tuned
+from newcomer.items.networks.emerg_network import EmerGNetwork, Graph
+from newcomer.items.networks.item_network import ItemNetwork, State
+from newcomer.items.networks.tower_network import TowerNetwork
+from newcomer.items.padding import Padded, by_item
+from newcomer.nn.ctr.feature_graph import higher_orders
+from newcomer.nn.ctr.field_embeddings import FieldSize, Names, Numbers
+from newcomer.nn.optim.analytic_gradients import Orders
 from newcomer.shapes import Tensor
 
 ITEMS, ROWS, WIDTH = 4, 6, 4

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newcomer.data.log import Column, Log
-from newcomer.data.pieces import LogFiles
-from newcomer.data.read import encoded, log_from_frame, read_log
+from newcomer.data.click_log import Column, Log
+from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.log_reader import encoded, log_from_frame, read_log
+from newcomer.data.io.log_statistics import Survey, decoded
+from newcomer.data.running_stats import Spread
 from newcomer.data.schema import Field, Schema
-from newcomer.data.spread import Spread
-from newcomer.data.survey import Survey, decoded
 from newcomer.data.vocabulary import Scale, VectorScale, Vocabulary
 from newcomer.errors import DataError
-from newcomer.items.encoding import Encoder
+from newcomer.items.encoding.encoder import Encoder
 from test_pieces import SCHEMA as FILMS
 from test_pieces import rows, table, things, written
 
@@ -230,7 +230,7 @@ def test_a_number_counted_several_times_is_several_numbers(counted: list[tuple[f
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = np.random.default_rng(0).normal(3, 2, (50, 4))
     whole = Spread.of(vectors)
-    monkeypatch.setattr("newcomer.data.spread.BLOCK", 12)
+    monkeypatch.setattr("newcomer.data.running_stats.BLOCK", 12)
     for values, times in ((vectors, None), (vectors, np.ones(50, dtype=np.int64))):
         blocks = Spread.of(values, times)
         np.testing.assert_allclose([blocks.mean, blocks.variance], [whole.mean, whole.variance], rtol=1e-12)

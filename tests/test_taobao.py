@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newcomer.data.taobao import taobao_ads
+from newcomer.data.datasets.taobao import taobao_ads
 from newcomer.errors import DataError
-from newcomer.recipe import read_recipe
+from newcomer.experiments.recipe import read_recipe
 from newcomer.streams.cold_start import ColdStart
 
 PROFILE = "userid,cms_segid,cms_group_id,final_gender_code,age_level,pvalue_level,shopping_level,occupation"

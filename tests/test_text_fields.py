@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from newcomer.backbones import backbone
 from newcomer.backbones.backbone import Backbone
-from newcomer.data.log import Column, Log
-from newcomer.data.read import items_from_frame, log_from_frame
+from newcomer.data.click_log import Column, Log
+from newcomer.data.io.log_reader import items_from_frame, log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.data.vocabulary import VectorScale, coding_from_json
 from newcomer.errors import DataError, StoreError
-from newcomer.items import sentences
-from newcomer.items.emerg import EmerG
-from newcomer.items.encoding import Encoder
-from newcomer.items.id_tuning import IdTuning
-from newcomer.items.sentences import Sentences
-from newcomer.nn.field_embeddings import Names, Numbers
+from newcomer.items.encoding import text_encoder as sentences
+from newcomer.items.encoding.encoder import Encoder
+from newcomer.items.encoding.text_encoder import Sentences
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.methods.id_tuning import IdTuning
+from newcomer.nn.ctr.field_embeddings import Names, Numbers
 
 ABOUT = ["where is my card", "the card was stolen", "top up failed", "exchange rate of the euro", "refund please"]
 SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 1, "batch_size": 64, "warm_steps": 2}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newcomer.data.class_names import class_name
-from newcomer.data.texts import banking77, class_table, text_table
+from newcomer.data.io.text_tables import banking77, class_table, text_table
 from newcomer.errors import DataError
 
 WORD = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), min_size=1).filter(lambda x: x.strip() != "")

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import SettingError
-from newcomer.nn.decoupled_lora import DecoupledLoRA, Sharing
+from newcomer.nn.lora.decoupled_lora import DecoupledLoRA, Sharing
 
 SHARING: list[Sharing] = ["shared", "projection"]
 Folder = Callable[[str], Path]

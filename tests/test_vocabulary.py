@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newcomer.data.log import Column
+from newcomer.data.click_log import Column
 from newcomer.data.vocabulary import PADDING, UNSEEN, Scale, Vocabulary, coding_from_json
 from newcomer.errors import DataError
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from newcomer.data.world import CONTEXT_FIELDS, PLANTED, PROBABILITY, USER_FIELDS, click_world
+from newcomer.data.datasets.simulated_clicks import CONTEXT_FIELDS, PLANTED, PROBABILITY, USER_FIELDS, click_world
 from newcomer.errors import SettingError
 from newcomer.metrics.ranking import auc, bayes_auc
 from newcomer.streams.cold_start import ColdStart

@@ -11,9 +11,15 @@ import re
 import sys
 from pathlib import Path
 
-from newcomer.report.comparison import cost_table, difference_table, parts_table, read_comparison, search_table
-from newcomer.report.runs import by_row, find_runs
-from newcomer.report.table import result_tables
+from newcomer.experiments.report.comparison import (
+    cost_table,
+    difference_table,
+    parts_table,
+    read_comparison,
+    search_table,
+)
+from newcomer.experiments.report.runs import by_row, find_runs
+from newcomer.experiments.report.table import result_tables
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "quality"

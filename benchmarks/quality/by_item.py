@@ -17,12 +17,12 @@ from run import with_models
 
 from figure import Figure, emit, one_line
 from newcomer.errors import RecipeError
+from newcomer.experiments.recipe import Recipe, read_recipe
+from newcomer.experiments.report.runs import Run
+from newcomer.experiments.run import STORE
 from newcomer.items.learner import ItemLearner
 from newcomer.metrics.paired import paired_test
 from newcomer.metrics.ranking import auc
-from newcomer.recipe import Recipe, read_recipe
-from newcomer.report.runs import Run
-from newcomer.run import STORE
 
 
 def within_items(recipe: Recipe, run: Run) -> Iterator[tuple[str, dict[str, float]]]:

@@ -18,10 +18,10 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figure import Figure, emit, one_line
-from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.experiments.recipe import read_recipe
+from newcomer.experiments.run import commit, machine
 from newcomer.export import FORMS
-from newcomer.recipe import read_recipe
-from newcomer.run import commit, machine
 
 COMMAND = "python benchmarks/quality/exports.py"
 RECIPE = "cifar100-vit-tiny"

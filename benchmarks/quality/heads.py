@@ -19,13 +19,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from run import with_models
 
 from figure import one_line
-from newcomer.classes.memory import HeadName
-from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.class_memory import HeadName
+from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.errors import RecipeError
-from newcomer.recipe import Recipe, read_recipe
-from newcomer.report.runs import RECORD, by_row, find_runs
-from newcomer.report.table import result_tables
-from newcomer.run import STORE
+from newcomer.experiments.recipe import Recipe, read_recipe
+from newcomer.experiments.report.runs import RECORD, by_row, find_runs
+from newcomer.experiments.report.table import result_tables
+from newcomer.experiments.run import STORE
 from newcomer.store.record import read_record
 
 HERE = Path(__file__).parent

@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from run import RUNS
 
 from figure import Figure, emit, one_line
-from newcomer.items.emerg import EmerG
-from newcomer.items.findings import analyse
-from newcomer.recipe import read_recipe
-from newcomer.report.runs import find_runs
-from newcomer.run import STORE, perform
+from newcomer.experiments.recipe import read_recipe
+from newcomer.experiments.report.runs import find_runs
+from newcomer.experiments.run import STORE, perform
+from newcomer.items.analysis.item_graphs import analyse
+from newcomer.items.methods.emerg import EmerG
 
 SEEDS = (0, 1, 2, 3, 4, 5)
 INSTRUCTIONS: Mapping[str, Mapping[str, str]] = {

@@ -20,12 +20,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figure import Figure, emit, one_line
-from newcomer.comparison import Judged, compare
 from newcomer.errors import RecipeError
-from newcomer.recipe import read_recipe
-from newcomer.report.comparison import comparison_tables, read_comparison, write_comparison
-from newcomer.report.runs import COMPARISON, RECORD, Run, by_row, find_runs
-from newcomer.run import STORE, perform
+from newcomer.experiments.comparison import Judged, compare
+from newcomer.experiments.recipe import read_recipe
+from newcomer.experiments.report.comparison import comparison_tables, read_comparison, write_comparison
+from newcomer.experiments.report.runs import COMPARISON, RECORD, Run, by_row, find_runs
+from newcomer.experiments.run import STORE, perform
 
 HERE = Path(__file__).parent
 RUNS = Path("runs/quality")

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from figure import Figure, emit
-from newcomer.nn import decoupled_linear
-from newcomer.nn.decoupled_linear import _Multiply, thin_is_cheaper
+from newcomer.nn.lora import decoupled_linear
+from newcomer.nn.lora.decoupled_linear import _Multiply, thin_is_cheaper
 
 COMMAND = "python benchmarks/speed/bank.py"
 OPEN = 10

@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figure import Figure, emit
-from newcomer.recipe import Recipe, read_recipe
-from newcomer.run import Finished, commit, machine, run
+from newcomer.experiments.recipe import Recipe, read_recipe
+from newcomer.experiments.run import Finished, commit, machine, run
 
 REPEATS = 3
 COMMAND = "python benchmarks/speed/demos.py"

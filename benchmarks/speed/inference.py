@@ -13,7 +13,7 @@ from models import bank_of, encoder, figure, in_turns, pictures, ratio
 from torch import Tensor
 
 from figure import Figure, emit
-from newcomer.nn.decoupled_lora import DecoupledLoRA
+from newcomer.nn.lora.decoupled_lora import DecoupledLoRA
 
 COMMAND = "python benchmarks/speed/inference.py"
 TASKS = (1, 20, 100)

@@ -20,15 +20,15 @@ import torch
 from models import figure, in_turns
 
 from figure import Figure, emit, one_line
-from newcomer.data.log import Log
-from newcomer.data.movielens import movielens_1m
-from newcomer.items.adaptation import Adam
-from newcomer.items.emerg import EmerG
-from newcomer.items.encoding import Clicks, Values
-from newcomer.items.live import LiveItems, fingerprint
-from newcomer.items.network import State
-from newcomer.items.prepared import Prepared
-from newcomer.items.warm import part_of, scored, tuned
+from newcomer.data.click_log import Log
+from newcomer.data.datasets.movielens import movielens_1m
+from newcomer.items.adaptation.rules import Adam
+from newcomer.items.encoding.encoder import Clicks, Values
+from newcomer.items.inference import part_of, scored, tuned
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.networks.graph_cache import Prepared
+from newcomer.items.networks.item_network import State
+from newcomer.items.serving.service import LiveItems, fingerprint
 from newcomer.store.sql import SqlItemStates, sqlite_url
 from newcomer.streams.cold_start import ColdStart, Trial
 

@@ -22,16 +22,16 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from figure import Figure, emit, one_line
-from newcomer.items.adaptation import Adam
-from newcomer.items.encoding import Clicks, Values
-from newcomer.items.episodes import Episodes, Quarters
+from newcomer.experiments.recipe import read_recipe
+from newcomer.items.adaptation.rules import Adam
+from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.learner import ItemLearner
-from newcomer.items.lessons import Lessons, lessons
-from newcomer.items.meta import episode_loss
-from newcomer.items.network import ItemNetwork, chance
-from newcomer.items.pretrain import _loss, pretrain
-from newcomer.items.validation import Best
-from newcomer.recipe import read_recipe
+from newcomer.items.networks.item_network import ItemNetwork, chance
+from newcomer.items.training.episodes import Episodes, Quarters
+from newcomer.items.training.meta_learning import episode_loss
+from newcomer.items.training.model_selection import Best
+from newcomer.items.training.pretraining import _loss, pretrain
+from newcomer.items.training.training_data import Lessons, lessons
 from newcomer.seeds import spawn
 from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.fit import fit

@@ -4,7 +4,7 @@ import torch
 from models import query_value
 from torch import Tensor, nn
 
-from newcomer.nn.decoupled_lora import DecoupledLoRA
+from newcomer.nn.lora.decoupled_lora import DecoupledLoRA
 
 
 class Looped(nn.Module):

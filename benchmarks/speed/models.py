@@ -13,8 +13,8 @@ from transformers import ViTConfig, ViTModel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from figure import Figure
-from newcomer.nn.decoupled_lora import DecoupledLoRA
-from newcomer.run import commit, machine
+from newcomer.experiments.run import commit, machine
+from newcomer.nn.lora.decoupled_lora import DecoupledLoRA
 
 SHAPES: dict[str, dict[str, Any]] = {
     "ViT-Tiny": {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768},

@@ -1,6 +1,6 @@
 """EmerG's meta-learning one item at a time, as its released code goes about it: the whole model is copied for every item.
 
-The plain twin of `newcomer.items.meta.episode_loss` with the paper's rule: one inner step at a fixed rate, gradients of first
+The plain twin of `newcomer.items.training.meta_learning.episode_loss` with the paper's rule: one inner step at a fixed rate, gradients of first
 order. It leaves the gradient of the same mean over the same episodes, so that the two can be compared.
 """
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from newcomer.items.batches import Padded
-from newcomer.items.encoding import Clicks, Values
-from newcomer.items.episodes import Episodes
-from newcomer.items.network import ItemNetwork
+from newcomer.items.encoding.encoder import Clicks, Values
+from newcomer.items.networks.item_network import ItemNetwork
+from newcomer.items.padding import Padded
+from newcomer.items.training.episodes import Episodes
 
 Rows = tuple[int, Tensor, Tensor]
 """An item, its rows to support and its rows to query."""

@@ -15,7 +15,7 @@ from transformers import ViTImageProcessorPil
 
 from figure import emit
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
 
 COMMAND = "python benchmarks/speed/opening.py"

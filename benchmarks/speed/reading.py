@@ -20,11 +20,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from newcomer.data.passes import Passes
-from newcomer.data.pieces import LogFiles
+from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.log_statistics import Survey
+from newcomer.data.io.shuffle import Passes
 from newcomer.data.schema import Field, Schema
-from newcomer.data.survey import Survey
-from newcomer.items.encoding import Encoder
+from newcomer.items.encoding.encoder import Encoder
 
 if TYPE_CHECKING:
     from figure import Figure

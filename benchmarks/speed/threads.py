@@ -15,10 +15,10 @@ import torch
 from models import figure
 
 from figure import Figure, emit
-from newcomer.classes.l2p import L2P
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.sd_lora import SDLoRA
-from newcomer.data.digits import digits
+from newcomer.classes.methods.l2p import L2P
+from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.data.datasets.digits import digits
 
 COMMAND = "python benchmarks/speed/threads.py"
 LEARNERS: tuple[Any, ...] = (SDLoRA, L2P)

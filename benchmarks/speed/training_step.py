@@ -16,7 +16,7 @@ from models import bank_of, encoder, figure, in_turns, pictures, ratio
 from torch import Tensor
 
 from figure import Figure, emit
-from newcomer.nn.decoupled_lora import DecoupledLoRA
+from newcomer.nn.lora.decoupled_lora import DecoupledLoRA
 
 COMMAND = "python benchmarks/speed/training_step.py"
 COMPARED = {"20 tasks / 1 task": ("20", "1", 1.05), "loop / bank at 20 tasks": ("loop", "20", 2.5)}

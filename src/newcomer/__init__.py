@@ -4,16 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from newcomer.classes.sd_lora import SDLoRA
+    from newcomer.classes.methods.sd_lora import SDLoRA
     from newcomer.data.examples import Examples
     from newcomer.data.schema import Field, Schema
-    from newcomer.items.emerg import EmerG
+    from newcomer.items.methods.emerg import EmerG
 
 _HOMES = {
-    "EmerG": "newcomer.items.emerg",
+    "EmerG": "newcomer.items.methods.emerg",
     "Examples": "newcomer.data.examples",
     "Field": "newcomer.data.schema",
-    "SDLoRA": "newcomer.classes.sd_lora",
+    "SDLoRA": "newcomer.classes.methods.sd_lora",
     "Schema": "newcomer.data.schema",
 }
 

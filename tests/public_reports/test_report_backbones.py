@@ -14,13 +14,13 @@ import torch
 from newcomer.backbones import places
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.reopening import PlainBackbone
-from newcomer.classes.frozen import FrozenBackbone
-from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.methods.frozen import FrozenBackbone
+from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.data.click_log import Column
 from newcomer.data.examples import Examples
-from newcomer.data.log import Column
 from newcomer.data.vocabulary import VectorScale
 from newcomer.errors import DataError, SettingError, StoreError
-from newcomer.items.sentences import Sentences
+from newcomer.items.encoding.text_encoder import Sentences
 from newcomer.store.folder import Manifest, Store
 from shell import Shell
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from newcomer.classes.frozen import FrozenBackbone
-from newcomer.classes.ranpac import RanPAC
-from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.methods.frozen import FrozenBackbone
+from newcomer.classes.methods.ranpac import RanPAC
+from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
 from newcomer.nn.heads.gaussian import RealignedGaussians
 from newcomer.nn.heads.kernel import KernelRidge
-from newcomer.nn.projected_ridge import RidgeSums
+from newcomer.nn.heads.random_features import RidgeSums
 
 EDITS: dict[str, Callable[[SDLoRA], object]] = {
     "magnitudes": lambda m: m.bank.magnitudes.data.mul_(3),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from newcomer.items.network import chance
+from newcomer.items.networks.item_network import chance
 
 
 def test_only_the_generator_that_is_used_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:

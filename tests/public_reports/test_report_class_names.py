@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from newcomer.classes.frozen import FrozenBackbone
+from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.data.class_names import class_name, class_names, known_names
 from newcomer.data.examples import Examples
-from newcomer.data.pictures import class_folder
-from newcomer.data.texts import class_table
+from newcomer.data.io.image_folders import class_folder
+from newcomer.data.io.text_tables import class_table
 from newcomer.errors import DataError, LearnerError
 from newcomer.store.folder import Entry
 from newcomer.streams.class_incremental import ClassIncremental

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 import newcomer
-from newcomer.classes.frozen import FrozenBackbone
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.methods.frozen import FrozenBackbone
+from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples, Input
 from newcomer.errors import DataError, LearnerError, SettingError
 

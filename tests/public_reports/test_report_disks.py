@@ -123,8 +123,8 @@ def test_what_cannot_be_written_is_one_line(words: list[str], made: Path, shell:
 @pytest.fixture(scope="module")
 def made(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three pictures a class."""
-    from newcomer.recipe import read_recipe
-    from newcomer.run import perform
+    from newcomer.experiments.recipe import read_recipe
+    from newcomer.experiments.run import perform
 
     folder = tmp_path_factory.mktemp("made")
     text = (

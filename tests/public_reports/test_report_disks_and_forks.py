@@ -13,10 +13,10 @@ import polars as pl
 import pytest
 
 from films import FILMS, events, log, requests, taught
-from newcomer.data.rows import write_rows
+from newcomer.data.io.row_files import write_rows
 from newcomer.errors import DataError, StoreError
-from newcomer.items.emerg import EmerG
-from newcomer.items.live import LiveItems
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.service import LiveItems
 from shell import Shell
 
 
@@ -167,8 +167,8 @@ FORKED = """
 import os, sys
 import films
 from newcomer.errors import StoreError
-from newcomer.items.emerg import EmerG
-from newcomer.items.live import LiveItems
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.service import LiveItems
 
 live = LiveItems.open(EmerG, sys.argv[1])
 ask, events = films.requests("film 1"), films.events("film 1", 1)
@@ -207,7 +207,7 @@ CLASSES_AFTER_FORK = """
 import os, sys, torch
 torch.set_num_threads(2)
 from newcomer import SDLoRA
-from newcomer.data.digits import digits
+from newcomer.data.datasets.digits import digits
 train, _ = digits()
 model = SDLoRA("micro-vit", rank=2, epochs=1).learn(train.at(range(40)))
 model.predict(train.inputs[0])

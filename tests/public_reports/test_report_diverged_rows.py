@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from newcomer.comparison import _judged
-from newcomer.recipe import read_recipe
-from newcomer.report.runs import Run
-from newcomer.workers import Ended, Job
+from newcomer.experiments.comparison import _judged
+from newcomer.experiments.recipe import read_recipe
+from newcomer.experiments.report.runs import Run
+from newcomer.experiments.workers import Ended, Job
 from shell import Shell
 
 SEARCH = """

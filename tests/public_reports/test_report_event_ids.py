@@ -10,8 +10,8 @@ import pytest
 from films import FILMS, QUICK, events, features, log, taught
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError
-from newcomer.items.emerg import EmerG
-from newcomer.items.live import LiveItems
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.service import LiveItems
 from shell import Shell
 
 CLICK = "is a click here, and has counted as no click"

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.frozen import FrozenBackbone
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.methods.frozen import FrozenBackbone
+from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
 from newcomer.export import FORMS
 

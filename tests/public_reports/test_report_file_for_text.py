@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from newcomer.data.text_files import texts
+from newcomer.data.io.text_files import texts
 from shell import Shell
 
 ROWS = [

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import NewcomerError, StoreError
 from newcomer.store.folder import Entry, Manifest, Store, _digest

@@ -8,8 +8,8 @@ import pytest
 
 from films import FILMS, alter, events, features, requests, taught
 from newcomer.errors import DataError, StoreError
-from newcomer.items.emerg import EmerG
-from newcomer.items.live import LiveItems, fingerprint
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.service import LiveItems, fingerprint
 from newcomer.store.sql import SqlItemStates
 from shell import Shell
 

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from newcomer.cli.tables import given
-from newcomer.data.frames import frame_of
-from newcomer.data.infer import propose
-from newcomer.data.read import log_from_frame
+from newcomer.data.inference.schema import propose
+from newcomer.data.io.frames import frame_of
+from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, DataWarning
 

@@ -10,15 +10,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from newcomer.data.infer import propose
-from newcomer.data.passes import windows
-from newcomer.data.pieces import LogFiles
-from newcomer.data.proposed_stream import learned_share, stream_for
-from newcomer.data.read import log_from_frame, read_log
+from newcomer.data.inference.schema import propose
+from newcomer.data.inference.stream import learned_share, stream_for
+from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.log_reader import log_from_frame, read_log
+from newcomer.data.io.log_statistics import Survey
+from newcomer.data.io.shuffle import windows
 from newcomer.data.schema import Field, Schema
-from newcomer.data.survey import Survey
 from newcomer.errors import DataError, DataWarning
-from newcomer.items.encoding import Encoder
+from newcomer.items.encoding.encoder import Encoder
 from shell import Shell
 
 SCHEMA = Schema(

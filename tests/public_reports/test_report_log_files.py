@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from newcomer.data.infer import propose
-from newcomer.data.pieces import LogFiles
-from newcomer.data.read import log_from_frame, read_log
+from newcomer.data.inference.schema import propose
+from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.log_reader import log_from_frame, read_log
+from newcomer.data.io.tables import read_table
 from newcomer.data.schema import Field, Schema
-from newcomer.data.tables import read_table
 from newcomer.errors import DataError
 from shell import Shell
 

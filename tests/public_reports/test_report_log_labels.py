@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
+from newcomer.data.click_log import Log
+from newcomer.data.io.log_reader import log_from_rows
+from newcomer.data.io.log_statistics import Survey
 from newcomer.data.labels import Labels
-from newcomer.data.log import Log
-from newcomer.data.read import log_from_rows
 from newcomer.data.schema import Schema
-from newcomer.data.survey import Survey
 from newcomer.errors import DataError
-from newcomer.items.encoding import Encoder
+from newcomer.items.encoding.encoder import Encoder
 
 STARS = Schema("i", "u", "stars", clicked_from=4.0)
 

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newcomer.data.log import Column
-from newcomer.data.pieces import LogFiles
-from newcomer.data.read import log_from_frame, log_from_rows, read_log
+from newcomer.data.click_log import Column
+from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.log_reader import log_from_frame, log_from_rows, read_log
+from newcomer.data.io.log_statistics import Survey
+from newcomer.data.running_stats import Spread
 from newcomer.data.schema import Field, Schema
-from newcomer.data.spread import Spread
-from newcomer.data.survey import Survey
 from newcomer.data.vocabulary import BOUND, Scale, VectorScale, coding_from_json
 from newcomer.errors import DataError
-from newcomer.items.encoding import Encoder
+from newcomer.items.encoding.encoder import Encoder
 
 FAR = [1e7, -1e9, 9.2e18, 1.8e19, 9223372036854775807.0, 1.7e308, -1.7e308]
 ANY = st.floats(allow_nan=False, allow_infinity=False)

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from newcomer.data.infer import propose
-from newcomer.data.pieces import LogFiles
-from newcomer.data.read import items_from_frame, log_from_frame, read_log
+from newcomer.data.inference.schema import propose
+from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.log_reader import items_from_frame, log_from_frame, read_log
+from newcomer.data.io.log_statistics import Survey
 from newcomer.data.schema import Field, Schema
-from newcomer.data.survey import Survey
 from newcomer.errors import DataError, DataWarning
-from newcomer.items.encoding import Encoder
+from newcomer.items.encoding.encoder import Encoder
 
 SCHEMA = Schema(
     "item",

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newcomer.data.kinds import kind_of
-from newcomer.data.read import log_from_rows
+from newcomer.data.inference.value_types import kind_of
+from newcomer.data.io.log_reader import log_from_rows
 from newcomer.data.schema import Field, Schema
-from newcomer.data.words import words_of
+from newcomer.data.tokenization import words_of
 
 TITLED = Schema("i", "u", fields=(Field("title", "item", "text"),))
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newcomer.data.canonical import canonical, canonical_name, maybe_respelled, respelled
-from newcomer.data.frames import frame_of, series_of
-from newcomer.data.log import Column, Log
-from newcomer.data.movielens import movielens_1m, movielens_latest
-from newcomer.data.passes import windows
-from newcomer.data.pieces import LogFiles
-from newcomer.data.read import items_from_frame, log_from_frame, log_from_rows, read_log
-from newcomer.data.rows import from_lines
+from newcomer.data.click_log import Column, Log
+from newcomer.data.datasets.movielens import movielens_1m, movielens_latest
+from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.frames import frame_of, series_of
+from newcomer.data.io.log_reader import items_from_frame, log_from_frame, log_from_rows, read_log
+from newcomer.data.io.row_files import from_lines
+from newcomer.data.io.shuffle import windows
 from newcomer.data.schema import Field, Schema
 from newcomer.data.vocabulary import UNSEEN, Vocabulary
 from newcomer.errors import DataError

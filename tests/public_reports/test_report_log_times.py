@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newcomer.data.infer import propose
-from newcomer.data.log import Log
-from newcomer.data.moments import moments, order_of
-from newcomer.data.passes import windows
-from newcomer.data.pieces import LogFiles
-from newcomer.data.read import log_from_rows
+from newcomer.data.click_log import Log
+from newcomer.data.inference.schema import propose
+from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.log_reader import log_from_rows
+from newcomer.data.io.shuffle import windows
+from newcomer.data.io.timestamps import moments, order_of
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError
 

@@ -8,7 +8,7 @@ import torch
 
 from films import QUICK, SCHEMA, log
 from newcomer.errors import DataError, LearnerError
-from newcomer.items.emerg import EmerG
+from newcomer.items.methods.emerg import EmerG
 from newcomer.metrics.calibration import calibration, calibration_by, calibration_error, item_logloss, logloss
 from newcomer.metrics.ranking import auc, bayes_auc, click_scores, f1, group_auc, item_auc, user_auc
 

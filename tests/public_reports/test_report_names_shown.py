@@ -10,11 +10,11 @@ import pytest
 from rich.table import Table as RichTable
 
 from newcomer.cli.program import bar, console
-from newcomer.report.drawing import drawn, entry
-from newcomer.report.html import printed, rendered
-from newcomer.report.page import Figure, Section
-from newcomer.report.plots import graphs
-from newcomer.report.table import Table
+from newcomer.experiments.report.drawing import drawn, entry
+from newcomer.experiments.report.html import printed, rendered
+from newcomer.experiments.report.page import Figure, Section
+from newcomer.experiments.report.plots import graphs
+from newcomer.experiments.report.table import Table
 from shell import Shell
 
 NAMES = [
@@ -134,7 +134,7 @@ def test_names_are_text_in_a_picture(name: str) -> None:
 
 
 def test_what_is_found_stays_as_it_is_in_json(tmp_path: Path) -> None:
-    from newcomer.report.html import write_folder
+    from newcomer.experiments.report.html import write_folder
     from newcomer.store.writing import to_json
 
     write_folder({"findings.json": to_json(["\udcff", "größer", "a\x1b"])}, tmp_path)

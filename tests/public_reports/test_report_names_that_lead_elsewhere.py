@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from newcomer.errors import NewcomerError, RecipeError, StoreError
-from newcomer.recipe import read_recipe, shipped
-from newcomer.report.comparison import read_comparison
-from newcomer.report.records import read_compared
+from newcomer.experiments.recipe import read_recipe, shipped
+from newcomer.experiments.report.comparison import read_comparison
+from newcomer.experiments.report.records import read_compared
 from newcomer.store.names import unfit
 from shell import Shell
 
@@ -92,8 +92,8 @@ def broken(whole: Any) -> list[Any]:
 
 def test_no_record_from_elsewhere_ends_a_report_in_a_trace(tmp_path: Path) -> None:
     """A record of other types than ours: KeyError, TypeError and AttributeError of Python's in `newcomer report`."""
-    from newcomer.report.runs import by_row, find_runs
-    from newcomer.report.table import result_tables
+    from newcomer.experiments.report.runs import by_row, find_runs
+    from newcomer.experiments.report.table import result_tables
 
     def reported(events: list[Any]) -> None:
         (tmp_path / "record.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
@@ -131,7 +131,7 @@ def test_no_comparison_from_elsewhere_ends_in_a_trace(tmp_path: Path) -> None:
 
 
 def test_every_kept_comparison_and_record_is_read() -> None:
-    from newcomer.report.runs import find_runs
+    from newcomer.experiments.report.runs import find_runs
 
     kept = Path(__file__).parents[2] / "benchmarks" / "quality"
     assert all(read_compared(path)["rows"] for path in kept.glob("*/comparison.json"))

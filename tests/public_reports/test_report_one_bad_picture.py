@@ -11,9 +11,9 @@ from PIL import Image
 
 from newcomer.classes.learner import ClassLearner
 from newcomer.data.examples import Examples
-from newcomer.data.given import lesson
-from newcomer.data.pictures import LITTER, class_folder
-from newcomer.data.texts import class_table, spans
+from newcomer.data.io.example_sources import lesson
+from newcomer.data.io.image_folders import LITTER, class_folder
+from newcomer.data.io.text_tables import class_table, spans
 from newcomer.errors import DataError
 from newcomer.store.folder import Store
 from newcomer.streams.class_incremental import ClassIncremental

@@ -13,8 +13,8 @@ import pytest
 from films import FILMS, QUICK, SCHEMA, alter, events, features, log, requests, taught
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, StoreError
-from newcomer.items.emerg import EmerG
-from newcomer.items.live import LiveItems
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.service import LiveItems
 from shell import Shell
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from newcomer.errors import StoreError
+from newcomer.experiments.run import perform
 from newcomer.export.folder import appearing
-from newcomer.run import perform
 from shell import Shell
 
 COMMAND = [sys.executable, "-m", "newcomer"]
@@ -63,7 +63,7 @@ def test_a_terminal_of_another_encoding_shows_every_name(encoding: str, shell: S
     recipe.write_text(
         'title = "Vögel 鳥"\n' + recipe.read_text() + '[peers."鳥 \U0001f426".learner]\nname = "frozen"\n', "utf-8"
     )
-    script = "from newcomer.cli.program import console, say; from newcomer.recipe import read_recipe; "
+    script = "from newcomer.cli.program import console, say; from newcomer.experiments.recipe import read_recipe; "
     script += "from newcomer.cli.entry import speak_all_scripts; import sys; speak_all_scripts(sys.stdout); "
     script += "[say(row.row) for row in read_recipe('birds.toml').rows()]; print(json.dumps(['鳥 \U0001f426'], ensure_ascii=False))"
     done = subprocess.run(
@@ -95,7 +95,7 @@ def test_a_disk_that_is_full_is_found_before_anything_is_learned(
 ) -> None:
     """Hours of learning, and then 'No space left on device'."""
     monkeypatch.setattr("newcomer.store.folder.tempfile.TemporaryFile", full)
-    monkeypatch.setattr("newcomer.run.run", lambda *_: pytest.fail("it began to learn"))
+    monkeypatch.setattr("newcomer.experiments.run.run", lambda *_: pytest.fail("it began to learn"))
     assert "No space left on device" in shell.call(*words, "--out", "out")[2]
 
 
@@ -125,7 +125,7 @@ def test_a_run_is_saved_where_folders_cannot_be_flushed(
     """A model taught on a disk over a network (SMB, FUSE): 'Invalid argument' of os.fsync, after the lesson."""
     import stat
 
-    from newcomer.recipe import read_recipe
+    from newcomer.experiments.recipe import read_recipe
 
     real = os.fsync
 

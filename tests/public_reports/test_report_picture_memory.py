@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from newcomer.data.decode import MOST, check_picture, read_picture
+from newcomer.data.io.image_decoding import MOST, check_picture, read_picture
 from newcomer.errors import DataError
 
 MEASURED = """
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from newcomer.data.decode import read_picture
+from newcomer.data.io.image_decoding import read_picture
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 with ThreadPoolExecutor(8) as pool:
     kept = list(pool.map(read_picture, [Path(sys.argv[1])] * 8))

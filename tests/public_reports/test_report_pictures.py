@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from newcomer.classes.frozen import FrozenBackbone
-from newcomer.data.decode import TURNS, read_picture, to_bytes, to_rgb
+from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.data.examples import Examples
-from newcomer.data.pictures import PictureFiles
+from newcomer.data.io.image_decoding import TURNS, read_picture, to_bytes, to_rgb
+from newcomer.data.io.image_folders import PictureFiles
 
 UNDO = {
     Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,

@@ -11,9 +11,9 @@ import torch
 
 from films import FILMS, events, features, poison, requests, taught
 from newcomer.errors import LearnerError, StoreError
-from newcomer.items.emerg import EmerG
-from newcomer.items.live import LiveItems
-from newcomer.items.soundness import sound
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.finite_checks import sound
+from newcomer.items.serving.service import LiveItems
 from newcomer.store.states import Change, ItemState
 from shell import Shell
 

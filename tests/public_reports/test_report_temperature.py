@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from newcomer.nn.temperature import HOTTEST, temperature
+from newcomer.nn.features.temperature import HOTTEST, temperature
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError
-from newcomer.nn.decoupled_linear import AdaptedLinear
-from newcomer.nn.input_moments import InputMoments
-from newcomer.recipe import LEARNERS
+from newcomer.experiments.recipe import LEARNERS
+from newcomer.nn.lora.decoupled_linear import AdaptedLinear
+from newcomer.nn.lora.input_moments import InputMoments
 from newcomer.streams.stage import Stage
 from newcomer.training.fit import evaluating
 

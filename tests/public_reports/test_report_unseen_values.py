@@ -10,9 +10,9 @@ import pytest
 
 from films import events, requests, taught
 from newcomer.errors import DataWarning
-from newcomer.items.emerg import EmerG
-from newcomer.items.live import LiveItems
-from newcomer.items.unseen import Counted, Unseen
+from newcomer.items.encoding.unseen_values import Counted, Unseen
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.service import LiveItems
 from shell import Shell
 
 

@@ -6,11 +6,11 @@ import polars as pl
 import pytest
 
 from films import QUICK, SCHEMA, log
-from newcomer.data.read import log_from_frame
+from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError
-from newcomer.items.emerg import EmerG
-from newcomer.items.id_tuning import IdTuning
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.methods.id_tuning import IdTuning
 from newcomer.store.folder import Store
 from shell import Shell
 
@@ -103,7 +103,7 @@ def test_a_log_with_one_answer_alone_teaches_nothing(liked: int, here: Shell) ->
 def test_events_with_labels_of_another_kind_are_refused_in_python_too(label: object, tmp_path: Path) -> None:
     """A model that was trained on stars and warmed up with true or 1: twenty clicks counted as twenty non-clicks."""
     from films import events
-    from newcomer.items.live import LiveItems
+    from newcomer.items.serving.service import LiveItems
 
     schema = Schema("film", "viewer", "liked", "seen", SCHEMA.fields, clicked_from=4.0)
     stars = log().with_columns(liked=pl.when(pl.col("liked") == 1).then(5).otherwise(2))

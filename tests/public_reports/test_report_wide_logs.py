@@ -9,10 +9,10 @@ import torch
 
 from films import QUICK
 from newcomer.data.schema import Field, Schema
-from newcomer.items.emerg import EmerG
-from newcomer.items.encoding import Clicks
-from newcomer.items.pretrain import distinct
-from newcomer.items.reading import _times
+from newcomer.items.encoding.encoder import Clicks
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.training.field_regularization import _times
+from newcomer.items.training.pretraining import distinct
 from newcomer.metrics.ranking import auc
 
 

@@ -24,8 +24,8 @@ from newcomer.backbones.families import (
 from newcomer.backbones.loading import beside, load, sees
 from newcomer.backbones.places import place_of
 from newcomer.backbones.sentence_folders import Declared, declared, require_computable
-from newcomer.data.decode import to_rgb
 from newcomer.data.examples import Input
+from newcomer.data.io.image_decoding import to_rgb
 from newcomer.errors import DataError, LearnerError, SettingError, nearest
 from newcomer.settings import Json, checked
 from newcomer.shapes import Float, Tensor

@@ -8,7 +8,7 @@ import torch
 from PIL.Image import Image
 from torch import nn
 
-from newcomer.nn.fused_linear import FusedLinear
+from newcomer.nn.lora.fused_linear import FusedLinear
 from newcomer.shapes import Tensor
 
 Pooling = Literal["cls", "mean", "pooler"]

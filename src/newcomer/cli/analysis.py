@@ -6,18 +6,18 @@ from typing import Annotated
 
 import typer
 
-from newcomer.classes.findings import analyse as class_findings
+from newcomer.classes.analysis import analyse as class_findings
 from newcomer.cli.items import open_live
 from newcomer.cli.models import BackbonePlace, LabelColumn, Strict, TextColumn, open_model
 from newcomer.cli.program import app, bar, finish, say
-from newcomer.data.given import lesson
-from newcomer.data.read import read_log
+from newcomer.data.io.example_sources import lesson
+from newcomer.data.io.log_reader import read_log
 from newcomer.errors import SettingError
-from newcomer.items.findings import analyse as item_findings
+from newcomer.experiments.recipe import LEARNERS
+from newcomer.experiments.report.findings import write_findings
+from newcomer.experiments.report.item_findings import write_item_findings
+from newcomer.items.analysis.item_graphs import analyse as item_findings
 from newcomer.items.learner import ItemLearner
-from newcomer.recipe import LEARNERS
-from newcomer.report.findings import write_findings
-from newcomer.report.item_findings import write_item_findings
 from newcomer.settings import Json
 from newcomer.store.folder import Store
 from newcomer.training.learner import Step

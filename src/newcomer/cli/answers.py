@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from rich.table import Table as RichTable
 
-from newcomer.classes.answers import Answer
+from newcomer.classes.predictions import Answer
 from newcomer.cli.program import console
 from newcomer.printable import printable, printable_json
 from newcomer.settings import Json

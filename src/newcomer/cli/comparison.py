@@ -10,14 +10,14 @@ from rich.progress import BarColumn, Progress
 
 from newcomer.cli.program import Bar, app, console, finish, progress_of, say, stoppable
 from newcomer.cli.runs import rich_table
-from newcomer.comparison import Judged
-from newcomer.comparison import compare as compared
-from newcomer.recipe import read_recipe
-from newcomer.report.comparison import comparison_tables, read_comparison, write_comparison
-from newcomer.report.records import telling
-from newcomer.run import Finished, Score
+from newcomer.experiments.comparison import Judged
+from newcomer.experiments.comparison import compare as compared
+from newcomer.experiments.recipe import read_recipe
+from newcomer.experiments.report.comparison import comparison_tables, read_comparison, write_comparison
+from newcomer.experiments.report.records import telling
+from newcomer.experiments.run import Finished, Score
+from newcomer.experiments.workers import Job
 from newcomer.training.learner import Step
-from newcomer.workers import Job
 
 SEEDS = 3
 

@@ -10,12 +10,12 @@ from rich.table import Table as RichTable
 from newcomer.cli.items import show_proposal
 from newcomer.cli.items_shown import show_item, show_items
 from newcomer.cli.program import app, console, shorten
-from newcomer.data.infer import propose, write_schema
-from newcomer.data.tables import FORMATS
+from newcomer.data.inference.schema import propose, write_schema
+from newcomer.data.io.tables import FORMATS
 from newcomer.errors import SettingError, StoreError
+from newcomer.experiments.recipe import LEARNERS
 from newcomer.items.learner import ItemLearner
 from newcomer.printable import printable_json
-from newcomer.recipe import LEARNERS
 from newcomer.settings import Json
 from newcomer.store.folder import Entry, Manifest, Store
 

@@ -15,18 +15,18 @@ from rich.table import Table as RichTable
 from newcomer.cli.learner_given import learner_of
 from newcomer.cli.program import app, bar, console, finish, say, shorten, stoppable
 from newcomer.cli.tables import arriving, given
-from newcomer.data.infer import Proposal, propose, read_schema
-from newcomer.data.pieces import open_log
-from newcomer.data.rows import require_rows_file, to_lines, write_rows
+from newcomer.data.inference.schema import Proposal, propose, read_schema
+from newcomer.data.io.chunked_log import open_log
+from newcomer.data.io.row_files import require_rows_file, to_lines, write_rows
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError, SettingError, StoreError
-from newcomer.items.answers import with_errors
-from newcomer.items.done import OnError
+from newcomer.experiments.recipe import ITEMS, LEARNERS
+from newcomer.items.encoding.unseen_values import Unseen
 from newcomer.items.learner import ItemLearner
-from newcomer.items.live import ANSWER, Healed, LiveItems, Warmed
-from newcomer.items.unseen import Unseen
+from newcomer.items.serving.results import OnError
+from newcomer.items.serving.scoring import with_errors
+from newcomer.items.serving.service import ANSWER, Healed, LiveItems, Warmed
 from newcomer.printable import printable_json
-from newcomer.recipe import ITEMS, LEARNERS
 from newcomer.settings import Json
 from newcomer.store.folder import Store
 from newcomer.streams.cold_start import OldItems

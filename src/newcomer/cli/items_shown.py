@@ -8,8 +8,8 @@ from rich.table import Table as RichTable
 from newcomer.cli.items import open_live
 from newcomer.cli.program import console, shorten
 from newcomer.data.vocabulary import Vocabulary
-from newcomer.items.emerg import EmerG
-from newcomer.items.live import LiveItems
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.service import LiveItems
 from newcomer.printable import printable_json
 from newcomer.settings import Json
 from newcomer.store.folder import Store

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from newcomer.errors import DataError, SettingError, nearest
+from newcomer.experiments.recipe import ITEMS, parse_change
 from newcomer.items.learner import ItemLearner
-from newcomer.recipe import ITEMS, parse_change
 from newcomer.settings import Json, changes, fill
 
 

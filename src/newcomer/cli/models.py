@@ -9,17 +9,17 @@ import typer
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.sd_lora import SDLoRA
+from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.cli.answers import Said, print_json, print_tables
 from newcomer.cli.items import forget_items
 from newcomer.cli.program import app, bar, finish, name_left_out, say, shorten, stoppable
 from newcomer.data.examples import Examples
-from newcomer.data.given import lesson, pictures, texts
 from newcomer.data.inputs import Asked
-from newcomer.data.pictures import PictureFiles, damaged
+from newcomer.data.io.example_sources import lesson, pictures, texts
+from newcomer.data.io.image_folders import PictureFiles, damaged
 from newcomer.errors import DataError, NewcomerError, SettingError, StoreError, nearest
+from newcomer.experiments.recipe import LEARNERS, parse_change
 from newcomer.export import FORMS
-from newcomer.recipe import LEARNERS, parse_change
 from newcomer.settings import Json, fill
 from newcomer.store.folder import Store
 from newcomer.streams.stage import Stage

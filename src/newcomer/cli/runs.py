@@ -8,12 +8,12 @@ import typer
 from rich.table import Table as RichTable
 
 from newcomer.cli.program import app, bar, console, say, stoppable
-from newcomer.recipe import Recipe, read_recipe, shipped
-from newcomer.report.page import write_page
-from newcomer.report.records import telling
-from newcomer.report.runs import by_row, find_runs
-from newcomer.report.table import Table, result_tables
-from newcomer.run import Finished, Score, perform
+from newcomer.experiments.recipe import Recipe, read_recipe, shipped
+from newcomer.experiments.report.page import write_page
+from newcomer.experiments.report.records import telling
+from newcomer.experiments.report.runs import by_row, find_runs
+from newcomer.experiments.report.table import Table, result_tables
+from newcomer.experiments.run import Finished, Score, perform
 from newcomer.training.learner import Step
 from newcomer.training.processes import is_first
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import polars as pl
 
-from newcomer.data.frames import frame_of_rows
-from newcomer.data.rows import LINES, read_rows
+from newcomer.data.io.frames import frame_of_rows
+from newcomer.data.io.row_files import LINES, read_rows
 from newcomer.errors import DataError
 
 STDIN = "-"

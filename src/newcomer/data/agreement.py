@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from newcomer.data.moments import FRACTION
+from newcomer.data.io.timestamps import FRACTION
 from newcomer.data.schema import Field
 from newcomer.errors import DataError, DataWarning
 

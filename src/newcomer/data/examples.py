@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from newcomer.data.class_names import class_names
-from newcomer.data.decode import Picture
 from newcomer.data.inputs import Input, as_inputs
+from newcomer.data.io.image_decoding import Picture
 from newcomer.errors import DataError
 
 __all__ = ["Chosen", "Examples", "Input", "Picture"]
@@ -58,7 +58,7 @@ class Examples:
 
         Raises DataError for a class without pictures and for a file that is none.
         """
-        from newcomer.data.given import class_folders  # which needs this module
+        from newcomer.data.io.example_sources import class_folders  # which needs this module
 
         return class_folders(Path(path))
 
@@ -68,7 +68,7 @@ class Examples:
 
         Raises DataError for a file that cannot be read, a missing column, and a row without text or class.
         """
-        from newcomer.data.texts import class_table  # which needs this module
+        from newcomer.data.io.text_tables import class_table  # which needs this module
 
         return class_table(Path(path), text, label)
 

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from newcomer.data.places import find
+from newcomer.data.paths import find
 from newcomer.errors import DataError
 from newcomer.settings import Json
 

@@ -9,8 +9,8 @@ import numpy as np
 from PIL.Image import Image
 
 from newcomer.data.containers import SINGLE, as_list, is_missing, plain
-from newcomer.data.decode import Picture, from_array, read_picture, to_rgb
-from newcomer.data.places import is_there
+from newcomer.data.io.image_decoding import Picture, from_array, read_picture, to_rgb
+from newcomer.data.paths import is_there
 from newcomer.errors import DataError
 
 Input = Picture | str | Path

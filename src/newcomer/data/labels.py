@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from newcomer.data.canonical import BLANK
-from newcomer.data.columns import ANSWERS, numbers_of, plain, row_of
+from newcomer.data.io.column_parsing import ANSWERS, numbers_of, plain, row_of
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError
 from newcomer.settings import Json

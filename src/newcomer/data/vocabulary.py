@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from newcomer.data.canonical import maybe_respelled, respelled
-from newcomer.data.log import Column
-from newcomer.data.spread import Spread
+from newcomer.data.click_log import Column
+from newcomer.data.running_stats import Spread
 from newcomer.errors import DataError
 from newcomer.settings import Json
 

@@ -6,8 +6,8 @@ import torch
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
-from newcomer.nn.decoupled_linear import AdaptedLinear
-from newcomer.nn.fused_linear import FusedLinear
+from newcomer.nn.lora.decoupled_linear import AdaptedLinear
+from newcomer.nn.lora.fused_linear import FusedLinear
 from newcomer.shapes import Tensor
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from newcomer.classes.adapted import AdaptedLearner
 from newcomer.classes.learner import ClassLearner
+from newcomer.classes.lora_learner import AdaptedLearner
 from newcomer.errors import LearnerError
 from newcomer.export.card import card
 from newcomer.export.folder import appearing
-from newcomer.nn.fused_linear import FusedLinear
+from newcomer.nn.lora.fused_linear import FusedLinear
 from newcomer.shapes import Float, Tensor
 
 BASE = "base"

@@ -16,26 +16,26 @@ from numpy.typing import NDArray
 from torch import nn
 
 from newcomer.data.canonical import names as canonical_names
-from newcomer.data.log import Log, Table
-from newcomer.data.pieces import LogFiles
-from newcomer.data.read import Source, items_from_frame, log_from_frame, read_log
+from newcomer.data.click_log import Log, Table
+from newcomer.data.datasets.simulated_clicks import PLANTED
+from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.log_reader import Source, items_from_frame, log_from_frame, read_log
 from newcomer.data.schema import Field, Schema
-from newcomer.data.world import PLANTED
 from newcomer.errors import LearnerError
-from newcomer.items.adaptation import Adaptation
-from newcomer.items.bounds import within_bounds
-from newcomer.items.encoding import Clicks, Encoder, Values, joined, joined_clicks
-from newcomer.items.lessons import Lessons, lessons
-from newcomer.items.meta import MetaLearning, meta_learn
-from newcomer.items.network import ItemNetwork, State, chance, under
-from newcomer.items.prepared import Prepared
-from newcomer.items.pretrain import Pretraining, center, pretrain
-from newcomer.items.reading import Reading
-from newcomer.items.soundness import require_numbers, require_sound
-from newcomer.items.validation import Best
-from newcomer.items.warm import History, begun, scored, tuned
+from newcomer.items.adaptation.rules import Adaptation
+from newcomer.items.encoding.bounds import within_bounds
+from newcomer.items.encoding.encoder import Clicks, Encoder, Values, joined, joined_clicks
+from newcomer.items.inference import History, begun, scored, tuned
+from newcomer.items.networks.graph_cache import Prepared
+from newcomer.items.networks.item_network import ItemNetwork, State, chance, under
+from newcomer.items.serving.finite_checks import require_numbers, require_sound
+from newcomer.items.training.field_regularization import Reading
+from newcomer.items.training.meta_learning import MetaLearning, meta_learn
+from newcomer.items.training.model_selection import Best
+from newcomer.items.training.pretraining import Pretraining, center, pretrain
+from newcomer.items.training.training_data import Lessons, lessons
 from newcomer.metrics.ranking import click_scores
-from newcomer.nn.field_embeddings import FieldSize
+from newcomer.nn.ctr.field_embeddings import FieldSize
 from newcomer.settings import Json
 from newcomer.shapes import Tensor
 from newcomer.store.folder import Entry

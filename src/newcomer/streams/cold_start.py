@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from newcomer.data.log import Log, Table
-from newcomer.data.pieces import LogFiles
-from newcomer.data.world import PROBABILITY
+from newcomer.data.click_log import Log, Table
+from newcomer.data.datasets.simulated_clicks import PROBABILITY
+from newcomer.data.io.chunked_log import LogFiles
 from newcomer.errors import StreamError
 from newcomer.metrics.ranking import bayes_auc
 from newcomer.seeds import shuffled
@@ -195,7 +195,7 @@ def events_before(log: Log, backwards: bool = False) -> NDArray[np.int64]:
 
     `backwards`: how many later ones.
 
-    >>> from newcomer.data.read import log_from_rows
+    >>> from newcomer.data.io.log_reader import log_from_rows
     >>> from newcomer.data.schema import Schema
     >>> log = log_from_rows(Schema("i", "u"), i=["a", "b", "a", "a"], u=[1, 1, 2, 3], label=[0, 0, 1, 1], time=[5, 1, 5, 2])
     >>> events_before(log).tolist()

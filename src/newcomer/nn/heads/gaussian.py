@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch.nn import functional as F
 
-from newcomer.nn.class_statistics import ClassStatistics, shrunk
-from newcomer.nn.heads.discriminant import Discriminant
+from newcomer.nn.features.class_statistics import ClassStatistics, shrunk
+from newcomer.nn.features.temperature import temperature
 from newcomer.nn.heads.head import Head, Linear
-from newcomer.nn.temperature import temperature
+from newcomer.nn.heads.lda import Discriminant
 from newcomer.seeds import spawn
 from newcomer.shapes import Float, Int, Tensor
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from newcomer.nn.class_statistics import ClassStatistics
+from newcomer.nn.features.class_statistics import ClassStatistics
 from newcomer.shapes import Float, Tensor
 
 Linear = tuple[Float[Tensor, "klass width"], Float[Tensor, " klass"]]

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch.nn import functional as F
 
-from newcomer.nn.class_statistics import ClassStatistics
+from newcomer.nn.features.class_statistics import ClassStatistics
 from newcomer.nn.heads.head import Found, Head, Linear
 from newcomer.shapes import Float, Tensor
 

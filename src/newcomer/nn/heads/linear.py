@@ -1,6 +1,6 @@
 """The rows that were trained together with the adaptation, task by task: the paper's head."""
 
-from newcomer.nn.class_statistics import ClassStatistics
+from newcomer.nn.features.class_statistics import ClassStatistics
 from newcomer.nn.heads.head import Head, Linear
 
 

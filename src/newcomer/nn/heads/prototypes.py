@@ -1,6 +1,6 @@
 """Cosine prototypes (SimpleCIL: Zhou et al. 2023, arXiv 2303.07338)."""
 
-from newcomer.nn.class_statistics import ClassStatistics
+from newcomer.nn.features.class_statistics import ClassStatistics
 from newcomer.nn.heads.head import Head, Linear
 
 

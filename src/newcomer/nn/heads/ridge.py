@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from newcomer.nn.class_statistics import ClassStatistics, shrunk
+from newcomer.nn.features.class_statistics import ClassStatistics, shrunk
 from newcomer.nn.heads.head import Head, Linear
 
 

@@ -1,0 +1,1 @@
+"""Methods for new classes, one a file."""

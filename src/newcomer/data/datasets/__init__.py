@@ -1,0 +1,1 @@
+"""Public data sets with their fixed splits, and a simulated click log."""

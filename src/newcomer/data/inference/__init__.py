@@ -1,0 +1,1 @@
+"""Schema inference: what the columns of a click log mean."""

@@ -1,0 +1,135 @@
+"""What kind of field a column's values make: categories, several of them, numbers, text, vectors."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from newcomer.data.canonical import BLANK
+from newcomer.data.inference.column_names import CODES, MEASURES, words
+from newcomer.data.schema import Kind
+from newcomer.data.tokenization import words_of
+
+FEW = 20
+"""Whole numbers of no more values than this are categories."""
+
+LONG_TAIL = 50
+"""From so many values on, those that occur once are worth leaving out."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A kind with what belongs to it, and why in a few words."""
+
+    kind: Kind
+    why: str
+    separator: str = "|"
+    min_count: int = 1
+
+
+def kind_of(values: pl.Series) -> Guess:
+    """The kind of these values, one for each of whom they belong to (an item, a user, or an event).
+
+    >>> kind_of(pl.Series("genres", ["War|Drama", "Drama", "War|Comedy"] * 9)).kind
+    'multi'
+    >>> kind_of(pl.Series("price", ["1.99", "12.50", ""])).kind
+    'numeric'
+    """
+    if isinstance(values.dtype, (pl.List, pl.Array)):
+        return _lists(values)
+    known = given(values)
+    if known.dtype != pl.String:
+        return _numbers(known, values.name) if known.dtype.is_numeric() else _category(known, "")
+    known = known.str.strip_chars(BLANK)
+    numbers = known.cast(pl.Float64, strict=False)
+    if len(known) and not numbers.null_count() and numbers.is_finite().all():
+        zeros = known.str.contains(r"^0\d").any()
+        return _category(known, "numbers that begin with 0 are codes; ") if zeros else _numbers(numbers, values.name)
+    return _vector_text(known) or _several(known) or _text(known) or _category(known, _almost(numbers))
+
+
+def given(values: pl.Series) -> pl.Series:
+    """Those that are there: neither null nor an empty text nor NaN."""
+    known = values.drop_nulls()
+    if known.dtype == pl.String:
+        return known.filter(known.str.strip_chars(BLANK) != "")
+    return known.drop_nans() if known.dtype.is_float() else known
+
+
+def is_whole(values: pl.Series) -> bool:
+    """Whether all are whole numbers, be they written as text."""
+    numbers = given(values).cast(pl.Float64, strict=False)
+    return bool(len(numbers)) and not numbers.null_count() and bool((numbers == numbers.round()).all())
+
+
+def _lists(values: pl.Series) -> Guess:
+    lists = values.arr.to_list() if isinstance(values.dtype, pl.Array) else values
+    lengths = lists.list.len().drop_nulls()
+    lengths = lengths.filter(lengths > 0)
+    inner = lists.explode(empty_as_null=True)
+    if inner.dtype.is_float() and lengths.n_unique() == 1 and lengths[0] > 1:
+        return Guess("vector", f"lists of {lengths[0]} numbers")
+    return Guess("multi", "lists", min_count=_min_count(inner.cast(pl.String).drop_nulls()))
+
+
+def _vector_text(known: pl.Series) -> Guess | None:
+    if not known.str.contains(r"^\s*\[[-+.,\deE\s]+\]\s*$").all() or not known.str.contains(r"\.").any():
+        return None
+    lengths = known.str.count_matches(",", literal=True) + 1
+    return Guess("vector", f"lists of {lengths[0]} numbers") if lengths.n_unique() == 1 and lengths[0] > 1 else None
+
+
+def _several(known: pl.Series) -> Guess | None:
+    for separator, least in (("|", 0.2), (";", 0.3), (",", 0.6)):
+        parts = known.str.split(separator)
+        share = float((parts.list.len() > 1).mean() or 0)  # type: ignore[arg-type]
+        flat = parts.explode().str.strip_chars()
+        if share >= least and flat.n_unique() < 0.5 * len(flat) and _words(flat) <= 2.5:
+            why = f"{share:.0%} hold several values around '{separator}'"
+            return Guess("multi", why, separator, _min_count(flat))
+    return None
+
+
+def _text(known: pl.Series) -> Guess | None:
+    count = _words(known.unique())
+    distinct = known.n_unique()
+    if distinct <= 8 or count < 2 or (count < 2.5 and distinct < LONG_TAIL):
+        return None
+    return Guess("text", f"{count:.1f} words on average", min_count=_min_count(words_of(known).explode().drop_nulls()))
+
+
+def _numbers(numbers: pl.Series, name: str) -> Guess:
+    distinct = numbers.n_unique()
+    ordered = numbers.cast(pl.Float64).sort()
+    spread = f"{ordered[0]:g} to {ordered[-1]:g}"
+    if not is_whole(numbers):
+        return Guess("numeric", f"numbers, {spread}")
+    if words(name).intersection(CODES):
+        return _category(numbers, "whole numbers, by its name a code; ")
+    dense = ordered[0] in (0, 1) and ordered[-1] - ordered[0] < 1.2 * distinct and distinct <= LONG_TAIL
+    if distinct <= FEW or (dense and not words(name).intersection(MEASURES)):
+        return _category(numbers, "whole numbers, ")
+    return Guess("numeric", f"whole numbers, {spread}, of {distinct} values")
+
+
+def _category(known: pl.Series, why: str) -> Guess:
+    texts = known.cast(pl.String)
+    least = _min_count(texts)
+    tail = ", most of which occur once" if least > 1 else ""
+    return Guess("categorical", f"{why}{texts.n_unique()} values{tail}", min_count=least)
+
+
+def _min_count(values: pl.Series) -> int:
+    """2 where most of many values occur once: what is seen once tells nothing of the value."""
+    counted = values.value_counts()["count"]
+    return 2 if len(counted) >= LONG_TAIL and (counted == 1).sum() > len(counted) / 2 else 1
+
+
+def _words(texts: pl.Series) -> float:
+    """How many words that begin with a letter each text has on average."""
+    counted = words_of(texts).list.eval(pl.element().filter(pl.element().str.contains(r"^\p{L}"))).list.len().mean()
+    return float(counted) if isinstance(counted, (int, float)) else 0.0
+
+
+def _almost(numbers: pl.Series) -> str:
+    share = 1 - numbers.null_count() / max(1, len(numbers))
+    return f"numbers but for {1 - share:.0%}; " if share > 0.9 else ""

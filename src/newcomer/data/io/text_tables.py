@@ -1,0 +1,96 @@
+"""Tables of texts: CSV or parquet, one column with the text, one with the name of its class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from newcomer.data.class_names import class_name
+from newcomer.data.containers import is_missing
+from newcomer.data.examples import Examples
+from newcomer.data.io.tables import read_table, require_columns
+from newcomer.data.paths import locate
+from newcomer.errors import DataError
+
+BANKING77 = (
+    "download train.csv and test.csv from https://github.com/PolyAI-LDN/task-specific-datasets/tree/master/banking_data "
+    "and put both into data/banking77/"
+)
+
+
+def class_table(file: Path, text: str, label: str, left_out: list[str] | None = None) -> Examples:
+    """The examples of one table, in its order. Rows are counted from 1, without the header.
+
+    With a list `left_out`, rows without text or class are named there and passed over.
+    Raises DataError for a file that cannot be read, a missing column, a row without text or class, and where no row is left.
+    """
+    table = read_table(file)
+    require_columns(table.columns, [text, label], str(file))
+    texts, labels = _as_text(table[text], file), _as_text(table[label], file, label=True)
+    whole = set(range(len(table)))
+    for column, values in ((text, texts), (label, labels)):
+        blank = [row for row, value in enumerate(values) if is_missing(value)]
+        if blank and left_out is None:
+            raise DataError(f"{file}: row {blank[0] + 1} has nothing in column '{column}'; fill or remove it")
+        if blank and left_out is not None:
+            left_out.append(f"{file}: nothing in column '{column}' of {spans([row + 1 for row in blank])}")
+        whole -= set(blank)
+    if not whole:
+        raise DataError(f"{file}: no row has both a text and a class in '{text}' and '{label}'; fill them")
+    rows = sorted(whole)
+    return Examples([texts[row] for row in rows], [labels[row] for row in rows])
+
+
+def spans(rows: Sequence[int]) -> str:
+    """Numbers of rows in few words.
+
+    >>> spans([3]), spans([2, 4, 5, 6])
+    ('row 3', 'rows 2, 4-6')
+    """
+    found: list[list[int]] = []
+    for row in rows:
+        if found and row == found[-1][-1] + 1:
+            found[-1] = [found[-1][0], row]
+        else:
+            found.append([row])
+    return ("row " if len(rows) == 1 else "rows ") + ", ".join("-".join(map(str, span)) for span in found)
+
+
+def _as_text(column: pl.Series, file: Path, *, label: bool = False) -> list[str | None]:
+    """A column of texts or whole numbers as text; of labels also numbers that are whole, and true and false."""
+    kind = column.dtype
+    if label and (kind == pl.Boolean or kind.is_float() or kind.is_decimal()) and _is_whole(column):
+        return [_label(value, f"{file}: row {row}") for row, value in enumerate(column.to_list(), 1)]
+    if not (kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Null)):
+        raise DataError(f"{file}: column '{column.name}' holds {kind.base_type()}, not text")
+    return column.cast(pl.String).to_list()
+
+
+def _is_whole(column: pl.Series) -> bool:
+    numbers = column.cast(pl.Float64).fill_nan(None).drop_nulls()
+    return bool((numbers.round() == numbers).all())
+
+
+def _label(value: object, where: str) -> str | None:
+    if is_missing(value):
+        return None
+    try:
+        return class_name(value)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+def text_table(train: str, test: str, *, text: str = "text", label: str = "label") -> tuple[Examples, Examples]:
+    """Training and test examples of two tables; `text` and `label` name the columns.
+
+    Raises DataError: see `class_table`.
+    """
+    get = f"give a CSV or parquet file with the columns '{text}' and '{label}'"
+    files = [locate(file, "a table of texts", get) for file in (train, test)]
+    return class_table(files[0], text, label), class_table(files[1], text, label)
+
+
+def banking77(path: str = "banking77") -> tuple[Examples, Examples]:
+    """Banking77 (Casanueva et al. 2020): bank customers' questions and 77 intents, as its two CSV files."""
+    root = locate(path, "Banking77", BANKING77)
+    return class_table(root / "train.csv", "text", "category"), class_table(root / "test.csv", "text", "category")

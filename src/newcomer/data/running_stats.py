@@ -1,0 +1,98 @@
+"""Mean and deviation of numbers that come in parts."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newcomer.data.robust_stats import LARGEST, Buckets
+
+BLOCK = 1 << 22
+"""Numbers that are taken together."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Of n numbers, or number by number of n vectors: how many, their mean, the sum of squares around it, lowest and highest.
+
+    Added up as Chan, Golub, LeVeque 1979: with δ = mean_b − mean_a, the mean is mean_a + δ n_b / n and the sum of squares
+    M_a + M_b + δ² n_a n_b / n. What is not known (NaN) is left out.
+
+    >>> both = Spread.of(np.array([1.0, np.nan, 2.0])) + Spread.of(np.array([6.0]))
+    >>> both.count, float(both.mean), round(float(both.variance), 4)
+    (3, 3.0, 4.6667)
+    """
+
+    count: int
+    mean: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    lowest: NDArray[np.float64]
+    highest: NDArray[np.float64]
+    buckets: Buckets
+    """The same numbers counted by size: to tell those that are far out."""
+
+    @classmethod
+    def of(cls, values: NDArray[Any], counts: NDArray[np.integer[Any]] | None = None) -> Self:
+        """Of `values` [n] or [n, size], each standing `counts` times, once by default."""
+        step = max(1, BLOCK // max(1, int(np.prod(values.shape[1:]))))
+        found = cls._of(values[:step], None if counts is None else counts[:step])
+        for begin in range(step, len(values), step):
+            block = slice(begin, begin + step)
+            found = found + cls._of(values[block], None if counts is None else counts[block])
+        return found
+
+    @classmethod
+    def _of(cls, values: NDArray[Any], counts: NDArray[np.integer[Any]] | None) -> Self:
+        known = ~np.isnan(values) if values.ndim == 1 else ~np.isnan(values).any(axis=1) & (values.shape[1] > 0)
+        kept = values[known].astype(np.float64).clip(-LARGEST, LARGEST)
+        if not len(kept):
+            nothing, none = np.zeros(values.shape[1:]), np.zeros(0)
+            means = np.zeros((0, *values.shape[1:]))
+            return cls(0, nothing, nothing, nothing, nothing, Buckets(none.astype(np.int64), none, means, means))
+        lowest, highest = kept.min(axis=0), kept.max(axis=0)
+        if counts is None:
+            mean = _between(lowest, kept.mean(axis=0), highest)
+            squares = np.square(kept - mean).sum(axis=0)
+            return cls(len(kept), mean, squares, lowest, highest, Buckets.of(kept))
+        times = counts[known].astype(np.float64)
+        mean = _between(lowest, times @ kept / times.sum(), highest)
+        squares = times @ np.square(kept - mean)
+        return cls(int(times.sum()), mean, squares, lowest, highest, Buckets.of(kept, times))
+
+    def __add__(self, other: Self) -> Self:
+        if not self.count or not other.count:
+            return self if self.count else other
+        count, apart = self.count + other.count, other.mean - self.mean
+        lowest, highest = np.minimum(self.lowest, other.lowest), np.maximum(self.highest, other.highest)
+        mean = _between(lowest, self.mean + apart * (other.count / count), highest)
+        squares = self.squares + other.squares + np.square(apart) * (self.count * other.count / count)
+        return type(self)(count, mean, squares, lowest, highest, self.buckets + other.buckets)
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """0 where all are equal, which rounding would hide."""
+        return np.where(self.lowest == self.highest, 0.0, self.squares / max(1, self.count))
+
+    def usual(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and variance without numbers, or vectors, that are far out; where none is, `mean` and `variance`.
+
+        >>> far = Spread.of(np.array([1.0, 2.0, 3.0] * 99 + [1e300]))
+        >>> [round(float(number), 3) for number in far.usual()]
+        [2.0, 0.667]
+        """
+        if not self.count:
+            return self.mean, self.variance
+        low, high = self.buckets.usual_range()
+        if self.mean.ndim:
+            usual = max(np.abs(self.lowest).max(initial=0.0), np.abs(self.highest).max(initial=0.0)) <= high
+        else:
+            usual = bool(low <= self.lowest and self.highest <= high)
+        return (self.mean, self.variance) if usual else self.buckets.moments()
+
+
+def _between(
+    lowest: NDArray[np.float64], mean: NDArray[np.float64], highest: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The mean where it must lie: of equal numbers it is their value, whatever was rounded."""
+    return np.clip(mean, lowest, highest)

@@ -1,0 +1,1 @@
+"""The experiment framework: recipes, search, runs, comparisons and their reports."""

@@ -1,0 +1,1 @@
+"""Adaptation rules: from an item's parameters and events to new parameters."""

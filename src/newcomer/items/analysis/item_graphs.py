@@ -1,0 +1,166 @@
+"""What a model that gives every item its own graph has made of them: graphs, their neighbours, what warm-up changes, and when.
+
+A pair of fields weighs as much as its edge in the item's first-order graph A¹ (`nn.ctr.feature_graph`), which is symmetric.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from newcomer.data.click_log import Log
+from newcomer.data.datasets.simulated_clicks import PLANTED
+from newcomer.errors import LearnerError, nearest
+from newcomer.items.analysis.learning_curves import curves, numbers_of
+from newcomer.items.analysis.planted_interactions import planted_and_found
+from newcomer.items.learner import ItemLearner
+from newcomer.items.methods.emerg import EmerG
+from newcomer.settings import Json
+from newcomer.shapes import Float, Tensor
+from newcomer.training.learner import Step
+
+NEAREST, CHANGES = 8, 5
+"""Items in a list of neighbours; pairs of fields in a list of changes."""
+
+
+def analyse(
+    learner: ItemLearner, log: Log | None = None, items: Sequence[str] | None = None
+) -> Generator[Step, None, dict[str, Json]]:
+    """Look into a model that gives every item its own graph; returns what JSON can hold. Changes nothing.
+
+    - `fields`: `name` and `role` of the F fields, which are both axes of every graph; `known`: how many items there are;
+    - `mean`, `deviation`: of all items' graphs, edge by edge; `moved`: mean |change| by warm-up, edge by edge;
+    - `items`: of each chosen one its name, `item`; `why` it was chosen; with a log how many `events` it has there, and what its
+      fields say, `about`; its `graph` as it is used; the graph as it was `cold`, written from its fields alone; the pairs of
+      fields that changed most since, `changes`, each with `one`, `other`, `before` and `after`; the items whose graphs are
+      `nearest`, each with its `cosine` after the mean graph is taken off both; its `planted` pair, None where nothing is known of
+      one; and its `curve`, see `items.analysis.learning_curves`, None without a log and for an item with fewer than two events there;
+    - `planted`: in a simulated world, see `items.analysis.planted_interactions`; else None.
+
+    Without `items` they are the one with most events in the log, the median, the least, and the nearest of each; without a log
+    either, the first, the middle and the last that the model came to know, and the nearest of each.
+    Raises LearnerError for an item that is not known, a log of none that is, and a model whose items have no graphs of their own.
+    """
+    model = _with_graphs(learner)
+    counts = None if log is None else _counts(model, log)
+    graphs, cold = model.graphs(model.state).cpu(), model.graphs(model.begin(model.own, len(model.known))).cpu()
+    chosen = _given(model, items) if items else _typical(list(model.known), counts, graphs)
+    lives = {} if log is None else (yield from curves(model, log, list(chosen)))
+    answers = _answers(model, log)
+    return {
+        "fields": [{"name": node.name, "role": node.role} for node in model.nodes],
+        "known": len(model.known),
+        "mean": graphs.mean(dim=0).tolist(),
+        "deviation": graphs.std(dim=0, correction=0).tolist(),
+        "moved": (graphs - cold).abs().mean(dim=0).tolist(),
+        "items": [
+            {
+                **_item(model, number, graphs, cold),
+                "why": why,
+                "events": None if counts is None else int(counts[number]),
+                "about": {} if log is None else _about(log, list(model.known)[number]),
+                "planted": answers.get(number),
+                "curve": lives.get(number),
+            }
+            for number, why in chosen.items()
+        ],
+        "planted": planted_and_found(answers, model.nodes, cold, graphs),
+    }
+
+
+def _with_graphs(learner: ItemLearner) -> EmerG:
+    if learner.known and not (isinstance(learner, EmerG) and "graph" in learner.state):
+        raise LearnerError(
+            f"the items of this model of '{learner.name}' have no graphs of their own; give one of 'emerg' with graph = 'item'"
+        )
+    if not isinstance(learner, EmerG) or not learner.known:
+        raise LearnerError(f"{type(learner).__name__} has learned nothing yet; call learn first")
+    return learner
+
+
+def _item(model: EmerG, number: int, graphs: Tensor, cold: Tensor) -> dict[str, Json]:
+    names = list(model.known)
+    return {
+        "item": names[number],
+        "graph": graphs[number].tolist(),
+        "cold": cold[number].tolist(),
+        "changes": list(_changes(model, cold[number], graphs[number])),
+        "nearest": [{"item": names[n], "cosine": cosine} for n, cosine in _nearest(graphs, number, NEAREST)],
+    }
+
+
+def _about(log: Log, name: str) -> dict[str, str]:
+    """The values of the item's fields as the log has them, '' for none."""
+    if name not in log.items.ids:
+        return {}
+    number, about = log.items.ids.index(name), {}
+    for field in log.schema.of("item"):
+        column = log.items.columns[field.name]
+        values = np.atleast_1d(column.values[number])
+        known = values[~np.isnan(values)] if field.is_numeric else values[values >= 0]
+        about[field.name] = ", ".join(f"{value:g}" if field.is_numeric else column.names[value] for value in known)
+    return about
+
+
+def _counts(learner: ItemLearner, log: Log) -> NDArray[np.int64]:
+    """How many events of each known item the log has."""
+    numbers = numbers_of(learner, log)
+    if (numbers < 0).all():
+        raise LearnerError("none of the events is about an item that the model knows; give a log of its items")
+    return np.bincount(numbers[numbers >= 0], minlength=len(learner.known))
+
+
+def _given(learner: ItemLearner, items: Sequence[str]) -> dict[int, str]:
+    for name in items:
+        if name not in learner.known:
+            raise LearnerError(f"item '{name}' is not known; {nearest(name, learner.known)}")
+    return {learner.known[name]: "asked for" for name in items}
+
+
+def _typical(names: Sequence[str], counts: NDArray[np.int64] | None, graphs: Tensor) -> dict[int, str]:
+    """Some items' numbers, and why these."""
+    order = np.arange(len(names))
+    why = ("the first that was known", "the middle one of all known", "the last that came to be known")
+    if counts is not None:
+        order = np.flatnonzero(counts)
+        order = order[np.argsort(-counts[order], kind="stable")]
+        why = ("most events", "the median number of events", "fewest events")
+    chosen: dict[int, str] = {}
+    for place, reason in zip((0, len(order) // 2, len(order) - 1), why, strict=True):
+        chosen.setdefault(int(order[place]), reason)
+    for number in list(chosen):
+        for other, _ in _nearest(graphs, number, 1):
+            chosen.setdefault(other, f"its graph is the nearest to that of {names[number]}")
+    return chosen
+
+
+def _nearest(graphs: Float[Tensor, "item field other"], number: int, most: int) -> list[tuple[int, float]]:
+    """Numbers of the items whose graphs, less the mean graph, point the same way; nearest first."""
+    own = functional.normalize((graphs - graphs.mean(dim=0)).flatten(1), dim=1)
+    cosines = (own @ own[number]).clamp(-1, 1)
+    cosines[number] = -torch.inf
+    best = cosines.topk(min(most, len(graphs) - 1))
+    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+
+def _changes(learner: ItemLearner, cold: Tensor, now: Tensor) -> Iterator[dict[str, Json]]:
+    fields = [node.name for node in learner.nodes]
+    one, other = torch.triu_indices(len(fields), len(fields), offset=1)
+    before, after = cold[one, other], now[one, other]
+    for pair in (after - before).abs().argsort(descending=True, stable=True)[:CHANGES].tolist():
+        if after[pair] != before[pair]:
+            names = {"one": fields[one[pair]], "other": fields[other[pair]]}
+            yield names | {"before": before[pair].item(), "after": after[pair].item()}
+
+
+def _answers(learner: ItemLearner, log: Log | None) -> Mapping[int, str]:
+    """The planted pairs by number of the item, as far as the log or the entries tell and the schema has both."""
+    told = [dict(zip(entry.facts["items"], entry.facts.get(PLANTED, ()), strict=False)) for entry in learner.entries]
+    if log is not None and PLANTED in log.items.columns:
+        told.append(dict(zip(log.items.ids, log.items.columns[PLANTED].texts(), strict=True)))
+    pairs = {f"{one.name} × {other.name}" for one, other in combinations(learner.nodes, 2)}
+    known = {name: pair for part in told for name, pair in part.items() if name in learner.known}
+    return {learner.known[name]: pair for name, pair in known.items() if pair in pairs}

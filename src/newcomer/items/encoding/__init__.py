@@ -1,0 +1,1 @@
+"""From values of a click log to tensors."""

@@ -1,0 +1,1 @@
+"""Methods for new items, one a file."""

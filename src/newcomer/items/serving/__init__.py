@@ -1,0 +1,1 @@
+"""The item service: items, events and their parameters in a database."""

@@ -1,0 +1,100 @@
+"""Events on their way to items' states."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from newcomer.data.click_log import Log
+from newcomer.items.encoding.encoder import Clicks
+from newcomer.items.serving.event_serialization import to_values
+from newcomer.store.states import Event
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """The rows of a log, each with the id of its event, no two of one item with the same."""
+
+    log: Log
+    ids: Sequence[str]
+
+    @classmethod
+    def of(cls, log: Log, ids: Sequence[str]) -> tuple[Self, list[str]]:
+        """Of rows with the same item and id the first; and what there is to say of those with another label than that."""
+        first: dict[tuple[int, str], int] = {}
+        every, conflicts = cls(log, ids), []
+        for row, key in enumerate(zip(log.item.tolist(), ids, strict=True)):
+            one = first.setdefault(key, row)
+            if log.label[one] != log.label[row]:
+                conflicts.append(every.conflict(row, int(log.label[one])))
+        return every.take(np.array(list(first.values()), dtype=np.int64)), conflicts
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: NDArray[Any]) -> Self:
+        """The rows of these indices, or those where a mask holds."""
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return type(self)(self.log.take(rows), [self.ids[row] for row in rows.tolist()])
+
+    @property
+    def items(self) -> list[str]:
+        """The items that these events are about."""
+        return names_of(self.log)
+
+    def by_item(self) -> dict[str, list[int]]:
+        """The rows of each item, in their order."""
+        found: dict[str, list[int]] = {}
+        for row, item in enumerate(self.log.item):
+            found.setdefault(self.log.items.ids[item], []).append(row)
+        return found
+
+    def asked(self, items: Collection[str]) -> dict[str, list[str]]:
+        """The ids of the events of these items."""
+        return {name: [self.ids[row] for row in rows] for name, rows in self.by_item().items() if name in items}
+
+    def without(self, seen: Mapping[str, Collection[str]]) -> Self:
+        """Those whose ids are not among these of their item."""
+        names = (self.log.items.ids[item] for item in self.log.item)
+        return self.take(
+            np.array([id not in seen.get(name, ()) for name, id in zip(names, self.ids, strict=True)], dtype=bool)
+        )
+
+    def conflicts(self, seen: Mapping[str, Mapping[str, int]]) -> list[str]:
+        """What there is to say of those that have counted with another label, as `ItemStates.labels` has them."""
+        names = [self.log.items.ids[item] for item in self.log.item]
+        labels = [seen.get(name, {}).get(id) for name, id in zip(names, self.ids, strict=True)]
+        return [
+            self.conflict(row, label)
+            for row, label in enumerate(labels)
+            if label is not None and label != int(self.log.label[row])
+        ]
+
+    def conflict(self, row: int, counted: int) -> str:
+        """One row of which the event has counted with this label, which is not its own."""
+        answers = ("no click", "a click")
+        return (
+            f"row {self.log.row[row] + 1}: event '{self.ids[row]}' of item '{self.log.items.ids[self.log.item[row]]}' is "
+            f"{answers[int(self.log.label[row])]} here, and has counted as {answers[counted]}"
+        )
+
+    def of_items(self, items: Collection[str]) -> NDArray[np.bool_]:
+        """Where a row is about one of these items."""
+        chosen = np.array([name in items for name in self.log.items.ids], dtype=bool)
+        mask: NDArray[np.bool_] = chosen[self.log.item]
+        return mask
+
+    def events(self, rows: Sequence[int], clicks: Clicks | None) -> list[Event]:
+        """As they are noted; their values as `clicks` has them, if they are to be kept."""
+        log = self.log
+        return [
+            Event(self.ids[n], int(log.time[n]), int(log.label[n]), None if clicks is None else to_values(clicks, n))
+            for n in rows
+        ]
+
+
+def names_of(log: Log) -> list[str]:
+    """The items that these rows are about."""
+    return [log.items.ids[item] for item in np.unique(log.item)]

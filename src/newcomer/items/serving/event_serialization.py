@@ -1,0 +1,62 @@
+"""What a database keeps of events, as JSON, and back: their encoded values, which a later warm-up reads again."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from newcomer.data.vocabulary import BOUND
+from newcomer.items.encoding.bounds import out_of_bounds, within_bounds
+from newcomer.items.encoding.encoder import Clicks, Encoder, joined
+from newcomer.items.serving.serialization import trimmed
+from newcomer.nn.ctr.field_embeddings import Names
+from newcomer.settings import Json
+from newcomer.store.states import Event
+
+
+def to_values(clicks: Clicks, row: int) -> list[Json]:
+    """The encoded fields of one event that stands for itself; a number that is not known is None."""
+    return [_to_json(trimmed(values[row]).tolist()) for values in clicks.of_rows]
+
+
+def to_clicks(events: Sequence[tuple[int, Event]], encoder: Encoder, device: torch.device) -> Clicks:
+    """Events that are kept, each with its item's number, encoded as `encoder` does; their numbers within bounds."""
+    kinds = [torch.int64 if isinstance(size, Names) else torch.float32 for size in encoder.row_sizes()]
+    columns = [
+        [torch.tensor(_from_json(event.values[n] if event.values else None), dtype=kind)[None] for _, event in events]
+        for n, kind in enumerate(kinds)
+    ]
+    rows = [joined([[value] for value in column])[0].to(device) for column in columns]
+    return Clicks(
+        item=torch.tensor([item for item, _ in events], device=device),
+        label=torch.tensor([event.label for _, event in events], dtype=torch.float32, device=device),
+        user=torch.arange(len(events), device=device),
+        of_users=[],
+        of_rows=within_bounds(rows),
+    )
+
+
+def far_out(events: Sequence[Event]) -> bool:
+    """Whether a number among the values of these events lies further out than any is read today."""
+    return any(_is_far_out(value) for event in events for value in event.values or ())
+
+
+def _is_far_out(value: Json) -> bool:
+    """Numbers are floats; integers are indices of names."""
+    if isinstance(value, list):
+        numbers = [number for number in value if isinstance(number, float)]
+        return bool(numbers) and bool(out_of_bounds([torch.tensor([numbers], dtype=torch.float64)]))
+    return isinstance(value, float) and abs(value) > BOUND
+
+
+def _to_json(value: Any) -> Json:
+    if isinstance(value, list):
+        return [_to_json(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _from_json(value: Json) -> Any:
+    if isinstance(value, list):
+        return [_from_json(part) for part in value]
+    return math.nan if value is None else value

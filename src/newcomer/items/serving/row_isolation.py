@@ -1,0 +1,69 @@
+"""Reading a table of which some rows cannot be read: the others can."""
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from newcomer.errors import DataError
+from newcomer.items.serving.results import OnError
+
+T = TypeVar("T")
+
+MANY = 1000
+"""More rows than this that cannot be read are no slips: the table is another one than it should be."""
+
+_ROW = re.compile(r"\brow 1\b")
+
+
+def readable(
+    frame: pl.DataFrame, read: Callable[[pl.DataFrame], T], on_error: OnError
+) -> tuple[T | None, NDArray[np.int64], dict[int, DataError]]:
+    """What `read` makes of the rows that it can read, or None; which rows these are; and what is wrong with the others.
+
+    Rows count from 0 here, and from 1 in messages. Raises DataError for the first such row where `on_error` is 'raise', and for
+    what is wrong with the table as a whole.
+
+    >>> def read(frame):
+    ...     for row, x in enumerate(frame["x"], 1):
+    ...         if x < 0:
+    ...             raise DataError(f"row {row}, column 'x' is {x}")
+    ...     return frame["x"].to_list()
+    >>> readable(pl.DataFrame({"x": [1, -2, 3, -4]}), read, "report")
+    ([1, 3], array([0, 2]), {1: DataError("row 2, column 'x' is -2"), 3: DataError("row 4, column 'x' is -4")})
+    """
+    every = np.arange(len(frame))
+    try:
+        return read(frame), every, {}
+    except DataError as error:
+        if on_error == "raise" or not re.search(r"\brow \d+\b", str(error)):
+            raise
+        first = error
+    wrong: dict[int, DataError] = {}
+    _search(frame, every, read, wrong)
+    if not wrong:  # each alone can be read: they contradict each other
+        raise first
+    if len(wrong) > MANY:
+        raise DataError(f"{first}; more than {MANY} rows are like it")
+    right = np.setdiff1d(every, list(wrong))
+    return (read(frame[right]) if len(right) else None), right, wrong
+
+
+def _search(
+    frame: pl.DataFrame, rows: NDArray[np.int64], read: Callable[[pl.DataFrame], T], wrong: dict[int, DataError]
+) -> None:
+    """Half by half, which of these rows cannot be read alone."""
+    if not len(rows) or len(wrong) > MANY:
+        return
+    try:
+        read(frame[rows])
+    except DataError as error:
+        if len(rows) == 1:
+            row = int(rows[0])
+            wrong[row] = DataError(_ROW.sub(f"row {row + 1}", str(error), count=1))
+            return
+        for half in np.array_split(rows, 2):
+            _search(frame, half, read, wrong)

@@ -1,0 +1,1 @@
+"""Pre-training and meta-learning on the old items."""

@@ -1,0 +1,1 @@
+"""Networks over the fields of click events: embeddings, graphs, towers."""

@@ -1,0 +1,99 @@
+"""Fields of any kind become vectors of one width."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from newcomer.nn.ctr.computed_embeddings import WrittenTable
+from newcomer.shapes import Float, Tensor
+
+
+@dataclass(frozen=True)
+class Names:
+    """A field of values by index: `count` of them, index 0 (padding, 'no value') and 1 (unseen) included."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A field of so many numbers at once: one, or a vector."""
+
+    count: int = 1
+
+
+FieldSize = Names | Numbers
+
+
+class FieldEmbeddings(nn.Module):
+    """One embedding a field: of a value, the mean of several values' embeddings, or of numbers a linear map.
+
+    The first two values, which are none, start at zero, where they say nothing. Numbers are mapped without a bias; those of
+    which any is NaN are 'not known', which has a vector of its own.
+
+    >>> fields = FieldEmbeddings([Names(5), Names(7), Numbers(), Numbers(3)], width=4, deviation=0.1)
+    >>> colour, words, price = torch.tensor([2, 4]), torch.tensor([[2, 3, 6], [5, 0, 0]]), torch.tensor([0.3, float("nan")])
+    >>> fields([colour, words, price, torch.ones(2, 3)]).shape      # field, thing, width
+    torch.Size([4, 2, 4])
+    """
+
+    def __init__(self, sizes: Sequence[FieldSize], width: int, deviation: float) -> None:
+        super().__init__()
+        self.sizes, self.width = tuple(sizes), width
+        self.tables = nn.ParameterList(_table(size, width, deviation) for size in sizes)
+        self.written = nn.ModuleDict()
+        """What stands in the place of a table, by the number of its field."""
+
+    def lend(self, field: int, table: WrittenTable) -> None:
+        """From now on the field's vectors are computed by this, until `fold`."""
+        self.written[str(field)] = table
+        self.tables[field] = nn.Parameter(self.tables[field].new_zeros(0), requires_grad=False)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Plain tables everywhere, which say what was computed."""
+        for field, table in self.written.items():
+            self.tables[int(field)] = nn.Parameter(table.table())  # type: ignore[operator]
+        self.written = nn.ModuleDict()
+
+    def forward(self, values: Sequence[Tensor]) -> Float[Tensor, "field thing width"]:
+        """`values[field]`: of names Int[thing] one value each, or Int[thing most] several, filled up with 0; of numbers
+        Float[thing], or Float[thing number]."""
+        return torch.stack([self._vectors(field, value) for field, value in enumerate(values)])
+
+    def _vectors(self, field: int, value: Tensor) -> Float[Tensor, "thing width"]:
+        if str(field) in self.written:
+            found: Tensor = self.written[str(field)](value)
+            return found
+        table = self.tables[field]
+        return _embedded(value, table) if isinstance(self.sizes[field], Names) else _mapped(value, table)
+
+
+def _table(size: FieldSize, width: int, deviation: float) -> Float[Tensor, "row width"]:
+    if isinstance(size, Numbers):
+        table = torch.randn(size.count + 1, width) * deviation
+        table[:-1] *= max(size.count, 1) ** -0.5  # a long vector says as much at first as a number does
+        return table
+    table = torch.randn(size.count, width) * deviation
+    table[:2] = 0
+    return table
+
+
+def _embedded(value: Tensor, table: Tensor) -> Float[Tensor, "thing width"]:
+    if value.ndim == 1:
+        return functional.embedding(value, table, padding_idx=0)
+    return functional.embedding_bag(value, table, mode="mean", padding_idx=0)
+
+
+def _mapped(value: Tensor, table: Tensor) -> Float[Tensor, "thing width"]:
+    numbers = value[:, None] if value.ndim == 1 else value
+    known = ~numbers.isnan().any(dim=1, keepdim=True)
+    mapped = torch.where(known, numbers, 0.0)
+    if (
+        len(table) == 2
+    ):  # one number: a product is exact where a matrix product may round, whatever else is in the batch
+        return mapped * table[0] + ~known * table[1]
+    return mapped @ table[:-1] + ~known * table[-1]

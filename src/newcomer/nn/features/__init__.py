@@ -1,0 +1,1 @@
+"""What is computed from a backbone's features: class statistics, drift, novelty, temperature, augmentation."""

@@ -1,0 +1,71 @@
+"""The drift map: where old features have gone when the weights moved, seen on the examples of the task just learned.
+
+Statistics of old classes were taken under the old weights. The new task's examples are seen under both; an affine map
+old → new, ridge regression on the difference, carries the old statistics over (as in SDC, Yu et al., CVPR 2020, with a map in
+place of a mean shift). It is fitted on new classes and used on old ones, so it is judged the same way: on classes left out of the
+fit. A map that does not foretell them better than *nothing has moved* is not used: after a run that diverged it would only do harm.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from newcomer.nn.features.class_statistics import ClassStatistics
+from newcomer.shapes import Float, Int, Tensor
+
+RIDGES = (0.005, 0.05, 0.5, 5.0)
+"""Strengths of the ridge, in mean squares of the old features, of which the left-out classes choose one."""
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class DriftMap:
+    """x ↦ centre + shift + (x − centre) · matrix."""
+
+    matrix: Float[Tensor, "width width"]
+    centre: Float[Tensor, " width"]
+    shift: Float[Tensor, " width"]
+
+    def __call__(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+        return self.centre + self.shift + (x - self.centre) @ self.matrix
+
+    def move(self, statistics: ClassStatistics) -> ClassStatistics:
+        """The statistics as they would be under the new weights."""
+        return statistics.moved(self.matrix, self.centre, self.shift)
+
+
+def fitted(old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"], ridge: float) -> DriftMap:
+    """The affine map of least squares from old features to new ones, drawn towards a mere shift by `ridge`."""
+    centre, change = old.mean(0), new - old
+    shift = change.mean(0)
+    x = old - centre
+    gram = x.T @ x
+    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    strength = (ridge * gram.trace() / len(gram)).clamp(min=1e-12)
+    return DriftMap(eye + torch.linalg.solve(gram + strength * eye, x.T @ (change - shift)), centre, shift)
+
+
+def guarded(
+    old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"], klass: Int[Tensor, " batch"]
+) -> tuple[DriftMap | None, float]:
+    """The map that foretells left-out classes best, and the share of their drift that it explains; None where it explains none.
+
+    `klass` counts the classes of the examples; with one class only, examples are left out in its place.
+    """
+    x, y = old.double(), new.double()
+    if len(x) < 2 or not (x.isfinite().all() and y.isfinite().all()):
+        return None, 0.0
+    number = torch.unique(klass, return_inverse=True)[1]
+    if int(number.max()) == 0:
+        number = torch.arange(len(x), device=x.device)
+    fold = number % min(FOLDS, int(number.max()) + 1)
+    still = (y - x).square().sum()
+    if still == 0:
+        return None, 0.0
+    missed = torch.zeros(len(RIDGES), dtype=x.dtype, device=x.device)
+    for left_out in torch.unique(fold):
+        kept, out = fold != left_out, fold == left_out
+        for i, ridge in enumerate(RIDGES):
+            missed[i] += (fitted(x[kept], y[kept], ridge)(x[out]) - y[out]).square().sum()
+    explained = float(1 - missed.min() / still)
+    return (fitted(x, y, RIDGES[int(missed.argmin())]), explained) if explained > 0 else (None, explained)

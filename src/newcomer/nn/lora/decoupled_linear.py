@@ -1,0 +1,121 @@
+"""A linear layer whose weight is lent to it, W = W0 + Σ_i s_i b_i a_iᵀ, at the price of the plain layer.
+
+The product with W is one, whatever the number of terms. What is trained are the scales s and the newest terms' factors; with g
+the gradient at the outputs and x the inputs of all N tokens, their gradients are parts of one matrix, G = gᵀx, which can be had
+in two ways:
+
+- *thin*: u = g B and z = x Aᵀ, then ∂s = Σ_n u∘z, ∂b = gᵀ(z s), ∂a = (u s)ᵀx: about N · R · (in + out) multiplications;
+- *dense*: G itself, then ∂s_i = b_iᵀ G a_i, ∂b = G Aᵀ s, ∂a = s BᵀG: about (N + R) · in · out.
+
+`thin_is_cheaper` chooses; `benchmarks/speed/bank.py` measures both over the shapes at hand.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from newcomer.nn.forward_context import PerPass
+from newcomer.shapes import Float, Tensor
+
+THIN_COST, THIN_RANKS = 0.55, 200
+"""What the thin way costs where a multiplication of the dense one costs 1: so much each, as if there were so many ranks more (its
+narrow products wait for memory)."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A formed weight and the terms it was formed of; the newest terms' factors are `open`, the others frozen."""
+
+    weight: Float[Tensor, "width_out width_in"]
+    scales: Float[Tensor, " rank"]
+    open_up: Float[Tensor, "width_out open"]
+    open_down: Float[Tensor, "open width_in"]
+    up: Float[Tensor, "width_out closed"]
+    down: Float[Tensor, "closed width_in"]
+
+
+WEIGHTS: PerPass[Tensor | Terms] = PerPass()
+"""What the adapted layers multiply by in the pass under way."""
+
+
+class AdaptedLinear(nn.Module):
+    """A frozen linear layer that multiplies by what it is lent (`WEIGHTS`): a weight, or `Terms` where gradients are wanted."""
+
+    def __init__(self, frozen: nn.Linear) -> None:
+        super().__init__()
+        self.frozen = frozen
+        self.train(frozen.training)
+
+    @property
+    def lent(self) -> Tensor | Terms | None:
+        """What the pass under way in this thread has it multiply by."""
+        return WEIGHTS.of(self)
+
+    def forward(self, x: Float[Tensor, "*batch width_in"]) -> Float[Tensor, "*batch width_out"]:
+        lent = self.lent
+        if isinstance(lent, Terms):
+            t, bias = lent, self.frozen.bias
+            found: Tensor = _Multiply.apply(  # type: ignore[no-untyped-call]
+                x, t.weight, bias, t.scales, t.open_up, t.open_down, t.up, t.down
+            )
+            return found
+        return F.linear(x, self.frozen.weight if lent is None else lent, self.frozen.bias)
+
+
+def thin_is_cheaper(tokens: int, rank: int, width_in: int, width_out: int) -> bool:
+    """Whether the gradients are had at less cost without the dense one.
+
+    >>> thin_is_cheaper(tokens=3940, rank=10, width_in=768, width_out=768)
+    True
+    >>> thin_is_cheaper(tokens=1000, rank=1000, width_in=192, width_out=192)
+    False
+    """
+    thin = THIN_COST * (rank + THIN_RANKS) * (width_in + width_out)
+    return thin * tokens < (tokens + rank) * width_in * width_out
+
+
+class _Multiply(torch.autograd.Function):
+    """x Wᵀ + bias; in mixed precision everything is multiplied in the lower one, as torch's own linear layers do."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scales: Tensor,
+        open_up: Tensor,
+        open_down: Tensor,
+        up: Tensor,
+        down: Tensor,
+    ) -> Tensor:
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        ctx.outer, x, weight = x.dtype, x.to(dtype), weight.to(dtype)
+        ctx.save_for_backward(x, weight, scales, open_up, open_down, up, down)
+        return F.linear(x, weight, None if bias is None else bias.to(dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scales, open_up, open_down, up, down = ctx.saved_tensors
+        dtype = weight.dtype
+        into = (gradient @ weight).to(ctx.outer) if ctx.needs_input_grad[0] else None
+        g, x = gradient.flatten(0, -2), x.flatten(0, -2)
+        b, a = (torch.cat(pair, dim=side).to(dtype) for pair, side in (((up, open_up), 1), ((down, open_down), 0)))
+        ranks = slice(up.shape[1], None)
+        if thin_is_cheaper(x.shape[0], b.shape[1], x.shape[1], g.shape[1]):
+            u, z = g @ b, x @ a.T
+            scaled = scales[ranks].to(dtype)
+            of_scales = (u * z).sum(0, dtype=scales.dtype)
+            of_up, of_down = g.T @ (z[:, ranks] * scaled), (u[:, ranks] * scaled).T @ x
+        else:
+            whole = (g.T @ x).to(scales.dtype)
+            b, a = b.to(scales.dtype), a.to(scales.dtype)
+            half = b.T @ whole
+            of_scales = (half * a).sum(1)
+            of_up = whole @ (a[ranks].T * scales[ranks])
+            of_down = half[ranks] * scales[ranks, None]
+        return into, None, None, of_scales, of_up.to(open_up.dtype), of_down.to(open_down.dtype), None, None

@@ -1,0 +1,1 @@
+"""MAP estimates and gradients in closed form."""

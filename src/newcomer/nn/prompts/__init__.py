@@ -1,0 +1,1 @@
+"""Prompts and prefixes of transformers, and how they enter attention."""
