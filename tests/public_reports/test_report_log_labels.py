@@ -41,6 +41,36 @@ def test_labels_of_another_scale_than_in_training_are_refused(labels: list[Any])
         encoder.require_labels(log(labels), "events")
 
 
+@pytest.mark.parametrize(
+    ("taught", "threshold", "labels", "wrong"),
+    [
+        (list(range(101)), 60.0, [0.7, 0.85, 0.95, 0.99], "from 0 to 1"),  # fractions for percents
+        (list(range(101)), 60.0, [70, 85, 99], None),
+        (list(range(101)), 60.0, [0.7, 85], None),
+        ([0.1, 0.4, 0.7, 1.0, 5.0], 0.6, [0.2, 0.9] * 9, None),  # fractions are usual here
+        ([0.0, 0.25, 0.5, 1.0], 0.6, [0.5, 0.9] * 99, None),
+    ],
+)
+def test_fractions_given_for_percents_are_refused(
+    taught: list[float], threshold: float, labels: list[float], wrong: str | None
+) -> None:
+    """Shares of .70 to .99 given to a model of percents: every one counted as no click."""
+    schema = Schema("i", "u", "score", clicked_from=threshold)
+    encoder = Encoder.fit(log(taught, schema))
+    if wrong is None:
+        return encoder.require_labels(log(labels, schema))
+    with pytest.raises(DataError, match=f"labels 'score' are all {wrong}, as of 101 labels in training only 2 were"):
+        encoder.require_labels(log(labels, schema))
+    return None
+
+
+def test_a_store_that_counted_zeros_and_ones_is_read() -> None:
+    """Its fractions were not counted; where no label of training was outside 0 to 1 all are."""
+    old = {"lowest": 0.0, "highest": 5.0, "count": 100, "binary": 6}
+    assert Labels.from_json(old) == Labels(0.0, 5.0, 100, 6)
+    assert Labels.from_json(old | {"highest": 1.0}) == Labels(0.0, 1.0, 100, 100)
+
+
 @pytest.mark.parametrize("labels", [[5] * 20, [1], [1, 5, 1], [4.5, 2], [3] * 50])
 def test_labels_of_the_same_scale_are_welcome(labels: list[Any]) -> None:
     """One star is one star, as long as there are not very many of it alone."""
@@ -55,7 +85,7 @@ def test_the_scale_of_training_is_kept_and_a_store_from_before_has_none() -> Non
     old = Encoder.from_json(STARS, [part for part in encoder.to_json() if "labels" not in part])
     assert old.labels is None
     old.require_labels(log([1]))
-    with pytest.raises(DataError, match="are all 0 or 1"):
+    with pytest.raises(DataError, match="are all from 0 to 1"):
         old.require_labels(log([1] * 20))
 
 

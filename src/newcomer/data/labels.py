@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
 import polars as pl
 
 from newcomer.data.canonical import BLANK
@@ -24,56 +23,66 @@ BY_CHANCE = math.log(1e6)
 """Labels that would come by chance once in so many tables are of another kind."""
 
 UNKNOWN_SHARE = 0.05
-"""How many ratings are taken to be 0 or 1 where a store from before says nothing of it."""
+"""How many ratings are taken to be from 0 to 1 where a store from before says nothing of it."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels as they were written, before a threshold: lowest, highest, how many, and how many of them are 0 or 1.
+    """Labels as they were written, before a threshold: lowest, highest, how many, and how many are from 0 to 1.
 
     >>> stars = Labels(1.0, 5.0, 100, 6)
     >>> stars.unlike(Labels(1.0, 1.0, 20, 20)), stars.unlike(Labels(1.0, 1.0, 1, 1))
-    ('are all 0 or 1, as of 100 labels in training only 6 were', None)
+    ('are all from 0 to 1, as of 100 labels in training only 6 were', None)
     """
 
     lowest: float
     highest: float
     count: int
-    binary: int
+    unit: int
+    """How many are from 0 to 1: answers and fractions, where other labels are stars or percents."""
 
     @classmethod
     def of(cls, grades: pl.Series) -> Self | None:
         if not len(grades):
             return None
         numbers = grades.to_numpy()
-        return cls(float(numbers.min()), float(numbers.max()), len(numbers), int(np.isin(numbers, (0.0, 1.0)).sum()))
+        return cls(
+            float(numbers.min()), float(numbers.max()), len(numbers), int(((numbers >= 0) & (numbers <= 1)).sum())
+        )
 
     @classmethod
     def unknown(cls, threshold: float) -> Self:
-        """Of a store from before, which says nothing of its labels: any numbers, few of them 0 or 1 where more is a click."""
-        binary = round(100 * UNKNOWN_SHARE) if threshold > 1 else 100
-        return cls(-math.inf, math.inf, 100, binary)
+        """Of a store from before, which says nothing of its labels: any numbers, few of them up to 1 where more is a click."""
+        unit = round(100 * UNKNOWN_SHARE) if threshold > 1 else 100
+        return cls(-math.inf, math.inf, 100, unit)
 
     def __add__(self, other: Self) -> Self:
         lowest, highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
-        return type(self)(lowest, highest, self.count + other.count, self.binary + other.binary)
+        return type(self)(lowest, highest, self.count + other.count, self.unit + other.unit)
 
     def unlike(self, given: Self) -> str | None:
         """Why other labels are of another kind than these of training; None where they may be of the same."""
         if given.lowest < self.lowest or given.highest > self.highest:
             wrong = given.lowest if given.lowest < self.lowest else given.highest
             return f"hold {wrong:g}, but were from {self.lowest:g} to {self.highest:g} in training"
-        share = max(self.binary, 1) / max(self.count, 1)
-        if given.binary == given.count and share < 1 and -given.count * math.log(share) > BY_CHANCE:
-            return f"are all 0 or 1, as of {self.count:,} labels in training only {self.binary:,} were"
+        if given.unit == given.count and self.surprise(given.count) > BY_CHANCE:
+            return f"are all from 0 to 1, as of {self.count:,} labels in training only {self.unit:,} were"
         return None
 
+    def surprise(self, count: int) -> float:
+        """Minus the logarithm of the probability that so many labels are all from 0 to 1, drawn as in training."""
+        return -count * math.log(max(self.unit, 1) / max(self.count, 1))
+
     def to_json(self) -> dict[str, Json]:
-        return {"lowest": self.lowest, "highest": self.highest, "count": self.count, "binary": self.binary}
+        return {"lowest": self.lowest, "highest": self.highest, "count": self.count, "unit": self.unit}
 
     @classmethod
     def from_json(cls, table: Mapping[str, Json]) -> Self:
-        return cls(float(table["lowest"]), float(table["highest"]), int(table["count"]), int(table["binary"]))
+        lowest, highest, count = float(table["lowest"]), float(table["highest"]), int(table["count"])
+        if "unit" in table:
+            return cls(lowest, highest, count, int(table["unit"]))
+        # a store from before has counted what equals 0 or 1, fractions not
+        return cls(lowest, highest, count, count if lowest >= 0 and highest <= 1 else int(table["binary"]))
 
 
 def labels(frame: pl.DataFrame, schema: Schema, where: str) -> tuple[pl.Series, pl.Series]:
