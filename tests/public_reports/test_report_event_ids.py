@@ -1,5 +1,6 @@
 """What an event is called: each counts, each counts once, and one that comes again with another answer is said."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,11 @@ import polars as pl
 import pytest
 
 from films import FILMS, QUICK, events, features, log, taught
+from newcomer.data.read import log_from_rows
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError
 from newcomer.items.emerg import EmerG
+from newcomer.items.event_ids import digests
 from newcomer.items.live import LiveItems
 from shell import Shell
 
@@ -103,3 +106,20 @@ def test_the_command_reports_what_did_not_count(store: Path, shell: Shell) -> No
     assert err.count(CLICK) == err.count("\n") == 3
     told = json.loads(shell.call("warm", str(store), "clicked.csv", "--states", url, "--json")[1])
     assert (told["new"], told["known"], told["conflicting"], len(told["left_out"])) == (0, 0, 3, 3)
+
+
+def test_a_number_is_one_however_many_bits_it_has(live: LiveItems) -> None:
+    """Prices came as floats of 64 bits from one program and of 32 from another: the events counted twice."""
+    table = events("new", 4, price=[0.1, 2.5, 16777217.0, 1e-40]).drop("event_id")
+    assert live.warm(table).new == 4
+    short = table.with_columns(pl.col("price").cast(pl.Float32))[[0, 1, 3]]
+    spelled = table.with_columns(pl.Series("price", ["0.10000000149", "2.50", "16777217", "1e-40"]))
+    assert [live.warm(again).new for again in (short, spelled, table)] == [0, 0, 0]
+
+
+def test_numbers_of_few_digits_are_called_what_they_were() -> None:
+    """An event that an older version has counted does not count again."""
+    schema = Schema("i", "u", "liked", "seen", (Field("price", "context", "numeric"),))
+    made = log_from_rows(schema, i=["a"] * 3, u=["b"] * 3, liked=[1] * 3, seen=[1] * 3, price=[0.1, 19.99, 1234.5])
+    told = [["a", "b", 1, 1, {"price": price}] for price in (0.1, 19.99, 1234.5)]
+    assert digests(made) == [hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32] for row in told]

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import polars as pl
 
-from newcomer.data.canonical import canonical
+from newcomer.data.canonical import EXACT, canonical
 from newcomer.data.log import Column, Log
 from newcomer.data.schema import Schema
 from newcomer.data.tables import require_columns
@@ -78,9 +78,24 @@ def digests(log: Log) -> list[str]:
 
 
 def _named(column: Column) -> list[Json]:
-    """Every value of a column by name; numbers as they are, several values sorted."""
-    if np.issubdtype(column.values.dtype, np.floating):
+    """Every value of a column by name; numbers as a float of 32 bits is written, several values sorted."""
+    if column.is_vector:
         return list(column.values.tolist())
+    if np.issubdtype(column.values.dtype, np.floating):
+        return [_spelled(number) for number in column.values.tolist()]
     if column.values.ndim == 1:
         return [None if value < 0 else column.names[value] for value in column.values.tolist()]
     return [sorted(column.names[value] for value in row if value >= 0) for row in column.values.tolist()]
+
+
+def _spelled(number: float) -> float:
+    """The same for .1 and for what .1 becomes as a float of 32 bits, which one program sends and another does not.
+
+    Whole numbers, and those too large for such a float to have a fraction, stay what they are.
+
+    >>> _spelled(0.1), _spelled(0.10000000149011612), _spelled(16777217.0)
+    (0.1, 0.1, 16777217.0)
+    """
+    if number.is_integer() or not abs(number) < EXACT["Float32"]:
+        return number
+    return float(str(np.float32(number)))
