@@ -25,6 +25,9 @@ Order = Literal["day-first", "month-first"]
 DAY, HOUR, MINUTE, SECOND = 86_400_000, 3_600_000, 60_000, 1_000
 """In milliseconds."""
 
+DATED = "dated "
+"""Name of whether times were dates."""
+
 FRACTION = "fraction "
 """Name of what is left of times after the whole number."""
 

@@ -78,11 +78,18 @@ class Encoder:
     """The codings of all fields but the item's id: fitted once, on the rows that may be learned from, and never changed."""
 
     def __init__(
-        self, schema: Schema, codings: Mapping[str, Coding], tastes: bool = False, labels: Labels | None = None
+        self,
+        schema: Schema,
+        codings: Mapping[str, Coding],
+        tastes: bool = False,
+        labels: Labels | None = None,
+        clock: str | None = None,
     ) -> None:
         self.schema, self.codings = schema, dict(codings)
         self.labels = labels
         """The labels of training as they were written, where a threshold makes clicks of them and it is known."""
+        self.clock = clock
+        """What all times of training were counted in; None where that differs or is not known. See `data.clocks`."""
         self.tastes = tastes
         """Whether rows have one field more: what their user did among the old items; see `nn.written_tables.Tastes`."""
 
@@ -95,7 +102,7 @@ class Encoder:
         codings |= {field.name: _fit(field, items.columns[field.name]) for field in schema.of("item")}
         codings |= {field.name: _fit(field, users.columns[field.name]) for field in schema.of("user")}
         codings |= {field.name: _fit_seen(field, survey.context[field.name]) for field in schema.of("context")}
-        return cls(schema, codings, tastes, survey.labels)
+        return cls(schema, codings, tastes, survey.labels, min(survey.clocks) if len(survey.clocks) == 1 else None)
 
     def item_sizes(self) -> list[FieldSize]:
         """What a network embeds for each field of an item: so many values, or so many numbers."""
@@ -161,13 +168,15 @@ class Encoder:
 
     def to_json(self) -> list[Json]:
         labels = [] if self.labels is None else [{"labels": self.labels.to_json()}]
-        return [coding.to_json() for coding in self.codings.values()] + labels
+        clock = [] if self.clock is None else [{"clock": self.clock}]
+        return [coding.to_json() for coding in self.codings.values()] + labels + clock
 
     @classmethod
     def from_json(cls, schema: Schema, table: Sequence[Mapping[str, Json]], tastes: bool = False) -> Self:
         labels = [Labels.from_json(part["labels"]) for part in table if "labels" in part]
-        codings = {coding["field"]: _coding(coding) for coding in table if "labels" not in coding}
-        return cls(schema, codings, tastes, labels[0] if labels else None)
+        clock = next((str(part["clock"]) for part in table if "clock" in part), None)
+        codings = {coding["field"]: _coding(coding) for coding in table if "field" in coding}
+        return cls(schema, codings, tastes, labels[0] if labels else None, clock)
 
     def _users(self, users: Table) -> Column:
         """The ids of users. Nobody's is no value, unless it was there when the model learned: then it is a user like others."""

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from newcomer.data.canonical import EXACT, canonical
+from newcomer.data.clocks import require_clock
 from newcomer.data.log import Column, Log
 from newcomer.data.schema import Schema
 from newcomer.data.tables import require_columns
@@ -21,12 +22,16 @@ LONGEST = 255
 
 
 def event_ids(
-    log: Log, frame: pl.DataFrame | None = None, column: str | None = None, where: str = "table"
+    log: Log,
+    frame: pl.DataFrame | None = None,
+    column: str | None = None,
+    where: str = "table",
+    clock: str | None = None,
 ) -> list[str]:
     """The id of each row: from this column, or from `event_id` where there is one that means nothing else; else `digests`.
 
     Raises DataError for a column that is not there or that the schema gives another meaning, such as the items' ids, and for an id
-    that is empty or longer than 255 characters.
+    that is empty or longer than 255 characters. And without ids for a time that says nothing in the `clock` of training.
     """
     meant = _meanings(log.schema)
     if column in meant:
@@ -37,6 +42,7 @@ def event_ids(
     if frame is None or (column is None and (COLUMN not in frame.columns or COLUMN in meant)):
         if column is not None:
             raise DataError(f"{where}: no column '{column}'; give events as a table")
+        require_clock(log, clock, where)
         return digests(log)
     name = column or COLUMN
     require_columns(frame.columns, [name], where)
