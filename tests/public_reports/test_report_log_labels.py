@@ -1,16 +1,24 @@
 """Labels of another kind than a model was taught with are refused, and so is a log that has one answer alone."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from films import QUICK, SCHEMA, alter, events
+from films import log as films
 from newcomer.data.labels import Labels
 from newcomer.data.log import Log
 from newcomer.data.read import log_from_rows
 from newcomer.data.schema import Schema
 from newcomer.data.survey import Survey
 from newcomer.errors import DataError
+from newcomer.items.emerg import EmerG
 from newcomer.items.encoding import Encoder
+from newcomer.items.live import LiveItems
 
 STARS = Schema("i", "u", "stars", clicked_from=4.0)
 
@@ -120,3 +128,56 @@ def test_label_and_time_swapped_are_refused(clicked_from: float | None) -> None:
         DataError, match=r"label 'stamp' (holds 1700000000 and the like, which are times|is 1700000000)"
     ):
         log_from_rows(schema, i=["a", "b"], u=[1, 2], stamp=[1_700_000_000, 1_700_000_100], clicked=[1, 0])
+
+
+@pytest.fixture
+def rated(tmp_path: Path) -> Iterator[LiveItems]:
+    """A model of one to five stars."""
+    stars = (pl.col("liked") * 2 + pl.col("viewer") % 3 + 1).alias("liked")
+    EmerG(replace(SCHEMA, clicked_from=4.0), **QUICK).learn(films().with_columns(stars)).save(tmp_path / "store")
+    live = LiveItems.open(EmerG, tmp_path / "store")
+    yield live
+    live.close()
+
+
+def one_a_call(live: LiveItems, labels: list[float], start: int = 0) -> int:
+    """How many of these labels counted."""
+    return sum(
+        live.warm(events(f"film {n % 8}", 1, start=start + n, liked=label)).new for n, label in enumerate(labels)
+    )
+
+
+def test_labels_of_another_scale_that_come_one_a_call_are_refused(rated: LiveItems) -> None:
+    """A service sent `click: 1` for every click: each was counted as one star of five."""
+    with pytest.raises(
+        DataError, match=r"'liked' have all been from 0 to 1 \d+ times in a row, as of 400 labels in training"
+    ):
+        one_a_call(rated, [1] * 40)
+    counted = rated.states.unit_labels(rated.model)
+    assert 10 < counted < 40
+    with pytest.raises(DataError, match="times in a row"):
+        one_a_call(rated, [1], start=900)
+    assert rated.states.unit_labels(rated.model) == counted
+    for n in range(8):
+        assert rated.warm(events(f"film {n}", 1, start=n, liked=1)).new == 0  # what comes again counts for no run
+    assert one_a_call(rated, [5, 1, 1], start=1000) == 3  # a label of the scale of training begins anew
+
+
+def test_a_database_that_counts_no_run_is_opened(rated: LiveItems, tmp_path: Path) -> None:
+    """One of a version before: it counts from now on."""
+    one_a_call(rated, [1] * 3)
+    rated.close()
+    alter(tmp_path / "store", "ALTER TABLE item_models DROP COLUMN unit_labels")
+    live = LiveItems.open(EmerG, tmp_path / "store")
+    assert one_a_call(live, [1] * 3, start=100) == 3
+    assert live.states.unit_labels(live.model) == 3
+    live.close()
+
+
+def test_a_model_of_answers_and_fractions_counts_no_run(tmp_path: Path) -> None:
+    """Where labels of training were from 0 to 1 themselves, nothing is refused."""
+    EmerG(replace(SCHEMA, clicked_from=0.5), **QUICK).learn(films()).save(tmp_path / "store")
+    live = LiveItems.open(EmerG, tmp_path / "store")
+    assert one_a_call(live, [1] * 20) == 20
+    assert live.states.unit_labels(live.model) == 0
+    live.close()

@@ -69,6 +69,17 @@ class Labels:
             return f"are all from 0 to 1, as of {self.count:,} labels in training only {self.unit:,} were"
         return None
 
+    def unlike_run(self, count: int, before: int) -> str | None:
+        """The same of so many labels from 0 to 1 that come, after others of a call or more before, with no other among them."""
+        if (
+            self.surprise(count + before) <= 2 * BY_CHANCE
+        ):  # a long service has very many runs, and bad items have long ones
+            return None
+        return (
+            f"have all been from 0 to 1 {count + before:,} times in a row, as of {self.count:,} labels in training only "
+            f"{self.unit:,} were"
+        )
+
     def surprise(self, count: int) -> float:
         """Minus the logarithm of the probability that so many labels are all from 0 to 1, drawn as in training."""
         return -count * math.log(max(self.unit, 1) / max(self.count, 1))

@@ -161,10 +161,26 @@ class Encoder:
         threshold = self.schema.clicked_from
         training = self.labels or Labels.unknown(threshold)
         if why := training.unlike(log.labels):
-            raise DataError(
-                f"{where}: labels '{self.schema.label}' {why}; clicks are labels from {threshold:g} on: "
-                "write numbers of the same scale as in training"
-            )
+            raise self._of_another_kind(why, where)
+
+    def require_no_run(self, count: int, before: int, where: str = "table") -> None:
+        """Raises DataError for labels from 0 to 1 that come one a call, where those of training were of another scale."""
+        training = self.labels or Labels.unknown(self.schema.clicked_from or 0)
+        if why := training.unlike_run(count, before):
+            raise self._of_another_kind(why, where)
+
+    def only_unit(self, log: Log) -> bool | None:
+        """Whether all labels are from 0 to 1; None where those of training were so too."""
+        training = self.labels or Labels.unknown(self.schema.clicked_from or 0)
+        if log.labels is None or not training.surprise(1):
+            return None
+        return log.labels.unit == log.labels.count
+
+    def _of_another_kind(self, why: str, where: str) -> DataError:
+        return DataError(
+            f"{where}: labels '{self.schema.label}' {why}; clicks are labels from {self.schema.clicked_from:g} on: "
+            "write numbers of the same scale as in training"
+        )
 
     def to_json(self) -> list[Json]:
         labels = [] if self.labels is None else [{"labels": self.labels.to_json()}]
