@@ -15,7 +15,7 @@ from newcomer.data.log import Log
 from newcomer.data.read import log_from_rows
 from newcomer.data.schema import Schema
 from newcomer.data.survey import Survey
-from newcomer.errors import DataError
+from newcomer.errors import DataError, DataWarning
 from newcomer.items.emerg import EmerG
 from newcomer.items.encoding import Encoder
 from newcomer.items.live import LiveItems
@@ -181,3 +181,53 @@ def test_a_model_of_answers_and_fractions_counts_no_run(tmp_path: Path) -> None:
     assert one_a_call(live, [1] * 20) == 20
     assert live.states.unit_labels(live.model) == 0
     live.close()
+
+
+TEN = Schema("i", "u", "stars", clicked_from=7.0)
+
+
+def rows_of(labels: list[float], items: int, users: int) -> Log:
+    return log(labels, TEN, i=[n % items for n in range(len(labels))], u=[n % users for n in range(len(labels))])
+
+
+def test_labels_of_half_the_scale_are_told() -> None:
+    """Stars of 1 to 5 given to a model of 1 to 10: each film was liked by nobody."""
+    encoder = Encoder.fit(log([*range(1, 11)] * 10, TEN))
+    again = Encoder.from_json(TEN, encoder.to_json())
+    assert again.labels is not None
+    assert encoder.labels is not None
+    assert again.labels.quantiles == encoder.labels.quantiles
+    with pytest.warns(
+        DataWarning, match="'stars' reach 5 at most, where those of training went up to 10; clicks are labels from 7"
+    ):
+        again.require_labels(rows_of([1, 2, 3, 4, 5] * 8, 25, 25))
+
+
+@pytest.mark.parametrize(
+    ("labels", "items", "users"),
+    [
+        ([1, 2, 3, 4, 5] * 20, 1, 100),  # a bad film
+        ([1, 2, 3] * 30, 90, 1),  # a user who likes nothing
+        ([1, 5] * 5, 10, 10),
+        ([8, 9, 10] * 30, 90, 90),  # only what was liked
+        ([*range(1, 10)] * 10, 90, 90),
+    ],
+)
+def test_a_part_of_the_scale_that_has_reasons_is_not_told(labels: list[float], items: int, users: int) -> None:
+    """Few items, few users, or few labels, whose part of the scale says nothing of the scale."""
+    Encoder.fit(log([*range(1, 11)] * 10, TEN)).require_labels(rows_of(labels, items, users))
+
+
+def test_pieces_of_a_log_are_summed_up_as_the_whole() -> None:
+    """Nearly: by quantiles."""
+    numbers = [float(n * 7 % 100) for n in range(1000)]
+    parts = [Labels.of(pl.Series(numbers[begin : begin + 100])) for begin in range(0, 1000, 100)]
+    joined, whole = parts[0], Labels.of(pl.Series(numbers))
+    for part in parts[1:]:
+        assert joined is not None
+        assert part is not None
+        joined = joined + part
+    assert joined is not None
+    assert whole is not None
+    assert joined == whole
+    assert joined.quantiles == pytest.approx(whole.quantiles, abs=6)

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from newcomer.data.canonical import BLANK
 from newcomer.data.columns import ANSWERS, numbers_of, plain, row_of
@@ -21,6 +23,9 @@ EPOCHS = ((5e8, 4e9), (5e11, 4e12), (5e14, 4e15), (5e17, 4e18))
 
 BY_CHANCE = math.log(1e6)
 """Labels that would come by chance once in so many tables are of another kind."""
+
+PARTS = 20
+"""Labels are summed up by the borders of so many parts of one size."""
 
 UNKNOWN_SHARE = 0.05
 """How many ratings are taken to be from 0 to 1 where a store from before says nothing of it."""
@@ -40,15 +45,16 @@ class Labels:
     count: int
     unit: int
     """How many are from 0 to 1: answers and fractions, where other labels are stars or percents."""
+    quantiles: tuple[float, ...] = field(default=(), compare=False)
+    """`PARTS` + 1 of them, the lowest and the highest label first and last; none in a store from before."""
 
     @classmethod
     def of(cls, grades: pl.Series) -> Self | None:
         if not len(grades):
             return None
         numbers = grades.to_numpy()
-        return cls(
-            float(numbers.min()), float(numbers.max()), len(numbers), int(((numbers >= 0) & (numbers <= 1)).sum())
-        )
+        unit = int(((numbers >= 0) & (numbers <= 1)).sum())
+        return cls(float(numbers.min()), float(numbers.max()), len(numbers), unit, _quantiles(numbers))
 
     @classmethod
     def unknown(cls, threshold: float) -> Self:
@@ -58,7 +64,13 @@ class Labels:
 
     def __add__(self, other: Self) -> Self:
         lowest, highest = min(self.lowest, other.lowest), max(self.highest, other.highest)
-        return type(self)(lowest, highest, self.count + other.count, self.unit + other.unit)
+        weights = np.repeat([self.count, other.count], [len(self.quantiles), len(other.quantiles)])
+        joined = (
+            _quantiles(np.array([*self.quantiles, *other.quantiles]), weights)
+            if self.quantiles and other.quantiles
+            else ()
+        )
+        return type(self)(lowest, highest, self.count + other.count, self.unit + other.unit, joined)
 
     def unlike(self, given: Self) -> str | None:
         """Why other labels are of another kind than these of training; None where they may be of the same."""
@@ -68,6 +80,16 @@ class Labels:
         if given.unit == given.count and self.surprise(given.count) > BY_CHANCE:
             return f"are all from 0 to 1, as of {self.count:,} labels in training only {self.unit:,} were"
         return None
+
+    def beyond(self, given: Self, independent: int) -> str | None:
+        """What to say where so many independent labels all stay below what many of training went beyond.
+
+        Bad items have low labels and one user may give no others: `independent` is not how many labels there are.
+        """
+        share = sum(quantile <= given.highest for quantile in self.quantiles) / PARTS  # at most so many are as low
+        if not 0 < share < 1 or -independent * math.log(share) <= BY_CHANCE:
+            return None
+        return f"reach {given.highest:g} at most, where those of training went up to {self.highest:g}"
 
     def unlike_run(self, count: int, before: int) -> str | None:
         """The same of so many labels from 0 to 1 that come, after others of a call or more before, with no other among them."""
@@ -85,15 +107,27 @@ class Labels:
         return -count * math.log(max(self.unit, 1) / max(self.count, 1))
 
     def to_json(self) -> dict[str, Json]:
-        return {"lowest": self.lowest, "highest": self.highest, "count": self.count, "unit": self.unit}
+        table: dict[str, Json] = {
+            "lowest": self.lowest,
+            "highest": self.highest,
+            "count": self.count,
+            "unit": self.unit,
+            "quantiles": list(self.quantiles),
+        }
+        return table
 
     @classmethod
     def from_json(cls, table: Mapping[str, Json]) -> Self:
         lowest, highest, count = float(table["lowest"]), float(table["highest"]), int(table["count"])
         if "unit" in table:
-            return cls(lowest, highest, count, int(table["unit"]))
+            return cls(lowest, highest, count, int(table["unit"]), tuple(map(float, table.get("quantiles", ()))))
         # a store from before has counted what equals 0 or 1, fractions not
         return cls(lowest, highest, count, count if lowest >= 0 and highest <= 1 else int(table["binary"]))
+
+
+def _quantiles(numbers: NDArray[np.float64], weights: NDArray[np.int64] | None = None) -> tuple[float, ...]:
+    shares = np.linspace(0, 1, PARTS + 1)
+    return tuple(np.quantile(numbers, shares, method="inverted_cdf", weights=weights).tolist())
 
 
 def labels(frame: pl.DataFrame, schema: Schema, where: str) -> tuple[pl.Series, pl.Series]:

@@ -1,5 +1,6 @@
 """From a log's values to the tensors that a network reads, by what was there when it learned."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -14,7 +15,7 @@ from newcomer.data.schema import NOBODY, Field, Schema
 from newcomer.data.spread import Spread
 from newcomer.data.survey import Counted, Survey
 from newcomer.data.vocabulary import Scale, VectorScale, Vocabulary, coding_from_json
-from newcomer.errors import DataError
+from newcomer.errors import DataError, DataWarning
 from newcomer.items.sentences import Sentences
 from newcomer.nn.field_embeddings import FieldSize, Names, Numbers
 from newcomer.settings import Json
@@ -155,13 +156,24 @@ class Encoder:
         return clicks
 
     def require_labels(self, log: Log, where: str = "table") -> None:
-        """Raises DataError for events whose labels are of another kind than those of training, such as 0 and 1 for stars."""
+        """Raises DataError for events whose labels are of another kind than those of training, such as 0 and 1 for stars.
+
+        DataWarning: where those of many items and users all stay far below the highest of training.
+        """
         if log.labels is None or self.schema.clicked_from is None:
             return
         threshold = self.schema.clicked_from
         training = self.labels or Labels.unknown(threshold)
         if why := training.unlike(log.labels):
             raise self._of_another_kind(why, where)
+        users = {log.users.ids[user] for user in np.unique(log.user)}
+        if said := training.beyond(log.labels, min(len(np.unique(log.item)), len(users))):
+            warnings.warn(
+                f"{where}: labels '{self.schema.label}' {said}; clicks are labels from {threshold:g} on: see that they are of the "
+                "same scale as in training",
+                DataWarning,
+                stacklevel=3,
+            )
 
     def require_no_run(self, count: int, before: int, where: str = "table") -> None:
         """Raises DataError for labels from 0 to 1 that come one a call, where those of training were of another scale."""
