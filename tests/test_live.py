@@ -320,10 +320,10 @@ def test_a_state_that_changes_meanwhile_is_tuned_anew(emerg: Place, monkeypatch:
     live, other = emerg.ready(), emerg.live()
     advance, late = live.states.advance, list[set[str]]()
 
-    def delayed(model: str, changes: Any) -> set[str]:
+    def delayed(*given: Any) -> set[str]:
         if not late:
             other.warm(FIRST)
-        late.append(advance(model, changes))
+        late.append(advance(*given))
         return late[-1]
 
     monkeypatch.setattr(live.states, "advance", delayed)
@@ -335,7 +335,7 @@ def test_a_state_that_changes_meanwhile_is_tuned_anew(emerg: Place, monkeypatch:
 
 def test_an_item_that_others_change_without_end_is_an_error(emerg: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     live = emerg.ready()
-    monkeypatch.setattr(live.states, "advance", lambda model, changes: {change.state.item for change in changes})
+    monkeypatch.setattr(live.states, "advance", lambda model, changes, *_: {change.state.item for change in changes})
     with pytest.raises(
         StoreError, match="'film 08' was changed by others 100 times meanwhile; send the same events again"
     ):

@@ -134,7 +134,7 @@ def test_a_survey_of_files_is_that_of_the_log_in_them(tmp_path: Path, kind: str)
 
 @pytest.mark.parametrize(
     ("column", "role", "value"),
-    [("title", "item", "other"), ("genres", "item", "c|b"), ("minutes", "item", "1.5"), ("zip", "user", None)],
+    [("title", "item", "other"), ("genres", "item", "c|d"), ("minutes", "item", "1.5"), ("zip", "user", None)],
 )
 def test_pieces_that_contradict_each_other_are_the_error_of_the_whole(
     tmp_path: Path, column: str, role: Any, value: str | None

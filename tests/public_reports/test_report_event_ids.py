@@ -1,16 +1,22 @@
 """What an event is called: each counts, each counts once, and one that comes again with another answer is said."""
 
+import hashlib
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
-from films import FILMS, QUICK, events, features, log, taught
+from films import FILMS, QUICK, SCHEMA, events, features, log, taught
+from newcomer.data.io.log_reader import log_from_rows
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError
+from newcomer.items.encoding.encoder import Encoder
 from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.event_ids import digests
 from newcomer.items.serving.service import LiveItems
 from shell import Shell
 
@@ -81,8 +87,17 @@ def test_ids_are_the_same_however_they_are_written(ids: list[object], live: Live
     assert live.warm(table.with_columns(event_id=pl.Series(ids))).known == 3
 
 
-def test_two_moments_of_one_second_are_two_events(live: LiveItems) -> None:
+def timed(folder: Path, begin: float) -> LiveItems:
+    """A model whose events are numbered from here."""
+    EmerG(SCHEMA, **QUICK).learn(log().with_columns(pl.col("seen") + begin)).save(folder / "store")
+    live = LiveItems.open(EmerG, folder / "store")
+    live.add(features("new"))
+    return live
+
+
+def test_two_moments_of_one_second_are_two_events(tmp_path: Path) -> None:
     """Two clicks of one user within a second, told apart by the fractions of their times alone."""
+    live = timed(tmp_path, 1.7e9)
     alike = events("new", 2).drop("event_id").with_columns(liked=pl.lit(1))
     for times in ([1.8e9 + 0.25, 1.8e9 + 0.75], ["2027-01-01T00:00:00.2501", "2027-01-01T00:00:00.2502"]):
         table = alike.with_columns(seen=pl.Series(times))
@@ -103,3 +118,80 @@ def test_the_command_reports_what_did_not_count(store: Path, shell: Shell) -> No
     assert err.count(CLICK) == err.count("\n") == 3
     told = json.loads(shell.call("warm", str(store), "clicked.csv", "--states", url, "--json")[1])
     assert (told["new"], told["known"], told["conflicting"], len(told["left_out"])) == (0, 0, 3, 3)
+
+
+def test_a_number_is_one_however_many_bits_it_has(live: LiveItems) -> None:
+    """Prices came as floats of 64 bits from one program and of 32 from another: the events counted twice."""
+    table = events("new", 4, price=[0.1, 2.5, 16777217.0, 1e-40]).drop("event_id")
+    assert live.warm(table).new == 4
+    short = table.with_columns(pl.col("price").cast(pl.Float32))[[0, 1, 3]]
+    spelled = table.with_columns(pl.Series("price", ["0.10000000149", "2.50", "16777217", "1e-40"]))
+    assert [live.warm(again).new for again in (short, spelled, table)] == [0, 0, 0]
+
+
+def test_numbers_of_few_digits_are_called_what_they_were() -> None:
+    """An event that an older version has counted does not count again."""
+    schema = Schema("i", "u", "liked", "seen", (Field("price", "context", "numeric"),))
+    made = log_from_rows(schema, i=["a"] * 3, u=["b"] * 3, liked=[1] * 3, seen=[1] * 3, price=[0.1, 19.99, 1234.5])
+    told = [["a", "b", 1, 1, {"price": price}] for price in (0.1, 19.99, 1234.5)]
+    assert digests(made) == [hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32] for row in told]
+
+
+SPELLED: list[list[Any]] = [
+    [1700000000.123, 1700000001],
+    ["1700000000.123", "1700000001.0"],
+    [1700000000123, 1700000001000],
+    [1700000000123000, 1700000001000000],
+    [1700000000123000000, 1700000001000000000],
+    ["2023-11-14T22:13:20.123Z", "2023-11-14 23:13:21 +01"],
+    [datetime(2023, 11, 14, 22, 13, 20, 123000), datetime(2023, 11, 14, 22, 13, 21)],
+]
+"""Two moments in the clocks that programs have; their first in milliseconds has no fraction."""
+
+
+@pytest.mark.parametrize("begin", [1.7e9, 1.7e12, 1.7e15, 1.7e18])
+def test_an_event_counts_once_whatever_clock_its_time_comes_from(begin: float, tmp_path: Path) -> None:
+    """A service sent 1700000000, and its replay 2023-11-14T22:13:20Z: every event counted twice."""
+    live, alike = timed(tmp_path, begin), events("new", 2).drop("event_id")
+    counted = [live.warm(alike.with_columns(pl.Series("seen", times, strict=False))).new for times in SPELLED]
+    assert counted == [2, *[0] * 6]
+    mixed = alike.with_columns(pl.Series("seen", ["1700000000123", "1700000001"]))
+    assert live.warm(mixed).known == 2  # each row by itself
+    live.close()
+
+
+def test_an_event_of_a_model_of_dates_counts_once(tmp_path: Path) -> None:
+    """The same of a model whose own events had dates; a number that is no moment is refused by its row."""
+    dates = pl.col("seen").cast(pl.Int64).cast(pl.Datetime("ms"))
+    EmerG(SCHEMA, **QUICK).learn(log().with_columns(dates)).save(tmp_path / "store")
+    live, alike = LiveItems.open(EmerG, tmp_path / "store"), events("film 1", 2)
+    bare = alike.drop("event_id")
+    assert [live.warm(bare.with_columns(pl.Series("seen", times, strict=False))).new for times in SPELLED] == [
+        2,
+        *[0] * 6,
+    ]
+    number = bare.with_columns(pl.Series("seen", [1700000000.123, 7]))
+    with pytest.raises(
+        DataError, match=r"row 2, time 'seen' is 7, but training had dates: .*; write dates, or give every"
+    ):
+        live.warm(number)
+    done = live.warm(number, on_error="report")
+    assert (done.new, done.known, len(done.left_out)) == (0, 1, 1)
+    assert live.warm(alike).new == 2  # ids of their own tell events apart
+    live.close()
+
+
+def test_dates_for_a_model_of_plain_numbers_are_refused_by_row(live: LiveItems, store: Path) -> None:
+    """No rule makes 2024 of the numbers from 0 on; a store that does not say what it counted in takes both."""
+    dated = events("new", 2).with_columns(seen=pl.lit("2024-05-01 00:00:00"))
+    message = (
+        "row 1, time 'seen' is 2024-05-01T00:00:00.000, but training had plain numbers: .*write numbers of the same"
+    )
+    with pytest.raises(DataError, match=message):
+        live.warm(dated.drop("event_id"))
+    assert live.warm(dated).new == 2
+    live.learner.encoder = Encoder.from_json(
+        live.learner.schema, [part for part in live.learner.encoder.to_json() if "clock" not in part]
+    )
+    assert live.learner.encoder.clock is None
+    assert live.warm(dated.drop("event_id")[:1]).new == 1

@@ -133,6 +133,19 @@ def test_a_latest_value_that_is_missing_does_not_count(tmp_path: Path) -> None:
     assert (log.items.columns["price"].values[n], log.items.columns["look"].values[n].tolist()) == (3.5, [3.0, 1.0])
 
 
+def test_values_in_another_order_and_values_that_came_later_are_no_disagreement(tmp_path: Path) -> None:
+    """Genres are a set, and older rows of a log lack what was recorded later: such logs were refused, or every row was told."""
+    frame = table()
+    early = frame.with_row_index().filter(pl.col("time") < 400)
+    turned = {row: "Love|War" for row, genres in early.select("index", "genres").rows() if genres == "War|Love"}
+    assert len(turned) > 100
+    nothing = dict.fromkeys(early["index"].to_list(), "")
+    given = table(genres=turned, price=nothing, look=nothing, city=nothing)
+    clean = readings(frame, tmp_path)
+    assert readings(given, tmp_path) == clean
+    assert clean[0][1] == []
+
+
 def test_training_reads_pieces_with_the_values_that_count(tmp_path: Path) -> None:
     """After the survey every piece, and every window, shows a user's latest value."""
     frame = table()

@@ -1,16 +1,24 @@
 """Labels of another kind than a model was taught with are refused, and so is a log that has one answer alone."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from films import QUICK, SCHEMA, alter, events
+from films import log as films
 from newcomer.data.click_log import Log
 from newcomer.data.io.log_reader import log_from_rows
 from newcomer.data.io.log_statistics import Survey
 from newcomer.data.labels import Labels
 from newcomer.data.schema import Schema
-from newcomer.errors import DataError
+from newcomer.errors import DataError, DataWarning
 from newcomer.items.encoding.encoder import Encoder
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.service import LiveItems
 
 STARS = Schema("i", "u", "stars", clicked_from=4.0)
 
@@ -41,6 +49,36 @@ def test_labels_of_another_scale_than_in_training_are_refused(labels: list[Any])
         encoder.require_labels(log(labels), "events")
 
 
+@pytest.mark.parametrize(
+    ("taught", "threshold", "labels", "wrong"),
+    [
+        (list(range(101)), 60.0, [0.7, 0.85, 0.95, 0.99], "from 0 to 1"),  # fractions for percents
+        (list(range(101)), 60.0, [70, 85, 99], None),
+        (list(range(101)), 60.0, [0.7, 85], None),
+        ([0.1, 0.4, 0.7, 1.0, 5.0], 0.6, [0.2, 0.9] * 9, None),  # fractions are usual here
+        ([0.0, 0.25, 0.5, 1.0], 0.6, [0.5, 0.9] * 99, None),
+    ],
+)
+def test_fractions_given_for_percents_are_refused(
+    taught: list[float], threshold: float, labels: list[float], wrong: str | None
+) -> None:
+    """Shares of .70 to .99 given to a model of percents: every one counted as no click."""
+    schema = Schema("i", "u", "score", clicked_from=threshold)
+    encoder = Encoder.fit(log(taught, schema))
+    if wrong is None:
+        return encoder.require_labels(log(labels, schema))
+    with pytest.raises(DataError, match=f"labels 'score' are all {wrong}, as of 101 labels in training only 2 were"):
+        encoder.require_labels(log(labels, schema))
+    return None
+
+
+def test_a_store_that_counted_zeros_and_ones_is_read() -> None:
+    """Its fractions were not counted; where no label of training was outside 0 to 1 all are."""
+    old = {"lowest": 0.0, "highest": 5.0, "count": 100, "binary": 6}
+    assert Labels.from_json(old) == Labels(0.0, 5.0, 100, 6)
+    assert Labels.from_json(old | {"highest": 1.0}) == Labels(0.0, 1.0, 100, 100)
+
+
 @pytest.mark.parametrize("labels", [[5] * 20, [1], [1, 5, 1], [4.5, 2], [3] * 50])
 def test_labels_of_the_same_scale_are_welcome(labels: list[Any]) -> None:
     """One star is one star, as long as there are not very many of it alone."""
@@ -55,7 +93,7 @@ def test_the_scale_of_training_is_kept_and_a_store_from_before_has_none() -> Non
     old = Encoder.from_json(STARS, [part for part in encoder.to_json() if "labels" not in part])
     assert old.labels is None
     old.require_labels(log([1]))
-    with pytest.raises(DataError, match="are all 0 or 1"):
+    with pytest.raises(DataError, match="are all from 0 to 1"):
         old.require_labels(log([1] * 20))
 
 
@@ -90,3 +128,106 @@ def test_label_and_time_swapped_are_refused(clicked_from: float | None) -> None:
         DataError, match=r"label 'stamp' (holds 1700000000 and the like, which are times|is 1700000000)"
     ):
         log_from_rows(schema, i=["a", "b"], u=[1, 2], stamp=[1_700_000_000, 1_700_000_100], clicked=[1, 0])
+
+
+@pytest.fixture
+def rated(tmp_path: Path) -> Iterator[LiveItems]:
+    """A model of one to five stars."""
+    stars = (pl.col("liked") * 2 + pl.col("viewer") % 3 + 1).alias("liked")
+    EmerG(replace(SCHEMA, clicked_from=4.0), **QUICK).learn(films().with_columns(stars)).save(tmp_path / "store")
+    live = LiveItems.open(EmerG, tmp_path / "store")
+    yield live
+    live.close()
+
+
+def one_a_call(live: LiveItems, labels: list[float], start: int = 0) -> int:
+    """How many of these labels counted."""
+    return sum(
+        live.warm(events(f"film {n % 8}", 1, start=start + n, liked=label)).new for n, label in enumerate(labels)
+    )
+
+
+def test_labels_of_another_scale_that_come_one_a_call_are_refused(rated: LiveItems) -> None:
+    """A service sent `click: 1` for every click: each was counted as one star of five."""
+    with pytest.raises(
+        DataError, match=r"'liked' have all been from 0 to 1 \d+ times in a row, as of 400 labels in training"
+    ):
+        one_a_call(rated, [1] * 40)
+    counted = rated.states.unit_labels(rated.model)
+    assert 10 < counted < 40
+    with pytest.raises(DataError, match="times in a row"):
+        one_a_call(rated, [1], start=900)
+    assert rated.states.unit_labels(rated.model) == counted
+    for n in range(8):
+        assert rated.warm(events(f"film {n}", 1, start=n, liked=1)).new == 0  # what comes again counts for no run
+    assert one_a_call(rated, [5, 1, 1], start=1000) == 3  # a label of the scale of training begins anew
+
+
+def test_a_database_that_counts_no_run_is_opened(rated: LiveItems, tmp_path: Path) -> None:
+    """One of a version before: it counts from now on."""
+    one_a_call(rated, [1] * 3)
+    rated.close()
+    alter(tmp_path / "store", "ALTER TABLE item_models DROP COLUMN unit_labels")
+    live = LiveItems.open(EmerG, tmp_path / "store")
+    assert one_a_call(live, [1] * 3, start=100) == 3
+    assert live.states.unit_labels(live.model) == 3
+    live.close()
+
+
+def test_a_model_of_answers_and_fractions_counts_no_run(tmp_path: Path) -> None:
+    """Where labels of training were from 0 to 1 themselves, nothing is refused."""
+    EmerG(replace(SCHEMA, clicked_from=0.5), **QUICK).learn(films()).save(tmp_path / "store")
+    live = LiveItems.open(EmerG, tmp_path / "store")
+    assert one_a_call(live, [1] * 20) == 20
+    assert live.states.unit_labels(live.model) == 0
+    live.close()
+
+
+TEN = Schema("i", "u", "stars", clicked_from=7.0)
+
+
+def rows_of(labels: list[float], items: int, users: int) -> Log:
+    return log(labels, TEN, i=[n % items for n in range(len(labels))], u=[n % users for n in range(len(labels))])
+
+
+def test_labels_of_half_the_scale_are_told() -> None:
+    """Stars of 1 to 5 given to a model of 1 to 10: each film was liked by nobody."""
+    encoder = Encoder.fit(log([*range(1, 11)] * 10, TEN))
+    again = Encoder.from_json(TEN, encoder.to_json())
+    assert again.labels is not None
+    assert encoder.labels is not None
+    assert again.labels.quantiles == encoder.labels.quantiles
+    with pytest.warns(
+        DataWarning, match="'stars' reach 5 at most, where those of training went up to 10; clicks are labels from 7"
+    ):
+        again.require_labels(rows_of([1, 2, 3, 4, 5] * 8, 25, 25))
+
+
+@pytest.mark.parametrize(
+    ("labels", "items", "users"),
+    [
+        ([1, 2, 3, 4, 5] * 20, 1, 100),  # a bad film
+        ([1, 2, 3] * 30, 90, 1),  # a user who likes nothing
+        ([1, 5] * 5, 10, 10),
+        ([8, 9, 10] * 30, 90, 90),  # only what was liked
+        ([*range(1, 10)] * 10, 90, 90),
+    ],
+)
+def test_a_part_of_the_scale_that_has_reasons_is_not_told(labels: list[float], items: int, users: int) -> None:
+    """Few items, few users, or few labels, whose part of the scale says nothing of the scale."""
+    Encoder.fit(log([*range(1, 11)] * 10, TEN)).require_labels(rows_of(labels, items, users))
+
+
+def test_pieces_of_a_log_are_summed_up_as_the_whole() -> None:
+    """Nearly: by quantiles."""
+    numbers = [float(n * 7 % 100) for n in range(1000)]
+    parts = [Labels.of(pl.Series(numbers[begin : begin + 100])) for begin in range(0, 1000, 100)]
+    joined, whole = parts[0], Labels.of(pl.Series(numbers))
+    for part in parts[1:]:
+        assert joined is not None
+        assert part is not None
+        joined = joined + part
+    assert joined is not None
+    assert whole is not None
+    assert joined == whole
+    assert joined.quantiles == pytest.approx(whole.quantiles, abs=6)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from newcomer.data.click_log import Log
 from newcomer.data.inference.schema import propose
 from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.frames import frame_of
 from newcomer.data.io.log_reader import log_from_rows
 from newcomer.data.io.shuffle import windows
 from newcomer.data.io.timestamps import moments, order_of
@@ -144,3 +145,18 @@ def test_the_order_of_day_and_month_is_proposed_where_the_log_shows_it(tmp_path:
         assert (found.schema.time, found.schema.time_order) == ("time", order)
         assert ("the day is first" if order else "say which by time_order") in found.reasons["time"]
     assert order_of(pl.Series(["1/13/2024"])) == "month-first"
+
+
+def test_nanoseconds_are_kept_whatever_holds_them() -> None:
+    """Times of pandas with a zone, and times one by one, lost their nanoseconds: two events became one."""
+    pandas = pytest.importorskip("pandas")
+    plain = pandas.Series(pandas.to_datetime([f"2024-01-01T10:00:00.12345678{digit}" for digit in (9, 8, 0)]))
+    zoned = plain.dt.tz_localize("UTC").dt.tz_convert("Europe/Berlin")
+    shown = pl.Series(plain.to_numpy()).dt.replace_time_zone("UTC").dt.convert_time_zone("Europe/Berlin")
+    times: Any
+    for times in (plain, zoned, list(plain), list(zoned), zoned.astype(object), shown, list(plain.to_numpy())):
+        found = log_from_rows(Schema("i", "u"), i=[1, 2, 3], u=[1, 1, 1], label=[0, 1, 0], time=times)
+        assert found.time.tolist() == [1704103200123] * 3
+        assert found.ticks.tolist() == [0.456789, 0.456788, 0.45678]
+    coarse = [moment.as_unit("s").to_datetime64() for moment in plain]
+    assert moments(frame_of({"time": coarse})["time"], "table").to_list() == [1704103200000] * 3

@@ -18,6 +18,9 @@ from newcomer.errors import DataError, DataWarning
 COUNT, TIME, FIRST, LATEST = "count ", "time ", "first ", "latest "
 """Columns of `combinations` beside an owner and its fields: rows, latest time, and numbers of the first and of the latest row."""
 
+KEPT = "kept "
+"""Name of the value of a field that counts."""
+
 
 def combinations(frame: pl.DataFrame, owner: str, fields: Sequence[Field], time: str, row: str) -> pl.DataFrame:
     """Every combination of an owner and values of its fields, with how often and when it occurs.
@@ -60,12 +63,12 @@ def agreed(
     twice = found.filter(pl.col(owner).is_duplicated() & (pl.col(owner) != ""))
     if not len(twice):
         return found.select(names)
-    for field in fields:
-        _require_few(twice, owner, field.name, share * rows)
     settled = _latest(twice, owner, fields)
-    if say:
-        for field in fields:
-            _say(twice, settled, owner, field.name, rows)
+    for field in fields:
+        shown = _values(twice, settled, owner, field)
+        _require_few(shown, owner, field.name, share * rows)
+        if say:
+            _say(shown, owner, field.name, rows)
     kept = found.select(names).join(twice.select(owner).unique(), on=owner, how="anti")
     return pl.concat([kept, settled.select(names)])
 
@@ -95,9 +98,24 @@ def owned(frame: pl.DataFrame, owner: str, fields: Sequence[Field]) -> tuple[pl.
     return groups.select(names), place
 
 
-def _require_few(twice: pl.DataFrame, owner: str, field: str, most: float) -> None:
+def _values(twice: pl.DataFrame, settled: pl.DataFrame, owner: str, field: Field) -> pl.DataFrame:
+    """Each owner's values of this field, several of them sorted, and as `KEPT` the one that counts.
+
+    Where it may be missing, without the rows that show none and come before one that does.
+    """
+    theirs = settled.select(owner, pl.col(field.name).alias(KEPT))
+    shown = twice.sort(TIME, FRACTION, LATEST).join(theirs, on=owner, maintain_order="left")
+    if field.is_multi:
+        shown = shown.with_columns(pl.col(field.name, KEPT).list.sort())
+    if field.missing != "mark":
+        return shown
+    last = pl.when(_known(field)).then("at ").max().over(owner)
+    return shown.with_row_index("at ").filter(_known(field) | (pl.col("at ") > last).fill_null(True)).drop("at ")
+
+
+def _require_few(shown: pl.DataFrame, owner: str, field: str, most: float) -> None:
     """The rows to be corrected are those that do not show their owner's most frequent value."""
-    counted = twice.group_by(owner, field).agg(pl.col(COUNT).sum(), pl.col(FIRST).min())
+    counted = shown.group_by(owner, field).agg(pl.col(COUNT).sum(), pl.col(FIRST).min())
     each = counted.group_by(owner).agg(pl.col(COUNT).sum() - pl.col(COUNT).max(), pl.len())
     if int(each[COUNT].sum()) <= most:
         return
@@ -130,9 +148,8 @@ def _filled(field: Field) -> pl.Expr:
     return pl.col(field.name).fill_null(float("nan")) if field.is_numeric else pl.col(field.name)
 
 
-def _say(twice: pl.DataFrame, settled: pl.DataFrame, owner: str, field: str, rows: int) -> None:
-    both = twice.join(settled.select(owner, pl.col(field).alias("kept ")), on=owner)
-    differ = both.filter(pl.col(field).ne_missing(pl.col("kept ")))
+def _say(shown: pl.DataFrame, owner: str, field: str, rows: int) -> None:
+    differ = shown.filter(pl.col(field).ne_missing(pl.col(KEPT)))
     if not len(differ):
         return
     one = differ.sort(FIRST).row(0, named=True)
@@ -140,7 +157,7 @@ def _say(twice: pl.DataFrame, settled: pl.DataFrame, owner: str, field: str, row
     warnings.warn(
         f"column '{field}': {count:,} of {rows:,} rows show another value than the latest of the same '{owner}', which counts; "
         f"{things:,} {'has' if things == 1 else 'have'} such rows, like '{one[owner]}' in row {one[FIRST] + 1}: "
-        f"{_shown(one[field])}, where {_shown(one['kept '])} counts",
+        f"{_shown(one[field])}, where {_shown(one[KEPT])} counts",
         DataWarning,
         stacklevel=2,
     )

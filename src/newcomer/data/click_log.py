@@ -94,6 +94,8 @@ class Log:
     """What is left of each time after its whole number; None where nothing is."""
     labels: Labels | None = None
     """The labels as they were written, where a threshold makes clicks of them: of all rows that were read together."""
+    dated: bool = False
+    """Whether the times were dates, and are milliseconds."""
 
     def __len__(self) -> int:
         return len(self.item)

@@ -17,11 +17,13 @@ from newcomer.store.sql_statements import (
     DELETED,
     DROPPED,
     EVENTS_DELETED,
+    NO_UNIT,
     NOTED,
     REMEMBERED,
     REPLACED,
     SEEN,
     STAGES,
+    UNIT,
     VERSION,
 )
 from newcomer.store.sql_tables import (
@@ -117,8 +119,12 @@ class SqlItemStates(ItemStates):
                 if attempt == ATTEMPTS - 1:
                     raise
 
-    def advance(self, model: str, changes: Sequence[Change]) -> set[str]:
-        late: set[str] = set()
+    def unit_labels(self, model: str) -> int:
+        with self._asking(), self._engine.connect() as connection:
+            return int(connection.scalar(sa.select(MODELS.c.unit_labels).where(MODELS.c.model == model)) or 0)
+
+    def advance(self, model: str, changes: Sequence[Change], unit: bool | None = None) -> set[str]:
+        late, counted = set[str](), 0
         with self._changing() as connection:
             for change in sorted(
                 changes, key=lambda change: change.state.item
@@ -127,6 +133,9 @@ class SqlItemStates(ItemStates):
                     late.add(change.state.item)
                     continue
                 self._note(connection, model, change)
+                counted += len(change.events)
+            if counted and unit is not None:
+                connection.execute(*((UNIT, {"m": model, "n": counted}) if unit else (NO_UNIT, {"m": model})))
         return late
 
     def forget(self, model: str, items: Collection[str]) -> set[str]:

@@ -2,12 +2,13 @@
 
     item_states     model, item | version, phase, events, parameters, checksum, updated_at, events_checksum
     item_events     model, item, event | place, time, label, payload
-    item_models     model | stages
+    item_models     model | stages, unit_labels
     item_forgotten  model, item | version
 
 `place` counts an item's events as they came in. `payload` is a JSON list of the event's encoded values, or NULL.
 `events_checksum` is SHA-256 over the item's latest events, NULL in a row that was written before there was one.
-`stages`: of how many of a learner's stages the items were taken up. `version` of a forgotten item is its last one.
+`stages`: of how many of a learner's stages the items were taken up. `unit_labels`: see `states.ItemStates`; NULL is 0.
+`version` of a forgotten item is its last one.
 """
 
 import hashlib
@@ -50,6 +51,7 @@ MODELS = sa.Table(
     TABLES,
     sa.Column("model", sa.String(64), primary_key=True),
     sa.Column("stages", sa.BigInteger, nullable=False),
+    sa.Column("unit_labels", sa.BigInteger),
 )
 FORGOTTEN = sa.Table(
     "item_forgotten",
@@ -61,11 +63,12 @@ FORGOTTEN = sa.Table(
 
 
 def make_tables(engine: sa.Engine) -> None:
-    """Make the tables that are not there, and the column that older tables have not."""
+    """Make the tables that are not there, and the columns that older tables have not."""
     TABLES.create_all(engine)
-    if "events_checksum" not in {column["name"] for column in sa.inspect(engine).get_columns(STATES.name)}:
-        with engine.begin() as connection:
-            connection.execute(sa.text("ALTER TABLE item_states ADD COLUMN events_checksum VARCHAR(64)"))
+    for table, column, kind in ((STATES, "events_checksum", "VARCHAR(64)"), (MODELS, "unit_labels", "BIGINT")):
+        if column not in {there["name"] for there in sa.inspect(engine).get_columns(table.name)}:
+            with engine.begin() as connection:
+                connection.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {column} {kind}"))
 
 
 def state_row(model: str, state: ItemState) -> dict[str, Any]:

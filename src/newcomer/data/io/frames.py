@@ -139,8 +139,11 @@ def _python(value: Any) -> Any:
         return value
     if type(value).__name__ in ("NAType", "NaTType"):
         return None
-    if hasattr(value, "to_pydatetime"):
-        return value.to_pydatetime()
+    if isinstance(value, np.datetime64):
+        coarse = value.astype("M8[us]") if np.datetime_data(value.dtype)[0] == "ns" else value
+        return None if np.isnat(value) else coarse.tolist() if coarse == value else str(value).replace("T", " ")
+    if hasattr(value, "to_pydatetime"):  # nanoseconds, which no datetime of Python holds, stay in the text
+        return value.isoformat(sep=" ") if value.nanosecond else value.to_pydatetime()
     if hasattr(value, "tolist") and hasattr(value, "shape"):  # numpy and torch, single values and lists
         return value.tolist()
     if isinstance(value, (set, frozenset)):

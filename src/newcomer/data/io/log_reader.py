@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from newcomer.data.agreement import agreed, combinations, owned
 from newcomer.data.canonical import BLANK
 from newcomer.data.click_log import Column, Log, Table
-from newcomer.data.io.column_parsing import MARK, ROW, column
+from newcomer.data.io.column_parsing import MARK, ROW, column, plain
 from newcomer.data.io.frames import frame_of
 from newcomer.data.io.tables import read_tables, require_columns
-from newcomer.data.io.timestamps import FRACTION, are_dates, times
+from newcomer.data.io.timestamps import DATED, FRACTION, are_dates, times
 from newcomer.data.labels import GRADE, Labels
 from newcomer.data.labels import labels as click_labels
 from newcomer.data.paths import find
@@ -106,7 +106,7 @@ def _paths(source: Source) -> list[Path]:
 def _checked(
     frame: pl.DataFrame, schema: Schema, where: str, items: bool, labels: bool, anywhere: Collection[str] | None = None
 ) -> pl.DataFrame:
-    """The schema's columns, as text, lists of text and numbers, and beside them `ROW`, and of labelled ones `FRACTION` and `GRADE`.
+    """The schema's columns, as text, lists of text and numbers, and `ROW`; of labelled ones `FRACTION`, `DATED`, `GRADE`.
 
     `anywhere`: the columns of all files of the log; what may be missing must be among them. None: it may be in none.
     Raises DataError for values that cannot be so.
@@ -123,6 +123,7 @@ def _checked(
         clicks, grades = click_labels(frame, schema, where)
         columns += [clicks, *times(frame, schema.time, where, schema.time_order)]
         columns += [grades] if schema.clicked_from is not None else []
+        columns += [pl.Series(DATED, [are_dates(plain(frame[schema.time], where))]).new_from_index(0, len(frame))]
     return pl.DataFrame([*columns, frame[ROW].cast(pl.Int64)])
 
 
@@ -189,6 +190,7 @@ def _encoded(
         row=frame[ROW].to_numpy().copy(),
         fraction=left.to_numpy() if (left != 0).any() else None,
         labels=Labels.of(frame[GRADE]) if GRADE in frame.columns else None,
+        dated=DATED in frame.columns and bool(frame[DATED].any()),
     )
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from newcomer.data.agreement import COUNT, FIRST, LATEST, TIME, agreed, combinations, together, too_many
 from newcomer.data.click_log import Column, Log, Table
+from newcomer.data.clocks import CLOCKS, clocks_of
 from newcomer.data.io.chunked_log import LogFiles
 from newcomer.data.io.column_parsing import ROW
 from newcomer.data.io.log_reader import _table
@@ -43,6 +44,8 @@ class Survey:
         """Of each context field how numbers are spread, or how often each value occurs."""
         self.labels: Labels | None = None
         """The labels as they were written, where a threshold makes clicks of them."""
+        self.clocks = set[str]()
+        """What the times are counted in; see `clocks`."""
         self.rows = 0
         self.first: int | None = None
         """The times of the earliest and of the latest event; None before there is any."""
@@ -87,6 +90,7 @@ class Survey:
             self.context[field.name] = _together(field, self.context[field.name], log.context[field.name])
         self.rows += len(log)
         self.labels = log.labels if self.labels is None or log.labels is None else self.labels + log.labels
+        self.clocks |= {CLOCKS[number] for number in np.unique(clocks_of(log))}
         first, last = int(log.time.min()), int(log.time.max())
         self.first = first if self.first is None else min(self.first, first)
         self.last = last if self.last is None else max(self.last, last)

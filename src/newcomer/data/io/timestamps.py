@@ -25,6 +25,9 @@ Order = Literal["day-first", "month-first"]
 DAY, HOUR, MINUTE, SECOND = 86_400_000, 3_600_000, 60_000, 1_000
 """In milliseconds."""
 
+DATED = "dated "
+"""Name of whether times were dates."""
+
 FRACTION = "fraction "
 """Name of what is left of times after the whole number."""
 
@@ -134,14 +137,16 @@ def _numbers(given: pl.Series) -> tuple[pl.Series, pl.Series]:
 
 def _dates(given: pl.Series, order: Order | None) -> tuple[pl.Series, pl.Series]:
     if given.dtype != pl.String:
-        fine = given.cast(pl.Datetime("ns" if given.dtype == pl.Datetime("ns") else "us"), strict=False)
-        unit = 1_000_000 if fine.dtype == pl.Datetime("ns") else 1_000
         if given.dtype == pl.Date:
             found = given.cast(pl.Datetime("ms")).dt.epoch("ms")
             return found, pl.Series(FRACTION, [0.0]).new_from_index(0, len(given))
-        found = given.dt.epoch("ms")
-        exact = given.dt.epoch("ns" if unit == 1_000_000 else "us")
-        return found, (exact - found * unit).cast(pl.Float64) / unit
+        finest: Literal["ns", "us"] = "ns" if getattr(given.dtype, "time_unit", "us") == "ns" else "us"
+        unit = 1_000_000 if finest == "ns" else 1_000
+        found, exact = given.dt.epoch("ms"), given.dt.epoch(finest)
+        left = (exact - found * unit).cast(
+            pl.Float64
+        ).to_numpy() / unit  # polars multiplies by 1 / unit, which is inexact
+        return found, pl.Series(FRACTION, left)
     first, last = given.str.extract_groups(YEAR_FIRST).struct, given.str.extract_groups(YEAR_LAST).struct
     month, day = first.field("m1").fill_null(first.field("m2")), first.field("d1").fill_null(first.field("d2"))
     one, other = last.field("one").cast(pl.Int64), last.field("other").cast(pl.Int64)

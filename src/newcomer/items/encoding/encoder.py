@@ -1,5 +1,6 @@
 """From a log's values to the tensors that a network reads, by what was there when it learned."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -14,7 +15,7 @@ from newcomer.data.labels import Labels
 from newcomer.data.running_stats import Spread
 from newcomer.data.schema import NOBODY, Field, Schema
 from newcomer.data.vocabulary import Scale, VectorScale, Vocabulary, coding_from_json
-from newcomer.errors import DataError
+from newcomer.errors import DataError, DataWarning
 from newcomer.items.encoding.text_encoder import Sentences
 from newcomer.nn.ctr.field_embeddings import FieldSize, Names, Numbers
 from newcomer.settings import Json
@@ -78,11 +79,18 @@ class Encoder:
     """The codings of all fields but the item's id: fitted once, on the rows that may be learned from, and never changed."""
 
     def __init__(
-        self, schema: Schema, codings: Mapping[str, Coding], tastes: bool = False, labels: Labels | None = None
+        self,
+        schema: Schema,
+        codings: Mapping[str, Coding],
+        tastes: bool = False,
+        labels: Labels | None = None,
+        clock: str | None = None,
     ) -> None:
         self.schema, self.codings = schema, dict(codings)
         self.labels = labels
         """The labels of training as they were written, where a threshold makes clicks of them and it is known."""
+        self.clock = clock
+        """What all times of training were counted in; None where that differs or is not known. See `data.clocks`."""
         self.tastes = tastes
         """Whether rows have one field more: what their user did among the old items; see `nn.ctr.computed_embeddings.Tastes`."""
 
@@ -95,7 +103,7 @@ class Encoder:
         codings |= {field.name: _fit(field, items.columns[field.name]) for field in schema.of("item")}
         codings |= {field.name: _fit(field, users.columns[field.name]) for field in schema.of("user")}
         codings |= {field.name: _fit_seen(field, survey.context[field.name]) for field in schema.of("context")}
-        return cls(schema, codings, tastes, survey.labels)
+        return cls(schema, codings, tastes, survey.labels, min(survey.clocks) if len(survey.clocks) == 1 else None)
 
     def item_sizes(self) -> list[FieldSize]:
         """What a network embeds for each field of an item: so many values, or so many numbers."""
@@ -148,26 +156,55 @@ class Encoder:
         return clicks
 
     def require_labels(self, log: Log, where: str = "table") -> None:
-        """Raises DataError for events whose labels are of another kind than those of training, such as 0 and 1 for stars."""
+        """Raises DataError for events whose labels are of another kind than those of training, such as 0 and 1 for stars.
+
+        DataWarning: where those of many items and users all stay far below the highest of training.
+        """
         if log.labels is None or self.schema.clicked_from is None:
             return
         threshold = self.schema.clicked_from
         training = self.labels or Labels.unknown(threshold)
         if why := training.unlike(log.labels):
-            raise DataError(
-                f"{where}: labels '{self.schema.label}' {why}; clicks are labels from {threshold:g} on: "
-                "write numbers of the same scale as in training"
+            raise self._of_another_kind(why, where)
+        users = {log.users.ids[user] for user in np.unique(log.user)}
+        if said := training.beyond(log.labels, min(len(np.unique(log.item)), len(users))):
+            warnings.warn(
+                f"{where}: labels '{self.schema.label}' {said}; clicks are labels from {threshold:g} on: see that they are of the "
+                "same scale as in training",
+                DataWarning,
+                stacklevel=3,
             )
+
+    def require_no_run(self, count: int, before: int, where: str = "table") -> None:
+        """Raises DataError for labels from 0 to 1 that come one a call, where those of training were of another scale."""
+        training = self.labels or Labels.unknown(self.schema.clicked_from or 0)
+        if why := training.unlike_run(count, before):
+            raise self._of_another_kind(why, where)
+
+    def only_unit(self, log: Log) -> bool | None:
+        """Whether all labels are from 0 to 1; None where those of training were so too."""
+        training = self.labels or Labels.unknown(self.schema.clicked_from or 0)
+        if log.labels is None or not training.surprise(1):
+            return None
+        return log.labels.unit == log.labels.count
+
+    def _of_another_kind(self, why: str, where: str) -> DataError:
+        return DataError(
+            f"{where}: labels '{self.schema.label}' {why}; clicks are labels from {self.schema.clicked_from:g} on: "
+            "write numbers of the same scale as in training"
+        )
 
     def to_json(self) -> list[Json]:
         labels = [] if self.labels is None else [{"labels": self.labels.to_json()}]
-        return [coding.to_json() for coding in self.codings.values()] + labels
+        clock = [] if self.clock is None else [{"clock": self.clock}]
+        return [coding.to_json() for coding in self.codings.values()] + labels + clock
 
     @classmethod
     def from_json(cls, schema: Schema, table: Sequence[Mapping[str, Json]], tastes: bool = False) -> Self:
         labels = [Labels.from_json(part["labels"]) for part in table if "labels" in part]
-        codings = {coding["field"]: _coding(coding) for coding in table if "labels" not in coding}
-        return cls(schema, codings, tastes, labels[0] if labels else None)
+        clock = next((str(part["clock"]) for part in table if "clock" in part), None)
+        codings = {coding["field"]: _coding(coding) for coding in table if "field" in coding}
+        return cls(schema, codings, tastes, labels[0] if labels else None, clock)
 
     def _users(self, users: Table) -> Column:
         """The ids of users. Nobody's is no value, unless it was there when the model learned: then it is a user like others."""

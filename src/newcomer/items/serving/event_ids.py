@@ -6,8 +6,9 @@ import json
 import numpy as np
 import polars as pl
 
-from newcomer.data.canonical import canonical
+from newcomer.data.canonical import EXACT, canonical
 from newcomer.data.click_log import Column, Log
+from newcomer.data.clocks import require_clock
 from newcomer.data.io.tables import require_columns
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError
@@ -21,12 +22,16 @@ LONGEST = 255
 
 
 def event_ids(
-    log: Log, frame: pl.DataFrame | None = None, column: str | None = None, where: str = "table"
+    log: Log,
+    frame: pl.DataFrame | None = None,
+    column: str | None = None,
+    where: str = "table",
+    clock: str | None = None,
 ) -> list[str]:
     """The id of each row: from this column, or from `event_id` where there is one that means nothing else; else `digests`.
 
     Raises DataError for a column that is not there or that the schema gives another meaning, such as the items' ids, and for an id
-    that is empty or longer than 255 characters.
+    that is empty or longer than 255 characters. And without ids for a time that says nothing in the `clock` of training.
     """
     meant = _meanings(log.schema)
     if column in meant:
@@ -37,6 +42,7 @@ def event_ids(
     if frame is None or (column is None and (COLUMN not in frame.columns or COLUMN in meant)):
         if column is not None:
             raise DataError(f"{where}: no column '{column}'; give events as a table")
+        require_clock(log, clock, where)
         return digests(log)
     name = column or COLUMN
     require_columns(frame.columns, [name], where)
@@ -78,9 +84,24 @@ def digests(log: Log) -> list[str]:
 
 
 def _named(column: Column) -> list[Json]:
-    """Every value of a column by name; numbers as they are, several values sorted."""
-    if np.issubdtype(column.values.dtype, np.floating):
+    """Every value of a column by name; numbers as a float of 32 bits is written, several values sorted."""
+    if column.is_vector:
         return list(column.values.tolist())
+    if np.issubdtype(column.values.dtype, np.floating):
+        return [_spelled(number) for number in column.values.tolist()]
     if column.values.ndim == 1:
         return [None if value < 0 else column.names[value] for value in column.values.tolist()]
     return [sorted(column.names[value] for value in row if value >= 0) for row in column.values.tolist()]
+
+
+def _spelled(number: float) -> float:
+    """The same for .1 and for what .1 becomes as a float of 32 bits, which one program sends and another does not.
+
+    Whole numbers, and those too large for such a float to have a fraction, stay what they are.
+
+    >>> _spelled(0.1), _spelled(0.10000000149011612), _spelled(16777217.0)
+    (0.1, 0.1, 16777217.0)
+    """
+    if number.is_integer() or not abs(number) < EXACT["Float32"]:
+        return number
+    return float(str(np.float32(number)))

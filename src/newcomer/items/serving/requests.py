@@ -8,9 +8,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from newcomer.data.click_log import Log, Table
+from newcomer.data.clocks import in_clock
 from newcomer.data.io.log_reader import items_from_frame, log_from_frame
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError
+from newcomer.items.encoding.encoder import Encoder
 from newcomer.items.serving.event_ids import event_ids
 from newcomer.items.serving.results import OnError
 from newcomer.items.serving.row_isolation import readable
@@ -40,15 +42,17 @@ def requests_of(requests: Log | pl.DataFrame, schema: Schema, where: str, on_err
 
 
 def events_of(
-    events: Log | pl.DataFrame, schema: Schema, event_id: str | None, where: str, on_error: OnError
+    events: Log | pl.DataFrame, encoder: Encoder, event_id: str | None, where: str, on_error: OnError
 ) -> Incoming:
-    """Raises DataError: see `readable` and `event_ids`."""
+    """Events with their times in the clock of training. Raises DataError: see `readable` and `event_ids`."""
+    schema, clock = encoder.schema, encoder.clock
     if isinstance(events, Log):
-        return Incoming(events, np.arange(len(events)), {}, event_ids(events, None, event_id, where))
+        events = in_clock(events, clock)
+        return Incoming(events, np.arange(len(events)), {}, event_ids(events, None, event_id, where, clock))
 
     def read(frame: pl.DataFrame) -> tuple[Log, list[str]]:
-        log = log_from_frame(frame, schema, items=False, where=where)
-        return log, event_ids(log, frame, event_id, where)
+        log = in_clock(log_from_frame(frame, schema, items=False, where=where), clock)
+        return log, event_ids(log, frame, event_id, where, clock)
 
     found, rows, wrong = readable(events, read, on_error)
     if found is None:

@@ -142,7 +142,7 @@ class LiveItems(ServedItems):
         events = events if isinstance(events, Log) else frame_of(events, where)
         if not len(events):
             return Warmed(0, 0, [])
-        left, given = LeftOut(on_error), events_of(events, self.learner.schema, event_id, where, on_error)
+        left, given = LeftOut(on_error), events_of(events, self.learner.encoder, event_id, where, on_error)
         left.lines += map(str, given.wrong.values())
         if given.log is None:
             return Warmed(0, 0, [], left_out=left.lines)

@@ -31,14 +31,18 @@ class WarmUp:
         self.served, self.where, self.left = served, where, left
         self.learner, self.states, self.model = served.learner, served.states, served.model
         self.new = self.known = self.conflicting = 0
+        self.unit: bool | None = None
+        """Whether all labels are from 0 to 1, where those of training were not."""
         self.items: set[str] = set()
         self.unseen = Unseen()
 
     def count(self, arrived: Arrivals) -> Warmed:
         """Let these events count.
 
-        Raises StoreError for an item that others change without end.
+        Raises StoreError for an item that others change without end; and DataError, and changes nothing, for labels of another kind
+        than in training, which is seen where they are added to those of the calls before.
         """
+        self.unit = self.learner.encoder.only_unit(arrived.log)
         for _ in range(ATTEMPTS):
             arrived = self._round(arrived)
             if not len(arrived):
@@ -60,6 +64,8 @@ class WarmUp:
         arrived = self._wanted(arrived, known, damaged or {})
         warm = {name for name in arrived.items if known.heads[known.numbers[name]].events}
         new = self._not_counted(arrived, warm)
+        if self.unit and not self.new:
+            self.learner.encoder.require_no_run(len(new), self.states.unit_labels(self.model), self.where)
         past, new = self._past(warm & set(new.items), new)
         if not len(new):
             return new
@@ -139,7 +145,7 @@ class WarmUp:
         """Write these states with the events that made them; items of which another version is there by now are returned."""
         while changes:
             try:
-                late = self.states.advance(self.model, changes)
+                late = self.states.advance(self.model, changes, self.unit)
             except DamagedItemError as error:
                 self.left.add(error)
                 changes = [change for change in changes if change.state.item != error.item]
