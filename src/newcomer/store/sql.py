@@ -123,8 +123,8 @@ class SqlItemStates(ItemStates):
         with self._asking(), self._engine.connect() as connection:
             return int(connection.scalar(sa.select(MODELS.c.unit_labels).where(MODELS.c.model == model)) or 0)
 
-    def advance(self, model: str, changes: Sequence[Change], unit: bool | None = None) -> set[str]:
-        late, counted = set[str](), 0
+    def advance(self, model: str, changes: Sequence[Change]) -> set[str]:
+        late, units = set[str](), dict[bool | None, int]()
         with self._changing() as connection:
             for change in sorted(
                 changes, key=lambda change: change.state.item
@@ -133,9 +133,11 @@ class SqlItemStates(ItemStates):
                     late.add(change.state.item)
                     continue
                 self._note(connection, model, change)
-                counted += len(change.events)
-            if counted and unit is not None:
-                connection.execute(*((UNIT, {"m": model, "n": counted}) if unit else (NO_UNIT, {"m": model})))
+                units[change.unit] = units.get(change.unit, 0) + len(change.events)
+            if units.get(False):
+                connection.execute(NO_UNIT, {"m": model})
+            elif units.get(True):
+                connection.execute(UNIT, {"m": model, "n": units[True]})
         return late
 
     def forget(self, model: str, items: Collection[str]) -> set[str]:

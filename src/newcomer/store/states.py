@@ -74,6 +74,8 @@ class Change:
 
     state: ItemState
     events: Sequence[Event]
+    unit: bool | None = None
+    """Whether all labels, as they were written, came from 0 to 1; None where that tells nothing."""
 
 
 class ItemStates(ABC):
@@ -127,13 +129,12 @@ class ItemStates(ABC):
 
     @abstractmethod
     def unit_labels(self, model: str) -> int:
-        """How many events with labels from 0 to 1 have counted since the last with another; see `advance`."""
+        """How many events with labels from 0 to 1 have counted since the last change with another, by `Change.unit`."""
 
     @abstractmethod
-    def advance(self, model: str, changes: Sequence[Change], unit: bool | None = None) -> set[str]:
+    def advance(self, model: str, changes: Sequence[Change]) -> set[str]:
         """Put these states in the place of the version before, together with the events that made them, in one transaction.
 
-        `unit`: whether the labels of these events, as they were written, are all from 0 to 1; None where that tells nothing.
         Returned are the items that have another version by now: nothing of theirs was changed or noted.
 
         Raises StoreError, with the item's name, where its latest events are not those that were noted; nothing is changed then.

@@ -1,6 +1,7 @@
 """One warm-up of items in service: events on their way to states."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -123,7 +124,9 @@ class WarmUp:
             for n, (name, whole) in enumerate(zip(mine, sound(state).tolist(), strict=True)):
                 if whole:
                     of_item = {key: value[n] for key, value in state.items()}
-                    changes.append(_next(known, name, of_item, new.events(by_item[name], keeps)))
+                    changes.append(
+                        replace(_next(known, name, of_item, new.events(by_item[name], keeps)), unit=self.unit)
+                    )
                 else:
                     self.left.add(
                         LearnerError(
@@ -145,7 +148,7 @@ class WarmUp:
         """Write these states with the events that made them; items of which another version is there by now are returned."""
         while changes:
             try:
-                late = self.states.advance(self.model, changes, self.unit)
+                late = self.states.advance(self.model, changes)
             except DamagedItemError as error:
                 self.left.add(error)
                 changes = [change for change in changes if change.state.item != error.item]
