@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from newcomer.data.io.column_parsing import column
 from newcomer.data.io.row_files import from_lines, read_rows, to_lines, write_rows
+from newcomer.data.schema import Field
 from newcomer.errors import DataError
 
 ROW = st.fixed_dictionaries(
@@ -48,9 +50,10 @@ def test_what_is_no_object_is_named_by_its_line(line: str) -> None:
         from_lines([json.dumps({"a": 1}), "", line], "requests")
 
 
-def test_lists_beside_single_values_are_an_error() -> None:
-    with pytest.raises(DataError, match="column 'a' holds lists and single values; write one of the two"):
-        from_lines(['{"a": [1]}', '{"a": 1}'], "table")
+def test_lists_beside_single_values_are_an_error_of_their_row() -> None:
+    frame = from_lines(['{"a": 1}', '{"a": [1]}'], "table")
+    with pytest.raises(DataError, match="row 2, column 'a' holds a list where others hold one value; write one value"):
+        column(frame, Field("a", "item"), "table")
 
 
 def test_files_that_cannot_be_are_errors(tmp_path: Path) -> None:

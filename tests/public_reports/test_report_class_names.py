@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+import torch
 from PIL import Image
 
 from newcomer.classes.methods.frozen import FrozenBackbone
@@ -64,6 +66,13 @@ def test_a_gap_in_a_column_of_numbers_is_named_and_no_class(tmp_path: Path) -> N
     left_out: list[str] = []
     assert class_table(tmp_path / "a.parquet", "text", "label", left_out).labels == ["3"]
     assert left_out == [f"{tmp_path / 'a.parquet'}: nothing in column 'label' of rows 2-3"]
+
+
+def test_a_float_of_32_bits_is_the_class_that_was_written() -> None:
+    """A column of float32 holds .1 as .10000000149, another class than the .1 of a CSV."""
+    labels = np.array([0.1, 2.0, 0.25], np.float32)
+    for given in (labels, list(labels), torch.tensor(labels), pl.Series(labels)):
+        assert class_names(given) == ["0.1", "2", "0.25"]
 
 
 def test_leading_zeros_and_case_are_kept() -> None:

@@ -17,6 +17,7 @@ from newcomer.classes.learner import ClassLearner
 from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples, Input
+from newcomer.data.inputs import is_single, opened
 from newcomer.errors import DataError, LearnerError, SettingError
 
 TEXTS = ["my card is lost", "where is my card", "the exchange rate", "rate of the euro"]
@@ -294,3 +295,15 @@ def test_columns_are_not_read_by_their_index() -> None:
     series = pd.Series(TEXTS, index=[1, 0, 3, 2])
     assert values(series) == values(series.to_numpy()) == TEXTS
     assert series[0] == TEXTS[1]
+
+
+def test_an_open_file_is_the_picture_that_it_holds(tmp_path: Path) -> None:
+    """A web framework hands over open files: each line of one was taken for a picture."""
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    with (tmp_path / "red.png").open("rb") as file:
+        assert is_single(file)
+        assert opened(file, True, "upload").getpixel((0, 0)) == (255, 0, 0)
+    with pytest.raises(DataError, match="upload: an open file that cannot be read"):
+        opened(file, True, "upload")
+    with (tmp_path / "red.png").open(encoding="latin-1") as text, pytest.raises(DataError, match="open it with 'rb'"):
+        opened(text, True, "upload")

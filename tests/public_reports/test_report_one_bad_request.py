@@ -188,3 +188,54 @@ def test_a_request_need_not_name_what_may_be_missing(live: LiveItems) -> None:
     assert live.score([{"film": "film 1", "viewer": 3, "price": 0.5}])["score"].is_finite().all()
     live.add(features("bare"))
     assert live.warm(events("bare", 2).drop("page")).new == 2
+
+
+@pytest.mark.parametrize("odd", [{"a": 1}, [1, 2], [[1]], [{"a": 1}]])
+def test_an_object_in_one_line_is_an_error_of_that_line(
+    odd: Any, live: LiveItems, store: Path, shell: Shell, states: list[str]
+) -> None:
+    """A log of web events: one line of many holds an object. No other line had an answer."""
+    rows: list[dict[str, Any]] = requests(*FILMS[:4]).to_dicts()
+    right = live.score(requests(*FILMS[:4]))["score"].to_list()
+    (shell.folder / "r.jsonl").write_text(
+        "".join(json.dumps({**row, "extra": [1, odd][n == 2]}) + "\n" for n, row in enumerate(rows))
+    )
+    code, out, _ = shell.call("score", str(store), "r.jsonl", *states)
+    assert code == 0  # nobody reads `extra`
+    assert [row["score"] for row in lines(out)] == pytest.approx(right, abs=1e-6)
+    assert live.score([{**row, "extra": [1, odd][n == 2]} for n, row in enumerate(rows)])["score"].to_list() == right
+    rows[2]["page"] = odd
+    (shell.folder / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = shell.call("score", str(store), "r.jsonl", *states)
+    assert (code, [row["score"] is None for row in lines(out)]) == (3, [False, False, True, False])
+    assert err.startswith("newcomer: left out: r.jsonl: row 3, column 'page' ")
+    with pytest.raises(DataError, match="row 3, column 'page' holds"):
+        live.score(rows)
+
+
+def test_a_byte_of_another_encoding_is_an_error_of_its_line(store: Path, shell: Shell, states: list[str]) -> None:
+    """An event log with one name in Latin-1."""
+    text = "".join(json.dumps(row) + "\n" for row in requests(*FILMS[:3]).to_dicts())
+    (shell.folder / "r.jsonl").write_bytes(text.encode().replace(b"film 1", b"film \xe9"))
+    code, out, err = shell.call("score", str(store), "r.jsonl", *states)
+    assert (code, [row["score"] is None for row in lines(out)]) == (3, [False, True, False])
+    assert err.count("\n") == 1
+    assert "r.jsonl: line 2 is no JSON object" in err
+
+
+def test_answers_that_cannot_be_written_are_refused_before_any(store: Path, shell: Shell, states: list[str]) -> None:
+    """An hour of scoring, and then no such folder; or the answers take the place of the requests."""
+    requests(*FILMS[:3]).write_csv(shell.folder / "r.csv")
+    before = (shell.folder / "r.csv").read_bytes()
+    assert "no folder nowhere" in shell.fails("score", str(store), "missing.csv", "--out", "nowhere/x.csv", *states)
+    assert "would replace what is read" in shell.fails("score", str(store), "r.csv", "--out", "./r.csv", *states)
+    assert (shell.folder / "r.csv").read_bytes() == before
+
+
+def test_a_count_that_is_no_number_is_damage(store: Path, shell: Shell, states: list[str]) -> None:
+    """A database altered by hand: the command ended in a trace."""
+    assert shell.call("inspect", str(store), *states)[0] == 0
+    requests(*FILMS[:1]).write_csv(shell.folder / "r.csv")
+    assert shell.call("score", str(store), "r.csv", *states)[0] == 0
+    alter(shell.folder, "UPDATE item_states SET events = 'many' WHERE item = 'film 1'")
+    assert "the state of item 'film 1' is damaged" in shell.fails("inspect", str(store), *states)

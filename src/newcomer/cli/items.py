@@ -124,7 +124,7 @@ def score(
 ) -> None:
     """Click probabilities of requests, one row each, with the model, the item's phase and its number of events, and how many of the
     request's values the model has never seen."""
-    require_rows_file(out)
+    require_rows_file(out, requests)
     answered, left_out = list[pl.DataFrame](), list[str]()
     with open_live(store, states) as live:
         for answers in _answers(live, requests, strict):

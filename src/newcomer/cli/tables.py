@@ -54,12 +54,12 @@ def given(source: str, strict: bool) -> Given:
     if source == STDIN:
         return _all_of_lines([line for part in _arriving() for line in part], "standard input", strict)
     try:
-        content = Path(source).read_text(encoding="utf-8")
+        content = Path(source).read_bytes()
     except FileNotFoundError:
         raise DataError(f"{source}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise DataError(f"{source}: cannot be read ({error})") from None
-    return _all_of_lines(content.split("\n"), source, strict)
+    return _all_of_lines([_decoded(line) for line in content.split(b"\n")], source, strict)
 
 
 def arriving(source: str, strict: bool) -> Iterator[Given]:

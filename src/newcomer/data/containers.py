@@ -3,15 +3,17 @@
 Order counts and nothing else: the index of a pandas Series is never looked at.
 """
 
+import io
 from collections.abc import Iterable, Mapping, Set
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 from PIL.Image import Image
 
 from newcomer.errors import DataError
 
-SINGLE = (str, bytes, bytearray, memoryview, PurePath, Image)
+SINGLE = (str, bytes, bytearray, memoryview, PurePath, Image, io.IOBase)
 """What can be iterated over, or looks like it, and yet is one value."""
 
 NOT_THERE = {"NAType", "NaTType", "MaskedConstant"}
@@ -36,8 +38,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, str):
         return str.__str__(value)  # numpy's text and members of an enumeration are text, too
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item") and type(value).__name__ not in NOT_THERE:
-        return value.item()
+        return _shortest(value) if _is_short_float(value) else value.item()
     return value
+
+
+def _is_short_float(values: Any) -> bool:
+    return str(getattr(values, "dtype", "")).lower().removeprefix("torch.") in ("float16", "float32")
+
+
+def _shortest(value: Any) -> float:
+    """The number that was written: 0.1 in 32 bits is 0.1 in 64, not 0.10000000149."""
+    return float(str(np.asarray(value)[()]))
 
 
 def as_list(values: Any, what: str) -> list[Any]:
@@ -56,6 +67,8 @@ def as_list(values: Any, what: str) -> list[Any]:
         raise DataError(expected)
     if hasattr(values, "columns") or hasattr(values, "column_names"):
         raise DataError(f"{what}: a table ({type(values).__name__}); give one of its columns")
+    if _is_short_float(values) and getattr(values, "ndim", 1) == 1:
+        return [_shortest(value) for value in np.asarray(values)]
     for name in ("to_list", "tolist", "to_pylist"):
         if hasattr(values, name):
             values = getattr(values, name)()

@@ -1,5 +1,6 @@
 """What a classifier is asked about, in whatever form it is handed over: texts, pictures, paths, arrays, bytes of files."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -104,6 +105,8 @@ def _known(one: Any, where: str) -> Any:
         raise DataError(f"{where}: nothing there; give a text or a picture, or leave it out")
     if isinstance(one, PurePath) and not isinstance(one, Path):
         return Path(one)
+    if isinstance(one, io.IOBase):
+        return _content(one, where)
     if isinstance(one, (bytearray, memoryview)):
         return bytes(one)
     if isinstance(one, (str, Path, Image, bytes)):
@@ -111,6 +114,20 @@ def _known(one: Any, where: str) -> Any:
     if isinstance(one, np.ndarray) and one.ndim in (2, 3):
         return one
     raise DataError(f"{where}: neither a text nor a picture, but of type {type(one).__name__}")
+
+
+def _content(file: Any, where: str) -> bytes:
+    """All of an open file, which stays at its end.
+
+    Raises DataError for one that is closed or was opened as text.
+    """
+    try:
+        content = file.read()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{where}: an open file that cannot be read ({error}); give its path") from None
+    if not isinstance(content, bytes):
+        raise DataError(f"{where}: a file opened as text; open it with 'rb', or give its path")
+    return content
 
 
 def _is_picture(array: np.ndarray[Any, Any]) -> bool:

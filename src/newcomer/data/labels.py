@@ -135,7 +135,7 @@ def labels(frame: pl.DataFrame, schema: Schema, where: str) -> tuple[pl.Series, 
 
     And the labels as numbers, as they were written. Raises DataError, with file and row, for another label.
     """
-    given = plain(frame[schema.label], where)
+    given = plain(frame[schema.label], where, frame)
     if given.dtype.is_nested():
         raise DataError(f"{where}: label '{given.name}' holds {str(given.dtype).lower()}; write one number a row")
     threshold = schema.clicked_from

@@ -79,7 +79,14 @@ class SqlItemStates(ItemStates):
     def heads(self, model: str, items: Collection[str] | None = None) -> dict[str, Head]:
         columns = sa.select(STATES.c.item, STATES.c.version, STATES.c.phase, STATES.c.events)
         rows = self._rows(columns, STATES, model, items)
-        return {row.item: Head(row.version, row.phase, row.events) for row in rows}
+        return {row.item: self._head(row) for row in rows}
+
+    def _head(self, row: Any) -> Head:
+        if type(row.version) is not int or type(row.events) is not int or not isinstance(row.phase, str):
+            raise DamagedItemError(
+                row.item, f"{self.where}: the state of item '{row.item}' is damaged; restore the database from a copy"
+            )
+        return Head(row.version, row.phase, row.events)
 
     def get(self, model: str, items: Collection[str]) -> dict[str, ItemState]:
         return {row.item: self._sound(model, row) for row in self._rows(sa.select(STATES), STATES, model, items)}

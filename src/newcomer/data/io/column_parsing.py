@@ -1,11 +1,11 @@
 """A column of a click log as its schema says: text, lists of text, numbers, vectors; or an error that names the row."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import polars as pl
 
 from newcomer.data.canonical import BLANK, by_value, canonical_name, decoded_bytes, digits_lost, lost, names, texts
-from newcomer.data.io.frames import series_of
+from newcomer.data.io.frames import odd_one, series_of
 from newcomer.data.schema import Field
 from newcomer.data.tokenization import words_of
 from newcomer.errors import DataError
@@ -27,10 +27,11 @@ def column(
     Raises DataError, with file and row, for what is missing where that is an error (`advice`: what else to do), and for what cannot
     be read.
     """
-    given = plain(frame[field.name], where)
+    given = plain(frame[field.name], where, frame)
     if given.dtype.is_nested() and not (given.dtype == pl.List and field.kind in ("multi", "vector")):
+        row = row_of(frame, given.is_not_null()) if given.null_count() < len(given) else 1
         raise DataError(
-            f"{where}: column '{field.name}' is {field.kind}, but holds {str(given.dtype).lower()}; "
+            f"{where}: row {row}, column '{field.name}' is {field.kind}, but holds {str(given.dtype).lower()}; "
             "set kind = 'multi' or 'vector' for lists, or make plain columns of it"
         )
     if field.is_numeric:
@@ -50,12 +51,22 @@ def column(
     return found.alias(field.name)
 
 
-def plain(given: pl.Series, where: str) -> pl.Series:
-    """A column in a type to compute with: bytes and categories as text, arrays as lists, Python's own objects as what they are."""
+def plain(given: pl.Series, where: str, frame: pl.DataFrame | None = None) -> pl.Series:
+    """A column in a type to compute with: bytes and categories as text, arrays as lists, Python's own objects as what they are.
+
+    Raises DataError, with the row in `frame`, for an object or a list among single values.
+    """
     if given.dtype == pl.Binary:
         return decoded_bytes(given, where)
     if given.dtype == pl.Object:
-        return series_of(given.name, list(given), where)
+        values = list(given)
+        if (at := odd_one(values)) is not None:
+            rows = frame[ROW] if frame is not None and ROW in frame.columns else range(len(values))
+            kind = "an object" if isinstance(values[at], Mapping) else "a list"
+            raise DataError(
+                f"{where}: row {rows[at] + 1}, column '{given.name}' holds {kind} where others hold one value; write one value"
+            )
+        return series_of(given.name, values, where)
     if given.dtype in (pl.Categorical, pl.Enum):
         return given.cast(pl.String)
     return given.arr.to_list() if given.dtype == pl.Array else given

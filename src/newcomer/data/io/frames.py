@@ -44,7 +44,7 @@ def frame_of(table: Any, where: str = "table") -> pl.DataFrame:
         raise DataError(
             f"{where}: a {type(table).__name__} is no table; give a frame, columns by name or a list of rows"
         )
-    made = {name: series_of(name, values, where) for name, values in columns.items()}
+    made = {name: _loose(name, values, where) for name, values in columns.items()}
     if len({len(series) for series in made.values()}) > 1:
         raise DataError(
             f"{where}: columns have {', '.join(f'{len(s)} ({n})' for n, s in made.items())} rows; give all as many"
@@ -56,7 +56,27 @@ def frame_of_rows(rows: Iterable[Mapping[str, Any]], where: str) -> pl.DataFrame
     """A frame of rows by name; what a row does not name is missing there."""
     rows = list(rows)
     names = dict.fromkeys(name for row in rows for name in row)
-    return pl.DataFrame({name: series_of(name, [row.get(name) for row in rows], where) for name in names})
+    return pl.DataFrame({name: _loose(name, [row.get(name) for row in rows], where) for name in names})
+
+
+def _loose(name: str, values: Any, where: str) -> pl.Series:
+    """A column of these values, or of Python's own objects where they have no common type: an error only where it is read."""
+    try:
+        return series_of(name, values, where)
+    except DataError:
+        return pl.Series(name, list(values), dtype=pl.Object)
+
+
+def odd_one(values: Sequence[Any]) -> int | None:
+    """The first value that keeps these from being one column: a mapping, a nested list, or a list among single values."""
+    single = any(value is not None and not isinstance(value, (list, tuple, Mapping)) for value in values)
+    for n, value in enumerate(values):
+        is_list = isinstance(value, (list, tuple))
+        if isinstance(value, Mapping) or (
+            is_list and (single or any(isinstance(v, (list, tuple, Mapping)) for v in value))
+        ):
+            return n
+    return None
 
 
 def series_of(name: str, values: Any, where: str) -> pl.Series:

@@ -123,7 +123,9 @@ def _checked(
         clicks, grades = click_labels(frame, schema, where)
         columns += [clicks, *times(frame, schema.time, where, schema.time_order)]
         columns += [grades] if schema.clicked_from is not None else []
-        columns += [pl.Series(DATED, [are_dates(plain(frame[schema.time], where))]).new_from_index(0, len(frame))]
+        columns += [
+            pl.Series(DATED, [are_dates(plain(frame[schema.time], where, frame))]).new_from_index(0, len(frame))
+        ]
     return pl.DataFrame([*columns, frame[ROW].cast(pl.Int64)])
 
 

@@ -12,6 +12,7 @@ import polars as pl
 
 from newcomer.data.io.frames import frame_of_rows
 from newcomer.data.io.tables import read_table
+from newcomer.data.paths import is_there
 from newcomer.errors import DataError
 from newcomer.printable import printable_json
 
@@ -61,10 +62,16 @@ def to_lines(frame: pl.DataFrame) -> Iterable[str]:
     return (printable_json(row) for row in frame.iter_rows(named=True))
 
 
-def require_rows_file(file: Path | None) -> None:
-    """Raises DataError for a file that `write_rows` would not write, before anything is done for it."""
-    if file is not None and file.suffix.lower() not in (".csv", ".parquet", *LINES):
+def require_rows_file(file: Path | None, source: str | None = None) -> None:
+    """Raises DataError for a file that `write_rows` would not write, before anything is done for it; `source` is what is read."""
+    if file is None:
+        return
+    if file.suffix.lower() not in (".csv", ".parquet", *LINES):
         raise DataError(f"{file}: neither .csv, .parquet nor .jsonl; choose one of them")
+    if not file.parent.is_dir():
+        raise DataError(f"{file}: cannot be written (no folder {file.parent}); give a place that can")
+    if source is not None and is_there(Path(source)) and file.resolve() == Path(source).resolve():
+        raise DataError(f"{file}: the answers would replace what is read; choose another file")
 
 
 def write_rows(frame: pl.DataFrame, file: Path) -> None:

@@ -53,7 +53,7 @@ def times(frame: pl.DataFrame, column: str, where: str, order: Order | None = No
 
     Raises DataError as `moments` does.
     """
-    given = plain(frame[column], where)
+    given = plain(frame[column], where, frame)
     if given.dtype.is_nested():
         raise DataError(
             f"{where}: time '{given.name}' holds {str(given.dtype).lower()}; write one number or date a row"

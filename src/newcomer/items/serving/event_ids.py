@@ -9,6 +9,7 @@ import polars as pl
 from newcomer.data.canonical import EXACT, canonical
 from newcomer.data.click_log import Column, Log
 from newcomer.data.clocks import require_clock
+from newcomer.data.io.column_parsing import plain
 from newcomer.data.io.tables import require_columns
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError
@@ -46,7 +47,7 @@ def event_ids(
         return digests(log)
     name = column or COLUMN
     require_columns(frame.columns, [name], where)
-    ids = canonical(frame[name], where)
+    ids = canonical(plain(frame[name], where, frame), where)
     wrong = (ids.is_null() | (ids.str.len_chars() > LONGEST)).fill_null(True)
     if wrong.any():
         row = int(wrong.arg_true()[0])
