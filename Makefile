@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test learning check bench docs clean
+.PHONY: setup demo test learning check bench tables docs package clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -13,7 +13,7 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "newcomer needs Python 3.11 or newer; set PYTHON=python3.x"; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,check,docs]'
 	@touch $@
 
 demo: setup  ## watch it meet new classes and new items; writes runs/demo/report.html
@@ -26,17 +26,29 @@ learning: setup  ## tests of what is learned, once more with the arithmetic of o
 	ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(BIN)/python -m pytest --numprocesses 2 -m learning
 	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 $(BIN)/python -m pytest --numprocesses 2 -m learning
 
-check: setup  ## format, lint, types, imports
+check: setup  ## format, lint, types, imports, docs without a warning
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/zensical build --clean --strict
 
-bench: setup  ## every benchmark; figures into benchmarks/figures.jsonl
+bench: setup  ## every benchmark; results into benchmarks/measurements.jsonl
 	$(BIN)/python benchmarks/all.py
 
-docs: setup  ## rewrite the tables in README and docs from the records
+tables: setup  ## rewrite the tables in README and docs from the records, and the notebooks from the tutorials
 	$(BIN)/python tools/write_tables.py
+	$(BIN)/python tools/write_notebooks.py
+
+docs: setup  ## the documentation as a site, with the API reference and search; site/index.html
+	$(BIN)/zensical build --clean --strict
+
+package: setup  ## wheel and sdist into dist/; the wheel, installed in a clean environment, runs the demo
+	rm -rf dist build/package
+	$(BIN)/python -m build --outdir dist
+	$(PYTHON) -m venv build/package
+	build/package/bin/python -m pip install --quiet --constraint constraints.txt "$$(echo dist/*.whl)[all]"
+	cd build/package && bin/newcomer demo
 
 clean:  ## remove the environment and caches, not runs or data
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,7 +1,7 @@
-"""Every benchmark, one after the other; their figures go to benchmarks/figures.jsonl.
+"""Run every benchmark in turn; the measurements go to benchmarks/measurements.jsonl.
 
-From nothing this takes hours; what was finished in runs/ before is only read again. A benchmark whose data are not here is left
-out, and its figures stay as they were.
+This takes hours from scratch; finished runs in runs/ are reused. A benchmark without its data is skipped, and its measurements
+stay as they were.
 """
 
 import json
@@ -9,15 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from figure import DATA_MISSING
+from measurement import DATA_MISSING
 
-HERE = Path(__file__).parent
-FIGURES = HERE / "figures.jsonl"
+MACHINE_SETTINGS = Path(__file__).parent
+MEASUREMENTS = MACHINE_SETTINGS / "measurements.jsonl"
 LATEST_SMALL = [
     *("--set", 'data.name="movielens-latest"', "--set", "data.path=ml-latest-small"),
-    *("--set", "stream.old_above=60", "--set", "stream.phase_events=8"),
+    *("--set", "stream.min_old_events=60", "--set", "stream.phase_events=8"),
 ]
-"""That data set under a recipe of the large one."""
+"""Options to run a recipe for MovieLens-1M on MovieLens-latest-small."""
 COMMANDS = [
     ["speed/demos.py"],
     ["quality/run.py", "digits"],
@@ -40,6 +40,7 @@ COMMANDS = [
     ["speed/training_step.py"],
     ["speed/memory.py"],
     ["speed/opening.py"],
+    ["speed/startup.py"],
     ["speed/bank.py"],
     ["speed/items_training.py"],
     ["speed/items_service.py"],
@@ -48,20 +49,20 @@ COMMANDS = [
 
 
 def main() -> int:
-    lines = FIGURES.read_text(encoding="utf-8").splitlines() if FIGURES.exists() else []
-    kept = {json.loads(line)["name"]: line for line in lines}
+    lines = MEASUREMENTS.read_text(encoding="utf-8").splitlines() if MEASUREMENTS.exists() else []
+    measurements = {json.loads(line)["name"]: line for line in lines}
     failed = 0
     for script, *arguments in COMMANDS:
         print(f"── {script} {' '.join(arguments)}", flush=True)
-        command = [sys.executable, str(HERE / script), *arguments]
+        command = [sys.executable, str(MACHINE_SETTINGS / script), *arguments]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None  # it was asked for
+            assert process.stdout is not None  # it is a pipe
             for line in process.stdout:
                 print(line, end="", flush=True)
                 if line.startswith('{"name"'):
-                    kept[json.loads(line)["name"]] = line.rstrip("\n")
+                    measurements[json.loads(line)["name"]] = line.rstrip("\n")
         failed += process.returncode not in (0, DATA_MISSING)
-        FIGURES.write_text("".join(line + "\n" for line in kept.values()), encoding="utf-8")
+        MEASUREMENTS.write_text("".join(line + "\n" for line in measurements.values()), encoding="utf-8")
     return min(failed, 1)
 
 

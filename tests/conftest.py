@@ -169,7 +169,7 @@ def tasks() -> list[Examples]:
     places = {
         digit: [i for i, label in enumerate(train.labels) if label == digit][:6] for pair in pairs for digit in pair
     }
-    return [train.at([i for digit in pair for i in places[digit]]) for pair in pairs]
+    return [train.select([i for digit in pair for i in places[digit]]) for pair in pairs]
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import torch
 from newcomer.data.schema import Field, Schema
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.serialization import from_parameters, to_row
-from newcomer.items.serving.service import LiveItems
+from newcomer.items.serving.service import ItemService
 from newcomer.store.states import Change, Event
 
 SCHEMA = Schema(
@@ -81,14 +81,14 @@ def events(film: str, count: int, start: int = 1000, **columns: Any) -> pl.DataF
     )
 
 
-def poison(live: LiveItems, film: str, price: float | None = None) -> None:
+def poison(live: ItemService, film: str, price: float | None = None) -> None:
     """What a library without bounds left in the database: a state that is no number, and the event that made it so."""
     row = live.states.get(live.model, [film])[film]
     own, state, _ = from_parameters([row], torch.device("cpu"))
     state = {key: torch.full_like(value, torch.nan) for key, value in state.items()}
     event = Event("far out", 1, 1, [2, 2, price]) if price is not None else None
     made = to_row(film, row.version + 1, row.events + (event is not None), own, state, 0)
-    assert live.states.advance(live.model, [Change(made, [event] if event else [])]) == set()
+    assert live.states.commit(live.model, [Change(made, [event] if event else [])]) == set()
 
 
 def alter(folder: Path, *statements: str) -> None:

@@ -12,18 +12,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from newcomer.data.click_log import Log
-from newcomer.data.datasets.simulated_clicks import click_world
+from newcomer.data.click_log import ClickLog
+from newcomer.data.datasets.simulated_clicks import simulate_click_log
 from newcomer.errors import SettingError
 from newcomer.items.adaptation import rules as module
-from newcomer.items.adaptation.rules import Adam, Adaptation, Bayes, Descent, Events, adaptation, flat, unflat
+from newcomer.items.adaptation.rules import (
+    AdamAdaptation,
+    Adaptation,
+    EventLikelihood,
+    LearnedSGD,
+    MAPAdaptation,
+    build_adaptation,
+    flatten_state,
+    unflatten_state,
+)
 from newcomer.items.encoding.encoder import Clicks
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.methods.id_tuning import IdTuning
 from newcomer.items.networks.emerg_network import EmerGNetwork
 from newcomer.items.networks.item_network import ItemNetwork, State
-from newcomer.items.networks.tower_network import TowerNetwork
-from newcomer.items.padding import Padded
+from newcomer.items.networks.tower_network import TowerConfig, TowerNetwork
+from newcomer.items.padding import PaddedBatch
 from newcomer.nn.ctr.field_embeddings import FieldSize, Names, Numbers
 from newcomer.shapes import Tensor
 from newcomer.streams.cold_start import ColdStart, OldItems
@@ -32,9 +41,9 @@ from newcomer.streams.stage import Stage
 ITEM_FIELDS: list[FieldSize] = [Names(5)]
 ROW_FIELDS: list[FieldSize] = [Names(6), Names(4), Numbers()]
 RULES: dict[str, Adaptation] = {
-    "bayes": Bayes(scale=0.7, rounds=3),
-    "descent": Descent(scale=0.2, steps=3),
-    "adam": Adam(rate=0.05, steps=4, inner_rate=0.1, inner_steps=2),
+    "map": MAPAdaptation(initial_scale=0.7, linearizations=3),
+    "learned_sgd": LearnedSGD(initial_scale=0.2, steps=3),
+    "adam": AdamAdaptation(rate=0.05, steps=4, inner_lr=0.1, inner_steps=2),
 }
 
 
@@ -44,17 +53,17 @@ def emerg() -> ItemNetwork:
         ROW_FIELDS,
         width=3,
         layers=2,
-        deviation=0.5,
+        init_std=0.5,
         graph="generated",
-        begins_shared=False,
+        has_shared_graph=False,
         attention=False,
         tower=[4],
-        writes_start=True,
+        generate_init=True,
     )
 
 
 def deepfm() -> ItemNetwork:
-    return TowerNetwork(ITEM_FIELDS, ROW_FIELDS, 3, [4], deviation=0.5, writes_start=True)
+    return TowerNetwork(ITEM_FIELDS, ROW_FIELDS, TowerConfig(width=3, hidden=(4,), init_std=0.5), generate_init=True)
 
 
 @pytest.fixture(params=[emerg, deepfm], ids=["emerg", "deepfm"])
@@ -78,41 +87,43 @@ def rule(request: pytest.FixtureRequest) -> Adaptation:
     return RULES[request.param]
 
 
-def happened(network: ItemNetwork, counts: list[int], seed: int = 0) -> tuple[Events, State]:
+def happened(network: ItemNetwork, counts: list[int], seed: int = 0) -> tuple[EventLikelihood, State]:
     """So many events of each item, those of all mixed, and where the items begin."""
     chance = torch.Generator().manual_seed(seed)
     total, items = sum(counts), len(counts)
 
-    def drawn(below: int, size: int) -> Tensor:
+    def sample(below: int, size: int) -> Tensor:
         return torch.randint(below, (size,), generator=chance)
 
-    of_rows = [drawn(6, total), drawn(4, total), torch.randn(total, generator=chance, dtype=torch.float64)]
-    own, place = [drawn(5, items)], torch.randperm(total, generator=chance)
+    of_rows = [sample(6, total), sample(4, total), torch.randn(total, generator=chance, dtype=torch.float64)]
+    own, place = [sample(5, items)], torch.randperm(total, generator=chance)
     item = torch.arange(items).repeat_interleave(torch.tensor(counts))
-    clicks = Clicks(item, drawn(2, total).double(), torch.arange(total), [], of_rows)
+    clicks = Clicks(item, sample(2, total).double(), torch.arange(total), [], of_rows)
     step = torch.arange(max(counts))
     real = step < torch.tensor(counts)[:, None]
     starts = torch.tensor(counts).cumsum(0) - torch.tensor(counts)
     rows = torch.where(real, starts[:, None] + step, 0)
     clicks = replace(clicks, label=clicks.label[place])
-    return Events(network, own, clicks, Padded(torch.arange(items), rows, real)), network.begin(own, items)
+    return EventLikelihood(network, own, clicks, PaddedBatch(torch.arange(items), rows, real)), network.initial_state(
+        own, items
+    )
 
 
 def learned(network: ItemNetwork, rule: Adaptation) -> ItemNetwork:
     """The same network with a scale of its own for every number of a state."""
     other = copy.deepcopy(network)
-    if rule.scale is not None:
+    if rule.initial_scale is not None:
         chance = torch.Generator().manual_seed(1)
-        other.learn_scales(rule.scale)
+        other.add_scales(rule.initial_scale)
         for scale in other.scales.values():
             scale.data = scale.data.double() + 0.3 * torch.randn(scale.shape, generator=chance, dtype=torch.float64)
     return other.requires_grad_(False)
 
 
-def one_item(events: Events, item: int) -> Events:
+def one_item(events: EventLikelihood, item: int) -> EventLikelihood:
     count = int(events.batch.real[item].sum())
     rows = events.batch.rows[item : item + 1, :count]
-    return replace(events, batch=Padded(torch.tensor([item]), rows, torch.ones_like(rows, dtype=torch.bool)))
+    return replace(events, batch=PaddedBatch(torch.tensor([item]), rows, torch.ones_like(rows, dtype=torch.bool)))
 
 
 def equal(one: State, other: State, tolerance: float = 1e-9) -> None:
@@ -123,30 +134,32 @@ def equal(one: State, other: State, tolerance: float = 1e-9) -> None:
 
 def test_flat_and_unflat_are_each_others_way_back(network: ItemNetwork) -> None:
     _, state = happened(network, [1, 1, 1])
-    numbers = flat(state)
+    numbers = flatten_state(state)
     assert numbers.shape == (3, sum(value[0].numel() for value in state.values()))
-    equal(unflat(numbers, state), state, tolerance=0)
+    equal(unflatten_state(numbers, state), state, tolerance=0)
 
 
 def test_slopes_are_the_gradients_of_rows_taken_one_by_one(network: ItemNetwork) -> None:
     events, state = happened(network, [4, 1, 3])
-    logits, slopes = events.slopes(state)
+    logits, jacobian = events.jacobian(state)
     for item in range(3):
         for row in range(int(events.batch.real[item].sum())):
             mine = {key: value[item : item + 1].clone().requires_grad_() for key, value in state.items()}
-            alone = Padded(torch.tensor([item]), events.batch.rows[item, row].view(1, 1), torch.ones(1, 1).bool())
+            alone = PaddedBatch(torch.tensor([item]), events.batch.rows[item, row].view(1, 1), torch.ones(1, 1).bool())
             (logit,) = events.logits(mine, alone).flatten()
             gradients = torch.autograd.grad(logit, list(mine.values()))
             torch.testing.assert_close(logits[item, row], logit.detach())
-            torch.testing.assert_close(slopes[item, row], flat(dict(zip(mine, gradients, strict=True)))[0])
+            torch.testing.assert_close(jacobian[item, row], flatten_state(dict(zip(mine, gradients, strict=True)))[0])
 
 
 def test_slopes_are_what_a_small_move_of_the_state_does(network: ItemNetwork) -> None:
     events, state = happened(network, [5, 5])
-    logits, slopes = events.slopes(state)
-    move = 1e-6 * torch.randn(flat(state).shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    moved = events.logits(unflat(flat(state) + move, state))
-    torch.testing.assert_close(moved - logits, (slopes @ move[..., None])[..., 0], atol=1e-9, rtol=1e-4)
+    logits, jacobian = events.jacobian(state)
+    move = 1e-6 * torch.randn(
+        flatten_state(state).shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    )
+    moved = events.logits(unflatten_state(flatten_state(state) + move, state))
+    torch.testing.assert_close(moved - logits, (jacobian @ move[..., None])[..., 0], atol=1e-9, rtol=1e-4)
 
 
 def bisected(logit: float, label: float, reach: float) -> float:
@@ -161,39 +174,39 @@ def bisected(logit: float, label: float, reach: float) -> float:
 
 def test_after_one_event_bayes_moves_along_one_line_as_far_as_bisection_says(network: ItemNetwork) -> None:
     """δ = s² J (y − σ(z + x)) with x = J δ, the one number that is not known."""
-    rule = Bayes(scale=0.4, rounds=1)
+    rule = MAPAdaptation(initial_scale=0.4, linearizations=1)
     network = learned(network, rule)
     events, state = happened(network, [1, 1, 1, 1])
-    logits, slopes = events.slopes(state)
-    spread = flat({key: value[None] for key, value in network.scales_now().items()})[0]
-    moved = flat(rule.warm(events, state)) - flat(state)
+    logits, jacobian = events.jacobian(state)
+    spread = flatten_state({key: value[None] for key, value in network.positive_scales().items()})[0]
+    moved = flatten_state(rule.warm(events, state)) - flatten_state(state)
     for item in range(4):
-        label, along = float(events.clicks.label[events.batch.rows[item, 0]]), spread**2 * slopes[item, 0]
-        x = bisected(float(logits[item, 0]), label, float(slopes[item, 0] @ along))
+        label, along = float(events.clicks.label[events.batch.rows[item, 0]]), spread**2 * jacobian[item, 0]
+        x = bisected(float(logits[item, 0]), label, float(jacobian[item, 0] @ along))
         pull = label - torch.sigmoid(logits[item, 0] + x)
         torch.testing.assert_close(moved[item], along * pull, atol=1e-9, rtol=1e-6)
 
 
-def posterior_slope(events: Events, begin: State, now: State) -> Tensor:
+def posterior_slope(events: EventLikelihood, begin: State, now: State) -> Tensor:
     """The gradient of − log posterior where the network is as it is, in units of the prior's spread."""
-    spread = flat({key: value[None] for key, value in events.network.scales_now().items()})[0]
-    at = flat(now).requires_grad_()
+    spread = flatten_state({key: value[None] for key, value in events.network.positive_scales().items()})[0]
+    at = flatten_state(now).requires_grad_()
     loss = functional.binary_cross_entropy_with_logits(
-        events.logits(unflat(at, begin)), events.clicks.label[events.batch.rows], reduction="none"
+        events.logits(unflatten_state(at, begin)), events.clicks.label[events.batch.rows], reduction="none"
     )
-    total = (loss * events.batch.real).sum() + ((at - flat(begin)) ** 2 / (2 * spread**2)).sum()
+    total = (loss * events.batch.real).sum() + ((at - flatten_state(begin)) ** 2 / (2 * spread**2)).sum()
     (slope,) = torch.autograd.grad(total, at)
     return slope * spread
 
 
 def test_many_linearisations_arrive_where_the_posterior_of_the_network_itself_is_flat(network: ItemNetwork) -> None:
     """Until there, two of them leave a small part of the slope at the beginning."""
-    rule = Bayes(scale=0.1, rounds=40)
+    rule = MAPAdaptation(initial_scale=0.1, linearizations=40)
     network = learned(network, rule)
     events, state = happened(network, [6, 2])
     before = posterior_slope(events, state, state)
     after = posterior_slope(events, state, rule.warm(events, state))
-    two = posterior_slope(events, state, Bayes(0.1, rounds=2).warm(events, state))
+    two = posterior_slope(events, state, MAPAdaptation(0.1, linearizations=2).warm(events, state))
     assert after.abs().max() < 1e-6 * before.abs().max()
     assert two.norm() < 0.1 * before.norm()
 
@@ -203,16 +216,16 @@ def test_rows_in_parts_are_rows_at_once(
     network: ItemNetwork, rule: Adaptation, places: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events, state = happened(learned(network, rule), [7, 1, 5])
-    at_once = rule.warm(events, state), rule.inner(events, state, second_order=False)
-    monkeypatch.setattr(module, "PLACES", places)
+    at_once = rule.warm(events, state), rule.inner_update(events, state, second_order=False)
+    monkeypatch.setattr(module, "MAX_PADDED_ROWS", places)
     assert len(list(events.losses(state))) == -(-7 // max(1, places // 3))
     equal(rule.warm(events, state), at_once[0])
-    equal(rule.inner(events, state, second_order=False), at_once[1])
+    equal(rule.inner_update(events, state, second_order=False), at_once[1])
 
 
 def test_a_loss_in_parts_is_the_mean_over_rows(network: ItemNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     events, state = happened(network, [7, 1, 5])
-    monkeypatch.setattr(module, "PLACES", 4)
+    monkeypatch.setattr(module, "MAX_PADDED_ROWS", 4)
     for item in range(3):
         mine = one_item(events, item)
         logits = mine.logits({key: value[item : item + 1] for key, value in state.items()})
@@ -243,7 +256,7 @@ def test_all_events_twice_are_a_wider_prior_to_bayes_and_nothing_to_rules_of_the
     once = rule.warm(events, state)
     rows, real = (torch.cat([part, part], dim=1) for part in (events.batch.rows, events.batch.real))
     twice = replace(events, batch=replace(events.batch, rows=rows, real=real))
-    if isinstance(rule, Bayes):
+    if isinstance(rule, MAPAdaptation):
         assert all((rule.warm(twice, state)[key] != value).any() for key, value in once.items())
         for scale in network.scales.values():
             scale.data -= 0.5 * np.log(2)
@@ -251,9 +264,9 @@ def test_all_events_twice_are_a_wider_prior_to_bayes_and_nothing_to_rules_of_the
 
 
 def test_a_rate_of_nothing_is_no_step_and_a_small_one_follows_the_gradient(network: ItemNetwork) -> None:
-    rule = Descent(scale=1e-6, steps=1)
+    rule = LearnedSGD(initial_scale=1e-6, steps=1)
     network = copy.deepcopy(network)
-    network.learn_scales(1e-6)
+    network.add_scales(1e-6)
     network = network.double().requires_grad_(False)
     events, state = happened(network, [4, 2])
     at = {key: value.clone().requires_grad_() for key, value in state.items()}
@@ -264,11 +277,11 @@ def test_a_rate_of_nothing_is_no_step_and_a_small_one_follows_the_gradient(netwo
     for scale in network.scales.values():
         scale.fill_(-300.0)
     equal(rule.warm(events, state), state, tolerance=0)
-    equal(Descent(scale=1.0, steps=0).warm(events, state), state, tolerance=0)
+    equal(LearnedSGD(initial_scale=1.0, steps=0).warm(events, state), state, tolerance=0)
 
 
 def test_a_prior_of_no_width_holds_every_state_where_it_began(network: ItemNetwork) -> None:
-    rule = Bayes(scale=1.0, rounds=2)
+    rule = MAPAdaptation(initial_scale=1.0, linearizations=2)
     network = learned(network, rule)
     events, state = happened(network, [4, 2])
     for scale in network.scales.values():
@@ -279,7 +292,7 @@ def test_a_prior_of_no_width_holds_every_state_where_it_began(network: ItemNetwo
 def test_events_that_are_learned_from_are_explained_better(network: ItemNetwork, rule: Adaptation) -> None:
     events, state = happened(learned(network, rule), [9, 3, 1])
     assert (events.loss(rule.warm(events, state)) < events.loss(state)).all()
-    assert (events.loss(rule.inner(events, state, second_order=False)) < events.loss(state)).all()
+    assert (events.loss(rule.inner_update(events, state, second_order=False)) < events.loss(state)).all()
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
@@ -305,7 +318,7 @@ def test_what_is_learned_in_service_needs_no_gradient_afterwards(network: ItemNe
     assert not any(value.requires_grad for value in after.values())
 
 
-@pytest.mark.parametrize("name", ["bayes", "descent"])
+@pytest.mark.parametrize("name", ["map", "learned_sgd"])
 @pytest.mark.parametrize("second_order", [False, True])
 def test_an_episode_says_of_every_scale_how_it_should_change(
     network: ItemNetwork, name: str, second_order: bool
@@ -319,12 +332,12 @@ def test_an_episode_says_of_every_scale_how_it_should_change(
     state = {key: value.clone().requires_grad_() for key, value in state.items()}
 
     def after() -> Tensor:
-        return events.loss(rule.inner(events, state, second_order)).sum()
+        return events.loss(rule.inner_update(events, state, second_order)).sum()
 
     scales = list(network.scales.values())
     gradients = torch.autograd.grad(after(), scales)
-    if isinstance(rule, Descent) and not second_order:
-        rule = Descent(rule.scale, steps=1)  # of several steps only the last has its whole gradient
+    if isinstance(rule, LearnedSGD) and not second_order:
+        rule = LearnedSGD(rule.initial_scale, steps=1)  # of several steps only the last has its whole gradient
         gradients = torch.autograd.grad(after(), scales)
     for scale, gradient in zip(scales, gradients, strict=True):
         for at in range(0, scale.numel(), 3):
@@ -337,25 +350,32 @@ def test_an_episode_says_of_every_scale_how_it_should_change(
 
 
 def test_a_rule_takes_the_settings_that_are_its_own() -> None:
-    settings = {"spread": 0.1, "rounds": 2, "inner_rate": 0.2, "inner_steps": 3, "warm_rate": 0.4, "warm_steps": 5}
-    assert adaptation("bayes", **settings) == Bayes(0.1, 2)  # type: ignore[arg-type]
-    assert adaptation("descent", **settings) == Descent(0.2, 3)  # type: ignore[arg-type]
-    assert adaptation("adam", **settings) == Adam(0.4, 5, 0.2, 3)  # type: ignore[arg-type]
-    with pytest.raises(SettingError, match="adapt"):
-        EmerG(click_world(old_items=1, new_items=1).schema, adapt="newton")  # type: ignore[arg-type]
+    settings = {
+        "prior_std": 0.1,
+        "linearizations": 2,
+        "inner_lr": 0.2,
+        "inner_steps": 3,
+        "warmup_lr": 0.4,
+        "warmup_steps": 5,
+    }
+    assert build_adaptation("map", **settings) == MAPAdaptation(0.1, 2)  # type: ignore[arg-type]
+    assert build_adaptation("learned_sgd", **settings) == LearnedSGD(0.2, 3)  # type: ignore[arg-type]
+    assert build_adaptation("adam", **settings) == AdamAdaptation(0.4, 5, 0.2, 3)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="adaptation"):
+        EmerG(simulate_click_log(old_items=1, new_items=1).schema, adaptation="newton")
 
 
-SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 2, "batch_size": 64, "meta_epochs": 2, "pretrain_rate": 1e-2}
+SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 2, "batch_size": 64, "meta_epochs": 2, "pretrain_lr": 1e-2}
 LEARNERS: dict[str, Any] = {
-    "emerg": (EmerG, SHORT | {"tower": [8], "spread": 0.6, "rounds": 3}),
-    "deepfm": (IdTuning, SHORT | {"hidden": [8], "adapt": "bayes", "history": "all", "writes_start": True}),
+    "emerg": (EmerG, SHORT | {"tower": [8], "prior_std": 0.6, "linearizations": 3}),
+    "deepfm": (IdTuning, SHORT | {"hidden": [8], "adaptation": "map", "warmup_events": "all", "generate_init": True}),
 }
 
 
 @pytest.fixture(scope="module")
 def stream() -> ColdStart:
-    log = click_world(old_items=12, old_events=60, new_items=5, new_events=36, users=20, kinds=4, brands=3)
-    return ColdStart(log, old_above=40, phase_events=6)
+    log = simulate_click_log(old_items=12, old_events=60, new_items=5, new_events=36, users=20, kinds=4, brands=3)
+    return ColdStart(log, min_old_events=40, phase_events=6)
 
 
 @pytest.fixture(scope="module", params=LEARNERS)
@@ -366,7 +386,7 @@ def ready(request: pytest.FixtureRequest, stream: ColdStart) -> Any:
     return learner.add(stream.new.items)
 
 
-def warmed(ready: Any, *parts: Log) -> dict[str, Tensor]:
+def warmed(ready: Any, *parts: ClickLog) -> dict[str, Tensor]:
     learner = copy.deepcopy(ready)
     for part in parts:
         learner.warm(part)
@@ -374,7 +394,7 @@ def warmed(ready: Any, *parts: Log) -> dict[str, Tensor]:
     return found
 
 
-def new_events(stream: ColdStart) -> Log:
+def new_events(stream: ColdStart) -> ClickLog:
     return stream.new.query.take(np.arange(len(stream.new.query)))
 
 
@@ -427,10 +447,10 @@ def test_an_item_that_all_like_is_scored_higher_and_one_that_none_likes_lower(
 
 
 def test_scales_are_learned_and_stay_positive_however_fast(stream: ColdStart) -> None:
-    for rule in ("bayes", "descent"):
-        learner = EmerG(stream.schema, **SHORT | {"tower": [8], "adapt": rule, "meta_rate": 1.0})
-        list(learner.study(Stage("old", OldItems(stream.old_log), {})))
-        for scale in learner.network.scales_now().values():
+    for rule in ("map", "learned_sgd"):
+        learner = EmerG(stream.schema, **SHORT | {"tower": [8], "adaptation": rule, "meta_lr": 1.0})
+        list(learner.fit_stage(Stage("old", OldItems(stream.old_log), {})))
+        for scale in learner.network.positive_scales().values():
             assert (scale > 0).all()
             assert scale.isfinite().all()
             assert (scale != scale.flatten()[0]).any() or scale.numel() == 1

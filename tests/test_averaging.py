@@ -18,8 +18,8 @@ def test_it_is_the_mean_of_the_last_share_of_steps(share: float, counted: range)
             for n, weight in enumerate(weights):
                 weight.fill_((step + n) ** 2)
         seen[step] = [weight.detach().clone() for weight in weights]
-        mean.see(weights, step / 10)
-    assert mean.give(weights)
+        mean.update(weights, step / 10)
+    assert mean.copy_to(weights)
     for n, weight in enumerate(weights):
         torch.testing.assert_close(weight.detach(), torch.stack([seen[step][n] for step in counted]).mean(0))
 
@@ -27,7 +27,7 @@ def test_it_is_the_mean_of_the_last_share_of_steps(share: float, counted: range)
 def test_without_a_share_nothing_is_kept_or_changed() -> None:
     weight = nn.Parameter(torch.ones(3))
     mean = Average([weight], 0.0)
-    mean.see([weight], 1.0)
+    mean.update([weight], 1.0)
     assert not mean.state_dict()
-    assert not mean.give([weight])
+    assert not mean.copy_to([weight])
     assert torch.equal(weight, torch.ones(3))

@@ -66,8 +66,8 @@ def test_features_are_one_vector_an_input_and_need_no_gradient(
     kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]
 ) -> None:
     backbone = Backbone(str(tiny(kind)))
-    assert backbone.pictures == (kind in PICTURES)
-    inputs = (tasks if backbone.pictures else questions)[0].inputs[:3]
+    assert backbone.reads_images == (kind in PICTURES)
+    inputs = (tasks if backbone.reads_images else questions)[0].inputs[:3]
     features = backbone(backbone.encode(inputs))
     assert features.shape == (3, backbone.width) == (3, 16)
     assert not features.requires_grad
@@ -82,11 +82,11 @@ def test_sd_lora_learns_two_tasks_on_it(
     lessons = tasks[:2] if kind in PICTURES else questions
     learner = SDLoRA(str(tiny(kind)), rank=2, epochs=15, batch_size=8, learning_rate=1e-2)
     learner.learn(lessons[0])
-    assert learner.sit(lessons[0])["accuracy"] > 0.5
+    assert learner.evaluate(lessons[0])["accuracy"] > 0.5
     learner.learn(lessons[1])
     assert learner.logits(lessons[1].inputs).shape == (len(lessons[1]), 4)
-    assert learner.bank.ranks == [2, 2]
-    assert all(up.abs().sum() > 0 for task in range(2) for up, _ in learner.bank.direction(task))
+    assert learner.lora.ranks == [2, 2]
+    assert all(up.abs().sum() > 0 for task in range(2) for up, _ in learner.lora.direction(task))
 
 
 @pytest.mark.parametrize("kind", PICTURES)
@@ -108,13 +108,13 @@ def test_pictures_are_read_as_bytes_and_ready_as_the_processor_would_have_them(
     backbone = Backbone(str(tiny(kind)), size=size)
     noise = Image.frombytes("RGB", (31, 22), torch.randint(256, (31 * 22 * 3,), dtype=torch.uint8).numpy().tobytes())
     pictures = [noise, tasks[0].inputs[0].convert("RGB")]  # type: ignore[union-attr]
-    read = backbone.read(pictures)
+    read = backbone.preprocess(pictures)
     assert {key: (tensor.dtype, tensor.shape[1:]) for key, tensor in read.items()} == {
         "pixels": (torch.uint8, (3, size or 8, size or 8))
     }
     square = {"height": size, "width": size}
     own = backbone.encoder(pictures, return_tensors="pt", **({"size": square, "crop_size": square} if size else {}))
-    for ready in (backbone.ready(read), backbone.encode(pictures)):
+    for ready in (backbone.to_device(read), backbone.encode(pictures)):
         assert list(ready) == ["pixel_values"]
         torch.testing.assert_close(ready["pixel_values"], own["pixel_values"], rtol=0, atol=1e-6)
 
@@ -151,7 +151,7 @@ def test_a_processor_that_resizes_after_scaling_finishes_its_work(
     monkeypatch.setattr(AutoImageProcessor, "from_pretrained", lambda *_, **__: LateResize())
     backbone = Backbone(str(tiny("vit")))
     pictures = [Image.new("RGB", (20, 16), "red")]
-    read, own = backbone.read(pictures), LateResize()(pictures)
+    read, own = backbone.preprocess(pictures), LateResize()(pictures)
     assert list(read) == ["pixel_values"]
     assert torch.equal(read["pixel_values"], own["pixel_values"])
     assert torch.equal(backbone.encode(pictures)["pixel_values"], own["pixel_values"])
@@ -163,9 +163,9 @@ def test_what_was_read_is_made_ready_on_the_gpu(
     kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]
 ) -> None:
     backbone = Backbone(str(tiny(kind)))
-    read = backbone.read((tasks if backbone.pictures else questions)[0].inputs)
-    before = backbone(backbone.ready(read))
-    after = backbone.cuda()(backbone.ready(read))
+    read = backbone.preprocess((tasks if backbone.reads_images else questions)[0].inputs)
+    before = backbone(backbone.to_device(read))
+    after = backbone.cuda()(backbone.to_device(read))
     assert after.is_cuda
     torch.testing.assert_close(after.cpu(), before, rtol=1e-3, atol=1e-4)
     assert not any(tensor.is_cuda for tensor in read.values())
@@ -215,7 +215,7 @@ def test_a_text_longer_than_the_model_is_cut(kind: str, places: int, tiny: Folde
 
 
 def test_the_wrong_kind_of_input_is_named(tiny: Folder) -> None:
-    with pytest.raises(LearnerError, match="reads pictures, but was given a str"):
+    with pytest.raises(LearnerError, match="reads images, but was given a str"):
         Backbone(str(tiny("vit"))).encode(["a text"])
     with pytest.raises(LearnerError, match="reads texts, but was given a Image"):
         Backbone(str(tiny("bert"))).encode([Image.new("RGB", (8, 8))])
@@ -226,9 +226,9 @@ def test_the_wrong_kind_of_input_is_named(tiny: Folder) -> None:
 
 def test_texts_of_like_length_follow_each_other_and_pictures_stay_as_they_are(tiny: Folder) -> None:
     texts = ["my card is lost", "lost", "where is my card", "rate"]
-    assert Backbone(str(tiny("bert"))).alike(texts, [2, 0, 3, 1]) == [3, 1, 0, 2]
+    assert Backbone(str(tiny("bert"))).sort_by_length(texts, [2, 0, 3, 1]) == [3, 1, 0, 2]
     pictures = [Image.new("RGB", (side, side)) for side in (9, 8, 10)]
-    assert Backbone(str(tiny("vit"))).alike(pictures, [2, 0]) == [2, 0]
+    assert Backbone(str(tiny("vit"))).sort_by_length(pictures, [2, 0]) == [2, 0]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_a_user_names_what_is_adapted(
     learner = SDLoRA(Backbone(str(tiny("bert")), target_modules=targets), rank=2, epochs=1).learn(questions[0])
     assert learner.backbone.projections == found
     assert learner.backbone.settings["target_modules"] == targets
-    assert len(learner.bank.direction(0)) == len(found)
+    assert len(learner.lora.direction(0)) == len(found)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def test_the_recipe_itself_works(shell: Shell) -> None:
     assert "runs/sd-lora/seed-0/record.jsonl" in shell.files()
     code, out, err = shell.call("inspect", "runs/sd-lora/seed-0/store")
     assert (code, err) == (0, "")
-    assert all(part in out for part in ("sd-lora, format 2", "rank = 2", "task 1"))
+    assert all(part in out for part in ("sd-lora, format 3", "rank = 2", "task 1"))
     code, out, err = shell.call("report", "runs", "--out", "pages/report.html")
     assert (code, err) == (0, "")
     assert "<svg" in (shell.folder / "pages" / "report.html").read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ def test_the_recipe_itself_works(shell: Shell) -> None:
     ("words", "message"),
     [
         (["learner.rnak=4"], "learner.rnak is not a setting of sd-lora; did you mean 'rank'?"),
-        (["learner.name=sd-laro"], "learner.name = 'sd-laro' is no learner; did you mean 'sd-lora'?"),
+        (["learner.name=sd-laro"], "learner.name = 'sd-laro' is not a learner; did you mean 'sd-lora'?"),
         (["stream.tsks=4"], "did you mean 'tasks'?"),
         (["stream.tasks=9"], "9 tasks of 4 classes would leave a task empty; give at most 4 tasks"),
         (['stream.tasks=[["wren","tit"],["tit","finch","robin"]]'], "class 'tit' occurs 2 times in stream.tasks"),
@@ -40,10 +40,10 @@ def test_the_recipe_itself_works(shell: Shell) -> None:
         (["backbone.name=nobody/no-such-model"], "backbone 'nobody/no-such-model' cannot be loaded"),
         (["learner.device=warp"], "device 'warp' cannot be used"),
         (["learner.learning_rate=1e30", "learner.epochs=5"], "the loss became nan; lower the learning rate"),
-        (["data.path=nowhere"], "not found at nowhere, data/nowhere; lay the pictures out as nowhere/train/<class>/*"),
+        (["data.path=nowhere"], "not found at nowhere, data/nowhere; lay the images out as nowhere/train/<class>/*"),
         (["data.name=cifar100"], "https://www.cs.toronto.edu"),
         (["data.name=banking77"], "into data/banking77/"),
-        (["data.name=movielens-1m"], "data.name = 'movielens-1m' is no source of classes"),
+        (["data.name=movielens-1m"], "data.name = 'movielens-1m' is not a data source for classes"),
     ],
 )
 def test_settings_that_cannot_be(words: list[str], message: str, shell: Shell) -> None:
@@ -61,16 +61,19 @@ def test_recipes_and_peers_that_are_not_there(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda birds: (birds / "train" / "dodo").mkdir(), "birds/train/dodo: a class without pictures"),
-        (lambda birds: (birds / "train" / "wren" / "9.png").write_text("no"), "birds/train/wren/9.png: not a picture"),
-        (lambda birds: _cut(birds / "train" / "wren" / "1.png"), "birds/train/wren/1.png: a damaged picture"),
-        (lambda birds: _cut(birds / "test" / "tit" / "1.png"), "birds/test/tit/1.png: a damaged picture"),
+        (lambda birds: (birds / "train" / "dodo").mkdir(), "birds/train/dodo: a class without images"),
+        (
+            lambda birds: (birds / "train" / "wren" / "9.png").write_text("no"),
+            "birds/train/wren/9.png: not a readable image",
+        ),
+        (lambda birds: _cut(birds / "train" / "wren" / "1.png"), "birds/train/wren/1.png: a damaged image"),
+        (lambda birds: _cut(birds / "test" / "tit" / "1.png"), "birds/test/tit/1.png: a damaged image"),
         (
             lambda birds: (birds / "train" / "tit").rename(birds / "train" / "titmouse"),
             "test class 'tit' has no training",
         ),
         (lambda birds: (birds / "test" / "tit").rename(birds / "tit"), "class 'tit' has no test examples"),
-        (lambda birds: (birds / "train").rename(birds / "learn"), "birds/train: no such folder; lay the pictures out"),
+        (lambda birds: (birds / "train").rename(birds / "learn"), "birds/train: no such folder; lay the images out"),
     ],
 )
 def test_pictures_that_cannot_be(spoil: Callable[[Path], object], message: str, shell: Shell) -> None:
@@ -88,7 +91,7 @@ def _cut(path: Path) -> None:
     [
         (b"text,label\nwhere,a\nl\xe4ge,b\n", "train.csv: line 3 is not UTF-8; save the file as UTF-8"),
         (b"question,label\nwhere,a\n", "train.csv: no column 'text'; known: label, question"),
-        (b"text,label\nwhere,\n", "train.csv: row 1 has nothing in column 'label'"),
+        (b"text,label\nwhere,\n", "train.csv: row 1 is empty in column 'label'"),
         (b"", "train.csv: is empty"),
     ],
 )
@@ -102,7 +105,7 @@ def test_texts_for_a_backbone_of_pictures(shell: Shell) -> None:
     (shell.folder / "train.csv").write_text("text,label\nwhere,a\nwhat,b\n")
     words = ("data.name=text-table", "data.train=train.csv", "data.test=train.csv")
     message = shell.fails("run", "birds.toml", *(part for word in words for part in ("--set", word)))
-    assert "reads pictures, but was given a str" in message
+    assert "reads images, but was given a str" in message
 
 
 @pytest.fixture
@@ -140,7 +143,7 @@ def test_other_settings_in_the_same_folder(run_half: Path, shell: Shell) -> None
 
 def test_a_run_or_store_in_use(run_half: Path, shell: Shell) -> None:
     with FileLock(run_half.parent / ".lock"):
-        assert "another process is at work on this run" in shell.fails("run", "birds.toml", "--out", "runs")
+        assert "another process is working on this run" in shell.fails("run", "birds.toml", "--out", "runs")
     with FileLock(run_half / ".lock"):
         assert "another process is writing this store" in shell.fails("run", "birds.toml", "--out", "runs")
 
@@ -149,8 +152,8 @@ def test_a_run_or_store_in_use(run_half: Path, shell: Shell) -> None:
     ("spoil", "message"),
     [
         (
-            lambda store: _replace(store / "manifest.json", b'"format": 2', b'"format": 3'),
-            "format 3, this newcomer reads up to 2",
+            lambda store: _replace(store / "manifest.json", b'"format": 3', b'"format": 4'),
+            "format 4, this newcomer reads up to 3",
         ),
         (lambda store: _replace(store / "manifest.json", b'"rank": 2', b'"rank": 3'), "checksum"),
         (

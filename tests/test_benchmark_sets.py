@@ -11,7 +11,7 @@ from PIL import Image
 from newcomer.data.datasets.cub200 import cub200
 from newcomer.data.datasets.domainnet import SIZES, domainnet
 from newcomer.data.datasets.imagenet import imagenet_a, imagenet_r
-from newcomer.data.datasets.splits import digest, fixed_split, named
+from newcomer.data.datasets.splits import by_name, digest, fixed_split
 from newcomer.data.examples import Examples
 from newcomer.errors import DataError
 
@@ -49,7 +49,7 @@ def as_lists(root: Path, name: str = "imagenet-r") -> Path:
 
 
 def as_text(root: Path, name: str = "imagenet-r") -> Path:
-    """Lists in plain text, one with the numbers of classes, for pictures that lie in other train/ and test/ folders."""
+    """Lists in plain text, one with the numbers of classes, for images that lie in other train/ and test/ folders."""
     draw(root / "train", TRAIN[1:] + TEST[1:])
     draw(root / "test", TRAIN[:1] + TEST[:1])
     (root / f"{name}_train.txt").write_text("".join(f"{line} 7\n" for line in TRAIN))
@@ -89,7 +89,7 @@ LAYOUTS: list[tuple[Source, Callable[[Path], Path]]] = [
 
 
 def pixels(examples: Examples) -> list[Any]:
-    return [picture.getpixel((0, 0)) for picture in examples.inputs if isinstance(picture, Image.Image)]
+    return [image.getpixel((0, 0)) for image in examples.inputs if isinstance(image, Image.Image)]
 
 
 @pytest.mark.parametrize(("source", "layout"), LAYOUTS)
@@ -124,7 +124,7 @@ def test_the_digest_is_that_of_the_files_in_order_of_their_bytes() -> None:
 def test_no_file_is_opened_before_it_is_asked_for(tmp_path: Path) -> None:
     (as_folders(tmp_path) / "train" / TRAIN[0]).write_bytes(b"")
     train, _ = imagenet_r(str(tmp_path), complete=False)
-    with pytest.raises(DataError, match=r"art_0\.jpg: not a picture that can be read"):
+    with pytest.raises(DataError, match=r"art_0\.jpg: not a readable image"):
         train.inputs[1]
 
 
@@ -143,7 +143,7 @@ def test_no_file_is_opened_before_it_is_asked_for(tmp_path: Path) -> None:
 def test_a_part_does_not_pass_for_the_whole(
     source: Source, layout: Callable[[Path], Path], sizes: str, tmp_path: Path
 ) -> None:
-    message = rf"\d+ training and \d+ test pictures instead of {sizes}; set data\.complete to false .*https://"
+    message = rf"\d+ training and \d+ test images instead of {sizes}; set data\.complete to false .*https://"
     with pytest.raises(DataError, match=message):
         source(str(layout(tmp_path)))
 
@@ -166,9 +166,7 @@ def test_what_is_listed_and_missing_is_named(source: Source, layout: Callable[[P
     for file in [*tmp_path.rglob("toy_9.jpg"), *tmp_path.rglob("art 2.jpg")]:
         file.unlink()
         file.with_name("unlisted.jpg").touch()
-    with pytest.raises(
-        DataError, match=r"'n01/art 2\.jpg' and 1 more, which the split lists, is not there; .*https://"
-    ):
+    with pytest.raises(DataError, match=r"'n01/art 2\.jpg' and 1 more of the split's list is missing; .*https://"):
         source(str(tmp_path), complete=False)
 
 
@@ -176,15 +174,15 @@ def test_a_listed_class_without_a_folder_is_named(tmp_path: Path) -> None:
     for file in (as_lists(tmp_path) / "n02").iterdir():
         file.unlink()
     (tmp_path / "n02").rmdir()
-    with pytest.raises(DataError, match=r"there is no folder 'n02', whose pictures the split lists; .*https://"):
+    with pytest.raises(DataError, match=r"no folder 'n02', whose images the split lists; .*https://"):
         imagenet_r(str(tmp_path), complete=False)
 
 
-def test_a_picture_in_both_parts_is_named(tmp_path: Path) -> None:
+def test_a_image_in_both_parts_is_named(tmp_path: Path) -> None:
     draw(as_folders(tmp_path) / "test", TRAIN[:1])
-    with pytest.raises(DataError, match=r"'n01/art_0\.jpg' is in the training part and in the test part; .*https://"):
+    with pytest.raises(DataError, match=r"'n01/art_0\.jpg' is in both the training and the test set; .*https://"):
         imagenet_r(str(tmp_path), complete=False)
-    both = named([Path("a/b.jpg")])
+    both = by_name([Path("a/b.jpg")])
     with pytest.raises(DataError, match=r"^here: 'a/b\.jpg' is in"):
         fixed_split(both, both, where=Path("here"), get="", sizes=None, sha256=None)
 
@@ -206,7 +204,7 @@ def test_without_a_split_none_is_drawn(source: Source, name: str, tmp_path: Path
 )
 def test_a_list_that_is_none_is_named(content: bytes, tmp_path: Path) -> None:
     (as_lists(tmp_path) / "imagenet-r_test.yaml").write_bytes(content)
-    with pytest.raises(DataError, match=r"imagenet-r_test\.yaml: not a list of pictures; .*https://") as caught:
+    with pytest.raises(DataError, match=r"imagenet-r_test\.yaml: not a list of images; .*https://") as caught:
         imagenet_r(str(tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -217,7 +215,7 @@ def test_folders_that_are_no_split_name_the_page(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"test: no such folder; .*https://"):
             source(str(tmp_path))
     (tmp_path / "test" / "n01").mkdir(parents=True)
-    with pytest.raises(DataError, match="n01: a class without pictures"):
+    with pytest.raises(DataError, match="n01: a class without images"):
         imagenet_r(str(tmp_path))
 
 
@@ -228,8 +226,8 @@ def test_folders_that_are_no_split_name_the_page(tmp_path: Path) -> None:
         ("train_test_split.txt", None, r"train_test_split\.txt: no such file; .*https://"),
         ("images.txt", b"1\n", r"images\.txt: not lines of a number and a text; .*https://"),
         ("images.txt", b"1 \xff\n", r"images\.txt: not lines of a number and a text"),
-        ("train_test_split.txt", b"1 0\n", r"train_test_split\.txt: neither 0 nor 1 for picture 2; .*https://"),
-        ("train_test_split.txt", b"1 2\n", r"train_test_split\.txt: neither 0 nor 1 for picture 1"),
+        ("train_test_split.txt", b"1 0\n", r"train_test_split\.txt: neither 0 nor 1 for image 2; .*https://"),
+        ("train_test_split.txt", b"1 2\n", r"train_test_split\.txt: neither 0 nor 1 for image 1"),
     ],
 )
 def test_official_files_that_are_damaged_are_named(

@@ -15,14 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from newcomer.data.click_log import Log
-from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.click_log import ClickLog
+from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.log_reader import log_from_rows
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import StoreError
 from newcomer.items.methods.emerg import EmerG
 from newcomer.seeds import spawn
-from newcomer.streams.cold_start import ColdStart, Lesson, OldItems
+from newcomer.streams.cold_start import ColdStart, OldItems, StageData
 from newcomer.streams.stage import Stage
 from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.learner import Step
@@ -59,21 +59,21 @@ def films(old: int = 8, new: int = 3, seed: int = 0) -> dict[str, list[Any]]:
     }
 
 
-def log(**changes: Any) -> Log:
+def log(**changes: Any) -> ClickLog:
     return log_from_rows(SCHEMA, **films(**changes))
 
 
 def in_memory(folder: Path) -> OldItems:
-    return ColdStart(log(), old_above=30, phase_events=4).old
+    return ColdStart(log(), min_old_events=30, phase_events=4).old
 
 
 def in_files(folder: Path) -> OldItems:
     pl.DataFrame(films(new=0)).write_parquet(folder / "old.parquet")
-    return OldItems(LogFiles(folder / "old.parquet", SCHEMA, rows=60))
+    return OldItems(ChunkedLog(folder / "old.parquet", SCHEMA, rows=60))
 
 
 def with_validation(folder: Path) -> OldItems:
-    old = ColdStart(log(new=8), preset="honest", old_above=15, phase_events=2, validation=0.3).old
+    old = ColdStart(log(new=8), preset="honest", min_old_events=15, phase_events=2, validation=0.3).old
     assert old.validation
     return old
 
@@ -84,8 +84,11 @@ LESSONS: dict[str, Callable[[Path], OldItems]] = {
     "with validation items": with_validation,
 }
 CASES = {
-    f"{trains}, {name}": (lesson, {"meta_trains": trains} | ({"meta_rate": 1e-3} if trains == "all" else {}))
-    for trains in ("all", "rule")
+    f"{trained_part}, {name}": (
+        lesson,
+        {"meta_trains": trained_part} | ({"meta_lr": 1e-3} if trained_part == "all" else {}),
+    )
+    for trained_part in ("all", "rule")
     for name, lesson in LESSONS.items()
 }
 
@@ -94,19 +97,19 @@ class Case:
     """A learner's settings and its first stage."""
 
     def __init__(self, lesson: OldItems, settings: dict[str, Any]) -> None:
-        self.stage: Stage[Lesson, Log] = Stage("old", lesson, {})
+        self.stage: Stage[StageData, ClickLog] = Stage("old", lesson, {})
         self.settings = SHORT | settings
         self.steps: list[Step] = []
         self.never_stopped = self.goes_on(None)
 
     def goes_on(self, folder: Path | None) -> EmerG:
         learner = EmerG(SCHEMA, **self.settings)
-        self.steps = list(learner.study(self.stage, Checkpoint(folder, every_seconds=0)))
+        self.steps = list(learner.fit_stage(self.stage, Checkpoint(folder, every_seconds=0)))
         return learner
 
     def killed(self, folder: Path, after: int, every_seconds: float = 0) -> int:
         """How many steps it took of those that it was given."""
-        steps = EmerG(SCHEMA, **self.settings).study(self.stage, Checkpoint(folder, every_seconds))
+        steps = EmerG(SCHEMA, **self.settings).fit_stage(self.stage, Checkpoint(folder, every_seconds))
         taken = 0
         while taken < after and next(steps, None):
             taken += 1
@@ -126,8 +129,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 def bits(learner: EmerG) -> dict[str, Tensor]:
-    own = {f"own.{n}": values for n, values in enumerate(learner.own)}
-    begun = {f"begun.{key}": value for key, value in learner.begun.items()}
+    own = {f"own.{n}": values for n, values in enumerate(learner.item_features)}
+    begun = {f"begun.{key}": value for key, value in learner.initial_state.items()}
     return {**learner.network.state_dict(), **learner.state, **own, **begun}
 
 
@@ -142,7 +145,7 @@ def numbered(steps: list[Step], part: str) -> list[int]:
 
 
 def test_killed_at_any_step_it_has_the_same_bits_in_the_end(case: Case, tmp_path: Path) -> None:
-    whole = len(list(EmerG(SCHEMA, **case.settings).study(case.stage)))
+    whole = len(list(EmerG(SCHEMA, **case.settings).fit_stage(case.stage)))
     for after in range(1, whole + 1, max(whole // 4, 1)):
         folder = tmp_path / str(after)
         assert case.killed(folder, after) == after
@@ -181,7 +184,7 @@ def test_what_is_done_is_not_done_again(plain: Case, tmp_path: Path) -> None:
 
 
 def test_meta_learning_goes_on_at_the_step_after_the_last_one_kept(plain: Case, tmp_path: Path) -> None:
-    pretraining = len(numbered(list(EmerG(SCHEMA, **plain.settings).study(plain.stage)), "pretrain"))
+    pretraining = len(numbered(list(EmerG(SCHEMA, **plain.settings).fit_stage(plain.stage)), "pretrain"))
     plain.killed(tmp_path, pretraining + 3)  # the third step is yielded before it is kept
     plain.goes_on(tmp_path)
     steps = numbered(plain.steps, "meta")
@@ -190,7 +193,7 @@ def test_meta_learning_goes_on_at_the_step_after_the_last_one_kept(plain: Case, 
 
 
 def test_pretraining_goes_on_at_the_epoch_after_the_last_whole_one(plain: Case, tmp_path: Path) -> None:
-    rows = len(plain.stage.lesson.log)  # type: ignore[union-attr]
+    rows = len(plain.stage.train.log)  # type: ignore[union-attr]
     an_epoch = -(-rows // plain.settings["batch_size"])
     plain.killed(tmp_path, an_epoch + 2)
     plain.goes_on(tmp_path)
@@ -200,7 +203,7 @@ def test_pretraining_goes_on_at_the_epoch_after_the_last_whole_one(plain: Case, 
 def test_it_is_kept_once_in_a_while_and_at_the_end_of_a_part(plain: Case, tmp_path: Path) -> None:
     plain.killed(tmp_path, 4, every_seconds=1e9)
     assert not list(tmp_path.iterdir())
-    whole = EmerG(SCHEMA, **plain.settings).study(plain.stage, Checkpoint(tmp_path, every_seconds=1e9))
+    whole = EmerG(SCHEMA, **plain.settings).fit_stage(plain.stage, Checkpoint(tmp_path, every_seconds=1e9))
     assert list(whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["meta.safetensors", "pretrain.safetensors"]
 
@@ -289,7 +292,7 @@ def test_a_damaged_file_is_named_and_removed_it_is_as_if_never_begun(
 
 @pytest.mark.parametrize(
     "other",
-    [{"seed": 1}, {"width": 4}, {"meta_epochs": 3}, {"pretrain_rate": 1e-3}, {"spread": 0.2}],
+    [{"seed": 1}, {"width": 4}, {"meta_epochs": 3}, {"pretrain_lr": 1e-3}, {"prior_std": 0.2}],
     ids=lambda change: str(next(iter(change))),
 )
 def test_what_was_kept_by_other_settings_is_left_alone(plain: Case, tmp_path: Path, other: dict[str, Any]) -> None:
@@ -297,7 +300,7 @@ def test_what_was_kept_by_other_settings_is_left_alone(plain: Case, tmp_path: Pa
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     changed = EmerG(SCHEMA, **plain.settings | other)
     with pytest.raises(StoreError, match="was kept by a run of other settings or data; remove") as caught:
-        list(changed.study(plain.stage, Checkpoint(tmp_path, every_seconds=0)))
+        list(changed.fit_stage(plain.stage, Checkpoint(tmp_path, every_seconds=0)))
     assert f"remove {tmp_path} to start anew" in one_line(caught)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert not changed.known
@@ -309,7 +312,7 @@ def test_what_was_kept_of_other_data_is_left_alone(plain: Case, tmp_path: Path, 
     rows = log(new=0, **other)
     lesson = OldItems(rows.take(np.arange(len(rows) - 1)))  # the counts are others too
     with pytest.raises(StoreError, match="other settings or data") as caught:
-        list(EmerG(SCHEMA, **plain.settings).study(Stage("old", lesson, {}), Checkpoint(tmp_path, every_seconds=0)))
+        list(EmerG(SCHEMA, **plain.settings).fit_stage(Stage("old", lesson, {}), Checkpoint(tmp_path, every_seconds=0)))
     assert f"remove {tmp_path} to start anew" in one_line(caught)
 
 

@@ -21,14 +21,14 @@ def png(colour: int) -> bytes:
     return buffer.getvalue()
 
 
-def parquet(root: Path, pictures: list[bytes], header: bool = True) -> None:
-    """As the hub has it: bytes of pictures, fine labels by number, their names in the header."""
+def parquet(root: Path, images: list[bytes], header: bool = True) -> None:
+    """As the hub has it: bytes of images, fine labels by number, their names in the header."""
     (root / "cifar100").mkdir(parents=True, exist_ok=True)
     table = pl.DataFrame(
         {
-            "img": [{"bytes": p, "path": None} for p in pictures],
-            "fine_label": [2, 0, 2][: len(pictures)],
-            "coarse_label": [0] * len(pictures),
+            "img": [{"bytes": p, "path": None} for p in images],
+            "fine_label": [2, 0, 2][: len(images)],
+            "coarse_label": [0] * len(images),
         }
     )
     features = {"info": {"features": {"fine_label": {"names": NAMES, "_type": "ClassLabel"}}}}
@@ -37,20 +37,20 @@ def parquet(root: Path, pictures: list[bytes], header: bool = True) -> None:
         table.write_parquet(path, metadata={"huggingface": json.dumps(features)} if header else None)
 
 
-def test_the_hubs_files_give_names_and_pictures(tmp_path: Path) -> None:
+def test_the_hubs_files_give_names_and_images(tmp_path: Path) -> None:
     parquet(tmp_path, [png(10), png(20), png(30)])
     train, test = cifar100(str(tmp_path))
     assert train.labels == test.labels == ["cloud", "apple", "cloud"]
-    picture = train.inputs[1]
-    assert isinstance(picture, Image.Image)
-    assert picture.getpixel((0, 0)) == (20, 0, 0)
+    image = train.inputs[1]
+    assert isinstance(image, Image.Image)
+    assert image.getpixel((0, 0)) == (20, 0, 0)
     assert len(train.inputs[1:]) == 2
 
 
-def test_a_damaged_picture_in_a_table_is_named_with_its_row(tmp_path: Path) -> None:
+def test_a_damaged_image_in_a_table_is_named_with_its_row(tmp_path: Path) -> None:
     parquet(tmp_path, [png(10), b"junk", png(30)[:40]])
     train, _ = cifar100(str(tmp_path))
-    with pytest.raises(DataError, match=r"train-00000-of-00001\.parquet, row 2: not a picture"):
+    with pytest.raises(DataError, match=r"train-00000-of-00001\.parquet, row 2: not a readable image"):
         train.inputs[1]
     with pytest.raises(DataError, match="row 3: "):
         train.inputs[2]
@@ -58,7 +58,7 @@ def test_a_damaged_picture_in_a_table_is_named_with_its_row(tmp_path: Path) -> N
 
 def test_a_table_without_names_is_refused(tmp_path: Path) -> None:
     parquet(tmp_path, [png(10)], header=False)
-    with pytest.raises(DataError, match="no class names in its header"):
+    with pytest.raises(DataError, match="no class names in its metadata"):
         cifar100(str(tmp_path))
 
 
@@ -83,7 +83,7 @@ def test_without_a_network_the_hub_is_one_line(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(DataError, match="could not be fetched from the hub") as caught:
+    with pytest.raises(DataError, match="could not be downloaded from the hub") as caught:
         cifar100("hub")
     assert "\n" not in str(caught.value)
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newcomer.data.examples import Chosen, Examples
+from newcomer.data.examples import Examples, Subset
 from newcomer.errors import StreamError
 from newcomer.streams.class_incremental import ClassIncremental
 
@@ -28,12 +28,14 @@ def made(count: int = 7, each: int = 8, asked: int = 3, **settings: Any) -> Clas
     tasks=st.integers(1, 12),
     part=st.integers(1, 12),
     seed=st.integers(0, 99),
-    exam=st.sampled_from(["test", "validation"]),
+    eval_split=st.sampled_from(["test", "validation"]),
 )
 @settings(max_examples=60, deadline=None)
-def test_tasks_are_disjoint_and_cover_all_classes(classes: int, tasks: int, part: int, seed: int, exam: str) -> None:
+def test_tasks_are_disjoint_and_cover_all_classes(
+    classes: int, tasks: int, part: int, seed: int, eval_split: str
+) -> None:
     part, tasks = min(part, classes), min(tasks, min(part, classes))
-    stream = made(classes, tasks=tasks, classes=part, seed=seed, exam=exam)
+    stream = made(classes, tasks=tasks, classes=part, seed=seed, eval_split=eval_split)
     names = [name for task in stream.tasks for name in task]
     assert len(names) == len(set(names)) == part
     assert len(stream) == len(list(stream)) == tasks
@@ -42,36 +44,38 @@ def test_tasks_are_disjoint_and_cover_all_classes(classes: int, tasks: int, part
     assert sizes == sorted(sizes, reverse=True)  # the first take the remainder
     for t, stage in enumerate(stream):
         assert stage.name == f"task {t}"
-        assert set(stage.lesson.labels) == set(stream.tasks[t])
-        assert list(stage.exams) == [f"task {k}" for k in range(t + 1)]
+        assert set(stage.train.labels) == set(stream.tasks[t])
+        assert list(stage.eval_sets) == [f"task {k}" for k in range(t + 1)]
         for k in range(t + 1):
-            assert set(stage.exams[f"task {k}"].labels) == set(stream.tasks[k])
+            assert set(stage.eval_sets[f"task {k}"].labels) == set(stream.tasks[k])
 
 
 @given(
     limits=st.tuples(*[st.none() | st.integers(1, 7)] * 2),
-    exam=st.sampled_from(["test", "validation"]),
+    eval_split=st.sampled_from(["test", "validation"]),
     joint=st.booleans(),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=60, deadline=None)
 def test_no_example_of_an_exam_is_ever_taught(
-    limits: tuple[int | None, int | None], exam: str, joint: bool, seed: int
+    limits: tuple[int | None, int | None], eval_split: str, joint: bool, seed: int
 ) -> None:
-    stream = made(tasks=3, exam=exam, joint=joint, seed=seed, train_per_class=limits[0], exam_per_class=limits[1])
+    stream = made(
+        tasks=3, eval_split=eval_split, joint=joint, seed=seed, train_per_class=limits[0], eval_per_class=limits[1]
+    )
     stages = list(stream)
-    taught = [x for stage in stages for x in stage.lesson.inputs]
-    asked = [x for examples in stages[-1].exams.values() for x in examples.inputs]
+    taught = [x for stage in stages for x in stage.train.inputs]
+    asked = [x for examples in stages[-1].eval_sets.values() for x in examples.inputs]
     assert len(set(taught)) == len(taught)
     assert not set(taught) & set(asked)
-    assert all(str(x).startswith("train" if exam == "validation" else "test") for x in asked)
-    assert stream.facts() == {"tasks": stream.tasks, "taught": len(taught), "asked": len(asked)}
-    for limit, chosen in zip(limits, (stages[-1].lesson, stages[-1].exams["task 0"]), strict=True):
+    assert all(str(x).startswith("train" if eval_split == "validation" else "test") for x in asked)
+    assert stream.info() == {"tasks": stream.tasks, "train_examples": len(taught), "eval_examples": len(asked)}
+    for limit, chosen in zip(limits, (stages[-1].train, stages[-1].eval_sets["task 0"]), strict=True):
         assert limit is None or max(Counter(chosen.labels).values()) <= limit
 
 
 def contents(stream: ClassIncremental) -> list[Any]:
-    return [(s.name, list(s.lesson.inputs), {n: list(e.inputs) for n, e in s.exams.items()}) for s in stream]
+    return [(s.name, list(s.train.inputs), {n: list(e.inputs) for n, e in s.eval_sets.items()}) for s in stream]
 
 
 def test_the_same_seed_gives_the_same_stages_and_another_gives_others() -> None:
@@ -85,7 +89,7 @@ def test_the_same_seed_gives_the_same_stages_and_another_gives_others() -> None:
 
 
 def test_fewer_examples_are_the_first_of_those_drawn() -> None:
-    many, few = (next(iter(made(tasks=7, train_per_class=n))).lesson.inputs for n in (6, 2))
+    many, few = (next(iter(made(tasks=7, train_per_class=n))).train.inputs for n in (6, 2))
     assert list(few) == list(many)[:2]
 
 
@@ -93,15 +97,15 @@ def test_joint_teaches_everything_at_once_and_sits_all_exams() -> None:
     stream, apart = made(tasks=3, joint=True), made(tasks=3)
     (stage,) = stream
     assert len(stream) == 1
-    assert Counter(stage.lesson.inputs) == Counter(x for s in apart for x in s.lesson.inputs)
-    assert {n: list(e.inputs) for n, e in stage.exams.items()} == contents(apart)[-1][2]
+    assert Counter(stage.train.inputs) == Counter(x for s in apart for x in s.train.inputs)
+    assert {n: list(e.inputs) for n, e in stage.eval_sets.items()} == contents(apart)[-1][2]
 
 
 def test_tasks_may_be_named() -> None:
     named = [["class 2"], ["class 0", "class 1"]]
     stream = ClassIncremental(texts(3, 2, "train"), texts(3, 1, "test"), tasks=named)
     assert stream.tasks == named
-    assert [set(stage.lesson.labels) for stage in stream] == [{"class 2"}, {"class 0", "class 1"}]
+    assert [set(stage.train.labels) for stage in stream] == [{"class 2"}, {"class 0", "class 1"}]
 
 
 def test_training_classes_without_an_exam_may_be_left_out() -> None:
@@ -121,14 +125,14 @@ def test_training_classes_without_an_exam_may_be_left_out() -> None:
         ({"classes": 4}, r"stream.classes = 4, but there are 3 classes; give a number from 1 to 3"),
         ({"classes": 0}, "stream.classes = 0"),
         ({"train_per_class": 0}, r"stream.train_per_class = 0; give a number from 1 on"),
-        ({"exam_per_class": -2}, r"stream.exam_per_class = -2; give a number from 1 on"),
+        ({"eval_per_class": -2}, r"stream.eval_per_class = -2; give a number from 1 on"),
         ({"tasks": []}, "stream.tasks is empty"),
         ({"tasks": [["class 0", "class 1"], [], ["class 2"]]}, "task 1 is empty"),
         ({"tasks": [["class 0", "class 1"], ["class 2", "class 0"]]}, "class 'class 0' occurs 2 times in stream.tasks"),
         ({"tasks": [["class 0", "class 0"], ["class 1", "class 2"]]}, "class 'class 0' occurs 2 times"),
         ({"tasks": [["class 0"], ["class 1", "class 9"]]}, "names class 'class 9', which has no training examples"),
         ({"tasks": [["class 0"], ["class 1"]]}, "test class 'class 2' is in no task"),
-        ({"tasks": 1, "exam": "validation", "train_per_class": 4}, "has no validation examples"),
+        ({"tasks": 1, "eval_split": "validation", "train_per_class": 4}, "has no validation examples"),
     ],
 )
 def test_an_order_that_makes_no_sense_is_refused(settings: dict[str, Any], message: str) -> None:
@@ -149,7 +153,7 @@ def test_a_class_without_an_exam_is_refused() -> None:
 
 def test_a_class_that_validation_would_empty_is_refused() -> None:
     with pytest.raises(StreamError, match="has no training examples"):
-        made(3, 1, tasks=3, exam="validation")
+        made(3, 1, tasks=3, eval_split="validation")
 
 
 def test_inputs_are_not_touched_before_they_are_asked_for() -> None:
@@ -160,11 +164,11 @@ def test_inputs_are_not_touched_before_they_are_asked_for() -> None:
     train = Examples(Untouchable(["a", "b", "c", "d"]), ["x", "y", "x", "y"])
     stages = list(ClassIncremental(train, train, tasks=2))
     with pytest.raises(AssertionError, match="was read"):
-        stages[0].lesson.inputs[0]
+        stages[0].train.inputs[0]
 
 
 def test_some_of_some_are_some() -> None:
-    chosen = Chosen(["a", "b", "c", "d"], [3, 1, 0])
+    chosen = Subset(["a", "b", "c", "d"], [3, 1, 0])
     assert list(chosen) == ["d", "b", "a"]
     assert list(chosen[1:]) == ["b", "a"]
     assert (chosen[0], chosen[-1], len(chosen)) == ("d", "a", 3)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.lora_learner import AdaptedLearner
+from newcomer.classes.lora_learner import LoRALearner
 from newcomer.classes.methods.coda_prompt import CODAPrompt
 from newcomer.classes.methods.dual_prompt import DualPrompt
 from newcomer.classes.methods.frozen import FrozenBackbone
@@ -23,54 +23,62 @@ from newcomer.classes.methods.l2p import L2P
 from newcomer.classes.methods.ranpac import RanPAC
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.classes.methods.sequential_lora import SequentialLoRA
-from newcomer.classes.prompt_learner import PromptedLearner
-from newcomer.classes.training_loop import TrainedLearner
+from newcomer.classes.prompt_learner import PromptLearner
+from newcomer.classes.training_loop import GradientLearner
 from newcomer.data.examples import Examples, Input
 from newcomer.errors import DataError, LearnerError, SettingError, StoreError
 from newcomer.experiments import recipe
 from newcomer.streams.stage import Stage
-from newcomer.training.learner import HERE
+from newcomer.training.learner import MACHINE_SETTINGS
 
 TRAINED: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "rank": 2}
 WHOLE: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3}
 PROMPTED: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2}
 CASES: dict[str, tuple[str, type[ClassLearner], dict[str, Any]]] = {
     "sd-lora": ("vit", SDLoRA, TRAINED),
-    "sd-lora, a magnitude each projection": ("vit", SDLoRA, TRAINED | {"magnitudes": "projection"}),
+    "sd-lora, a magnitude each projection": ("vit", SDLoRA, TRAINED | {"magnitude_sharing": "projection"}),
     "sd-lora, cosine, own head rate": ("vit", SDLoRA, TRAINED | {"schedule": "cosine", "head_learning_rate": 5e-3}),
-    "sd-lora, slower later, averaged": ("vit", SDLoRA, TRAINED | {"later_rate": 0.5, "average": 0.5}),
-    "sd-lora, rows from zero": ("vit", SDLoRA, TRAINED | {"start": "zero"}),
-    "sd-lora, the paper's head": ("vit", SDLoRA, TRAINED | {"start": "zero", "head": "linear", "drift_map": False}),
+    "sd-lora, slower later, averaged": ("vit", SDLoRA, TRAINED | {"later_lr_factor": 0.5, "weight_averaging": 0.5}),
+    "sd-lora, rows from zero": ("vit", SDLoRA, TRAINED | {"head_init": "zero"}),
+    "sd-lora, the paper's head": ("vit", SDLoRA, TRAINED | {"head_init": "zero", "head": "linear", "drift_map": False}),
     "sd-lora, ridge": ("vit", SDLoRA, TRAINED | {"head": "ridge"}),
     "sd-lora, prototypes, without drift map": ("vit", SDLoRA, TRAINED | {"head": "prototypes", "drift_map": False}),
     "sd-lora, gaussian": ("vit", SDLoRA, TRAINED | {"head": "gaussian"}),
     "sd-lora, kernel, on texts": ("bert", SDLoRA, TRAINED | {"head": "kernel"}),
     "sd-lora-rr": ("vit", SDLoRA, TRAINED | {"rank": [[1, 3], [2, 1]]}),
-    "sd-lora-kd that always fires": ("vit", SDLoRA, TRAINED | {"distill": 1.0}),
-    "sd-lora, augmented, in parts": ("vit", SDLoRA, TRAINED | {"augment": "crop", "accumulate": 3, "cache_gib": 0}),
+    "sd-lora-kd that always fires": ("vit", SDLoRA, TRAINED | {"kd_threshold": 1.0}),
+    "sd-lora, augmented, in parts": (
+        "vit",
+        SDLoRA,
+        TRAINED | {"augment": "crop", "gradient_accumulation_steps": 3, "cache_gib": 0},
+    ),
     "sd-lora, bf16": ("vit", SDLoRA, TRAINED | {"precision": "bf16"}),
     "sd-lora on texts": ("bert", SDLoRA, TRAINED),
-    "sequential, new classes": ("vit", SequentialLoRA, TRAINED | {"loss_over": "new", "head": "lda"}),
-    "sequential, seen classes": ("vit", SequentialLoRA, TRAINED | {"loss_over": "seen"}),
+    "sequential, new classes": ("vit", SequentialLoRA, TRAINED | {"loss_classes": "new", "head": "lda"}),
+    "sequential, seen classes": ("vit", SequentialLoRA, TRAINED | {"loss_classes": "seen"}),
     "sequential, first task only": ("vit", SequentialLoRA, TRAINED | {"adapted_tasks": 1, "head": "lda"}),
     "sequential, first task only, trained rows": ("vit", SequentialLoRA, TRAINED | {"adapted_tasks": 1}),
-    "inf-lora": ("vit", InfLoRA, TRAINED | {"tasks": 2, "schedule": "constant"}),
+    "inf-lora": ("vit", InfLoRA, TRAINED | {"total_tasks": 2, "schedule": "constant"}),
     "inf-lora, lda, on texts": ("bert", InfLoRA, TRAINED | {"threshold": 0.8, "head": "lda"}),
     "full fine-tuning": ("vit", FullFineTuning, WHOLE),
     "full fine-tuning of a part, seen classes, bf16": (
         "vit",
         FullFineTuning,
-        WHOLE | {"weights": ["layer.1.", "layers.1."], "loss_over": "seen", "head": "lda", "precision": "bf16"},
+        WHOLE | {"weights": ["layer.1.", "layers.1."], "loss_classes": "seen", "head": "lda", "precision": "bf16"},
     ),
-    "ranpac": ("vit", RanPAC, {"projection": 40, "first_task": "none"}),
-    "ranpac, first task adapted": ("vit", RanPAC, TRAINED | {"projection": 40, "first_task": "lora"}),
-    "l2p": ("vit", L2P, PROMPTED | {"pool": 4, "chosen": 2}),
+    "ranpac": ("vit", RanPAC, {"projection_dim": 40, "adapt_first_task": "none"}),
+    "ranpac, first task adapted": ("vit", RanPAC, TRAINED | {"projection_dim": 40, "adapt_first_task": "lora"}),
+    "l2p": ("vit", L2P, PROMPTED | {"pool_size": 4, "top_k": 2}),
     "l2p, lda, drift map, on texts": ("bert", L2P, PROMPTED | {"head": "lda", "drift_map": True}),
     "dual-prompt": ("vit", DualPrompt, PROMPTED),
     "dual-prompt, lda, on texts": ("bert", DualPrompt, PROMPTED | {"head": "lda"}),
     "coda-prompt": ("vit", CODAPrompt, PROMPTED | {"components": 3}),
     "coda-prompt, lda, on texts": ("bert", CODAPrompt, PROMPTED | {"head": "lda", "components": 9}),
-    "coda-prompt, bf16, in parts": ("vit", CODAPrompt, PROMPTED | {"precision": "bf16", "accumulate": 3}),
+    "coda-prompt, bf16, in parts": (
+        "vit",
+        CODAPrompt,
+        PROMPTED | {"precision": "bf16", "gradient_accumulation_steps": 3},
+    ),
     "prototypes": ("vit", FrozenBackbone, {"head": "prototypes"}),
     "ridge": ("vit", FrozenBackbone, {"head": "ridge"}),
     "gaussian": ("vit", FrozenBackbone, {"head": "gaussian"}),
@@ -119,7 +127,7 @@ def case(request: pytest.FixtureRequest, build: Callable[[str], Case]) -> Case:
 
 
 def trains_in_every_task(kind: type[ClassLearner], settings: dict[str, Any]) -> bool:
-    return issubclass(kind, TrainedLearner) and not {"first_task", "adapted_tasks"} & settings.keys()
+    return issubclass(kind, GradientLearner) and not {"adapt_first_task", "adapted_tasks"} & settings.keys()
 
 
 @pytest.fixture(params=[name for name, (_, kind, how) in CASES.items() if trains_in_every_task(kind, how)])
@@ -131,21 +139,21 @@ def trained(request: pytest.FixtureRequest, build: Callable[[str], Case]) -> Cas
 def bits(learner: ClassLearner) -> dict[str, Tensor]:
     """All that a learner has: every parameter and buffer of its parts, and what its last entry holds."""
     found = {f"backbone.{name}": t for name, t in learner.backbone.state_dict().items()}
-    found |= {f"stored {place}": t for place, t in enumerate(learner._stored())}
-    if isinstance(learner, TrainedLearner):
-        found |= {f"rows.{name}": t for name, t in learner.rows.state_dict().items()}
+    found |= {f"stored {place}": t for place, t in enumerate(learner._stored_tensors())}
+    if isinstance(learner, GradientLearner):
+        found |= {f"linear_head.{name}": t for name, t in learner.linear_head.state_dict().items()}
     if isinstance(learner, FullFineTuning):
         found |= {f"weights.{name}": t for name, t in learner.weights.items()}
-    if isinstance(learner, PromptedLearner):
+    if isinstance(learner, PromptLearner):
         found |= {f"prompts.{name}": t for name, t in learner.prompts.state_dict().items()}
-    if isinstance(learner, AdaptedLearner):
-        found |= {f"bank.{name}": t for name, t in learner.bank.state_dict().items()}
-        found |= {f"up {p}": t for p, t in enumerate(learner.bank.up)} | {
-            f"down {p}": t for p, t in enumerate(learner.bank.down)
+    if isinstance(learner, LoRALearner):
+        found |= {f"bank.{name}": t for name, t in learner.lora.state_dict().items()}
+        found |= {f"up {p}": t for p, t in enumerate(learner.lora.up)} | {
+            f"down {p}": t for p, t in enumerate(learner.lora.down)
         }
     found |= learner.memory.tensors()
     if learner.classes and not isinstance(learner, RanPAC):
-        found |= dict(zip(("weight", "bias"), learner.folded_head(), strict=True))
+        found |= dict(zip(("weight", "bias"), learner.linear_classifier(), strict=True))
     return {name: t.detach().clone() for name, t in found.items()}
 
 
@@ -181,7 +189,7 @@ def test_saved_and_loaded_gives_the_same_logits_to_the_bit(case: Case, tmp_path:
     loaded = case.kind.load(tmp_path / "store")
     assert torch.equal(loaded.logits(case.asked), early[1])
     assert loaded.classes == learner.classes
-    kept = {key for key in learner.settings if key not in HERE}
+    kept = {key for key in learner.settings if key not in MACHINE_SETTINGS}
     assert {key: loaded.settings[key] for key in kept} == {key: learner.settings[key] for key in kept}
     before = case.kind.load(tmp_path / "store", stages=1)
     assert torch.equal(before.logits(case.asked), early[0])
@@ -232,7 +240,7 @@ def test_predicting_changes_neither_parameters_nor_modes(case: Case) -> None:
     before = bits(learner)
     gradients = torch.is_grad_enabled()
     learner.predict(case.asked)
-    learner.sit(case.lessons[0])
+    learner.evaluate(case.lessons[0])
     assert equal(bits(learner), before)
     assert [part.training for part in learner.backbone.modules()] == modes
     assert torch.is_grad_enabled() == gradients
@@ -253,7 +261,7 @@ def test_predictions_are_names_of_classes(case: Case) -> None:
     assert answers == [learner.classes[i] for i in learner.logits(case.asked).argmax(1).tolist()]
     assert learner.predict(case.asked[3]) == answers[3]
     right = sum(a == b for a, b in zip(answers[: len(case.lessons[0])], case.lessons[0].labels, strict=True))
-    assert learner.sit(case.lessons[0]) == {
+    assert learner.evaluate(case.lessons[0]) == {
         "accuracy": pytest.approx(right / len(case.lessons[0])),
         "examples": len(case.lessons[0]),
     }
@@ -271,22 +279,22 @@ def test_the_backbone_keeps_its_bits(case: Case) -> None:
 
 def test_what_a_stage_has_closed_keeps_its_bits(trained: Case) -> None:
     learner = trained.taught(1)
-    weight, bias = learner.rows.weight.detach().clone(), learner.rows.bias.detach().clone()
-    closed = range(learner.bank.directions if isinstance(learner, AdaptedLearner) else 0)  # none: all is trained on
-    directions = [factor.clone() for task in closed for pair in learner.bank.direction(task) for factor in pair]
+    weight, bias = learner.linear_head.weight.detach().clone(), learner.linear_head.bias.detach().clone()
+    closed = range(learner.lora.directions if isinstance(learner, LoRALearner) else 0)  # none: all is trained on
+    directions = [factor.clone() for task in closed for pair in learner.lora.direction(task) for factor in pair]
     learner.learn(trained.lessons[1])
-    now = [factor for task in closed for pair in learner.bank.direction(task) for factor in pair]
+    now = [factor for task in closed for pair in learner.lora.direction(task) for factor in pair]
     assert all(torch.equal(a, b) for a, b in zip(directions, now, strict=True))
-    kept = torch.equal(learner.rows.weight[:2], weight) and torch.equal(learner.rows.bias[:2], bias)
-    placed_anew = learner.training.start == "lda"  # all rows, before the lesson moves anything
-    assert kept == (learner.loss_over == "new" and not placed_anew)
+    kept = torch.equal(learner.linear_head.weight[:2], weight) and torch.equal(learner.linear_head.bias[:2], bias)
+    reinitialized = learner.head_init == "lda"  # all rows, before each task
+    assert kept == (learner.loss_classes == "new" and not reinitialized)
 
 
 def test_every_trainable_parameter_receives_a_gradient(trained: Case) -> None:
     learner = trained.made(epochs=4)  # the head moves first, then B, then A and α
     for number, lesson in enumerate(trained.lessons[:2]):
         touched: dict[int, Tensor] = {}
-        for step in learner.study(Stage(f"task {number}", lesson, {})):
+        for step in learner.fit_stage(Stage(f"task {number}", lesson, {})):
             if step.part != f"task {number}":  # features are looked at
                 continue
             groups = learner.trainable()  # at the last step the task is still open
@@ -301,10 +309,10 @@ def test_every_trainable_parameter_receives_a_gradient(trained: Case) -> None:
 
 
 def interrupted(learner: ClassLearner, lesson: Examples, steps: int) -> None:
-    study = learner.study(Stage(f"task {len(learner.entries)}", lesson, {}))
+    fit_stage = learner.fit_stage(Stage(f"task {len(learner.entries)}", lesson, {}))
     for _ in range(steps):
-        next(study)
-    study.close()  # type: ignore[attr-defined]
+        next(fit_stage)
+    fit_stage.close()  # type: ignore[attr-defined]
 
 
 class Damaged(list[Input]):
@@ -342,11 +350,14 @@ def test_a_study_that_fails_leaves_the_learner_as_it_was(known: int, case: Case)
 @pytest.mark.parametrize("epochs", [2, 8])
 def test_what_diverges_is_an_answer_and_changes_nothing(epochs: int, trained: Case) -> None:
     learner = trained.made(batch_size=100)
-    learner.training = replace(learner.training, later_rate=1.0, average=0.0)
+    learner.later_lr_factor, learner.weight_averaging = 1.0, 0.0
     learner.learn(trained.lessons[0])
     learner.training = replace(learner.training, epochs=epochs, learning_rate=1e30)
     before = bits(learner)
-    with pytest.raises(LearnerError, match=r"(the loss became (nan|inf)|no longer numbers); lower the learning rate"):
+    with pytest.raises(
+        LearnerError,
+        match=r"(the loss became (nan|inf)|(the features|the inputs of a layer) are not finite); lower the learning rate",
+    ):
         learner.learn(trained.lessons[1])
     assert equal(bits(learner), before)
 
@@ -361,8 +372,8 @@ def test_an_empty_lesson_is_refused_and_changes_nothing(case: Case) -> None:
 
 def test_more_examples_of_known_classes_count_and_adapt_nothing(case: Case) -> None:
     learner = case.taught(1)
-    kept = ("bank.", "rows.", "up", "down", "weights.", "prompts.")
-    parts = {name: t for name, t in bits(learner).items() if name.startswith(kept)}
+    adapted = ("lora.", "linear_head.", "up", "down", "weights.", "prompts.")
+    parts = {name: t for name, t in bits(learner).items() if name.startswith(adapted)}
     learner.learn(case.lessons[0])
     assert len(learner.classes) == 2
     assert learner.memory.statistics.count.tolist() == [2 * case.lessons[0].labels.count(n) for n in learner.classes]
@@ -381,7 +392,7 @@ def test_a_lesson_may_mix_known_and_new_classes(case: Case) -> None:
 def test_a_single_new_class_is_known_afterwards(case: Case) -> None:
     learner = case.taught(1)
     lesson = case.lessons[1]
-    one = lesson.at([i for i, label in enumerate(lesson.labels) if label == lesson.labels[0]])
+    one = lesson.select([i for i, label in enumerate(lesson.labels) if label == lesson.labels[0]])
     if learner.settings.get("head") == "linear":  # rows that are compared with nothing stay at zero
         with pytest.raises(LearnerError, match="the linear head learns nothing from a single class"):
             learner.learn(one)
@@ -412,25 +423,27 @@ def test_a_forgotten_class_is_offered_no_more(case: Case, tmp_path: Path) -> Non
 def test_answers_are_the_best_classes_with_probabilities(case: Case) -> None:
     learner = case.taught(2)
     logits = learner.logits(case.asked)
-    for row, answer in zip(logits, learner.answer(case.asked, top=3), strict=True):
+    for row, answer in zip(logits, learner.predict_topk(case.asked, top=3), strict=True):
         assert answer.classes == [
             learner.classes[i] for i in row.sort(descending=True, stable=True).indices[:3].tolist()
         ]
         assert answer.probabilities == sorted(answer.probabilities, reverse=True)
         assert 0 < sum(answer.probabilities) <= 1 + 1e-6
-    assert len(learner.answer(case.asked[:1], top=99)[0].classes) == 4
-    refused = [sum(not a.known for a in learner.answer(case.asked, reject=share)) for share in (0.0, 0.2, 0.5, 1.0)]
+    assert len(learner.predict_topk(case.asked[:1], top=99)[0].classes) == 4
+    refused = [
+        sum(not a.known for a in learner.predict_topk(case.asked, reject=share)) for share in (0.0, 0.2, 0.5, 1.0)
+    ]
     assert refused == sorted(refused)
 
 
 def test_nothing_learned_is_nothing_to_ask(case: Case) -> None:
     learner = case.made()
-    with pytest.raises(LearnerError, match="knows no class; call learn first"):
+    with pytest.raises(LearnerError, match="has learned no class; call learn first"):
         learner.predict(case.asked)
     with pytest.raises(
-        LearnerError, match=f"the exam asks for class '{case.lessons[1].labels[0]}', which was never learned"
+        LearnerError, match=f"the evaluation set has class '{case.lessons[1].labels[0]}', which was never learned"
     ):
-        case.taught(1).sit(case.lessons[1])
+        case.taught(1).evaluate(case.lessons[1])
 
 
 def test_two_learners_share_one_backbone(case: Case) -> None:
@@ -456,17 +469,17 @@ def test_a_store_of_another_machine_is_opened_on_the_device_of_this_one(case: Ca
 
 def test_settings_may_change_when_a_model_is_loaded(trained: Case, tmp_path: Path) -> None:
     trained.taught(1).save(tmp_path / "store")
-    if trained.kind.fixed is not None:
+    if trained.kind.fixed_settings is not None:
         other: Any = trained.kind.load(tmp_path / "store", epochs=1, head="ridge")
         assert other.learn(trained.lessons[1]).settings["epochs"] == 1
         other.save(tmp_path / "store")
-        assert [entry.facts["settings"]["epochs"] for entry in other.entries] == [2, 1]
+        assert [entry.info["settings"]["epochs"] for entry in other.entries] == [2, 1]
     if trained.kind is SDLoRA:
-        sharing = "shared" if trained.made().bank.sharing == "projection" else "projection"
-        with pytest.raises(SettingError, match=r"magnitudes = .* cannot become"):
-            SDLoRA.load(tmp_path / "store", magnitudes=sharing)
-    if trained.kind.fixed is None:
-        with pytest.raises(SettingError, match="epochs = 2 there and cannot become 1; teach a new model"):
+        sharing = "shared" if trained.made().lora.sharing == "projection" else "projection"
+        with pytest.raises(SettingError, match=r"magnitude_sharing = .* cannot become"):
+            SDLoRA.load(tmp_path / "store", magnitude_sharing=sharing)
+    if trained.kind.fixed_settings is None:
+        with pytest.raises(SettingError, match="epochs = 2 there and cannot become 1; train a new model"):
             trained.kind.load(tmp_path / "store", epochs=1)
 
 
@@ -485,11 +498,11 @@ def test_a_model_answers_within_anyones_modes(case: Case, tmp_path: Path) -> Non
 
 
 def test_what_is_unknown_cannot_be_told_from_one_example_a_class(case: Case) -> None:
-    lesson = case.lessons[0].at([0, len(case.lessons[0]) - 1])
+    lesson = case.lessons[0].select([0, len(case.lessons[0]) - 1])
     learner = case.made().learn(lesson)
-    assert all(0 < a.probabilities[0] <= 1 for a in learner.answer(case.asked))
-    with pytest.raises(LearnerError, match="too few examples were learned to tell what is unknown"):
-        learner.answer(case.asked, reject=0.05)
+    assert all(0 < a.probabilities[0] <= 1 for a in learner.predict_topk(case.asked))
+    with pytest.raises(LearnerError, match="too few examples for a rejection threshold"):
+        learner.predict_topk(case.asked, reject=0.05)
 
 
 def test_another_learners_store_is_refused(case: Case, tmp_path: Path) -> None:
@@ -513,7 +526,7 @@ def test_a_backbone_may_move_but_not_change(case: Case, tiny: Callable[[str], Pa
     finally:
         (tmp_path / "moved").rename(case.folder)
     assert torch.equal(found.logits(case.asked), case.taught(2).logits(case.asked))
-    with pytest.raises(StoreError, match=r"what it stands on has changed: backbone\.\w+ was"):
+    with pytest.raises(StoreError, match=r"a dependency has changed: backbone\.\w+ was"):
         case.kind.load(tmp_path / "store", backbone=str(tiny("deit")))
     with pytest.raises(SettingError, match=r"bakbone is not a setting of .*; did you mean 'backbone'"):
         case.kind.load(tmp_path / "store", bakbone="x")

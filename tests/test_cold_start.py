@@ -6,45 +6,45 @@ from typing import Any
 import numpy as np
 import pytest
 
-from newcomer.data.click_log import Log
-from newcomer.data.datasets.simulated_clicks import click_world
+from newcomer.data.click_log import ClickLog
+from newcomer.data.datasets.simulated_clicks import simulate_click_log
 from newcomer.data.io.log_reader import log_from_rows
 from newcomer.data.schema import Schema
 from newcomer.errors import StreamError
-from newcomer.streams.cold_start import CURVE, ColdStart, Events, NewItems, OldItems, events_before
+from newcomer.streams.cold_start import CURVE, ColdStart, NewEvents, NewItems, OldItems, events_before
 
 PRESETS: list[dict[str, Any]] = [
-    {"preset": "paper", "old_above": 40},
-    {"preset": "honest", "old_above": 40, "before": 0.6, "validation": 0.3},
-    {"preset": "paper", "old_above": 40, "old_items": 5, "new_items": 4, "seed": 3},
+    {"preset": "paper", "min_old_events": 40},
+    {"preset": "honest", "min_old_events": 40, "before": 0.6, "validation": 0.3},
+    {"preset": "paper", "min_old_events": 40, "old_items": 5, "new_items": 4, "seed": 3},
 ]
 
 
 @pytest.fixture(scope="module")
-def log() -> Log:
-    return click_world(old_items=20, old_events=90, new_items=30, new_events=40, users=30)
+def log() -> ClickLog:
+    return simulate_click_log(old_items=20, old_events=90, new_items=30, new_events=40, users=30)
 
 
 @pytest.fixture(params=PRESETS, ids=["paper", "honest", "subset"])
-def stream(request: pytest.FixtureRequest, log: Log) -> ColdStart:
+def stream(request: pytest.FixtureRequest, log: ClickLog) -> ColdStart:
     settings = request.param | {"phase_events": 3}
     if settings["preset"] == "honest":
-        settings["old_above"] = 48
+        settings["min_old_events"] = 48
     return ColdStart(log, **settings)
 
 
-def lessons(stream: ColdStart) -> tuple[OldItems, NewItems, list[Events]]:
-    old, new, *warm = (stage.lesson for stage in stream)
+def lessons(stream: ColdStart) -> tuple[OldItems, NewItems, list[NewEvents]]:
+    old, new, *warm = (stage.train for stage in stream)
     assert isinstance(old, OldItems)
-    assert isinstance(old.log, Log)
+    assert isinstance(old.log, ClickLog)
     assert isinstance(new, NewItems)
-    return old, new, [lesson for lesson in warm if isinstance(lesson, Events)]
+    return old, new, [lesson for lesson in warm if isinstance(lesson, NewEvents)]
 
 
 def test_the_stages_are_the_phases_of_an_items_life(stream: ColdStart) -> None:
     assert [stage.name for stage in stream] == ["old", "cold", "warm-a", "warm-b", "warm-c"]
     assert len(stream) == 5
-    assert [list(stage.exams) for stage in stream] == [[], *[["query"]] * 4]
+    assert [list(stage.eval_sets) for stage in stream] == [[], *[["query"]] * 4]
 
 
 def test_iterating_again_gives_the_same_rows(stream: ColdStart) -> None:
@@ -54,7 +54,7 @@ def test_iterating_again_gives_the_same_rows(stream: ColdStart) -> None:
 
 def test_lessons_and_query_share_no_row_and_old_and_new_no_item(stream: ColdStart) -> None:
     _old, new, warm = lessons(stream)
-    query = next(stage.exams["query"] for stage in stream if stage.exams)
+    query = next(stage.eval_sets["query"] for stage in stream if stage.eval_sets)
     rows = [part.row for part in (stream.old_log, *(lesson.log for lesson in warm), query)]
     assert len(np.unique(np.concatenate(rows))) == sum(map(len, rows))
     names = {stream.old_log.items.ids[item] for item in stream.old_log.item}
@@ -64,7 +64,7 @@ def test_lessons_and_query_share_no_row_and_old_and_new_no_item(stream: ColdStar
 
 def test_phases_go_by_time_and_hold_so_many_events_of_every_item(stream: ColdStart) -> None:
     _, new, warm = lessons(stream)
-    query = next(stage.exams["query"] for stage in stream if stage.exams)
+    query = next(stage.eval_sets["query"] for stage in stream if stage.eval_sets)
     for name in new.items.ids:
         parts = [
             part.take(part.item == part.items.ids.index(name)) for part in (*(lesson.log for lesson in warm), query)
@@ -76,8 +76,8 @@ def test_phases_go_by_time_and_hold_so_many_events_of_every_item(stream: ColdSta
             assert not len(later) or earlier.time.max() <= later.time.min()
 
 
-def test_the_honest_preset_has_one_date_for_all(log: Log) -> None:
-    stream = ColdStart(log, preset="honest", old_above=48, before=0.6, validation=0.3, phase_events=3)
+def test_the_honest_preset_has_one_date_for_all(log: ClickLog) -> None:
+    stream = ColdStart(log, preset="honest", min_old_events=48, before=0.6, validation=0.3, phase_events=3)
     old, _, warm = lessons(stream)
     assert old.validation is not None
     held = old.validation
@@ -87,8 +87,8 @@ def test_the_honest_preset_has_one_date_for_all(log: Log) -> None:
     assert not set(held.items.ids) & {stream.old_log.items.ids[item] for item in stream.old_log.item}
 
 
-def test_validation_items_have_as_many_events_as_new_ones(log: Log) -> None:
-    stream = ColdStart(log, preset="honest", old_above=48, before=0.6, validation=0.3, phase_events=3)
+def test_validation_items_have_as_many_events_as_new_ones(log: ClickLog) -> None:
+    stream = ColdStart(log, preset="honest", min_old_events=48, before=0.6, validation=0.3, phase_events=3)
     held = stream.old.validation
     assert held is not None
     allowed = {sum(int((part.item == n).sum()) for part in (*stream.new.phases, stream.new.query)) for n in range(50)}
@@ -103,50 +103,53 @@ def test_events_at_one_time_keep_the_order_in_which_they_were_read() -> None:
     assert events_before(log, backwards=True).tolist() == [2, 1, 3, 0]
 
 
-def test_a_subset_is_drawn_by_the_seed(log: Log) -> None:
-    def drawn(seed: int) -> tuple[str, ...]:
-        return ColdStart(log, old_above=40, phase_events=3, new_items=4, seed=seed).new.items.ids
+def test_a_subset_is_drawn_by_the_seed(log: ClickLog) -> None:
+    def sample(seed: int) -> tuple[str, ...]:
+        return ColdStart(log, min_old_events=40, phase_events=3, new_items=4, seed=seed).new.items.ids
 
-    assert drawn(0) == drawn(0) != drawn(1)
-    assert len(drawn(0)) == 4
+    assert sample(0) == sample(0) != sample(1)
+    assert len(sample(0)) == 4
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"old_above": 90}, "no item has more than 90 events to be an old one; lower old_above .the most has 90."),
-        ({"old_above": 40, "phase_events": 14}, "no item has 42 to 40 events to be a new one"),
+        (
+            {"min_old_events": 90},
+            "no item has more than 90 events to be an old one; lower min_old_events .the most has 90.",
+        ),
+        ({"min_old_events": 40, "phase_events": 14}, "no item has 42 to 40 events to be a new one"),
         ({"phase_events": 0}, "stream.phase_events = 0; give a number from 1 on"),
         ({"preset": "honest", "before": 1.5}, "stream.before = 1.5; give a share between 0 and 1"),
     ],
 )
-def test_a_stream_without_old_or_new_items_is_an_error(log: Log, settings: dict[str, Any], message: str) -> None:
+def test_a_stream_without_old_or_new_items_is_an_error(log: ClickLog, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(StreamError, match=message):
         ColdStart(log, **settings)
 
 
 CURVES: list[dict[str, Any]] = [
-    {"preset": "paper", "old_above": 40, "curve_items": 4},
-    {"preset": "paper", "old_above": 40, "curve_items": 3, "old_items": 5, "new_items": 4, "seed": 3},
-    {"preset": "honest", "old_above": 30, "before": 0.5, "validation": 0.3, "curve_items": 4},
+    {"preset": "paper", "min_old_events": 40, "curve_items": 4},
+    {"preset": "paper", "min_old_events": 40, "curve_items": 3, "old_items": 5, "new_items": 4, "seed": 3},
+    {"preset": "honest", "min_old_events": 30, "before": 0.5, "validation": 0.3, "curve_items": 4},
 ]
 
 
 @pytest.fixture(params=CURVES, ids=["paper", "subset", "honest"])
-def curved(request: pytest.FixtureRequest, log: Log) -> ColdStart:
+def curved(request: pytest.FixtureRequest, log: ClickLog) -> ColdStart:
     return ColdStart(log, **request.param | {"phase_events": 3})
 
 
-def on_the_curve(stream: ColdStart) -> tuple[NewItems, list[Log], Log]:
+def on_the_curve(stream: ColdStart) -> tuple[NewItems, list[ClickLog], ClickLog]:
     """What is added, the lessons after it, and the exam."""
     added, *shown = list(stream)[5:]
-    assert isinstance(added.lesson, NewItems)
-    logs = [stage.lesson.log for stage in shown if isinstance(stage.lesson, Events)]
+    assert isinstance(added.train, NewItems)
+    logs = [stage.train.log for stage in shown if isinstance(stage.train, NewEvents)]
     assert len(logs) == len(shown)
-    return added.lesson, logs, added.exams["curve"]
+    return added.train, logs, added.eval_sets["curve"]
 
 
-def ids(log: Log) -> set[str]:
+def ids(log: ClickLog) -> set[str]:
     return {log.items.ids[item] for item in log.item}
 
 
@@ -157,116 +160,118 @@ def test_the_stages_of_the_curve_follow_the_life_and_say_how_many_events_were_se
     assert names[-1] == "sufficient"
     assert names[6:-1] == [f"{point} events" for point in CURVE[: len(names) - 7]]
     assert len(names) == len(curved)
-    assert [list(stage.exams) for stage in curved] == [[], *[["query"]] * 4, *[["curve"]] * (len(names) - 5)]
-    assert len({id(stage.exams["curve"]) for stage in list(curved)[5:]}) == 1
+    assert [list(stage.eval_sets) for stage in curved] == [[], *[["query"]] * 4, *[["curve"]] * (len(names) - 5)]
+    assert len({id(stage.eval_sets["curve"]) for stage in list(curved)[5:]}) == 1
 
 
-def test_after_a_stage_of_the_curve_every_item_has_as_many_events_as_it_says(log: Log, curved: ColdStart) -> None:
-    added, shown, exam = on_the_curve(curved)
+def test_after_a_stage_of_the_curve_every_item_has_as_many_events_as_it_says(log: ClickLog, curved: ColdStart) -> None:
+    added, shown, eval_set = on_the_curve(curved)
     names = [stage.name for stage in curved][6:]
     for item in map(added.items.ids.index, added.items.ids):
         name, seen = added.items.ids[item], 0
-        total = sum(int((part.item == part.items.ids.index(name)).sum()) for part in (*shown, exam))
+        total = sum(int((part.item == part.items.ids.index(name)).sum()) for part in (*shown, eval_set))
         for stage, part in zip(names, shown, strict=True):
             seen += int((part.item == part.items.ids.index(name)).sum())
             assert seen == (3 * total // 4 if stage == "sufficient" else int(stage.removesuffix(" events")))
-        assert total - seen == int((exam.item == exam.items.ids.index(name)).sum()) > 0
+        assert total - seen == int((eval_set.item == eval_set.items.ids.index(name)).sum()) > 0
         if curved.validation is None:
             assert total == int((log.item == log.items.ids.index(name)).sum()) > 40
 
 
-def test_items_of_the_curve_are_in_no_other_stage_and_those_of_others_not_on_it(log: Log, curved: ColdStart) -> None:
-    added, shown, exam = on_the_curve(curved)
+def test_items_of_the_curve_are_in_no_other_stage_and_those_of_others_not_on_it(
+    log: ClickLog, curved: ColdStart
+) -> None:
+    added, shown, eval_set = on_the_curve(curved)
     mine = set(added.items.ids)
     assert len(mine) in (3, 4)
-    assert all(ids(part) == mine for part in (*shown, exam))
+    assert all(ids(part) == mine for part in (*shown, eval_set))
     held = curved.validation
     others = [curved.old_log, curved.new.query, *curved.new.phases, *([held.query, *held.phases] if held else [])]
     assert not mine & (set(curved.new.items.ids) | set(held.items.ids if held else ())).union(*map(ids, others))
-    rows = [part.row for part in (*others, *shown, exam)]
+    rows = [part.row for part in (*others, *shown, eval_set)]
     assert len(np.unique(np.concatenate(rows))) == sum(map(len, rows))
-    assert curved.facts()["curve_items"] == len(mine)
-    assert curved.facts()["curve_events"] == len(exam)
+    assert curved.info()["curve_items"] == len(mine)
+    assert curved.info()["curve_events"] == len(eval_set)
 
 
 def test_the_curve_goes_by_time_item_by_item(curved: ColdStart) -> None:
-    added, shown, exam = on_the_curve(curved)
+    added, shown, eval_set = on_the_curve(curved)
     for name in added.items.ids:
-        times = [part.time[part.item == part.items.ids.index(name)] for part in (*shown, exam)]
+        times = [part.time[part.item == part.items.ids.index(name)] for part in (*shown, eval_set)]
         for earlier, later in itertools.pairwise(times):
             assert earlier.max() < later.min()  # in this world no two events are at one time
 
 
-def test_in_the_honest_preset_the_curve_lies_after_the_date(log: Log) -> None:
+def test_in_the_honest_preset_the_curve_lies_after_the_date(log: ClickLog) -> None:
     stream = ColdStart(log, **CURVES[2] | {"phase_events": 3})
-    _, shown, exam = on_the_curve(stream)
+    _, shown, eval_set = on_the_curve(stream)
     assert stream.validation is not None
     early = [stream.old_log, stream.validation.query, *stream.validation.phases]
-    assert max(int(part.time.max()) for part in early) < min(int(part.time.min()) for part in (*shown, exam))
+    assert max(int(part.time.max()) for part in early) < min(int(part.time.min()) for part in (*shown, eval_set))
 
 
-def test_without_a_curve_all_is_as_it_was_and_with_one_only_old_items_are_fewer(log: Log) -> None:
+def test_without_a_curve_all_is_as_it_was_and_with_one_only_old_items_are_fewer(log: ClickLog) -> None:
     def rows(stream: ColdStart) -> list[list[int]]:
         return [part.row.tolist() for part in (*stream.new.phases, stream.new.query)]
 
-    plain = ColdStart(log, old_above=40, phase_events=3)
-    none = ColdStart(log, old_above=40, phase_events=3, curve_items=0)
-    some = ColdStart(log, old_above=40, phase_events=3, curve_items=4)
+    plain = ColdStart(log, min_old_events=40, phase_events=3)
+    none = ColdStart(log, min_old_events=40, phase_events=3, curve_items=0)
+    some = ColdStart(log, min_old_events=40, phase_events=3, curve_items=4)
     assert rows(plain) == rows(none) == rows(some)
     assert plain.old_log.row.tolist() == none.old_log.row.tolist()
-    assert plain.facts() == none.facts()
-    assert not {"curve_items", "curve_events"} & none.facts().keys()
+    assert plain.info() == none.info()
+    assert not {"curve_items", "curve_events"} & none.info().keys()
     assert (len(plain), len(none)) == (5, 5)
     assert ids(some.old_log) == ids(plain.old_log) - set(on_the_curve(some)[0].items.ids)
 
 
-def test_which_items_are_on_the_curve_is_drawn_by_the_seed(log: Log) -> None:
-    def drawn(seed: int) -> tuple[str, ...]:
-        return on_the_curve(ColdStart(log, old_above=40, phase_events=3, curve_items=4, seed=seed))[0].items.ids
+def test_which_items_are_on_the_curve_is_drawn_by_the_seed(log: ClickLog) -> None:
+    def sample(seed: int) -> tuple[str, ...]:
+        return on_the_curve(ColdStart(log, min_old_events=40, phase_events=3, curve_items=4, seed=seed))[0].items.ids
 
-    assert drawn(0) == drawn(0) != drawn(1)
+    assert sample(0) == sample(0) != sample(1)
 
 
-def test_a_curve_ends_where_its_poorest_item_has_no_more(log: Log) -> None:
+def test_a_curve_ends_where_its_poorest_item_has_no_more(log: ClickLog) -> None:
     """Of 90 events three quarters are 67: the next point after 50, 100, is not reached."""
-    names = [stage.name for stage in ColdStart(log, old_above=40, phase_events=3, curve_items=2)]
+    names = [stage.name for stage in ColdStart(log, min_old_events=40, phase_events=3, curve_items=2)]
     assert names[-2:] == ["50 events", "sufficient"]
 
 
-def test_curve_items_that_cannot_be_are_an_error(log: Log) -> None:
+def test_curve_items_that_cannot_be_are_an_error(log: ClickLog) -> None:
     with pytest.raises(StreamError, match=r"stream\.curve_items = -1; give 0 for none, or how many"):
-        ColdStart(log, old_above=40, phase_events=3, curve_items=-1)
+        ColdStart(log, min_old_events=40, phase_events=3, curve_items=-1)
     with pytest.raises(StreamError, match=r"no item has more than 40 events to be an old one") as caught:
-        ColdStart(log, old_above=40, phase_events=3, curve_items=20)
+        ColdStart(log, min_old_events=40, phase_events=3, curve_items=20)
     assert "\n" not in str(caught.value)
 
 
 VALIDATIONS: list[dict[str, Any]] = [
-    {"preset": "paper", "old_above": 40, "validation": 0.3},
-    {"preset": "honest", "old_above": 48, "before": 0.6, "validation": 0.3},
-    {"preset": "paper", "old_above": 40, "old_items": 12, "new_items": 4, "validation": 0.6, "seed": 3},
-    {"preset": "paper", "old_above": 40, "curve_items": 4, "validation": 0.3},
+    {"preset": "paper", "min_old_events": 40, "validation": 0.3},
+    {"preset": "honest", "min_old_events": 48, "before": 0.6, "validation": 0.3},
+    {"preset": "paper", "min_old_events": 40, "old_items": 12, "new_items": 4, "validation": 0.6, "seed": 3},
+    {"preset": "paper", "min_old_events": 40, "curve_items": 4, "validation": 0.3},
 ]
 
 
 @pytest.fixture(params=VALIDATIONS, ids=["paper", "honest", "subset", "curve"])
-def pair(request: pytest.FixtureRequest, log: Log) -> tuple[ColdStart, ColdStart]:
+def pair(request: pytest.FixtureRequest, log: ClickLog) -> tuple[ColdStart, ColdStart]:
     """The stream that is reported, and the one to choose by."""
     settings = request.param | {"phase_events": 3}
-    return ColdStart(log, **settings), ColdStart(log, **settings, exam="validation")
+    return ColdStart(log, **settings), ColdStart(log, **settings, eval_split="validation")
 
 
-def all_rows(stream: ColdStart) -> list[Log]:
+def all_rows(stream: ColdStart) -> list[ClickLog]:
     """Everything that a learner is taught or asked."""
-    parts: list[Log] = []
+    parts: list[ClickLog] = []
     for stage in stream:
-        if isinstance(stage.lesson, OldItems):
-            assert isinstance(stage.lesson.log, Log)
-            held = stage.lesson.validation
-            parts += [stage.lesson.log, *([*held.phases, held.query] if held else [])]
-        elif isinstance(stage.lesson, Events):
-            parts.append(stage.lesson.log)
-        parts += stage.exams.values()
+        if isinstance(stage.train, OldItems):
+            assert isinstance(stage.train.log, ClickLog)
+            held = stage.train.validation
+            parts += [stage.train.log, *([*held.phases, held.query] if held else [])]
+        elif isinstance(stage.train, NewEvents):
+            parts.append(stage.train.log)
+        parts += stage.eval_sets.values()
     return parts
 
 
@@ -274,7 +279,9 @@ def test_validation_asks_of_old_items_what_was_never_taught(pair: tuple[ColdStar
     test, validation = pair
     _, new, warm = lessons(validation)
     old = ids(test.old_log) | (set(test.validation.items.ids) if test.validation else set())
-    (query,) = {id(stage.exams["query"]): stage.exams["query"] for stage in validation if stage.exams}.values()
+    (query,) = {
+        id(stage.eval_sets["query"]): stage.eval_sets["query"] for stage in validation if stage.eval_sets
+    }.values()
     assert len(query)
     assert ids(query) <= set(new.items.ids) <= old
     assert not set(new.items.ids) & ids(validation.old_log)
@@ -285,9 +292,9 @@ def test_validation_asks_of_old_items_what_was_never_taught(pair: tuple[ColdStar
 
 def test_no_row_of_a_new_item_or_of_the_curve_is_anywhere_in_validation(pair: tuple[ColdStart, ColdStart]) -> None:
     test, validation = pair
-    kept_out = set(test.new.items.ids) | (set(test.rich.items.ids) if test.rich else set())
+    kept_out = set(test.new.items.ids) | (set(test.curve.items.ids) if test.curve else set())
     assert not kept_out & set[str]().union(*map(ids, all_rows(validation)))
-    tested = [part.row for part in (*test.new.phases, test.new.query, *([test.rich.query] if test.rich else []))]
+    tested = [part.row for part in (*test.new.phases, test.new.query, *([test.curve.query] if test.curve else []))]
     assert not np.isin(np.concatenate([part.row for part in all_rows(validation)]), np.concatenate(tested)).any()
 
 
@@ -295,34 +302,36 @@ def test_validation_is_a_life_like_any_other_without_a_trial_inside(pair: tuple[
     test, validation = pair
     assert [stage.name for stage in validation] == ["old", "cold", "warm-a", "warm-b", "warm-c"]
     assert len(validation) == 5
-    assert [list(stage.exams) for stage in validation] == [[], *[["query"]] * 4]
+    assert [list(stage.eval_sets) for stage in validation] == [[], *[["query"]] * 4]
     assert validation.old.validation is None
-    assert validation.facts()["validation_items"] == 0
+    assert validation.info()["validation_items"] == 0
     for name in validation.new.items.ids:
         number = validation.old_log.items.ids.index(name)
         assert [int((part.item == number).sum()) for part in validation.new.phases] == [3, 3, 3]
     assert 0 < len(validation.new.items) <= len(test.new.items)
 
 
-def test_there_are_as_many_as_the_share_allows_and_as_there_are_new_ones(log: Log) -> None:
+def test_there_are_as_many_as_the_share_allows_and_as_there_are_new_ones(log: ClickLog) -> None:
     def played(**settings: Any) -> int:
-        stream = ColdStart(log, old_above=40, phase_events=3, exam="validation", **settings)
+        stream = ColdStart(log, min_old_events=40, phase_events=3, eval_split="validation", **settings)
         return len(stream.new.items)
 
     assert played(validation=0.3) == 6  # of 20 old ones
     assert played(validation=0.9, new_items=5) == 5
 
 
-def test_the_reported_stream_does_not_know_of_validation(log: Log) -> None:
+def test_the_reported_stream_does_not_know_of_validation(log: ClickLog) -> None:
     def rows(**settings: Any) -> list[list[int]]:
         return [part.row.tolist() for part in all_rows(ColdStart(log, phase_events=3, **settings))]
 
     for settings in VALIDATIONS:
-        assert rows(**settings) == rows(**settings, exam="test")
-    plain = {"preset": "paper", "old_above": 40}
+        assert rows(**settings) == rows(**settings, eval_split="test")
+    plain = {"preset": "paper", "min_old_events": 40}
     assert rows(**plain) == rows(**plain, validation=0.7)
 
 
-def test_one_old_item_alone_cannot_be_both(log: Log) -> None:
-    with pytest.raises(StreamError, match="one old item alone cannot play a new one and be old; lower old_above"):
-        ColdStart(log, old_above=40, phase_events=3, old_items=1, exam="validation")
+def test_one_old_item_alone_cannot_be_both(log: ClickLog) -> None:
+    with pytest.raises(
+        StreamError, match="a single old item cannot also serve as validation item; lower min_old_events"
+    ):
+        ColdStart(log, min_old_events=40, phase_events=3, old_items=1, eval_split="validation")

@@ -1,4 +1,4 @@
-"""A comparison gives every row as many tries, chooses by validation alone, and cut off anywhere it goes on to the same table."""
+"""Comparison: equal budgets, choice by validation scores alone, exact resumption, paired tests and report."""
 
 import json
 import multiprocessing
@@ -21,21 +21,21 @@ import pytest
 
 from newcomer.errors import LearnerError, NewcomerError, RecipeError, StoreError
 from newcomer.experiments import workers
-from newcomer.experiments.comparison import Judged, compare
+from newcomer.experiments.comparison import JobResult, compare
 from newcomer.experiments.recipe import Recipe, read_recipe
 from newcomer.experiments.report.comparison import (
     comparison_tables,
     cost_table,
     difference_table,
-    parts_table,
+    metric_table,
     read_comparison,
     search_table,
     write_comparison,
 )
 from newcomer.experiments.report.runs import find_runs
-from newcomer.experiments.run import perform
+from newcomer.experiments.run import run_recipe
 from newcomer.experiments.search import Search
-from newcomer.experiments.workers import Ended, Job, Workers
+from newcomer.experiments.workers import Job, JobEnd, Workers
 from newcomer.store.record import read_record
 from shell import Shell
 
@@ -47,7 +47,7 @@ name = "digits"
 tasks = 2
 classes = 4
 train_per_class = 6
-exam_per_class = 8
+eval_per_class = 8
 [backbone]
 name = "{backbone}"
 [learner]
@@ -88,19 +88,19 @@ def recipe(file: Path) -> Recipe:
     return read_recipe(str(file))
 
 
-def compared(recipe: Recipe, out: Path, **settings: Any) -> list[tuple[str, Judged]]:
-    """What was over, by its folder below `out`."""
+def compared(recipe: Recipe, out: Path, **settings: Any) -> list[tuple[str, JobResult]]:
+    """The results of all jobs, by folder below `out`."""
     events = compare(recipe, out, **{"seeds": (0, 1), **settings})
-    return [(str(job.folder.relative_to(out)), event) for job, event in events if isinstance(event, Judged)]
+    return [(str(job.folder.relative_to(out)), event) for job, event in events if isinstance(event, JobResult)]
 
 
 def found(out: Path) -> dict[str, Any]:
-    """What the comparison says, without what differs from run to run."""
-    told: dict[str, Any] = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
-    for row in told["rows"].values():
-        for tried in row["tries"]:
-            tried.pop("seconds", None)
-    return told
+    """The content of comparison.json without its timings."""
+    content: dict[str, Any] = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
+    for row in content["rows"].values():
+        for trial in row["trials"]:
+            trial.pop("seconds", None)
+    return content
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -110,7 +110,7 @@ def files(out: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def whole(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the comparison, never stopped."""
+    """The folder of an uninterrupted comparison."""
     folder = tmp_path_factory.mktemp("whole")
     (folder / "small.toml").write_text(RECIPE.format(backbone=tiny("vit")))
     compared(read_recipe(str(folder / "small.toml")), folder / "out")
@@ -126,96 +126,98 @@ GRIDS: list[tuple[dict[str, list[Any]], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("values", "own"), GRIDS)
-def test_tries_begin_at_the_rows_own_are_all_different_and_do_not_depend_on_the_budget(
+def test_trials_start_at_the_defaults_are_distinct_and_do_not_depend_on_the_budget(
     values: dict[str, list[Any]], own: dict[str, Any]
 ) -> None:
     search = Search(values, 6, 100, (), ())
-    every = search.tries(own, 100)
+    every = search.trials(own, 100)
     assert len(every) == search.combinations == len(list(product(*values.values())))
     assert all(one not in every[:n] for n, one in enumerate(every))
-    assert all(tried[key] in values[key] for tried in every for key in values)
+    assert all(trial[key] in values[key] for trial in every for key in values)
     assert all(every[0][key] == own[key] for key in values if own[key] in values[key])
-    assert all(search.tries(own, budget) == every[:budget] for budget in range(1, len(every) + 1))
+    assert all(search.trials(own, budget) == every[:budget] for budget in range(1, len(every) + 1))
 
 
-def test_each_try_lies_as_far_from_those_before_as_any_that_is_left() -> None:
+def test_each_trial_is_the_farthest_remaining_point() -> None:
     search = Search({"rate": [1, 2, 4], "epochs": [3, 6, 9]}, 6, 100, (), ())
-    every = search.tries({"rate": 1, "epochs": 3}, 9)
+    every = search.trials({"rate": 1, "epochs": 3}, 9)
     assert every[1] == {"rate": 4, "epochs": 9}
 
     def gap(one: dict[str, Any], others: Sequence[dict[str, Any]]) -> float:
-        place = [
+        position = [
             (search.settings["rate"].index(t["rate"]), search.settings["epochs"].index(t["epochs"])) for t in others
         ]
         mine = (search.settings["rate"].index(one["rate"]), search.settings["epochs"].index(one["epochs"]))
-        return min(float(np.hypot(a - mine[0], b - mine[1])) for a, b in place)
+        return min(float(np.hypot(a - mine[0], b - mine[1])) for a, b in position)
 
     gaps = [gap(every[n], every[:n]) for n in range(1, 9)]
     assert all(one >= other for one, other in pairwise(gaps))
     assert all(gap(every[n], every[:n]) == max(gap(rest, every[:n]) for rest in every[n:]) for n in range(1, 9))
 
 
-def test_every_row_has_as_many_tries_or_all_that_there_are(whole: Path) -> None:
+def test_every_row_has_the_full_budget_or_its_whole_grid(whole: Path) -> None:
     rows = found(whole)["rows"]
-    assert {name: (len(row["tries"]), row["combinations"]) for name, row in rows.items()} == {
+    assert {name: (len(row["trials"]), row["combinations"]) for name, row in rows.items()} == {
         "sd-lora": (2, 4),
         "frozen": (2, 3),
         "prototypes": (1, 1),
         "joint": (2, 4),
     }
     assert list(rows) == ROWS
-    assert rows["sd-lora"]["tries"][0]["settings"] == {"learning_rate": 0.01, "epochs": 1}
+    assert rows["sd-lora"]["trials"][0]["settings"] == {"learning_rate": 0.01, "epochs": 1}
 
 
-def test_tries_see_validation_exams_of_another_order_and_the_best_is_what_runs(whole: Path) -> None:
-    told = found(whole)
+def test_trials_use_validation_data_and_another_seed_and_the_best_settings_are_run(whole: Path) -> None:
+    content = found(whole)
     for run in find_runs([whole / "search"]):
-        row = told["rows"][run.recipe["row"]]
-        assert (run.recipe["seed"], run.recipe["stream"]["exam"]) == (100, "validation")
-        (tried,) = (t for t in row["tries"] if t["settings"].items() <= run.recipe["learner"].items())
-        assert tried["score"] == run.mark
+        row = content["rows"][run.recipe["row"]]
+        assert (run.recipe["seed"], run.recipe["stream"]["eval_split"]) == (100, "validation")
+        (trial,) = (t for t in row["trials"] if t["settings"].items() <= run.recipe["learner"].items())
+        assert trial["score"] == run.primary_metric
         assert not (run.folder / "store").exists()
-    for row in told["rows"].values():
-        assert row["score"] == max(tried["score"] for tried in row["tries"])
-        assert row["score"] == next(tried["score"] for tried in row["tries"] if tried["settings"] == row["chosen"])
+    for row in content["rows"].values():
+        assert row["score"] == max(trial["score"] for trial in row["trials"])
+        assert row["score"] == next(trial["score"] for trial in row["trials"] if trial["settings"] == row["chosen"])
     runs = find_runs([whole])
     assert [(run.recipe["row"], run.recipe["seed"]) for run in runs] == [
         (row, seed) for row in sorted(ROWS) for seed in (0, 1)
     ]
     for run in runs:
-        assert run.recipe["stream"]["exam"] == "test"
-        assert told["rows"][run.recipe["row"]]["chosen"].items() <= run.recipe["learner"].items()
+        assert run.recipe["stream"]["eval_split"] == "test"
+        assert content["rows"][run.recipe["row"]]["chosen"].items() <= run.recipe["learner"].items()
         assert (run.folder / "store").exists()
 
 
-def test_the_same_again_does_nothing(recipe: Recipe, whole: Path) -> None:
+def test_a_finished_comparison_is_left_as_it_is(recipe: Recipe, whole: Path) -> None:
     before = files(whole)
     assert compared(recipe, whole) == []
     assert files(whole) == before
 
 
 @pytest.mark.parametrize("events", [4, 30])
-def test_cut_off_anywhere_it_goes_on_to_the_same(events: int, recipe: Recipe, whole: Path, tmp_path: Path) -> None:
-    with closing(compare(recipe, tmp_path / "out", (0, 1))) as going:
+def test_an_interrupted_comparison_resumes_to_the_same_result(
+    events: int, recipe: Recipe, whole: Path, tmp_path: Path
+) -> None:
+    with closing(compare(recipe, tmp_path / "out", (0, 1))) as running:
         for _ in range(events):
-            next(going)
+            next(running)
     compared(recipe, tmp_path / "out")
     assert found(tmp_path / "out") == found(whole)
     mine, other = (
-        [(run.recipe["row"], run.recipe["seed"], run.mark) for run in find_runs([out])]
+        [(run.recipe["row"], run.recipe["seed"], run.primary_metric) for run in find_runs([out])]
         for out in (tmp_path / "out", whole)
     )
     assert mine == other
 
 
-def test_two_processes_find_what_one_does(recipe: Recipe, whole: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_same_result_as_one(recipe: Recipe, whole: Path, tmp_path: Path) -> None:
     over = compared(recipe, tmp_path / "out", processes=2)
     assert len(over) == 7 + 8
     assert found(tmp_path / "out") == found(whole)
     assert multiprocessing.active_children() == []
 
 
-def test_a_larger_budget_keeps_what_was_tried_and_renews_only_rows_whose_choice_changed(
+def test_a_larger_budget_keeps_trials_and_repeats_only_rows_whose_chosen_settings_changed(
     recipe: Recipe, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -223,8 +225,8 @@ def test_a_larger_budget_keeps_what_was_tried_and_renews_only_rows_whose_choice_
     first, before = found(out), files(out)
     over = compared(recipe, out, budget=4)
     second = found(out)
-    tries = {name: [t["settings"] for t in row["tries"]] for name, row in second["rows"].items()}
-    assert {name: len(found) for name, found in tries.items()} == {
+    trials = {name: [t["settings"] for t in row["trials"]] for name, row in second["rows"].items()}
+    assert {name: len(found) for name, found in trials.items()} == {
         "sd-lora": 4,
         "frozen": 3,
         "prototypes": 1,
@@ -240,16 +242,16 @@ def test_a_larger_budget_keeps_what_was_tried_and_renews_only_rows_whose_choice_
         assert second["rows"][run.recipe["row"]]["chosen"].items() <= run.recipe["learner"].items()
 
 
-def test_tries_beyond_a_smaller_budget_stay_and_do_not_count(recipe: Recipe, tmp_path: Path) -> None:
+def test_trials_beyond_a_smaller_budget_are_kept_but_not_chosen(recipe: Recipe, tmp_path: Path) -> None:
     out = tmp_path / "out"
     compared(recipe, out, budget=2, only=["frozen"])
     compared(recipe, out, budget=1, only=["frozen"])
     row = found(out)["rows"]["frozen"]
-    assert [tried["counts"] for tried in row["tries"]] == [True, False]
-    assert row["chosen"] == row["tries"][0]["settings"]
+    assert [trial["within_budget"] for trial in row["trials"]] == [True, False]
+    assert row["chosen"] == row["trials"][0]["settings"]
 
 
-def test_rows_come_one_after_the_other_and_a_table_has_them_all(recipe: Recipe, whole: Path, tmp_path: Path) -> None:
+def test_rows_compared_one_by_one_give_the_same_file(recipe: Recipe, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for row in reversed(ROWS):
         compared(recipe, out, only=[row])
@@ -257,31 +259,29 @@ def test_rows_come_one_after_the_other_and_a_table_has_them_all(recipe: Recipe, 
 
 
 def failing(recipe: Recipe, folder: Path) -> Iterator[Any]:
-    """As a learner does that diverges at the larger rate, and joint training at any."""
+    """Fails as a learner that diverges at the larger learning rate, joint training at any."""
     if recipe.learner.get("learning_rate") == 1e-2 or recipe.row == "joint":
         raise LearnerError("the loss is not a number; lower learning_rate")
-    yield from perform(recipe, folder)
+    yield from run_recipe(recipe, folder)
 
 
-def test_a_try_that_diverges_is_a_try_without_a_score(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers, "perform", failing)
+def test_a_diverging_trial_has_no_score(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "run_recipe", failing)
     over = dict(compared(recipe, tmp_path / "out"))
     rows = found(tmp_path / "out")["rows"]
     failed = {"score": None, "failure": "the loss is not a number; lower learning_rate"}
-    assert {key: rows["sd-lora"]["tries"][0][key] for key in failed} == failed
-    assert rows["sd-lora"]["chosen"] == rows["sd-lora"]["tries"][1]["settings"]
+    assert {key: rows["sd-lora"]["trials"][0][key] for key in failed} == failed
+    assert rows["sd-lora"]["chosen"] == rows["sd-lora"]["trials"][1]["settings"]
     assert rows["joint"]["chosen"] is rows["joint"]["score"] is None
     assert not [folder for folder in over if folder.startswith("joint/")]
-    assert compared(recipe, tmp_path / "out") == []  # what failed fails again: nobody waits for it twice
-    tried = {line[0]: list(line) for line in search_table(read_comparison(tmp_path / "out")).rows}
-    assert (tried["sd-lora"][1], tried["joint"][1]) == ("2 of 4 (1 failed)", "2 of 4 (2 failed)")
-    assert tried["joint"][3:] == ["–", "–"]
+    assert compared(recipe, tmp_path / "out") == []  # a failed run is not repeated
+    lines = {line[0]: list(line) for line in search_table(read_comparison(tmp_path / "out")).rows}
+    assert (lines["sd-lora"][1], lines["joint"][1]) == ("2 of 4 (1 failed)", "2 of 4 (2 failed)")
+    assert lines["joint"][3:] == ["–", "–"]
     write_comparison(tmp_path / "out")
 
 
-def test_without_anything_to_search_rows_run_as_they_are(file: Path, tmp_path: Path) -> None:
+def test_rows_without_a_grid_run_with_their_defaults(file: Path, tmp_path: Path) -> None:
     text = re.sub(r"\[(?:peers\.frozen\.)?search\.settings\]\n(?:\w+ = .*\n)+", "", file.read_text())
     file.write_text(text)
     over = compared(read_recipe(str(file)), tmp_path / "out", only=["frozen", "prototypes"])
@@ -291,7 +291,7 @@ def test_without_anything_to_search_rows_run_as_they_are(file: Path, tmp_path: P
     assert found(tmp_path / "out")["rows"]["frozen"]["chosen"] == {}
 
 
-def test_another_recipe_in_the_same_folder_is_an_error_and_changes_nothing(file: Path, whole: Path) -> None:
+def test_another_recipe_in_the_same_folder_is_an_error(file: Path, whole: Path) -> None:
     before = files(whole)
     with pytest.raises(
         RecipeError, match=r"holds a comparison of other settings \(sd-lora: learner\.rank = 2 there, 3 here\)"
@@ -302,9 +302,11 @@ def test_another_recipe_in_the_same_folder_is_an_error_and_changes_nothing(file:
     assert files(whole) == before
 
 
-def test_runs_that_are_not_of_this_comparison_are_never_removed(recipe: Recipe, tmp_path: Path) -> None:
+def test_runs_of_others_are_never_removed(recipe: Recipe, tmp_path: Path) -> None:
     other = recipe.with_peer("frozen")
-    list(perform(replace(other, learner={**other.learner, "shrinkage": 0.2}), tmp_path / "out" / "frozen" / "seed-0"))
+    list(
+        run_recipe(replace(other, learner={**other.learner, "shrinkage": 0.2}), tmp_path / "out" / "frozen" / "seed-0")
+    )
     before = files(tmp_path / "out" / "frozen" / "seed-0")
     for _ in range(2):
         with pytest.raises(
@@ -316,24 +318,26 @@ def test_runs_that_are_not_of_this_comparison_are_never_removed(recipe: Recipe, 
     assert files(tmp_path / "out" / "frozen" / "seed-0") == before
 
 
-def test_what_cannot_be_compared_is_one_line(file: Path, recipe: Recipe, tmp_path: Path) -> None:
+def test_invalid_comparisons_are_one_line_errors(file: Path, recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="recipe 'small' has no row 'frozne'; did you mean 'frozen'"):
         compared(recipe, tmp_path / "out", only=["frozne"])
     file.write_text(file.read_text() + '[peers.search.learner]\nname = "frozen"\n')
-    with pytest.raises(RecipeError, match="a row called 'search' would lie where the tries do"):
+    with pytest.raises(RecipeError, match="row 'search' has the name of the trials' folder"):
         compared(read_recipe(str(file)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "comparison.json").write_text("[")
-    with pytest.raises(StoreError, match=r"comparison\.json: is no comparison; remove it, or choose another --out"):
+    with pytest.raises(
+        StoreError, match=r"comparison\.json: not a valid comparison .*; remove it, or choose another --out"
+    ):
         compared(recipe, tmp_path / "out")
-    with pytest.raises(StoreError, match="give a folder 'compare' wrote"):
+    with pytest.raises(StoreError, match="give a folder written by 'newcomer compare'"):
         read_comparison(tmp_path / "nowhere")
 
 
 def test_one_comparison_at_a_time_in_a_folder(recipe: Recipe, tmp_path: Path) -> None:
-    with closing(compare(recipe, tmp_path / "out")) as going:
-        next(going)
+    with closing(compare(recipe, tmp_path / "out")) as running:
+        next(running)
         with pytest.raises(StoreError, match="another process is comparing here"):
             compared(recipe, tmp_path / "out")
 
@@ -342,48 +346,48 @@ def jobs(recipe: Recipe, folder: Path) -> list[Job]:
     return [Job(recipe.with_peer("frozen").with_seed(n), folder / str(n), str(n)) for n in range(3)]
 
 
-def test_a_process_that_is_killed_is_named_and_takes_the_others_along(recipe: Recipe, tmp_path: Path) -> None:
-    with Workers(2) as side_by_side:
-        going = side_by_side.perform(jobs(recipe, tmp_path))
-        next(going)
+def test_a_killed_worker_is_an_error_and_terminates_the_others(recipe: Recipe, tmp_path: Path) -> None:
+    with Workers(2) as pool:
+        running = pool.run(jobs(recipe, tmp_path))
+        next(running)
         for child in multiprocessing.active_children():
             os.kill(child.pid or 0, signal.SIGKILL)
         with pytest.raises(NewcomerError, match=r"its process ended with code -9; with too little memory give fewer"):
-            list(going)
+            list(running)
     assert multiprocessing.active_children() == []
 
 
-def test_a_mistake_in_one_process_is_raised_here(recipe: Recipe, tmp_path: Path) -> None:
-    list(perform(recipe.with_peer("frozen"), tmp_path / "1"))  # of another seed than job 1
+def test_an_error_in_a_worker_is_raised_in_the_parent(recipe: Recipe, tmp_path: Path) -> None:
+    list(run_recipe(recipe.with_peer("frozen"), tmp_path / "1"))  # another seed than that of job 1
     with (
         pytest.raises(RecipeError, match=r"holds a run of other settings \(seed = 0 there, 1 here\)"),
-        Workers(2) as side_by_side,
+        Workers(2) as pool,
     ):
-        list(side_by_side.perform(jobs(recipe, tmp_path)))
+        list(pool.run(jobs(recipe, tmp_path)))
     assert multiprocessing.active_children() == []
 
 
-def test_jobs_are_all_done_and_told_in_their_own_order(recipe: Recipe, tmp_path: Path) -> None:
-    with Workers(2) as side_by_side:
-        told = list(side_by_side.perform(jobs(recipe, tmp_path)))
+def test_all_jobs_finish_and_their_events_are_in_order(recipe: Recipe, tmp_path: Path) -> None:
+    with Workers(2) as pool:
+        content = list(pool.run(jobs(recipe, tmp_path)))
         assert len(multiprocessing.active_children()) == 2
-        assert list(side_by_side.perform([])) == []
-        told += list(side_by_side.perform([Job(recipe.with_peer("prototypes"), tmp_path / "more", "more")]))
-    assert told[-1][0].title == "more"
+        assert list(pool.run([])) == []
+        content += list(pool.run([Job(recipe.with_peer("prototypes"), tmp_path / "more", "more")]))
+    assert content[-1][0].title == "more"
     for job in jobs(recipe, tmp_path):
-        mine = [event for other, event in told if other.folder == job.folder]
-        assert [isinstance(event, Ended) for event in mine] == [False] * (len(mine) - 1) + [True]
+        mine = [event for other, event in content if other.folder == job.folder]
+        assert [isinstance(event, JobEnd) for event in mine] == [False] * (len(mine) - 1) + [True]
         assert list(read_record(job.folder / "record.jsonl"))[-1] == {"event": "end"}
 
 
 def write(folder: Path, marks: dict[str, list[float]], cost: bool = False) -> Path:
     """A comparison by hand: Acc of each row, seed by seed, in %."""
     rows = {}
-    for place, (row, accuracy) in enumerate(marks.items()):
+    for position, (row, accuracy) in enumerate(marks.items()):
         for seed, value in enumerate(accuracy):
             start = {
                 "event": "start",
-                "place": place,
+                "position": position,
                 "recipe": {
                     "name": "birds",
                     "row": row,
@@ -391,24 +395,32 @@ def write(folder: Path, marks: dict[str, list[float]], cost: bool = False) -> Pa
                     "seed": seed,
                     "family": "classes",
                 },
-                "stream": {"tasks": [["a"], ["b"]], "taught": 12, "asked": 6},
+                "stream": {"tasks": [["a"], ["b"]], "train_examples": 12, "eval_examples": 6},
                 "versions": {"newcomer": "0.1.0"},
                 "commit": "abc",
                 "machine": {"system": "Linux", "processor": "Fast", "threads": 1, "gpu": None},
             }
-            facts = {"cost": {"passes": 2, "gflops": 0.5, "parameters": 12_345, "stored": 7}} if cost else {}
+            info = {"cost": {"passes": 2, "gflops": 0.5, "parameters": 12_345, "stored": 7}} if cost else {}
             lines: list[dict[str, Any]] = [start]
             for stage in range(2):
                 for task in range(stage + 1):
                     scores = {"accuracy": value / 100, "examples": 3.0}
-                    lines.append({"event": "score", "stage": f"task {stage}", "exam": f"task {task}", "values": scores})
-                times = {"study_seconds": 1.0, "exam_seconds": 0.5}
-                lines.append({"event": "stage", "stage": f"task {stage}", **times, "facts": facts})
+                    lines.append(
+                        {"event": "score", "stage": f"task {stage}", "eval_set": f"task {task}", "values": scores}
+                    )
+                times = {"train_seconds": 1.0, "eval_seconds": 0.5}
+                lines.append({"event": "stage", "stage": f"task {stage}", **times, "info": info})
             path = folder / row / f"seed-{seed}" / "record.jsonl"
             path.parent.mkdir(parents=True)
             path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"event": "end"}]))
-        tried = {"settings": {"rate": 1}, "score": accuracy[0], "seconds": 2.0, "failure": None, "counts": True}
-        rows[row] = {"place": place, "combinations": 1, "tries": [tried], "chosen": {"rate": 1}, "score": accuracy[0]}
+        trial = {"settings": {"rate": 1}, "score": accuracy[0], "seconds": 2.0, "failure": None, "within_budget": True}
+        rows[row] = {
+            "position": position,
+            "combinations": 1,
+            "trials": [trial],
+            "chosen": {"rate": 1},
+            "score": accuracy[0],
+        }
         rows[row]["seeds"] = list(range(len(accuracy)))
     head = {"title": "Birds & <b>bees</b>", "family": "classes", "floor": ["low", "lower"], "ceiling": ["high"]}
     (folder / "comparison.json").write_text(json.dumps(head | {"rows": rows}))
@@ -418,7 +430,7 @@ def write(folder: Path, marks: dict[str, list[float]], cost: bool = False) -> Pa
 MARKS = {"mine": [60.0, 70.0, 80.0], "low": [50.0, 50.0, 60.0], "lower": [40.0, 60.0, 40.0], "high": [70.0, 90.0, 80.0]}
 
 
-def test_differences_are_paired_seed_by_seed_and_the_gap_is_between_the_best_floor_and_ceiling(tmp_path: Path) -> None:
+def test_differences_are_paired_by_seed_and_the_gap_is_between_the_best_floor_and_ceiling(tmp_path: Path) -> None:
     table = difference_table(read_comparison(write(tmp_path, MARKS)))
     assert list(table.head) == ["", "seeds", "Acc", "− mine", "95 % interval", "p", "p (Holm)", "gap closed"]
     rows = {row[0]: list(row[1:]) for row in table.rows}
@@ -431,14 +443,14 @@ def test_differences_are_paired_seed_by_seed_and_the_gap_is_between_the_best_flo
     assert "0 is low, 1 is high" in table.note
 
 
-def test_every_number_has_its_own_paired_interval(tmp_path: Path) -> None:
-    """Every exam of a run has one accuracy here, so Acc and AAA are it, and nothing is forgotten."""
-    table = parts_table(read_comparison(write(tmp_path, MARKS)))
+def test_every_metric_has_its_own_paired_interval(tmp_path: Path) -> None:
+    """All evaluation sets of a run have the same accuracy here, so Acc and AAA equal it and forgetting is 0."""
+    table = metric_table(read_comparison(write(tmp_path, MARKS)))
     assert list(table.head) == ["", "seeds", "Acc", "AAA", "forgetting"]
     # −16.67 ± 4.303 · 5.774 / √3
     assert list(table.rows[0]) == ["mine", "3", "–", "–", "–"]
     assert list(table.rows[1]) == ["low", "3", "-16.7 ± 14.3", "-16.7 ± 14.3", "+0.0 ± 0.0"]
-    alone = parts_table(read_comparison(write(tmp_path / "one", {row: marks[:1] for row, marks in MARKS.items()})))
+    alone = metric_table(read_comparison(write(tmp_path / "one", {row: marks[:1] for row, marks in MARKS.items()})))
     assert list(alone.rows[1]) == ["low", "1", "–", "–", "–"]
 
 
@@ -447,20 +459,20 @@ def test_one_seed_has_a_difference_and_no_test(tmp_path: Path) -> None:
     assert [list(row[1:]) for row in table.rows][1] == ["1", "50.0", "-10.0", "–", "–", "–", "0.00"]
 
 
-def test_only_seeds_that_both_have_are_compared(tmp_path: Path) -> None:
+def test_only_common_seeds_are_compared(tmp_path: Path) -> None:
     table = difference_table(read_comparison(write(tmp_path, MARKS | {"low": [50.0, 50.0]})))
     assert list(table.rows[1])[3] == "-15.0"
 
 
-def test_costs_are_shown_where_a_record_has_them(tmp_path: Path) -> None:
+def test_costs_are_shown_if_recorded(tmp_path: Path) -> None:
     assert cost_table(read_comparison(write(tmp_path / "a", MARKS))) is None
     table = cost_table(read_comparison(write(tmp_path / "b", MARKS, cost=True)))
     assert table is not None
-    assert list(table.head) == ["", "study s", "passes", "GFLOPs", "trained", "stored"]
+    assert list(table.head) == ["", "train s", "passes", "GFLOPs", "trained", "stored"]
     assert list(table.rows[0]) == ["mine", "2 ± 0", "2", "0.5", "12,345", "7"]
 
 
-def test_a_row_with_fewer_tries_than_it_could_have_is_named(recipe: Recipe, tmp_path: Path) -> None:
+def test_rows_below_the_budget_are_named(recipe: Recipe, tmp_path: Path) -> None:
     out = tmp_path / "out"
     compared(recipe, out, only=["prototypes", "frozen"], budget=1, seeds=(0,))
     assert "Not so" not in search_table(read_comparison(out)).note
@@ -479,7 +491,7 @@ def test_the_page_is_self_contained_and_has_every_table(tmp_path: Path) -> None:
     assert page.count("<table") == page.count("</table>")
 
 
-def test_the_command_compares_reports_and_does_nothing_twice(shell: Shell) -> None:
+def test_the_command_compares_and_reports_and_a_second_call_does_nothing(shell: Shell) -> None:
     grid = '\n[search.settings]\nlearning_rate = [1e-3, 1e-2]\n[peers.frozen.learner]\nname = "frozen"\n'
     (shell.folder / "birds.toml").write_text((shell.folder / "birds.toml").read_text() + grid)
     words = ["compare", "birds.toml", "--seeds", "2", "--set", "stream.train_per_class=2", "--budget", "2"]
@@ -493,26 +505,26 @@ def test_the_command_compares_reports_and_does_nothing_twice(shell: Shell) -> No
     assert (code, " of 3: " in out) == (0, False)
     assert shell.files() == before
     _, out, _ = shell.call("report", "runs/compared/birds")
-    assert "sd-lora · " not in out  # tries are no rows
+    assert "sd-lora · " not in out  # trials are not rows
 
 
-def test_mistakes_of_a_call_are_one_line(shell: Shell) -> None:
+def test_usage_errors_are_one_line(shell: Shell) -> None:
     assert "did you mean 'sd-lora'" in shell.fails("compare", "birds.toml", "--rows", "sd-lra")
     assert "no recipe 'digit'" in shell.fails("compare", "birds.toml", "digit")
 
 
-def test_ctrl_c_stops_every_process_and_the_same_command_goes_on(file: Path, whole: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_every_process_and_the_same_command_resumes(file: Path, whole: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "newcomer", "compare", str(file), "--seeds", "2", "--processes", "2", "--out", "out"]
     given: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True}
     out = tmp_path / "out" / "small"
-    hearing = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whatever the shell in the background made of it
+    hearing = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background shell may have ignored it
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
-    with subprocess.Popen(words, preexec_fn=hearing, **pipes, **given) as going:
-        while going.poll() is None and not any(out.rglob("record.jsonl")):
+    with subprocess.Popen(words, preexec_fn=hearing, **pipes, **given) as running:
+        while running.poll() is None and not any(out.rglob("record.jsonl")):
             time.sleep(0.02)
-        os.killpg(going.pid, signal.SIGINT)
-        _, err = going.communicate()
-    assert going.returncode == 130, err
+        os.killpg(running.pid, signal.SIGINT)
+        _, err = running.communicate()
+    assert running.returncode == 130, err
     assert err == "newcomer: stopped; the same command goes on after the last complete stage\n"
     done = subprocess.run(words, capture_output=True, check=False, **given)
     assert done.returncode == 0, done.stderr

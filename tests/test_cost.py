@@ -59,14 +59,14 @@ def test_every_merged_learner_costs_the_plain_backbone(tiny: Folder, tasks: list
         FullFineTuning(str(tiny("vit")), epochs=1, batch_size=8),
     ]
     for learner in learners:
-        assert learner.facts().get("cost") is None
+        assert learner.info().get("cost") is None
         for number, lesson in enumerate(tasks[:2], 1):
-            cost = learner.learn(lesson).facts()["cost"]
+            cost = learner.learn(lesson).info()["cost"]
             assert cost["passes"] == 1
             assert cost["gflops"] == (plain + 2 * 16 * 2 * number) / 1e9
-    spread = RanPAC(str(tiny("vit")), projection=30).learn(tasks[0]).facts()["cost"]
+    spread = RanPAC(str(tiny("vit")), projection_dim=30).learn(tasks[0]).info()["cost"]
     assert spread["gflops"] == (plain + 2 * 16 * 30 + 2 * 30 * 2) / 1e9
-    kernel = FrozenBackbone(str(tiny("vit")), head="kernel").learn(tasks[0]).facts()["cost"]
+    kernel = FrozenBackbone(str(tiny("vit")), head="kernel").learn(tasks[0]).info()["cost"]
     points = 2 * 2 * 8  # of two classes, on either side of the mean along eight directions
     assert kernel["gflops"] == (plain + 2 * 16 * points + 2 * points * 2) / 1e9
 
@@ -79,17 +79,17 @@ def test_what_is_trained_and_stored_is_counted(tiny: Folder, tasks: list[Example
     factors, rows = 4 * 2 * (16 + 16), 2 * 17
     learner = SDLoRA(str(tiny("vit")), **SETTINGS)
     for number, lesson in enumerate(tasks[:2], 1):
-        cost = learner.learn(lesson).facts()["cost"]
+        cost = learner.learn(lesson).info()["cost"]
         assert cost["parameters"] == factors + number + rows  # its factors, all magnitudes, its own rows
         assert cost["stored"] == number * (factors + 1 + rows) + memory[number - 1]
-    seen = SequentialLoRA(str(tiny("vit")), loss_over="seen", **SETTINGS).learn(tasks[0]).learn(tasks[1])
-    assert seen.facts()["cost"]["parameters"] == factors + 2 * rows
+    seen = SequentialLoRA(str(tiny("vit")), loss_classes="seen", **SETTINGS).learn(tasks[0]).learn(tasks[1])
+    assert seen.info()["cost"]["parameters"] == factors + 2 * rows
     once = SequentialLoRA(str(tiny("vit")), adapted_tasks=1, **SETTINGS).learn(tasks[0]).learn(tasks[1])
-    assert once.facts()["cost"]["parameters"] == rows
+    assert once.info()["cost"]["parameters"] == rows
     whole = FullFineTuning(str(tiny("vit")), epochs=1, batch_size=8).learn(tasks[0])
     encoder = sum(p.numel() for p in whole.backbone.model.parameters())
-    assert whole.facts()["cost"]["parameters"] == encoder + rows
-    assert whole.facts()["cost"]["stored"] == encoder + rows + memory[0]
+    assert whole.info()["cost"]["parameters"] == encoder + rows
+    assert whole.info()["cost"]["stored"] == encoder + rows + memory[0]
 
 
 def both(tasks: list[Examples]) -> Examples:
@@ -98,15 +98,15 @@ def both(tasks: list[Examples]) -> Examples:
 
 def test_a_lesson_of_known_classes_trains_nothing(tiny: Folder, tasks: list[Examples]) -> None:
     learner = SDLoRA(str(tiny("vit")), **SETTINGS).learn(tasks[0]).learn(tasks[0])
-    assert learner.facts()["cost"]["parameters"] == 0
+    assert learner.info()["cost"]["parameters"] == 0
 
 
 def test_the_cost_outlives_a_store_and_a_forgotten_class(tiny: Folder, tasks: list[Examples], tmp_path: Path) -> None:
     learner = SDLoRA(str(tiny("vit")), **SETTINGS).learn(tasks[0]).learn(tasks[1])
-    cost = learner.facts()["cost"]
+    cost = learner.info()["cost"]
     learner.forget(learner.classes[0]).save(tmp_path / "store")
-    assert SDLoRA.load(tmp_path / "store").facts()["cost"] == cost
-    assert json.loads(json.dumps(learner.facts()))["cost"] == cost
+    assert SDLoRA.load(tmp_path / "store").info()["cost"] == cost
+    assert json.loads(json.dumps(learner.info()))["cost"] == cost
 
 
 @pytest.mark.parametrize("kind", ["vit", "dinov2", "timm_wrapper"])
@@ -115,4 +115,4 @@ def test_fused_or_apart_the_count_is_that_of_the_products(kind: str, tiny: Folde
     encoded = backbone.encode(tasks[0].inputs[:1])
     plain = flops(lambda: backbone(encoded))
     learner = SDLoRA(backbone, **SETTINGS).learn(tasks[0])
-    assert learner.facts()["cost"]["gflops"] == (plain + 2 * 16 * 2) / 1e9
+    assert learner.info()["cost"]["gflops"] == (plain + 2 * 16 * 2) / 1e9

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from newcomer.nn.lora import decoupled_linear
-from newcomer.nn.lora.decoupled_linear import _Multiply, thin_is_cheaper
+from newcomer.nn.lora.decoupled_linear import _Multiply, low_rank_is_cheaper
 
 WAYS = {"thin": True, "dense": False}
 
@@ -41,7 +41,7 @@ def slow(x: Tensor, frozen: Tensor, bias: Tensor, scales: Tensor, *factors: Tens
 def test_outputs_and_gradients_are_those_of_the_loop_over_terms(
     way: str, closed: int, opened: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoupled_linear, "thin_is_cheaper", lambda *_: WAYS[way])
+    monkeypatch.setattr(decoupled_linear, "low_rank_is_cheaper", lambda *_: WAYS[way])
     found = []
     for function in (fast, slow):
         given = parts(closed=closed, opened=opened)
@@ -54,7 +54,7 @@ def test_outputs_and_gradients_are_those_of_the_loop_over_terms(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_gradients_are_those_of_finite_differences(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoupled_linear, "thin_is_cheaper", lambda *_: WAYS[way])
+    monkeypatch.setattr(decoupled_linear, "low_rank_is_cheaper", lambda *_: WAYS[way])
     given = [t.requires_grad_(i in (0, 3, 4, 5)) for i, t in enumerate(parts())]
     assert torch.autograd.gradcheck(fast, tuple(given))
 
@@ -63,7 +63,7 @@ def test_gradients_are_those_of_finite_differences(way: str, monkeypatch: pytest
 def test_mixed_precision_multiplies_in_the_lower_one_and_keeps_gradients_in_the_higher(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoupled_linear, "thin_is_cheaper", lambda *_: WAYS[way])
+    monkeypatch.setattr(decoupled_linear, "low_rank_is_cheaper", lambda *_: WAYS[way])
     given = parts(torch.float32)
     trained = [given[i].requires_grad_() for i in (0, 3, 4, 5)]
     with torch.autocast("cpu", torch.bfloat16):
@@ -85,6 +85,6 @@ def test_inputs_that_need_no_gradient_get_none() -> None:
 
 
 def test_more_terms_make_the_dense_way_cheaper_and_wider_layers_the_thin_one() -> None:
-    assert thin_is_cheaper(tokens=4000, rank=200, width_in=768, width_out=768)
-    assert not thin_is_cheaper(tokens=4000, rank=2000, width_in=768, width_out=768)
-    assert not thin_is_cheaper(tokens=4000, rank=10, width_in=192, width_out=192)
+    assert low_rank_is_cheaper(tokens=4000, rank=200, width_in=768, width_out=768)
+    assert not low_rank_is_cheaper(tokens=4000, rank=2000, width_in=768, width_out=768)
+    assert not low_rank_is_cheaper(tokens=4000, rank=10, width_in=192, width_out=192)

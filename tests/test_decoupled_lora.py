@@ -236,7 +236,7 @@ def test_a_mistake_within_applied_leaves_the_model_as_it_was() -> None:
     net, bank = made("shared")
     with pytest.raises(ZeroDivisionError), bank.applied():
         raise ZeroDivisionError
-    assert all(layer.lent is None for layer in net.modules() if isinstance(layer, AdaptedLinear))
+    assert all(layer.override is None for layer in net.modules() if isinstance(layer, AdaptedLinear))
 
 
 def test_two_banks_share_one_model() -> None:

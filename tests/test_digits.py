@@ -38,8 +38,8 @@ def script() -> ModuleType:
 
 
 def bits(examples: Examples) -> list[bytes]:
-    """One channel of each picture; the three are the same."""
-    return [picture.getchannel(0).tobytes() for picture in examples.inputs if isinstance(picture, Image)]
+    """One channel of each image; the three are the same."""
+    return [image.getchannel(0).tobytes() for image in examples.inputs if isinstance(image, Image)]
 
 
 def prepared(examples: Examples) -> Tensor:
@@ -60,7 +60,7 @@ def test_train_and_test_are_disjoint_and_cover_all_digits() -> None:
     assert not set(bits(train)) & set(bits(test))
 
 
-def test_every_digit_has_fifty_pictures_in_the_exam() -> None:
+def test_every_digit_has_fifty_images_in_the_exam() -> None:
     _, asked = digits()
     assert Counter(asked.labels) == dict.fromkeys("0123456789", 50)
 
@@ -78,9 +78,9 @@ def test_no_letter_is_a_digit(script: ModuleType) -> None:
 def test_no_letter_is_drawn_as_a_font_draws_a_digit(script: ModuleType) -> None:
     """Some fonts keep other characters under a letter's code: what counts is the drawing, not the code."""
     for font in script.fonts():
-        drawn = {script.glyph(digit, font).tobytes() for digit in "0123456789"}
+        sample = {script.glyph(digit, font).tobytes() for digit in "0123456789"}
         for character, _ in script.characters(font):
-            assert script.glyph(character, font).tobytes() not in drawn, (font.stem, character)
+            assert script.glyph(character, font).tobytes() not in sample, (font.stem, character)
 
 
 def test_the_alphabet_is_all_letters_in_all_fonts(script: ModuleType) -> None:
@@ -91,7 +91,7 @@ def test_the_alphabet_is_all_letters_in_all_fonts(script: ModuleType) -> None:
 
 
 def test_letters_become_what_the_digits_become_before_the_backbone(script: ModuleType) -> None:
-    """Enlarging here and in the processor is the same, so that pre-training and use see one kind of picture."""
+    """Enlarging here and in the processor is the same, so that pre-training and use see one kind of image."""
     train, _ = digits()
     processed = prepared(train)[:8]
     small = torch.from_numpy(np.stack([np.frombuffer(grey, np.uint8).reshape(8, 8) for grey in bits(train)[:8]])) / 255

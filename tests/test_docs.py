@@ -1,19 +1,31 @@
-"""What the README shows runs, and what it names exists."""
+"""The code, commands and links of README and docs work; so do the notebooks."""
 
+import pkgutil
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 import torch
-from typer.main import get_command
 
-from newcomer.cli import app
+import newcomer
+from newcomer.cli.commands import COMMANDS
+from newcomer.cli.program import load_command
+from newcomer.data.datasets.digits import digits
 from newcomer.experiments.recipe import read_recipe, shipped
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
+RECIPES, GLOSSARY = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("recipes.md", "glossary.md"))
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+MAX_README_LINES = 150
+READERS_LEARNER = "feature-adapter"
+"""The learner that `docs/extending.md` makes; `test_registry` installs it."""
+
+
+def page_name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 def blocks(page: Path) -> list[str]:
@@ -21,22 +33,44 @@ def blocks(page: Path) -> list[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """Every `newcomer …` that a page shows, indented or between backticks, without its comment."""
-    text = page.read_text(encoding="utf-8")
+    """Every `newcomer …` of a page, indented or in backticks, without its comment."""
+    text = re.sub(r"^```python\n.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     shown = re.findall(r"^ +(?:\$ )?(newcomer [^#\n]*)", text, re.MULTILINE) + re.findall(
         r"`(newcomer [a-z][^`]*)`", text
     )
     return [shlex.split(command) for command in shown]
 
 
-def test_there_is_something_to_try() -> None:
+def write_readers_files(folder: Path) -> None:
+    """The files that the README's reader has: images of digits in photos/ and march/, a click log."""
+    train, _ = digits()
+    for name, classes in (("photos", "0123"), ("march", "45")):
+        for digit in classes:
+            (folder / name / digit).mkdir(parents=True)
+            for n in [n for n, label in enumerate(train.labels) if label == digit][:12]:
+                train.inputs[n].save(folder / name / digit / f"{n}.png")  # type: ignore[union-attr]
+    (folder / "garden").mkdir()
+    train.inputs[0].save(folder / "garden" / "1.png")  # type: ignore[union-attr]
+    rows = [
+        f"{'ab'[n % 2]},{n % 10},{('war', 'love')[n % 2]},{('phone', 'tv')[n // 2 % 2]},{n % 5 % 2},{n}"
+        for n in range(80)
+    ]
+    rows = ["film,viewer,genre,device,liked,seen_at", *rows]
+    (folder / "clicks.csv").write_text("\n".join(rows) + "\n")
+
+
+def test_the_readme_has_code_and_commands_and_is_short() -> None:
     assert len(blocks(PAGES[0])) >= 2
     assert len(commands(PAGES[0])) >= 4
+    assert len(README.splitlines()) <= MAX_README_LINES
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_runs_as_it_stands(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks of a page one after the other, in an empty folder, as a reader would paste them."""
+@pytest.mark.filterwarnings("ignore::newcomer.errors.DataWarning")
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=page_name)
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the blocks of a page in order; a tutorial in an empty folder, any other page in one with the reader's files."""
+    if page.parent.name != "tutorials":
+        write_readers_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     names: dict[str, object] = {"__name__": "page"}
@@ -44,28 +78,68 @@ def test_python_runs_as_it_stands(page: Path, tmp_path: Path, monkeypatch: pytes
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=page_name)
+def test_notebooks_run(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    content = nbformat.read(notebook, as_version=4)
+    nbclient.NotebookClient(content, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_has_one_summary(name: str) -> None:
+    """`newcomer --help` shows it before the command's module is imported, `newcomer NAME --help` afterwards."""
+    assert load_command(name).help.replace("\n", " ").startswith(COMMANDS[name][1])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_commands_exist_with_their_options(page: Path) -> None:
-    program = get_command(app)
     for words in commands(page):
-        name, *given = words[1:]
-        assert name in program.commands, f"{page.name}: {shlex.join(words)}"  # type: ignore[attr-defined]
-        command = program.commands[name]  # type: ignore[attr-defined]
+        name, *arguments = words[1:]
+        assert name in COMMANDS, f"{page.name}: {shlex.join(words)}"
+        command = load_command(name)
         options = {option for parameter in command.params for option in parameter.opts}
-        assert {word for word in given if word.startswith("--")} <= options, f"{page.name}: {shlex.join(words)}"
-        plain = [w for w, before in zip(given, ["", *given], strict=False) if w[0] != "-" and before[:1] != "-"]
-        if name == "run" and plain and plain[0].islower() and not plain[0].endswith(".toml"):
-            changes = [w for w, before in zip(given, ["", *given], strict=False) if before == "--set"]
-            assert plain[0] in shipped(), f"{page.name}: {shlex.join(words)}"
-            read_recipe(plain[0], changes)
+        assert {word for word in arguments if word.startswith("--")} <= options, f"{page.name}: {shlex.join(words)}"
+        positional = [
+            w for w, before in zip(arguments, ["", *arguments], strict=False) if w[0] != "-" and before[:1] != "-"
+        ]
+        if READERS_LEARNER in shlex.join(words):
+            continue
+        if name == "run" and positional and positional[0].islower() and not positional[0].endswith(".toml"):
+            changes = [w for w, before in zip(arguments, ["", *arguments], strict=False) if before == "--set"]
+            assert positional[0] in shipped(), f"{page.name}: {shlex.join(words)}"
+            read_recipe(positional[0], changes)
 
 
-@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("*.md")], ids=lambda page: page.name)
-def test_links_to_files_lead_somewhere(page: Path) -> None:
+@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("[A-Z]*.md"))[1:]], ids=page_name)
+def test_links_to_files_exist(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_makes_of_the_readme_are_in_the_makefile() -> None:
+def test_make_targets_of_the_readme_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z]+)\b(?= *(?:#|`|\n))", README)) <= targets
+
+
+def test_recipes_of_the_docs_are_valid(tmp_path: Path) -> None:
+    recipes = re.findall(r"^```toml\n(title.*?|\[data\].*?)^```", RECIPES, re.DOTALL | re.MULTILINE)
+    assert len(recipes) == 3
+    for number, content in enumerate(recipes):
+        file = tmp_path / f"recipe-{number}.toml"
+        file.write_text(content, encoding="utf-8")
+        assert read_recipe(str(file)).rows()
+
+
+def test_the_glossary_names_what_is_in_the_code() -> None:
+    packages = "streams|store|training|data|nn|classes|items|experiments|backbones|metrics"
+    names = set(re.findall(rf"`((?:{packages})\.[\w.]+)`", GLOSSARY))
+    assert len(names) > 30
+    for name in names:
+        assert pkgutil.resolve_name(f"newcomer.{name}")
+
+
+def test_the_api_reference_has_every_public_name() -> None:
+    reference = "".join(page.read_text(encoding="utf-8") for page in PAGES if page.parent.name == "api")
+    errors = {name for name in newcomer.__all__ if name.endswith(("Error", "Warning"))}  # in ::: newcomer.errors
+    assert {name for name in newcomer.__all__ if f"::: newcomer.{name}\n" not in reference} == errors

@@ -10,9 +10,9 @@ from newcomer.nn.features.drift_map import fitted, guarded
 
 def world(seed: int, classes: int = 8, width: int = 5, each: int = 20) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    klass = torch.arange(classes).repeat_interleave(each)
+    target = torch.arange(classes).repeat_interleave(each)
     means = 3 * torch.randn(classes, width, generator=draw, dtype=torch.float64)
-    return means[klass] + torch.randn(len(klass), width, generator=draw, dtype=torch.float64), klass
+    return means[target] + torch.randn(len(target), width, generator=draw, dtype=torch.float64), target
 
 
 def affine(seed: int, width: int = 5) -> tuple[Tensor, Tensor]:
@@ -58,30 +58,30 @@ def test_a_strong_ridge_leaves_a_mere_shift() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_after_a_run_that_diverged_nothing_is_moved(seed: int) -> None:
     """The new features have nothing to do with the old ones: no map foretells a class that was left out."""
-    x, klass = world(seed, classes=60)
-    gone = 50 * torch.randn(60, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + 1000))[klass]
-    drift, explained = guarded(x, gone, klass)
+    x, target = world(seed, classes=60)
+    gone = 50 * torch.randn(60, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + 1000))[target]
+    drift, explained = guarded(x, gone, target)
     assert drift is None
     assert explained <= 0
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_features_that_are_no_numbers_move_nothing(broken: float) -> None:
-    x, klass = world(0)
+    x, target = world(0)
     y = x.clone()
     y[3, 2] = broken
-    assert guarded(x, y, klass) == (None, 0.0)
+    assert guarded(x, y, target) == (None, 0.0)
 
 
 def test_where_nothing_moved_nothing_is_done() -> None:
-    x, klass = world(0)
-    assert guarded(x, x, klass) == (None, 0.0)
+    x, target = world(0)
+    assert guarded(x, x, target) == (None, 0.0)
 
 
 def test_one_example_tells_nothing_and_one_class_is_enough() -> None:
-    x, klass = world(0)
-    assert guarded(x[:1], x[:1] + 1, klass[:1]) == (None, 0.0)
-    drift, explained = guarded(x[:20], x[:20] + 1, klass[:20])
+    x, target = world(0)
+    assert guarded(x[:1], x[:1] + 1, target[:1]) == (None, 0.0)
+    drift, explained = guarded(x[:20], x[:20] + 1, target[:20])
     assert drift is not None
     assert explained == pytest.approx(1)
     torch.testing.assert_close(drift(x), x + 1)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from newcomer.data.click_log import Log
-from newcomer.data.datasets.simulated_clicks import PLANTED, click_world
+from newcomer.data.click_log import ClickLog
+from newcomer.data.datasets.simulated_clicks import PLANTED, simulate_click_log
 from newcomer.experiments.recipe import read_recipe
 from newcomer.experiments.run import Score, run
-from newcomer.items.adaptation.rules import Adam, Rule
+from newcomer.items.adaptation.rules import AdamAdaptation, AdaptationName
 from newcomer.items.encoding.encoder import Clicks
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.networks.emerg_network import EmerGNetwork
@@ -23,29 +23,29 @@ from newcomer.nn.ctr.field_embeddings import Names
 from newcomer.seeds import spawn
 from newcomer.streams.cold_start import ColdStart
 
-RULES = get_args(Rule)
+RULES = get_args(AdaptationName)
 
 
 @pytest.fixture(scope="module")
-def small() -> Log:
-    return click_world(old_items=8, old_events=40, new_items=3, new_events=12, users=10)
+def small() -> ClickLog:
+    return simulate_click_log(old_items=8, old_events=40, new_items=3, new_events=12, users=10)
 
 
 SMALL: dict[str, Any] = {"width": 4, "layers": 2, "tower": [8], "pretrain_epochs": 1, "meta_epochs": 1}
-META: dict[str, Any] = {"meta_trains": "all", "meta_rate": 1e-3, "support_share": 0.1}
+META: dict[str, Any] = {"meta_trains": "all", "meta_lr": 1e-3, "support_share": 0.1}
 
 
-def trained(log: Log, **settings: Any) -> EmerG:
+def trained(log: ClickLog, **settings: Any) -> EmerG:
     learner = EmerG(log.schema, **SMALL | settings)
     return learner.learn(log.of_items(np.arange(8)))
 
 
-def loss_of(learner: EmerG, log: Log, drawn: Episodes | None = None, **changes: Any) -> Tensor:
+def loss_of(learner: EmerG, log: ClickLog, sample: Episodes | None = None, **changes: Any) -> Tensor:
     """The loss of one batch of episodes; `changes` are to the plan, or to the rule by `adaptation`."""
     own, clicks, found = parts(learner, log)
     rule = changes.pop("adaptation", learner.adaptation)
     plan = replace(learner.meta, **changes)
-    return episode_loss(learner.network, own, clicks, drawn or found, plan, rule)
+    return episode_loss(learner.network, own, clicks, sample or found, plan, rule)
 
 
 def episodes(clicks: Clicks) -> Episodes:
@@ -53,59 +53,61 @@ def episodes(clicks: Clicks) -> Episodes:
     return quarters.episodes([0, 4, 8], support=5, query=5, generator=spawn(0, "test"))
 
 
-def parts(learner: EmerG, log: Log) -> tuple[list[Tensor], Clicks, Episodes]:
-    clicks = learner._clicks(log.of_items(np.arange(8)))
-    return learner.own, clicks, episodes(clicks)
+def parts(learner: EmerG, log: ClickLog) -> tuple[list[Tensor], Clicks, Episodes]:
+    clicks = learner._encode_events(log.of_items(np.arange(8)))
+    return learner.item_features, clicks, episodes(clicks)
 
 
-def test_an_inner_step_of_size_0_is_no_step(small: Log) -> None:
-    learner = trained(small, adapt="adam")
-    none = loss_of(learner, small, adaptation=Adam(0.1, 1, 0.5, inner_steps=0))
-    torch.testing.assert_close(loss_of(learner, small, adaptation=Adam(0.1, 1, 0.0, inner_steps=1)), none)
-    assert loss_of(learner, small, adaptation=Adam(0.1, 1, 0.5, inner_steps=1)) != none
+def test_an_inner_step_of_size_0_is_no_step(small: ClickLog) -> None:
+    learner = trained(small, adaptation="adam")
+    none = loss_of(learner, small, adaptation=AdamAdaptation(0.1, 1, 0.5, inner_steps=0))
+    torch.testing.assert_close(loss_of(learner, small, adaptation=AdamAdaptation(0.1, 1, 0.0, inner_steps=1)), none)
+    assert loss_of(learner, small, adaptation=AdamAdaptation(0.1, 1, 0.5, inner_steps=1)) != none
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_adapting_to_the_support_lowers_its_loss(small: Log, rule: Rule) -> None:
-    learner = trained(small, adapt=rule, inner_rate=0.5)
-    _, _, drawn = parts(learner, small)
-    same = Episodes(drawn.support, drawn.support)
-    still = loss_of(learner, small, same, adaptation=Adam(0.1, 1, 0.5, inner_steps=0))
+def test_adapting_to_the_support_lowers_its_loss(small: ClickLog, rule: AdaptationName) -> None:
+    learner = trained(small, adaptation=rule, inner_lr=0.5)
+    _, _, sample = parts(learner, small)
+    same = Episodes(sample.support, sample.support)
+    still = loss_of(learner, small, same, adaptation=AdamAdaptation(0.1, 1, 0.5, inner_steps=0))
     assert loss_of(learner, small, same, support_share=0.0) < still
 
 
 @pytest.mark.parametrize("second_order", [False, True])
-def test_a_graph_that_is_written_from_the_id_moves_by_its_own_gradient_alone(small: Log, second_order: bool) -> None:
+def test_a_graph_that_is_written_from_the_id_moves_by_its_own_gradient_alone(
+    small: ClickLog, second_order: bool
+) -> None:
     """Also where the loss before the step is asked for, and its gradient taken within what leads to it."""
-    learner = trained(small, adapt="adam")
-    far = Adam(0.1, 1, inner_rate=20.0, inner_steps=1)
+    learner = trained(small, adaptation="adam")
+    far = AdamAdaptation(0.1, 1, inner_lr=20.0, inner_steps=1)
     asked = loss_of(learner, small, adaptation=far, second_order=second_order, support_share=1e-9)
     torch.testing.assert_close(asked, loss_of(learner, small, adaptation=far, support_share=0.0), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("graph", ["generated", "residual"])
-def test_gradients_reach_the_hypernetworks(small: Log, rule: Rule, graph: str) -> None:
-    learner = trained(small, graph=graph, adapt=rule, **META)
+def test_gradients_reach_the_hypernetworks(small: ClickLog, rule: AdaptationName, graph: str) -> None:
+    learner = trained(small, graph=graph, adaptation=rule, **META)
     loss_of(learner, small).backward()  # type: ignore[no-untyped-call]
     reached = {name: p.grad is not None and bool(p.grad.any()) for name, p in learner.network.named_parameters()}
-    writers = [name for name in reached if name.startswith("writer.")]
+    writers = [name for name in reached if name.startswith("hypernetwork.")]
     assert len(writers) == 6
     assert all(reached[name] for name in writers)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_second_order_gradients_are_those_of_the_whole_episode(small: Log, rule: Rule) -> None:
+def test_second_order_gradients_are_those_of_the_whole_episode(small: ClickLog, rule: AdaptationName) -> None:
     """Against finite differences, in float64; the first order is near, and not the same."""
-    learner = trained(small, second_order=True, inner_rate=0.5, adapt=rule, tower=[], **META)
+    learner = trained(small, second_order=True, inner_lr=0.5, adaptation=rule, tower=[], **META)
     learner.network.double()
-    own, clicks, drawn = parts(learner, small)
+    own, clicks, sample = parts(learner, small)
     clicks = Clicks(clicks.item, clicks.label.double(), clicks.user, clicks.of_users, clicks.of_rows)
     weight = learner.network.interactions.weights
 
     def loss(second_order: bool = True) -> Tensor:
         plan = replace(learner.meta, second_order=second_order)
-        return episode_loss(learner.network, own, clicks, drawn, plan, learner.adaptation)
+        return episode_loss(learner.network, own, clicks, sample, plan, learner.adaptation)
 
     def gradient(second_order: bool) -> Tensor:
         (found,) = torch.autograd.grad(loss(second_order), weight)
@@ -127,12 +129,12 @@ def test_second_order_gradients_are_those_of_the_whole_episode(small: Log, rule:
     assert not torch.equal(gradient(second_order=False), second)
 
 
-def test_episodes_take_support_from_one_quarter_and_query_from_the_next(small: Log) -> None:
+def test_episodes_take_support_from_one_quarter_and_query_from_the_next(small: ClickLog) -> None:
     item = torch.from_numpy(small.item.astype(np.int64))
     quarters = Quarters(item)
-    for drawn in quarters.draws(5, 2, 0, "old"):
-        found = quarters.episodes(drawn, support=4, query=20, generator=spawn(0, "test"))
-        for number, pair in enumerate(drawn):
+    for sample in quarters.episode_batches(5, 2, 0, "old"):
+        found = quarters.episodes(sample, support=4, query=20, generator=spawn(0, "test"))
+        for number, pair in enumerate(sample):
             mine = (item == pair // PAIRS).nonzero()[:, 0].tolist()
             for part, quarter in ((found.support, pair % PAIRS), (found.query, pair % PAIRS + 1)):
                 rows = part.rows[number][part.real[number]].tolist()
@@ -143,12 +145,12 @@ def test_episodes_take_support_from_one_quarter_and_query_from_the_next(small: L
 
 def test_every_item_plays_every_pair_of_quarters_once_an_epoch() -> None:
     events = torch.tensor([0, 2, 1, 0, 2, 0, 2, 0, 2])  # item 1 has one event, and no quarters
-    draws = Quarters(events).draws(4, 2, 0, "old")
+    episode_batches = Quarters(events).episode_batches(4, 2, 0, "old")
     pairs = [item * PAIRS + pair for item in (0, 2) for pair in range(PAIRS)]
-    assert sorted(pair for drawn in draws[: len(draws) // 2] for pair in drawn) == pairs
+    assert sorted(pair for sample in episode_batches[: len(episode_batches) // 2] for pair in sample) == pairs
 
 
-def test_an_items_state_has_f_squared_plus_d_numbers_and_a_bias(small: Log) -> None:
+def test_an_items_state_has_f_squared_plus_d_numbers_and_a_bias(small: ClickLog) -> None:
     learner = trained(small)
     fields = len(small.schema.nodes)
     learner.add(small.items.take(np.array([8, 9])))
@@ -156,9 +158,9 @@ def test_an_items_state_has_f_squared_plus_d_numbers_and_a_bias(small: Log) -> N
     assert sum(value[0].numel() for value in kept.values()) == fields**2 + 4 + 1
 
 
-def test_the_report_sees_the_graphs_of_three_items(small: Log) -> None:
+def test_the_report_sees_the_graphs_of_three_items(small: ClickLog) -> None:
     learner = trained(small).add(small.items.take(np.array([8, 9, 10])))
-    graphs = learner.facts()["graphs"]
+    graphs = learner.info()["graphs"]
     assert [graph["title"] for graph in graphs] == ["i0008", "i0009", "i0010"]
     for graph in graphs:
         assert graph["fields"] == [node.name for node in small.schema.nodes]
@@ -168,14 +170,14 @@ def test_the_report_sees_the_graphs_of_three_items(small: Log) -> None:
         assert f"{one} × {other}" == small.items.columns[PLANTED].texts()[int(graph["title"][1:])]
 
 
-def test_without_item_graphs_only_the_id_is_an_items_own(small: Log) -> None:
+def test_without_item_graphs_only_the_id_is_an_items_own(small: ClickLog) -> None:
     learner = trained(small, graph="shared")
     assert set(learner.state) == {"id", "bias"}
-    assert learner.network.writer is None
+    assert learner.network.hypernetwork is None
     assert learner.graph_of("i0000") == learner.graph_of("i0001")
 
 
-def test_a_network_has_the_same_parameters_whatever_was_drawn_before(small: Log) -> None:
+def test_a_network_has_the_same_parameters_whatever_was_drawn_before(small: ClickLog) -> None:
     torch.rand(3)
     first = trained(small).network.state_dict()
     torch.rand(5)
@@ -190,18 +192,18 @@ def test_the_network_is_equivariant_to_items() -> None:
         [Names(5), Names(3)],
         width=4,
         layers=2,
-        deviation=1.0,
+        init_std=1.0,
         graph="generated",
-        begins_shared=False,
+        has_shared_graph=False,
         attention=False,
         tower=[6],
-        writes_start=True,
+        generate_init=True,
     )
     own, rows = [torch.tensor([2, 3, 2])], [torch.tensor([2, 3, 4, 2, 2, 3]), torch.tensor([2, 2, 0, 1, 2, 2])]
-    logits = network(network.begin(own, 3), own, rows)
+    logits = network(network.initial_state(own, 3), own, rows)
     turned = [values.view(3, 2).flip(0).flatten() for values in rows]
     own = [own[0].flip(0)]
-    torch.testing.assert_close(network(network.begin(own, 3), own, turned), logits.flip(0))
+    torch.testing.assert_close(network(network.initial_state(own, 3), own, turned), logits.flip(0))
 
 
 @pytest.mark.learning
@@ -214,7 +216,7 @@ def test_item_graphs_are_worth_their_price_where_interactions_were_planted() -> 
         learner = row.build_learner(stream)
         found[row.row] = [event.values["auc"] for event in run(learner, stream) if isinstance(event, Score)]
     assert min(np.subtract(found["emerg"], found["no-item-graph"])) > 0.02
-    assert found["emerg"][-1] > 0.97 * stream.facts()["limit"]
+    assert found["emerg"][-1] > 0.97 * stream.info()["limit"]
 
 
 @pytest.mark.learning
@@ -227,7 +229,7 @@ def test_the_planted_interaction_is_the_heaviest_edge_of_most_items() -> None:
     for seed in range(4):
         stream = (recipe := read_recipe("world", seed=seed)).build_stream()
         learner = recipe.build_learner(stream)
-        for _ in learner.study(next(iter(stream))):
+        for _ in learner.fit_stage(next(iter(stream))):
             pass
         assert isinstance(learner, EmerG)
         learner.add(stream.new.items)
@@ -239,7 +241,9 @@ def heaviest_is_planted(learner: EmerG, stream: ColdStart) -> float:
     """Of how many new items the heaviest of all edges, as written from their features alone, is the planted one."""
     nodes = [node.name for node in learner.schema.nodes]
     numbers = [learner.known[item] for item in stream.new.items.ids]
-    graphs = learner.graphs(learner.begin([values[numbers] for values in learner.own], len(numbers))).numpy()
+    graphs = learner.graphs(
+        learner.cold_state([values[numbers] for values in learner.item_features], len(numbers))
+    ).numpy()
     pairs = list(itertools.combinations(range(len(nodes)), 2))
     heaviest = [max(pairs, key=lambda pair: graph[pair]) for graph in graphs]
     planted = stream.new.items.columns[PLANTED].texts()

@@ -34,19 +34,19 @@ def learned(tiny: Folder, tasks: list[Examples], questions: list[Examples]) -> C
     def learn(kind: str, place: dict[str, Any] | None = None, **settings: Any) -> SDLoRA:
         backbone = Backbone(str(tiny(kind)), **(place or {}))
         how = {"rank": 2, "epochs": 3, "batch_size": 8, "learning_rate": 0.05, "head": "linear", **settings}
-        first, second, *_ = tasks if backbone.pictures else questions
+        first, second, *_ = tasks if backbone.reads_images else questions
         return SDLoRA(backbone, **how).learn(first).learn(second)
 
     return learn
 
 
 def asked(learner: ClassLearner, tasks: list[Examples], questions: list[Examples]) -> list[Any]:
-    return list((tasks if learner.backbone.pictures else questions)[1].inputs)
+    return list((tasks if learner.backbone.reads_images else questions)[1].inputs)
 
 
 def near(learner: ClassLearner) -> float:
     """How far a logit may be off: kernels of features that lie close together lose digits in float32."""
-    return 1e-4 if learner.points is None else 1e-3
+    return 1e-4 if learner.support_points is None else 1e-3
 
 
 def apart(found: Tensor, learner: ClassLearner, inputs: list[Any]) -> float:
@@ -59,7 +59,7 @@ def apart(found: Tensor, learner: ClassLearner, inputs: list[Any]) -> float:
 
 def read(folder: Path, learner: ClassLearner, inputs: list[Any]) -> Any:
     """The inputs by the preprocessing in the folder."""
-    if learner.backbone.pictures:
+    if learner.backbone.reads_images:
         pictures = [picture.convert("RGB") for picture in inputs]
         return transformers.AutoImageProcessor.from_pretrained(folder)(pictures, return_tensors="pt")  # type: ignore[no-untyped-call]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)  # or it asks about the model
@@ -69,7 +69,7 @@ def read(folder: Path, learner: ClassLearner, inputs: list[Any]) -> Any:
 CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     *((kind, {}, {}) for kind in [*PICTURES, *TEXTS]),
     ("vit", {"size": 16}, {"rank": [[1, 3], [2, 1]]}),
-    ("clip", {"size": 16}, {"magnitudes": "projection"}),
+    ("clip", {"size": 16}, {"magnitude_sharing": "projection"}),
     ("dinov2", {"size": 12}, {"head": "lda"}),
     ("bert", {"pooling": "pooler"}, {}),
     ("bert", {"max_tokens": 4}, {}),
@@ -93,18 +93,20 @@ def test_transformers_gives_the_same_logits_and_answers(
     FORMS["transformers"](learner, folder)
     own = (folder / "modeling_pooled.py").exists()
     stock = {*((k, "cls") for k in PICTURES[:3]), ("bert", "pooler")}
-    assert own == ((kind, learner.backbone.pooling) not in stock or learner.points is not None)
+    assert own == ((kind, learner.backbone.pooling) not in stock or learner.support_points is not None)
     task, options = (
-        ("ImageClassification", {}) if learner.backbone.pictures else ("SequenceClassification", {"truncation": True})
+        ("ImageClassification", {})
+        if learner.backbone.reads_images
+        else ("SequenceClassification", {"truncation": True})
     )
     model = getattr(transformers, f"AutoModelFor{task}").from_pretrained(folder, trust_remote_code=own)
     with torch.inference_mode():
         assert apart(model.eval()(**read(folder, learner, inputs)).logits, learner, inputs) <= near(learner)
-    name = "image-classification" if learner.backbone.pictures else "text-classification"
+    name = "image-classification" if learner.backbone.reads_images else "text-classification"
     ask: Any = transformers.pipeline(  # type: ignore[call-overload]
         name, model=str(folder), trust_remote_code=own, **options
     )
-    shown = [picture.convert("RGB") for picture in inputs] if learner.backbone.pictures else inputs
+    shown = [picture.convert("RGB") for picture in inputs] if learner.backbone.reads_images else inputs
     found = [answer[0] if isinstance(answer, list) else answer for answer in ask(shown)]
     assert [answer["label"] for answer in found] == learner.predict(inputs)
 
@@ -114,7 +116,7 @@ def test_transformers_gives_the_same_logits_and_answers(
     ("kind", "settings"),
     [
         *((kind, {}) for kind in [*PICTURES, *TEXTS]),
-        ("vit", {"rank": [[1, 3], [2, 1]], "magnitudes": "projection", "head": "lda"}),
+        ("vit", {"rank": [[1, 3], [2, 1]], "magnitude_sharing": "projection", "head": "lda"}),
         ("bert", {"head": "kernel"}),
     ],
 )
@@ -131,21 +133,21 @@ def test_peft_gives_the_same_logits(
     learner = learned(kind, **settings)
     inputs, folder = asked(learner, tasks, questions), tmp_path / "exported"
     FORMS["peft"](learner, folder)
-    facts, head = json.loads((folder / "head.json").read_text()), load_file(folder / "head.safetensors")
-    base = getattr(transformers, facts["base"]["class"]).from_pretrained(tiny(kind))
+    info, head = json.loads((folder / "head.json").read_text()), load_file(folder / "head.safetensors")
+    base = getattr(transformers, info["base"]["class"]).from_pretrained(tiny(kind))
     encoder = peft.PeftModel.from_pretrained(base, folder).eval()
     encoded = learner.backbone.encode(inputs)
     with torch.inference_mode():
         output = encoder(**encoded)
         states = output.last_hidden_state
-        if facts["pooling"] == "mean":
+        if info["pooling"] == "mean":
             mask = encoded["attention_mask"][:, :, None]
             pooled = (states * mask).sum(1) / mask.sum(1)
         else:
-            pooled = states[:, 0] if facts["pooling"] == "cls" else output.pooler_output
+            pooled = states[:, 0] if info["pooling"] == "cls" else output.pooler_output
     terms = arc_cosine(pooled, head["points"]) if "points" in head else pooled
     assert apart(F.linear(terms, head["weight"], head["bias"]), learner, inputs) <= near(learner)
-    assert facts["classes"] == learner.classes
+    assert info["classes"] == learner.classes
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -195,7 +197,7 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(
 def test_what_cannot_be_exported_leaves_nothing(tiny: Folder, tasks: list[Examples], tmp_path: Path) -> None:
     learner = FrozenBackbone(str(tiny("vit")))
     for export in FORMS.values():
-        with pytest.raises(LearnerError, match="knows no class"):
+        with pytest.raises(LearnerError, match="has learned no class"):
             export(learner, tmp_path / "new")
     learner.learn(tasks[0])
     with pytest.raises(LearnerError, match="no LoRA"):

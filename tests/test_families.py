@@ -30,7 +30,7 @@ EVERY_POOLING = [(kind, pooling) for kind, family in FAMILIES.items() for poolin
 
 def some(backbone: Backbone) -> list[Input]:
     """Two pictures or two texts."""
-    if not backbone.pictures:
+    if not backbone.reads_images:
         return ["my card is lost", "lost"]
     bits = torch.Generator().manual_seed(1)
     noise = [torch.randint(256, (8 * 8 * 3,), dtype=torch.uint8, generator=bits).numpy().tobytes() for _ in range(2)]
@@ -137,7 +137,7 @@ def test_only_the_rows_of_query_and_value_move(
     kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]
 ) -> None:
     learner = SDLoRA(str(tiny(kind)), rank=2, epochs=3, learning_rate=1e-2)
-    learner.learn((tasks if learner.backbone.pictures else questions)[0])
+    learner.learn((tasks if learner.backbone.reads_images else questions)[0])
     fused = [layer for layer in learner.backbone.model.modules() if isinstance(layer, FusedLinear)]
     assert len(fused) == 2
     x = torch.randn(5, 16)
@@ -145,7 +145,7 @@ def test_only_the_rows_of_query_and_value_move(
         assert [type(part) for part in layer.children()] == [AdaptedLinear, nn.Linear, AdaptedLinear]
         with torch.no_grad():
             before = layer(x)
-            with learner.bank.applied():
+            with learner.lora.applied():
                 moved = (layer(x) != before).any(0)
         changed = [bool(moved[FusedLinear.rows(part, 48)].any()) for part in FusedLinear.PARTS]
         assert changed == [True, False, True]

@@ -13,7 +13,7 @@ from newcomer.nn.ctr.feature_graph import Interactions, Readout, between_0_and_1
 ITEMS, FIELDS, ROWS, WIDTH, LAYERS = 2, 5, 3, 4, 3
 
 
-def drawn(*shape: int, seed: int = 0) -> Tensor:
+def sample(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -26,17 +26,17 @@ def network() -> Interactions:
 
 @pytest.fixture
 def graphs() -> Tensor:
-    return higher_orders(drawn(ITEMS, FIELDS, FIELDS), LAYERS)
+    return higher_orders(sample(ITEMS, FIELDS, FIELDS), LAYERS)
 
 
 def test_layer_l_is_homogeneous_of_degree_l_plus_1(network: Interactions, graphs: Tensor) -> None:
-    vectors = drawn(ITEMS, FIELDS, ROWS, WIDTH, seed=1)
+    vectors = sample(ITEMS, FIELDS, ROWS, WIDTH, seed=1)
     for layer, (once, thrice) in enumerate(zip(network(graphs, vectors), network(graphs, 3 * vectors), strict=True)):
         torch.testing.assert_close(thrice, 3 ** (layer + 1) * once)
 
 
 def test_layer_l_is_the_sum_of_the_monomials_with_the_products_of_edges(network: Interactions, graphs: Tensor) -> None:
-    vectors = drawn(ITEMS, FIELDS, ROWS, WIDTH, seed=1)
+    vectors = sample(ITEMS, FIELDS, ROWS, WIDTH, seed=1)
     for layer, found in enumerate(network(graphs, vectors)):
         expected = torch.zeros_like(found)
         for m, *others in itertools.product(range(FIELDS), repeat=layer + 1):
@@ -52,7 +52,7 @@ def test_layer_l_is_the_sum_of_the_monomials_with_the_products_of_edges(network:
 def test_a_field_without_an_edge_to_another_never_meets_it(network: Interactions) -> None:
     graphs = torch.rand(1, LAYERS, FIELDS, FIELDS, dtype=torch.float64)
     graphs[:, :, 0, 3] = 0
-    vectors = drawn(1, FIELDS, ROWS, WIDTH).requires_grad_()
+    vectors = sample(1, FIELDS, ROWS, WIDTH).requires_grad_()
     for states in network(graphs, vectors)[1:]:
         (gradient,) = torch.autograd.grad(states[:, 0].sum(), vectors, retain_graph=True)
         assert not gradient[:, 3].any()
@@ -60,7 +60,7 @@ def test_a_field_without_an_edge_to_another_never_meets_it(network: Interactions
 
 
 def test_renaming_fields_renames_graphs_and_states(network: Interactions) -> None:
-    graph, vectors, names = drawn(ITEMS, FIELDS, FIELDS), drawn(ITEMS, FIELDS, ROWS, WIDTH), [3, 0, 4, 1, 2]
+    graph, vectors, names = sample(ITEMS, FIELDS, FIELDS), sample(ITEMS, FIELDS, ROWS, WIDTH), [3, 0, 4, 1, 2]
     orders = higher_orders(graph, LAYERS)
     renamed = higher_orders(graph[:, names][:, :, names], LAYERS)
     torch.testing.assert_close(renamed, orders[:, :, names][:, :, :, names])
@@ -69,7 +69,7 @@ def test_renaming_fields_renames_graphs_and_states(network: Interactions) -> Non
 
 
 def test_first_order_is_symmetric_and_keeps_the_largest_half() -> None:
-    graph = drawn(3, 6, 6)
+    graph = sample(3, 6, 6)
     first = higher_orders(graph, 1)[:, 0]
     torch.testing.assert_close(first, first.transpose(1, 2))
     kept = between_0_and_1(graph).masked_fill(torch.eye(6, dtype=torch.bool), 1).flatten(1)
@@ -82,7 +82,7 @@ def test_first_order_is_symmetric_and_keeps_the_largest_half() -> None:
 
 @given(st.integers(2, 7), st.integers(1, 4), st.integers(0, 100))
 def test_edges_of_all_orders_lie_in_0_to_1_on_the_edges_of_the_first(fields: int, orders: int, seed: int) -> None:
-    graphs = higher_orders(drawn(2, fields, fields, seed=seed), orders)
+    graphs = higher_orders(sample(2, fields, fields, seed=seed), orders)
     assert graphs.shape == (2, orders, fields, fields)
     assert ((graphs >= 0) & (graphs <= 1 + 1e-9)).all()
     assert not graphs[:, 1:][(graphs[:, :1] == 0).expand_as(graphs[:, 1:])].any()
@@ -90,7 +90,7 @@ def test_edges_of_all_orders_lie_in_0_to_1_on_the_edges_of_the_first(fields: int
 
 @given(st.floats(0.1, 10), st.floats(-5, 5))
 def test_stretching_and_moving_a_graph_changes_nothing(stretch: float, move: float) -> None:
-    graph = drawn(2, 4, 4)
+    graph = sample(2, 4, 4)
     torch.testing.assert_close(higher_orders(graph * stretch + move, 2), higher_orders(graph, 2))
 
 
@@ -109,7 +109,7 @@ def test_gradients_are_right_to_second_order(network: Interactions) -> None:
         answer: Tensor = readout(network(higher_orders(graph, LAYERS), vectors))
         return answer
 
-    graph, vectors = drawn(1, 3, 3).requires_grad_(), drawn(1, 3, 2, WIDTH).requires_grad_()
+    graph, vectors = sample(1, 3, 3).requires_grad_(), sample(1, 3, 2, WIDTH).requires_grad_()
     assert torch.autograd.gradcheck(logits, (graph, vectors))
     assert torch.autograd.gradgradcheck(logits, (graph, vectors))
 
@@ -117,7 +117,7 @@ def test_gradients_are_right_to_second_order(network: Interactions) -> None:
 def test_the_readout_is_attention_written_out() -> None:
     torch.manual_seed(0)
     readout = Readout(FIELDS, WIDTH, heads=3, head_width=6).double()
-    states = [drawn(ITEMS, FIELDS, ROWS, WIDTH, seed=seed) for seed in range(LAYERS + 1)]
+    states = [sample(ITEMS, FIELDS, ROWS, WIDTH, seed=seed) for seed in range(LAYERS + 1)]
     tokens = torch.stack(states, dim=3)  # item field row state width
     heads = []
     for query, key, value in zip(readout.query, readout.key, readout.value, strict=True):
@@ -130,7 +130,7 @@ def test_the_readout_is_attention_written_out() -> None:
 
 def test_items_and_rows_in_a_batch_are_themselves(network: Interactions, graphs: Tensor) -> None:
     readout = Readout(FIELDS, WIDTH).double()
-    vectors = drawn(ITEMS, FIELDS, ROWS, WIDTH, seed=1)
+    vectors = sample(ITEMS, FIELDS, ROWS, WIDTH, seed=1)
     together = readout(network(graphs, vectors))
     for item, row in itertools.product(range(ITEMS), range(ROWS)):
         alone = readout(network(graphs[item : item + 1], vectors[item : item + 1, :, row : row + 1]))

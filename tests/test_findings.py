@@ -18,7 +18,7 @@ from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.classes.methods.sequential_lora import SequentialLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError, StoreError
-from newcomer.experiments.report.findings import write_findings
+from newcomer.experiments.report.class_analysis import write_class_analysis
 from newcomer.nn.lora.decoupled_lora import Sharing
 from newcomer.settings import Json
 from newcomer.store.folder import Entry
@@ -58,14 +58,14 @@ def weights(learner: SDLoRA) -> torch.Tensor:
     """All adapted weights as one long vector, formed."""
     model, names = learner.backbone.model, learner.backbone.projections
     frozen = [model.get_parameter(f"{name}.frozen.weight").double() for name in names]
-    return torch.cat([(w + learner.bank.update(p).double()).flatten() for p, w in enumerate(frozen)]).detach()
+    return torch.cat([(w + learner.lora.update(p).double()).flatten() for p, w in enumerate(frozen)]).detach()
 
 
 @pytest.mark.parametrize("magnitudes", ["shared", "projection"])
 def test_distances_are_those_of_the_formed_weights(
     magnitudes: Sharing, tasks: list[Examples], tiny: Folder, tmp_path: Path
 ) -> None:
-    learner = taught(tiny, tasks, magnitudes=magnitudes)
+    learner = taught(tiny, tasks, magnitude_sharing=magnitudes)
     learner.learn(tasks[0])  # known classes only: moves nothing
     learner.save(tmp_path / "model")
     states = torch.stack([weights(SDLoRA.load(tmp_path / "model", stages=stages)) for stages in range(4)])
@@ -77,7 +77,7 @@ def test_distances_are_those_of_the_formed_weights(
 
 
 def test_a_direction_dropped_for_its_fit_still_moved_the_weights(tasks: list[Examples], tiny: Folder) -> None:
-    found = look(taught(tiny, tasks[:2], distill=1.0))
+    found = look(taught(tiny, tasks[:2], kd_threshold=1.0))
     assert found["tasks"] == ["task 0", "task 1"]
     assert found["directions"] == ["task 0"]
     assert [len(part["after"]) for part in found["training"]] == [1, 1]
@@ -86,7 +86,7 @@ def test_a_direction_dropped_for_its_fit_still_moved_the_weights(tasks: list[Exa
 
 def test_equal_directions_have_cosine_1_and_directions_at_right_angles_0(tasks: list[Examples], tiny: Folder) -> None:
     learner = taught(tiny, tasks[:1])
-    bank = learner.bank
+    bank = learner.lora
     first = bank.direction(0)
     aside = [(up - a @ (a.T @ up), down) for up, down in first for a in [torch.linalg.qr(up).Q]]
     assert max(up.abs().max().item() for up, _ in aside) < 1e-5
@@ -101,7 +101,7 @@ def test_equal_directions_have_cosine_1_and_directions_at_right_angles_0(tasks: 
 
 
 def test_training_is_told_step_by_step(tasks: list[Examples], tiny: Folder) -> None:
-    learner = taught(tiny, tasks, average=0.0)  # with it the end is not where the last step was
+    learner = taught(tiny, tasks, weight_averaging=0.0)  # with it the end is not where the last step was
     for place, part in enumerate(look(learner)["training"]):
         assert part["step"] == list(range(1, 19))
         assert [len(row) for row in part["magnitudes"]] == [place] * 18
@@ -116,7 +116,7 @@ def test_the_line_ends_at_the_models_after_both_tasks(
 ) -> None:
     learner = taught(tiny, tasks, head=head)
     learner.save(tmp_path / "model")
-    before = learner.bank.magnitudes
+    before = learner.lora.magnitudes
     said_before = learner.logits(tasks[0].inputs)
     lines = look(learner, together(tasks))["line"]
     assert [(pair["from"], pair["to"]) for pair in lines] == [("task 0", "task 1"), ("task 1", "task 2")]
@@ -130,7 +130,7 @@ def test_the_line_ends_at_the_models_after_both_tasks(
                 features = model.features(task.inputs)
                 known = len(end.classes)
                 logits = {
-                    "trained rows": F.linear(features, *end.folded_head()),
+                    "trained rows": F.linear(features, *end.linear_classifier()),
                     "end head": learner._logits(features)[:, :known],
                 }
                 for name, found in logits.items():
@@ -138,13 +138,13 @@ def test_the_line_ends_at_the_models_after_both_tasks(
                     right = sum(a == b for a, b in zip(said, task.labels, strict=True)) / len(task)
                     assert pair[name][side][FRACTIONS.index(fraction)] == right
                 if fraction == 1:
-                    assert pair["trained rows"][side][FRACTIONS.index(1.0)] == end.sit(task)["accuracy"]
-    assert learner.bank.magnitudes is before
+                    assert pair["trained rows"][side][FRACTIONS.index(1.0)] == end.evaluate(task)["accuracy"]
+    assert learner.lora.magnitudes is before
     assert torch.equal(learner.logits(tasks[0].inputs), said_before)
 
 
 def test_lent_magnitudes_come_back_after_an_error(tasks: list[Examples], tiny: Folder) -> None:
-    bank = taught(tiny, tasks[:1]).bank
+    bank = taught(tiny, tasks[:1]).lora
     own = bank.magnitudes
     with pytest.raises(KeyError), _weighing(bank, torch.zeros(1, 1)):
         raise KeyError
@@ -162,16 +162,16 @@ def test_the_line_leaves_out_what_was_forgotten_and_what_has_no_examples(tasks: 
 def test_without_data_there_is_no_line(tasks: list[Examples], tiny: Folder, tmp_path: Path) -> None:
     found = look(taught(tiny, tasks[:2]))
     assert found["line"] is None
-    write_findings(found, tmp_path / "page")
+    write_class_analysis(found, tmp_path / "page")
     written = {path.name for path in (tmp_path / "page").iterdir()}
-    assert written == {"index.html", "findings.json", "distances.svg", "training.svg", "cosines.svg"}
+    assert written == {"index.html", "analysis.json", "distances.svg", "training.svg", "cosines.svg"}
     assert "Finding 3" not in (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
 
 
 def test_one_task_has_a_page_of_what_there_is(tasks: list[Examples], tiny: Folder, tmp_path: Path) -> None:
     found = look(taught(tiny, tasks[:1]), tasks[0])
     assert found["line"] == []
-    write_findings(found, tmp_path)
+    write_class_analysis(found, tmp_path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "pairs need a second task" in page
     assert not (tmp_path / "cosines.svg").exists()
@@ -181,8 +181,8 @@ def test_old_stores_without_traces_are_told_without_them(tasks: list[Examples], 
     learner = taught(tiny, tasks[:2])
     for place, entry in enumerate(learner.entries):
         kept = {name: tensor for name, tensor in entry.tensors.items() if not name.startswith("trace.")}
-        learner.entries[place] = Entry(entry.name, kept, entry.facts)
-    write_findings(look(learner), tmp_path)
+        learner.entries[place] = Entry(entry.name, kept, entry.info)
+    write_class_analysis(look(learner), tmp_path)
     assert not (tmp_path / "training.svg").exists()
 
 
@@ -227,14 +227,14 @@ def by_hand(tasks: int) -> dict[str, Json]:
 
 @pytest.mark.parametrize("tasks", [2, 5, 20])
 def test_the_page_says_what_was_found(tasks: int, tmp_path: Path) -> None:
-    write_findings(by_hand(tasks), tmp_path)
+    write_class_analysis(by_hand(tasks), tmp_path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     pairs = tasks * (tasks - 1) // 2
     assert f"{pairs} of {pairs} pair" in page
     assert f"in {tasks - 2} of {tasks - 1} pair" in page
     assert "20.0 points at worst" in page
     assert f"{tasks - 1} of {tasks - 1} older magnitude" in page
-    assert json.loads((tmp_path / "findings.json").read_text(encoding="utf-8")) == by_hand(tasks)
+    assert json.loads((tmp_path / "analysis.json").read_text(encoding="utf-8")) == by_hand(tasks)
     for name in ("distances", "training", "line", "cosines"):
         picture = (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
         assert picture.startswith("<svg")
@@ -245,4 +245,4 @@ def test_the_page_says_what_was_found(tasks: int, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(StoreError, match="choose another --out"):
-        write_findings(by_hand(2), tmp_path / "taken")
+        write_class_analysis(by_hand(2), tmp_path / "taken")

@@ -65,8 +65,8 @@ def test_only_what_is_named_is_trained_and_kept(tiny: Folder, tasks: list[Exampl
     learner = FullFineTuning(str(tiny("vit")), weights=["layernorm"], **HOW).learn(tasks[0])
     assert learner.weights
     assert all("layernorm" in name for name in learner.weights)
-    assert learner.facts()["cost"]["parameters"] == 2 * 16 * len(learner.weights) / 2 + 2 * 17
-    with pytest.raises(SettingError, match=r"weights = \['layrnorm'\] is part of no weight's name of '.*'; they are"):
+    assert learner.info()["cost"]["parameters"] == 2 * 16 * len(learner.weights) / 2 + 2 * 17
+    with pytest.raises(SettingError, match=r"weights = \['layrnorm'\] is in no weight's name of '.*'; names are"):
         FullFineTuning(str(tiny("vit")), weights=["layrnorm"])
 
 
@@ -90,9 +90,9 @@ def test_the_first_task_s_update_may_be_the_only_one(tiny: Folder, tasks: list[E
     for learner in (rows, lda):
         learner.learn(tasks[1])
         assert torch.equal(learner.features(tasks[0].inputs), seen)
-        assert learner.entries[0].facts["adapted"] is True
-    assert rows.rows.weight[2:].any()  # trained on, on what is frozen
-    assert not lda.rows.weight[2:].any()
+        assert learner.entries[0].info["adapted"] is True
+    assert rows.linear_head.weight[2:].any()  # trained on, on what is frozen
+    assert not lda.linear_head.weight[2:].any()
     never = SequentialLoRA(str(tiny("vit")), adapted_tasks=0, **how).learn(tasks[0])
     with evaluating(never.backbone):
         plain = never.backbone(never.backbone.encode(tasks[0].inputs))

@@ -10,32 +10,32 @@ from sklearn.kernel_ridge import KernelRidge as KernelRegression
 from torch import Tensor
 
 from newcomer.nn.features.class_statistics import ClassStatistics
-from newcomer.nn.heads.gaussian import RealignedGaussians
+from newcomer.nn.heads.gaussian import RealignedGaussian
 from newcomer.nn.heads.head import Found, Head, Linear
 from newcomer.nn.heads.kernel import KernelRidge, arc_cosine
-from newcomer.nn.heads.lda import Discriminant
-from newcomer.nn.heads.linear import TrainedRows
+from newcomer.nn.heads.lda import LDA
+from newcomer.nn.heads.linear import TrainedLinearHead
 from newcomer.nn.heads.prototypes import Prototypes
 from newcomer.nn.heads.ridge import Ridge
 
 HEADS: dict[str, Head] = {
     "prototypes": Prototypes(),
     "ridge": Ridge(0.1),
-    "lda": Discriminant(0.3),
-    "gaussian": RealignedGaussians(0.3),
+    "lda": LDA(0.3),
+    "gaussian": RealignedGaussian(0.3),
     "kernel": KernelRidge(),
 }
 
 
-def drawn(seed: int, classes: int, width: int, each: int = 9) -> tuple[Tensor, Tensor]:
+def sample(seed: int, classes: int, width: int, each: int = 9) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    klass = torch.arange(classes).repeat_interleave(each)
-    x = torch.randn(classes, width, generator=draw, dtype=torch.float64)[klass] * 2
-    x = x + torch.randn(len(klass), width, generator=draw, dtype=torch.float64) @ torch.randn(
+    target = torch.arange(classes).repeat_interleave(each)
+    x = torch.randn(classes, width, generator=draw, dtype=torch.float64)[target] * 2
+    x = x + torch.randn(len(target), width, generator=draw, dtype=torch.float64) @ torch.randn(
         width, width, generator=draw, dtype=torch.float64
     )
-    order = torch.randperm(len(klass), generator=draw)
-    return x[order], klass[order]
+    order = torch.randperm(len(target), generator=draw)
+    return x[order], target[order]
 
 
 def nothing(statistics: ClassStatistics) -> Linear:
@@ -53,17 +53,19 @@ def logits(head: Head, statistics: ClassStatistics, x: Tensor) -> Tensor:
 
 
 def test_statistics_are_those_of_a_plain_loop() -> None:
-    x, klass = drawn(0, classes=3, width=4)
-    found = ClassStatistics.of(x, klass, 3, rank=4)
+    x, target = sample(0, classes=3, width=4)
+    found = ClassStatistics.of(x, target, 3, rank=4)
     scatter = torch.zeros(4, 4, dtype=torch.float64)
     for name in range(3):
-        mine = x[klass == name]
+        mine = x[target == name]
         assert found.count[name] == len(mine)
         torch.testing.assert_close(found.mean[name], mine.mean(0))
         for row in mine:
             scatter += torch.outer(row - mine.mean(0), row - mine.mean(0))
     torch.testing.assert_close(found.scatter, scatter)
-    torch.testing.assert_close((found.spread.mT @ found.spread).sum(0), scatter)  # all directions of all classes
+    torch.testing.assert_close(
+        (found.directions.mT @ found.directions).sum(0), scatter
+    )  # all directions of all classes
     torch.testing.assert_close(found.total, (x - x.mean(0)).T @ (x - x.mean(0)) / len(x))
     torch.testing.assert_close(found.centre, x.mean(0))
 
@@ -72,52 +74,52 @@ def test_statistics_are_those_of_a_plain_loop() -> None:
 @settings(max_examples=25, deadline=None)
 def test_joined_statistics_are_those_computed_together(seed: int, share: float, width: int, rank: int) -> None:
     """However the examples of four classes are dealt to two lessons."""
-    x, klass = drawn(seed, 4, width)
+    x, target = sample(seed, 4, width)
     first = torch.rand(len(x), generator=torch.Generator().manual_seed(seed)) < share
-    joined = ClassStatistics.of(x[first], klass[first], 4, rank).joined(
-        ClassStatistics.of(x[~first], klass[~first], 4, rank)
+    joined = ClassStatistics.of(x[first], target[first], 4, rank).joined(
+        ClassStatistics.of(x[~first], target[~first], 4, rank)
     )
-    together = ClassStatistics.of(x, klass, 4, rank)
-    for key in ("count", "mean", "scatter", "rest"):
+    together = ClassStatistics.of(x, target, 4, rank)
+    for key in ("count", "mean", "scatter", "degrees_of_freedom", "residual"):
         torch.testing.assert_close(getattr(joined, key), getattr(together, key), atol=1e-9, rtol=1e-7)
-    torch.testing.assert_close(joined.spread.mT @ joined.spread, together.spread.mT @ together.spread)
+    torch.testing.assert_close(joined.directions.mT @ joined.directions, together.directions.mT @ together.directions)
 
 
 def test_few_directions_keep_the_trace_of_each_class() -> None:
-    x, klass = drawn(3, classes=3, width=5)
-    whole, few = ClassStatistics.of(x, klass, 3, rank=5), ClassStatistics.of(x, klass, 3, rank=2)
+    x, target = sample(3, classes=3, width=5)
+    whole, few = ClassStatistics.of(x, target, 3, rank=5), ClassStatistics.of(x, target, 3, rank=2)
     torch.testing.assert_close(
-        few.spread.square().sum((1, 2)) + few.rest, whole.spread.square().sum((1, 2)) + whole.rest
+        few.directions.square().sum((1, 2)) + few.residual, whole.directions.square().sum((1, 2)) + whole.residual
     )
-    assert (few.rest > 0).all()
+    assert (few.residual > 0).all()
 
 
 def test_moved_statistics_are_those_of_the_moved_features() -> None:
-    x, klass = drawn(4, classes=3, width=4)
+    x, target = sample(4, classes=3, width=4)
     draw = torch.Generator().manual_seed(0)
     matrix, centre, shift = (torch.randn(*size, generator=draw, dtype=torch.float64) for size in ((4, 4), (4,), (4,)))
-    moved = ClassStatistics.of(x, klass, 3, rank=4).moved(matrix, centre, shift)
-    wanted = ClassStatistics.of(centre + shift + (x - centre) @ matrix, klass, 3, rank=4)
+    moved = ClassStatistics.of(x, target, 3, rank=4).mapped(matrix, centre, shift)
+    wanted = ClassStatistics.of(centre + shift + (x - centre) @ matrix, target, 3, rank=4)
     for key in ("count", "mean", "scatter"):
         torch.testing.assert_close(getattr(moved, key), getattr(wanted, key))
-    torch.testing.assert_close(moved.spread.mT @ moved.spread, wanted.spread.mT @ wanted.spread)
+    torch.testing.assert_close(moved.directions.mT @ moved.directions, wanted.directions.mT @ wanted.directions)
 
 
 def test_statistics_are_computed_in_float64_whatever_the_features_are() -> None:
-    x, klass = drawn(0, classes=2, width=3)
-    assert {t.dtype for t in vars(ClassStatistics.of(x.float(), klass, 2)).values()} == {torch.float64}
+    x, target = sample(0, classes=2, width=3)
+    assert {t.dtype for t in vars(ClassStatistics.of(x.float(), target, 2)).values()} == {torch.float64}
 
 
 @pytest.mark.parametrize("name", ["prototypes", "lda"])
 def test_forgetting_a_large_class_changes_nothing_between_the_others(name: str) -> None:
-    x, klass = drawn(10, classes=3, width=4, each=400)
-    rows = (klass == 0) | (torch.arange(len(x)) % 20 == 0)  # the first has twenty times as many as the others
-    whole = ClassStatistics.of(x[rows], klass[rows], 3, rank=2)
+    x, target = sample(10, classes=3, width=4, each=400)
+    rows = (target == 0) | (torch.arange(len(x)) % 20 == 0)  # the first has twenty times as many as the others
+    whole = ClassStatistics.of(x[rows], target[rows], 3, rank=2)
     left = whole.at([1, 2])
-    assert left.freedom == whole.freedom
+    assert left.degrees_of_freedom == whole.degrees_of_freedom
     torch.testing.assert_close(left.within, whole.within)
     (before, offset), (after, bias) = folded(HEADS[name], whole), folded(HEADS[name], left)
-    asked = x[klass > 0]
+    asked = x[target > 0]
     was, now = asked @ before[1:].T + offset[1:], asked @ after.T + bias
     torch.testing.assert_close(now[:, 0] - now[:, 1], was[:, 0] - was[:, 1])
 
@@ -125,7 +127,7 @@ def test_forgetting_a_large_class_changes_nothing_between_the_others(name: str) 
 def test_with_one_example_a_class_the_spread_within_is_taken_to_be_that_between() -> None:
     for size in (0.1, 1000):
         x = size * torch.eye(3, dtype=torch.float64)
-        weight, bias = folded(Discriminant(0.3), ClassStatistics.of(x, torch.arange(3), 3))
+        weight, bias = folded(LDA(0.3), ClassStatistics.of(x, torch.arange(3), 3))
         said = (x @ weight.T + bias).softmax(1).max(1).values
         assert (said < 0.99).all()  # not certain of anything, in whatever units
 
@@ -133,11 +135,11 @@ def test_with_one_example_a_class_the_spread_within_is_taken_to_be_that_between(
 @pytest.mark.parametrize("shrinkage", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_linear_discriminant_answers_as_scikit_learns_does(shrinkage: float, seed: int) -> None:
-    x, klass = drawn(seed, classes=4, width=3)
-    centred = x - torch.stack([x[klass == k].mean(0) for k in klass.tolist()])
+    x, target = sample(seed, classes=4, width=3)
+    centred = x - torch.stack([x[target == k].mean(0) for k in target.tolist()])
     covariance = (centred.T @ centred / (len(x) - 4)).numpy()
     shrunk = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / 3 * np.eye(3)
-    weight, bias = folded(Discriminant(shrinkage), ClassStatistics.of(x, klass, 4))
+    weight, bias = folded(LDA(shrinkage), ClassStatistics.of(x, target, 4))
 
     class Estimator:
         """The same for every class: scikit-learn's own shrinkage is of standardised features."""
@@ -147,7 +149,7 @@ def test_linear_discriminant_answers_as_scikit_learns_does(shrinkage: float, see
         def fit(self, _: object) -> None: ...
 
     theirs = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Estimator(), priors=[0.25] * 4)
-    theirs.fit(x.numpy(), klass.numpy())
+    theirs.fit(x.numpy(), target.numpy())
     asked = torch.randn(20, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     ours = asked @ weight.T + bias
     expected = theirs.decision_function(asked.numpy())
@@ -156,9 +158,9 @@ def test_linear_discriminant_answers_as_scikit_learns_does(shrinkage: float, see
 
 
 def test_without_shrinkage_it_orders_classes_as_scikit_learns_plain_one() -> None:
-    x, klass = drawn(1, classes=4, width=3)
-    weight, bias = folded(Discriminant(0.0), ClassStatistics.of(x, klass, 4))
-    theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(x.numpy(), klass.numpy())
+    x, target = sample(1, classes=4, width=3)
+    weight, bias = folded(LDA(0.0), ClassStatistics.of(x, target, 4))
+    theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(x.numpy(), target.numpy())
     ours = (x @ weight.T + bias).argmax(1).numpy()
     assert (ours == theirs.predict(x.numpy())).all()
 
@@ -173,17 +175,17 @@ def test_one_example_of_each_class_is_enough(name: str) -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_one_class_is_no_error(name: str) -> None:
-    x, klass = drawn(5, classes=1, width=3)
-    assert logits(HEADS[name], ClassStatistics.of(x, klass, 1, rank=2), x).isfinite().all()
+    x, target = sample(5, classes=1, width=3)
+    assert logits(HEADS[name], ClassStatistics.of(x, target, 1, rank=2), x).isfinite().all()
 
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_lessons_does_not_matter(name: str, seed: int) -> None:
-    x, klass = drawn(seed, classes=4, width=3)
-    first = klass < 2
-    parts = [ClassStatistics.of(x[rows], klass[rows], 4, rank=3) for rows in (~first, first)]
-    found = [logits(HEADS[name], s, x) for s in (ClassStatistics.of(x, klass, 4, rank=3), parts[0].joined(parts[1]))]
+    x, target = sample(seed, classes=4, width=3)
+    first = target < 2
+    parts = [ClassStatistics.of(x[rows], target[rows], 4, rank=3) for rows in (~first, first)]
+    found = [logits(HEADS[name], s, x) for s in (ClassStatistics.of(x, target, 4, rank=3), parts[0].joined(parts[1]))]
     if name != "gaussian":  # which draws along directions whose sign is chance
         torch.testing.assert_close(*found)
     assert (found[0].argmax(1) == found[1].argmax(1)).double().mean() >= 0.9
@@ -191,16 +193,16 @@ def test_the_order_of_lessons_does_not_matter(name: str, seed: int) -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_classes_far_apart_are_told_apart(name: str) -> None:
-    x, klass = drawn(6, classes=3, width=4)
-    x = x + 100 * torch.eye(4, dtype=torch.float64)[klass]
-    assert (logits(HEADS[name], ClassStatistics.of(x, klass, 3, rank=2), x).argmax(1) == klass).all()
+    x, target = sample(6, classes=3, width=4)
+    x = x + 100 * torch.eye(4, dtype=torch.float64)[target]
+    assert (logits(HEADS[name], ClassStatistics.of(x, target, 3, rank=2), x).argmax(1) == target).all()
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 0.3])
 def test_ridge_is_the_least_squares_answer_to_one_hot_targets(shrinkage: float) -> None:
-    x, klass = drawn(7, classes=3, width=4)
-    weight, bias = folded(Ridge(shrinkage), ClassStatistics.of(x, klass, 3))
-    centred, target = x - x.mean(0), torch.eye(3, dtype=torch.float64)[klass]
+    x, target = sample(7, classes=3, width=4)
+    weight, bias = folded(Ridge(shrinkage), ClassStatistics.of(x, target, 3))
+    centred, target = x - x.mean(0), torch.eye(3, dtype=torch.float64)[target]
     total = centred.T @ centred / len(x)
     matrix = (1 - shrinkage) * total + shrinkage * total.trace() / 4 * torch.eye(4, dtype=torch.float64)
     slow = torch.linalg.solve(matrix, centred.T @ (target - target.mean(0)) / len(x)).T
@@ -217,39 +219,39 @@ def test_realigned_gaussians_know_a_wide_class_from_a_narrow_one() -> None:
     narrow, wide = (
         torch.randn(2000, 2, generator=draw, dtype=torch.float64) * torch.tensor(s) for s in ([0.2, 1.0], [2.0, 1.0])
     )
-    x, klass = torch.cat([narrow, wide + torch.tensor([2.0, 0.0])]), torch.arange(2).repeat_interleave(2000)
-    statistics = ClassStatistics.of(x, klass, 2, rank=2)
+    x, target = torch.cat([narrow, wide + torch.tensor([2.0, 0.0])]), torch.arange(2).repeat_interleave(2000)
+    statistics = ClassStatistics.of(x, target, 2, rank=2)
 
     def right(head: Head) -> float:
         weight, bias = folded(head, statistics)
-        return ((x @ weight.T + bias).argmax(1) == klass).double().mean().item()
+        return ((x @ weight.T + bias).argmax(1) == target).double().mean().item()
 
-    assert right(RealignedGaussians(0.0, pairs=500)) > right(Discriminant(0.0)) + 0.005
+    assert right(RealignedGaussian(0.0, pairs=500)) > right(LDA(0.0)) + 0.005
 
 
 @pytest.mark.parametrize("each", [1, 2, 5, 200])
 def test_what_realigned_gaussians_draw_has_the_statistics_it_was_drawn_from(each: int) -> None:
-    x, klass = drawn(8, classes=4, width=3, each=200)
-    rows = torch.cat([(klass == k).nonzero()[: each if k < 2 else 200, 0] for k in range(4)])
-    x, klass = x[rows], klass[rows]
-    statistics = ClassStatistics.of(x, klass, 4, rank=3)
-    features, names = RealignedGaussians(pairs=20000).drawn(statistics)
+    x, target = sample(8, classes=4, width=3, each=200)
+    rows = torch.cat([(target == k).nonzero()[: each if k < 2 else 200, 0] for k in range(4)])
+    x, target = x[rows], target[rows]
+    statistics = ClassStatistics.of(x, target, 4, rank=3)
+    features, names = RealignedGaussian(pairs=20000).sample(statistics)
     shared = statistics.scatter / (len(x) - 4)
     for k in range(2):
-        own = torch.cov(x[klass == k].T) if each > 1 else torch.zeros_like(shared)
+        own = torch.cov(x[target == k].T) if each > 1 else torch.zeros_like(shared)
         wanted = own * (1 - 1 / each) + shared / each
         found = torch.cov(features[names == k].double().T)
         assert (found - wanted).norm() < 0.05 * wanted.norm()
-        torch.testing.assert_close(features[names == k].double().mean(0), x[klass == k].mean(0), atol=1e-4, rtol=0)
+        torch.testing.assert_close(features[names == k].double().mean(0), x[target == k].mean(0), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_realigned_gaussians_are_the_discriminant_where_they_are_held_fast(seed: int) -> None:
-    x, klass = drawn(seed, classes=4, width=3, each=30)
-    statistics = ClassStatistics.of(x, klass, 4, rank=3)
+    x, target = sample(seed, classes=4, width=3, each=30)
+    statistics = ClassStatistics.of(x, target, 4, rank=3)
     (held, _), (start, _) = (
-        folded(RealignedGaussians(0.3, decay=1e6), statistics),
-        folded(Discriminant(0.3), statistics),
+        folded(RealignedGaussian(0.3, decay=1e6), statistics),
+        folded(LDA(0.3), statistics),
     )
     torch.testing.assert_close(held / held.norm(), start / start.norm(), atol=1e-3, rtol=0)
 
@@ -266,9 +268,9 @@ def test_the_arc_cosine_kernel_is_the_mean_product_of_random_features() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_kernel_head_is_a_ridge_on_random_features_of_its_points_as_their_number_grows(seed: int) -> None:
-    x, klass = drawn(seed, classes=3, width=4)
-    head, statistics = KernelRidge(noise=0.3), ClassStatistics.of(x, klass, 3, rank=4)
-    points, wide = head.points(statistics), 60_000
+    x, target = sample(seed, classes=3, width=4)
+    head, statistics = KernelRidge(noise=0.3), ClassStatistics.of(x, target, 3, rank=4)
+    points, wide = head.support_points(statistics), 60_000
     spread = torch.randn(4, wide, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     h, asked = ((t @ spread).relu() / wide**0.5 for t in (points, x))
     target = torch.eye(3, dtype=torch.float64).repeat_interleave(8, 0) - 1 / 3
@@ -279,29 +281,35 @@ def test_the_kernel_head_is_a_ridge_on_random_features_of_its_points_as_their_nu
 @pytest.mark.parametrize("rank", [1, 3])
 def test_the_points_of_a_class_have_its_mean_and_its_covariance(rank: int) -> None:
     """Along the directions that are kept of it."""
-    x, klass = drawn(8, classes=4, width=3, each=20)
-    statistics = ClassStatistics.of(x, klass, 4, rank=rank)
-    for k, points in enumerate(torch.split(KernelRidge().points(statistics), 2 * rank)):
-        torch.testing.assert_close(points.mean(0), x[klass == k].mean(0))
-        values, directions = torch.linalg.eigh(torch.cov(x[klass == k].T))
+    x, target = sample(8, classes=4, width=3, each=20)
+    statistics = ClassStatistics.of(x, target, 4, rank=rank)
+    for k, points in enumerate(torch.split(KernelRidge().support_points(statistics), 2 * rank)):
+        torch.testing.assert_close(points.mean(0), x[target == k].mean(0))
+        values, directions = torch.linalg.eigh(torch.cov(x[target == k].T))
         kept = directions[:, -rank:] * values[-rank:] @ directions[:, -rank:].T
         torch.testing.assert_close(torch.cov(points.T, correction=0), kept)
 
 
 def test_where_classes_are_many_each_gets_fewer_points() -> None:
-    x, klass = drawn(8, classes=4, width=3, each=20)
-    statistics = ClassStatistics.of(x, klass, 4, rank=3)
-    assert [len(KernelRidge(limit=limit).points(statistics)) for limit in (1, 8, 17, 24, 4096)] == [8, 8, 16, 24, 24]
+    x, target = sample(8, classes=4, width=3, each=20)
+    statistics = ClassStatistics.of(x, target, 4, rank=3)
+    assert [len(KernelRidge(limit=limit).support_points(statistics)) for limit in (1, 8, 17, 24, 4096)] == [
+        8,
+        8,
+        16,
+        24,
+        24,
+    ]
 
 
 def test_the_kernel_head_tells_a_class_from_the_one_around_it() -> None:
     """Which no line can: they have the same mean."""
     draw = torch.Generator().manual_seed(0)
     inner, outer = (scale * torch.randn(500, 2, generator=draw, dtype=torch.float64) for scale in (0.2, 3.0))
-    x, klass = torch.cat([inner, outer]) + 2, torch.arange(2).repeat_interleave(500)
-    statistics = ClassStatistics.of(x, klass, 2, rank=2)
+    x, target = torch.cat([inner, outer]) + 2, torch.arange(2).repeat_interleave(500)
+    statistics = ClassStatistics.of(x, target, 2, rank=2)
     right = {
-        name: (logits(HEADS[name], statistics, x).argmax(1) == klass).double().mean() for name in ("lda", "kernel")
+        name: (logits(HEADS[name], statistics, x).argmax(1) == target).double().mean() for name in ("lda", "kernel")
     }
     assert right["kernel"] > 0.8
     assert right["lda"] < 0.7
@@ -309,24 +317,24 @@ def test_the_kernel_head_tells_a_class_from_the_one_around_it() -> None:
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_the_kernel_head_answers_the_same_in_whatever_units(scale: float) -> None:
-    x, klass = drawn(3, classes=4, width=3)
+    x, target = sample(3, classes=4, width=3)
     one, other = (
-        logits(KernelRidge(), ClassStatistics.of(x * unit, klass, 4, rank=3), x * unit) for unit in (1.0, scale)
+        logits(KernelRidge(), ClassStatistics.of(x * unit, target, 4, rank=3), x * unit) for unit in (1.0, scale)
     )
     torch.testing.assert_close(one, other)
 
 
 def test_trained_rows_are_read_as_they_are() -> None:
-    x, klass = drawn(9, classes=2, width=3)
+    x, target = sample(9, classes=2, width=3)
     rows = torch.randn(2, 3), torch.randn(2)
-    weight, bias = TrainedRows().fold(ClassStatistics.of(x, klass, 2), rows)
+    weight, bias = TrainedLinearHead().fold(ClassStatistics.of(x, target, 2), rows)
     assert torch.equal(weight.float(), rows[0])
     assert torch.equal(bias.float(), rows[1])
 
 
 def test_nearest_mean_is_the_class_whose_mean_has_the_smallest_angle() -> None:
-    x, klass = drawn(2, classes=3, width=5)
-    weight, bias = folded(Prototypes(), ClassStatistics.of(x, klass, 3))
-    angles = [[torch.cosine_similarity(row, x[klass == name].mean(0), dim=0) for name in range(3)] for row in x]
+    x, target = sample(2, classes=3, width=5)
+    weight, bias = folded(Prototypes(), ClassStatistics.of(x, target, 3))
+    angles = [[torch.cosine_similarity(row, x[target == name].mean(0), dim=0) for name in range(3)] for row in x]
     assert not bias.any()
     assert (x @ weight.T).argmax(1).tolist() == torch.tensor(angles).argmax(1).tolist()

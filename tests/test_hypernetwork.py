@@ -3,12 +3,12 @@
 import torch
 from torch import nn
 
-from newcomer.nn.ctr.hypernetwork import GraphWriter
+from newcomer.nn.ctr.hypernetwork import GraphHypernetwork
 
 
 def test_all_rows_in_one_product_are_one_mlp_a_row_on_characteristics_and_one_hot() -> None:
     torch.manual_seed(0)
-    writer, characteristics = GraphWriter(6, 4), torch.randn(3, 6)
+    writer, characteristics = GraphHypernetwork(6, 4), torch.randn(3, 6)
     one_hot_weights = torch.randn(4, 4)  # by row: what the one-hot part adds, whatever the item
     with torch.no_grad():
         writer.biases[0].copy_(one_hot_weights[:, None])
@@ -26,7 +26,7 @@ def test_all_rows_in_one_product_are_one_mlp_a_row_on_characteristics_and_one_ho
 
 def test_it_starts_at_a_given_graph() -> None:
     torch.manual_seed(0)
-    writer, graph, items = GraphWriter(6, 4), torch.randn(4, 4), torch.randn(3, 6)
+    writer, graph, items = GraphHypernetwork(6, 4), torch.randn(4, 4), torch.randn(3, 6)
     differences = writer(items)
     writer.start_at(graph)
     torch.testing.assert_close(writer(items), graph + differences)

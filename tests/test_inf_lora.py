@@ -105,32 +105,34 @@ def test_a_later_update_does_nothing_to_remembered_inputs(
     kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]
 ) -> None:
     lessons = tasks if kind != "bert" else questions
-    learner = InfLoRA(str(tiny(kind)), rank=2, epochs=4, batch_size=8, learning_rate=1e-2, tasks=2).learn(lessons[0])
+    learner = InfLoRA(str(tiny(kind)), rank=2, epochs=4, batch_size=8, learning_rate=1e-2, total_tasks=2).learn(
+        lessons[0]
+    )
     remembered = [torch.eye(16, dtype=torch.float64) - projector(old) for old in learner.old_inputs]
     assert all(0 < old.remembered < 16 for old in learner.old_inputs)
     learner.learn(lessons[1])
-    for (up, down), inside in zip(learner.bank.direction(1), remembered, strict=True):
+    for (up, down), inside in zip(learner.lora.direction(1), remembered, strict=True):
         update = (up @ down).double()
         assert update.norm() > 0.01
         assert (update @ inside).norm() <= 1e-6 * update.norm()
-    facts = learner.facts()["remembered"]
-    assert len(facts) == len(learner.backbone.projections)
-    assert all(before.trace() / 16 <= now + 1e-6 for before, now in zip(remembered, facts, strict=True))
+    info = learner.info()["remembered"]
+    assert len(info) == len(learner.backbone.projections)
+    assert all(before.trace() / 16 <= now + 1e-6 for before, now in zip(remembered, info, strict=True))
 
 
 def test_only_what_was_not_chosen_is_trained(tiny: Folder, tasks: list[Examples]) -> None:
     learner = InfLoRA(str(tiny("vit")), rank=2, epochs=3, batch_size=8, learning_rate=1e-2).learn(tasks[0])
-    magnitude = learner.bank.magnitudes.clone()
+    magnitude = learner.lora.magnitudes.clone()
     learner.learn(tasks[1])
-    assert torch.equal(learner.bank.magnitudes[:1], magnitude)
-    for _, down in learner.bank.direction(1):  # a scale apart, the rows that were chosen
+    assert torch.equal(learner.lora.magnitudes[:1], magnitude)
+    for _, down in learner.lora.direction(1):  # a scale apart, the rows that were chosen
         torch.testing.assert_close(down @ down.T, torch.eye(2) / 3, atol=1e-5, rtol=0)
-    assert learner.facts()["cost"]["parameters"] == 2 * 16 * 4 + 2 * 17
+    assert learner.info()["cost"]["parameters"] == 2 * 16 * 4 + 2 * 17
 
 
 def test_inputs_that_are_no_numbers_are_an_answer(tiny: Folder, tasks: list[Examples]) -> None:
     learner = InfLoRA(str(tiny("vit")), rank=2, epochs=2, batch_size=100, learning_rate=1e30, schedule="constant")
-    with pytest.raises(LearnerError, match="the inputs of a layer are no longer numbers; lower the learning rate"):
+    with pytest.raises(LearnerError, match="the inputs of a layer are not finite; lower the learning rate"):
         learner.learn(tasks[0])
     assert not learner.classes
 
@@ -138,7 +140,7 @@ def test_inputs_that_are_no_numbers_are_an_answer(tiny: Folder, tasks: list[Exam
 def test_old_features_move_less_than_by_training_one_update_on() -> None:
     """How far the first task's features move while the second is learned."""
     train, test = digits()
-    first, second = ClassIncremental(train, test, tasks=2, classes=4, train_per_class=40, exam_per_class=20)
+    first, second = ClassIncremental(train, test, tasks=2, classes=4, train_per_class=40, eval_per_class=20)
     settings: dict[str, Any] = {
         "rank": 4,
         "epochs": 4,
@@ -148,8 +150,8 @@ def test_old_features_move_less_than_by_training_one_update_on() -> None:
     }
     moved = []
     for kind in (InfLoRA, SequentialLoRA):
-        learner = kind(Backbone("micro-vit"), **settings).learn(first.lesson)
-        before = learner.features(first.lesson.inputs)
-        learner.learn(second.lesson)
-        moved.append(float((learner.features(first.lesson.inputs) - before).norm() / before.norm()))
+        learner = kind(Backbone("micro-vit"), **settings).learn(first.train)
+        before = learner.features(first.train.inputs)
+        learner.learn(second.train)
+        moved.append(float((learner.features(first.train.inputs) - before).norm() / before.norm()))
     assert moved[0] < moved[1]

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from newcomer.data.click_log import Log, Table
-from newcomer.data.datasets.simulated_clicks import PLANTED, SCHEMA, click_world
+from newcomer.data.click_log import ClickLog, EntityTable
+from newcomer.data.datasets.simulated_clicks import PLANTED, SCHEMA, simulate_click_log
 from newcomer.data.schema import Schema
 from newcomer.errors import LearnerError, StoreError
-from newcomer.experiments.report.item_findings import write_item_findings
+from newcomer.experiments.report.item_analysis import write_item_analysis
 from newcomer.items.analysis.item_graphs import CHANGES, NEAREST, analyse
 from newcomer.items.analysis.learning_curves import EVENTS
-from newcomer.items.analysis.planted_interactions import planted_and_found
+from newcomer.items.analysis.planted_interactions import planted_ranks
 from newcomer.items.learner import ItemLearner
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.methods.id_tuning import IdTuning
@@ -31,7 +31,7 @@ from newcomer.streams.cold_start import ColdStart, events_before
 from newcomer.training.learner import Step
 
 Found = TypeVar("Found")
-SHORT: dict[str, Any] = {"width": 4, "layers": 1, "pretrain_epochs": 1, "meta_epochs": 1, "warm_steps": 3}
+SHORT: dict[str, Any] = {"width": 4, "layers": 1, "pretrain_epochs": 1, "meta_epochs": 1, "warmup_steps": 3}
 
 
 def ended(steps: Generator[Step, None, Found]) -> Found:
@@ -44,19 +44,19 @@ def ended(steps: Generator[Step, None, Found]) -> Found:
             return found
 
 
-def look(learner: ItemLearner, log: Log | None = None, items: Sequence[str] | None = None) -> dict[str, Json]:
+def look(learner: ItemLearner, log: ClickLog | None = None, items: Sequence[str] | None = None) -> dict[str, Json]:
     return ended(analyse(learner, log, items))
 
 
 @pytest.fixture(scope="module")
-def log() -> Log:
+def log() -> ClickLog:
     """8 old items of 40 events and 5 new ones of 24, of 2 kinds and 2 brands, so that some share all their fields."""
-    return click_world(old_items=8, old_events=40, new_items=5, new_events=24, users=30, kinds=2, brands=2)
+    return simulate_click_log(old_items=8, old_events=40, new_items=5, new_events=24, users=30, kinds=2, brands=2)
 
 
 @pytest.fixture(scope="module")
-def stream(log: Log) -> ColdStart:
-    return ColdStart(log, old_above=30, phase_events=4)
+def stream(log: ClickLog) -> ColdStart:
+    return ColdStart(log, min_old_events=30, phase_events=4)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,9 @@ def warm(stream: ColdStart) -> EmerG:
     return learner.warm(stream.new.phases[0].of_items(np.array(chosen)))
 
 
-def test_graphs_are_those_that_are_used_and_those_of_before_the_first_event(cold: EmerG, warm: EmerG, log: Log) -> None:
+def test_graphs_are_those_that_are_used_and_those_of_before_the_first_event(
+    cold: EmerG, warm: EmerG, log: ClickLog
+) -> None:
     new = list(warm.known)[8:]
     for item in look(warm, log, new)["items"]:
         assert np.round(item["graph"], 4).tolist() == warm.graph_of(item["item"])
@@ -113,7 +115,7 @@ def test_nearest_are_those_of_looking_at_every_item(warm: EmerG) -> None:
             assert near["cosine"] == pytest.approx(cosines[near["item"]], abs=1e-4)
 
 
-def test_untouched_items_with_the_same_fields_are_nearest(cold: EmerG, log: Log) -> None:
+def test_untouched_items_with_the_same_fields_are_nearest(cold: EmerG, log: ClickLog) -> None:
     fields = [log.items.columns[name].texts() for name in ("kind", "brand")]
     kinds = dict(zip(log.items.ids, zip(*fields, strict=True), strict=True))
     new = list(cold.known)[8:]
@@ -124,7 +126,7 @@ def test_untouched_items_with_the_same_fields_are_nearest(cold: EmerG, log: Log)
         assert item["nearest"][0]["cosine"] == pytest.approx(1, abs=1e-5)
 
 
-def test_a_curve_is_the_life_of_an_item_that_comes_anew(warm: EmerG, stream: ColdStart, log: Log) -> None:
+def test_a_curve_is_the_life_of_an_item_that_comes_anew(warm: EmerG, stream: ColdStart, log: ClickLog) -> None:
     """Each point against an item of the same fields that is added, given the first events, and asked for the others."""
     name = list(warm.known)[8]
     number = log.items.ids.index(name)
@@ -138,7 +140,7 @@ def test_a_curve_is_the_life_of_an_item_that_comes_anew(warm: EmerG, stream: Col
         mine = mine.take(np.argsort(mine.time))
         learner = EmerG(stream.schema, **SHORT).learn(stream.old_log)
         learner.add(
-            Table(("anew",), {key: column.take(np.array([number])) for key, column in log.items.columns.items()})
+            EntityTable(("anew",), {key: column.take(np.array([number])) for key, column in log.items.columns.items()})
         )
         if events:
             learner.warm(mine.take(np.arange(len(mine)) < events))
@@ -147,7 +149,7 @@ def test_a_curve_is_the_life_of_an_item_that_comes_anew(warm: EmerG, stream: Col
         assert area == pytest.approx(auc(rest.label, learner.score(rest)), abs=1e-9)
 
 
-def test_items_looked_at_together_are_items_looked_at_one_by_one(warm: EmerG, log: Log) -> None:
+def test_items_looked_at_together_are_items_looked_at_one_by_one(warm: EmerG, log: ClickLog) -> None:
     names = list(warm.known)[5:10]
     for name, together in zip(names, look(warm, log, names)["items"], strict=True):
         (alone,) = look(warm, log, [name])["items"]
@@ -157,7 +159,7 @@ def test_items_looked_at_together_are_items_looked_at_one_by_one(warm: EmerG, lo
         }
 
 
-def test_looking_changes_nothing(warm: EmerG, log: Log) -> None:
+def test_looking_changes_nothing(warm: EmerG, log: ClickLog) -> None:
     before = {key: value.clone() for key, value in warm.state.items()}
     weights = {key: value.clone() for key, value in warm.network.state_dict().items()}
     entries = len(warm.entries)
@@ -168,21 +170,21 @@ def test_looking_changes_nothing(warm: EmerG, log: Log) -> None:
     assert all(parameter.requires_grad for parameter in warm.network.parameters())
 
 
-def test_a_schema_without_any_field_is_enough(log: Log, tmp_path: Path) -> None:
+def test_a_schema_without_any_field_is_enough(log: ClickLog, tmp_path: Path) -> None:
     bare = replace(log, schema=Schema("item", "user"))
     found = look(EmerG(bare.schema, **SHORT).learn(bare), bare)
     assert [field["name"] for field in found["fields"]] == ["item", "user"]
     assert all(item["curve"] and item["about"] == {} for item in found["items"])
-    write_item_findings(found | {"items": found["items"][:1]}, tmp_path)
+    write_item_analysis(found | {"items": found["items"][:1]}, tmp_path)
 
 
-def test_what_is_said_about_an_item_is_what_the_log_says(warm: EmerG, log: Log) -> None:
+def test_what_is_said_about_an_item_is_what_the_log_says(warm: EmerG, log: ClickLog) -> None:
     for item in look(warm, log)["items"]:
         at = log.items.ids.index(item["item"])
         assert item["about"] == {name: log.items.columns[name].texts()[at] for name in ("kind", "brand")}
 
 
-def test_the_items_of_choice_have_most_median_and_fewest_events(warm: EmerG, log: Log) -> None:
+def test_the_items_of_choice_have_most_median_and_fewest_events(warm: EmerG, log: ClickLog) -> None:
     counts = np.bincount(log.item)
     uneven = log.take(events_before(log) < 2 + np.arange(len(counts))[log.item])
     found = look(warm, uneven)
@@ -197,11 +199,11 @@ def test_without_a_log_there_are_graphs_and_no_curves(warm: EmerG, tmp_path: Pat
     assert {item["item"] for item in found["items"][:3]} == {list(warm.known)[n] for n in (0, 6, 12)}
     assert all(item["curve"] is None and item["events"] is None for item in found["items"])
     assert found["planted"]["items"] == 5  # those of the new items, which the model wrote down itself
-    write_item_findings(found | {"items": found["items"][:1]}, tmp_path)
+    write_item_analysis(found | {"items": found["items"][:1]}, tmp_path)
     assert not list(tmp_path.glob("*curve.svg"))
 
 
-def test_an_item_of_one_event_has_no_curve(warm: EmerG, log: Log) -> None:
+def test_an_item_of_one_event_has_no_curve(warm: EmerG, log: ClickLog) -> None:
     names = list(warm.known)[:2]
     few = log.take((log.item != log.items.ids.index(names[0])) | (events_before(log) < 1))
     first, second = look(warm, few, names)["items"]
@@ -228,7 +230,7 @@ def test_a_planted_pair_is_found_when_no_other_weighs_as_much() -> None:
     graphs = torch.stack([by_hand({pair: a, other: b}) for a, b in ((0.9, 0.5), (0.5, 0.9), (0.7, 0.7), (0.0, 0.3))])
     answers = {0: "taste × age", 1: "taste × age", 2: "taste × age", 3: "taste × age"}
     cold = torch.stack([by_hand({other: 0.1})] * 4)
-    found = planted_and_found(answers, SCHEMA.nodes, cold, graphs)
+    found = planted_ranks(answers, SCHEMA.nodes, cold, graphs)
     assert found is not None
     pairs = len(fields) * (len(fields) - 1) // 2
     ranks = [1, 2, 1.5, (2 + pairs) / 2]
@@ -238,10 +240,10 @@ def test_a_planted_pair_is_found_when_no_other_weighs_as_much() -> None:
     assert found["names"] == ["taste × age"]
     assert kind["weights"] == pytest.approx([0.525])
     assert (kind["other"], kind["weight"]) == ("age × hour", pytest.approx(0.6))
-    assert planted_and_found({}, SCHEMA.nodes, cold, graphs) is None
+    assert planted_ranks({}, SCHEMA.nodes, cold, graphs) is None
 
 
-def test_graphs_with_the_planted_pair_on_top_are_all_found_and_others_are_not(stream: ColdStart, log: Log) -> None:
+def test_graphs_with_the_planted_pair_on_top_are_all_found_and_others_are_not(stream: ColdStart, log: ClickLog) -> None:
     learner = EmerG(stream.schema, **SHORT).learn(stream.old_log).add(stream.new.items)
     answers = dict(zip(log.items.ids, log.items.columns[PLANTED].texts(), strict=True))
     fields = [node.name for node in SCHEMA.nodes]
@@ -256,13 +258,13 @@ def test_graphs_with_the_planted_pair_on_top_are_all_found_and_others_are_not(st
 
 
 def test_other_models_have_no_graphs_to_look_into(stream: ColdStart) -> None:
-    short = {key: SHORT[key] for key in ("width", "pretrain_epochs", "warm_steps")}
+    short = {key: SHORT[key] for key in ("width", "pretrain_epochs", "warmup_steps")}
     for learner in (IdTuning(stream.schema, **short), EmerG(stream.schema, **SHORT, graph="shared")):
         with pytest.raises(LearnerError, match="have no graphs of their own; give one of 'emerg' with graph = 'item'"):
             look(learner.learn(stream.old_log))
 
 
-def test_what_cannot_be_looked_into_is_said_in_a_line(warm: EmerG, stream: ColdStart, log: Log) -> None:
+def test_what_cannot_be_looked_into_is_said_in_a_line(warm: EmerG, stream: ColdStart, log: ClickLog) -> None:
     with pytest.raises(LearnerError, match="has learned nothing yet; call learn first"):
         look(EmerG(stream.schema, **SHORT))
     with pytest.raises(LearnerError, match="item 'i00003' is not known; did you mean 'i0003'"):
@@ -274,14 +276,14 @@ def test_what_cannot_be_looked_into_is_said_in_a_line(warm: EmerG, stream: ColdS
 
 @pytest.mark.parametrize("planted", [True, False])
 def test_the_page_holds_all_that_was_found_and_fetches_nothing(
-    planted: bool, warm: EmerG, log: Log, tmp_path: Path
+    planted: bool, warm: EmerG, log: ClickLog, tmp_path: Path
 ) -> None:
     found = look(warm, log, list(warm.known)[7:9])
     if not planted:
         found = {**found, "planted": None, "items": [{**item, "planted": None} for item in found["items"]]}
-    write_item_findings(found, tmp_path)
+    write_item_analysis(found, tmp_path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert json.loads((tmp_path / "findings.json").read_text(encoding="utf-8")) == found
+    assert json.loads((tmp_path / "analysis.json").read_text(encoding="utf-8")) == found
     pictures = sorted(tmp_path.glob("*.svg"))
     assert len(pictures) == 3 * len(found["items"]) + 1 + planted
     for picture in pictures:
@@ -294,10 +296,10 @@ def test_the_page_holds_all_that_was_found_and_fetches_nothing(
     assert not re.search(r"(src|href)=.http|<script|url\(http", page)
 
 
-def test_names_of_items_are_text_and_not_markup(warm: EmerG, log: Log, tmp_path: Path) -> None:
+def test_names_of_items_are_text_and_not_markup(warm: EmerG, log: ClickLog, tmp_path: Path) -> None:
     found = look(warm, items=list(warm.known)[:1])
     found["items"][0]["item"] = "<script>alert(1)</script>"
-    write_item_findings(found, tmp_path)
+    write_item_analysis(found, tmp_path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;" in page
@@ -306,4 +308,4 @@ def test_names_of_items_are_text_and_not_markup(warm: EmerG, log: Log, tmp_path:
 def test_a_folder_that_cannot_be_written_is_said_in_a_line(warm: EmerG, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(StoreError, match="choose another --out"):
-        write_item_findings(look(warm, items=list(warm.known)[:1]), tmp_path / "taken")
+        write_item_analysis(look(warm, items=list(warm.known)[:1]), tmp_path / "taken")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from newcomer.data.click_log import Log
+from newcomer.data.click_log import ClickLog
 from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import LearnerError, SettingError, StoreError
@@ -26,57 +26,71 @@ from newcomer.streams.cold_start import ColdStart
 
 SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 1, "batch_size": 64, "meta_epochs": 2}
 NET: dict[str, Any] = SHORT | {"tower": [8], "episodes_per_step": 4, "support_events": 6, "query_events": 6}
-TOWER: dict[str, Any] = SHORT | {"hidden": [8], "warm_steps": 3}
+TOWER: dict[str, Any] = SHORT | {"hidden": [8], "warmup_steps": 3}
 EPISODES: dict[str, Any] = {"episodes_per_step": 4, "episode_events": 6}
 PAPER: dict[str, Any] = NET | {
     "layers": 3,
     "readout": "attention",
     "tower": [],
-    "writes_start": False,
-    "shrinkage": 0.0,
+    "generate_init": False,
+    "residual_l2": 0.0,
     "pretrain_graph": "shared",
-    "meta_rate": 1e-3,
+    "meta_lr": 1e-3,
     "meta_trains": "all",
     "vary_support": False,
     "support_share": 0.1,
-    "adapt": "adam",
-    "warm_steps": 3,
-    "history": "phase",
+    "adaptation": "adam",
+    "warmup_steps": 3,
+    "warmup_events": "new",
 }
 CASES: dict[str, tuple[type[ItemLearner], dict[str, Any]]] = {
     "emerg": (EmerG, NET),
     "emerg, fields read in all ways": (
         EmerG,
-        NET | {"smooth": {"age": 1.5}, "drop": {"words": 0.5}, "tastes": True, "dropout": 0.3, "average": 0.5},
+        NET
+        | {
+            "smoothing_bandwidth": {"age": 1.5},
+            "field_dropout": {"words": 0.5},
+            "user_history": True,
+            "id_dropout": 0.3,
+            "weight_averaging": 0.5,
+        },
     ),
     "emerg, as in the paper, fields read in all ways": (
         EmerG,
-        PAPER | {"smooth": {"age": 1.5}, "drop": {"words": 0.5}, "tastes": True},
+        PAPER | {"smoothing_bandwidth": {"age": 1.5}, "field_dropout": {"words": 0.5}, "user_history": True},
     ),
-    "emerg, the new events of a phase": (EmerG, NET | {"history": "phase", "layers": 1}),
-    "emerg, residual graph, learned rates": (EmerG, NET | {"graph": "residual", "adapt": "descent", "inner_steps": 2}),
-    "emerg, all weights by episodes": (EmerG, NET | {"meta_trains": "all", "second_order": True, "meta_rate": 1e-3}),
+    "emerg, the new events of a phase": (EmerG, NET | {"warmup_events": "new", "layers": 1}),
+    "emerg, residual graph, learned rates": (
+        EmerG,
+        NET | {"graph": "residual", "adaptation": "learned_sgd", "inner_steps": 2},
+    ),
+    "emerg, all weights by episodes": (EmerG, NET | {"meta_trains": "all", "second_order": True, "meta_lr": 1e-3}),
     "emerg, as in the paper": (EmerG, PAPER),
     "emerg, as in the paper, second order": (EmerG, PAPER | {"second_order": True, "inner_steps": 2}),
     "emerg, tuned graph": (EmerG, NET | {"graph": "tuned"}),
-    "emerg, shared graph": (EmerG, NET | {"graph": "shared", "history": "all"}),
+    "emerg, shared graph": (EmerG, NET | {"graph": "shared", "warmup_events": "all"}),
     "id-tuning": (IdTuning, TOWER),
-    "id-tuning, all events so far": (IdTuning, TOWER | {"history": "all"}),
+    "id-tuning, all events so far": (IdTuning, TOWER | {"warmup_events": "all"}),
     "id-tuning, DCN-V2": (IdTuning, TOWER | {"backbone": "dcn-v2"}),
-    "id-tuning, AutoInt, learned prior": (IdTuning, TOWER | {"backbone": "autoint", "adapt": "bayes"}),
+    "id-tuning, AutoInt, learned prior": (IdTuning, TOWER | {"backbone": "autoint", "adaptation": "map"}),
     "id-tuning, written start, learned prior": (
         IdTuning,
-        SHORT | {"hidden": [8], "adapt": "bayes", "history": "all", "writes_start": True, "shrinkage": 0.03},
+        SHORT
+        | {"hidden": [8], "adaptation": "map", "warmup_events": "all", "generate_init": True, "residual_l2": 0.03},
     ),
-    "dropout-net": (DropoutNet, TOWER | {"writes_start": True}),
+    "dropout-net": (DropoutNet, TOWER | {"generate_init": True}),
     "meta-embedding": (MetaEmbedding, TOWER | EPISODES),
-    "meta-embedding, learned rates": (MetaEmbedding, TOWER | EPISODES | {"adapt": "descent", "history": "all"}),
+    "meta-embedding, learned rates": (
+        MetaEmbedding,
+        TOWER | EPISODES | {"adaptation": "learned_sgd", "warmup_events": "all"},
+    ),
     "mwuf": (MWUF, TOWER),
-    "mwuf, all events so far": (MWUF, TOWER | {"history": "all", "backbone": "dcn-v2"}),
-    "mwuf, learned prior": (MWUF, TOWER | {"history": "all", "adapt": "bayes"}),
+    "mwuf, all events so far": (MWUF, TOWER | {"warmup_events": "all", "backbone": "dcn-v2"}),
+    "mwuf, learned prior": (MWUF, TOWER | {"warmup_events": "all", "adaptation": "map"}),
     "cvar": (CVAR, TOWER | {"latent": 3}),
-    "cvar, all events so far": (CVAR, TOWER | {"history": "all", "backbone": "autoint"}),
-    "cvar, learned prior": (CVAR, TOWER | {"history": "all", "adapt": "bayes", "train_epochs": 2}),
+    "cvar, all events so far": (CVAR, TOWER | {"warmup_events": "all", "backbone": "autoint"}),
+    "cvar, learned prior": (CVAR, TOWER | {"warmup_events": "all", "adaptation": "map", "train_epochs": 2}),
 }
 SCHEMA = Schema(
     "film",
@@ -120,13 +134,13 @@ def table() -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def log() -> Log:
+def log() -> ClickLog:
     return log_from_frame(table(), SCHEMA)
 
 
 @pytest.fixture(scope="module")
-def stream(log: Log) -> ColdStart:
-    return ColdStart(log, old_above=40, phase_events=6)
+def stream(log: ClickLog) -> ColdStart:
+    return ColdStart(log, min_old_events=40, phase_events=6)
 
 
 @pytest.fixture(params=CASES)
@@ -142,7 +156,7 @@ def taught(case: tuple[type[ItemLearner], dict[str, Any]], stream: ColdStart, st
 
 def further(learner: Any, stream: ColdStart, stages: int = 5) -> Any:
     for stage in list(stream)[len(learner.entries) : stages]:
-        for _ in learner.study(stage):
+        for _ in learner.fit_stage(stage):
             pass
     return learner
 
@@ -173,7 +187,7 @@ def test_saved_and_loaded_gives_the_same_scores_to_the_bit(case: Any, stream: Co
     loaded = case[0].load(tmp_path / "store")
     assert (loaded.score(stream.new.query) == learner.score(stream.new.query)).all()
     assert equal(bits(loaded), bits(learner))
-    assert loaded.facts() == learner.facts()
+    assert loaded.info() == learner.info()
 
 
 def test_a_store_grows_with_its_learner(case: Any, stream: ColdStart, tmp_path: Path) -> None:
@@ -195,14 +209,14 @@ def test_a_store_of_another_schema_or_learner_is_refused(stream: ColdStart, tmp_
     taught(CASES["emerg"], stream, stages=1).save(tmp_path / "store")
     with pytest.raises(StoreError, match="holds a model of 'emerg', not of 'id-tuning'"):
         IdTuning.load(tmp_path / "store")
-    with pytest.raises(StoreError, match="what it stands on has changed"):
+    with pytest.raises(StoreError, match="a dependency has changed"):
         EmerG.load(tmp_path / "store", schema=Schema("film", "viewer"))
 
 
 def test_a_stage_stopped_half_way_does_not_count(case: Any, stream: ColdStart) -> None:
     learner = taught(case, stream, stages=2)
     before = bits(learner)
-    steps = learner.study(list(stream)[2])
+    steps = learner.fit_stage(list(stream)[2])
     next(steps)
     steps.close()
     assert equal(bits(learner), before)
@@ -212,8 +226,8 @@ def test_a_stage_stopped_half_way_does_not_count(case: Any, stream: ColdStart) -
 def test_scoring_changes_nothing(case: Any, stream: ColdStart) -> None:
     learner = taught(case, stream, stages=3)
     before, training = bits(learner), learner.network.training
-    learner.sit(stream.new.query)
-    learner.facts()
+    learner.evaluate(stream.new.query)
+    learner.info()
     assert equal(bits(learner), before)
     assert learner.network.training == training
     assert all(parameter.requires_grad for parameter in learner.network.parameters())
@@ -328,10 +342,10 @@ def test_tables_and_files_are_as_good_as_logs(stream: ColdStart, tmp_path: Path)
     assert (scores == learner.score(log_from_frame(new, SCHEMA))).all()
 
 
-def test_a_schema_without_any_field_is_enough(log: Log) -> None:
+def test_a_schema_without_any_field_is_enough(log: ClickLog) -> None:
     bare = log_from_frame(table(), Schema("film", "viewer", "liked", "seen"))
     for kind, settings in (CASES["emerg"], CASES["id-tuning"]):
-        learner = taught((kind, settings), ColdStart(bare, old_above=40, phase_events=6))
+        learner = taught((kind, settings), ColdStart(bare, min_old_events=40, phase_events=6))
         assert np.isfinite(learner.score(bare)).all()
 
 
@@ -342,16 +356,16 @@ def test_old_items_can_be_scored_and_warmed(case: Any, stream: ColdStart) -> Non
     assert (learner.score(old) != before).any()
 
 
-def test_validation_items_choose_the_epoch(log: Log) -> None:
-    honest = ColdStart(log, preset="honest", old_above=25, before=0.5, validation=0.3, phase_events=3)
+def test_validation_items_choose_the_epoch(log: ClickLog) -> None:
+    honest = ColdStart(log, preset="honest", min_old_events=25, before=0.5, validation=0.3, phase_events=3)
     assert honest.old.validation is not None
     for case in (CASES["emerg"], CASES["id-tuning"]):
         learner = taught(case, honest)
         assert equal(bits(learner), bits(taught(case, honest)))
-        assert not set(honest.old.validation.items.ids) & set(list(learner.known)[: honest.facts()["old_items"]])
+        assert not set(honest.old.validation.items.ids) & set(list(learner.known)[: honest.info()["old_items"]])
 
 
-@pytest.mark.parametrize("change", [{"warm_steps": 0}, {"history": "some"}, {"warm_rate": -1.0}, {"layer": 2}])
+@pytest.mark.parametrize("change", [{"warmup_steps": 0}, {"warmup_events": "some"}, {"warmup_lr": -1.0}, {"layer": 2}])
 def test_a_setting_that_cannot_be_is_an_error(change: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match=next(iter(change))):
         EmerG(SCHEMA, **change)
@@ -359,9 +373,9 @@ def test_a_setting_that_cannot_be_is_an_error(change: dict[str, Any]) -> None:
 
 def test_where_items_begin_is_amid_the_old_ones_each_counting_once(case: Any, stream: ColdStart) -> None:
     learner = taught(case, stream, 1)
-    if not learner._ids_last:
+    if not learner._keeps_trained_ids:
         pytest.skip("its old items are tuned as new ones are")
     with torch.no_grad():
-        begun = learner.network.named(learner.own, len(learner.known))
+        begun = learner.network.initial_id_and_bias(learner.item_features, len(learner.known))
     for key, value in begun.items():
         torch.testing.assert_close((learner.state[key] - value).mean(0), torch.zeros(value.shape[1]), atol=1e-5, rtol=0)

@@ -13,29 +13,30 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from newcomer.data.click_log import Log
-from newcomer.data.datasets.simulated_clicks import click_world
-from newcomer.data.io.chunked_log import LogFiles
-from newcomer.items.adaptation.rules import Adam
+from newcomer.data.click_log import ClickLog
+from newcomer.data.datasets.simulated_clicks import simulate_click_log
+from newcomer.data.io.chunked_log import ChunkedLog
+from newcomer.items.adaptation.rules import AdamAdaptation
+from newcomer.items.configuration import Pretraining
 from newcomer.items.encoding.encoder import Clicks, Values
-from newcomer.items.inference import tuned
+from newcomer.items.inference import adapt
 from newcomer.items.learner import ItemLearner
 from newcomer.items.methods.cvar import CVAR, CVARNetwork
 from newcomer.items.methods.dropout_net import DropoutNet
 from newcomer.items.methods.id_tuning import IdTuning
 from newcomer.items.methods.meta_embedding import MetaEmbedding, MetaEmbeddingNetwork
 from newcomer.items.methods.mwuf import MWUF, MWUFNetwork
-from newcomer.items.networks.id_bias import state_of, vector_of
-from newcomer.items.networks.tower_network import TowerNetwork
-from newcomer.items.padding import Padded
-from newcomer.items.serving.service import LiveItems
+from newcomer.items.networks.id_bias import pack, unpack
+from newcomer.items.networks.tower_network import TowerConfig, TowerNetwork
+from newcomer.items.padding import PaddedBatch
+from newcomer.items.serving.service import ItemService
 from newcomer.items.training.episodes import Episodes
 from newcomer.items.training.meta_learning import MetaLearning, episode_loss
-from newcomer.items.training.pretraining import Pretraining, _loss
-from newcomer.nn.ctr.autoint import HEADS, AttentiveInteractions, FieldAttention
-from newcomer.nn.ctr.dcn_v2 import LAYERS, CrossNetwork
+from newcomer.items.training.pretraining import _loss
+from newcomer.nn.ctr.autoint import HEADS, AutoInt, FieldAttention
+from newcomer.nn.ctr.dcn_v2 import LAYERS, DCNv2
 from newcomer.nn.ctr.field_embeddings import FieldSize, Names
-from newcomer.nn.ctr.gaussians import Gaussians, wasserstein
+from newcomer.nn.ctr.gaussians import DiagonalGaussian, squared_wasserstein
 from newcomer.shapes import Tensor
 from newcomer.streams.cold_start import ColdStart, OldItems
 from newcomer.streams.stage import Stage
@@ -45,14 +46,14 @@ ITEMS, ROWS, FIELDS, WIDTH = 3, 4, 5, 4
 SIZES: tuple[list[FieldSize], list[FieldSize]] = ([Names(5), Names(4)], [Names(6), Names(4)])
 OWN: Values = [torch.tensor([2, 3, 4]), torch.tensor([3, 2, 3])]
 EVENTS = 5
-BATCH = Padded(
+BATCH = PaddedBatch(
     torch.arange(ITEMS),
     torch.arange(ITEMS * EVENTS).view(ITEMS, EVENTS),
     torch.arange(EVENTS) < torch.tensor([[5], [3], [1]]),
 )
 
 
-def drawn(*shape: int, seed: int = 0) -> Tensor:
+def sample(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -81,18 +82,21 @@ def clicks(seed: int = 0) -> Clicks:
     return Clicks(torch.arange(ITEMS).repeat_interleave(EVENTS), label, torch.arange(count), [], rows)
 
 
+CONFIG = TowerConfig(width=WIDTH, hidden=(3,), init_std=0.5)
+
+
 def plain() -> TowerNetwork:
-    network: TowerNetwork = ready(TowerNetwork(*SIZES, WIDTH, [3], 0.5))
+    network: TowerNetwork = ready(TowerNetwork(*SIZES, CONFIG))
     return network
 
 
 def mwuf(whole: bool = False) -> MWUFNetwork:
-    network: MWUFNetwork = ready(MWUFNetwork(*SIZES, WIDTH, [3], 0.5, "deepfm", whole))
+    network: MWUFNetwork = ready(MWUFNetwork(*SIZES, CONFIG, whole))
     return network
 
 
 def cvar(whole: bool = False) -> CVARNetwork:
-    network: CVARNetwork = ready(CVARNetwork(*SIZES, WIDTH, [3], 0.5, "deepfm", 3, whole))
+    network: CVARNetwork = ready(CVARNetwork(*SIZES, CONFIG, 3, whole))
     return network
 
 
@@ -100,7 +104,7 @@ def cvar(whole: bool = False) -> CVARNetwork:
 
 
 def test_crosses_are_their_formula_row_by_row() -> None:
-    tower, vectors = ready(CrossNetwork(FIELDS, WIDTH, [6, 3])), drawn(ITEMS, FIELDS, ROWS, WIDTH)
+    tower, vectors = ready(DCNv2(FIELDS, WIDTH, [6, 3])), sample(ITEMS, FIELDS, ROWS, WIDTH)
     found = tower(vectors)
     for item in range(ITEMS):
         for row in range(ROWS):
@@ -115,7 +119,7 @@ def test_crosses_are_their_formula_row_by_row() -> None:
 
 
 def test_crosses_are_polynomials_of_one_degree_more_than_they_are_many() -> None:
-    tower, begin, along = ready(CrossNetwork(2, 2, [])), drawn(2, 2), drawn(2, 2, seed=1)
+    tower, begin, along = ready(DCNv2(2, 2, [])), sample(2, 2), sample(2, 2, seed=1)
     steps = torch.arange(LAYERS + 3, dtype=torch.float64)
     values = tower((begin + steps[:, None, None] * along)[:, :, None])[:, 0]
     assert values.diff(n=LAYERS + 1).abs().max() > 1e-3
@@ -123,7 +127,7 @@ def test_crosses_are_polynomials_of_one_degree_more_than_they_are_many() -> None
 
 
 def test_attention_is_its_formula_row_by_row() -> None:
-    layer, vectors = ready(FieldAttention(3, WIDTH)), drawn(ITEMS, ROWS, FIELDS, 3)
+    layer, vectors = ready(FieldAttention(3, WIDTH)), sample(ITEMS, ROWS, FIELDS, 3)
     found = layer(vectors)
     assert found.shape == (ITEMS, ROWS, FIELDS, HEADS * WIDTH)
     for item in range(ITEMS):
@@ -132,22 +136,22 @@ def test_attention_is_its_formula_row_by_row() -> None:
             heads = []
             for head in range(HEADS):
                 part = slice(head * WIDTH, (head + 1) * WIDTH)
-                asked, keys, told = (fields @ map.weight[part].T for map in (layer.asked, layer.found, layer.told))
-                weights = [torch.stack([asked[m].dot(keys[k]) for k in range(FIELDS)]).exp() for m in range(FIELDS)]
-                heads.append(torch.stack([(w / w.sum()) @ told for w in weights]))
-            expected = torch.cat(heads, dim=1) + fields @ layer.kept.weight.T
+                queries, keys, values = (fields @ map.weight[part].T for map in (layer.query, layer.key, layer.value))
+                weights = [torch.stack([queries[m].dot(keys[k]) for k in range(FIELDS)]).exp() for m in range(FIELDS)]
+                heads.append(torch.stack([(w / w.sum()) @ values for w in weights]))
+            expected = torch.cat(heads, dim=1) + fields @ layer.residual.weight.T
             torch.testing.assert_close(found[item, row], expected.clamp(min=0))
 
 
 def test_renamed_fields_attend_to_the_same_fields() -> None:
-    layer, vectors, names = ready(FieldAttention(WIDTH, WIDTH)), drawn(1, 1, FIELDS, WIDTH), [3, 0, 4, 1, 2]
+    layer, vectors, names = ready(FieldAttention(WIDTH, WIDTH)), sample(1, 1, FIELDS, WIDTH), [3, 0, 4, 1, 2]
     torch.testing.assert_close(layer(vectors[:, :, names]), layer(vectors)[:, :, names])
 
 
-@pytest.mark.parametrize("tower", [CrossNetwork, AttentiveInteractions])
+@pytest.mark.parametrize("tower", [DCNv2, AutoInt])
 @pytest.mark.parametrize("hidden", [[], [6]], ids=str)
 def test_a_towers_rows_have_nothing_to_do_with_one_another(tower: type[nn.Module], hidden: list[int]) -> None:
-    built, vectors = ready(tower(FIELDS, WIDTH, hidden)), drawn(ITEMS, FIELDS, ROWS, WIDTH)
+    built, vectors = ready(tower(FIELDS, WIDTH, hidden)), sample(ITEMS, FIELDS, ROWS, WIDTH)
     together = built(vectors)
     assert together.shape == (ITEMS, ROWS)
     for item in range(ITEMS):
@@ -157,7 +161,7 @@ def test_a_towers_rows_have_nothing_to_do_with_one_another(tower: type[nn.Module
 
 
 def test_attentive_interactions_are_layers_a_linear_map_and_an_mlp() -> None:
-    tower, vectors = ready(AttentiveInteractions(FIELDS, WIDTH, [6])), drawn(1, FIELDS, 1, WIDTH)
+    tower, vectors = ready(AutoInt(FIELDS, WIDTH, [6])), sample(1, FIELDS, 1, WIDTH)
     fields = vectors[0, :, 0]
     at = fields[None, None]
     for layer in tower.layers:
@@ -170,19 +174,22 @@ def test_attentive_interactions_are_layers_a_linear_map_and_an_mlp() -> None:
 
 
 def test_wasserstein_is_the_distance_between_quantiles() -> None:
-    one, other = Gaussians(drawn(2, 3), drawn(2, 3, seed=1)), Gaussians(drawn(2, 3, seed=2), drawn(2, 3, seed=3))
+    one, other = (
+        DiagonalGaussian(sample(2, 3), sample(2, 3, seed=1)),
+        DiagonalGaussian(sample(2, 3, seed=2), sample(2, 3, seed=3)),
+    )
     quantile = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
     normal = 2**0.5 * torch.erfinv(2 * quantile - 1)
     ends = [each.mean + normal[:, None, None] * torch.exp(each.log_variance) ** 0.5 for each in (one, other)]
     slow = (ends[0] - ends[1]).square().mean(dim=0).sum(dim=1)
-    torch.testing.assert_close(wasserstein(one, other), slow, rtol=1e-3, atol=0)
+    torch.testing.assert_close(squared_wasserstein(one, other), slow, rtol=1e-3, atol=0)
 
 
 def test_wasserstein_is_no_distance_only_to_itself() -> None:
-    one = Gaussians.of(drawn(2, 6))
-    assert not wasserstein(one, one).any()
-    assert (wasserstein(one, Gaussians(one.mean, one.log_variance + 0.1)) > 0).all()
-    assert (wasserstein(one, Gaussians(one.mean + 0.1, one.log_variance)) > 0).all()
+    one = DiagonalGaussian.of(sample(2, 6))
+    assert not squared_wasserstein(one, one).any()
+    assert (squared_wasserstein(one, DiagonalGaussian(one.mean, one.log_variance + 0.1)) > 0).all()
+    assert (squared_wasserstein(one, DiagonalGaussian(one.mean + 0.1, one.log_variance)) > 0).all()
 
 
 # DropoutNet
@@ -190,7 +197,7 @@ def test_wasserstein_is_no_distance_only_to_itself() -> None:
 
 def test_a_row_without_its_items_own_part_sees_where_the_item_began() -> None:
     network, residuals, events = plain(), ready(nn.Embedding(ITEMS, WIDTH + 1)), clicks()
-    plan = Pretraining(1, 8, 1e-3, 0.0, 0.3, own_graphs=False, dropout=0.5)
+    plan = Pretraining(1, 1e-3, 8, 0.0, 0.3, id_dropout=0.5)
     rows = torch.tensor([0, 3, 4, 7, 11, 12, 14])
     without = torch.tensor([True, False, False, True, True, False, True])
     losses = []
@@ -198,8 +205,8 @@ def test_a_row_without_its_items_own_part_sees_where_the_item_began() -> None:
         item = int(events.item[row])
         moved = torch.zeros(1, WIDTH + 1) if dropped else residuals.weight[item : item + 1]
         mine = [values[item : item + 1] for values in OWN]
-        state = state_of(vector_of(network.begin(mine, 1)) + moved)
-        logit = network.pooled(state, mine, torch.tensor([0]), events.values(torch.tensor([row])))
+        state = unpack(pack(network.initial_state(mine, 1)) + moved)
+        logit = network.forward_rows(state, mine, torch.tensor([0]), events.values(torch.tensor([row])))
         loss = functional.binary_cross_entropy_with_logits(logit, events.label[row : row + 1])
         losses.append(loss + 0.3 * moved.square().sum())
     found = _loss(network, residuals, OWN, events, rows, plan, without[:, None])
@@ -210,7 +217,7 @@ def test_a_row_without_its_items_own_part_sees_where_the_item_began() -> None:
 
 
 def test_an_episode_is_the_papers_two_losses_around_one_step() -> None:
-    network: MetaEmbeddingNetwork = ready(MetaEmbeddingNetwork(*SIZES, WIDTH, [3], 0.5, "deepfm", reach=0.7))
+    network: MetaEmbeddingNetwork = ready(MetaEmbeddingNetwork(*SIZES, CONFIG, init_scale=0.7))
     events, query = clicks(), clicks(seed=1)
     both = replace(
         events,
@@ -220,8 +227,8 @@ def test_an_episode_is_the_papers_two_losses_around_one_step() -> None:
         of_rows=[torch.cat(pair) for pair in zip(events.of_rows, query.of_rows, strict=True)],
     )
     later = replace(BATCH, rows=BATCH.rows + ITEMS * EVENTS)
-    plan = MetaLearning(1, 1e-3, 0.0, "start", 4, 9, 9, varied=False, support_share=0.1, second_order=True)
-    found = episode_loss(network, OWN, both, Episodes(BATCH, later), plan, Adam(0.1, 1, 0.2, 1))
+    plan = MetaLearning(1, 1e-3, "start", 4, 9, 9, vary_support=False, support_share=0.1, second_order=True)
+    found = episode_loss(network, OWN, both, Episodes(BATCH, later), plan, AdamAdaptation(0.1, 1, 0.2, 1))
 
     losses = []
     for item in range(ITEMS):
@@ -230,7 +237,7 @@ def test_an_episode_is_the_papers_two_losses_around_one_step() -> None:
         begin = network.start + 0.7 * torch.tanh(mean @ network.generator.weight.T + network.generator.bias)
 
         def loss(vector: Tensor, of: Clicks, mine: Values = mine, rows: Tensor = rows) -> Tensor:
-            logits = network(state_of(vector), mine, of.values(rows))[0]
+            logits = network(unpack(vector), mine, of.values(rows))[0]
             return functional.binary_cross_entropy_with_logits(logits, of.label[rows])
 
         before = loss(begin, events)
@@ -238,7 +245,7 @@ def test_an_episode_is_the_papers_two_losses_around_one_step() -> None:
         losses.append(0.1 * before + 0.9 * loss(begin - 0.2 * slope, query))
     expected = torch.stack(losses).mean()
     torch.testing.assert_close(found, expected)
-    trained = list(network.learned_in_episodes("start").parameters())
+    trained = list(network.meta_parameters("start").parameters())
     assert len(trained) == 2
     for mine_, theirs in zip(torch.autograd.grad(found, trained), torch.autograd.grad(expected, trained), strict=True):
         torch.testing.assert_close(mine_, theirs)
@@ -248,9 +255,9 @@ def test_an_episode_is_the_papers_two_losses_around_one_step() -> None:
 
 
 def test_a_warm_id_is_the_cold_one_scaled_and_shifted() -> None:
-    network, state = mwuf(), {**state_of(drawn(ITEMS, WIDTH + 1)), "users": drawn(ITEMS, WIDTH, seed=1)}
+    network, state = mwuf(), {**unpack(sample(ITEMS, WIDTH + 1)), "users": sample(ITEMS, WIDTH, seed=1)}
     seen = torch.tensor([[0.0], [4.0], [torch.inf]], dtype=torch.float64)
-    found, cold = vector_of(network.warmed({**state, "seen": seen}, OWN)), vector_of(state)
+    found, cold = pack(network.warm_id_and_bias({**state, "seen": seen}, OWN)), pack(state)
     scale, shift = network.warming["scale"], network.warming["shift"]
     for item in (0, 1):
         fields = torch.cat([table[values[item]] for table, values in zip(network.item_fields.tables, OWN, strict=True)])
@@ -269,11 +276,11 @@ def test_nobody_shifts_nothing() -> None:
 @pytest.mark.parametrize("whole", [False, True])
 def test_who_met_an_item_is_the_mean_of_all_events_however_they_came(whole: bool) -> None:
     network, events = mwuf(whole), clicks()
-    state = network.begin(OWN, ITEMS)
+    state = network.initial_state(OWN, ITEMS)
     first = replace(BATCH, real=BATCH.real & (torch.arange(EVENTS) < 2))
     then = BATCH if whole else replace(BATCH, real=BATCH.real & (torch.arange(EVENTS) >= 2))
     for batch in (first, then):
-        state = {**state, **network.noted(state, events, batch)}
+        state = {**state, **network.update_statistics(state, events, batch)}
     for item, count in enumerate((5, 3, 1)):
         users = events.of_rows[0][item * EVENTS : item * EVENTS + count]
         torch.testing.assert_close(state["users"][item], network.row_fields.tables[0][users].mean(dim=0))
@@ -281,7 +288,7 @@ def test_who_met_an_item_is_the_mean_of_all_events_however_they_came(whole: bool
 
 
 def test_silent_networks_tune_ids_as_if_they_were_not_there() -> None:
-    network, events, rule = mwuf(), clicks(), Adam(0.1, 3, 0.1, 1)
+    network, events, rule = mwuf(), clicks(), AdamAdaptation(0.1, 3, 0.1, 1)
     for name in ("scale", "shift"):
         for parameter in network.warming[name][2].parameters():  # type: ignore[index]
             nn.init.zeros_(parameter)
@@ -290,14 +297,14 @@ def test_silent_networks_tune_ids_as_if_they_were_not_there() -> None:
     pairs = (dict(vectors(n, events, rule)) for n in (network, other))
     mine, theirs = pairs
     assert all(torch.equal(mine[item], theirs[item]) for item in range(ITEMS))
-    assert all((mine[item] != vector_of(other.begin(OWN, ITEMS))[item]).all() for item in range(ITEMS))
+    assert all((mine[item] != pack(other.initial_state(OWN, ITEMS))[item]).all() for item in range(ITEMS))
 
 
-def vectors(network: TowerNetwork, events: Clicks, rule: Adam) -> Iterator[tuple[int, Tensor]]:
+def vectors(network: TowerNetwork, events: Clicks, rule: AdamAdaptation) -> Iterator[tuple[int, Tensor]]:
     """Each item's own part after these events."""
-    begin = {key: value.detach() for key, value in network.begin(OWN, ITEMS).items()}
-    for items, state in tuned(network, begin, OWN, events, rule):
-        yield from zip(items.tolist(), vector_of(state), strict=True)
+    begin = {key: value.detach() for key, value in network.initial_state(OWN, ITEMS).items()}
+    for items, state in adapt(network, begin, OWN, events, rule):
+        yield from zip(items.tolist(), pack(state), strict=True)
 
 
 # CVAR
@@ -305,26 +312,26 @@ def vectors(network: TowerNetwork, events: Clicks, rule: Adam) -> Iterator[tuple
 
 def test_a_new_item_begins_with_what_is_decoded_of_its_fields() -> None:
     network = cvar()
-    begun = network.begin(OWN, ITEMS)
+    begun = network.initial_state(OWN, ITEMS)
     prior, decoder = network.coder["prior"], network.coder["decoder"]
     for item in range(ITEMS):
         fields = torch.cat([table[values[item]] for table, values in zip(network.item_fields.tables, OWN, strict=True)])
         latent = torch.cat([prior(fields)[:3], torch.zeros(1)])
-        torch.testing.assert_close(vector_of(begun)[item], network.start + decoder(latent))
+        torch.testing.assert_close(pack(begun)[item], network.start + decoder(latent))
     assert not begun["seen"].any()
 
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_what_was_tuned_is_encoded_and_decoded_with_the_number_of_events(whole: bool) -> None:
-    network, events, rule = cvar(whole), clicks(), Adam(0.1, 3, 0.1, 1)
-    begin = {key: value.detach() for key, value in network.begin(OWN, ITEMS).items()} | {
+    network, events, rule = cvar(whole), clicks(), AdamAdaptation(0.1, 3, 0.1, 1)
+    begin = {key: value.detach() for key, value in network.initial_state(OWN, ITEMS).items()} | {
         "seen": torch.full((ITEMS, 1), 2.0)
     }
     other = plain()
     other.load_state_dict({key: value for key, value in network.state_dict().items() if not key.startswith("coder.")})
     uncoded = {key: begin[key] for key in ("id", "bias")}
-    for items, state in tuned(other, uncoded, OWN, events, rule):
-        for item, vector in zip(items.tolist(), vector_of(state), strict=True):
+    for items, state in adapt(other, uncoded, OWN, events, rule):
+        for item, vector in zip(items.tolist(), pack(state), strict=True):
             count = EVENTS if whole else 2 + EVENTS
             latent = network.coder["encoder"](vector - network.start)[:3]
             read = torch.cat([latent, torch.tensor([1.0 + count]).double().log10()])
@@ -332,14 +339,16 @@ def test_what_was_tuned_is_encoded_and_decoded_with_the_number_of_events(whole: 
             torch.testing.assert_close(found, network.start + network.coder["decoder"](read))
 
 
-def coded(network: CVARNetwork, begin: dict[str, Tensor], events: Clicks, rule: Adam) -> Iterator[tuple[int, Tensor]]:
-    for items, state in tuned(network, begin, OWN, events, rule):
-        yield from zip(items.tolist(), vector_of(state), strict=True)
+def coded(
+    network: CVARNetwork, begin: dict[str, Tensor], events: Clicks, rule: AdamAdaptation
+) -> Iterator[tuple[int, Tensor]]:
+    for items, state in adapt(network, begin, OWN, events, rule):
+        yield from zip(items.tolist(), pack(state), strict=True)
 
 
 # learners
 
-SHORT: dict[str, Any] = {"width": 4, "hidden": [8], "pretrain_epochs": 2, "batch_size": 64, "warm_steps": 3}
+SHORT: dict[str, Any] = {"width": 4, "hidden": [8], "pretrain_epochs": 2, "batch_size": 64, "warmup_steps": 3}
 METHODS: dict[str, tuple[type[ItemLearner], dict[str, Any]]] = {
     "meta-embedding": (MetaEmbedding, SHORT | {"meta_epochs": 2, "episodes_per_step": 4}),
     "mwuf": (MWUF, SHORT | {"train_epochs": 2}),
@@ -349,11 +358,11 @@ METHODS: dict[str, tuple[type[ItemLearner], dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def world() -> ColdStart:
-    log: Log = click_world(old_items=12, old_events=40, new_items=4, new_events=30, users=30)
-    return ColdStart(log, old_above=35, phase_events=6)
+    log: ClickLog = simulate_click_log(old_items=12, old_events=40, new_items=4, new_events=30, users=30)
+    return ColdStart(log, min_old_events=35, phase_events=6)
 
 
-def frame(log: Log) -> pl.DataFrame:
+def frame(log: ClickLog) -> pl.DataFrame:
     """The rows of a log as a table."""
     schema = log.schema
     columns = {schema.item: np.array(log.items.ids)[log.item], schema.user: np.array(log.users.ids)[log.user]}
@@ -369,7 +378,7 @@ def frame(log: Log) -> pl.DataFrame:
 def lived(kind: type[ItemLearner], settings: dict[str, Any], world: ColdStart, stages: int = 5) -> Any:
     learner = kind(world.schema, **settings)
     for stage in list(world)[:stages]:
-        for _ in learner.study(stage):
+        for _ in learner.fit_stage(stage):
             pass
     return learner
 
@@ -389,14 +398,14 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def test_nothing_dropped_is_id_tuning_to_the_bit(world: ColdStart) -> None:
     tuned_ids = bits(lived(IdTuning, SHORT, world))
-    assert equal(bits(lived(DropoutNet, SHORT | {"dropout": 0.0}, world)), tuned_ids)
-    assert not equal(bits(lived(DropoutNet, SHORT | {"dropout": 0.2}, world)), tuned_ids)
+    assert equal(bits(lived(DropoutNet, SHORT | {"id_dropout": 0.0}, world)), tuned_ids)
+    assert not equal(bits(lived(DropoutNet, SHORT | {"id_dropout": 0.2}, world)), tuned_ids)
 
 
 def test_where_everything_is_dropped_old_items_learn_nothing_of_their_own(world: ColdStart) -> None:
-    kept = {"dropout": 1.0, "weight_decay": 0.0}
+    kept = {"id_dropout": 1.0, "weight_decay": 0.0}
     short, long = (lived(DropoutNet, SHORT | kept | {"pretrain_epochs": n}, world, stages=1) for n in (1, 3))
-    residuals = [vector_of(learner.state) - learner.network.start for learner in (short, long)]
+    residuals = [pack(learner.state) - learner.network.start for learner in (short, long)]
     torch.testing.assert_close(*residuals, atol=1e-7, rtol=0)
     assert not torch.equal(short.network.start, long.network.start)
 
@@ -409,8 +418,8 @@ def test_a_methods_own_training_leaves_the_model_and_the_old_items_as_id_tuning_
     own = ("generator.", "warming.", "coder.")
     model = {key: value for key, value in learner.network.state_dict().items() if not key.startswith(own)}
     assert equal(model, plain.network.state_dict())
-    old = len(plain.entries[0].facts["items"])
-    assert torch.equal(vector_of(learner.state)[:old], vector_of(plain.state)[:old])
+    old = len(plain.entries[0].info["items"])
+    assert torch.equal(pack(learner.state)[:old], pack(plain.state)[:old])
     assert (learner.score(world.old_log) == plain.score(world.old_log)).all()
     assert (learner.score(world.new.query) != plain.score(world.new.query)).any()
 
@@ -421,9 +430,9 @@ def test_before_it_has_learned_a_method_begins_where_all_begin(
     kind, settings = method
     if kind is MetaEmbedding:
         settings = settings | {"meta_epochs": 0}
-    monkeypatch.setattr(kind, "_rehearse", lambda *_: iter(()))
+    monkeypatch.setattr(kind, "_train_second_stage", lambda *_: iter(()))
     learner, plain = lived(kind, settings, world, stages=2), lived(IdTuning, SHORT, world, stages=2)
-    assert torch.equal(vector_of(learner.state), vector_of(plain.state))
+    assert torch.equal(pack(learner.state), pack(plain.state))
     np.testing.assert_allclose(learner.score(world.new.query), plain.score(world.new.query), rtol=1e-6)
 
 
@@ -436,29 +445,29 @@ def test_cut_off_in_its_own_training_a_method_goes_on_to_the_same_bits(
     lesson = world.old
     if files:
         frame(world.old_log).write_parquet(tmp_path / "old.parquet")
-        lesson = OldItems(LogFiles(tmp_path / "old.parquet", world.schema, rows=100))
+        lesson = OldItems(ChunkedLog(tmp_path / "old.parquet", world.schema, rows=100))
     stage: Any = Stage("old", lesson, {})
     whole = kind(world.schema, **settings)
-    parts = [step.part for step in whole.study(stage)]
-    cut = kind(world.schema, **settings).study(stage, Checkpoint(tmp_path / "kept", every_seconds=0))
+    parts = [step.part for step in whole.fit_stage(stage)]
+    cut = kind(world.schema, **settings).fit_stage(stage, Checkpoint(tmp_path / "kept", every_seconds=0))
     for _ in range(after):
         next(cut)
     cut.close()  # type: ignore[attr-defined]
     resumed = kind(world.schema, **settings)
-    taken = [step.part for step in resumed.study(stage, Checkpoint(tmp_path / "kept", every_seconds=0))]
+    taken = [step.part for step in resumed.fit_stage(stage, Checkpoint(tmp_path / "kept", every_seconds=0))]
     assert "pretrain" not in taken
     assert len(taken) < len(parts)
     assert equal(bits(resumed), bits(whole))
 
 
-@pytest.mark.parametrize("history", ["phase", "all"])
+@pytest.mark.parametrize("warmup_events", ["new", "all"])
 def test_a_service_keeps_what_a_method_keeps(
-    method: tuple[type[ItemLearner], dict[str, Any]], history: str, world: ColdStart, tmp_path: Path
+    method: tuple[type[ItemLearner], dict[str, Any]], warmup_events: str, world: ColdStart, tmp_path: Path
 ) -> None:
     kind, settings = method
-    learner = lived(kind, settings | {"history": history}, world, stages=1)
+    learner = lived(kind, settings | {"warmup_events": warmup_events}, world, stages=1)
     learner.save(tmp_path / "store")
-    live = LiveItems.open(kind, tmp_path / "store")
+    live = ItemService.open(tmp_path / "store")
     live.add(world.new.items)
     learner.add(world.new.items)
     for phase in world.new.phases:

@@ -11,24 +11,24 @@ import numpy as np
 import polars as pl
 import pytest
 
-from newcomer.data.datasets.simulated_clicks import SCHEMA, click_world
+from newcomer.data.datasets.simulated_clicks import SCHEMA, simulate_click_log
 from newcomer.items.methods.emerg import EmerG
 from newcomer.store.folder import Store
 from shell import Shell
 
-QUICK = ["width=4", "pretrain_epochs=1", "meta_epochs=1", "warm_steps=3", "device='cpu'"]
+QUICK = ["width=4", "pretrain_epochs=1", "meta_epochs=1", "warmup_steps=3", "device='cpu'"]
 SET = [word for change in QUICK for word in ("--set", change)]
 
 
 def world() -> pl.DataFrame:
     """A small simulated log as a table."""
-    log = click_world(old_items=12, old_events=40, new_items=4, new_events=25, users=60, seed=3)
+    log = simulate_click_log(old_items=12, old_events=40, new_items=4, new_events=25, users=60, seed=3)
     of_item = {name: np.array(log.items.columns[name].texts())[log.item] for name in ("kind", "brand")}
     users = {field.name: np.array(log.users.columns[field.name].texts())[log.user] for field in SCHEMA.of("user")}
     rows = {field.name: log.context[field.name].texts() for field in SCHEMA.of("context")}
     ids = {"item": [log.items.ids[n] for n in log.item], "user": [log.users.ids[n] for n in log.user]}
-    facts = {"label": log.label.astype(int), "time": log.time}
-    return pl.DataFrame(ids | facts | of_item | users | rows)
+    info = {"label": log.label.astype(int), "time": log.time}
+    return pl.DataFrame(ids | info | of_item | users | rows)
 
 
 NEW = pl.col("item") >= "i0012"
@@ -126,7 +126,7 @@ def test_inspecting_shows_phases_fields_and_sizes_and_writes_nothing(shop: Shell
     assert found["phases"] == {"warm": {"items": 12, "events": 480}}
     state = EmerG.load(shop.folder / "shop").state
     numbers = sum(value[0].numel() for value in state.values())
-    assert found["numbers per item"] == numbers
+    assert found["parameters per item"] == numbers
     assert {field["name"] for field in found["fields"]} == {node.name for node in SCHEMA.nodes}
     shown = {field["name"]: field["values"] for field in found["fields"]}
     assert shown["taste"] == 4
@@ -135,7 +135,7 @@ def test_inspecting_shows_phases_fields_and_sizes_and_writes_nothing(shop: Shell
     shop.call("warm", "shop", "events.csv")
     code, out, err = shop.call("inspect", "shop")
     assert (code, err) == (0, "")
-    assert all(part in out for part in ("emerg, format", "warm", "540", "taste", f"numbers per item: {numbers}"))
+    assert all(part in out for part in ("emerg, format", "warm", "540", "taste", f"parameters per item: {numbers}"))
 
 
 def test_inspecting_an_item_shows_its_state_and_its_heaviest_edges(shop: Shell) -> None:
@@ -143,7 +143,7 @@ def test_inspecting_an_item_shows_its_state_and_its_heaviest_edges(shop: Shell) 
     found = json.loads(shop.call("inspect", "shop", "--item", "i0012", "--json")[1])
     assert (found["phase"], found["events"], found["version"]) == ("cold", 0, 0)
     state = EmerG.load(shop.folder / "shop").state
-    assert found["numbers"] == {key: list(value.shape[1:]) for key, value in state.items()}
+    assert found["shapes"] == {key: list(value.shape[1:]) for key, value in state.items()}
     model = EmerG.load(shop.folder / "shop").add(pl.read_parquet(shop.folder / "new.parquet"))
     names, graph = [node.name for node in SCHEMA.nodes], model.graph_of("i0012")
     weights = [edge["weight"] for edge in found["edges"]]
@@ -192,7 +192,7 @@ def test_another_method_can_be_taught(clicks: Shell) -> None:
         (["score", "nowhere", "requests.jsonl"], "nowhere: no store here"),
         (["warm", "shop", "events.csv"], "events.csv: row 1, column 'item': item 'i0"),
         (["warm", "shop", "old.csv", "--event-id", "id"], "old.csv: no column 'id'"),
-        (["warm", "shop", "broken.jsonl"], "broken.jsonl: line 2 is no JSON object; write one a line"),
+        (["warm", "shop", "broken.jsonl"], "broken.jsonl: line 2 is not a JSON object; write one per line"),
         (["warm", "shop", "old.csv", "--states", "nosuch://x"], "nosuch://x: no database that can be used"),
         (["score", "shop", "bare.jsonl", "--states", "sqlite:///garbage.db"], "garbage.db: the database refused"),
         (["score", "shop", "bare.jsonl", "--states", "sqlite:///no/where.db"], "give a file in a folder that is there"),
@@ -204,10 +204,13 @@ def test_another_method_can_be_taught(clicks: Shell) -> None:
         (["inspect", "old.csv", "--item", "a"], "--item says nothing of old.csv, which is a log; leave it out"),
         (
             ["predict", "shop", "old.csv"],
-            "which classifies nothing; for a click model use `newcomer add`, `score` and `warm`",
+            "a click model; use `newcomer add`, `score`, `warm` and `forget --item`",
         ),
-        (["learn", "shop", "birds"], "which classifies nothing; for a click model use"),
-        (["score", "birds-model", "requests.jsonl"], "a classifier; use `newcomer learn` and `newcomer predict`"),
+        (["learn", "shop", "birds"], "a click model; use `newcomer add`"),
+        (
+            ["score", "birds-model", "requests.jsonl"],
+            "a classifier; use `newcomer learn`, `predict` and `forget --class`",
+        ),
         (["inspect", "birds-model", "--item", "a"], "--item says nothing of birds-model, which is a classifier"),
     ],
 )

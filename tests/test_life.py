@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from newcomer.classes.methods.sd_lora import SDLoRA
-from newcomer.data.io.example_sources import lesson as examples
+from newcomer.data.io.example_sources import training_examples as examples
 from newcomer.store.folder import Store
 from shell import Shell
 
@@ -143,12 +143,9 @@ def test_more_of_a_known_class_is_said_to_adapt_nothing(shapes: Path, shell: She
     folder(shell.folder / "more", "disc", first=20)
     code, out, _ = shell.call("learn", "shapes", "more")
     assert code == 0
-    assert (
-        "more of known classes: disc. They count towards what is remembered of their classes; no weight is adapted."
-        in out
-    )
+    assert "more of known classes: disc. The class statistics are updated; no weight is trained." in out
     entries = Store(shapes).entries()
-    assert [entry.facts["what"] for entry in entries] == ["learn"] * 3
+    assert [entry.info["what"] for entry in entries] == ["learn"] * 3
     assert not any(key.startswith("direction") for key in entries[-1].tensors)
 
 
@@ -156,7 +153,9 @@ def test_a_single_new_class_is_said_to_adapt_nothing(shapes: Path, shell: Shell)
     folder(shell.folder / "more", "steps")
     code, out, _ = shell.call("learn", "shapes", "more")
     assert code == 0
-    assert "A single class tells nothing apart: it is remembered, and no weight is adapted." in out
+    assert (
+        "With a single class there is nothing to discriminate: its statistics are stored; no weight is trained." in out
+    )
     assert "5 classes" in out
     folder(shell.folder / "again", "ring")
     assert "the linear head learns nothing from a single class" in shell.fails(
@@ -181,18 +180,18 @@ def test_inspecting_shows_stages_classes_and_magnitudes(shapes: Path, shell: She
         part in out for part in ("sd-lora", "task 0", "task 1", "4 classes: bar, disc, cross, frame", "magnitudes")
     )
     found = json.loads(shell.call("inspect", "shapes", "--json")[1])
-    assert [stage["facts"]["classes"] for stage in found["stages"]] == [
+    assert [stage["info"]["classes"] for stage in found["stages"]] == [
         ["bar", "disc"],
         ["bar", "disc", "cross", "frame"],
     ]
     assert len(found["magnitudes"]) == 2
-    assert 0 <= found["stages"][1]["facts"]["held-out accuracy"] <= 1
+    assert 0 <= found["stages"][1]["info"]["held-out accuracy"] <= 1
 
 
 def test_forgetting_says_what_remains(shapes: Path, shell: Shell) -> None:
     code, out, _ = shell.call("forget", "shapes", "--class", "disc")
     assert code == 0
-    assert "'disc' is offered no more, 3 classes are left" in out
+    assert "'disc' removed, 3 classes left" in out
     assert "remains" in out
     assert all(
         "disc" not in line
@@ -222,7 +221,7 @@ def test_a_model_is_exported(form: str, shapes: Path, shell: Shell) -> None:
     assert "elsewhere/README.md says how to load it" in out
     assert (shell.folder / "elsewhere" / "README.md").exists()
     assert "elsewhere" in shell.fails("export", "shapes", "elsewhere", "--to", form)
-    assert "--to pfet: no such form; did you mean 'peft'?" in shell.fails("export", "shapes", "new", "--to", "pfet")
+    assert "--to pfet: no such format; did you mean 'peft'?" in shell.fails("export", "shapes", "new", "--to", "pfet")
 
 
 def test_a_model_is_looked_into(shapes: Path, shell: Shell) -> None:
@@ -234,12 +233,12 @@ def test_a_model_is_looked_into(shapes: Path, shell: Shell) -> None:
                 (pictures / name.name / file.name).write_bytes(file.read_bytes())
     code, out, err = shell.call("analyse", "shapes", "--data", "all", "--out", "seen")
     assert (code, err) == (0, "")
-    assert "seen/index.html: what was found in shapes" in out
-    found = json.loads((shell.folder / "seen" / "findings.json").read_text())
+    assert "seen/index.html: analysis of shapes" in out
+    found = json.loads((shell.folder / "seen" / "analysis.json").read_text())
     assert len(found["distances"]) == 3
     assert found["line"]
     assert shell.call("analyse", "shapes", "--out", "less")[0] == 0
-    assert json.loads((shell.folder / "less" / "findings.json").read_text())["line"] is None
+    assert json.loads((shell.folder / "less" / "analysis.json").read_text())["line"] is None
 
 
 def test_texts_from_tables_and_as_they_are(shell: Shell, tiny: Callable[[str], Path]) -> None:
@@ -278,7 +277,7 @@ def test_texts_from_tables_and_as_they_are(shell: Shell, tiny: Callable[[str], P
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["learn", "new", "lesson-0"], "new: no model here yet; say with --backbone what to teach"),
+        (["learn", "new", "lesson-0"], "new: no model here yet; give its backbone with --backbone"),
         (["learn", "new", "nowhere", "--backbone", "micro-vit"], "nowhere: no such file or folder"),
         (
             ["learn", "new", "birds.toml", "--backbone", "micro-vit"],
@@ -295,8 +294,8 @@ def test_texts_from_tables_and_as_they_are(shell: Shell, tiny: Callable[[str], P
             "backbone.sice is not a setting",
         ),
         (
-            ["learn", "shapes", "lesson-2", "--set", "magnitudes=projection"],
-            "magnitudes = 'shared' there and cannot become",
+            ["learn", "shapes", "lesson-2", "--set", "magnitude_sharing=projection"],
+            "magnitude_sharing = 'shared' there and cannot become",
         ),
         (["learn", "shapes", "lesson-2", "--set", "rnk=2"], "rnk is not a setting of SDLoRA; did you mean 'rank'?"),
         (
@@ -304,8 +303,8 @@ def test_texts_from_tables_and_as_they_are(shell: Shell, tiny: Callable[[str], P
             "backbone.size: the settings of a model's backbone cannot change",
         ),
         (["predict", "nowhere", "lesson-0"], "nowhere: no store here"),
-        (["predict", "shapes", "nothing.png"], "nothing.png: no such file or folder; this model reads pictures"),
-        (["predict", "shapes", "birds.toml"], "birds.toml: not a picture"),
+        (["predict", "shapes", "nothing.png"], "nothing.png: no such file or folder; this model reads images"),
+        (["predict", "shapes", "birds.toml"], "birds.toml: not a readable image"),
         (["inspect", "lesson-0"], "lesson-0: no store here"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from newcomer.classes.class_memory import FOLDS, HEADS, HeadName, Memory, make_head
+from newcomer.classes.class_memory import FOLDS, HEADS, ClassMemory, HeadName, make_head
 from newcomer.nn.features.class_statistics import ClassStatistics
 from newcomer.nn.features.novelty import Novelty
 from newcomer.nn.features.temperature import temperature
@@ -21,39 +21,39 @@ def world(seed: int, classes: int, each: int, apart: float = 2.0) -> tuple[Tenso
     """Gaussian classes of covariance one, their means `apart` from the middle."""
     draw = torch.Generator().manual_seed(seed)
     means = apart * F.normalize(torch.randn(classes, WIDTH, generator=draw), dim=1)
-    klass = torch.arange(classes).repeat_interleave(each)
-    return means[klass] + torch.randn(len(klass), WIDTH, generator=draw), klass
+    target = torch.arange(classes).repeat_interleave(each)
+    return means[target] + torch.randn(len(target), WIDTH, generator=draw), target
 
 
 def rows(classes: int) -> Linear:
     return torch.zeros(classes, WIDTH), torch.zeros(classes)
 
 
-def taught(x: Tensor, klass: Tensor, head: HeadName = "lda") -> Memory:
-    return Memory.empty(WIDTH).with_lesson(x, klass, head, 0.1, rows(int(klass.max()) + 1))[0]
+def taught(x: Tensor, target: Tensor, head: HeadName = "lda") -> ClassMemory:
+    return ClassMemory.empty(WIDTH).with_task(x, target, head, 0.1, rows(int(target.max()) + 1))[0]
 
 
-def answers(memory: Memory, head: HeadName, x: Tensor) -> Tensor:
+def answers(memory: ClassMemory, head: HeadName, x: Tensor) -> Tensor:
     """What this head says of features, before any temperature."""
     reader = make_head(head, 0.1)
-    weight, bias = memory.fold(reader, rows(len(memory.typical)))
+    weight, bias = memory.fold(reader, rows(len(memory.novelty_quantiles)))
     terms = reader.terms(memory.statistics, x)
     return F.linear(terms, weight.to(terms), bias.to(terms))
 
 
 def halves(seed: int, classes: int, each: int, apart: float = 2.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Examples to learn from and others of the same classes."""
-    x, klass = world(seed, classes, 2 * each, apart)
+    x, target = world(seed, classes, 2 * each, apart)
     learned = torch.arange(len(x)) % 2 == 0
-    return x[learned], klass[learned], x[~learned], klass[~learned]
+    return x[learned], target[learned], x[~learned], target[~learned]
 
 
 @pytest.mark.parametrize("head", READING)
 @pytest.mark.parametrize("apart", [1.0, 3.0])
 def test_probabilities_mean_what_they_say(head: HeadName, apart: float) -> None:
     """On examples never seen, the mean of the best probability is the share that is right."""
-    x, klass, asked, wanted = halves(0, classes=5, each=200, apart=apart)
-    memory = taught(x, klass, head)
+    x, target, asked, wanted = halves(0, classes=5, each=200, apart=apart)
+    memory = taught(x, target, head)
     said = (answers(memory, head, asked) / memory.temperature(head)).softmax(1).max(1)
     right = (said.indices == wanted).double().mean().item()
     assert said.values.mean().item() == pytest.approx(right, abs=0.06)
@@ -61,17 +61,17 @@ def test_probabilities_mean_what_they_say(head: HeadName, apart: float) -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
 def test_the_threshold_refuses_the_share_of_known_ones_that_was_asked_for(share: float) -> None:
-    x, klass, asked, _ = halves(1, classes=5, each=300)
-    memory = taught(x, klass)
+    x, target, asked, _ = halves(1, classes=5, each=300)
+    memory = taught(x, target)
     novelty = Novelty.of(memory.statistics.double(), 0.1)(asked.double())
     refused = (novelty > memory.threshold(share)).double().mean().item()
     assert refused == pytest.approx(share, abs=0.03)
 
 
 def test_strangers_are_refused_more_often_than_known_ones() -> None:
-    x, klass = world(2, classes=8, each=200, apart=9.0)
-    known = klass < 5
-    memory = taught(x[known], klass[known])
+    x, target = world(2, classes=8, each=200, apart=9.0)
+    known = target < 5
+    memory = taught(x[known], target[known])
     novelty = Novelty.of(memory.statistics.double(), 0.1)(x.double())
     refused = novelty > memory.threshold(0.05)
     assert refused[~known].double().mean() > 0.9
@@ -79,8 +79,8 @@ def test_strangers_are_refused_more_often_than_known_ones() -> None:
 
 
 def test_novelty_is_what_its_formula_says() -> None:
-    x, klass = world(3, classes=3, each=20)
-    statistics = ClassStatistics.of(x, klass, 3)
+    x, target = world(3, classes=3, each=20)
+    statistics = ClassStatistics.of(x, target, 3)
     within, total = statistics.scatter / (len(x) - 3), torch.cov(x.double().T, correction=0)
     found = Novelty.of(statistics, 0.0)(x.double())
     for row, value in zip(x.double(), found, strict=True):
@@ -90,38 +90,38 @@ def test_novelty_is_what_its_formula_says() -> None:
 
 
 def test_two_lessons_are_remembered_as_one() -> None:
-    x, klass = world(4, classes=4, each=10)
-    first = klass < 2
-    memory, _ = taught(x[first], klass[first]).with_lesson(x[~first], klass[~first], "lda", 0.1, rows(4))
-    together = taught(x, klass)
+    x, target = world(4, classes=4, each=10)
+    first = target < 2
+    memory, _ = taught(x[first], target[first]).with_task(x[~first], target[~first], "lda", 0.1, rows(4))
+    together = taught(x, target)
     for key in ("count", "mean", "scatter"):
         torch.testing.assert_close(
             getattr(memory.statistics, key), getattr(together.statistics, key), atol=1e-4, rtol=1e-4
         )
-    assert memory.told[HEADS.index("lda")] == together.told[HEADS.index("lda")] == len(x)
+    assert memory.held_out_count[HEADS.index("lda")] == together.held_out_count[HEADS.index("lda")] == len(x)
 
 
 @pytest.mark.parametrize("head", READING)
 def test_the_held_out_score_is_near_that_of_new_examples(head: HeadName) -> None:
-    x, klass, asked, wanted = halves(5, classes=5, each=100)
-    memory, held_out = Memory.empty(WIDTH).with_lesson(x, klass, head, 0.1, rows(5))
+    x, target, asked, wanted = halves(5, classes=5, each=100)
+    memory, held_out = ClassMemory.empty(WIDTH).with_task(x, target, head, 0.1, rows(5))
     right = (answers(memory, head, asked).argmax(1) == wanted).double().mean().item()
     assert held_out == pytest.approx(right, abs=0.06)
 
 
 @pytest.mark.parametrize("each", [1, 2, FOLDS + 1])
 def test_few_examples_are_no_error(each: int) -> None:
-    x, klass = world(6, classes=3, each=each)
-    memory = taught(x, klass)
+    x, target = world(6, classes=3, each=each)
+    memory = taught(x, target)
     assert memory.threshold(0.05) == (math.inf if each == 1 else memory.threshold(0.05))
     assert 0 < memory.temperature("lda") < math.inf
-    assert memory.with_lesson(x[:1], klass[:1], "lda", 0.1, rows(3))[0].statistics.count[0] == each + 1
+    assert memory.with_task(x[:1], target[:1], "lda", 0.1, rows(3))[0].statistics.count[0] == each + 1
 
 
 def test_a_new_class_of_one_example_beside_known_ones() -> None:
-    x, klass = world(7, classes=3, each=5)
-    known = klass < 2
-    memory, held_out = taught(x[known], klass[known]).with_lesson(x[~known][:1], klass[~known][:1], "lda", 0.1, rows(3))
+    x, target = world(7, classes=3, each=5)
+    known = target < 2
+    memory, held_out = taught(x[known], target[known]).with_task(x[~known][:1], target[~known][:1], "lda", 0.1, rows(3))
     assert held_out is None
     assert memory.statistics.count.tolist() == [5, 5, 1]
     assert memory.threshold(0.05) < math.inf  # the others' own
@@ -129,60 +129,62 @@ def test_a_new_class_of_one_example_beside_known_ones() -> None:
 
 def test_what_is_written_is_read_to_the_bit() -> None:
     memory = taught(*world(8, classes=3, each=6))
-    tensors, again = memory.tensors(), Memory.from_tensors(memory.tensors())
+    tensors, again = memory.tensors(), ClassMemory.from_tensors(memory.tensors())
     assert tensors.keys() == again.tensors().keys()
     assert all(torch.equal(t.nan_to_num(-1), again.tensors()[key].nan_to_num(-1)) for key, t in tensors.items())
 
 
 def test_a_store_from_before_a_head_came_is_read_without_its_temperature() -> None:
     memory = taught(*world(8, classes=3, each=6), "lda")
-    tensors = {name: t[:-1] if name.endswith(("temperatures", "told")) else t for name, t in memory.tensors().items()}
-    again = Memory.from_tensors(tensors)
+    tensors = {
+        name: t[:-1] if name.endswith(("temperatures", "held_out_count")) else t for name, t in memory.tensors().items()
+    }
+    again = ClassMemory.from_tensors(tensors)
     assert [again.temperature(head) for head in HEADS[:-1]] == [memory.temperature(head) for head in HEADS[:-1]]
     assert again.temperature(HEADS[-1]) == 1.0 != memory.temperature(HEADS[-1])
 
 
 @pytest.mark.parametrize("head", ["prototypes", "ridge", "lda"])
 def test_a_head_chosen_later_is_calibrated_as_if_it_had_been_chosen_before(head: HeadName) -> None:
-    x, klass = world(9, classes=4, each=30)
-    assert taught(x, klass, "lda").temperature(head) == taught(x, klass, head).temperature(head)
+    x, target = world(9, classes=4, each=30)
+    assert taught(x, target, "lda").temperature(head) == taught(x, target, head).temperature(head)
 
 
 def test_a_kernel_chosen_later_is_calibrated_by_fewer_examples() -> None:
-    x, klass = world(9, classes=4, each=30)
-    elsewhere, here = taught(x, klass, "lda"), taught(x, klass, "kernel")
+    x, target = world(9, classes=4, each=30)
+    elsewhere, here = taught(x, target, "lda"), taught(x, target, "kernel")
     assert elsewhere.temperature("kernel") == pytest.approx(here.temperature("kernel"), rel=0.3)
     place = HEADS.index("kernel")
-    assert elsewhere.told[place] == here.told[place] / FOLDS
+    assert elsewhere.held_out_count[place] == here.held_out_count[place] / FOLDS
 
 
 def test_draws_have_calibrated_a_gaussian_that_is_chosen_later() -> None:
-    x, klass = world(9, classes=4, each=30)
-    assert taught(x, klass, "lda").temperature("gaussian") == 1.0
-    found = taught(x, klass, "gaussian").temperature("gaussian")
+    x, target = world(9, classes=4, each=30)
+    assert taught(x, target, "lda").temperature("gaussian") == 1.0
+    found = taught(x, target, "gaussian").temperature("gaussian")
     assert found != 1.0
     assert 0.2 < found < 5
 
 
 def test_the_same_examples_again_leave_what_was_calibrated_as_it_was() -> None:
-    x, klass = world(10, classes=3, each=10)
-    memory = taught(x, klass)
-    again, held_out = memory.with_lesson(x, klass, "lda", 0.1, rows(3))
+    x, target = world(10, classes=3, each=10)
+    memory = taught(x, target)
+    again, held_out = memory.with_task(x, target, "lda", 0.1, rows(3))
     assert held_out is None
     assert again.temperature("lda") == memory.temperature("lda")
-    assert torch.equal(again.typical, memory.typical)
+    assert torch.equal(again.novelty_quantiles, memory.novelty_quantiles)
 
 
 def test_a_single_class_says_nothing_of_temperatures() -> None:
-    x, klass = world(11, classes=1, each=10)
-    assert taught(x, klass).told.tolist() == [0] * len(HEADS)
+    x, target = world(11, classes=1, each=10)
+    assert taught(x, target).held_out_count.tolist() == [0] * len(HEADS)
 
 
 def test_a_temperature_is_found_wherever_the_logits_stand() -> None:
     draw = torch.Generator().manual_seed(0)
     logits = torch.randn(4000, 4, generator=draw, dtype=torch.float64) * 2
-    klass = torch.multinomial(logits.softmax(1), 1, generator=draw)[:, 0]
+    target = torch.multinomial(logits.softmax(1), 1, generator=draw)[:, 0]
     for scale in (1e-3, 1.0, 100.0):
-        assert temperature(logits * scale, klass) == pytest.approx(scale, rel=0.1)
-    assert temperature(logits[:0], klass[:0]) == 1.0
-    assert temperature(logits[:, :1], klass * 0) == 1.0
+        assert temperature(logits * scale, target) == pytest.approx(scale, rel=0.1)
+    assert temperature(logits[:0], target[:0]) == 1.0
+    assert temperature(logits[:, :1], target * 0) == 1.0

@@ -42,11 +42,11 @@ def test_raw_files_become_nine_fields(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "line", "message"),
     [
-        ("ratings.dat", "1::10::5", r"ratings.dat: row 4 has not the 4 parts"),
+        ("ratings.dat", "1::10::5", r"ratings.dat: row 4 does not have the 4 parts"),
         ("ratings.dat", "1::10::good::5", r"ratings.dat: row 4, rating 'good' is not a number"),
-        ("ratings.dat", "1::99::5::5", r"ratings.dat: row 4 names item '99', which no other file knows"),
-        ("users.dat", "3::F", r"users.dat: row 3 has not the 5 parts"),
-        ("movies.dat", "40;Title;Drama", r"movies.dat: row 4 has not the 3 parts"),
+        ("ratings.dat", "1::99::5::5", r"ratings.dat: row 4 names item '99', which is in no other file"),
+        ("users.dat", "3::F", r"users.dat: row 3 does not have the 5 parts"),
+        ("movies.dat", "40;Title;Drama", r"movies.dat: row 4 does not have the 3 parts"),
     ],
 )
 def test_a_broken_row_is_named(folder: Path, file: str, line: str, message: str) -> None:
@@ -66,11 +66,11 @@ def test_the_split_of_movielens_1m_has_the_published_sizes(real_data: Callable[[
     log = movielens_1m(str(real_data("ml-1m")))
     assert len(log) == 1_000_209
     stages = list(ColdStart(log))
-    old, cold, *warm = (stage.lesson for stage in stages)
+    old, cold, *warm = (stage.train for stage in stages)
     assert (len(np.unique(old.log.item)), len(old.log)) == (1_420, 854_530)  # type: ignore[union-attr]
     assert len(cold.items) == 972  # type: ignore[union-attr]
     assert [len(lesson.log) for lesson in warm] == [19_440] * 3  # type: ignore[union-attr]
-    assert [len(stage.exams["query"]) for stage in stages[1:]] == [58_409] * 4
+    assert [len(stage.eval_sets["query"]) for stage in stages[1:]] == [58_409] * 4
 
 
 def test_movielens_latest_is_read_whole(real_data: Callable[[str], Path]) -> None:

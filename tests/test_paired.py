@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from newcomer.errors import StreamError
-from newcomer.metrics.paired import holm, paired_test, t_probability, t_within
+from newcomer.metrics.paired import holm, paired_test, t_quantile, t_tail_probability
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ from newcomer.metrics.paired import holm, paired_test, t_probability, t_within
     ],
 )
 def test_the_printed_table_of_t(freedom: int, t95: float, t99: float) -> None:
-    assert t_within(0.95, freedom) == pytest.approx(t95, abs=6e-4)
-    assert t_within(0.99, freedom) == pytest.approx(t99, abs=6e-4)
+    assert t_quantile(0.95, freedom) == pytest.approx(t95, abs=6e-4)
+    assert t_quantile(0.99, freedom) == pytest.approx(t99, abs=6e-4)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 12])
@@ -31,8 +31,8 @@ def test_the_sums_are_the_integral_of_the_density(freedom: int, t: float) -> Non
     x = np.linspace(0, t, 20_001)
     scale = math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2) / math.sqrt(math.pi * freedom)
     density = scale * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
-    assert t_probability(t, freedom) == pytest.approx(2 * float(np.trapezoid(density, x)), abs=1e-7)
-    assert t_probability(-t, freedom) == t_probability(t, freedom)
+    assert t_tail_probability(t, freedom) == pytest.approx(2 * float(np.trapezoid(density, x)), abs=1e-7)
+    assert t_tail_probability(-t, freedom) == t_tail_probability(t, freedom)
 
 
 def test_the_interval_holds_nothing_exactly_where_p_says_so() -> None:

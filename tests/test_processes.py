@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.loader import Feed
+from newcomer.classes.loader import Loader
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples, Input
 from newcomer.streams.class_incremental import ClassIncremental
-from newcomer.training.processes import Processes, is_first
+from newcomer.training.launcher import is_first
+from newcomer.training.processes import Processes
 from shell import Shell
 
 SCRIPT = """
@@ -26,10 +27,10 @@ torch.set_num_threads(1)
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.datasets.digits import digits
 from newcomer.streams.class_incremental import ClassIncremental
-stream = ClassIncremental(*digits(), tasks=5, train_per_class=7, exam_per_class=5)
+stream = ClassIncremental(*digits(), tasks=5, train_per_class=7, eval_per_class=5)
 learner = SDLoRA("micro-vit", rank=2, epochs=2, batch_size=5, learning_rate=1e-3, device="cpu")
 for stage, _ in zip(stream, range(2)):
-    learner.learn(stage.lesson)
+    learner.learn(stage.train)
     learner.save(sys.argv[1])
 """
 
@@ -61,11 +62,11 @@ def test_two_processes_learn_what_one_does(launcher: list[str], tmp_path: Path) 
     )
     assert done.returncode == 0, done.stderr
     together = SDLoRA.load(tmp_path / "store")
-    stream = ClassIncremental(*digits(), tasks=5, train_per_class=7, exam_per_class=5)
+    stream = ClassIncremental(*digits(), tasks=5, train_per_class=7, eval_per_class=5)
     alone = SDLoRA("micro-vit", rank=2, epochs=2, batch_size=5, learning_rate=1e-3, device="cpu")
     for stage, _ in zip(stream, range(2), strict=False):
-        alone.learn(stage.lesson)
-    asked = stage.exams["task 1"].inputs
+        alone.learn(stage.train)
+    asked = stage.eval_sets["task 1"].inputs
     torch.testing.assert_close(together.features(asked), alone.features(asked), atol=2e-3, rtol=1e-3)
     assert together.classes == alone.classes
     assert together.memory.statistics.count.tolist() == alone.memory.statistics.count.tolist()
@@ -107,7 +108,8 @@ def test_the_command_line_runs_in_two_processes_and_one_of_them_writes(shell: Sh
 def test_a_script_that_ends_half_way_through_a_lesson_ends_quietly() -> None:
     begun, _, _ = SCRIPT.partition("for stage")
     script = (
-        begun + "lesson = learner.study(next(iter(stream)))\nnext(step for step in lesson if step.part == 'task 0')\n"
+        begun
+        + "lesson = learner.fit_stage(next(iter(stream)))\nnext(step for step in lesson if step.part == 'task 0')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
@@ -128,10 +130,12 @@ def test_gradients_in_parts_are_those_of_the_whole_batch(tiny: Callable[[str], P
     stream = ClassIncremental(*digits(), tasks=5, train_per_class=7)
     features = []
     for parts in (1, 3, 50):
-        learner = SDLoRA("micro-vit", rank=2, epochs=2, batch_size=5, learning_rate=1e-3, accumulate=parts)
+        learner = SDLoRA(
+            "micro-vit", rank=2, epochs=2, batch_size=5, learning_rate=1e-3, gradient_accumulation_steps=parts
+        )
         stage = next(iter(stream))
-        learner.learn(stage.lesson)
-        features.append(learner.features(stage.lesson.inputs))
+        learner.learn(stage.train)
+        features.append(learner.features(stage.train.inputs))
     torch.testing.assert_close(features[0], features[1], atol=2e-3, rtol=1e-3)
     torch.testing.assert_close(features[0], features[2], atol=2e-3, rtol=1e-3)
 
@@ -140,19 +144,21 @@ def test_parts_of_texts_are_the_whole_batch_with_less_padding(
     tiny: Callable[[str], Path], questions: list[Examples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lesson, sizes = questions[0], []
-    read = Backbone.read
+    preprocess = Backbone.preprocess
 
     def counted(self: Backbone, inputs: Sequence[Input]) -> dict[str, torch.Tensor]:
-        found = read(self, inputs)
+        found = preprocess(self, inputs)
         sizes.append(found["input_ids"].numel())
         return found
 
-    monkeypatch.setattr(Backbone, "read", counted)
+    monkeypatch.setattr(Backbone, "preprocess", counted)
     features, padded = [], []
     for parts in (1, 4):
-        learner = SDLoRA(str(tiny("bert")), rank=2, epochs=1, batch_size=8, learning_rate=1e-3, accumulate=parts)
-        feed = Feed(learner.backbone, lesson.inputs, 0)
-        rows = learner._parts(feed, range(8))
+        learner = SDLoRA(
+            str(tiny("bert")), rank=2, epochs=1, batch_size=8, learning_rate=1e-3, gradient_accumulation_steps=parts
+        )
+        feed = Loader(learner.backbone, lesson.inputs, 0)
+        rows = learner._micro_batches(feed, range(8))
         assert sorted(row for part in rows for row in part) == list(range(8))
         sizes.clear()
         for part in rows:

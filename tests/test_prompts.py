@@ -23,7 +23,7 @@ from newcomer.data.examples import Examples, Input
 from newcomer.errors import LearnerError, SettingError
 from newcomer.nn.prompts.expert_prompts import ExpertPrompts
 from newcomer.nn.prompts.prefixes import Attention, Prefix, prefixed, prepended
-from newcomer.nn.prompts.prompt_components import PARTS, PromptComponents, orthogonal_rows
+from newcomer.nn.prompts.prompt_components import PARTS, PromptComponents, orthonormal_rows
 from newcomer.nn.prompts.prompt_pool import PromptPool, cosines
 from newcomer.streams.stage import Stage
 
@@ -34,7 +34,7 @@ KINDS = [kind for kind in FAMILIES if kind not in WITHOUT_PREFIXES]
 
 def some(backbone: Backbone, seed: int = 1) -> list[Input]:
     """Three pictures, or three texts of different lengths, so that some are padded."""
-    if not backbone.pictures:
+    if not backbone.reads_images:
         return ["my card is lost", "lost", "where is my refund please"]
     bits = torch.Generator().manual_seed(seed)
     noise = [torch.randint(256, (8 * 8 * 3,), dtype=torch.uint8, generator=bits).numpy().tobytes() for _ in range(3)]
@@ -207,10 +207,10 @@ def test_attention_that_takes_no_prompts_is_refused_at_once(kind: str, method: A
 
 
 def test_what_cannot_be_set_is_refused(tiny: Folder) -> None:
-    with pytest.raises(SettingError, match=r"L2P: chosen = 5, but the pool has 3 prompts"):
-        L2P(str(tiny("vit")), pool=3)
-    with pytest.raises(SettingError, match=r"CODAPrompt: length = 7 has no half"):
-        CODAPrompt(str(tiny("vit")), length=7)
+    with pytest.raises(SettingError, match=r"L2P: top_k = 5, but the pool has 3 prompts"):
+        L2P(str(tiny("vit")), pool_size=3)
+    with pytest.raises(SettingError, match=r"CODAPrompt: prompt_length = 7 is odd"):
+        CODAPrompt(str(tiny("vit")), prompt_length=7)
 
 
 def test_a_query_chooses_the_prompts_of_the_nearest_keys() -> None:
@@ -304,10 +304,10 @@ def test_new_components_are_orthonormal_and_orthogonal_to_all_old_ones(tasks: in
 
 
 def test_where_there_is_no_room_components_are_merely_of_norm_1() -> None:
-    fresh = orthogonal_rows(random(0, 3, 4), 3, torch.Generator().manual_seed(0))
+    fresh = orthonormal_rows(random(0, 3, 4), 3, torch.Generator().manual_seed(0))
     torch.testing.assert_close(fresh.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(random(0, 3, 4) @ fresh[0], torch.zeros(3), rtol=0, atol=1e-5)
-    assert orthogonal_rows(random(0, 9, 4), 2, torch.Generator()).isfinite().all()
+    assert orthonormal_rows(random(0, 9, 4), 2, torch.Generator()).isfinite().all()
 
 
 def test_the_penalty_is_the_mean_square_of_what_keeps_components_from_being_orthonormal() -> None:
@@ -331,13 +331,13 @@ def test_the_query_is_the_frozen_feature_whatever_was_learned(
     with torch.no_grad():
         plain = learner.backbone(encoded)
     asked: list[Tensor] = []
-    inner = learner._prompted
+    inner = learner._features_with_prompts
 
     def listening(encoded: Any, query: Tensor) -> Any:
         asked.append(query)
         return inner(encoded, query)
 
-    monkeypatch.setattr(learner, "_prompted", listening)
+    monkeypatch.setattr(learner, "_features_with_prompts", listening)
     for lesson in tasks[:2]:
         learner.learn(lesson)
         asked.clear()
@@ -376,7 +376,12 @@ def test_prompts_of_closed_tasks_keep_their_bits(tiny: Folder, tasks: list[Examp
 
 
 @pytest.mark.parametrize(
-    ("method", "alone"), [(L2P, {"pull": 0.0}), (DualPrompt, {"pull": 0.0}), (CODAPrompt, {"orthogonality": 0.0})]
+    ("method", "alone"),
+    [
+        (L2P, {"key_loss_weight": 0.0}),
+        (DualPrompt, {"key_loss_weight": 0.0}),
+        (CODAPrompt, {"orthogonality_weight": 0.0}),
+    ],
 )
 def test_prompts_lower_the_loss_further_than_head_rows_alone(method: Any, alone: dict[str, float]) -> None:
     """The cross entropy of the last epoch, beside that of prompts which stand still."""
@@ -386,7 +391,7 @@ def test_prompts_lower_the_loss_further_than_head_rows_alone(method: Any, alone:
         learner = method(
             "micro-vit", epochs=3, batch_size=32, learning_rate=learning_rate, head_learning_rate=1e-2, **alone
         )
-        steps = learner.study(Stage("task 0", train.at(range(200)), {}))
+        steps = learner.fit_stage(Stage("task 0", train.select(range(200)), {}))
         losses: list[float] = [step.values["loss"] for step in steps if "loss" in step.values]
         return sum(losses[-7:]) / 7
 

@@ -10,13 +10,48 @@ from importlib import metadata, resources
 import pytest
 
 import newcomer
+from newcomer import registry
 
 MODULES = [module.name for module in pkgutil.walk_packages(newcomer.__path__, "newcomer.")]
 
 
+LEARNERS = [
+    "SDLoRA",
+    "SequentialLoRA",
+    "FrozenBackbone",
+    "InfLoRA",
+    "RanPAC",
+    "FullFineTuning",
+    "L2P",
+    "DualPrompt",
+    "CODAPrompt",
+    "EmerG",
+    "IdTuning",
+    "DropoutNet",
+    "MetaEmbedding",
+    "MWUF",
+    "CVAR",
+]
+ERRORS = [
+    "NewcomerError",
+    "SettingError",
+    "RecipeError",
+    "DataError",
+    "StreamError",
+    "LearnerError",
+    "StoreError",
+    "MissingExtraError",
+    "DataWarning",
+]
+OTHERS = ["Examples", "Schema", "Field", "ClassIncremental", "ColdStart", "ItemService", "NewcomerClassifier", "load"]
+
+
 def test_the_public_names_are_exactly_these() -> None:
-    assert sorted(newcomer.__all__) == ["EmerG", "Examples", "Field", "SDLoRA", "Schema"]
-    assert all(inspect.isclass(getattr(newcomer, name)) for name in newcomer.__all__)
+    assert sorted(newcomer.__all__) == sorted([*LEARNERS, *ERRORS, *OTHERS]) == sorted(dir(newcomer))
+    assert all(inspect.isclass(getattr(newcomer, name)) for name in newcomer.__all__ if name != "load")
+    assert {kind.__name__ for kind in registry.CLASSES.values()} | {
+        kind.__name__ for kind in registry.ITEMS.values()
+    } == set(LEARNERS)
     with pytest.raises(AttributeError, match="module 'newcomer' has no attribute 'SDLora'"):
         newcomer.SDLora  # noqa: B018
 

@@ -1,6 +1,5 @@
-"""What a shipped recipe runs is what its published rows ran with, and the bare defaults are such a row."""
+"""The published records were made with the settings of the shipped recipes."""
 
-import inspect
 import json
 from pathlib import Path
 
@@ -8,41 +7,41 @@ import pytest
 
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.experiments.recipe import read_recipe, shipped
-from newcomer.settings import changes
+from newcomer.settings import changes, fill
 
-KEPT = Path(__file__).parents[1] / "benchmarks" / "quality"
-COMPARED = [name for name in shipped() if (KEPT / name / "comparison.json").exists()]
+RECORDS = Path(__file__).parents[1] / "benchmarks" / "quality"
+COMPARED = [name for name in shipped() if (RECORDS / name / "comparison.json").exists()]
 
 
 @pytest.mark.parametrize("name", COMPARED)
-def test_a_recipe_runs_its_published_rows(name: str) -> None:
-    """Somebody ran `newcomer run banking77-minilm` and got other rows than the README has."""
+def test_published_records_have_the_settings_of_their_recipe(name: str) -> None:
+    """A report: `newcomer run banking77-minilm` gave other rows than the README."""
     for row in read_recipe(name).rows():
-        for record in (KEPT / name / row.row).glob("seed-*/record.jsonl"):
+        for record in (RECORDS / name / row.row).glob("seed-*/record.jsonl"):
             with record.open(encoding="utf-8") as lines:
-                ran = json.loads(next(lines))["recipe"]
-            mine = json.loads(json.dumps(row.with_chosen().with_seed(ran["seed"]).filled()))
-            assert changes(ran, mine) == {}, row.row
+                recorded = json.loads(next(lines))["recipe"]
+            resolved = json.loads(json.dumps(row.with_chosen().with_seed(recorded["seed"]).resolved()))
+            assert changes(recorded, resolved) == {}, row.row
 
 
 @pytest.mark.parametrize("name", COMPARED)
-def test_a_comparison_begins_where_it_began(name: str) -> None:
-    """The settings that were chosen are not those from which the search begins: its tries stay what they were."""
-    kept = json.loads((KEPT / name / "comparison.json").read_text(encoding="utf-8"))["rows"]
+def test_published_trials_are_the_first_trials_of_the_recipe(name: str) -> None:
+    """The search starts at the defaults of the recipe, not at the chosen settings."""
+    rows = json.loads((RECORDS / name / "comparison.json").read_text(encoding="utf-8"))["rows"]
     for row in read_recipe(name).rows():
-        if row.row in kept:
-            begun = [tried["settings"] for tried in kept[row.row]["tries"] if tried["counts"]]
-            assert row.search.tries(row.learner, len(begun)) == begun, row.row
-            assert row.chosen.get(row.row, {}) == (kept[row.row]["chosen"] or {}), row.row
+        if row.row in rows:
+            trials = [trial["settings"] for trial in rows[row.row]["trials"] if trial["within_budget"]]
+            assert row.search.trials(row.learner, len(trials)) == trials, row.row
+            assert row.chosen.get(row.row, {}) == (rows[row.row]["chosen"] or {}), row.row
 
 
 def test_the_bare_defaults_of_sd_lora_are_a_row_of_its_tables() -> None:
-    defaults = {p.name: p.default for p in inspect.signature(SDLoRA).parameters.values() if p.name != "backbone"}
+    defaults = fill(SDLoRA, {}, "learner", provided=["backbone"])
     learner = read_recipe("banking77-minilm").with_peer("sd-lora-defaults").with_chosen().learner
     assert {**defaults, "name": "sd-lora"} == {**learner, "seed": defaults["seed"]}
 
 
-def test_what_is_set_by_hand_comes_before_what_was_chosen() -> None:
+def test_a_setting_of_the_call_overrides_the_chosen_one() -> None:
     recipe = read_recipe("digits", ["learner.epochs=3"]).with_chosen()
     assert recipe.learner["epochs"] == 3
     assert recipe.learner["learning_rate"] == read_recipe("digits").chosen["sd-lora"]["learning_rate"]

@@ -15,97 +15,97 @@ from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError
 from newcomer.export import FORMS
-from newcomer.nn.heads.random_features import RIDGES, RidgeSums, chosen_ridge, spread_out
+from newcomer.nn.heads.random_features import RIDGES, RidgeStatistics, random_features, select_ridge
 from newcomer.shapes import Tensor
 from newcomer.streams.class_incremental import ClassIncremental
 
 Folder = Callable[[str], Path]
 
 
-def drawn(count: int, width: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def sample(count: int, width: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     chance = torch.Generator().manual_seed(seed)
-    klass = torch.arange(count) % classes
+    target = torch.arange(count) % classes
     centres = torch.randn(classes, width, generator=chance)
-    return centres[klass] + torch.randn(count, width, generator=chance), klass
+    return centres[target] + torch.randn(count, width, generator=chance), target
 
 
 def test_lessons_in_any_order_solve_what_all_examples_together_do() -> None:
-    x, klass = drawn(60, 4, 3)
-    h = spread_out(x, torch.randn(4, 20, generator=torch.Generator().manual_seed(1)))
-    by_class = [klass == k for k in range(3)]
-    one_by_one = RidgeSums.empty(20)
+    x, target = sample(60, 4, 3)
+    h = random_features(x, torch.randn(4, 20, generator=torch.Generator().manual_seed(1)))
+    by_class = [target == k for k in range(3)]
+    one_by_one = RidgeStatistics.empty(20)
     for rows in by_class:
-        one_by_one = one_by_one.joined(h[rows], klass[rows])
-    stacked, target = h.double(), F.one_hot(klass).double()
+        one_by_one = one_by_one.joined(h[rows], target[rows])
+    stacked, one_hot = h.double(), F.one_hot(target).double()
     # ridge regression as least squares on the examples and √λ I below them
     ridge = 5.0
     rows = torch.cat([stacked, ridge**0.5 * torch.eye(20, dtype=torch.float64)])
-    wanted = torch.linalg.lstsq(rows, F.pad(target, (0, 0, 0, 20))).solution.T
+    wanted = torch.linalg.lstsq(rows, F.pad(one_hot, (0, 0, 0, 20))).solution.T
     torch.testing.assert_close(one_by_one.solved(ridge).double(), wanted, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(one_by_one.solved(ridge), RidgeSums.empty(20).joined(h, klass).solved(ridge))
+    torch.testing.assert_close(one_by_one.solved(ridge), RidgeStatistics.empty(20).joined(h, target).solved(ridge))
 
 
 @pytest.mark.parametrize("wide", [6, 200])
 def test_the_ridge_is_that_of_solving_for_every_one(wide: int) -> None:
-    x, klass = drawn(45, 5, 3)
-    h = spread_out(x, torch.randn(5, wide, generator=torch.Generator().manual_seed(2)))
-    found = chosen_ridge(h, klass)
+    x, target = sample(45, 5, 3)
+    h = random_features(x, torch.randn(5, wide, generator=torch.Generator().manual_seed(2)))
+    found = select_ridge(h, target)
     assert found is not None
     ridge, said, wanted = found
     held = torch.tensor([i // 3 % 5 == 1 for i in range(45)])  # the classes take turns
-    assert torch.equal(wanted, klass[held])
+    assert torch.equal(wanted, target[held])
     losses, answers = [], []
     for strength in RIDGES:
         gram = (h[~held].T @ h[~held]).double() + strength * torch.eye(wide, dtype=torch.float64)
-        weight = torch.linalg.solve(gram, h[~held].T.double() @ F.one_hot(klass)[~held].double())
+        weight = torch.linalg.solve(gram, h[~held].T.double() @ F.one_hot(target)[~held].double())
         answers.append(h[held].double() @ weight)
-        losses.append(float((answers[-1] - F.one_hot(klass)[held]).square().sum()))
+        losses.append(float((answers[-1] - F.one_hot(target)[held]).square().sum()))
     best = min(range(len(RIDGES)), key=lambda i: losses[i])
     assert ridge == RIDGES[best]
     torch.testing.assert_close(said, answers[best], atol=1e-4, rtol=1e-4)
 
 
 def test_without_a_second_example_no_ridge_is_chosen_and_the_sums_are_solved_all_the_same() -> None:
-    x, klass = drawn(3, 4, 3)
-    assert chosen_ridge(x, klass) is None
-    weight = RidgeSums.empty(4).joined(x, klass).solved(0.0)
+    x, target = sample(3, 4, 3)
+    assert select_ridge(x, target) is None
+    weight = RidgeStatistics.empty(4).joined(x, target).solved(0.0)
     assert weight.isfinite().all()
-    assert torch.equal((x @ weight.T).argmax(1), klass)
+    assert torch.equal((x @ weight.T).argmax(1), target)
 
 
 def test_a_forgotten_class_s_examples_stay_examples_of_none() -> None:
-    x, klass = drawn(30, 4, 3)
-    whole = RidgeSums.empty(4).joined(x, klass)
+    x, target = sample(30, 4, 3)
+    whole = RidgeStatistics.empty(4).joined(x, target)
     torch.testing.assert_close(whole.at([2, 0]).solved(1.0), whole.solved(1.0)[[2, 0]])
 
 
 def test_the_logits_are_linear_in_the_projected_features(tiny: Folder, tasks: list[Examples]) -> None:
-    learner = RanPAC(str(tiny("vit")), projection=50).learn(tasks[0]).learn(tasks[1])
-    h = spread_out(learner.features(tasks[0].inputs), learner.spread)
+    learner = RanPAC(str(tiny("vit")), projection_dim=50).learn(tasks[0]).learn(tasks[1])
+    h = random_features(learner.features(tasks[0].inputs), learner.projection)
     wanted = h @ learner.sums.solved(learner.ridge).T / learner.temperature
     torch.testing.assert_close(learner.logits(tasks[0].inputs), wanted, atol=1e-5, rtol=1e-5)
-    assert [entry.facts["ridge"] in RIDGES for entry in learner.entries] == [True, True]
-    assert ["ranpac.spread" in entry.tensors for entry in learner.entries] == [True, False]
+    assert [entry.info["ridge"] in RIDGES for entry in learner.entries] == [True, True]
+    assert ["ranpac.projection" in entry.tensors for entry in learner.entries] == [True, False]
 
 
 def test_the_first_lesson_adapts_and_no_later_one(tiny: Folder, tasks: list[Examples]) -> None:
-    settings: dict[str, Any] = {"projection": 50, "rank": 2, "epochs": 2, "batch_size": 8, "learning_rate": 1e-2}
-    learner = RanPAC(str(tiny("vit")), first_task="lora", **settings).learn(tasks[0])
+    settings: dict[str, Any] = {"projection_dim": 50, "rank": 2, "epochs": 2, "batch_size": 8, "learning_rate": 1e-2}
+    learner = RanPAC(str(tiny("vit")), adapt_first_task="lora", **settings).learn(tasks[0])
     frozen = FrozenBackbone(str(tiny("vit"))).features(tasks[0].inputs)
     adapted = learner.features(tasks[0].inputs)
     assert not torch.allclose(adapted, frozen, atol=1e-3)
-    assert learner.facts()["cost"]["parameters"] == 2 * 32 * 4 + 2 * 17
+    assert learner.info()["cost"]["parameters"] == 2 * 32 * 4 + 2 * 17
     learner.learn(tasks[1])
     assert torch.equal(learner.features(tasks[0].inputs), adapted)
-    assert learner.facts()["cost"]["parameters"] == 0
-    alone = RanPAC(str(tiny("vit")), first_task="none", **settings).learn(tasks[0])
+    assert learner.info()["cost"]["parameters"] == 0
+    alone = RanPAC(str(tiny("vit")), adapt_first_task="none", **settings).learn(tasks[0])
     torch.testing.assert_close(alone.features(tasks[0].inputs), frozen)
 
 
 def test_it_cannot_be_exported_and_says_so(tiny: Folder, tasks: list[Examples], tmp_path: Path) -> None:
-    learner = RanPAC(str(tiny("vit")), projection=50)
+    learner = RanPAC(str(tiny("vit")), projection_dim=50)
     for export in FORMS.values():
-        with pytest.raises(LearnerError, match="knows no class"):
+        with pytest.raises(LearnerError, match="has learned no class"):
             export(learner, tmp_path / "new")
     learner.learn(tasks[0])
     for export in FORMS.values():
@@ -116,11 +116,11 @@ def test_it_cannot_be_exported_and_says_so(tiny: Folder, tasks: list[Examples], 
 
 def test_digits_are_told_apart_better_than_by_the_nearest_mean() -> None:
     train, test = digits()
-    stream = ClassIncremental(train, test, tasks=5, train_per_class=40, exam_per_class=40)
+    stream = ClassIncremental(train, test, tasks=5, train_per_class=40, eval_per_class=40)
     scores = []
-    for learner in (RanPAC(Backbone("micro-vit"), projection=500), FrozenBackbone("micro-vit", head="prototypes")):
+    for learner in (RanPAC(Backbone("micro-vit"), projection_dim=500), FrozenBackbone("micro-vit", head="prototypes")):
         for stage in stream:
-            learner.learn(stage.lesson)
-        exams = [learner.sit(exam)["accuracy"] for exam in stage.exams.values()]
-        scores.append(sum(exams) / len(exams))
+            learner.learn(stage.train)
+        eval_sets = [learner.evaluate(eval_set)["accuracy"] for eval_set in stage.eval_sets.values()]
+        scores.append(sum(eval_sets) / len(eval_sets))
     assert scores[0] > max(0.9, scores[1])

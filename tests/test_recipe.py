@@ -1,4 +1,4 @@
-"""Recipes: everything is filled in, nothing unknown passes, and every shipped one takes its first steps."""
+"""Recipes: defaults are filled in, unknown settings are errors, and every shipped recipe takes its first steps."""
 
 import json
 from collections.abc import Callable
@@ -11,15 +11,16 @@ import pytest
 from PIL import Image
 
 from newcomer.errors import RecipeError
-from newcomer.experiments.recipe import FAMILIES, LEARNERS, Recipe, read_recipe, shipped
+from newcomer.experiments.recipe import FAMILIES, Recipe, read_recipe, shipped
 from newcomer.experiments.run import run
+from newcomer.registry import LEARNERS
 from newcomer.settings import fill
 from newcomer.training.learner import Step
 
 ROWS = [
-    pytest.param(name, place, id=f"{name}-{place}")
+    pytest.param(name, position, id=f"{name}-{position}")
     for name in shipped()
-    for place in range(len(read_recipe(name).rows()))
+    for position in range(len(read_recipe(name).rows()))
 ]
 DIGITS = """
 title = "Digits"
@@ -45,16 +46,16 @@ def written(folder: Path, text: str = DIGITS) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(("name", "place"), ROWS)
-def test_every_row_of_every_shipped_recipe_is_filled(name: str, place: int) -> None:
-    recipe = read_recipe(name).rows()[place]
-    filled = recipe.filled()
-    assert recipe.place == place
+@pytest.mark.parametrize(("name", "position"), ROWS)
+def test_every_row_of_every_shipped_recipe_is_filled(name: str, position: int) -> None:
+    recipe = read_recipe(name).rows()[position]
+    filled = recipe.resolved()
+    assert recipe.position == position
     assert recipe.title != name
     assert json.loads(json.dumps(filled)) == filled  # else a run could not be resumed
     kind = LEARNERS[recipe.learner["name"]]
     settings = {key: value for key, value in recipe.learner.items() if key != "name"}
-    assert fill(kind, settings, "learner", provided=[recipe.family.stands_on, "seed"]) == settings
+    assert fill(kind, settings, "learner", provided=[recipe.family.depends_on, "seed"]) == settings
 
 
 def two_steps(recipe: Recipe) -> None:
@@ -95,38 +96,38 @@ def test_recipes_on_the_papers_data_take_two_steps_on_twenty_classes_of_it(
     recipe = read_recipe(name)
     monkeypatch.setenv("NEWCOMER_DATA", str(tmp_path))
     root = tmp_path / recipe.data["path"]
-    for place in range(120):
-        part = "train" if place % 3 else "test"
-        file = Path(f"class {place // 6}", f"{place}.png")
+    for position in range(120):
+        part = "train" if position % 3 else "test"
+        file = Path(f"class {position // 6}", f"{position}.png")
         path = root / ("real" if name == "domainnet" else part) / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (9, 8), (place, 0, 0)).save(path)
+        Image.new("RGB", (9, 8), (position, 0, 0)).save(path)
         with (root / f"real_{part}.txt").open("a") as listed:
-            listed.write(f"real/{file} {place // 6}\n")
+            listed.write(f"real/{file} {position // 6}\n")
     data = dict(recipe.data) | ({} if name == "cifar100" else {"complete": False})
     data |= {"domains": ["real"]} if name == "domainnet" else {}
     two_steps(replace(recipe, data=data, backbone={**recipe.backbone, "name": str(tiny("vit"))}))
 
 
-def test_names_of_rows_are_names_and_every_learner_has_one() -> None:
+def test_row_names_are_unique_and_learners_have_their_registered_names() -> None:
     for family in FAMILIES:
         assert all(kind.name == name for name, kind in family.learners.items())
     rows = [row.row for row in read_recipe("digits").rows()]
     assert len(set(rows)) == len(rows)
 
 
-def test_a_file_of_ones_own_is_filled_with_defaults(tmp_path: Path) -> None:
+def test_a_users_file_is_filled_with_defaults(tmp_path: Path) -> None:
     recipe = read_recipe(written(tmp_path))
     assert (recipe.name, recipe.row, recipe.title, recipe.seed) == ("mine", "sd-lora", "Digits", 0)
     assert recipe.learner["rank"] == 3
     assert recipe.learner["learning_rate"] == 0.002
-    assert recipe.stream["exam"] == "test"
+    assert recipe.stream["eval_split"] == "test"
     assert recipe.backbone["size"] is None
     joint, frozen = recipe.rows()[1:]
     assert joint.stream["joint"]
     assert joint.learner == recipe.learner
     assert (frozen.row, frozen.learner["head"], frozen.stream) == ("frozen", "lda", recipe.stream)
-    assert [row.with_seed(4).filled()["seed"] for row in (joint, frozen)] == [4, 4]
+    assert [row.with_seed(4).resolved()["seed"] for row in (joint, frozen)] == [4, 4]
 
 
 @pytest.mark.parametrize(
@@ -144,29 +145,29 @@ def test_a_file_of_ones_own_is_filled_with_defaults(tmp_path: Path) -> None:
         ("backbone.name=/a/b", ("backbone", "name"), "/a/b"),
     ],
 )
-def test_changes_reach_their_setting(change: str, path: tuple[str, ...], value: Any, tmp_path: Path) -> None:
-    found: Any = read_recipe(written(tmp_path), [change]).filled()
+def test_changes_are_applied_to_their_setting(change: str, path: tuple[str, ...], value: Any, tmp_path: Path) -> None:
+    found: Any = read_recipe(written(tmp_path), [change]).resolved()
     for key in path:
         found = found[key]
     assert found == value
 
 
-def test_the_seed_of_a_call_comes_last(tmp_path: Path) -> None:
+def test_the_seed_argument_overrides_changes(tmp_path: Path) -> None:
     assert read_recipe(written(tmp_path), ["seed=7"], seed=9).seed == 9
 
 
-def test_a_row_is_run_once_unless_a_recipe_or_a_call_says_how_often(tmp_path: Path) -> None:
+def test_seeds_default_to_one(tmp_path: Path) -> None:
     assert read_recipe(written(tmp_path)).seeds == 1
     assert read_recipe(written(tmp_path), ["seeds=2"]).seeds == 2
     thrice = read_recipe(written(tmp_path, "seeds = 3\n" + DIGITS))
-    assert [row.seeds for row in thrice.rows()] == [3, 3, 3]  # peers have as many
+    assert [row.seeds for row in thrice.rows()] == [3, 3, 3]  # peers have as many seeds
     assert (
-        thrice.filled() == read_recipe(written(tmp_path)).filled()
-    )  # a run does not depend on how many others there are
+        thrice.resolved() == read_recipe(written(tmp_path)).resolved()
+    )  # a run does not depend on the number of seeds
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "[1,2]"])
-def test_runs_that_cannot_be_counted_are_an_error(value: str, tmp_path: Path) -> None:
+def test_invalid_numbers_of_seeds_are_errors(value: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"recipe\.seeds = .* cannot be") as caught:
         read_recipe(written(tmp_path), [f"seeds={value}"])
     assert "\n" not in str(caught.value)
@@ -186,7 +187,7 @@ learner = { epochs = 4 }
 """
 
 
-def test_a_peer_without_a_learners_name_is_the_recipes_learner_with_changes(tmp_path: Path) -> None:
+def test_a_peer_without_a_learner_name_changes_the_recipes_learner(tmp_path: Path) -> None:
     recipe = read_recipe(written(tmp_path, DIGITS + PEERS))
     assert recipe.with_peer("higher").learner == {**recipe.learner, "rank": 5}
     both = recipe.with_peer("both")
@@ -194,7 +195,7 @@ def test_a_peer_without_a_learners_name_is_the_recipes_learner_with_changes(tmp_
     assert both.stream == {**recipe.stream, "tasks": 3}
 
 
-def test_a_peer_that_names_its_learner_inherits_none_of_its_settings(tmp_path: Path) -> None:
+def test_a_peer_with_a_learner_name_inherits_no_settings(tmp_path: Path) -> None:
     recipe = read_recipe(written(tmp_path, DIGITS + PEERS))
     fresh = read_recipe(written(tmp_path, DIGITS.replace("rank = 3", "epochs = 2"))).learner
     named = recipe.with_peer("named").learner
@@ -204,13 +205,13 @@ def test_a_peer_that_names_its_learner_inherits_none_of_its_settings(tmp_path: P
     assert (other["name"], other["rank"]) == ("sequential-lora", named["rank"])
 
 
-def test_a_peer_follows_what_a_call_changes_of_the_learner_unless_it_names_one(tmp_path: Path) -> None:
+def test_changes_of_the_learner_apply_to_peers_without_a_learner_name(tmp_path: Path) -> None:
     recipe = read_recipe(written(tmp_path, DIGITS + PEERS), ["learner.batch_size=7", "learner.rank=9"])
     assert (recipe.with_peer("higher").learner["batch_size"], recipe.with_peer("higher").learner["rank"]) == (7, 5)
     assert recipe.with_peer("named").learner["batch_size"] != 7
 
 
-def test_a_peers_change_that_is_none_is_named_with_the_peer(tmp_path: Path) -> None:
+def test_an_invalid_setting_of_a_peer_is_named_with_the_peer(tmp_path: Path) -> None:
     text = DIGITS + "[peers.higher.learner]\nrnak = 5\n"
     with pytest.raises(RecipeError, match=r"in \[peers\.higher\]: learner\.rnak is not a setting of sd-lora"):
         read_recipe(written(tmp_path, text)).rows()
@@ -220,7 +221,7 @@ def test_a_peers_change_that_is_none_is_named_with_the_peer(tmp_path: Path) -> N
     "change",
     ["learner", "learner.rank", "=3", "learner=3", "rank=3", "peers.frozen.learner.name=x", "learner.=3", "seed.x=3"],
 )
-def test_a_change_that_is_none_says_how_to_write_one(change: str, tmp_path: Path) -> None:
+def test_a_malformed_change_is_an_error(change: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"write it as part\.setting=value, e\.g\. learner\.rank=4"):
         read_recipe(written(tmp_path), [change])
 
@@ -231,13 +232,13 @@ def test_a_change_that_is_none_says_how_to_write_one(change: str, tmp_path: Path
         (["learner.rnak=4"], r"learner\.rnak is not a setting of sd-lora; did you mean 'rank'\?"),
         (["learner.rank=0"], r"learner\.rank = 0 cannot be"),
         (["learner.rank=many"], r"learner\.rank = 'many' cannot be"),
-        (["learner.name=sd-lorra"], r"learner\.name = 'sd-lorra' is no learner; did you mean 'sd-lora'\?"),
+        (["learner.name=sd-lorra"], r"learner\.name = 'sd-lorra' is not a learner; did you mean 'sd-lora'\?"),
         (["learner.name=frozen", "learner.rank=4"], r"learner\.rank is not a setting of frozen"),
         (["learner.seed=4"], r"learner\.seed is not a setting of sd-lora"),
         (["learner.backbone=x"], r"learner\.backbone is not a setting of sd-lora"),
         (["stream.task=4"], r"stream\.task is not a setting of ClassIncremental; did you mean 'tasks'\?"),
         (["stream.train=x"], r"stream\.train is not a setting"),
-        (["data.name=digit"], r"data\.name = 'digit' is no source of classes; did you mean 'digits'\?"),
+        (["data.name=digit"], r"data\.name = 'digit' is not a data source for classes; did you mean 'digits'\?"),
         (["data.name=cifar100", "data.pth=x"], r"data\.pth is not a setting of cifar100; did you mean 'path'\?"),
         (["data.name=image-folder"], r"data\.path is missing; image_folder needs it"),
         (["backbone.pool=cls"], r"backbone\.pool is not a setting of Backbone; did you mean 'pooling'\?"),
@@ -245,7 +246,7 @@ def test_a_change_that_is_none_says_how_to_write_one(change: str, tmp_path: Path
         (["seed=x"], r"recipe\.seed = 'x' cannot be"),
     ],
 )
-def test_what_is_unknown_or_cannot_be_is_named(changes: list[str], message: str, tmp_path: Path) -> None:
+def test_unknown_and_invalid_settings_are_named(changes: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=message) as caught:
         read_recipe(written(tmp_path), changes)
     assert "\n" not in str(caught.value)
@@ -273,7 +274,7 @@ def test_what_is_unknown_or_cannot_be_is_named(changes: list[str], message: str,
         (
             'name = "frozen"',
             'name = "frozne"',
-            r"in \[peers\.frozen\]: learner\.name = 'frozne' is no learner; did you mean 'frozen'",
+            r"in \[peers\.frozen\]: learner\.name = 'frozne' is not a learner; did you mean 'frozen'",
         ),
         ("[peers.joint.stream]\njoint = true", "[peers]\njoint = 3", r"in \[peers\.joint\]: joint = 3 is not a table"),
         (
@@ -283,19 +284,19 @@ def test_what_is_unknown_or_cannot_be_is_named(changes: list[str], message: str,
         ),
     ],
 )
-def test_a_file_with_a_mistake_is_named_at_every_level(old: str, new: str, message: str, tmp_path: Path) -> None:
+def test_invalid_files_are_errors_at_every_level(old: str, new: str, message: str, tmp_path: Path) -> None:
     assert old in DIGITS
     with pytest.raises(RecipeError, match=message) as caught:
         read_recipe(written(tmp_path, DIGITS.replace(old, new))).rows()
     assert "\n" not in str(caught.value)
 
 
-def test_a_change_of_what_is_no_table_is_one_line(tmp_path: Path) -> None:
+def test_a_change_of_a_part_that_is_not_a_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="data = 3 is not a table"):
         read_recipe(written(tmp_path, DIGITS.replace('[data]\nname = "digits"', "data = 3")), ["data.seed=3"])
 
 
-def test_recipes_and_peers_that_are_not_there_offer_the_nearest(tmp_path: Path) -> None:
+def test_unknown_recipes_and_peers_suggest_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no recipe 'digit'; did you mean 'digits'\? or give a \.toml file"):
         read_recipe("digit")
     with pytest.raises(RecipeError, match=r"nowhere\.toml: cannot be read as a recipe"):
@@ -331,7 +332,7 @@ head = "prototypes"
 """
 
 
-def test_a_search_is_filled_and_a_row_has_its_own_or_what_its_learner_knows(tmp_path: Path) -> None:
+def test_a_row_has_its_own_grid_or_the_settings_that_its_learner_has(tmp_path: Path) -> None:
     recipe = read_recipe(written(tmp_path, DIGITS + SEARCH))
     found = {row.row: row.search for row in recipe.rows()}
     rates = {"learning_rate": [0.001, 0.002], "rank": [3, 6]}
@@ -345,10 +346,10 @@ def test_a_search_is_filled_and_a_row_has_its_own_or_what_its_learner_knows(tmp_
     assert (recipe.search.floor, recipe.search.ceiling) == (["frozen"], ["joint"])
 
 
-def test_a_run_does_not_depend_on_what_is_searched(tmp_path: Path) -> None:
+def test_a_run_does_not_depend_on_the_search(tmp_path: Path) -> None:
     plain, searched = (read_recipe(written(tmp_path, text)) for text in (DIGITS, DIGITS + SEARCH))
     for row in ("joint", "frozen"):
-        assert plain.with_peer(row).filled() == searched.with_peer(row).filled()
+        assert plain.with_peer(row).resolved() == searched.with_peer(row).resolved()
     assert not plain.search.settings
 
 
@@ -372,8 +373,8 @@ def test_a_call_can_change_a_search_and_another_learner_has_none_of_the_file(tmp
         ('floor = ["frozen"]', 'floor = ["frozne"]', r"search\.floor: there is no row 'frozne'; did you mean 'frozen'"),
         ("rank = [3", "rnak = [3", r"search\.settings\.rnak is not a setting of sd-lora; did you mean 'rank'"),
         ('"6"]', "0]", r"search\.settings\.rank = 0 cannot be"),
-        ('[3, "6"]', "3", r"search\.settings\.rank = 3 is no list of values; write \[one, another\]"),
-        ('[3, "6"]', "[]", r"search\.settings\.rank = \[\] is no list of values"),
+        ('[3, "6"]', "3", r"search\.settings\.rank = 3 is not a list of values; write \[one, another\]"),
+        ('[3, "6"]', "[]", r"search\.settings\.rank = \[\] is not a list of values"),
         ('[3, "6"]', '[3, "3"]', r"search\.settings\.rank has 3 twice; remove one"),
         ("shrinkage = [", "rank = [", r"in \[peers\.frozen\]: search\.settings\.rank is not a setting of frozen"),
         ("frozen.search.settings", "frozen.search", r"in \[peers\.frozen\]: search\.shrinkage is not part of a recipe"),

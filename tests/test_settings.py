@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -15,20 +16,20 @@ from pydantic import Field
 from newcomer import errors
 from newcomer.errors import NewcomerError, SettingError, nearest
 from newcomer.seeds import shuffled, spawn
-from newcomer.settings import checked, fill
+from newcomer.settings import checked, fill, setting_name
 
 
-def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
-    drawn = {}
+def test_the_documented_tree_of_errors_is_the_actual_one() -> None:
+    tree = {}
     above: list[tuple[int, str]] = []
     for line in (errors.__doc__ or "").splitlines():
         if found := re.match(r"([│ ]*(?:[├└]── )?)(\w+Error)\b", line):
             depth, name = len(found[1]), found[2]
             above = [(d, n) for d, n in above if d < depth]
-            drawn[name] = above[-1][1] if above else "Exception"
+            tree[name] = above[-1][1] if above else "Exception"
             above.append((depth, name))
     classes = inspect.getmembers(errors, lambda x: inspect.isclass(x) and issubclass(x, NewcomerError))
-    assert drawn == {name: kind.__base__.__name__ for name, kind in classes}
+    assert tree == {name: kind.__bases__[0].__name__ for name, kind in classes}
 
 
 def test_the_nearest_name_is_offered_else_all() -> None:
@@ -129,3 +130,56 @@ def test_chance_is_the_same_in_every_process() -> None:
 @given(count=st.integers(0, 30), seed=st.integers(-5, 2**40))
 def test_shuffled_is_an_order_of_all_numbers(count: int, seed: int) -> None:
     assert sorted(shuffled(count, seed, "x")) == list(range(count))
+
+
+@dataclass(frozen=True)
+class Tuning:
+    epochs: Annotated[int, Field(ge=1)] = 2
+    rate: float = 0.1
+    tasks: tuple[int, ...] = ()
+    length: int = setting_name("prompt_length", 5)
+
+
+class Base:
+    settings: dict[str, Any]
+
+    @checked
+    def __init__(self, base: str, *, rank: int = 4, tuning: Tuning = Tuning(rate=0.5), **settings: Any) -> None:
+        assert not settings  # fields of a group come in the group
+        self.base, self.rank, self.tuning = base, rank, tuning
+
+
+class Child(Base):
+    @checked
+    def __init__(self, base: str, *, depth: int = 1, **settings: Any) -> None:
+        super().__init__(base, **settings)
+        self.depth = depth
+
+
+def test_fields_of_a_group_are_settings_by_their_names() -> None:
+    flat = {"rank": 4, "epochs": 2, "rate": 0.5, "tasks": [], "prompt_length": 5}
+    assert fill(Base, {}, "learner", provided=["base"]) == flat
+    assert Base("x").settings == flat
+    assert Base("x", epochs=3, prompt_length="7").tuning == Tuning(3, 0.5, (), 7)
+    assert Base("x", tuning=Tuning(3)).tuning == Tuning(3)
+    assert Base("x", tuning=Tuning(3)).settings == {**flat, "epochs": 3, "rate": 0.1}
+    assert Base(**Base("x", epochs=3).settings, base="y").tuning == Tuning(3, 0.5)
+    with pytest.raises(SettingError, match="Base: epochs is given twice, by itself and in tuning; give one"):
+        Base("x", tuning=Tuning(), epochs=3)
+    with pytest.raises(SettingError, match="Base: epochs = 0 cannot be"):
+        Base("x", tuning=Tuning(0))
+    with pytest.raises(SettingError, match=r"Base: tuning = 3 cannot be: give Tuning\(…\)"):
+        Base("x", tuning=3)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match=r"epoch is not a setting of Base; did you mean 'epochs'\?"):
+        Base("x", epoch=3)
+
+
+def test_a_subclass_has_its_own_settings_and_those_that_it_passes_on() -> None:
+    child = Child("x", depth=2, epochs=3)
+    assert (child.depth, child.tuning) == (2, Tuning(3, 0.5))
+    assert child.settings == {"depth": 2, "rank": 4, "epochs": 3, "rate": 0.5, "tasks": [], "prompt_length": 5}
+    assert fill(Child, child.settings, "learner", provided=["base"]) == child.settings
+    assert Child("y", **child.settings).settings == child.settings
+    assert Child("x", tuning=Tuning(7)).tuning == Tuning(7)
+    with pytest.raises(SettingError, match=r"dept is not a setting of Child; did you mean 'depth'\?"):
+        Child("x", dept=3)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from newcomer.errors import StoreError
 from newcomer.store.folder import Manifest, Store
 from newcomer.store.sql import SqlItemStates, sqlite_url
-from newcomer.store.states import KEPT, Change, Event, Head, ItemState
+from newcomer.store.states import KEPT, Change, Event, ItemHeader, ItemState
 
 WHEN = "2026-01-01T00:00:00.000+00:00"
 
@@ -53,25 +53,29 @@ def test_what_is_added_is_there_for_others_and_stays_what_it_was(opened: Callabl
     assert states.add("m", [change("b", 0), change("c", 0)]) == {"b"}
     other = opened()
     assert other.get("m", ["a", "b", "z"]) == {"a": state("a"), "b": state("b", events=2)}
-    assert other.heads("m") == {"a": Head(0, "cold", 0), "b": Head(0, "cold", 2), "c": Head(0, "cold", 0)}
-    assert other.heads("m", ["b", "z"]) == {"b": Head(0, "cold", 2)}
+    assert other.headers("m") == {
+        "a": ItemHeader(0, "cold", 0),
+        "b": ItemHeader(0, "cold", 2),
+        "c": ItemHeader(0, "cold", 0),
+    }
+    assert other.headers("m", ["b", "z"]) == {"b": ItemHeader(0, "cold", 2)}
     assert other.seen("m", {"b": ["y", "z"], "a": ["x"]}) == {"b": {"y"}, "a": set()}
 
 
 def test_two_models_have_nothing_in_common(states: SqlItemStates) -> None:
     states.add("one", [change("a", 0, "x")])
-    assert states.heads("other") == {}
+    assert states.headers("other") == {}
     assert states.get("other", ["a"]) == {}
     assert states.seen("other", {"a": ["x"]}) == {"a": set()}
     states.add("other", [change("a", 0)])
-    states.advance("other", [change("a", 1, "x")])
+    states.commit("other", [change("a", 1, "x")])
     assert states.get("one", ["a"])["a"].version == 0
 
 
 def test_of_a_change_with_an_old_version_neither_state_nor_events_are_written(states: SqlItemStates) -> None:
     states.add("m", [change("a", 0), change("b", 0)])
-    assert states.advance("m", [change("a", 1, "x")]) == set()
-    assert states.advance("m", [change("a", 1, "y"), change("b", 1, "y"), change("none", 1, "y")]) == {"a", "none"}
+    assert states.commit("m", [change("a", 1, "x")]) == set()
+    assert states.commit("m", [change("a", 1, "y"), change("b", 1, "y"), change("none", 1, "y")]) == {"a", "none"}
     assert states.seen("m", {name: ["x", "y"] for name in ("a", "b", "none")}) == {
         "a": {"x"},
         "b": {"y"},
@@ -83,7 +87,7 @@ def test_of_a_change_with_an_old_version_neither_state_nor_events_are_written(st
 def test_a_transaction_that_fails_leaves_nothing(states: SqlItemStates) -> None:
     states.add("m", [change("a", 0), change("b", 0)])
     with pytest.raises(StoreError, match="UNIQUE"):
-        states.advance("m", [change("a", 1, "x"), change("b", 1, "twice", "twice")])
+        states.commit("m", [change("a", 1, "x"), change("b", 1, "twice", "twice")])
     assert states.get("m", ["a", "b"]) == {"a": state("a"), "b": state("b")}
     assert states.seen("m", {"a": ["x"]}) == {"a": set()}
 
@@ -93,9 +97,9 @@ def test_of_past_events_the_latest_are_kept_in_the_order_they_came_and_all_ids(s
     chance, ids = random.Random(0), [f"{n:04d}" for n in range(3 * KEPT)]
     chance.shuffle(ids)
     for version, start in enumerate(range(0, len(ids), 90), 1):
-        states.advance("m", [change("a", version, *ids[start : start + 90], before=start)])
-    states.advance("m", [change("b", 1, *ids)])
-    kept = states.past("m", ["a", "b", "z"])
+        states.commit("m", [change("a", version, *ids[start : start + 90], before=start)])
+    states.commit("m", [change("b", 1, *ids)])
+    kept = states.event_history("m", ["a", "b", "z"])
     assert [event.id for event in kept["a"]] == [event.id for event in kept["b"]] == ids[-KEPT:]
     assert kept["a"][0] == Event(ids[-KEPT], 7, 1, [3, [4, 5], 0.5, None])
     assert kept["z"] == []
@@ -104,7 +108,7 @@ def test_of_past_events_the_latest_are_kept_in_the_order_they_came_and_all_ids(s
 
 def test_events_without_values_leave_only_their_ids(states: SqlItemStates) -> None:
     states.add("m", [Change(state("a", events=1), [Event("x", 1, 0)])])
-    assert states.past("m", ["a"]) == {"a": []}
+    assert states.event_history("m", ["a"]) == {"a": []}
     assert states.seen("m", {"a": ["x"]}) == {"a": {"x"}}
 
 
@@ -120,7 +124,7 @@ class Plain:
             return {change.state.item}
         return self._put(change)
 
-    def advance(self, change: Change) -> set[str]:
+    def commit(self, change: Change) -> set[str]:
         item = change.state.item
         if item not in self.rows or self.rows[item].version != change.state.version - 1:
             return {item}
@@ -140,10 +144,12 @@ def test_any_sequence_of_changes_comes_out_as_in_plain_dictionaries(steps: list[
         ids = [f"{number}-{n}" for n in range(count)]
         made = change(item, 0 if is_new else version, *ids, before=len(plain.ids.get(item, ())))
         assert (
-            states.add("m", [made]) == plain.add(made) if is_new else states.advance("m", [made]) == plain.advance(made)
+            states.add("m", [made]) == plain.add(made) if is_new else states.commit("m", [made]) == plain.commit(made)
         )
     assert states.get("m", "abc") == plain.rows
-    assert {item: [event.id for event in past] for item, past in states.past("m", plain.ids).items()} == plain.ids
+    assert {
+        item: [event.id for event in past] for item, past in states.event_history("m", plain.ids).items()
+    } == plain.ids
     states.close()
 
 
@@ -157,8 +163,8 @@ states.add("m", [Change(ItemState(item, 0, "cold", 0, b"", ""), []) for item in 
 for n in range(10):
     waiting = set(items)
     while waiting:
-        heads = states.heads("m", waiting)
-        waiting = states.advance("m", [
+        heads = states.headers("m", waiting)
+        waiting = states.commit("m", [
             Change(ItemState(i, h.version + 1, "warm", h.events + 1, b"", ""), [Event(f"{me} {n}", 0, 0, [n])])
             for i, h in heads.items()
         ])
@@ -179,9 +185,9 @@ def test_several_processes_begin_and_write_one_database_at_once(
     ended = [process.communicate(timeout=100) for process in running]
     assert ended == [("False\n", "")] * 4
     states = opened()
-    assert set(states.heads("m").values()) == {Head(40, "warm", 40)}
+    assert set(states.headers("m").values()) == {ItemHeader(40, "warm", 40)}
     ids = {f"{me} {n}" for me in range(4) for n in range(10)}
-    assert all({event.id for event in past} == ids for past in states.past("m", states.heads("m")).values())
+    assert all({event.id for event in past} == ids for past in states.event_history("m", states.headers("m")).values())
 
 
 def damage(path: Path, statement: str) -> None:
@@ -191,11 +197,11 @@ def damage(path: Path, statement: str) -> None:
     database.close()
 
 
-@pytest.mark.parametrize("column", ["version", "phase", "events", "parameters", "updated_at", "item"])
+@pytest.mark.parametrize("column", ["version", "phase", "event_count", "parameters", "updated_at", "item_id"])
 def test_a_damaged_row_is_an_error_that_names_the_item(column: str, states: SqlItemStates, tmp_path: Path) -> None:
     states.add("m", [change("a", 0), change("b", 0)])
-    damage(tmp_path / "items.db", f"UPDATE item_states SET {column} = '9' WHERE item = 'a'")
-    name = "9" if column == "item" else "a"
+    damage(tmp_path / "items.db", f"UPDATE item_states SET {column} = '9' WHERE item_id = 'a'")
+    name = "9" if column == "item_id" else "a"
     with pytest.raises(
         StoreError, match=rf"items.db: item '{name}': its row is not what was written \(checksum\); restore"
     ):
@@ -207,7 +213,7 @@ def test_damaged_values_of_an_event_are_an_error_that_names_it(states: SqlItemSt
     states.add("m", [change("a", 0, "x")])
     damage(tmp_path / "items.db", "UPDATE item_events SET payload = '[1, '")
     with pytest.raises(StoreError, match="item 'a': event 'x' is not what was written"):
-        states.past("m", ["a"])
+        states.event_history("m", ["a"])
 
 
 def test_a_locked_database_is_an_error_after_the_wait_and_then_works(
@@ -218,11 +224,11 @@ def test_a_locked_database_is_an_error_after_the_wait_and_then_works(
     other = sqlite3.connect(tmp_path / "items.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match=r"locked.*another process is writing it; try again when it is done"):
-        states.advance("m", [change("a", 1, "x")])
+        states.commit("m", [change("a", 1, "x")])
     assert states.get("m", ["a"]) == {"a": state("a")}
     other.execute("ROLLBACK")
     other.close()
-    assert states.advance("m", [change("a", 1, "x")]) == set()
+    assert states.commit("m", [change("a", 1, "x")]) == set()
 
 
 def test_a_file_that_is_no_database_is_an_error(opened: Callable[..., SqlItemStates], tmp_path: Path) -> None:
@@ -283,3 +289,13 @@ def test_a_store_that_cannot_be_written_leaves_the_database_beside_it(
         Store(tmp_path).write(Manifest("emerg", {}, {}), [])
     assert not (tmp_path / "stage-000.safetensors").exists()
     assert opened().get("m", ["a"]) == {"a": state("a")}
+
+
+def test_tables_of_another_layout_are_refused_before_any_is_created(tmp_path: Path) -> None:
+    file = tmp_path / "items.db"
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE item_states (model TEXT, item TEXT, events INTEGER)")
+    with pytest.raises(StoreError, match=r"table 'item_states' has no column 'item_id'.*give another database"):
+        SqlItemStates(sqlite_url(file))
+    with sqlite3.connect(file) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("item_states",)]

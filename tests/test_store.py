@@ -44,7 +44,7 @@ def store(tmp_path: Path) -> Store:
 def test_what_is_written_is_read_to_the_bit(store: Store) -> None:
     for number, found in enumerate(store.entries()):
         wanted = entry(number)
-        assert (found.name, found.facts) == (wanted.name, wanted.facts)
+        assert (found.name, found.info) == (wanted.name, wanted.info)
         assert found.tensors.keys() == wanted.tensors.keys()
         assert all(torch.equal(found.tensors[key], wanted.tensors[key]) for key in wanted.tensors)
         assert found.tensors["count"].dtype == torch.int64
@@ -74,7 +74,7 @@ def test_writing_the_same_again_changes_nothing(store: Store) -> None:
 @pytest.mark.parametrize(
     ("manifest", "entries", "message"),
     [
-        (Manifest("frozen", MANIFEST.settings, MANIFEST.stands_on), [0, 1], "holds another model"),
+        (Manifest("frozen", MANIFEST.settings, MANIFEST.depends_on), [0, 1], "holds another model"),
         (Manifest("sd-lora", MANIFEST.settings, {"backbone": {"fingerprint": "other"}}), [0, 1], "holds another model"),
         (MANIFEST, [0], "holds 2 stages, this model only 1"),
         (MANIFEST, [0, 5, 6], "stage 'task 5' there was learned otherwise"),
@@ -90,7 +90,7 @@ def test_another_model_or_history_is_refused_and_nothing_is_changed(
 
 
 def test_settings_may_change_from_stage_to_stage(store: Store) -> None:
-    store.write(Manifest("sd-lora", {"rank": 3}, MANIFEST.stands_on), [entry(0), entry(1), entry(2)])
+    store.write(Manifest("sd-lora", {"rank": 3}, MANIFEST.depends_on), [entry(0), entry(1), entry(2)])
     assert store.manifest().settings == {"rank": 3}
     assert len(store.entries()) == 3
 
@@ -167,7 +167,7 @@ def test_what_fails_while_a_store_is_held_takes_nothing_of_what_was_saved(store:
 def test_what_has_a_fingerprint_may_lie_elsewhere(store: Store) -> None:
     moved = {"backbone": {"name": "/models/vit", "fingerprint": "abc", "size": None}}
     store.write(Manifest("sd-lora", MANIFEST.settings, moved), [entry(0), entry(1), entry(2)])
-    assert store.manifest().stands_on == moved
+    assert store.manifest().depends_on == moved
     with pytest.raises(StoreError, match="holds another model"):
         store.write(Manifest("sd-lora", MANIFEST.settings, {"backbone": moved["backbone"] | {"size": 8}}), [entry(0)])
 
@@ -347,3 +347,12 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_last_complete_stage(moment: i
 def test_a_copied_store_is_a_store(store: Store, tmp_path: Path) -> None:
     shutil.copytree(store.folder, tmp_path / "copy")
     assert len(Store(tmp_path / "copy").entries()) == 2
+
+
+def test_older_formats_are_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(Manifest("sd-lora", {}, {}), [])
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', f'"format": {FORMAT - 1}'))
+    with pytest.raises(StoreError, match=f"format {FORMAT - 1} is older than the first release; train the model again"):
+        store.manifest()

@@ -81,7 +81,11 @@ def test_rows_in_another_order_are_the_same_rows(tmp_path_factory: pytest.TempPa
         ("raw_sample", "5,soon,1,p,1,0", r"raw_sample.csv: row 5, time_stamp is 'soon'; it must be a number"),
         ("raw_sample", "5,3,1,p,1,2", r"raw_sample.csv: row 5, clk is 2; it must be 0 or 1"),
         ("raw_sample", "5,3,,p,1,0", r"raw_sample.csv: row 5, adgroup_id is None; it must be a number"),
-        ("raw_sample", "5,3,4711,p,1,0", r"raw_sample.csv: row 5 names adgroup_id 4711, which ad_feature.csv has not"),
+        (
+            "raw_sample",
+            "5,3,4711,p,1,0",
+            r"raw_sample.csv: row 5 names adgroup_id 4711, which is not in ad_feature.csv",
+        ),
         ("ad_feature", "11,1,1,1,1,dear", r"ad_feature.csv: row 5, price is 'dear'; it must be a number"),
         ("user_profile", "me,1,1,1,1,1,1,1,1", r"user_profile.csv: row 4, userid is 'me'; it must be a number"),
     ],
@@ -109,11 +113,11 @@ def test_the_recipe_has_the_papers_protocol_in_every_row_and_its_settings_in_one
     rows = read_recipe("taobao", [f"data.path={tmp_path}"]).rows()
     assert [row.row for row in rows] == ["emerg", "shared-graph", "emerg-paper", "id-tuning"]
     for row in rows:
-        assert (row.stream["old_above"], row.stream["phase_events"]) == (2000, 500)
+        assert (row.stream["min_old_events"], row.stream["phase_events"]) == (2000, 500)
         assert row.learner["pretrain_epochs"] == 1
-    settings = {"pretrain_rate": 1e-3, "meta_epochs": 6, "meta_rate": 1e-4, "inner_rate": 1e-3, "warm_rate": 1e-2}
+    settings = {"pretrain_lr": 1e-3, "meta_epochs": 6, "meta_lr": 1e-4, "inner_lr": 1e-3, "warmup_lr": 1e-2}
     paper = {key: rows[2].learner[key] for key in settings}
-    assert (paper, rows[2].learner["warm_steps"], rows[3].learner["warm_steps"]) == (settings, 17, 17)
+    assert (paper, rows[2].learner["warmup_steps"], rows[3].learner["warmup_steps"]) == (settings, 17, 17)
     chance = np.random.default_rng(0)
     ads = np.repeat(np.arange(6), [30, 30, 30, 9, 9, 9])
     header = FILES["raw_sample.csv"].splitlines()[0]
@@ -122,9 +126,9 @@ def test_the_recipe_has_the_papers_protocol_in_every_row_and_its_settings_in_one
         ["adgroup_id,cate_id,campaign_id,customer,brand,price", *(f"{n},1,1,1,1,1.0" for n in range(6))]
     )
     written(tmp_path, raw_sample="\n".join([header, *lines]), ad_feature=features)
-    recipe = read_recipe("taobao", [f"data.path={tmp_path}", "stream.old_above=20", "stream.phase_events=2"])
+    recipe = read_recipe("taobao", [f"data.path={tmp_path}", "stream.min_old_events=20", "stream.phase_events=2"])
     stream = recipe.build_stream()
     assert isinstance(stream, ColdStart)
-    assert (stream.facts()["old_items"], stream.facts()["new_items"]) == (3, 3)
+    assert (stream.info()["old_items"], stream.info()["new_items"]) == (3, 3)
     learner = recipe.build_learner(stream)
-    assert next(iter(learner.study(next(iter(stream))))).values["loss"] > 0
+    assert next(iter(learner.fit_stage(next(iter(stream))))).values["loss"] > 0

@@ -13,20 +13,20 @@ from hypothesis import strategies as st
 
 from newcomer.backbones import backbone
 from newcomer.backbones.backbone import Backbone
-from newcomer.data.click_log import Column, Log
+from newcomer.data.click_log import ClickLog, Column
 from newcomer.data.io.log_reader import items_from_frame, log_from_frame
 from newcomer.data.schema import Field, Schema
-from newcomer.data.vocabulary import VectorScale, coding_from_json
+from newcomer.data.vocabulary import VectorScaler, coding_from_json
 from newcomer.errors import DataError, StoreError
 from newcomer.items.encoding import text_encoder as sentences
 from newcomer.items.encoding.encoder import Encoder
-from newcomer.items.encoding.text_encoder import Sentences
+from newcomer.items.encoding.text_encoder import TextEncoder
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.methods.id_tuning import IdTuning
 from newcomer.nn.ctr.field_embeddings import Names, Numbers
 
 ABOUT = ["where is my card", "the card was stolen", "top up failed", "exchange rate of the euro", "refund please"]
-SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 1, "batch_size": 64, "warm_steps": 2}
+SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 1, "batch_size": 64, "warmup_steps": 2}
 LEARNERS: list[Any] = [(EmerG, SHORT | {"meta_epochs": 1, "episodes_per_step": 4}), (IdTuning, SHORT | {"hidden": [8]})]
 
 
@@ -63,7 +63,7 @@ def table(cards: int = 10, events: int = 20) -> pl.DataFrame:
     )
 
 
-def items_of(log: Log) -> pl.DataFrame:
+def parse_items(log: ClickLog) -> pl.DataFrame:
     return table(12).unique("card", maintain_order=True)[len(log.items) :].drop("who", "label", "time")
 
 
@@ -73,7 +73,7 @@ VECTORS = st.lists(st.lists(st.floats(-100, 100), min_size=2, max_size=2), min_s
 @given(VECTORS)
 def test_scaled_vectors_have_mean_zero_and_keep_their_directions(rows: list[list[float]]) -> None:
     column = Column.of_vectors(rows)
-    scale = VectorScale.fit("look", column)
+    scale = VectorScaler.fit("look", column)
     found = scale.encode(column).astype(np.float64)
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-3 + 1e-4 / scale.deviation)
     np.testing.assert_allclose(found * scale.deviation + np.array(scale.mean), column.values, atol=1e-3)
@@ -82,13 +82,13 @@ def test_scaled_vectors_have_mean_zero_and_keep_their_directions(rows: list[list
 
 def test_scaled_vectors_have_a_mean_square_of_one_and_unknown_ones_stay_so() -> None:
     column = Column.of_vectors([[1.0, 2.0], [float("nan")] * 2, [3.0, 8.0], [4.0, 2.0]])
-    found = VectorScale.fit("look", column).encode(column)
+    found = VectorScaler.fit("look", column).encode(column)
     assert np.isnan(found).tolist() == [[False] * 2, [True] * 2, [False] * 2, [False] * 2]
     np.testing.assert_allclose(np.nanmean(found**2), 1, rtol=1e-6)
 
 
 def test_a_vector_of_another_length_is_refused_and_none_at_all_is_not_known() -> None:
-    scale = VectorScale.fit("look", Column.of_vectors([[1.0, 2.0]]))
+    scale = VectorScaler.fit("look", Column.of_vectors([[1.0, 2.0]]))
     with pytest.raises(DataError, match=r"column 'look': vectors of 3 numbers, but there were 2 in training"):
         scale.encode(Column.of_vectors([[1.0, 2.0, 3.0]]))
     assert np.isnan(scale.encode(Column.of_vectors(np.empty((2, 0))))).tolist() == [[True, True]] * 2
@@ -96,7 +96,7 @@ def test_a_vector_of_another_length_is_refused_and_none_at_all_is_not_known() ->
 
 def test_a_text_is_its_encoders_feature(encoder: str) -> None:
     column = Column.of_names([*ABOUT, None, ABOUT[1]])
-    coding = Sentences.fit("about", column, encoder)
+    coding = TextEncoder.fit("about", column, encoder)
     backbone = Backbone(encoder)
     with torch.inference_mode():
         slow = np.concatenate([backbone(backbone.encode([text])).numpy() for text in [*ABOUT, ABOUT[1]]])
@@ -122,8 +122,8 @@ def test_every_distinct_text_is_encoded_once(encoder: str, monkeypatch: pytest.M
 
 
 def test_an_encoder_that_reads_pictures_is_refused(tiny: Callable[[str], Path]) -> None:
-    with pytest.raises(DataError, match=r"encoder '.*' reads pictures; give one that reads texts"):
-        Sentences.fit("about", Column.of_names(["a"]), str(tiny("vit")))
+    with pytest.raises(DataError, match=r"encoder '.*' reads images; give one that reads texts"):
+        TextEncoder.fit("about", Column.of_names(["a"]), str(tiny("vit")))
 
 
 def test_what_a_network_embeds_is_said_field_by_field(encoder: str) -> None:
@@ -146,7 +146,7 @@ def test_a_learner_of_texts_and_vectors_is_saved_and_takes_up_new_items(
     scores = []
     for one in (learner, kind.load(tmp_path / "store")):
         requests = table(12).drop("label", "time", "about", "look")
-        scores.append(one.add(items_of(log)).score(requests))
+        scores.append(one.add(parse_items(log)).score(requests))
     assert (scores[0] == scores[1]).all()
     assert np.isfinite(scores[0]).all()
 
@@ -171,16 +171,16 @@ def test_another_encoder_in_the_same_place_is_refused(
     log = log_from_frame(table(), schema_of(encoder))
     learner = IdTuning(log.schema, **LEARNERS[1][1]).learn(log)
     coding = learner.encoder.codings["about"]
-    assert isinstance(coding, Sentences)
+    assert isinstance(coding, TextEncoder)
     learner.save(tmp_path / "store")
     known = IdTuning.load(tmp_path / "store")
-    learner.encoder.codings["about"] = Sentences(coding.scale, str(tiny("electra")), coding.fingerprint)
+    learner.encoder.codings["about"] = TextEncoder(coding.scale, str(tiny("electra")), coding.fingerprint)
     with pytest.raises(
         StoreError, match=rf"column 'about': encoder .* has the fingerprint .* learned with {coding.fingerprint}"
     ):
-        learner.add(items_of(log))
+        learner.add(parse_items(log))
     assert len(learner.entries) == 1
-    assert len(known.add(items_of(log)).known) == 12
+    assert len(known.add(parse_items(log)).known) == 12
 
 
 def test_known_items_are_scored_without_the_encoder(

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from newcomer.classes.methods.inf_lora import InfLoRA
+from newcomer.classes.methods.ranpac import RanPAC
 from newcomer.classes.methods.sd_lora import SDLoRA
+from newcomer.classes.methods.sequential_lora import SequentialLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import SettingError
 from newcomer.nn.lora.decoupled_lora import DecoupledLoRA, Sharing
@@ -151,9 +154,9 @@ def test_ranks_follow_the_schedule(tiny: Folder, tasks: list[Examples]) -> None:
     learner = SDLoRA(str(tiny("vit")), rank=[[1, 3], [3, 1]], epochs=1, batch_size=8)
     for lesson in tasks:
         learner.learn(lesson)
-    assert learner.facts()["ranks"] == [3, 3, 1]
+    assert learner.info()["ranks"] == [3, 3, 1]
     learner.learn(tasks[0])  # known classes: no direction, and no step in the schedule
-    assert learner.facts()["ranks"] == [3, 3, 1]
+    assert learner.info()["ranks"] == [3, 3, 1]
 
 
 @pytest.mark.parametrize("rank", [[], [[2, 4]], [[1, 4], [1, 2]], [[3, 4], [1, 2]], [[1, 0]], [[1]]])
@@ -166,15 +169,15 @@ def test_a_schedule_that_cannot_be_is_refused(rank: Any, tiny: Folder) -> None:
 def test_the_record_says_how_often_a_direction_was_distilled(
     threshold: float | None, ranks: list[int], tiny: Folder, tasks: list[Examples], tmp_path: Path
 ) -> None:
-    learner = SDLoRA(str(tiny("vit")), rank=2, distill=threshold, epochs=2, batch_size=8, learning_rate=1e-2)
+    learner = SDLoRA(str(tiny("vit")), rank=2, kd_threshold=threshold, epochs=2, batch_size=8, learning_rate=1e-2)
     for lesson in tasks:
         learner.learn(lesson)
-    facts = learner.facts()
-    assert facts["ranks"] == ranks
-    assert facts["distilled"] == 3 - len(ranks)
-    assert 0 <= facts["residual"] <= 1
+    info = learner.info()
+    assert info["ranks"] == ranks
+    assert info["distilled"] == 3 - len(ranks)
+    assert 0 <= info["residual"] <= 1
     learner.save(tmp_path)
-    assert SDLoRA.load(tmp_path).facts() == facts
+    assert SDLoRA.load(tmp_path).info() == info
 
 
 def test_a_training_is_watched_in_its_own_entry_alone(tiny: Folder, tasks: list[Examples]) -> None:
@@ -183,3 +186,11 @@ def test_a_training_is_watched_in_its_own_entry_alone(tiny: Folder, tasks: list[
     watched = [{key for key in entry.tensors if key.startswith("trace.")} for entry in learner.entries]
     assert [bool(keys) for keys in watched] == [True, True, False, False]
     assert watched[0] == {"trace.step", "trace.residual", "trace.magnitudes"}
+
+
+@pytest.mark.parametrize("kind", [SDLoRA, SequentialLoRA, InfLoRA, RanPAC])
+def test_a_rank_above_that_of_the_projections_is_refused(kind: Any, tiny: Folder) -> None:
+    """`--set rank=100000` ended in an error of torch, when the first task began."""
+    more = {"adapt_first_task": "lora"} if kind is RanPAC else {}
+    with pytest.raises(SettingError, match=rf"{kind.__name__}: rank = 100000, but .* have rank \d+; give at most \d+"):
+        kind(str(tiny("vit")), rank=100_000, device="cpu", **more)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newcomer.data.click_log import Column
-from newcomer.data.vocabulary import PADDING, UNSEEN, Scale, Vocabulary, coding_from_json
+from newcomer.data.vocabulary import PADDING, UNSEEN, StandardScaler, Vocabulary, coding_from_json
 from newcomer.errors import DataError
 
 NAMES = st.lists(st.text(max_size=3) | st.none(), max_size=20)
@@ -36,16 +36,16 @@ def test_rare_values_are_unseen_ones() -> None:
 
 def test_an_unseen_value_is_an_error_where_the_policy_says_so() -> None:
     vocabulary = Vocabulary.fit("colour", Column.of_names(["red"]), unseen="error")
-    with pytest.raises(DataError, match="column 'colour': value 'blue' was not there in training"):
+    with pytest.raises(DataError, match="column 'colour': value 'blue' did not occur in training"):
         vocabulary.encode(Column.of_names(["red", "blue"]))
 
 
 def test_numbers_are_brought_to_one_scale_and_what_is_not_known_stays_so() -> None:
-    scale = Scale.fit("x", Column.of_numbers([1.0, float("nan"), 3.0]))
+    scale = StandardScaler.fit("x", Column.of_numbers([1.0, float("nan"), 3.0]))
     assert scale.encode(Column.of_numbers([2.0, 5.0])).tolist() == [0.0, 3.0]
-    assert Scale.fit("x", Column.of_numbers([4.0, 4.0])).encode(Column.of_numbers([4.0])).tolist() == [0.0]
+    assert StandardScaler.fit("x", Column.of_numbers([4.0, 4.0])).encode(Column.of_numbers([4.0])).tolist() == [0.0]
 
 
 def test_codings_come_back_from_json() -> None:
-    for coding in (Vocabulary("x", ("a", "b"), "error"), Scale("x", 0.5, 2.0)):
+    for coding in (Vocabulary("x", ("a", "b"), "error"), StandardScaler("x", 0.5, 2.0)):
         assert coding_from_json(coding.to_json()) == coding

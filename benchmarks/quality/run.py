@@ -1,11 +1,11 @@
-"""All rows of a recipe compared over several seeds; records and figures stay in benchmarks/quality/<recipe>/.
+"""Compare all rows of a recipe over several seeds; the records go to benchmarks/quality/<recipe>/.
 
     python benchmarks/quality/run.py cifar100-vit-tiny --processes 2    # goes on where it was cut off
     python benchmarks/quality/run.py ml-1m --seeds 0 1 2 --set stream.old_items=400
 
-The comparison goes to runs/quality/<recipe>/; what is kept of it are the records of its runs without the single steps, and in
-comparison.json every try with its settings and score, and what was chosen. On a machine where it was never begun it goes on from
-what is kept; to make it all again, remove both.
+The comparison runs in runs/quality/<recipe>/. Kept of it are the records of its runs without step events, and comparison.json
+with every trial and the chosen settings. On another machine it is resumed from these files; to run it from scratch, remove both
+folders.
 """
 
 import argparse
@@ -19,18 +19,18 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from figure import Figure, emit, one_line
+from measurement import Measurement, emit, one_line
 from newcomer.errors import RecipeError
-from newcomer.experiments.comparison import Judged, compare
+from newcomer.experiments.comparison import JobResult, compare
 from newcomer.experiments.recipe import read_recipe
 from newcomer.experiments.report.comparison import comparison_tables, read_comparison, write_comparison
 from newcomer.experiments.report.runs import COMPARISON, RECORD, Run, by_row, find_runs
-from newcomer.experiments.run import STORE, perform
+from newcomer.experiments.run import STORE, run_recipe
 
-HERE = Path(__file__).parent
+MACHINE_SETTINGS = Path(__file__).parent
 RUNS = Path("runs/quality")
-TARGETS = json.loads((HERE / "targets.json").read_text(encoding="utf-8"))
-"""Recipe → row → figure → what it is to reach."""
+TARGETS = json.loads((MACHINE_SETTINGS / "targets.json").read_text(encoding="utf-8"))
+"""Recipe → row → metric → the value to reach."""
 
 
 def run_all(
@@ -42,18 +42,18 @@ def run_all(
     processes: int = 1,
     budget: int | None = None,
 ) -> Path:
-    """Try and run what is not finished yet, of all rows or of those named; returns the folder of the records."""
-    recipe, folder, kept = read_recipe(name, changes), RUNS / out, HERE / out
+    """Run the unfinished trials and runs of all rows, or of `only` these; returns the folder of the records."""
+    recipe, folder, kept = read_recipe(name, changes), RUNS / out, MACHINE_SETTINGS / out
     if not folder.exists() and (kept / COMPARISON).exists():
         shutil.copytree(kept, folder)
     for job, event in compare(recipe, folder, seeds, budget, processes, only):
-        if isinstance(event, Judged):
-            told = event.failure or f"{event.score:.4g}, {event.seconds:.0f} s"
-            print(f"{event.done} of {event.count}: {job.title}: {told}", flush=True)
+        if isinstance(event, JobResult):
+            outcome = event.failure or f"{event.score:.4g}, {event.seconds:.0f} s"
+            print(f"{event.done} of {event.count}: {job.title}: {outcome}", flush=True)
     for row, runs in read_comparison(folder).runs.items():
         for run in (run for run in runs if run.finished and (row in only or not only)):
-            place = Path(row) / run.folder.name / RECORD
-            _keep(folder / place, kept / place)
+            path = Path(row) / run.folder.name / RECORD
+            _keep(folder / path, kept / path)
     kept.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / COMPARISON, kept / COMPARISON)
     return kept
@@ -62,23 +62,23 @@ def run_all(
 def with_models(
     name: str, rows: Sequence[str], seeds: Sequence[int], changes: Sequence[str] = (), out: str | None = None
 ) -> dict[str, list[Run]]:
-    """The finished runs of these rows with their models; one of which there is no more than its kept record is made again."""
+    """The finished runs of these rows with their models; a run without a model is repeated."""
     out = out or Path(name).stem
     run_all(name, seeds, changes, out, rows)
-    told, found = read_comparison(RUNS / out), {}
+    comparison, runs = read_comparison(RUNS / out), {}
     for row in (row for row in read_recipe(name, changes).rows() if row.row in rows):
-        finished = told.finished(row.row)
+        finished = comparison.finished(row.row)
         if failed := [seed for seed in seeds if seed not in finished]:
             raise RecipeError(f"{RUNS / out}: row '{row.row}' failed with seed {failed[0]}; leave it out of --seeds")
-        found[row.row] = [finished[seed] for seed in seeds]
-        for run in found[row.row]:
+        runs[row.row] = [finished[seed] for seed in seeds]
+        for run in runs[row.row]:
             if not (run.folder / STORE).exists():
                 (run.folder / RECORD).unlink()
-                chosen = told.found[row.row]["chosen"] or {}
+                chosen = comparison.rows[row.row]["chosen"] or {}
                 again = replace(row, learner={**row.learner, **chosen}).with_seed(run.recipe["seed"])
-                for _ in perform(again, run.folder):
+                for _ in run_recipe(again, run.folder):
                     pass
-    return found
+    return runs
 
 
 def _keep(record: Path, kept: Path) -> None:
@@ -87,17 +87,17 @@ def _keep(record: Path, kept: Path) -> None:
     kept.write_text("".join(line for line in lines if json.loads(line)["event"] != "step"), encoding="utf-8")
 
 
-def figures(rows: dict[str, list[Run]], out: str, command: str) -> list[Figure]:
-    """Every number that a run is judged by, as mean and spread over seeds."""
-    found = []
+def measurements(rows: dict[str, list[Run]], out: str, command: str) -> list[Measurement]:
+    """Every metric of every row: mean and standard deviation over seeds."""
+    results = []
     for row, runs in rows.items():
         start = runs[0].events[0]
-        for name in runs[0].figures():
-            values = np.array([run.figures()[name] for run in runs])
+        for name in runs[0].metrics():
+            values = np.array([run.metrics()[name] for run in runs])
             if np.isnan(values).any():
                 continue
-            found.append(
-                Figure(
+            results.append(
+                Measurement(
                     name=f"{out} {row} {name}",
                     value=round(float(values.mean()), 5),
                     unit=_unit(name, runs[0]),
@@ -106,10 +106,10 @@ def figures(rows: dict[str, list[Run]], out: str, command: str) -> list[Figure]:
                     machine=start["machine"],
                     commit=start["commit"],
                     target=TARGETS.get(out, {}).get(row, {}).get(name),
-                    spread=round(float(values.std(ddof=1)), 5) if len(values) > 1 else None,
+                    std=round(float(values.std(ddof=1)), 5) if len(values) > 1 else None,
                 )
             )
-    return found
+    return results
 
 
 def _unit(name: str, run: Run) -> str:
@@ -122,20 +122,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--processes", type=int, default=1, help="runs side by side; one, where seconds are to be told")
-    parser.add_argument("--budget", type=int, help="tries a row; the recipe's by default")
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time; 1 for comparable seconds")
+    parser.add_argument("--budget", type=int, help="trials per row; the recipe's by default")
     parser.add_argument("--set", action="append", default=[], dest="changes")
     parser.add_argument("--out", help="name of the folder of records; the recipe's by default")
-    parser.add_argument("--rows", nargs="+", default=[], help="only these; the records of others stay as they are")
-    given = parser.parse_args()
-    out = given.out or Path(given.recipe).stem
-    folder = run_all(given.recipe, given.seeds, given.changes, out, given.rows, given.processes, given.budget)
+    parser.add_argument("--rows", nargs="+", default=[], help="only these rows; the records of others are kept")
+    args = parser.parse_args()
+    out = args.out or Path(args.recipe).stem
+    folder = run_all(args.recipe, args.seeds, args.changes, out, args.rows, args.processes, args.budget)
     rows = next(iter(by_row(find_runs([folder])).values()))
     print(write_comparison(RUNS / out))
     for table in comparison_tables(read_comparison(RUNS / out)):
         print(f"\n{table.title}\n\n{table.markdown()}\n\n{table.note}\n")
-    changes = "".join(f" --set {change}" for change in given.changes) + (f" --out {out}" if given.out else "")
-    emit(figures(rows, out, f"python benchmarks/quality/run.py {given.recipe}{changes}"))
+    changes = "".join(f" --set {change}" for change in args.changes) + (f" --out {out}" if args.out else "")
+    emit(measurements(rows, out, f"python benchmarks/quality/run.py {args.recipe}{changes}"))
 
 
 if __name__ == "__main__":

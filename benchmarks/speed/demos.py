@@ -1,8 +1,8 @@
-"""Seconds that every stage of the two demos takes, row beside row, in turns.
+"""Seconds of every stage of the two demos, by row.
 
     python benchmarks/speed/demos.py
 
-Times on a shared machine are noisy: each row is run `REPEATS` times, the rows in turns, and the median counts. Quote the ratios.
+Times on a shared machine are noisy: each row is run `REPEATS` times, the rows in turns, and the median is taken. Quote ratios.
 """
 
 import statistics
@@ -10,22 +10,22 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from figure import Figure, emit
+from measurement import Measurement, emit
 from newcomer.experiments.recipe import Recipe, read_recipe
-from newcomer.experiments.run import Finished, commit, machine, run
+from newcomer.experiments.run import StageEnd, commit, machine, run
 
 REPEATS = 3
 COMMAND = "python benchmarks/speed/demos.py"
 
 
 def stage_seconds(recipe: Recipe) -> dict[str, float]:
-    """Seconds of study by stage."""
+    """Training seconds by stage."""
     stream = recipe.build_stream()
     learner = recipe.build_learner(stream)
-    return {event.stage: event.study_seconds for event in run(learner, stream) if isinstance(event, Finished)}
+    return {event.stage: event.train_seconds for event in run(learner, stream) if isinstance(event, StageEnd)}
 
 
-def measure(name: str) -> list[Figure]:
+def measure(name: str) -> list[Measurement]:
     rows = read_recipe(name).rows()
     times: dict[tuple[str, str], list[float]] = {}
     for _ in range(REPEATS):
@@ -36,7 +36,7 @@ def measure(name: str) -> list[Figure]:
     for (row, stage), taken in times.items():
         print(f"{name:8} {row:{width}} {stage:10} {statistics.median(taken):8.3f} s")
     return [
-        Figure(
+        Measurement(
             name=f"{name} {row} {stage} seconds",
             value=round(statistics.median(taken), 4),
             unit="s",
@@ -44,11 +44,11 @@ def measure(name: str) -> list[Figure]:
             seeds=[0],
             machine=machine(),
             commit=commit(),
-            spread=round(statistics.stdev(taken), 4),
+            std=round(statistics.stdev(taken), 4),
         )
         for (row, stage), taken in times.items()
     ]
 
 
 if __name__ == "__main__":
-    emit([figure for demo in ("digits", "world") for figure in measure(demo)])
+    emit([measurement for demo in ("digits", "world") for measurement in measure(demo)])

@@ -1,4 +1,4 @@
-"""SD-LoRA written as its equation reads: every adapted layer adds, task after task, α_k B_k A_k x / ‖B_k A_k‖_F."""
+"""SD-LoRA as a literal loop over tasks: every adapted layer adds Σ_k α_k B_k A_k x / ‖B_k A_k‖_F."""
 
 import torch
 from models import query_value
@@ -8,11 +8,11 @@ from newcomer.nn.lora.decoupled_lora import DecoupledLoRA
 
 
 class Looped(nn.Module):
-    """A frozen layer and the products of all tasks; the norm of a closed direction is taken in every pass, as it stands there."""
+    """A frozen layer and the factors of all tasks; the norm of a closed direction is computed in every pass, as in the equation."""
 
     def __init__(self, frozen: nn.Linear, bank: DecoupledLoRA, p: int) -> None:
         super().__init__()
-        self.frozen, self.bank, self.p = frozen, bank, p
+        self.frozen, self.lora, self.p = frozen, bank, p
         self.closed = [tuple(f.clone() for f in bank.direction(k)[p]) for k in range(bank.directions)]
         self.norms = [torch.linalg.matrix_norm(up @ down) for up, down in self.closed]
 
@@ -20,13 +20,13 @@ class Looped(nn.Module):
         out: Tensor = self.frozen(x)
         pairs = [
             *self.closed,
-            *zip(self.bank.open_up[self.p : self.p + 1], self.bank.open_down[self.p : self.p + 1], strict=True),
+            *zip(self.lora.open_up[self.p : self.p + 1], self.lora.open_down[self.p : self.p + 1], strict=True),
         ]
         for k, (up, down) in enumerate(pairs):
-            alpha = self.bank.magnitudes[k, 0]
+            alpha = self.lora.magnitudes[k, 0]
             if k < len(
                 self.closed
-            ):  # the bank's directions have unit norm over all layers together: this layer's part of it
+            ):  # the bank's directions have unit norm over all layers together: this layer's share of it
                 norm = torch.linalg.matrix_norm(up @ down)
                 alpha = alpha * self.norms[k] / norm
             out = out + alpha * ((x @ down.T) @ up.T)
@@ -34,7 +34,7 @@ class Looped(nn.Module):
 
 
 def looped(model: nn.Module, bank: DecoupledLoRA) -> nn.Module:
-    """This model with every layer that the bank adapts written as a loop."""
+    """The model with every layer that the bank adapts replaced by a `Looped` one."""
     for p, name in enumerate(query_value(model)):
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear)

@@ -1,4 +1,4 @@
-"""What the speed benchmarks share: encoders of the usual shapes with random weights, banks of many tasks, and fair timing."""
+"""Shared parts of the speed benchmarks: randomly initialised encoders, banks of many tasks, interleaved timing."""
 
 import statistics
 import sys
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTModel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from figure import Figure
+from measurement import Measurement
 from newcomer.experiments.run import commit, machine
 from newcomer.nn.lora.decoupled_lora import DecoupledLoRA
 
@@ -24,7 +24,7 @@ RANK = 10
 
 
 def encoder(shape: str, size: int) -> ViTModel:
-    """A frozen vision transformer of 12 blocks for pictures of this side."""
+    """A frozen vision transformer of 12 blocks for images of `size` × `size` pixels."""
     torch.manual_seed(0)
     model = ViTModel(ViTConfig(**SHAPES[shape], image_size=size), add_pooling_layer=False)
     model.requires_grad_(False)
@@ -32,7 +32,7 @@ def encoder(shape: str, size: int) -> ViTModel:
     return model
 
 
-def pictures(count: int, size: int) -> Tensor:
+def images(count: int, size: int) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
@@ -43,40 +43,40 @@ def query_value(model: nn.Module) -> list[str]:
 
 
 def bank_of(model: nn.Module, tasks: int, leave_open: bool) -> DecoupledLoRA:
-    """A bank after so many tasks, all of whose directions have moved; with `leave_open` the last is being trained."""
+    """A bank of this many tasks with random directions; with `leave_open` the last one is still trained."""
     bank = DecoupledLoRA(model, query_value(model))
-    chance = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(2)
     for task in range(tasks):
-        bank.open(RANK, chance)
+        bank.open(RANK, generator)
         with torch.no_grad():
             for up in bank.open_up:
-                up.copy_(0.02 * torch.randn(up.shape, generator=chance))
+                up.copy_(0.02 * torch.randn(up.shape, generator=generator))
         if task < tasks - 1 or not leave_open:
             bank.close()
     return bank
 
 
 def in_turns(actions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of the processor that each action takes, all of them in every turn; other work on the machine is not counted."""
-    found: dict[str, list[float]] = {name: [] for name in actions}
+    """CPU seconds of each action, `repeats` times, the actions in turns, after one warm-up call each."""
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
     for action in actions.values():
         action()
     for _ in range(repeats):
         for name, action in actions.items():
             start = time.process_time()
             action()
-            found[name].append(time.process_time() - start)
-    return found
+            seconds[name].append(time.process_time() - start)
+    return seconds
 
 
-def figure(
-    name: str, value: float, command: str, target: float | None = None, spread: float | None = None, unit: str = "1"
-) -> Figure:
-    """A figure of this machine and this state of the library."""
-    return Figure(name, value, unit, command, [0], machine(), commit(), target, spread)
+def measurement(
+    name: str, value: float, command: str, target: float | None = None, std: float | None = None, unit: str = "1"
+) -> Measurement:
+    """A measurement on this machine, of this state of the library."""
+    return Measurement(name, value, unit, command, [0], machine(), commit(), target, std)
 
 
 def ratio(over: list[float], under: list[float]) -> tuple[float, float]:
-    """Median and standard deviation of the ratio turn by turn."""
+    """Median and standard deviation of the ratio over turns."""
     ratios = [a / b for a, b in zip(over, under, strict=True)]
     return statistics.median(ratios), statistics.stdev(ratios)

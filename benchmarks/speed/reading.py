@@ -1,9 +1,9 @@
-"""Peak memory and seconds of a process that surveys a large click log and then passes over it once in shuffled, encoded mixes.
+"""Peak memory and seconds of reading a large click log: one pass for its statistics, one in shuffled, encoded chunks.
 
     python benchmarks/speed/reading.py --megabytes 5000
 
-The log has a million users and a hundred thousand items; it is written to a temporary folder first, and deleted in the end. The
-peak is that of the whole process, its libraries included.
+The log has a million users and a hundred thousand items; it is written to a temporary folder and deleted at the end. The peak is
+that of the whole process, libraries included.
 """
 
 import argparse
@@ -20,14 +20,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from newcomer.data.io.chunked_log import LogFiles
-from newcomer.data.io.log_statistics import Survey
-from newcomer.data.io.shuffle import Passes
+from newcomer.data.io.chunked_log import ChunkedLog
+from newcomer.data.io.log_statistics import LogStatistics
+from newcomer.data.io.shuffle import ShuffledPasses
 from newcomer.data.schema import Field, Schema
 from newcomer.items.encoding.encoder import Encoder
 
 if TYPE_CHECKING:
-    from figure import Figure
+    from measurement import Measurement
 
 COMMAND = "python benchmarks/speed/reading.py --megabytes {}"
 ITEMS, USERS, BLOCK = 100_000, 1_000_000, 500_000
@@ -49,9 +49,9 @@ SCHEMA = Schema(
 
 
 def events(number: int) -> pl.DataFrame:
-    """One block of the log; popular items and busy users have most of it."""
+    """One block of the log, with skewed popularity of items and users."""
     chance = np.random.default_rng(number)
-    drawn = {
+    columns = {
         "item": (ITEMS * chance.random(BLOCK) ** 3).astype(np.int64),
         "user": (USERS * chance.random(BLOCK) ** 2).astype(np.int64),
         "click": chance.integers(0, 2, BLOCK),
@@ -60,7 +60,7 @@ def events(number: int) -> pl.DataFrame:
         "cost": chance.normal(size=BLOCK).round(4),
     }
     item, user = pl.col("item"), pl.col("user")
-    return pl.DataFrame(drawn).with_columns(
+    return pl.DataFrame(columns).with_columns(
         pl.format("brand {}", item % 5000).alias("brand"),
         pl.format("tag {}|tag {}", item % 7, 7 + item % 11).alias("tags"),
         (item % 997 / 10).alias("price"),
@@ -82,7 +82,7 @@ def write_csv(folder: Path, size: int) -> None:
 
 
 def write_parquet(folder: Path, size: int) -> None:
-    """Files of a million rows each, this many bytes together."""
+    """Files of a million rows each, of this many bytes in total."""
     number = 0
     while sum(file.stat().st_size for file in folder.iterdir()) < size:
         pl.concat([events(number), events(number + 1)]).write_parquet(folder / f"log-{number // 2:05}.parquet")
@@ -93,16 +93,16 @@ WRITERS: dict[str, Callable[[Path, int], None]] = {"csv": write_csv, "parquet": 
 
 
 def read(pattern: str) -> dict[str, float]:
-    """Seconds of either pass, this process's peak in MiB, and how many rows there were."""
+    """Seconds of both passes, peak memory of this process in MiB, and the number of rows."""
     torch.set_num_threads(1)
     start = time.perf_counter()
-    files = LogFiles(pattern, SCHEMA)
-    survey = Survey.of(files)
+    files = ChunkedLog(pattern, SCHEMA)
+    survey = LogStatistics.of(files)
     encoder, known = Encoder.fit(survey), {name: number for number, name in enumerate(survey.items.ids)}
     rows = survey.rows
-    del survey  # learning needs no more of it
+    del survey  # training does not need it
     surveyed, seen = time.perf_counter(), 0
-    for mix in Passes(files, epochs=1, seed=0).since():
+    for mix in ShuffledPasses(files, epochs=1, seed=0).iterate():
         clicks = encoder.clicks(mix, np.array([known[name] for name in mix.items.ids])[mix.item])
         seen += len(clicks)
     assert seen == rows
@@ -110,29 +110,29 @@ def read(pattern: str) -> dict[str, float]:
 
 
 def _peak() -> float:
-    """Largest resident memory of this process, anonymous and of files; unlike rusage's, nothing of the process that started it."""
+    """Peak resident memory of this process in MiB; unlike ru_maxrss it is not inherited from the parent process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def figures(kind: str, megabytes: int) -> "list[Figure]":
-    from models import figure  # not above: the process that is measured needs nothing of it
+def measurements(kind: str, megabytes: int) -> "list[Measurement]":
+    from models import measurement  # not at the top: the measured process does not need it
 
     with tempfile.TemporaryDirectory() as name:
         WRITERS[kind](Path(name), megabytes * 1_000_000)
         done = subprocess.run(
             [sys.executable, __file__, "--read", f"{name}/log*.{kind}"], capture_output=True, text=True, check=True
         )
-    found = json.loads(done.stdout)
+    result = json.loads(done.stdout)
     print(
-        f"{kind}, {megabytes} MB, {found['rows'] / 1e6:.1f} million rows: survey {found['survey']:.1f} s, "
-        f"one pass of mixes {found['mixes']:.1f} s, peak {found['peak']:.0f} MiB"
+        f"{kind}, {megabytes} MB, {result['linear_head'] / 1e6:.1f} million rows: survey {result['survey']:.1f} s, "
+        f"one pass of mixes {result['mixes']:.1f} s, peak {result['peak']:.0f} MiB"
     )
     label, command = f"reading {megabytes} MB of {kind}", COMMAND.format(megabytes)
     return [
-        figure(f"{label}: survey", round(found["survey"], 2), command, unit="s"),
-        figure(f"{label}: pass of mixes", round(found["mixes"], 2), command, unit="s"),
-        figure(f"{label}: peak memory", round(found["peak"], 1), command, 1024, unit="MiB"),
+        measurement(f"{label}: survey", round(result["survey"], 2), command, unit="s"),
+        measurement(f"{label}: pass of mixes", round(result["mixes"], 2), command, unit="s"),
+        measurement(f"{label}: peak memory", round(result["peak"], 1), command, 1024, unit="MiB"),
     ]
 
 
@@ -140,12 +140,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=5000)
     parser.add_argument("--kinds", nargs="+", choices=list(WRITERS), default=list(WRITERS))
-    parser.add_argument("--read", metavar="PATTERN", help="read these files in this process, and print what it took")
-    given = parser.parse_args()
-    if given.read:
-        print(json.dumps(read(given.read)))
+    parser.add_argument("--read", metavar="PATTERN", help="read these files in this process and print the measurements")
+    args = parser.parse_args()
+    if args.read:
+        print(json.dumps(read(args.read)))
     else:
         sys.path.insert(0, str(Path(__file__).parents[1]))
-        from figure import emit
+        from measurement import emit
 
-        emit(f for kind in given.kinds for f in figures(kind, given.megabytes))
+        emit(f for kind in args.kinds for f in measurements(kind, args.megabytes))

@@ -1,6 +1,6 @@
-"""One model that answers several threads: inputs a second with two threads over those with one, a batch at a time each.
+"""Throughput of one model shared by threads: inputs per second with two threads over one, a batch at a time each.
 
-Every thread computes on one core, so that the ratio says what threads bring beside what cores bring: on two free cores at most 2.
+Every thread computes on one core, so the ratio is at most 2, on two free cores.
 
 python benchmarks/speed/threads.py
 """
@@ -12,9 +12,9 @@ from threading import Thread
 from typing import Any
 
 import torch
-from models import figure
+from models import measurement
 
-from figure import Figure, emit
+from measurement import Measurement, emit
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.methods.l2p import L2P
 from newcomer.classes.methods.sd_lora import SDLoRA
@@ -22,49 +22,47 @@ from newcomer.data.datasets.digits import digits
 
 COMMAND = "python benchmarks/speed/threads.py"
 LEARNERS: tuple[Any, ...] = (SDLoRA, L2P)
-"""One that adapts weights, one that prompts."""
+"""One with adapted weights, one with prompts."""
 BATCH = 32
 
 
-def answered(learner: ClassLearner, inputs: list[Any], threads: int, seconds: float) -> float:
-    """Inputs a second by so many threads together."""
+def throughput(learner: ClassLearner, inputs: list[Any], threads: int, seconds: float) -> float:
+    """Inputs per second of all threads together."""
     done = [0] * threads
     start = time.perf_counter()
 
-    def ask(number: int) -> None:
+    def predict(number: int) -> None:
         while time.perf_counter() < start + seconds:
             learner.logits(inputs)
             done[number] += len(inputs)
 
-    several = [Thread(target=ask, args=(number,)) for number in range(threads)]
-    for thread in several:
+    workers = [Thread(target=predict, args=(number,)) for number in range(threads)]
+    for thread in workers:
         thread.start()
-    for thread in several:
+    for thread in workers:
         thread.join()
     return sum(done) / (time.perf_counter() - start)
 
 
-def figures(repeats: int, seconds: float) -> list[Figure]:
+def measurements(repeats: int, seconds: float) -> list[Measurement]:
     train, _ = digits()
-    lesson = train.at(range(0, len(train), 20))
-    inputs, found = [lesson.inputs[i] for i in range(BATCH)], list[Figure]()
+    examples = train.select(range(0, len(train), 20))
+    inputs, results = [examples.inputs[i] for i in range(BATCH)], list[Measurement]()
     for kind in LEARNERS:
-        learner = kind("micro-vit", epochs=1).learn(lesson)
+        learner = kind("micro-vit", epochs=1).learn(examples)
         learner.logits(inputs)
-        pairs = [[answered(learner, inputs, threads, seconds) for threads in (1, 2)] for _ in range(repeats)]
+        pairs = [[throughput(learner, inputs, threads, seconds) for threads in (1, 2)] for _ in range(repeats)]
         one, ratios = statistics.median(pair[0] for pair in pairs), [two / one for one, two in pairs]
-        gain, spread = statistics.median(ratios), statistics.stdev(ratios)
-        print(
-            f"{learner.name}: {one:.0f} pictures a second with one thread, {gain:.2f} ± {spread:.2f} times that with two"
-        )
-        found.append(figure(f"threads {learner.name} two / one", round(gain, 3), COMMAND, None, round(spread, 3)))
-    return found
+        gain, std = statistics.median(ratios), statistics.stdev(ratios)
+        print(f"{learner.name}: {one:.0f} images a second with one thread, {gain:.2f} ± {std:.2f} times that with two")
+        results.append(measurement(f"threads {learner.name} two / one", round(gain, 3), COMMAND, None, round(std, 3)))
+    return results
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    emit(figures(given.repeats, given.seconds))
+    emit(measurements(args.repeats, args.seconds))

@@ -1,8 +1,8 @@
-"""A training step at 20 tasks beside one at 1 task, and beside the same step written as a loop over tasks.
+"""Cost of a training step at 20 tasks relative to 1 task, and of the same step as a loop over tasks.
 
     python benchmarks/speed/training_step.py
 
-Losses of both ways are compared before they are timed.
+The losses of both implementations are compared before they are timed.
 """
 
 import argparse
@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 from loop import looped
-from models import bank_of, encoder, figure, in_turns, pictures, ratio
+from models import bank_of, encoder, images, in_turns, measurement, ratio
 from torch import Tensor
 
-from figure import Figure, emit
+from measurement import Measurement, emit
 from newcomer.nn.lora.decoupled_lora import DecoupledLoRA
 
 COMMAND = "python benchmarks/speed/training_step.py"
 COMPARED = {"20 tasks / 1 task": ("20", "1", 1.05), "loop / bank at 20 tasks": ("loop", "20", 2.5)}
 
 
-def stepping(
+def training_step(
     model: Any, bank: DecoupledLoRA, x: Tensor, applied: Callable[[], AbstractContextManager[None]]
 ) -> Callable[[], float]:
     """One training step: forward, backward, Adam."""
@@ -39,33 +39,33 @@ def stepping(
     return step
 
 
-def figures(shape: str, batch: int, size: int, repeats: int) -> list[Figure]:
-    x, actions = pictures(batch, size), {}
+def measurements(shape: str, batch: int, size: int, repeats: int) -> list[Measurement]:
+    x, actions = images(batch, size), {}
     for tasks in (1, 20):
         model = encoder(shape, size)
         bank = bank_of(model, tasks, leave_open=True)
-        actions[f"{tasks}"] = stepping(model, bank, x, bank.applied)
-    actions["loop"] = stepping(looped(encoder(shape, size), bank), bank, x, nullcontext)
-    assert abs(actions["loop"]() - actions["20"]()) < 1e-4 * abs(actions["20"]())  # the same function, written twice
+        actions[f"{tasks}"] = training_step(model, bank, x, bank.applied)
+    actions["loop"] = training_step(looped(encoder(shape, size), bank), bank, x, nullcontext)
+    assert abs(actions["loop"]() - actions["20"]()) < 1e-4 * abs(actions["20"]())  # two implementations of one function
     times = in_turns(actions, repeats)
-    found = []
+    results = []
     for name, (over, under, target) in COMPARED.items():
-        cost, spread = ratio(times[over], times[under])
-        print(f"{shape}, {batch} pictures of {size}: {name} {cost:.3f} ± {spread:.3f}")
-        found.append(figure(f"step {shape} {name}", round(cost, 4), COMMAND, target, round(spread, 4)))
-    return found
+        cost, std = ratio(times[over], times[under])
+        print(f"{shape}, {batch} images of {size}: {name} {cost:.3f} ± {std:.3f}")
+        results.append(measurement(f"step {shape} {name}", round(cost, 4), COMMAND, target, round(std, 4)))
+    return results
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     emit(
         f
         for shape, batch, size, repeats in (
-            ("ViT-Tiny", 20, 112, given.repeats),
-            ("ViT-B", 8, 224, max(given.repeats // 3, 2)),
+            ("ViT-Tiny", 20, 112, args.repeats),
+            ("ViT-B", 8, 224, max(args.repeats // 3, 2)),
         )
-        for f in figures(shape, batch, size, repeats)
+        for f in measurements(shape, batch, size, repeats)
     )

@@ -3,25 +3,121 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from newcomer.extras import optional_imports
+
 if TYPE_CHECKING:
+    from newcomer.classes.methods.coda_prompt import CODAPrompt
+    from newcomer.classes.methods.dual_prompt import DualPrompt
+    from newcomer.classes.methods.frozen import FrozenBackbone
+    from newcomer.classes.methods.full_fine_tuning import FullFineTuning
+    from newcomer.classes.methods.inf_lora import InfLoRA
+    from newcomer.classes.methods.l2p import L2P
+    from newcomer.classes.methods.ranpac import RanPAC
     from newcomer.classes.methods.sd_lora import SDLoRA
+    from newcomer.classes.methods.sequential_lora import SequentialLoRA
     from newcomer.data.examples import Examples
     from newcomer.data.schema import Field, Schema
+    from newcomer.errors import (
+        DataError,
+        DataWarning,
+        LearnerError,
+        MissingExtraError,
+        NewcomerError,
+        RecipeError,
+        SettingError,
+        StoreError,
+        StreamError,
+    )
+    from newcomer.estimator import NewcomerClassifier
+    from newcomer.items.methods.cvar import CVAR
+    from newcomer.items.methods.dropout_net import DropoutNet
     from newcomer.items.methods.emerg import EmerG
+    from newcomer.items.methods.id_tuning import IdTuning
+    from newcomer.items.methods.meta_embedding import MetaEmbedding
+    from newcomer.items.methods.mwuf import MWUF
+    from newcomer.items.serving.service import ItemService
+    from newcomer.loading import load
+    from newcomer.streams.class_incremental import ClassIncremental
+    from newcomer.streams.cold_start import ColdStart
 
-_HOMES = {
-    "EmerG": "newcomer.items.methods.emerg",
-    "Examples": "newcomer.data.examples",
-    "Field": "newcomer.data.schema",
-    "SDLoRA": "newcomer.classes.methods.sd_lora",
-    "Schema": "newcomer.data.schema",
+_MODULES = {
+    "CODAPrompt": "classes.methods.coda_prompt",
+    "CVAR": "items.methods.cvar",
+    "ClassIncremental": "streams.class_incremental",
+    "ColdStart": "streams.cold_start",
+    "DataError": "errors",
+    "DataWarning": "errors",
+    "DropoutNet": "items.methods.dropout_net",
+    "DualPrompt": "classes.methods.dual_prompt",
+    "EmerG": "items.methods.emerg",
+    "Examples": "data.examples",
+    "Field": "data.schema",
+    "FrozenBackbone": "classes.methods.frozen",
+    "FullFineTuning": "classes.methods.full_fine_tuning",
+    "IdTuning": "items.methods.id_tuning",
+    "InfLoRA": "classes.methods.inf_lora",
+    "L2P": "classes.methods.l2p",
+    "LearnerError": "errors",
+    "ItemService": "items.serving.service",
+    "MWUF": "items.methods.mwuf",
+    "MissingExtraError": "errors",
+    "MetaEmbedding": "items.methods.meta_embedding",
+    "NewcomerClassifier": "estimator",
+    "NewcomerError": "errors",
+    "RanPAC": "classes.methods.ranpac",
+    "RecipeError": "errors",
+    "SDLoRA": "classes.methods.sd_lora",
+    "Schema": "data.schema",
+    "SequentialLoRA": "classes.methods.sequential_lora",
+    "SettingError": "errors",
+    "StoreError": "errors",
+    "StreamError": "errors",
+    "load": "loading",
 }
 
-__all__ = ["EmerG", "Examples", "Field", "SDLoRA", "Schema"]
+__all__ = [
+    "CVAR",
+    "L2P",
+    "MWUF",
+    "CODAPrompt",
+    "ClassIncremental",
+    "ColdStart",
+    "DataError",
+    "DataWarning",
+    "DropoutNet",
+    "DualPrompt",
+    "EmerG",
+    "Examples",
+    "Field",
+    "FrozenBackbone",
+    "FullFineTuning",
+    "IdTuning",
+    "InfLoRA",
+    "ItemService",
+    "LearnerError",
+    "MetaEmbedding",
+    "MissingExtraError",
+    "NewcomerClassifier",
+    "NewcomerError",
+    "RanPAC",
+    "RecipeError",
+    "SDLoRA",
+    "Schema",
+    "SequentialLoRA",
+    "SettingError",
+    "StoreError",
+    "StreamError",
+    "load",
+]
 
 
 def __getattr__(name: str) -> object:
-    # Learners are imported when they are asked for: a report or a version needs no torch.
-    if name not in _HOMES:
+    # Imported on first use: a report or a version needs no torch.
+    if name not in _MODULES:
         raise AttributeError(f"module 'newcomer' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    with optional_imports():
+        return getattr(import_module(f"newcomer.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,4 +1,4 @@
-"""Everything this library raises on purpose, in one tree.
+"""Exceptions and warnings of the library.
 
     NewcomerError
     ├── SettingError    a setting is unknown or has a value it cannot have
@@ -6,11 +6,12 @@
     ├── DataError       a file, folder, table or value cannot be what it should be
     ├── StreamError     the order of stages makes no sense: a label in two tasks, an empty task
     ├── LearnerError    a learner was asked for what it cannot do yet, or at all
-    └── StoreError      a store on disk is damaged, too new, in use, or another model's
+    ├── StoreError      a store on disk is damaged, too new, in use, or another model's
+    └── MissingExtraError   an optional dependency is not installed; also an ImportError
 
-Each message is one line: where it is, what was found, what to do. The command line prints it and exits with code 2.
+Each message is one line: where, what was got, what to do. The command line prints it and exits with code 2.
 
-What can be done all the same, but not without a word, is a `DataWarning`; the command line prints it and goes on.
+`DataWarning` reports data that was repaired; the command line prints it and continues.
 """
 
 import difflib
@@ -21,7 +22,7 @@ MANY = 30
 
 
 class NewcomerError(Exception):
-    """The root of the tree: catch this to catch all."""
+    """Base class of all errors of the library."""
 
 
 class SettingError(NewcomerError):
@@ -48,8 +49,12 @@ class StoreError(NewcomerError):
     """A store on disk is damaged, too new, in use, or another model's."""
 
 
+class MissingExtraError(NewcomerError, ImportError):
+    """An optional dependency is not installed."""
+
+
 class DataWarning(UserWarning):
-    """Data was repaired or read in a way that its owner should know of."""
+    """Data was repaired or reinterpreted on reading."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,18 +1,41 @@
-"""A user's text for one line of a terminal: what would move the cursor, change colours or turn the writing round is spelled out."""
+"""Escaping of untrusted text for terminals: control characters, colours, line breaks and bidirectional overrides."""
 
 import json
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
-UNSEEN = {"Cc", "Cf", "Zl", "Zp", "Cs"}
-"""Unicode categories of what a terminal obeys or hides: controls, format characters, line and paragraph separators, surrogates."""
+UNPRINTABLE = {"Cc", "Cf", "Zl", "Zp", "Cs"}
+"""Unicode categories that are escaped: controls, format characters, line and paragraph separators, surrogates."""
 
 JOINERS = "\u200c\u200d"
-"""Format characters that words and emoji are written with."""
+"""Joiners, which are part of words and emoji and stay."""
+
+
+LISTED_NAMES = 4
+"""Names in a `repr`; the rest is an ellipsis."""
+
+
+def listed(names: Sequence[object], limit: int = LISTED_NAMES) -> str:
+    """The first names, quoted, for a `repr`.
+
+    >>> listed(["cat", "dog", "bird"], limit=2)
+    "'cat', 'dog', …"
+    """
+    return ", ".join([*map(repr, names[:limit]), *(["…"] if len(names) > limit else [])])
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number with its noun.
+
+    >>> counted(1, "class", "classes"), counted(2, "item")
+    ('1 class', '2 items')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def printable(text: object) -> str:
-    r"""The text with every character that is not to be seen as its escape sequence.
+    r"""Text with every unprintable character as its escape sequence.
 
     >>> printable("card\x1b[31m\nlost")
     'card\\x1b[31m\\nlost'
@@ -20,11 +43,11 @@ def printable(text: object) -> str:
     found = str(text)
     if found.isprintable():
         return found
-    return "".join(_escaped(c) if unicodedata.category(c) in UNSEEN and c not in JOINERS else c for c in found)
+    return "".join(_escaped(c) if unicodedata.category(c) in UNPRINTABLE and c not in JOINERS else c for c in found)
 
 
 def printable_json(content: Any, indent: int | None = None, allow_nan: bool = True) -> str:
-    r"""JSON that a terminal shows and obeys nothing of: what `printable` spells out is an escape of JSON, read as it was.
+    r"""JSON safe for terminals: unprintable characters are JSON escapes, so parsing gives the same content.
 
     >>> printable_json(["größer\x9b31m", "a\u202eb"]) == r'["größer\u009b31m", "a\u202eb"]'
     True

@@ -1,4 +1,4 @@
-"""Chance has an address: every random choice has a generator of its own, so one more draw here never shifts another there."""
+"""Random number generators by seed and address: independent streams, so one more draw in one never shifts another."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ import torch
 
 
 def spawn(seed: int, *address: str | int) -> torch.Generator:
-    """A generator for one purpose, the same for the same seed and address on every machine and in every process.
+    """Random generator for this seed and address, identical on every machine and in every process.
 
     >>> order = torch.randperm(4, generator=spawn(0, "stream", "class order"))
     >>> bool((order == torch.randperm(4, generator=spawn(0, "stream", "class order"))).all())
@@ -18,6 +18,6 @@ def spawn(seed: int, *address: str | int) -> torch.Generator:
 
 
 def shuffled(count: int, seed: int, *address: str | int) -> list[int]:
-    """The numbers 0 .. count - 1 in a random order that depends on seed and address alone."""
+    """Random permutation of 0 .. count - 1, a function of seed and address only."""
     order: list[int] = torch.randperm(count, generator=spawn(seed, *address)).tolist()
     return order

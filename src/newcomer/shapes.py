@@ -1,6 +1,6 @@
-"""Words for tensor axes: `Float[Tensor, "batch field width"]` says what a signature takes.
+"""Type annotations of tensor shapes: `Float[Tensor, "batch field width"]`.
 
-The library states shapes and never checks them at run time; its tests do, with jaxtyping's import hook.
+Shapes are checked only in tests, by jaxtyping's import hook.
 """
 
 from jaxtyping import Bool, Float, Int

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from newcomer.backbones import places
+from newcomer.backbones import sources
 from newcomer.backbones.backbone import Backbone
-from newcomer.backbones.reopening import PlainBackbone
+from newcomer.backbones.reloading import PlainBackbone
 from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.click_log import Column
 from newcomer.data.examples import Examples
-from newcomer.data.vocabulary import VectorScale
+from newcomer.data.vocabulary import VectorScaler
 from newcomer.errors import DataError, SettingError, StoreError
-from newcomer.items.encoding.text_encoder import Sentences
+from newcomer.items.encoding.text_encoder import TextEncoder
 from newcomer.store.folder import Manifest, Store
 from shell import Shell
 
@@ -62,7 +62,7 @@ def as_before(store: Path) -> None:
     opened = Store(store)
     manifest, entries = opened.manifest(), opened.entries()
     kept = ("name", "size", "fingerprint", "target_modules")
-    backbone = {k: v for k, v in manifest.stands_on["backbone"].items() if k in kept} | {
+    backbone = {k: v for k, v in manifest.depends_on["backbone"].items() if k in kept} | {
         "pooling": None,
         "max_tokens": None,
     }
@@ -122,7 +122,7 @@ def test_a_configuration_that_was_edited_after_learning_is_named(
 def test_a_tokenizer_that_was_edited_after_learning_is_named(
     copied: Folder, questions: list[Examples], tmp_path: Path
 ) -> None:
-    """The same of texts: two words change places in the vocabulary."""
+    """The same of texts: two words change sources in the vocabulary."""
     folder = copied("bert")
     FrozenBackbone(str(folder)).learn(questions[0]).save(tmp_path / "store")
     table = json.loads((folder / "tokenizer.json").read_text())
@@ -218,7 +218,7 @@ def test_a_store_of_before_is_read_as_before(
     texts = questions[1].inputs
     assert torch.equal(found.logits(texts), learner.logits(texts))
     found.learn(questions[1]).save(tmp_path / "store")
-    backbone = Store(tmp_path / "store").manifest().stands_on["backbone"]
+    backbone = Store(tmp_path / "store").manifest().depends_on["backbone"]
     assert (backbone["pooling"], backbone["max_tokens"]) == ("mean", 24)
     assert "tokenizer" in backbone["preprocessing"]
     assert torch.equal(FrozenBackbone.load(tmp_path / "store").logits(texts), found.logits(texts))
@@ -302,7 +302,7 @@ def test_a_damaged_model_of_the_same_name_is_passed_over(
 
 def test_the_hub_is_asked_only_for_what_can_be_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Six requests for a path that was no repository; without a network every name is one line, at once."""
-    monkeypatch.setattr(places, "hub_is_reachable", lambda: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(sources, "hub_is_reachable", lambda: pytest.fail("the hub was asked"))
     for name in ("models/vit/base", "./vit", "/nowhere/vit", "..", "~/vit", ""):
         with pytest.raises(DataError, match="cannot be loaded") as caught:
             Backbone(name)
@@ -330,17 +330,17 @@ def test_the_encoder_of_a_click_model_s_texts_is_told_apart_likewise(copied: Fol
     """What a click model reads texts with is compared as a classifier's backbone is; a store of before is read as before."""
     folder = sentence_folder(copied("bert"), length=5, pooling_mode_mean_tokens=False, pooling_mode_cls_token=True)
     column = Column.of_names(["where is my card please", "top up failed", "refund"])
-    fitted = Sentences.fit("about", column, str(folder))
+    fitted = TextEncoder.fit("about", column, str(folder))
     assert fitted.identity
     assert fitted.identity["pooling"] == "cls"
-    again = Sentences.from_json(json.loads(json.dumps(fitted.to_json())))
+    again = TextEncoder.from_json(json.loads(json.dumps(fitted.to_json())))
     assert (again.encode(column) == fitted.encode(column)).all()
     table: dict[str, Any] = {k: v for k, v in fitted.to_json().items() if k != "identity"}
-    before = Sentences.from_json(table)
+    before = TextEncoder.from_json(table)
     plain = PlainBackbone(str(folder))
     with torch.inference_mode():
         features = plain(plain.encode(column.texts())).numpy()
-    wanted = VectorScale(table["field"], tuple(table["mean"]), table["deviation"]).encode(Column.of_vectors(features))
+    wanted = VectorScaler(table["field"], tuple(table["mean"]), table["deviation"]).encode(Column.of_vectors(features))
     assert abs(before.encode(column) - wanted).max() < 1e-5
 
 

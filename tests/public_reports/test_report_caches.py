@@ -11,17 +11,17 @@ from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.classes.methods.ranpac import RanPAC
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
-from newcomer.nn.heads.gaussian import RealignedGaussians
+from newcomer.nn.heads.gaussian import RealignedGaussian
 from newcomer.nn.heads.kernel import KernelRidge
-from newcomer.nn.heads.random_features import RidgeSums
+from newcomer.nn.heads.random_features import RidgeStatistics
 
 EDITS: dict[str, Callable[[SDLoRA], object]] = {
-    "magnitudes": lambda m: m.bank.magnitudes.data.mul_(3),
-    "one magnitude": lambda m: m.bank.magnitudes.data[0].add_(2),
-    "up": lambda m: m.bank.up[1].data.mul_(3),
-    "down": lambda m: [down.data.zero_() for down in m.bank.down],
+    "magnitudes": lambda m: m.lora.magnitudes.data.mul_(3),
+    "one magnitude": lambda m: m.lora.magnitudes.data[0].add_(2),
+    "up": lambda m: m.lora.up[1].data.mul_(3),
+    "down": lambda m: [down.data.zero_() for down in m.lora.down],
     "frozen": lambda m: m.backbone.model.get_submodule(f"{m.backbone.projections[0]}.frozen").weight.data.mul_(1.5),  # type: ignore[operator]
-    "copied": lambda m: m.bank.up[0].data.copy_(torch.ones_like(m.bank.up[0])),
+    "copied": lambda m: m.lora.up[0].data.copy_(torch.ones_like(m.lora.up[0])),
 }
 
 
@@ -37,7 +37,7 @@ def test_weights_that_are_edited_through_data_are_folded_anew(edit: str, tasks: 
     EDITS[edit](learner)
     seen = learner.features(inputs)
     assert not torch.equal(seen, before)
-    learner.bank.refold()
+    learner.lora.refold()
     assert torch.equal(learner.features(inputs), seen)
 
 
@@ -45,8 +45,8 @@ def test_a_single_number_is_folded_when_that_is_said(tasks: list[Examples]) -> N
     """What no sample meets is taken up by `refold`."""
     learner, inputs = taught(tasks), tasks[0].inputs
     before = learner.features(inputs)
-    learner.bank.up[0].data[1, 1] += 5
-    learner.bank.refold()
+    learner.lora.up[0].data[1, 1] += 5
+    learner.lora.refold()
     assert not torch.equal(learner.features(inputs), before)
 
 
@@ -54,15 +54,15 @@ def test_trained_rows_answer_as_they_are(tasks: list[Examples]) -> None:
     """The rows of the head are edited after an answer: the next one is by the new rows."""
     learner, inputs = taught(tasks, head="linear"), tasks[0].inputs
     before = learner.logits(inputs)
-    learner.rows.weight.data.mul_(2)
-    learner.rows.bias.data.mul_(2)
+    learner.linear_head.weight.data.mul_(2)
+    learner.linear_head.bias.data.mul_(2)
     torch.testing.assert_close(learner.logits(inputs), 2 * before)
 
 
 CASES: list[tuple[Any, dict[str, Any], Any, str]] = [
-    (FrozenBackbone, {"head": "gaussian"}, RealignedGaussians, "fold"),
+    (FrozenBackbone, {"head": "gaussian"}, RealignedGaussian, "fold"),
     (FrozenBackbone, {"head": "kernel"}, KernelRidge, "fold"),
-    (RanPAC, {"projection": 60}, RidgeSums, "solved"),
+    (RanPAC, {"projection_dim": 60}, RidgeStatistics, "solved"),
 ]
 
 
@@ -97,9 +97,9 @@ def test_another_head_or_shrinkage_is_fitted(tasks: list[Examples], tmp_path: Pa
     made.save(tmp_path / "store")
     for change in ({"head": "kernel"}, {"head": "lda"}, {"shrinkage": 0.9}):
         found = SDLoRA.load(tmp_path / "store", **change)
-        assert not any(torch.equal(found.folded_head()[0], kept) for kept in made.entries[-1].tensors.values())
-        wanted = found.memory.fold(found.head, found._trained())[0] / found.memory.temperature(found.head_name)
-        assert torch.equal(found.folded_head()[0], wanted)
+        assert not any(torch.equal(found.linear_classifier()[0], kept) for kept in made.entries[-1].tensors.values())
+        wanted = found.memory.fold(found.head, found._trained_head())[0] / found.memory.temperature(found.head_name)
+        assert torch.equal(found.linear_classifier()[0], wanted)
 
 
 @pytest.mark.parametrize(("kind", "settings"), [case[:2] for case in CASES])
@@ -110,5 +110,5 @@ def test_a_store_without_it_is_read_as_ever(kind: Any, settings: dict[str, Any],
     (entry,) = learner.entries
     plain = {key: t for key, t in entry.tensors.items() if not key.startswith("fitted.") and key != "ranpac.weight"}
     assert len(plain) < len(entry.tensors)
-    other._absorb(type(entry)(entry.name, plain, entry.facts))
+    other._apply_entry(type(entry)(entry.name, plain, entry.info))
     assert torch.equal(other.logits(tasks[0].inputs), learner.logits(tasks[0].inputs))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from newcomer.items.networks.item_network import chance
+from newcomer.items.networks.item_network import seeded_rng
 
 
 def test_only_the_generator_that_is_used_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,11 +18,11 @@ def test_only_the_generator_that_is_used_is_started_anew(monkeypatch: pytest.Mon
     torch.manual_seed(3)
     touched.clear()
     before = torch.get_rng_state()
-    with chance(0, "weights"):
+    with seeded_rng(0, "weights"):
         first = torch.randn(4)
     assert torch.equal(torch.get_rng_state(), before)
-    with chance(0, "weights"):
+    with seeded_rng(0, "weights"):
         assert torch.equal(torch.randn(4), first)
-    with chance(0, "others"):
+    with seeded_rng(0, "others"):
         assert not torch.equal(torch.randn(4), first)
     assert touched == []

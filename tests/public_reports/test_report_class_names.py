@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 import torch
@@ -61,18 +62,23 @@ def test_labels_of_a_parquet_file_are_spelled_as_those_of_a_csv(
 def test_a_gap_in_a_column_of_numbers_is_named_and_no_class(tmp_path: Path) -> None:
     """The gap itself: a row without a label."""
     pl.DataFrame({"text": ["a", "b", "c"], "label": [3.0, None, float("nan")]}).write_parquet(tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"a\.parquet: row 2 has nothing in column 'label'"):
+    with pytest.raises(DataError, match=r"a\.parquet: row 2 is empty in column 'label'"):
         class_table(tmp_path / "a.parquet", "text", "label")
     left_out: list[str] = []
     assert class_table(tmp_path / "a.parquet", "text", "label", left_out).labels == ["3"]
-    assert left_out == [f"{tmp_path / 'a.parquet'}: nothing in column 'label' of rows 2-3"]
+    assert left_out == [f"{tmp_path / 'a.parquet'}: column 'label' is empty in rows 2-3"]
 
 
 def test_a_float_of_32_bits_is_the_class_that_was_written() -> None:
     """A column of float32 holds .1 as .10000000149, another class than the .1 of a CSV."""
     labels = np.array([0.1, 2.0, 0.25], np.float32)
-    for given in (labels, list(labels), torch.tensor(labels), pl.Series(labels)):
+    tensor = torch.tensor(labels)
+    for given in (labels, list(labels), tensor, list(tensor), pl.Series(labels), pd.Series(labels)):
         assert class_names(given) == ["0.1", "2", "0.25"]
+    assert class_name(np.float16(0.1)) == "0.1"
+    for wrong in (np.float32("nan"), np.float32("inf")):
+        with pytest.raises(DataError, match=r"labels\[0\]: "):
+            class_names([wrong])
 
 
 def test_leading_zeros_and_case_are_kept() -> None:
@@ -84,7 +90,7 @@ def test_leading_zeros_and_case_are_kept() -> None:
 def test_a_class_is_forgotten_and_examined_by_any_spelling(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     """A user learned `3` and later asks for 3.0."""
     learner = FrozenBackbone(str(tiny("bert"))).learn(Examples(["my card", "lost", "the rate", "euro"], [3, 3, 4, 4]))
-    assert learner.sit(Examples(["my card"], [3.0]))["examples"] == 1
+    assert learner.evaluate(Examples(["my card"], [3.0]))["examples"] == 1
     assert learner.forget(" 3 ").classes == ["4"]
     with pytest.raises(LearnerError, match="class '3' is not known"):
         learner.forget("3")
@@ -101,7 +107,7 @@ def test_yesterdays_class_is_taught_on(tiny: Callable[[str], Path]) -> None:
     learner = FrozenBackbone(str(tiny("bert"))).learn(Examples(["my card", "the rate"], ["card", "rate"]))
     entry = learner.entries[0]
     old = FrozenBackbone(learner.backbone)
-    old._absorb(Entry(entry.name, entry.tensors, {**entry.facts, "classes": ["card ", "rate"]}))
+    old._apply_entry(Entry(entry.name, entry.tensors, {**entry.info, "classes": ["card ", "rate"]}))
     assert old.learn(Examples(["lost", "euro"], ["card", "rate "])).classes == ["card", "rate"]
 
 
@@ -117,7 +123,7 @@ def test_a_folder_whose_name_is_no_text_is_named(tmp_path: Path) -> None:
         (tmp_path / os.fsdecode(b"\xe9")).mkdir()
     except OSError:
         pytest.skip("this file system keeps no such name")
-    with pytest.raises(DataError, match=r"is not UTF-8; write the name of the class as text"):
+    with pytest.raises(DataError, match=r"is not UTF-8; write the class name as text"):
         class_folder(tmp_path)
 
 

@@ -94,7 +94,7 @@ def test_a_full_disk_is_found_before_the_lesson(shell: Shell, tiny: Any, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    monkeypatch.setattr("newcomer.classes.learner.ClassLearner._study", lambda *_: pytest.fail("taught"))
+    monkeypatch.setattr("newcomer.classes.learner.ClassLearner._fit_stage", lambda *_: pytest.fail("taught"))
     told = shell.fails("learn", "model", "birds/train", "--backbone", str(tiny("vit")))
     assert "model: could not be written (No space left on device); nothing was changed" in told
     assert not (shell.folder / "model").exists()
@@ -124,15 +124,15 @@ def test_what_cannot_be_written_is_one_line(words: list[str], made: Path, shell:
 def made(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three pictures a class."""
     from newcomer.experiments.recipe import read_recipe
-    from newcomer.experiments.run import perform
+    from newcomer.experiments.run import run_recipe
 
     folder = tmp_path_factory.mktemp("made")
     text = (
-        f'[data]\nname = "digits"\n[stream]\ntasks = 2\nclasses = 4\ntrain_per_class = 3\nexam_per_class = 2\n[backbone]\n'
+        f'[data]\nname = "digits"\n[stream]\ntasks = 2\nclasses = 4\ntrain_per_class = 3\neval_per_class = 2\n[backbone]\n'
         f'name = "{tiny("vit")}"\n[learner]\nname = "sd-lora"\nrank = 2\nepochs = 1\n'
     )
     (folder / "r.toml").write_text(text)
-    for _ in perform(read_recipe(str(folder / "r.toml")), folder / "sd-lora" / "seed-0"):
+    for _ in run_recipe(read_recipe(str(folder / "r.toml")), folder / "sd-lora" / "seed-0"):
         pass
     return folder
 
@@ -161,3 +161,18 @@ def test_a_file_is_whole_or_what_it_was(tmp_path: Path, monkeypatch: pytest.Monk
         writing.write_whole(path, "new")
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_answers_that_could_not_be_written_are_refused_before_they_are_made(shell: Shell) -> None:
+    """`score … --out nodir/x.csv` scored everything first; `score x.csv --out x.csv` wrote over its requests."""
+    (shell.folder / "r.csv").write_text("item\na\n")
+    (shell.folder / "sub.csv").mkdir()
+    (shell.folder / "link.csv").symlink_to("r.csv")
+    for out, message in (
+        ("nodir/x.csv", "nodir/x.csv: cannot be written (no folder nodir)"),
+        ("r.csv/x.csv", "r.csv/x.csv: cannot be written (no folder r.csv)"),
+        ("sub.csv", "sub.csv: cannot be written (it is a folder)"),
+        ("./r.csv", "r.csv: the output would overwrite the input"),
+        ("link.csv", "link.csv: the output would overwrite the input"),
+    ):
+        assert message in shell.fails("score", "no store yet", "r.csv", "--out", out)

@@ -15,15 +15,14 @@ import pytest
 from films import FILMS, events, log, requests, taught
 from newcomer.data.io.row_files import write_rows
 from newcomer.errors import DataError, StoreError
-from newcomer.items.methods.emerg import EmerG
-from newcomer.items.serving.service import LiveItems
+from newcomer.items.serving.service import ItemService
 from shell import Shell
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = taught(tmp_path_factory.mktemp("films") / "store")
-    live = LiveItems.open(EmerG, store)
+    live = ItemService.open(store)
     live.warm(events("film 1", 5))
     live.close()
     return store
@@ -128,7 +127,7 @@ def test_a_store_on_a_mount_that_is_read_only_is_served(
     for words in (
         ["warm", str(store), "e.csv"],
         ["forget", str(store), "--item", "film 1"],
-        ["warm", str(store), "--heal"],
+        ["warm", str(store), "--repair"],
     ):
         events("film 1", 2).write_csv(shell.folder / "e.csv")
         assert "cannot be written, and was read as it is" in shell.fails(*words)
@@ -144,7 +143,7 @@ def test_a_store_that_was_never_served_is_served_read_only_too(
     """The same where there is no database yet."""
     taught(tmp_path / "store")
     read_only(tmp_path / "store")
-    live = LiveItems.open(EmerG, tmp_path / "store")
+    live = ItemService.open(tmp_path / "store")
     assert live.score(requests(*FILMS))["score"].is_finite().all()
     assert not (tmp_path / "store" / "items.db").exists()
     live.close()
@@ -154,11 +153,11 @@ def test_a_store_that_was_never_served_is_served_read_only_too(
 def test_a_database_that_was_not_closed_is_not_read_half(tmp_path: Path, read_only: Callable[[Path], None]) -> None:
     """The same where a part of it lies in its log still."""
     taught(tmp_path / "store")
-    live = LiveItems.open(EmerG, tmp_path / "store")
-    live.heads()
+    live = ItemService.open(tmp_path / "store")
+    live.headers()
     read_only(tmp_path / "store")
     with pytest.raises(StoreError, match=r"items.db: was not closed, .*open it once where it can be"):
-        LiveItems.open(EmerG, tmp_path / "store").heads()
+        ItemService.open(tmp_path / "store").headers()
     live.close()
     (tmp_path / "store").chmod(0o755)
 
@@ -168,9 +167,9 @@ import os, sys
 import films
 from newcomer.errors import StoreError
 from newcomer.items.methods.emerg import EmerG
-from newcomer.items.serving.service import LiveItems
+from newcomer.items.serving.service import ItemService
 
-live = LiveItems.open(EmerG, sys.argv[1])
+live = ItemService.open(sys.argv[1])
 ask, events = films.requests("film 1"), films.events("film 1", 1)
 live.score(ask) if sys.argv[2] == "used" else None
 def asked(what):
@@ -182,7 +181,7 @@ def asked(what):
             os._exit(7 if "was forked from process" in str(error) and "open the model in each worker" in str(error) else 1)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-print(asked(lambda: live.score(ask)), asked(lambda: live.warm(events)), asked(lambda: LiveItems.open(EmerG, sys.argv[1])))
+print(asked(lambda: live.score(ask)), asked(lambda: live.warm(events)), asked(lambda: ItemService.open(sys.argv[1])))
 print(asked(lambda: live.learner.score(ask)) if sys.argv[2] == "used" else "")
 """
 
@@ -209,7 +208,7 @@ torch.set_num_threads(2)
 from newcomer import SDLoRA
 from newcomer.data.datasets.digits import digits
 train, _ = digits()
-model = SDLoRA("micro-vit", rank=2, epochs=1).learn(train.at(range(40)))
+model = SDLoRA("micro-vit", rank=2, epochs=1).learn(train.select(range(40)))
 model.predict(train.inputs[0])
 if os.fork() == 0:
     try:

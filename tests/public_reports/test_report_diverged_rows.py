@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from newcomer.experiments.comparison import _judged
+from newcomer.experiments.comparison import _score
 from newcomer.experiments.recipe import read_recipe
 from newcomer.experiments.report.runs import Run
-from newcomer.experiments.workers import Ended, Job
+from newcomer.experiments.workers import Job, JobEnd
 from shell import Shell
 
 SEARCH = """
@@ -26,7 +26,7 @@ learning_rate = [1e30, 1e31]
 """
 
 
-def test_a_try_that_diverges_loses_and_a_row_of_such_is_named(shell: Shell) -> None:
+def test_a_diverging_trial_is_not_chosen_and_a_row_of_such_trials_is_named(shell: Shell) -> None:
     """A search tried a rate that was far too high: its score of NaN could be the best. The others are compared all the same."""
     recipe = shell.folder / "birds.toml"
     recipe.write_text(recipe.read_text().replace("epochs = 1", "epochs = 2") + SEARCH)
@@ -40,11 +40,35 @@ def test_a_try_that_diverges_loses_and_a_row_of_such_is_named(shell: Shell) -> N
     assert (shell.folder / "compared" / "birds" / "sd-lora" / "seed-0" / "record.jsonl").exists()
 
 
-@pytest.mark.parametrize("mark", [float("nan"), float("inf"), float("-inf")])
-def test_a_score_that_is_no_number_is_a_failure(mark: float, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_non_finite_score_is_a_failure(value: float, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """A score of infinity was larger than every other."""
     assert shell.call("run", "birds.toml", "--out", "runs")[0] == 0
-    monkeypatch.setattr(Run, "mark", mark)
+    monkeypatch.setattr(Run, "primary_metric", value)
     job = Job(read_recipe("birds.toml"), Path("runs/sd-lora/seed-0"), "birds")
-    score, _, failure = _judged(job, Ended(1.0, None))
-    assert (score, failure) == (None, "its score is no number")
+    score, _, failure = _score(job, JobEnd(1.0, None))
+    assert (score, failure) == (None, "its score is not finite")
+
+
+PEER = """
+[peers.wild.learner]
+name = "sd-lora"
+rank = 2
+epochs = 2
+batch_size = 4
+learning_rate = 1e30
+"""
+
+
+def test_a_run_that_diverges_does_not_end_the_others(shell: Shell) -> None:
+    """`run --peers` stopped at the first row that diverged, and reported on none."""
+    recipe = shell.folder / "birds.toml"
+    recipe.write_text(PEER + recipe.read_text())
+    code, _, err = shell.call("run", "birds.toml", "--peers", "--seeds", "2", "--out", "runs")
+    assert code == 3, err
+    assert err.count("newcomer: left out: birds · wild · seed ") == err.count("the loss became nan") == 2
+    assert (shell.folder / "runs" / "report.html").exists()
+    assert (shell.folder / "runs" / "sd-lora" / "seed-1" / "record.jsonl").exists()
+    code, _, err = shell.call("run", "birds.toml", "--peer", "wild", "--out", "wild")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the loss became nan" in err

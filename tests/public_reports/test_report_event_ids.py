@@ -17,7 +17,7 @@ from newcomer.errors import DataError
 from newcomer.items.encoding.encoder import Encoder
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.event_ids import digests
-from newcomer.items.serving.service import LiveItems
+from newcomer.items.serving.service import ItemService
 from shell import Shell
 
 CLICK = "is a click here, and has counted as no click"
@@ -29,8 +29,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def live(store: Path, tmp_path: Path) -> Iterator[LiveItems]:
-    live = LiveItems.open(EmerG, store, f"sqlite:///{tmp_path / 'items.db'}")
+def live(store: Path, tmp_path: Path) -> Iterator[ItemService]:
+    live = ItemService.open(store, f"sqlite:///{tmp_path / 'items.db'}")
     live.add(features("new"))
     yield live
     live.close()
@@ -46,7 +46,7 @@ def test_a_column_that_means_something_else_is_no_id_of_events(role: str, tmp_pa
         "event_id" if role == "item" else "film", "event_id" if role == "user" else "viewer", "liked", "seen", fields
     )
     EmerG(schema, **QUICK).learn(log().rename({column: "event_id"})).save(tmp_path / "store")
-    live = LiveItems.open(EmerG, tmp_path / "store")
+    live = ItemService.open(tmp_path / "store")
     table = events("film 1", 30).drop("event_id").rename({column: "event_id"})
     assert live.warm(table).new == 30
     assert live.warm(table).new == 0
@@ -55,7 +55,7 @@ def test_a_column_that_means_something_else_is_no_id_of_events(role: str, tmp_pa
     live.close()
 
 
-def test_a_click_under_the_id_of_an_impression_is_counted_as_conflicting(live: LiveItems) -> None:
+def test_a_click_under_the_id_of_an_impression_is_counted_as_conflicting(live: ItemService) -> None:
     """A tracker that sends an impression first, and the click on it later under the same id: the click was dropped silently."""
     shown = events("new", 4).with_columns(liked=pl.lit(0))
     assert (live.warm(shown).new, live.warm(shown).conflicting) == (4, 0)
@@ -65,7 +65,7 @@ def test_a_click_under_the_id_of_an_impression_is_counted_as_conflicting(live: L
     assert done.left_out == [f"row {row}: event 'e{999 + row}' of item 'new' {CLICK}" for row in (2, 4)]
 
 
-def test_both_in_one_table_conflict_too(live: LiveItems) -> None:
+def test_both_in_one_table_conflict_too(live: ItemService) -> None:
     """The same where the tracker sends both in one file."""
     shown = events("new", 3).with_columns(liked=pl.lit(1))
     both = pl.concat([shown, shown.head(1).with_columns(liked=pl.lit(0)), shown.tail(1)])
@@ -74,23 +74,23 @@ def test_both_in_one_table_conflict_too(live: LiveItems) -> None:
     assert done.left_out == ["row 4: event 'e1000' of item 'new' is no click here, and has counted as a click"]
 
 
-def test_ids_are_of_one_item_each(live: LiveItems) -> None:
+def test_ids_are_of_one_item_each(live: ItemService) -> None:
     """An id that stands beside two items is two events."""
     assert live.warm(pl.concat([events("new", 3), events("film 1", 3)])).new == 6
 
 
 @pytest.mark.parametrize("ids", [[1, 2, 3], [1.0, 2.0, 3.0], ["1", " 2", "3.0"]])
-def test_ids_are_the_same_however_they_are_written(ids: list[object], live: LiveItems) -> None:
+def test_ids_are_the_same_however_they_are_written(ids: list[object], live: ItemService) -> None:
     """tfx #819: a pandas column with a gap makes floats of whole numbers; events sent again counted again."""
     table = events("new", 3)
     assert live.warm(table.with_columns(event_id=pl.Series(["1", "2", "3"]))).new == 3
     assert live.warm(table.with_columns(event_id=pl.Series(ids))).known == 3
 
 
-def timed(folder: Path, begin: float) -> LiveItems:
+def timed(folder: Path, begin: float) -> ItemService:
     """A model whose events are numbered from here."""
     EmerG(SCHEMA, **QUICK).learn(log().with_columns(pl.col("seen") + begin)).save(folder / "store")
-    live = LiveItems.open(EmerG, folder / "store")
+    live = ItemService.open(folder / "store")
     live.add(features("new"))
     return live
 
@@ -120,7 +120,7 @@ def test_the_command_reports_what_did_not_count(store: Path, shell: Shell) -> No
     assert (told["new"], told["known"], told["conflicting"], len(told["left_out"])) == (0, 0, 3, 3)
 
 
-def test_a_number_is_one_however_many_bits_it_has(live: LiveItems) -> None:
+def test_a_number_is_one_however_many_bits_it_has(live: ItemService) -> None:
     """Prices came as floats of 64 bits from one program and of 32 from another: the events counted twice."""
     table = events("new", 4, price=[0.1, 2.5, 16777217.0, 1e-40]).drop("event_id")
     assert live.warm(table).new == 4
@@ -164,7 +164,7 @@ def test_an_event_of_a_model_of_dates_counts_once(tmp_path: Path) -> None:
     """The same of a model whose own events had dates; a number that is no moment is refused by its row."""
     dates = pl.col("seen").cast(pl.Int64).cast(pl.Datetime("ms"))
     EmerG(SCHEMA, **QUICK).learn(log().with_columns(dates)).save(tmp_path / "store")
-    live, alike = LiveItems.open(EmerG, tmp_path / "store"), events("film 1", 2)
+    live, alike = ItemService.open(tmp_path / "store"), events("film 1", 2)
     bare = alike.drop("event_id")
     assert [live.warm(bare.with_columns(pl.Series("seen", times, strict=False))).new for times in SPELLED] == [
         2,
@@ -181,7 +181,7 @@ def test_an_event_of_a_model_of_dates_counts_once(tmp_path: Path) -> None:
     live.close()
 
 
-def test_dates_for_a_model_of_plain_numbers_are_refused_by_row(live: LiveItems, store: Path) -> None:
+def test_dates_for_a_model_of_plain_numbers_are_refused_by_row(live: ItemService, store: Path) -> None:
     """No rule makes 2024 of the numbers from 0 on; a store that does not say what it counted in takes both."""
     dated = events("new", 2).with_columns(seen=pl.lit("2024-05-01 00:00:00"))
     message = (

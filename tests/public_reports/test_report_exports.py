@@ -24,9 +24,9 @@ Folder = Callable[[str], Path]
 
 def piped(learner: ClassLearner, folder: Path, inputs: list[Any], **options: Any) -> list[tuple[str, float]]:
     """The likeliest class of each input with its probability, by transformers' pipeline."""
-    task = "image-classification" if learner.backbone.pictures else "text-classification"
+    task = "image-classification" if learner.backbone.reads_images else "text-classification"
     ask: Any = transformers.pipeline(task, model=str(folder), trust_remote_code=True, **options)  # type: ignore[call-overload]
-    shown = [picture.convert("RGB") for picture in inputs] if learner.backbone.pictures else inputs
+    shown = [picture.convert("RGB") for picture in inputs] if learner.backbone.reads_images else inputs
     best = [answer[0] if isinstance(answer, list) else answer for answer in ask(shown)]
     return [(answer["label"], answer["score"]) for answer in best]
 
@@ -48,10 +48,10 @@ def test_a_pipeline_in_halves_answers_as_in_full(
 ) -> None:
     """transformers #33997: mat1 and mat2 must have the same dtype, where a part of a model is built in its saved type."""
     backbone = Backbone(str(tiny(kind)), **place)
-    lesson = (tasks if backbone.pictures else questions)[0]
+    lesson = (tasks if backbone.reads_images else questions)[0]
     learner = FrozenBackbone(backbone, head=head).learn(lesson)
     FORMS["transformers"](learner, tmp_path / "exported")
-    wanted, inputs = learner.answer(lesson.inputs, top=1), list(lesson.inputs)
+    wanted, inputs = learner.predict_topk(lesson.inputs, top=1), list(lesson.inputs)
     for options, near in (({}, 1e-3), ({"dtype": dtype}, 0.05)):
         found = piped(learner, tmp_path / "exported", inputs, **options)
         sure = [one.probabilities[0] for one in wanted]
@@ -66,8 +66,8 @@ def test_a_model_of_one_class_is_loaded_and_certain(
 ) -> None:
     """transformers #45479: a first lesson of one class exported what could not be loaded."""
     learner = FrozenBackbone(str(tiny(kind)), head=head)
-    lesson = (tasks if learner.backbone.pictures else questions)[0]
-    only = lesson.at([i for i, label in enumerate(lesson.labels) if label == lesson.labels[0]])
+    lesson = (tasks if learner.backbone.reads_images else questions)[0]
+    only = lesson.select([i for i, label in enumerate(lesson.labels) if label == lesson.labels[0]])
     learner.learn(only)
     FORMS["transformers"](learner, tmp_path / "exported")
     assert piped(learner, tmp_path / "exported", list(lesson.inputs)) == [(lesson.labels[0], 1.0)] * len(lesson)
@@ -90,7 +90,7 @@ def test_what_a_peft_card_says_works_elsewhere(
     (tmp_path / "models" / kind / "notes.bin").write_bytes(b"pickled")
     monkeypatch.chdir(tmp_path)
     learner = SDLoRA(f"models/{kind}", rank=2, epochs=2, learning_rate=0.05, head="lda")
-    lesson = (tasks if learner.backbone.pictures else questions)[0]
+    lesson = (tasks if learner.backbone.reads_images else questions)[0]
     learner.learn(lesson)
     FORMS["peft"](learner, tmp_path / "this-folder")
     shutil.rmtree(tmp_path / "models")
@@ -127,7 +127,7 @@ def test_an_onnx_folder_says_what_it_is(
 ) -> None:
     """Without config.json and its id2label, optimum and transformers.js could not read the folder."""
     learner = FrozenBackbone(str(tiny(kind)), head=head)
-    lesson = (tasks if learner.backbone.pictures else questions)[0]
+    lesson = (tasks if learner.backbone.reads_images else questions)[0]
     learner.learn(lesson)
     FORMS["onnx"](learner, tmp_path / "out")
     config = transformers.AutoConfig.from_pretrained(tmp_path / "out", trust_remote_code=False)

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from newcomer.data.io.text_files import texts
+from newcomer.data.io.text_files import text_queries
 from shell import Shell
 
 ROWS = [
@@ -101,14 +101,14 @@ def test_standard_input_has_a_text_a_line(name: str, desk: Shell, monkeypatch: p
         ("binary.txt", "line 1 is not UTF-8"),
         ("zeros.txt", "holds binary data, not texts"),
         ("empty.txt", "holds no text"),
-        ("nowhere.txt", "no such file; if it is a text, give it on standard input: -"),
+        ("nowhere.txt", "no such file; to classify it as a text, use standard input: -"),
         ("nowhere.JSONL", "no such file"),
         ("nowhere.png", "no such file"),
         ("texts/*.txt", "no such file"),
         ("./nowhere", "no such file"),
         ("/tmp/no/where", "no such file"),
         ("~/nowhere", "no such file"),
-        ("my questions.txt", "no such file; if it is a text, give it on standard input: -"),
+        ("my questions.txt", "no such file; to classify it as a text, use standard input: -"),
         ("./my notes", "no such file"),
         ("/home/me/my notes", "no such file"),
         (r"C:\Users\me\q.csv", "no such file"),
@@ -151,7 +151,7 @@ def test_what_is_no_text_is_refused(name: str, message: str, desk: Shell) -> Non
 )
 def test_a_text_that_happens_to_look_like_a_name_is_a_text(text: str) -> None:
     """Sentences have dots and slashes, and some are longer than any file's name."""
-    (one,) = texts([text])
+    (one,) = text_queries([text])
     assert (one.name, one.input, one.problem) == (text, text, "")
 
 
@@ -159,32 +159,32 @@ def test_a_table_of_other_columns_is_read_or_named(tmp_path: Path) -> None:
     """Categories, numbers and gaps, as a warehouse writes them."""
     table = pl.DataFrame({"text": ["a", None, "b"]}).with_columns(pl.col("text").cast(pl.Categorical))
     table.write_parquet(tmp_path / "a.parquet")
-    found = texts([str(tmp_path / "a.parquet")])
+    found = text_queries([str(tmp_path / "a.parquet")])
     assert [one.input for one in found] == ["a", "", "b"]
-    assert found[1].problem == f"{tmp_path / 'a.parquet'}, row 2: no text there"
+    assert found[1].problem == f"{tmp_path / 'a.parquet'}, row 2: missing text"
     pl.DataFrame({"text": [["a"], ["b"]]}).write_parquet(tmp_path / "b.parquet")
-    (one,) = texts([str(tmp_path / "b.parquet")])
+    (one,) = text_queries([str(tmp_path / "b.parquet")])
     assert "column 'text' holds List, not text" in one.problem
 
 
 def test_a_model_of_pictures_reads_no_standard_input(shell: Shell) -> None:
     """A user piped a picture into the command."""
     assert shell.call("learn", "m", "birds", "--backbone", "micro-vit", "--set", "epochs=1")[0] == 0
-    assert "-: pictures are not read from standard input; give files or folders" in shell.fails("predict", "m", "-")
+    assert "-: images cannot be read from standard input; give files or folders" in shell.fails("predict", "m", "-")
     assert "no such file or folder" in shell.fails("predict", "m", "a long text " * 60)
 
 
 def test_strict_ends_with_the_first_missing_text(desk: Shell) -> None:
     """Who wants all or nothing gets it."""
     (desk.folder / "q.csv").write_text('text\nmy card\n" "\nthe rate\n')
-    assert "q.csv, row 2: no text there" in desk.fails("predict", "desk", "q.csv", "--strict")
+    assert "q.csv, row 2: missing text" in desk.fails("predict", "desk", "q.csv", "--strict")
     code, out, err = desk.call("predict", "desk", "q.csv")
     assert code == 3
     assert "my card" in out
-    assert err == "newcomer: left out: q.csv, row 2: no text there\n"
+    assert err == "newcomer: left out: q.csv, row 2: missing text\n"
 
 
 def test_one_missing_file_does_not_end_the_others() -> None:
     """A user gave twenty files, one of which was moved meanwhile."""
-    found = texts(["nowhere.txt", "a text"])
+    found = text_queries(["nowhere.txt", "a text"])
     assert [bool(one.problem) for one in found] == [True, False]

@@ -89,11 +89,11 @@ def test_a_store_or_a_checkpoint_that_is_a_link_is_neither_emptied_nor_written(s
     run.mkdir(parents=True)
     (run / "store").symlink_to(other.folder)
     code, _, err = shell.call("run", "birds.toml", "--out", "runs")
-    assert (code, "is a link" in err) == (2, True)
+    assert (code, "is a symbolic link" in err) == (2, True)
     (run / "store").unlink()
     (run / "checkpoint").symlink_to(other.folder)
     code, _, err = shell.call("run", "birds.toml", "--out", "runs")
-    assert (code, "is a link" in err) == (2, True)
+    assert (code, "is a symbolic link" in err) == (2, True)
     assert len(other.entries()) == 2
 
 
@@ -157,11 +157,11 @@ WRONG: list[Callable[[dict[str, Any]], object]] = [
     lambda m: m.update(settings={"rank": DEEP}),
     lambda m: m.update(settings={"os.system": "ls"}),
     lambda m: m["settings"].update(head=[]),
-    lambda m: m.update(stands_on={}),
-    lambda m: m.update(stands_on=[]),
-    lambda m: m.update(stands_on={"backbone": "vit"}),
-    lambda m: m.update(stands_on={"backbone": {"name": 3, "fingerprint": []}}),
-    lambda m: m["stands_on"]["backbone"].update(surprise=1),
+    lambda m: m.update(depends_on={}),
+    lambda m: m.update(depends_on=[]),
+    lambda m: m.update(depends_on={"backbone": "vit"}),
+    lambda m: m.update(depends_on={"backbone": {"name": 3, "fingerprint": []}}),
+    lambda m: m["depends_on"]["backbone"].update(surprise=1),
     lambda m: m.update(format=True),
     lambda m: m.update(format="2"),
     lambda m: m.update(format=2.5),
@@ -197,9 +197,9 @@ def test_no_manifest_ends_in_a_trace(number: int, learned: Path, shell: Shell) -
 
 
 @pytest.mark.parametrize(
-    "facts", [[], "text", {"classes": 3}, {"classes": [1, 2]}, {"classes": ["a"], "held-out accuracy": "much"}, {}]
+    "info", [[], "text", {"classes": 3}, {"classes": [1, 2]}, {"classes": ["a"], "held-out accuracy": "much"}, {}]
 )
-def test_no_stage_ends_in_a_trace(facts: Any, learned: Path, shell: Shell) -> None:
+def test_no_stage_ends_in_a_trace(info: Any, learned: Path, shell: Shell) -> None:
     """Facts of other types than ours, the checksum right."""
     import hashlib
     import shutil
@@ -208,7 +208,7 @@ def test_no_stage_ends_in_a_trace(facts: Any, learned: Path, shell: Shell) -> No
 
     store = shell.folder / "sent"
     shutil.copytree(learned, store)
-    content = save(load_file(store / "stage-000.safetensors"), {"facts": json.dumps(facts)})
+    content = save(load_file(store / "stage-000.safetensors"), {"info": json.dumps(info)})
     (store / "stage-000.safetensors").write_bytes(content)
     forge(store, lambda m: m["stages"][0].update(sha256=hashlib.sha256(content).hexdigest()))
     for words in (["predict", "sent", "birds/test/tit/0.png"], ["inspect", "sent"], ["inspect", "sent", "--json"]):

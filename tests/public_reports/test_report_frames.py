@@ -8,9 +8,9 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from newcomer.cli.tables import given
+from newcomer.cli.input_tables import read_input
 from newcomer.data.inference.schema import propose
-from newcomer.data.io.frames import frame_of
+from newcomer.data.io.frames import as_frame
 from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, DataWarning
@@ -29,25 +29,25 @@ def rows(**columns: object) -> pl.DataFrame:
 
 def test_one_row_is_a_row_and_a_text_is_no_column() -> None:
     """`score({"item_id": "i001", …})` ended in a TypeError; a text beside lists was read once a character."""
-    assert frame_of({"item": "abc", "bid": 0.5}).rows() == [("abc", 0.5)]
-    with pytest.raises(DataError, match="column 'device' is one value beside columns"):
-        frame_of({"item": ["a", "b"], "device": "tv"})
+    assert as_frame({"item": "abc", "bid": 0.5}).rows() == [("abc", 0.5)]
+    with pytest.raises(DataError, match="column 'device' is a scalar beside lists"):
+        as_frame({"item": ["a", "b"], "device": "tv"})
 
 
 def test_what_is_masked_is_missing() -> None:
     """Masked arrays of numpy: the values under the mask were read."""
-    assert frame_of({"click": np.ma.array([1, 1], mask=[False, True])})["click"].to_list() == [1, None]
+    assert as_frame({"click": np.ma.array([1, 1], mask=[False, True])})["click"].to_list() == [1, None]
 
 
 def test_two_columns_of_one_name_are_refused() -> None:
     """A pandas frame with a name twice: every value was the name."""
-    with pytest.raises(DataError, match="two columns have one name"):
-        frame_of(pd.DataFrame([[1, 2]], columns=["device", "device"]))
+    with pytest.raises(DataError, match="two columns have the same name"):
+        as_frame(pd.DataFrame([[1, 2]], columns=["device", "device"]))
 
 
 def test_times_of_seconds_and_wide_floats_are_read() -> None:
     """datetime64[s] of pandas and long doubles of numpy ended in a ValueError."""
-    frame = frame_of({"t": np.array(["2024-01-01T00:00:01"], "datetime64[s]"), "x": np.array([1.5], np.longdouble)})
+    frame = as_frame({"t": np.array(["2024-01-01T00:00:01"], "datetime64[s]"), "x": np.array([1.5], np.longdouble)})
     assert frame["t"].dt.epoch("s").to_list() == [1704067201]
     assert frame["x"].to_list() == [1.5]
 
@@ -83,6 +83,6 @@ def test_half_a_character_is_a_bad_line_among_good_ones(tmp_path: Path) -> None:
     """A cut emoji in JSON lines: UnicodeEncodeError and no answers; a byte order mark: the first line was no JSON."""
     lines = ["\ufeff" + json.dumps({"item": "a"}), '{"item": "b", "title": "\\ud83d"}', '{"item": "\\ud83d\\ude00"}']
     (tmp_path / "r.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    read = given(str(tmp_path / "r.jsonl"), strict=False)
+    read = read_input(str(tmp_path / "r.jsonl"), strict=False)
     assert read.frame["item"].to_list() == ["a", None, "😀"]
     assert list(read.broken) == [1]

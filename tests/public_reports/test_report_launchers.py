@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from newcomer.store.folder import Store
-from newcomer.training.processes import Processes, is_first
+from newcomer.training.launcher import is_first
+from newcomer.training.processes import Processes
 from shell import Shell
 
 LEFT = [

@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 
 from newcomer.data.inference.schema import propose
-from newcomer.data.inference.stream import learned_share, stream_for
-from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.inference.stream import propose_stream, training_share
+from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.log_reader import log_from_frame, read_log
-from newcomer.data.io.log_statistics import Survey
-from newcomer.data.io.shuffle import windows
+from newcomer.data.io.log_statistics import LogStatistics
+from newcomer.data.io.shuffle import latest_events
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, DataWarning
 from newcomer.items.encoding.encoder import Encoder
@@ -60,10 +60,10 @@ def readings(frame: pl.DataFrame, folder: Path, schema: Schema = SCHEMA) -> list
     """What is fitted, and what was said, in memory and piece by piece in two sizes."""
     frame.write_csv(folder / "log.csv")
     found = []
-    ways: list[Callable[[], Survey]] = [
-        lambda: Survey(schema).add(read_log(folder / "log.csv", schema)),
-        lambda: Survey.of(LogFiles(folder / "log.csv", schema, rows=90)),
-        lambda: Survey.of(LogFiles(folder / "log.csv", schema, rows=7)),
+    ways: list[Callable[[], LogStatistics]] = [
+        lambda: LogStatistics(schema).add(read_log(folder / "log.csv", schema)),
+        lambda: LogStatistics.of(ChunkedLog(folder / "log.csv", schema, rows=90)),
+        lambda: LogStatistics.of(ChunkedLog(folder / "log.csv", schema, rows=7)),
     ]
     for read in ways:
         with warnings.catch_warnings(record=True) as said:
@@ -151,10 +151,10 @@ def test_training_reads_pieces_with_the_values_that_count(tmp_path: Path) -> Non
     frame = table()
     rows = frame.with_row_index().filter(pl.col("user") == "u3").sort("time")["index"].to_list()
     table(city={rows[0]: "c9"}).write_csv(tmp_path / "log.csv")
-    files = LogFiles(tmp_path / "log.csv", SCHEMA, rows=10)
+    files = ChunkedLog(tmp_path / "log.csv", SCHEMA, rows=10)
     with pytest.warns(DataWarning, match="column 'city': 1 of 1,000 rows"):
-        Survey.of(files)
-    for log in [*(files.read(piece) for piece in files.pieces), windows(files, ["i1", "i2"], 5)]:
+        LogStatistics.of(files)
+    for log in [*(files.read(piece) for piece in files.chunks), latest_events(files, ["i1", "i2"], 5)]:
         assert "c9" not in log.users.columns["city"].texts()
 
 
@@ -169,7 +169,7 @@ def test_more_rows_than_the_stated_share_are_an_error(tmp_path: Path, share: flo
     table(genres={n: f"g{n}" for n in range(2 * few + 2)}).write_csv(tmp_path / "log.csv")
     for read in (
         lambda: read_log(tmp_path / "log.csv", schema),
-        lambda: Survey.of(LogFiles(tmp_path / "log.csv", schema, rows=50)),
+        lambda: LogStatistics.of(ChunkedLog(tmp_path / "log.csv", schema, rows=50)),
     ):
         with pytest.raises(
             DataError, match=r"has two values of 'genres', in rows \d+ and \d+; make 'genres' a context field"
@@ -213,11 +213,11 @@ def test_the_command_line_goes_on_and_says_so(shell: Shell) -> None:
 def test_most_events_are_learned_from_and_the_share_is_said(tmp_path: Path) -> None:
     """`inspect` proposed old items above 200 events, which left 17 % of a real log to learn from, without a word."""
     events = np.array([900] * 20 + [150] * 600 + [30] * 200)
-    stream = stream_for(events)
-    assert learned_share(events, 200) < 0.2
-    assert learned_share(events, stream["old_above"]) > 0.5
+    stream = propose_stream(events)
+    assert training_share(events, 200) < 0.2
+    assert training_share(events, stream["min_old_events"]) > 0.5
     found = propose_of(events[::40], tmp_path)
-    assert found.learned == learned_share(events[::40], found.stream["old_above"])
+    assert found.training_share == training_share(events[::40], found.stream["min_old_events"])
 
 
 def propose_of(events: Any, folder: Path) -> Any:

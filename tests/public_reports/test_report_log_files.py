@@ -10,10 +10,16 @@ import polars as pl
 import pytest
 
 from newcomer.data.inference.schema import propose
-from newcomer.data.io.chunked_log import LogFiles
-from newcomer.data.io.log_reader import log_from_frame, read_log
+from newcomer.data.io.chunked_log import ChunkedLog
+from newcomer.data.io.column_parsing import ROW
+from newcomer.data.io.log_reader import ORIGINAL_ID, log_from_frame, read_log
+from newcomer.data.io.log_statistics import CLICKS, EVENTS, LogStatistics
+from newcomer.data.io.row_files import read_rows
 from newcomer.data.io.tables import read_table
-from newcomer.data.schema import Field, Schema
+from newcomer.data.io.timestamps import DATED, FRACTION
+from newcomer.data.labels import ORIGINAL_LABEL
+from newcomer.data.schema import INTERNAL_COLUMNS, Field, Schema
+from newcomer.data.value_conflicts import COUNT, CURRENT, FIRST, INDEX, LATEST, TIME
 from newcomer.errors import DataError
 from shell import Shell
 
@@ -48,7 +54,7 @@ def test_a_column_of_categories_is_text(tmp_path: Path, kind: Any) -> None:
         assert [(field.name, field.kind) for field in found.schema.fields] == [("page", "categorical")]
         log = read_log(source, found.schema)
         assert log.context["page"].names == ("cart", "home", "list")
-        assert (files := LogFiles(source, found.schema, 50)).read(*files.pieces).items.ids == log.items.ids
+        assert (files := ChunkedLog(source, found.schema, 50)).read(*files.chunks).items.ids == log.items.ids
 
 
 def test_columns_that_a_log_cannot_have_are_named(tmp_path: Path) -> None:
@@ -68,14 +74,14 @@ def test_columns_that_a_log_cannot_have_are_named(tmp_path: Path) -> None:
     assert [reasons[name].partition(";")[0] for name in ("nested", "struct", "bytes", "took")] == [
         "left out: holds list(list(int64))",
         "left out: holds struct({'a': int64})",
-        "left out: holds bytes that are no UTF-8",
+        "left out: holds bytes that are not UTF-8",
         "left out: holds duration(time_unit='us')",
     ]
     assert "numbers" in reasons["price"]
     for column, message in (
         ("nested", "column 'nested' is categorical, but holds list"),
         ("struct", "column 'struct' is categorical, but holds struct"),
-        ("bytes", "row 1, column 'bytes' holds bytes that are no UTF-8"),
+        ("bytes", "row 1, column 'bytes' holds bytes that are not UTF-8"),
     ):
         schema = Schema("item", "user", "click", "time", (Field(column, "context"),))
         with pytest.raises(DataError, match=message):
@@ -101,7 +107,7 @@ def test_another_format_is_named(shell: Shell, name: str, said: str) -> None:
     code, _, err = shell.call("inspect", name)
     assert code == 2
     assert f"{name}: neither .csv nor .parquet, but {said}" in err
-    for read in (read_log, LogFiles):
+    for read in (read_log, ChunkedLog):
         with pytest.raises(DataError, match=f"neither .csv nor .parquet, but {said}"):
             read(shell.folder / name, SCHEMA)
 
@@ -114,7 +120,7 @@ def test_another_separator_is_named(tmp_path: Path, sign: str, called: str) -> N
     for read in (
         lambda: propose(path),
         lambda: read_log(path, SCHEMA),
-        lambda: (files := LogFiles(path, SCHEMA)).read(*files.pieces),
+        lambda: (files := ChunkedLog(path, SCHEMA)).read(*files.chunks),
     ):
         with pytest.raises(DataError, match=f"log.csv.*the header is separated by {called}, not by commas"):
             read()
@@ -123,10 +129,8 @@ def test_another_separator_is_named(tmp_path: Path, sign: str, called: str) -> N
 def test_a_folder_is_named_with_a_pattern(tmp_path: Path) -> None:
     """A warehouse writes a folder of parts; how to name them is said."""
     (tmp_path / "clicks").mkdir()
-    for read in (propose, lambda source: read_log(source, SCHEMA), lambda source: LogFiles(source, SCHEMA)):
-        with pytest.raises(
-            DataError, match=r"clicks: is a folder; give its files by a pattern such as '.*clicks/\*\.parquet'"
-        ):
+    for read in (propose, lambda source: read_log(source, SCHEMA), lambda source: ChunkedLog(source, SCHEMA)):
+        with pytest.raises(DataError, match=r"clicks: is a folder; give a pattern such as '.*clicks/\*\.parquet'"):
             read(str(tmp_path / "clicks"))
 
 
@@ -146,7 +150,7 @@ def test_a_row_with_too_many_values_is_named(tmp_path: Path, row: int) -> None:
         lambda: read_table(path),
         lambda: read_log(path, SCHEMA),
         lambda: propose(path),
-        lambda: (files := LogFiles(path, SCHEMA, 40)).read(*files.pieces),
+        lambda: (files := ChunkedLog(path, SCHEMA, 40)).read(*files.chunks),
     ):
         with pytest.raises(DataError, match=message):
             read()
@@ -157,17 +161,17 @@ def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("item,user,click,click,time,page\na,1,0,1,5,home\n")
     ways: list[Callable[[], Any]] = [
         lambda: read_log(tmp_path / "log.csv", SCHEMA),
-        lambda: (files := LogFiles(tmp_path / "log.csv", SCHEMA)).read(*files.pieces),
+        lambda: (files := ChunkedLog(tmp_path / "log.csv", SCHEMA)).read(*files.chunks),
     ]
     for read in ways:
-        with pytest.raises(DataError, match=r"log\.csv: column 'click' is there twice"):
+        with pytest.raises(DataError, match=r"log\.csv: column 'click' occurs twice"):
             read()
 
 
 def test_an_open_quotation_mark_is_named(tmp_path: Path) -> None:
     """5" in a size: everything behind it is one value."""
     (tmp_path / "log.csv").write_text('item,user,click,time,page\na,1,1,1,home\nb,1,0,2,5" pipe\nc,1,1,3,home\n')
-    for read in (lambda: read_table(tmp_path / "log.csv"), lambda: LogFiles(tmp_path / "log.csv", SCHEMA)):
+    for read in (lambda: read_table(tmp_path / "log.csv"), lambda: ChunkedLog(tmp_path / "log.csv", SCHEMA)):
         with pytest.raises(DataError, match=r"log.csv: a quotation mark is never closed"):
             read()
 
@@ -181,12 +185,12 @@ def test_empty_parts_of_a_folder_pass(tmp_path: Path, kind: str) -> None:
     if kind == "csv":
         (tmp_path / "e.csv").write_bytes(b"")
     source = f"{tmp_path}/*.{kind}"
-    whole, files = read_log(source, SCHEMA), LogFiles(source, SCHEMA, 70)
-    assert whole.row.tolist() == files.read(*files.pieces).row.tolist() == list(range(300))
+    whole, files = read_log(source, SCHEMA), ChunkedLog(source, SCHEMA, 70)
+    assert whole.row.tolist() == files.read(*files.chunks).row.tolist() == list(range(300))
     assert propose(source).rows == 300
     for path in tmp_path.glob("[bd].*"):
         path.unlink()
-    for read in (lambda: read_log(source, SCHEMA), lambda: LogFiles(source, SCHEMA), lambda: propose(source)):
+    for read in (lambda: read_log(source, SCHEMA), lambda: ChunkedLog(source, SCHEMA), lambda: propose(source)):
         with pytest.raises(DataError, match=r"a\.\w+: has no rows"):
             read()
 
@@ -194,6 +198,68 @@ def test_empty_parts_of_a_folder_pass(tmp_path: Path, kind: str) -> None:
 def test_a_spreadsheets_csv_with_a_mark_of_order_is_read(tmp_path: Path) -> None:
     """'CSV UTF-8' of a spreadsheet begins with three bytes that belong to no name."""
     (tmp_path / "log.csv").write_bytes(b"\xef\xbb\xbf" + table().write_csv().replace("\n", "\r\n").encode())
-    files = LogFiles(tmp_path / "log.csv", SCHEMA, 70)
-    assert len(read_log(tmp_path / "log.csv", SCHEMA)) == len(files.read(*files.pieces)) == 300
+    files = ChunkedLog(tmp_path / "log.csv", SCHEMA, 70)
+    assert len(read_log(tmp_path / "log.csv", SCHEMA)) == len(files.read(*files.chunks)) == 300
     assert propose(tmp_path / "log.csv").schema.item == "item"
+
+
+@pytest.mark.parametrize("name", [*sorted(INTERNAL_COLUMNS), "len", "count", "value", "name"])
+def test_a_column_may_have_the_name_of_an_internal_one(name: str, tmp_path: Path) -> None:
+    """`"row "` or `len` in a CSV's header ended `inspect` and `train` in a ValueError or a DuplicateError."""
+    values = [f"x{n}" for n in np.random.default_rng(1).integers(0, 7, 400)]
+    table(400).with_columns(pl.Series(name, values)).write_csv(tmp_path / "log.csv")
+    assert len(read_log(tmp_path / "log.csv", SCHEMA)) == 400
+    proposal = propose(str(tmp_path / "log.csv"))
+    used = name in {field.name for field in proposal.schema.fields}
+    assert used == (name not in INTERNAL_COLUMNS)
+    if used:
+        assert len(LogStatistics.of(ChunkedLog(tmp_path / "log.csv", proposal.schema, 70)).items.ids) == 20
+    else:
+        assert proposal.reasons[name] == f"left out: an internal column name; rename it to '{name.strip()}'"
+        with pytest.raises(DataError, match=f"schema: '{name}' is an internal column name; rename the column to"):
+            Schema("item", "user", fields=(Field(name, "context"),))
+
+
+def test_all_internal_columns_are_known() -> None:
+    """A new one that no schema refuses would clash with a user's."""
+    added = {ROW, FRACTION, DATED, ORIGINAL_LABEL, ORIGINAL_ID, EVENTS, CLICKS}
+    assert added | {COUNT, TIME, FIRST, LATEST, CURRENT, INDEX} == INTERNAL_COLUMNS
+
+
+def test_a_quotation_mark_inside_a_value_is_named(tmp_path: Path) -> None:
+    """Inches in two rows, or a comment behind a quotation: 'could not parse' or 'CSV malformed', of which row?"""
+    path = tmp_path / "log.csv"
+    for rows in ('b,1,0,2,5" pipe\nc,1,1,3,6" pipe\n', 'b,1,0,2,"home" page\n'):
+        path.write_text('item,user,click,time,page\na,1,1,1,"one, ""two""\nlines"\n' + rows)
+        reads: list[Callable[[], Any]] = [
+            lambda: read_table(path),
+            lambda: read_log(path, SCHEMA),
+            lambda: propose(path),
+        ]
+        for read in reads:
+            with pytest.raises(
+                DataError, match=r"log\.csv: cannot be read: line 4 has a quotation mark inside a value"
+            ):
+                read()
+
+
+def test_lines_that_end_in_cr_alone_are_named(tmp_path: Path) -> None:
+    """A file of an old Mac 'has no rows'."""
+    path = tmp_path / "log.csv"
+    path.write_bytes(b"item,user,click,time,page\ra,1,1,1,home\rb,1,0,2,home\r")
+    reads: list[Callable[[], Any]] = [
+        lambda: read_table(path),
+        lambda: read_log(path, SCHEMA),
+        lambda: propose(path),
+        lambda: ChunkedLog(path, SCHEMA),
+    ]
+    for read in reads:
+        with pytest.raises(DataError, match=r"log\.csv: lines end in CR alone"):
+            read()
+
+
+def test_a_json_file_of_requests_is_told_the_format(tmp_path: Path) -> None:
+    """'neither .csv nor .parquet', though JSON lines are read too."""
+    (tmp_path / "r.json").write_text('[{"item": "a"}]')
+    with pytest.raises(DataError, match=r"r\.json: JSON as a whole; write JSON lines \(\.jsonl\), one object per line"):
+        read_rows(tmp_path / "r.json")

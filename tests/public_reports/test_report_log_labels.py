@@ -8,22 +8,22 @@ from typing import Any
 import polars as pl
 import pytest
 
-from films import QUICK, SCHEMA, alter, events
+from films import QUICK, SCHEMA, events
 from films import log as films
-from newcomer.data.click_log import Log
+from newcomer.data.click_log import ClickLog
 from newcomer.data.io.log_reader import log_from_rows
-from newcomer.data.io.log_statistics import Survey
-from newcomer.data.labels import Labels
+from newcomer.data.io.log_statistics import LogStatistics
+from newcomer.data.labels import LabelStatistics
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError, DataWarning
 from newcomer.items.encoding.encoder import Encoder
 from newcomer.items.methods.emerg import EmerG
-from newcomer.items.serving.service import LiveItems
+from newcomer.items.serving.service import ItemService
 
 STARS = Schema("i", "u", "stars", clicked_from=4.0)
 
 
-def log(labels: list[Any], schema: Schema = STARS, **columns: list[Any]) -> Log:
+def log(labels: list[Any], schema: Schema = STARS, **columns: list[Any]) -> ClickLog:
     count = len(labels)
     rows: dict[str, Any] = {
         "i": ["a"] * count,
@@ -67,7 +67,7 @@ def test_fractions_given_for_percents_are_refused(
     encoder = Encoder.fit(log(taught, schema))
     if wrong is None:
         return encoder.require_labels(log(labels, schema))
-    with pytest.raises(DataError, match=f"labels 'score' are all {wrong}, as of 101 labels in training only 2 were"):
+    with pytest.raises(DataError, match=f"labels 'score' are all {wrong}, but only 2 of 101 labels in training were"):
         encoder.require_labels(log(labels, schema))
     return None
 
@@ -75,8 +75,8 @@ def test_fractions_given_for_percents_are_refused(
 def test_a_store_that_counted_zeros_and_ones_is_read() -> None:
     """Its fractions were not counted; where no label of training was outside 0 to 1 all are."""
     old = {"lowest": 0.0, "highest": 5.0, "count": 100, "binary": 6}
-    assert Labels.from_json(old) == Labels(0.0, 5.0, 100, 6)
-    assert Labels.from_json(old | {"highest": 1.0}) == Labels(0.0, 1.0, 100, 100)
+    assert LabelStatistics.from_json(old) == LabelStatistics(0.0, 5.0, 100, 6)
+    assert LabelStatistics.from_json(old | {"highest": 1.0}) == LabelStatistics(0.0, 1.0, 100, 100)
 
 
 @pytest.mark.parametrize("labels", [[5] * 20, [1], [1, 5, 1], [4.5, 2], [3] * 50])
@@ -89,7 +89,7 @@ def test_the_scale_of_training_is_kept_and_a_store_from_before_has_none() -> Non
     """What was seen in training comes back with the store; without it very many labels of 0 and 1 are refused all the same."""
     encoder = Encoder.fit(log([1, 2, 3, 4, 5] * 20))
     again = Encoder.from_json(STARS, encoder.to_json())
-    assert again.labels == encoder.labels == Labels(1, 5, 100, 20)
+    assert again.labels == encoder.labels == LabelStatistics(1, 5, 100, 20)
     old = Encoder.from_json(STARS, [part for part in encoder.to_json() if "labels" not in part])
     assert old.labels is None
     old.require_labels(log([1]))
@@ -107,8 +107,12 @@ def test_a_threshold_of_one_takes_true_and_false() -> None:
 @pytest.mark.parametrize(
     ("labels", "schema", "message"),
     [
-        ([1, 1, 1], Schema("i", "u"), "label 'label': all of 3 events are clicks; give the events of what was shown"),
-        ([0, 0], Schema("i", "u"), "label 'label': none of 2 events is a click; give the events that were clicked too"),
+        (
+            [1, 1, 1],
+            Schema("i", "u"),
+            "label 'label': all of 3 events are clicks; add the impressions that were not clicked",
+        ),
+        ([0, 0], Schema("i", "u"), "label 'label': none of 2 events is a click; add the events that were clicked"),
         ([1, 2, 3], STARS, "label 'stars': none of 3 events is a click; set clicked_from, which is 4"),
         ([4, 5], STARS, "label 'stars': all of 2 events are clicks; set clicked_from, which is 4"),
     ],
@@ -116,8 +120,8 @@ def test_a_threshold_of_one_takes_true_and_false() -> None:
 def test_a_log_of_one_answer_is_refused(labels: list[Any], schema: Schema, message: str) -> None:
     """Users log clicks alone, or set a threshold that no label reaches: training went on without a word."""
     with pytest.raises(DataError, match=message):
-        Survey(schema).add(log(labels, schema)).require_both_answers()
-    Survey(schema).add(log([*labels, 0, 5] if schema is STARS else [0, 1], schema)).require_both_answers()
+        LogStatistics(schema).add(log(labels, schema)).require_both_classes()
+    LogStatistics(schema).add(log([*labels, 0, 5] if schema is STARS else [0, 1], schema)).require_both_classes()
 
 
 @pytest.mark.parametrize("clicked_from", [None, 1.0, 4.0])
@@ -131,26 +135,26 @@ def test_label_and_time_swapped_are_refused(clicked_from: float | None) -> None:
 
 
 @pytest.fixture
-def rated(tmp_path: Path) -> Iterator[LiveItems]:
+def rated(tmp_path: Path) -> Iterator[ItemService]:
     """A model of one to five stars."""
     stars = (pl.col("liked") * 2 + pl.col("viewer") % 3 + 1).alias("liked")
     EmerG(replace(SCHEMA, clicked_from=4.0), **QUICK).learn(films().with_columns(stars)).save(tmp_path / "store")
-    live = LiveItems.open(EmerG, tmp_path / "store")
+    live = ItemService.open(tmp_path / "store")
     yield live
     live.close()
 
 
-def one_a_call(live: LiveItems, labels: list[float], start: int = 0) -> int:
+def one_a_call(live: ItemService, labels: list[float], start: int = 0) -> int:
     """How many of these labels counted."""
     return sum(
         live.warm(events(f"film {n % 8}", 1, start=start + n, liked=label)).new for n, label in enumerate(labels)
     )
 
 
-def test_labels_of_another_scale_that_come_one_a_call_are_refused(rated: LiveItems) -> None:
+def test_labels_of_another_scale_that_come_one_a_call_are_refused(rated: ItemService) -> None:
     """A service sent `click: 1` for every click: each was counted as one star of five."""
     with pytest.raises(
-        DataError, match=r"'liked' have all been from 0 to 1 \d+ times in a row, as of 400 labels in training"
+        DataError, match=r"'liked' have all been from 0 to 1 \d+ times in a row, but only \d+ of 400 labels in training"
     ):
         one_a_call(rated, [1] * 40)
     counted = rated.states.unit_labels(rated.model)
@@ -163,21 +167,10 @@ def test_labels_of_another_scale_that_come_one_a_call_are_refused(rated: LiveIte
     assert one_a_call(rated, [5, 1, 1], start=1000) == 3  # a label of the scale of training begins anew
 
 
-def test_a_database_that_counts_no_run_is_opened(rated: LiveItems, tmp_path: Path) -> None:
-    """One of a version before: it counts from now on."""
-    one_a_call(rated, [1] * 3)
-    rated.close()
-    alter(tmp_path / "store", "ALTER TABLE item_models DROP COLUMN unit_labels")
-    live = LiveItems.open(EmerG, tmp_path / "store")
-    assert one_a_call(live, [1] * 3, start=100) == 3
-    assert live.states.unit_labels(live.model) == 3
-    live.close()
-
-
 def test_a_model_of_answers_and_fractions_counts_no_run(tmp_path: Path) -> None:
     """Where labels of training were from 0 to 1 themselves, nothing is refused."""
     EmerG(replace(SCHEMA, clicked_from=0.5), **QUICK).learn(films()).save(tmp_path / "store")
-    live = LiveItems.open(EmerG, tmp_path / "store")
+    live = ItemService.open(tmp_path / "store")
     assert one_a_call(live, [1] * 20) == 20
     assert live.states.unit_labels(live.model) == 0
     live.close()
@@ -186,7 +179,7 @@ def test_a_model_of_answers_and_fractions_counts_no_run(tmp_path: Path) -> None:
 TEN = Schema("i", "u", "stars", clicked_from=7.0)
 
 
-def rows_of(labels: list[float], items: int, users: int) -> Log:
+def rows_of(labels: list[float], items: int, users: int) -> ClickLog:
     return log(labels, TEN, i=[n % items for n in range(len(labels))], u=[n % users for n in range(len(labels))])
 
 
@@ -221,8 +214,8 @@ def test_a_part_of_the_scale_that_has_reasons_is_not_told(labels: list[float], i
 def test_pieces_of_a_log_are_summed_up_as_the_whole() -> None:
     """Nearly: by quantiles."""
     numbers = [float(n * 7 % 100) for n in range(1000)]
-    parts = [Labels.of(pl.Series(numbers[begin : begin + 100])) for begin in range(0, 1000, 100)]
-    joined, whole = parts[0], Labels.of(pl.Series(numbers))
+    parts = [LabelStatistics.of(pl.Series(numbers[begin : begin + 100])) for begin in range(0, 1000, 100)]
+    joined, whole = parts[0], LabelStatistics.of(pl.Series(numbers))
     for part in parts[1:]:
         assert joined is not None
         assert part is not None

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from newcomer.data.inference.schema import propose
-from newcomer.data.io.chunked_log import LogFiles
+from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.log_reader import items_from_frame, log_from_frame, read_log
-from newcomer.data.io.log_statistics import Survey
+from newcomer.data.io.log_statistics import LogStatistics
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, DataWarning
 from newcomer.items.encoding.encoder import Encoder
@@ -54,7 +54,7 @@ def test_older_files_lack_a_newer_column(tmp_path: Path, rows: int | None) -> No
     table().write_csv(tmp_path / "2020.csv")
     source = [tmp_path / "2019.csv", tmp_path / "2020.csv"]
     schema = Schema("item", "user", "click", "time", (Field("device", "context", missing="mark"),))
-    log = read_log(source, schema) if rows is None else (files := LogFiles(source, schema, rows)).read(*files.pieces)
+    log = read_log(source, schema) if rows is None else (files := ChunkedLog(source, schema, rows)).read(*files.chunks)
     assert log.context["device"].texts() == ["", "", "", "", "tv", "pc", "tv", "pc"]
 
 
@@ -63,7 +63,7 @@ def test_a_column_that_no_file_has_is_a_mistake(tmp_path: Path) -> None:
     table().rename({"device": "devise"}).write_csv(tmp_path / "log.csv")
     ways: list[Callable[[], Any]] = [
         lambda: read_log(tmp_path / "log.csv", SCHEMA),
-        lambda: (files := LogFiles(tmp_path / "log.csv", SCHEMA, 2)).read(*files.pieces),
+        lambda: (files := ChunkedLog(tmp_path / "log.csv", SCHEMA, 2)).read(*files.chunks),
         lambda: log_from_frame(pl.read_csv(tmp_path / "log.csv"), SCHEMA),
     ]
     for read in ways:
@@ -90,13 +90,13 @@ def test_anonymous_users_are_users_where_the_schema_says_so(tmp_path: Path) -> N
     whole = read_log(tmp_path / "log.csv", ANONYMOUS)
     assert [whole.users.ids[user] for user in whole.user] == ["", "2", "", "3"]
     assert [whole.users.columns["city"].texts()[user] for user in whole.user] == ["p", "q", "r", "r"]
-    survey = Survey.of(files := LogFiles(tmp_path / "log.csv", ANONYMOUS, rows=1))
+    survey = LogStatistics.of(files := ChunkedLog(tmp_path / "log.csv", ANONYMOUS, rows=1))
     for encoder in (Encoder.fit(whole), Encoder.fit(survey)):
         clicks = encoder.clicks(whole, whole.item)
         codes = clicks.of_users[0][clicks.user].tolist()
         assert codes[0] == codes[2] >= 2
         assert len(set(codes)) == 3
-    assert [files.read(piece).users.ids for piece in files.pieces] == [("",), ("2",), ("",), ("3",)]
+    assert [files.read(piece).users.ids for piece in files.chunks] == [("",), ("2",), ("",), ("3",)]
     assert Schema.from_json(ANONYMOUS.to_json()) == ANONYMOUS
 
 
@@ -125,7 +125,7 @@ def test_other_words_for_nothing_are_missing_by_a_setting(tmp_path: Path, missin
     given.write_csv(tmp_path / "log.csv")
     for log in (
         read_log(tmp_path / "log.csv", schema),
-        (files := LogFiles(tmp_path / "log.csv", schema, 3)).read(*files.pieces),
+        (files := ChunkedLog(tmp_path / "log.csv", schema, 3)).read(*files.chunks),
     ):
         assert log.context["device"].texts() == ["tv", "", "tv", "pc"]
         assert np.isnan(log.context["bid"].values).tolist() == [False, False, True, False]
@@ -163,12 +163,12 @@ def test_blank_lines_are_no_events(tmp_path: Path, blank: str) -> None:
     schema = Schema("item", "user", "click", "time")
     (tmp_path / "log.csv").write_text(f"item,user,click,time\na,1,1,1\n{blank}b,2,0,2\n{blank}")
     whole = read_log(tmp_path / "log.csv", schema)
-    files = LogFiles(tmp_path / "log.csv", schema, rows=1)
-    pieced = files.read(*files.pieces)
+    files = ChunkedLog(tmp_path / "log.csv", schema, rows=1)
+    pieced = files.read(*files.chunks)
     for log in (whole, pieced):
         assert log.items.ids == ("a", "b")
         assert log.row.tolist() == [0, 1 + blank.count("\n")]
-    assert Survey.of(files).rows == 2
+    assert LogStatistics.of(files).rows == 2
     (tmp_path / "log.csv").write_text(f"item,user,click,time\na,1,1,1\n{blank}b,,0,2\n")
     with pytest.raises(DataError, match=f"row {2 + blank.count(chr(10))}, column 'user' is empty"):
         read_log(tmp_path / "log.csv", schema)

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newcomer.data.inference.value_types import kind_of
+from newcomer.data.inference.value_types import infer_kind
 from newcomer.data.io.log_reader import log_from_rows
 from newcomer.data.schema import Field, Schema
-from newcomer.data.tokenization import words_of
+from newcomer.data.tokenization import tokenize
 
 TITLED = Schema("i", "u", fields=(Field("title", "item", "text"),))
 
 
 def words(text: str) -> list[str]:
-    found: list[str] = words_of(pl.Series([text]))[0].to_list()
+    found: list[str] = tokenize(pl.Series([text]))[0].to_list()
     return found
 
 
@@ -60,14 +60,14 @@ LATIN = st.text(st.sampled_from("abcXYZ éÉß'’-,.0129&!()"), max_size=30)
 def test_latin_words_are_what_they_were(texts: list[str]) -> None:
     """Vocabularies of European titles do not change."""
     before = pl.Series(texts).str.to_lowercase().str.extract_all(r"[\p{L}\p{N}][\p{L}\p{N}']*")
-    assert words_of(pl.Series(texts)).to_list() == before.to_list()
+    assert tokenize(pl.Series(texts)).to_list() == before.to_list()
 
 
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=12), min_size=1))
 def test_a_texts_words_do_not_depend_on_the_others(texts: list[str]) -> None:
     """A title is read alike alone and among others, whatever scripts they are in."""
-    assert words_of(pl.Series(texts)).to_list() == [words(text) for text in texts]
+    assert tokenize(pl.Series(texts)).to_list() == [words(text) for text in texts]
 
 
 def test_a_chinese_title_shares_words_with_a_like_one() -> None:
@@ -80,4 +80,4 @@ def test_a_chinese_title_shares_words_with_a_like_one() -> None:
 def test_titles_of_any_script_are_proposed_as_text() -> None:
     """A proposal took Chinese titles for categories, each of which occurs once."""
     titles = [f"{a}{b}手机壳超薄" for a in "红黄蓝绿白黑" for b in "大小新旧长短"]
-    assert kind_of(pl.Series("title", titles)).kind == "text"
+    assert infer_kind(pl.Series("title", titles)).kind == "text"

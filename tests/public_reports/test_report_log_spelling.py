@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newcomer.data.canonical import canonical, canonical_name, maybe_respelled, respelled
-from newcomer.data.click_log import Column, Log
+from newcomer.data.canonical import canonical, canonical_name, canonical_or_same, may_change
+from newcomer.data.click_log import ClickLog, Column
 from newcomer.data.datasets.movielens import movielens_1m, movielens_latest
-from newcomer.data.io.chunked_log import LogFiles
-from newcomer.data.io.frames import frame_of, series_of
+from newcomer.data.io.chunked_log import ChunkedLog
+from newcomer.data.io.frames import as_frame, as_series
 from newcomer.data.io.log_reader import items_from_frame, log_from_frame, log_from_rows, read_log
-from newcomer.data.io.row_files import from_lines
-from newcomer.data.io.shuffle import windows
+from newcomer.data.io.row_files import frame_from_jsonl
+from newcomer.data.io.shuffle import latest_events
 from newcomer.data.schema import Field, Schema
 from newcomer.data.vocabulary import UNSEEN, Vocabulary
 from newcomer.errors import DataError
@@ -33,7 +33,7 @@ SCHEMA = Schema(
 )
 
 
-def log_of(**columns: Any) -> Log:
+def log_of(**columns: Any) -> ClickLog:
     rows: dict[str, Any] = {
         "item": ["1"],
         "user": ["1"],
@@ -65,7 +65,7 @@ def log_of(**columns: Any) -> Log:
 )
 def test_ids_are_the_same_by_every_type(ids: Any) -> None:
     """tfx #819: trained on whole numbers, served floats (a column of pandas with a gap): every user was unseen."""
-    frame = pl.DataFrame([series_of("user", ids, "t"), pl.Series("item", [7, 7, 8])])
+    frame = pl.DataFrame([as_series("user", ids, "t"), pl.Series("item", [7, 7, 8])])
     frame = frame.with_columns(click=1, time=1, tags=pl.lit("a"), page=pl.lit("x"))
     assert log_from_frame(frame, SCHEMA).users.ids == ("1", "2", "3")
 
@@ -79,10 +79,10 @@ def test_a_column_with_a_gap_is_read_as_the_column_without(tmp_path: Path, kind:
     frame = frame.with_columns(page=pl.Series([4.0, None, 5.0]))
     path = tmp_path / f"log.{kind}"
     frame.write_csv(path) if kind == "csv" else frame.write_parquet(path)
-    for log in (read_log(path, SCHEMA), (files := LogFiles(path, SCHEMA, rows=2)).read(*files.pieces)):
+    for log in (read_log(path, SCHEMA), (files := ChunkedLog(path, SCHEMA, rows=2)).read(*files.chunks)):
         assert log.items.ids == ("1", "2")
         assert log.context["page"].texts() == ["4", "", "5"]
-    assert len(windows(files, ["1.0", "9"], 5)) == 2  # whoever asks for an item need not know how it is spelled
+    assert len(latest_events(files, ["1.0", "9"], 5)) == 2  # whoever asks for an item need not know how it is spelled
 
 
 @pytest.mark.parametrize("true", [True, "True", "TRUE", "true", np.True_])
@@ -155,7 +155,7 @@ def test_a_line_is_read_by_itself(values: list[Any]) -> None:
     import json
 
     def page(lines: list[str]) -> list[str]:
-        frame = from_lines(lines, "requests").with_columns(item=pl.lit("1"), user=pl.lit("1"))
+        frame = frame_from_jsonl(lines, "requests").with_columns(item=pl.lit("1"), user=pl.lit("1"))
         return log_from_frame(frame, SCHEMA, items=False, labels=False).context["page"].texts()
 
     lines = [json.dumps({"page": value, "n": n}) for n, value in enumerate(values)]
@@ -164,7 +164,7 @@ def test_a_line_is_read_by_itself(values: list[Any]) -> None:
 
 def test_lists_of_numbers_lose_nothing_in_lines() -> None:
     """[[1], [2.5]] in JSON lines was read as [[1], [2]]."""
-    frame = from_lines(['{"a": [1], "b": [1, "x"]}', '{"a": [2.5], "b": [true]}', '{"a": []}'], "table")
+    frame = frame_from_jsonl(['{"a": [1], "b": [1, "x"]}', '{"a": [2.5], "b": [true]}', '{"a": []}'], "table")
     assert frame["a"].to_list() == [[1.0], [2.5], []]
     assert frame["b"].to_list() == [["1", "x"], ["true"], None]
 
@@ -177,7 +177,7 @@ def test_one_value_and_a_column_are_spelled_alike(texts: list[str]) -> None:
     """The same rule for ids that are asked for one by one, such as `--item`."""
     assert canonical(pl.Series("x", texts), "t").to_list() == [canonical_name(text) for text in texts]
     for text in texts:
-        assert maybe_respelled(text) or respelled(text) == text
+        assert may_change(text) or canonical_or_same(text) == text
 
 
 @settings(deadline=None)
@@ -198,7 +198,7 @@ def test_new_items_are_named_as_in_the_log() -> None:
     """Items added from a frame of pandas had other ids than the events about them."""
     table = items_from_frame(pl.DataFrame({"item": [3.0, 4.0], "tags": ["a, b", ""]}), SCHEMA)
     assert (table.ids, table.columns["tags"].names) == (("3", "4"), ("a", "b"))
-    with pytest.raises(DataError, match="'3' is there twice"):
+    with pytest.raises(DataError, match="'3' occurs twice"):
         items_from_frame(pl.DataFrame({"item": ["3", "3.0"], "tags": ["a", "a"]}), SCHEMA)
 
 
@@ -207,14 +207,14 @@ def test_frames_of_other_libraries_are_tables() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"user": [1, None, 3], "when": pandas.to_datetime(["2024-01-01"] * 3)}, index=[5, 1, 3])
     frame["code"] = pandas.array([1, None, 2], dtype="Int64")
-    found = frame_of(frame)
+    found = as_frame(frame)
     assert canonical(found["user"], "t").to_list() == ["1", None, "3"]
     assert canonical(found["code"], "t").to_list() == ["1", None, "2"]
     assert canonical(found["when"], "t").to_list() == ["2024-01-01"] * 3
-    with pytest.raises(DataError, match="is no table"):
-        frame_of(7)
+    with pytest.raises(DataError, match="is not a table"):
+        as_frame(7)
     with pytest.raises(DataError, match=r"have 1 \(a\), 2 \(b\) rows"):
-        frame_of({"a": [1], "b": [1, 2]})
+        as_frame({"a": [1], "b": [1, 2]})
 
 
 @pytest.mark.parametrize("name", ["ml-1m", "ml-latest-small"])

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newcomer.data.click_log import Log
+from newcomer.data.click_log import ClickLog
 from newcomer.data.inference.schema import propose
-from newcomer.data.io.chunked_log import LogFiles
-from newcomer.data.io.frames import frame_of
+from newcomer.data.io.chunked_log import ChunkedLog
+from newcomer.data.io.frames import as_frame
 from newcomer.data.io.log_reader import log_from_rows
-from newcomer.data.io.shuffle import windows
-from newcomer.data.io.timestamps import moments, order_of
+from newcomer.data.io.shuffle import latest_events
+from newcomer.data.io.timestamps import infer_date_order, parse_timestamps
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError
 
 DAY = datetime(2019, 10, 1, tzinfo=UTC)
 
 
-def log(times: Any, order: Any = None) -> Log:
+def log(times: Any, order: Any = None) -> ClickLog:
     count = len(times)
     rows = {"i": ["a"] * count, "u": [1] * count, "label": [0] * count, "time": times}
     return log_from_rows(Schema("i", "u", time_order=order), **rows)
@@ -88,7 +88,7 @@ def test_a_spreadsheets_date_comes_back(moment: datetime, order: Any) -> None:
     first = (moment.day, moment.month) if order == "day-first" else (moment.month, moment.day)
     text = f"{first[0]}/{first[1]}/{moment.year} {moment.hour}:{moment.minute:02d}"
     read = milliseconds(moment.replace(second=0, microsecond=0, tzinfo=UTC))
-    assert moments(pl.Series("t", [text]), "", order).to_list() == [read]
+    assert parse_timestamps(pl.Series("t", [text]), "", order).to_list() == [read]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_fractions_keep_events_apart(times: list[Any]) -> None:
     assert found.fraction is not None
     assert found.fraction.tolist() == [0.25, 0.75]
     assert len(set(found.time.tolist())) == 1
-    assert found.take(found.time > 0).ticks.tolist() == [0.25, 0.75]
+    assert found.take(found.time > 0).fraction_or_zero.tolist() == [0.25, 0.75]
 
 
 def test_whole_times_have_no_fractions() -> None:
@@ -114,7 +114,7 @@ def test_whole_times_have_no_fractions() -> None:
     for times in ([7, 2**60 + 1], ["7", "8"], [1.0, 2.0], ["2024-01-01T00:00:00.5"], [date(2024, 1, 1)]):
         found = log(times)
         assert found.fraction is None
-        assert found.ticks.tolist() == [0.0] * len(times)
+        assert found.fraction_or_zero.tolist() == [0.0] * len(times)
 
 
 @settings(deadline=None)
@@ -123,14 +123,14 @@ def test_a_fraction_is_the_same_as_a_number_and_as_a_text(second: int, micro: in
     """The same event comes as a number in JSON and as text in CSV; it must not count twice."""
     text = f"{second}.{micro:06d}".rstrip("0")
     one, other = log([float(text)]), log([text])
-    assert (one.time[0], one.ticks[0]) == (other.time[0], other.ticks[0])
+    assert (one.time[0], one.fraction_or_zero[0]) == (other.time[0], other.fraction_or_zero[0])
 
 
 def test_the_latest_events_are_the_latest_to_the_fraction(tmp_path: Path) -> None:
     """Windows of the latest events go by fractions too."""
     rows = {"i": ["a"] * 3, "u": ["1", "2", "3"], "label": [0, 1, 0], "time": ["5.5", "5.75", "5.25"]}
     pl.DataFrame(rows).write_csv(tmp_path / "log.csv")
-    found = windows(LogFiles(tmp_path / "log.csv", Schema("i", "u"), rows=1), ["a"], 2)
+    found = latest_events(ChunkedLog(tmp_path / "log.csv", Schema("i", "u"), rows=1), ["a"], 2)
     assert [found.users.ids[user] for user in found.user] == ["1", "2"]
 
 
@@ -143,8 +143,8 @@ def test_the_order_of_day_and_month_is_proposed_where_the_log_shows_it(tmp_path:
         frame.with_columns(time=pl.Series(when)).write_csv(tmp_path / "log.csv")
         found = propose(tmp_path / "log.csv")
         assert (found.schema.time, found.schema.time_order) == ("time", order)
-        assert ("the day is first" if order else "say which by time_order") in found.reasons["time"]
-    assert order_of(pl.Series(["1/13/2024"])) == "month-first"
+        assert ("the day is first" if order else "set time_order") in found.reasons["time"]
+    assert infer_date_order(pl.Series(["1/13/2024"])) == "month-first"
 
 
 def test_nanoseconds_are_kept_whatever_holds_them() -> None:
@@ -157,6 +157,6 @@ def test_nanoseconds_are_kept_whatever_holds_them() -> None:
     for times in (plain, zoned, list(plain), list(zoned), zoned.astype(object), shown, list(plain.to_numpy())):
         found = log_from_rows(Schema("i", "u"), i=[1, 2, 3], u=[1, 1, 1], label=[0, 1, 0], time=times)
         assert found.time.tolist() == [1704103200123] * 3
-        assert found.ticks.tolist() == [0.456789, 0.456788, 0.45678]
+        assert found.fraction_or_zero.tolist() == [0.456789, 0.456788, 0.45678]
     coarse = [moment.as_unit("s").to_datetime64() for moment in plain]
-    assert moments(frame_of({"time": coarse})["time"], "table").to_list() == [1704103200000] * 3
+    assert parse_timestamps(as_frame({"time": coarse})["time"], "table").to_list() == [1704103200000] * 3

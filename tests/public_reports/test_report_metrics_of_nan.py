@@ -3,14 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from films import QUICK, SCHEMA, log
+from newcomer.data.io.log_reader import log_from_frame
 from newcomer.errors import DataError, LearnerError
+from newcomer.items.lifecycle import Lifecycle
 from newcomer.items.methods.emerg import EmerG
 from newcomer.metrics.calibration import calibration, calibration_by, calibration_error, item_logloss, logloss
 from newcomer.metrics.ranking import auc, bayes_auc, click_scores, f1, group_auc, item_auc, user_auc
+from newcomer.streams.cold_start import OldItems, ValidationLife
+from newcomer.streams.stage import Stage
 
 LABELS = [0, 1, 0, 1]
 
@@ -51,3 +56,12 @@ def test_a_model_whose_weights_are_no_numbers_gives_no_scores_and_fails_its_exam
         LearnerError, match=r"400 of 400 scores are no numbers, the first that of item 'film \d' \(row 1\)"
     ):
         model.score(log())
+
+
+def test_a_training_with_a_non_finite_validation_score_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A diverged trial, found by the held-out items, ended the whole search: it was an error of the data."""
+    old = log_from_frame(log(), SCHEMA)
+    validation = ValidationLife(old.items, (old,), old)
+    monkeypatch.setattr(Lifecycle, "predict", lambda *_: np.full(len(old), np.nan))
+    with pytest.raises(LearnerError, match="the scores of held-out items are not finite; lower the learning rate"):
+        list(EmerG(SCHEMA, **QUICK).fit_stage(Stage("old", OldItems(old, validation), {})))

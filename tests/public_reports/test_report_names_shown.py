@@ -10,9 +10,9 @@ import pytest
 from rich.table import Table as RichTable
 
 from newcomer.cli.program import bar, console
-from newcomer.experiments.report.drawing import drawn, entry
-from newcomer.experiments.report.html import printed, rendered
+from newcomer.experiments.report.html import render_template, to_printable
 from newcomer.experiments.report.page import Figure, Section
+from newcomer.experiments.report.plot_style import legend_label, render_svg
 from newcomer.experiments.report.plots import graphs
 from newcomer.experiments.report.table import Table
 from shell import Shell
@@ -108,8 +108,8 @@ def test_names_are_text_on_a_page(name: str) -> None:
     """CWE-79: a row's name or an item's title that is HTML."""
     table = Table(name, [name, name], [[name, name]], name)
     start = {"machine": {"processor": name, "threads": 1, "gpu": None, "system": name}, "versions": {}, "commit": name}
-    picture = Figure(graphs([{"graph": [[1.0]], "fields": [printed(name)], "title": printed(name)}]), name)
-    page = rendered("page.html.jinja", sections=[Section(name, name, [table, table], [picture])], start=start)
+    picture = Figure(graphs([{"graph": [[1.0]], "fields": [to_printable(name)], "title": to_printable(name)}]), name)
+    page = render_template("page.html.jinja", sections=[Section(name, name, [table, table], [picture])], start=start)
     seen = Seen(page)
     assert not seen.tags & {"script", "img", "b"}
     assert seen.text.count(ESCAPED.get(name, name)) >= 8
@@ -122,11 +122,11 @@ def test_names_are_text_in_a_picture(name: str) -> None:
 
     def draw(figure: object) -> None:
         axis = figure.subplots()  # type: ignore[attr-defined]
-        axis.set_title(printed(name))
-        axis.plot([0, 1], [0, 1], label=entry(printed(name)))
+        axis.set_title(to_printable(name))
+        axis.plot([0, 1], [0, 1], label=legend_label(to_printable(name)))
         axis.legend()
 
-    svg = drawn(3, 3, draw)
+    svg = render_svg(3, 3, draw)
     ElementTree.fromstring(svg)
     assert "legend_1" in svg
     if "卡" in name:
@@ -137,5 +137,5 @@ def test_what_is_found_stays_as_it_is_in_json(tmp_path: Path) -> None:
     from newcomer.experiments.report.html import write_folder
     from newcomer.store.writing import to_json
 
-    write_folder({"findings.json": to_json(["\udcff", "größer", "a\x1b"])}, tmp_path)
-    assert json.loads((tmp_path / "findings.json").read_text(encoding="utf-8")) == ["\udcff", "größer", "a\x1b"]
+    write_folder({"analysis.json": to_json(["\udcff", "größer", "a\x1b"])}, tmp_path)
+    assert json.loads((tmp_path / "analysis.json").read_text(encoding="utf-8")) == ["\udcff", "größer", "a\x1b"]

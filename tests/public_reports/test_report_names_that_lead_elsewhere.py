@@ -10,23 +10,23 @@ import pytest
 from newcomer.errors import NewcomerError, RecipeError, StoreError
 from newcomer.experiments.recipe import read_recipe, shipped
 from newcomer.experiments.report.comparison import read_comparison
-from newcomer.experiments.report.records import read_compared
-from newcomer.store.names import unfit
+from newcomer.experiments.report.record_schema import read_comparison_file
+from newcomer.store.names import invalid_reason
 from shell import Shell
 
 PEER = '[peers."{}".learner]\nname = "frozen"\n'
 START = {
     "event": "start",
-    "place": 0,
+    "position": 0,
     "recipe": {"name": "birds", "row": "frozen", "title": "Birds", "seed": 0, "family": "classes"},
-    "stream": {"tasks": [["a"]], "taught": 12, "asked": 6},
+    "stream": {"tasks": [["a"]], "train_examples": 12, "eval_examples": 6},
     "versions": {},
     "commit": None,
     "machine": {"system": "Linux", "processor": "Fast", "threads": 1, "gpu": None},
 }
-SCORE = {"event": "score", "stage": "task 0", "exam": "task 0", "values": {"accuracy": 0.5, "examples": 6.0}}
-STAGE = {"event": "stage", "stage": "task 0", "study_seconds": 1.0, "exam_seconds": 1.0, "facts": {}}
-ROW = {"place": 0, "combinations": 1, "tries": [], "chosen": {}, "score": None, "seeds": [0]}
+SCORE = {"event": "score", "stage": "task 0", "eval_set": "task 0", "values": {"accuracy": 0.5, "examples": 6.0}}
+STAGE = {"event": "stage", "stage": "task 0", "train_seconds": 1.0, "eval_seconds": 1.0, "info": {}}
+ROW = {"position": 0, "combinations": 1, "trials": [], "chosen": {}, "score": None, "seeds": [0]}
 COMPARED = {"title": "Birds", "family": "classes", "floor": [], "ceiling": [], "rows": {"frozen": ROW}}
 
 
@@ -38,7 +38,7 @@ def test_a_row_whose_name_leads_elsewhere_is_refused_before_anything_is_made(nam
     quoted = name.encode("unicode_escape").decode() if "\x1b" not in name else "x\\u001b[31m"
     with (shell.folder / "birds.toml").open("a") as file:
         file.write(PEER.format(quoted if name != "ü" * 101 else name))
-    assert "can have no folder of its own" in shell.fails("run", "birds.toml", "--peers", "--out", "deep/er/out")
+    assert "cannot be the name of a folder" in shell.fails("run", "birds.toml", "--peers", "--out", "deep/er/out")
     assert not (shell.folder / "deep").exists()
 
 
@@ -49,8 +49,12 @@ def test_a_recipe_whose_own_name_leads_elsewhere_is_refused(shell: Shell) -> Non
 
 
 def test_every_shipped_name_and_ordinary_ones_are_fit() -> None:
-    assert [unfit(row.row) for name in shipped() for row in read_recipe(name).rows() if unfit(row.row)] == []
-    assert [unfit(name) for name in ("größer", "sd-lora (rank 4)", "$5 & 6", "字", "a.b", "v1.0")] == [None] * 6
+    assert [
+        invalid_reason(row.row) for name in shipped() for row in read_recipe(name).rows() if invalid_reason(row.row)
+    ] == []
+    assert [invalid_reason(name) for name in ("größer", "sd-lora (rank 4)", "$5 & 6", "字", "a.b", "v1.0")] == [
+        None
+    ] * 6
 
 
 def test_a_comparison_from_elsewhere_removes_and_reads_nothing_outside(shell: Shell) -> None:
@@ -65,12 +69,12 @@ def test_a_comparison_from_elsewhere_removes_and_reads_nothing_outside(shell: Sh
     for change in ({"seeds": ["/../../../../victim"]}, {"seeds": [0, None]}):
         told = json.loads(json.dumps(honest))
         (row,) = told["rows"].values()
-        row |= change | {"ran": {"rank": 77}}
+        row |= change | {"ran_with": {"rank": 77}}
         path.write_text(json.dumps(told))
-        assert "is no comparison" in shell.fails("compare", "birds.toml", "--seeds", "1", "--out", "out")
+        assert "not a valid comparison" in shell.fails("compare", "birds.toml", "--seeds", "1", "--out", "out")
     for name in ("../../victim", "/etc", ".."):
         path.write_text(json.dumps(honest | {"rows": dict.fromkeys([name], *honest["rows"].values())}))
-        assert "can have no folder" in shell.fails("compare", "birds.toml", "--seeds", "1", "--out", "out")
+        assert "cannot be the name of a folder" in shell.fails("compare", "birds.toml", "--seeds", "1", "--out", "out")
     assert (victim / "photo.jpg").read_bytes() == b"mine"
 
 
@@ -108,7 +112,7 @@ def test_no_record_from_elsewhere_ends_a_report_in_a_trace(tmp_path: Path) -> No
             with suppress(NewcomerError):  # nothing else: neither a KeyError nor a TypeError
                 reported(events)
     for first in [*FIRST, SCORE]:
-        with pytest.raises(StoreError, match="line 1 is no event"):
+        with pytest.raises(StoreError, match="line 1 is not a valid event"):
             reported([first])
 
 
@@ -126,15 +130,15 @@ def test_no_comparison_from_elsewhere_ends_in_a_trace(tmp_path: Path) -> None:
             read(content)
     for text in ("[" * 100_000, "{", "\xff"):
         path.write_bytes(text.encode("latin-1"))
-        with pytest.raises(StoreError, match="is no comparison"):
-            read_compared(path)
+        with pytest.raises(StoreError, match="not a valid comparison"):
+            read_comparison_file(path)
 
 
 def test_every_kept_comparison_and_record_is_read() -> None:
     from newcomer.experiments.report.runs import find_runs
 
     kept = Path(__file__).parents[2] / "benchmarks" / "quality"
-    assert all(read_compared(path)["rows"] for path in kept.glob("*/comparison.json"))
+    assert all(read_comparison_file(path)["rows"] for path in kept.glob("*/comparison.json"))
     assert find_runs([kept / "digits"])
 
 

@@ -11,10 +11,12 @@ import polars as pl
 import pytest
 
 from films import FILMS, QUICK, SCHEMA, alter, events, features, log, requests, taught
+from newcomer.data.io.frames import as_frame
+from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, StoreError
 from newcomer.items.methods.emerg import EmerG
-from newcomer.items.serving.service import LiveItems
+from newcomer.items.serving.service import ItemService
 from shell import Shell
 
 
@@ -24,9 +26,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def live(store: Path, tmp_path: Path) -> Iterator[LiveItems]:
-    live = LiveItems.open(EmerG, store, f"sqlite:///{tmp_path / 'items.db'}")
-    live.heads()
+def live(store: Path, tmp_path: Path) -> Iterator[ItemService]:
+    live = ItemService.open(store, f"sqlite:///{tmp_path / 'items.db'}")
+    live.headers()
     yield live
     live.close()
 
@@ -41,7 +43,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 
 def test_unknown_items_among_five_hundred_candidates(
-    live: LiveItems, store: Path, shell: Shell, states: list[str]
+    live: ItemService, store: Path, shell: Shell, states: list[str]
 ) -> None:
     """One item among 500 candidates that was not added yet: exit code 2, and no answer for the others."""
     films = [FILMS[n % 8] for n in range(500)]
@@ -81,14 +83,14 @@ def test_rows_that_cannot_be_read_are_left_out_by_name(store: Path, shell: Shell
     said = err.splitlines()
     assert len(said) == 5
     for part in (
-        "line 2 is no JSON object",
-        "line 4 is no JSON object",
+        "line 2 is not a JSON object",
+        "line 4 is not a JSON object",
         "row 6, column 'price'",
         "row 7, column 'viewer'",
         "item '7.5'",
     ):
         assert sum(part in line for line in said) == 1, part
-    assert "line 2 is no JSON object" in shell.fails("score", str(store), "r.jsonl", *states, "--strict")
+    assert "line 2 is not a JSON object" in shell.fails("score", str(store), "r.jsonl", *states, "--strict")
 
 
 def test_all_that_is_wrong_with_events_and_items_is_named_and_the_rest_is_done(
@@ -140,16 +142,16 @@ def test_a_request_is_about_its_own_user(tmp_path: Path) -> None:
     schema = Schema("film", "viewer", "liked", "seen", (*SCHEMA.fields, Field("age", "user")))
     old = log().with_columns(age=pl.col("viewer").mod(4).cast(pl.String))
     EmerG(schema, **QUICK).learn(old).save(tmp_path / "store")
-    live = LiveItems.open(EmerG, tmp_path / "store")
+    live = ItemService.open(tmp_path / "store")
     both = live.score(requests("film 1", "film 1", age=["1", "3"]))["score"].to_list()
     alone = [live.score(requests("film 1", age=[age]))["score"][0] for age in ("1", "3")]
     assert both == pytest.approx(alone, abs=1e-6)
     live.close()
 
 
-def test_a_damaged_item_is_left_out(live: LiveItems, tmp_path: Path) -> None:
+def test_a_damaged_item_is_left_out(live: ItemService, tmp_path: Path) -> None:
     """One row of a database whose checksum does not fit, among 500 candidates."""
-    alter(tmp_path, "UPDATE item_states SET phase = 'odd' WHERE item = 'film 3'")
+    alter(tmp_path, "UPDATE item_states SET phase = 'odd' WHERE item_id = 'film 3'")
     answers = live.score(requests(*FILMS), on_error="report")
     assert [score is None for score in answers["score"]] == [n == 3 for n in range(8)]
     assert "item 'film 3': its row is not what was written" in answers["error"][3]
@@ -177,11 +179,11 @@ def test_answers_are_written_as_requests_come(
     code, out, err = shell.call("score", str(store), "-", *states)
     assert code == 3
     assert [row["score"] is not None for row in lines(out)] == [n not in (2, 4, 8) for n in range(9)]
-    assert "line 3 is no JSON object" in err
-    assert "line 9 is no JSON object" in err
+    assert "line 3 is not a JSON object" in err
+    assert "line 9 is not a JSON object" in err
 
 
-def test_a_request_need_not_name_what_may_be_missing(live: LiveItems) -> None:
+def test_a_request_need_not_name_what_may_be_missing(live: ItemService) -> None:
     """A single request without an optional column, in JSON or from Python."""
     one = requests("film 1").drop("page")
     assert live.score(one)["score"][0] == pytest.approx(live.score(requests("film 1", page=None))["score"][0], abs=1e-6)
@@ -192,7 +194,7 @@ def test_a_request_need_not_name_what_may_be_missing(live: LiveItems) -> None:
 
 @pytest.mark.parametrize("odd", [{"a": 1}, [1, 2], [[1]], [{"a": 1}]])
 def test_an_object_in_one_line_is_an_error_of_that_line(
-    odd: Any, live: LiveItems, store: Path, shell: Shell, states: list[str]
+    odd: Any, live: ItemService, store: Path, shell: Shell, states: list[str]
 ) -> None:
     """A log of web events: one line of many holds an object. No other line had an answer."""
     rows: list[dict[str, Any]] = requests(*FILMS[:4]).to_dicts()
@@ -220,7 +222,7 @@ def test_a_byte_of_another_encoding_is_an_error_of_its_line(store: Path, shell: 
     code, out, err = shell.call("score", str(store), "r.jsonl", *states)
     assert (code, [row["score"] is None for row in lines(out)]) == (3, [False, True, False])
     assert err.count("\n") == 1
-    assert "r.jsonl: line 2 is no JSON object" in err
+    assert "r.jsonl: line 2 is not a JSON object; write one per line, in UTF-8" in err
 
 
 def test_answers_that_cannot_be_written_are_refused_before_any(store: Path, shell: Shell, states: list[str]) -> None:
@@ -228,7 +230,7 @@ def test_answers_that_cannot_be_written_are_refused_before_any(store: Path, shel
     requests(*FILMS[:3]).write_csv(shell.folder / "r.csv")
     before = (shell.folder / "r.csv").read_bytes()
     assert "no folder nowhere" in shell.fails("score", str(store), "missing.csv", "--out", "nowhere/x.csv", *states)
-    assert "would replace what is read" in shell.fails("score", str(store), "r.csv", "--out", "./r.csv", *states)
+    assert "would overwrite the input" in shell.fails("score", str(store), "r.csv", "--out", "./r.csv", *states)
     assert (shell.folder / "r.csv").read_bytes() == before
 
 
@@ -237,5 +239,67 @@ def test_a_count_that_is_no_number_is_damage(store: Path, shell: Shell, states: 
     assert shell.call("inspect", str(store), *states)[0] == 0
     requests(*FILMS[:1]).write_csv(shell.folder / "r.csv")
     assert shell.call("score", str(store), "r.csv", *states)[0] == 0
-    alter(shell.folder, "UPDATE item_states SET events = 'many' WHERE item = 'film 1'")
+    alter(shell.folder, "UPDATE item_states SET event_count = 'many' WHERE item_id = 'film 1'")
     assert "the state of item 'film 1' is damaged" in shell.fails("inspect", str(store), *states)
+
+
+def test_objects_in_events_and_items_are_errors_of_their_rows(live: ItemService) -> None:
+    """Labels, times, event ids and item features; a list of mappings was an error of the whole column."""
+    rows = events("film 1", 6).to_dicts()
+    rows[1]["liked"], rows[2]["seen"], rows[3]["event_id"], rows[4]["meta"] = [1], {"t": 1}, {"id": 1}, object()
+    done = live.warm(rows, on_error="report")
+    assert (done.new, len(done.left_out)) == (3, 3)
+    for part, line in zip(("row 2, label 'liked'", "row 3, time 'seen'", "row 4, column"), done.left_out, strict=True):
+        assert part in line
+    items = features("n1", "n2", "n3").to_dicts()
+    items[0]["meta"], items[1]["genre"], items[2]["meta"] = 1, ["war"], {}
+    added = live.add(items, on_error="report")
+    assert (added.new, len(added.left_out)) == (["n1", "n3"], 1)
+    assert "row 2, column 'genre' holds ['war'] of type list; write a scalar" in added.left_out[0]
+
+
+def test_lists_and_texts_of_one_field_are_each_read_alone() -> None:
+    """Tags as a list in one request and as text in the next: each was right alone, both together were refused."""
+    schema = Schema("film", "viewer", fields=(Field("tags", "context", "multi"), Field("v", "context", "vector")))
+    rows = [{"film": "a", "viewer": 1, "tags": tags, "v": v} for tags, v in (("x|y", [1, 2]), (["y", 3], "[3, 4]"))]
+
+    def read(*rows: dict[str, Any]) -> list[tuple[set[str], list[float]]]:
+        context = log_from_frame(as_frame(rows), schema, items=False, labels=False).context
+        tags = ({context["tags"].names[n] for n in row if n >= 0} for row in context["tags"].values)
+        return list(zip(tags, context["v"].values.tolist(), strict=True))
+
+    assert read(*rows) == [*read(rows[0]), *read(rows[1])] == [({"x", "y"}, [1, 2]), ({"y", "3"}, [3, 4])]
+    with pytest.raises(
+        DataError, match=r"row 3, column 'tags' holds \{'x': 1\} of type dict; write a scalar or a list"
+    ):
+        read(*rows, {**rows[0], "tags": {"x": 1}})
+
+
+def test_a_blank_line_is_no_row(store: Path, shell: Shell, states: list[str]) -> None:
+    """A blank line in a CSV file was a row that was left out; a row of empty values is an invalid row."""
+    header, *rows = requests(*FILMS[:3]).write_csv().splitlines()
+    (shell.folder / "r.csv").write_text("\n".join(["", header, rows[0], "", "", *rows[1:], ""]))
+    code, out, _ = shell.call("score", str(store), "r.csv", *states)
+    assert (code, [row["score"] is not None for row in lines(out)]) == (0, [True] * 3)
+    (shell.folder / "r.csv").write_text("\n".join([header, rows[0], "", ",,,", rows[1]]))
+    code, out, err = shell.call("score", str(store), "r.csv", *states)
+    assert (code, [row["score"] is not None for row in lines(out)]) == (3, [True, False, True])
+    assert "row 2, column 'film' is empty" in err
+    (shell.folder / "n.csv").write_text("film,genre,minutes\n\nnew,war,90\n\nother,war,91\n")
+    assert shell.call("add", str(store), "n.csv", *states)[0] == 0
+
+
+def test_an_item_that_comes_twice_refuses_no_other(
+    live: ItemService, store: Path, shell: Shell, states: list[str]
+) -> None:
+    """A repeated row refused the whole table; if equal it is one item, else it is ambiguous which of the two it is."""
+    table = pl.concat([features("a", "b", "a", "c"), features("c", "d").with_columns(genre=pl.lit("love"))])
+    with pytest.raises(DataError, match=r"items: item 'c' occurs twice with different values .*; give every id once"):
+        live.add(table)
+    assert live.add(features("e", "e")).new == ["e"]
+    table.write_csv(shell.folder / "n.csv")
+    assert shell.call("inspect", str(store), *states)[0] == 0
+    assert "item 'c' occurs twice" in shell.fails("add", str(store), "n.csv", *states, "--strict")
+    code, out, err = shell.call("add", str(store), "n.csv", *states, "--json")
+    assert (code, json.loads(out)["new"], err.count("\n")) == (3, ["a", "b", "d"], 1)
+    assert "n.csv: item 'c' occurs twice" in err

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from newcomer.errors import StoreError
-from newcomer.experiments.run import perform
-from newcomer.export.folder import appearing
+from newcomer.experiments.run import run_recipe
+from newcomer.export.folder import atomic_folder
 from shell import Shell
 
 COMMAND = [sys.executable, "-m", "newcomer"]
@@ -64,7 +64,7 @@ def test_a_terminal_of_another_encoding_shows_every_name(encoding: str, shell: S
         'title = "Vögel 鳥"\n' + recipe.read_text() + '[peers."鳥 \U0001f426".learner]\nname = "frozen"\n', "utf-8"
     )
     script = "from newcomer.cli.program import console, say; from newcomer.experiments.recipe import read_recipe; "
-    script += "from newcomer.cli.entry import speak_all_scripts; import sys; speak_all_scripts(sys.stdout); "
+    script += "from newcomer.cli.entry import escape_unencodable; import sys; escape_unencodable(sys.stdout); "
     script += "[say(row.row) for row in read_recipe('birds.toml').rows()]; print(json.dumps(['鳥 \U0001f426'], ensure_ascii=False))"
     done = subprocess.run(
         [sys.executable, "-c", "import json; " + script],
@@ -111,10 +111,10 @@ def test_a_report_or_an_export_on_a_full_disk_is_one_line_and_leaves_nothing(
     assert "is a folder" in shell.fails("report", "out", "--out", ".")
     from safetensors import SafetensorError
 
-    with pytest.raises(StoreError, match="could not be written"), appearing(tmp_path / "export"):
+    with pytest.raises(StoreError, match="could not be written"), atomic_folder(tmp_path / "export"):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
     assert not [path for path in tmp_path.iterdir() if "export" in path.name]
-    with pytest.raises(StoreError, match="is no folder that can be made"), appearing(Path("/")):
+    with pytest.raises(StoreError, match="is no folder that can be made"), atomic_folder(Path("/")):
         pass
 
 
@@ -135,5 +135,5 @@ def test_a_run_is_saved_where_folders_cannot_be_flushed(
         real(number)
 
     monkeypatch.setattr(os, "fsync", files_only)
-    list(perform(read_recipe("birds.toml"), Path("out")))
+    list(run_recipe(read_recipe("birds.toml"), Path("out")))
     assert Path("out/store/manifest.json").exists()

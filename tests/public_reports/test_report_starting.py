@@ -7,18 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from newcomer.cli import entry, items, program
-from newcomer.cli.entry import speak_all_scripts
+from newcomer.cli import entry, program
+from newcomer.cli.entry import escape_unencodable
 from shell import Shell
 
 COMMAND = [sys.executable, "-m", "newcomer"]
 
 
-def begun(*words: str, **settings: str) -> "subprocess.Popen[bytes]":
+def start_command(*words: str, **settings: str) -> "subprocess.Popen[bytes]":
     environment = {**os.environ, **settings}
     return subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
 
@@ -32,6 +33,7 @@ class Slow(MetaPathFinder):
             print("importing", flush=True)
             time.sleep(60)
 sys.meta_path.insert(0, Slow())
+sys.argv = ["newcomer", "learn"]
 from newcomer.cli import main
 main()
 """
@@ -59,10 +61,14 @@ def test_ctrl_c_in_a_command_that_has_nothing_to_say_about_it(shell: Shell, monk
     assert shell.call("report", "runs") == (130, "", "newcomer: stopped\n")
 
 
+def test_the_version_is_printed(shell: Shell) -> None:
+    assert shell.call("--version") == (0, f"{version('newcomer')}\n", "")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="as shells of Unix do it")
 def test_a_closed_pipe_is_no_trace() -> None:
     """A user read the first line only: `newcomer recipes | head -1` ended in BrokenPipeError."""
-    process = begun("recipes")
+    process = start_command("recipes")
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
@@ -90,7 +96,7 @@ def test_every_script_on_every_terminal(settings: dict[str, str], tmp_path: Path
         ["inspect", str(tmp_path / "鸟.csv"), "--json"],
         ["report", "鸟"],
     ):
-        process = begun(*words, **settings)
+        process = start_command(*words, **settings)
         out, err = process.communicate(timeout=120)
         assert process.returncode in (0, 2), err
         assert b"Traceback" not in err
@@ -100,7 +106,7 @@ def test_every_script_on_every_terminal(settings: dict[str, str], tmp_path: Path
 
 def test_what_an_encoding_lacks_is_what_json_escapes() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    speak_all_scripts(stream)
+    escape_unencodable(stream)
     said = ["größer", "卡", "🐦", "\udcff"]
     stream.write(json.dumps(said, ensure_ascii=False))
     stream.flush()
@@ -140,6 +146,5 @@ def test_whatever_the_machine_lacks_is_one_line(
     assert "Traceback" not in err
 
 
-def test_the_entry_still_names_its_parts() -> None:
+def test_the_entry_still_names_the_program() -> None:
     assert entry.app is program.app
-    assert entry.items is items

@@ -24,5 +24,5 @@ def test_logits_that_tell_nothing_have_the_temperature_one(logits: torch.Tensor)
 
 def test_logits_that_mislead_stay_hot() -> None:
     """Answers that are mostly wrong are worth less than none: their temperature is as high as it goes."""
-    klass = torch.tensor([0, 1] * 20)
-    assert temperature(5.0 * torch.eye(2)[1 - klass], klass) == pytest.approx(HOTTEST, rel=1e-3)
+    target = torch.tensor([0, 1] * 20)
+    assert temperature(5.0 * torch.eye(2)[1 - target], target) == pytest.approx(HOTTEST, rel=1e-3)

@@ -15,9 +15,9 @@ from newcomer.classes.learner import ClassLearner
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError
-from newcomer.experiments.recipe import LEARNERS
 from newcomer.nn.lora.decoupled_linear import AdaptedLinear
 from newcomer.nn.lora.input_moments import InputMoments
+from newcomer.registry import LEARNERS
 from newcomer.streams.stage import Stage
 from newcomer.training.fit import evaluating
 
@@ -110,13 +110,13 @@ def test_who_is_being_taught_answers_nobody_else(tasks: list[Examples]) -> None:
     """fastai #2228, of one learner: what is half taught refuses other threads in place of an answer of neither model."""
     learner = SDLoRA("micro-vit", epochs=2).learn(tasks[0])
     told = learner.logits(tasks[0].inputs)
-    steps = learner.study(Stage("task 1", tasks[1], {}))
+    steps = learner.fit_stage(Stage("task 1", tasks[1], {}))
     next(steps)
     refused: list[bool] = []
 
     def work(_: int) -> None:
         for use in (lambda: learner.logits(tasks[0].inputs), lambda: learner.learn(tasks[2])):
-            with pytest.raises(LearnerError, match="is being taught by another thread"):
+            with pytest.raises(LearnerError, match="is being trained by another thread"):
                 use()
             refused.append(True)
 
@@ -140,7 +140,7 @@ def test_texts_of_every_length_are_read_by_several_threads(
     read: list[Any] = []
 
     def work(_: int) -> None:
-        read.extend((backbone.read(long), backbone.read(["my card"])))
+        read.extend((backbone.preprocess(long), backbone.preprocess(["my card"])))
 
     together(work)
     assert (rust.truncation, rust.padding) == before
@@ -157,11 +157,11 @@ def test_nothing_of_a_pass_is_left_in_another_thread(tasks: list[Examples]) -> N
     assert isinstance(learner, SDLoRA)
     encoded = learner.backbone.encode(tasks[0].inputs)
     found: list[bool] = []
-    with evaluating(learner.backbone), learner.bank.applied(), moments.watched():
-        assert all(layer.lent is not None for layer in layers)
+    with evaluating(learner.backbone), learner.lora.applied(), moments.watched():
+        assert all(layer.override is not None for layer in layers)
 
         def work(_: int) -> None:
-            found.extend(layer.lent is None for layer in layers)
+            found.extend(layer.override is None for layer in layers)
             with evaluating(learner.backbone):
                 learner.backbone(encoded)
 

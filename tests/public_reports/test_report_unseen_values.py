@@ -12,7 +12,7 @@ from films import events, requests, taught
 from newcomer.errors import DataWarning
 from newcomer.items.encoding.unseen_values import Counted, Unseen
 from newcomer.items.methods.emerg import EmerG
-from newcomer.items.serving.service import LiveItems
+from newcomer.items.serving.service import ItemService
 from shell import Shell
 
 
@@ -22,13 +22,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def live(store: Path, tmp_path: Path) -> Iterator[LiveItems]:
-    live = LiveItems.open(EmerG, store, f"sqlite:///{tmp_path / 'items.db'}")
+def live(store: Path, tmp_path: Path) -> Iterator[ItemService]:
+    live = ItemService.open(store, f"sqlite:///{tmp_path / 'items.db'}")
     yield live
     live.close()
 
 
-def test_every_answer_says_how_many_of_its_values_are_unseen(live: LiveItems) -> None:
+def test_every_answer_says_how_many_of_its_values_are_unseen(live: ItemService) -> None:
     """tfx #819: all users became unseen without a word, and all scores alike."""
     asked = requests(
         *["film 1"] * 4, viewer=["3", "nobody", "3", "nobody"], page=["home", "home", "elsewhere", "elsewhere"]
@@ -38,12 +38,12 @@ def test_every_answer_says_how_many_of_its_values_are_unseen(live: LiveItems) ->
 
 
 @pytest.mark.parametrize("viewers", [[float(n) for n in range(12)], [f" {n}" for n in range(12)], list(range(12))])
-def test_ids_that_are_written_otherwise_are_seen(viewers: list[object], live: LiveItems) -> None:
+def test_ids_that_are_written_otherwise_are_seen(viewers: list[object], live: ItemService) -> None:
     """tfx #819: trained on whole numbers, served the floats of a pandas column with a gap."""
     assert live.score(requests(*["film 1"] * 12, viewer=viewers))["unseen"].sum() == 0
 
 
-def test_a_column_that_is_nearly_all_unseen_is_warned_of(live: LiveItems) -> None:
+def test_a_column_that_is_nearly_all_unseen_is_warned_of(live: ItemService) -> None:
     """tfx #819: ids with a prefix that they did not have in training."""
     asked = requests(*["film 1"] * 12, viewer=[f"user-{n}" for n in range(12)])
     with pytest.warns(DataWarning, match="column 'viewer': nearly all values were not there when the model learned"):
@@ -54,7 +54,7 @@ def test_a_column_that_is_nearly_all_unseen_is_warned_of(live: LiveItems) -> Non
     assert done.unseen.to_json()["viewer"] == {"values": 1, "unseen": 0}
 
 
-def test_what_is_unseen_by_its_nature_is_not_warned_of(live: LiveItems) -> None:
+def test_what_is_unseen_by_its_nature_is_not_warned_of(live: ItemService) -> None:
     """One new user who is shown a long list, some new users among others, one request: no warning drowns the others."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -68,7 +68,7 @@ def test_a_column_of_which_most_values_come_once_is_expected_to_be_unseen(tmp_pa
     from films import QUICK, SCHEMA, log
 
     EmerG(SCHEMA, **QUICK).learn(log().with_columns(viewer=pl.int_range(400))).save(tmp_path / "store")
-    live = LiveItems.open(EmerG, tmp_path / "store")
+    live = ItemService.open(tmp_path / "store")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         live.score(requests(*["film 1"] * 30, viewer=[f"session {n}" for n in range(30)]))

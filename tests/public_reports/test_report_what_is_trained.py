@@ -28,11 +28,11 @@ time = "seen"
 name = "genre"
 role = "item"
 [stream]
-old_above = 3
+min_old_events = 3
 [learner]
 {learner}
 """
-EMERG = 'name = "emerg"\nwidth = 5\ntower = [8]\npretrain_epochs = 1\nmeta_epochs = 0\nspread = 0.7'
+EMERG = 'name = "emerg"\nwidth = 5\ntower = [8]\npretrain_epochs = 1\nmeta_epochs = 0\nprior_std = 0.7'
 
 
 @pytest.fixture
@@ -47,18 +47,18 @@ def test_the_learner_of_the_file_is_the_one_that_is_taught(here: Shell) -> None:
     code, out, err = here.call("train", "shop", "old.csv", "--schema", "x.toml")
     assert (code, err) == (0, "")
     assert (
-        "learner: emerg of x.toml, width = 5, tower = [8], pretrain_epochs = 1, meta_epochs = 0, spread = 0.7, seed = 7"
+        "learner: emerg of x.toml, width = 5, tower = [8], pretrain_epochs = 1, meta_epochs = 0, prior_std = 0.7, seed = 7"
         in out
     )
     settings = Store(here.folder / "shop").manifest().settings
-    assert (settings["width"], settings["spread"], settings["seed"]) == (5, 0.7, 7)
+    assert (settings["width"], settings["prior_std"], settings["seed"]) == (5, 0.7, 7)
 
 
 def test_the_command_line_counts_before_the_file(here: Shell) -> None:
     """The same with --set and --learner on top."""
     assert here.call("train", "a", "old.csv", "--schema", "x.toml", "--set", "width=3", "--set", "seed=1")[0] == 0
     settings = Store(here.folder / "a").manifest().settings
-    assert (settings["width"], settings["spread"], settings["seed"]) == (3, 0.7, 1)
+    assert (settings["width"], settings["prior_std"], settings["seed"]) == (3, 0.7, 1)
     quick = ["--set", "pretrain_epochs=1", "--set", "hidden=[8]"]
     code, out, _ = here.call("train", "b", "old.csv", "--schema", "x.toml", "--learner", "id-tuning", *quick)
     assert code == 0
@@ -103,12 +103,12 @@ def test_a_log_with_one_answer_alone_teaches_nothing(liked: int, here: Shell) ->
 def test_events_with_labels_of_another_kind_are_refused_in_python_too(label: object, tmp_path: Path) -> None:
     """A model that was trained on stars and warmed up with true or 1: twenty clicks counted as twenty non-clicks."""
     from films import events
-    from newcomer.items.serving.service import LiveItems
+    from newcomer.items.serving.service import ItemService
 
     schema = Schema("film", "viewer", "liked", "seen", SCHEMA.fields, clicked_from=4.0)
     stars = log().with_columns(liked=pl.when(pl.col("liked") == 1).then(5).otherwise(2))
     EmerG(schema, **QUICK).learn(stars).save(tmp_path / "store")
-    live = LiveItems.open(EmerG, tmp_path / "store")
+    live = ItemService.open(tmp_path / "store")
     before = live.states.get(live.model, ["film 1"])
     with pytest.raises(DataError, match="liked"):
         live.warm(events("film 1", 20).with_columns(liked=pl.lit(label)))

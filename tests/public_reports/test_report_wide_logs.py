@@ -11,15 +11,15 @@ from films import QUICK
 from newcomer.data.schema import Field, Schema
 from newcomer.items.encoding.encoder import Clicks
 from newcomer.items.methods.emerg import EmerG
-from newcomer.items.training.field_regularization import _times
-from newcomer.items.training.pretraining import distinct
+from newcomer.items.training.field_regularization import _event_counts
+from newcomer.items.training.pretraining import unique_pairs
 from newcomer.metrics.ranking import auc
 
 
 def test_many_items_with_many_fields_stay_apart() -> None:
     """A log of 300,000 items with 45 fields of their own: item and fields shared one int64, and 262,144 items were left."""
     items = torch.arange(300_000)
-    found, hidden, of = distinct(items.flip(0), torch.zeros(len(items), 46, dtype=torch.bool))
+    found, hidden, of = unique_pairs(items.flip(0), torch.zeros(len(items), 46, dtype=torch.bool))
     assert torch.equal(found, items)
     assert not hidden.any()
     assert torch.equal(found[of], items.flip(0))
@@ -33,7 +33,7 @@ def test_rows_are_told_apart_as_by_a_plain_sorted_set(parts: int) -> None:
     hidden = torch.rand(300, parts, generator=chance) < 1 / parts
     rows = [(int(i), *map(bool, bits.tolist())) for i, bits in zip(item, hidden, strict=True)]
     plain = sorted(set(rows))
-    found, bits, of = distinct(item, hidden)
+    found, bits, of = unique_pairs(item, hidden)
     assert [(int(i), *b.tolist()) for i, b in zip(found, bits, strict=True)] == plain
     assert [plain[n] for n in of.tolist()] == rows
 
@@ -48,8 +48,8 @@ def test_a_model_of_many_fields_learns_as_one_of_few(fields: int) -> None:
         click=(own[item, 0] > 0).astype(int), at=np.arange(1500)
     )
     schema = Schema("i", "u", "click", "at", tuple(Field(f"f{n}", "item") for n in range(fields)))
-    settings: dict[str, Any] = QUICK | {"graph": "shared", "pretrain_epochs": 4, "meta_epochs": 0, "dropout": 0.2}
-    model = EmerG(schema, **settings, drop={"f1": 0.3}).learn(log)
+    settings: dict[str, Any] = QUICK | {"graph": "shared", "pretrain_epochs": 4, "meta_epochs": 0, "id_dropout": 0.2}
+    model = EmerG(schema, **settings, field_dropout={"f1": 0.3}).learn(log)
     assert auc(log["click"], model.score(log)) > 0.95
 
 
@@ -58,4 +58,4 @@ def test_a_deed_that_was_done_more_often_than_an_int16_counts_is_counted() -> No
     codes = torch.cat([torch.full((40_000,), 1 + 2 * 1), torch.tensor([0 + 2 * 2])])
     nothing = torch.zeros(len(codes))
     clicks = Clicks(nothing.long(), nothing, nothing.long(), [], [codes])
-    assert _times(clicks, users=2, deeds=2).tolist() == [[0, 1], [40_000, 0]]
+    assert _event_counts(clicks, users=2, event_codes=2).tolist() == [[0, 1], [40_000, 0]]

@@ -1,1 +1,1 @@
-"""Encoders of other libraries: pictures or texts in, one feature vector each out."""
+"""Encoders of other libraries: images or texts in, one feature vector each out."""

@@ -1,4 +1,4 @@
-"""The pre-trained model that class learners stand on: from the hub or a folder, with the preprocessing that belongs to it."""
+"""Pre-trained backbone: encoder from the hub or a folder, with its own preprocessing."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,17 +13,17 @@ from torch import nn
 from newcomer.backbones import preprocessing
 from newcomer.backbones.families import (
     FAMILIES,
-    PICTURES,
+    IMAGES,
     TEXTS,
     Pooling,
-    TimmPictures,
+    TimmImages,
     linear_modules,
     poolings,
     query_value,
 )
-from newcomer.backbones.loading import beside, load, sees
-from newcomer.backbones.places import place_of
-from newcomer.backbones.sentence_folders import Declared, declared, require_computable
+from newcomer.backbones.loading import is_image_model, load, read_sibling
+from newcomer.backbones.sentence_transformers_config import Declared, declared, require_computable
+from newcomer.backbones.sources import resolve_source
 from newcomer.data.examples import Input
 from newcomer.data.io.image_decoding import to_rgb
 from newcomer.errors import DataError, LearnerError, SettingError, nearest
@@ -32,20 +32,20 @@ from newcomer.shapes import Float, Tensor
 from newcomer.training.settings import Count
 
 LONG = 512
-"""Tokens of a text at most, unless more are asked for."""
+"""Default maximum number of tokens."""
 
 Encoded = Mapping[str, Tensor]
 
 
 class Backbone(nn.Module):
-    """A frozen encoder: pictures or texts in, one feature vector each out.
+    """A frozen encoder: images or texts in, one feature vector each out.
 
     - `name`: a folder with a transformers model, or its name on the hub. A folder of the same last name under `$NEWCOMER_DATA`
       or `data/` comes first, then an installed package that carries the model, then the hub.
-    - `size`: side of the pictures in pixels; the backbone's own by default, otherwise positions are interpolated.
+    - `size`: side of the images in pixels; the backbone's own by default, otherwise positions are interpolated.
     - `pooling`: 'cls' takes the first token's last state, 'mean' the mean over all tokens but padding, 'pooler' what the model
       itself pools: CLIP's normed class token, SigLIP's attention over its tokens, BERT's layer on the first token. By default
-      'pooler' for CLIP, SigLIP and timm, 'cls' for other pictures, and for texts what a folder of sentence-transformers says of its
+      'pooler' for CLIP, SigLIP and timm, 'cls' for other images, and for texts what a folder of sentence-transformers says of its
       model, or 'mean'.
     - `max_tokens`: longer texts are cut; by default at the limit that such a folder states, or its tokenizer and positions have.
     - `target_modules`: the linear modules to adapt, by name or by the end of their names; by default the query and value
@@ -58,7 +58,7 @@ class Backbone(nn.Module):
     """
 
     follows_folder: ClassVar[bool] = True
-    """Whether pooling and length are by default those that a folder of sentence-transformers states."""
+    """Whether pooling and maximum length default to those of a sentence-transformers configuration."""
 
     settings: dict[str, Any]
     mean: Tensor
@@ -77,64 +77,66 @@ class Backbone(nn.Module):
         super().__init__()
         name = fspath(name)
         self.name, self.size, self.resized = name, size, False
-        place = place_of(name)
-        config, model, self.encoder, lacking = load(name, place)
-        self.folder = place.folder if place else None
-        """Where it lies, of a folder that is the user's own."""
-        self.files = place.source if place and not place.published else None
-        """The folder with its files, where nobody else finds them by its name."""
-        self.pictures = sees(model)
-        family = FAMILIES.get(config.model_type) or (PICTURES if self.pictures else TEXTS)
+        source = resolve_source(name)
+        config, model, self.encoder, lacking = load(name, source)
+        self.folder = source.folder if source else None
+        """The user's own folder, if it was loaded from one."""
+        self.files = source.source if source and not source.published else None
+        """Folder with its files, if the name is not that of a published model."""
+        self.reads_images = is_image_model(model)
+        family = FAMILIES.get(config.model_type) or (IMAGES if self.reads_images else TEXTS)
         possible = poolings(model, family)
-        said = Declared()
-        if not self.pictures:
+        declaration = Declared()
+        if not self.reads_images:
             self._require_words(getattr(config, "vocab_size", None))
-            if place and self.follows_folder:
-                said = declared(beside(place), name, thorough=not place.on_hub)
-                self._require_cases(said)
+            if source and self.follows_folder:
+                declaration = declared(read_sibling(source), name, thorough=not source.on_hub)
+                self._require_cases(declaration)
                 if pooling is None:
-                    require_computable(said, name, possible)
+                    require_computable(declaration, name, possible)
         if pooling and pooling not in possible:
             raise SettingError(
                 f"Backbone: pooling = '{pooling}', which '{name}' has not; give one of: {', '.join(possible)}"
             )
-        self.pooling = pooling or said.pooling or possible[0]
+        self.pooling = pooling or declaration.pooling or possible[0]
         if self.pooling != "pooler":
-            lacking = [key for key in lacking if "pooler" not in key]  # a pooler that is not used need not be trained
+            lacking = [key for key in lacking if "pooler" not in key]  # an unused pooler may lack weights
             if getattr(model, "pooler", None) is not None:
                 model.pooler = None
-        if lacking:  # transformers would draw them at random
+        if lacking:  # transformers would initialize them at random
             raise DataError(f"backbone '{name}': its file lacks weights ({lacking[0]}); fetch the model again")
         self.model: nn.Module = model.requires_grad_(False).eval()
-        self.fingerprint = _fingerprint(self.model)  # of the weights as they were read
+        self.fingerprint = _fingerprint(self.model)  # of the weights as loaded
         if config.model_type == "timm_wrapper":
-            self.encoder, net = TimmPictures(self.encoder), model.timm_model
+            self.encoder, net = TimmImages(self.encoder), model.timm_model
             self.width: int = net.head_hidden_size if self.pooling == "pooler" else net.num_features
             if size and hasattr(net, "set_input_size"):
                 net.set_input_size((size, size))  # interpolates its positions
         else:
             self.width = getattr(model.config, "hidden_size", 0)
-            self.resized = bool(self.pictures and size and size != getattr(model.config, "image_size", size))
+            self.resized = bool(self.reads_images and size and size != getattr(model.config, "image_size", size))
         if not self.width:
             raise DataError(f"backbone '{name}' has no tokens of one width ({config.model_type}); give a transformer")
-        known = min(said.max_tokens or LONG, getattr(self.encoder, "model_max_length", LONG))
-        self.max_tokens = None if self.pictures else _tokens(max_tokens, known, self.model)
+        known = min(declaration.max_tokens or LONG, getattr(self.encoder, "model_max_length", LONG))
+        self.max_tokens = None if self.reads_images else _tokens(max_tokens, known, self.model)
         self.projections = _named(self.model, target_modules) if target_modules else query_value(self.model, family)
-        """Names of the linear modules to adapt in `model`, in order of depth; empty where the family's are not found."""
-        self.preprocessing = (preprocessing.of_processor if self.pictures else preprocessing.of_tokenizer)(self.encoder)
-        """What its processor or tokenizer does, for a store."""
-        if self.pictures:
+        """Names of the linear modules to adapt in `model`, in order of depth; empty for an unknown architecture."""
+        self.preprocessing = (preprocessing.of_processor if self.reads_images else preprocessing.of_tokenizer)(
+            self.encoder
+        )
+        """Description of its processor or tokenizer, for a store."""
+        if self.reads_images:
             self.scale, mean, std = _normalisation(self.encoder)
             self.register_buffer("mean", mean, persistent=False)
             self.register_buffer("std", std, persistent=False)
             self._from_bytes = self._bytes_are_enough()
         else:
-            # a tokenizer's length and padding are one state for all threads: it is set here for good
-            self.read(["a", "b c"])
+            # truncation and padding are global state of a tokenizer: set once, before threads use it
+            self.preprocess(["a", "b c"])
         self.eval()
 
     def identity(self) -> dict[str, Json]:
-        """All that its features depend on, and where it lies: for a store, and for `reopening.reopened`."""
+        """Everything its features depend on, and its location: for a store and `reloading.reload_backbone`."""
         return {
             "name": self.name,
             **({"folder": self.folder} if self.folder else {}),
@@ -150,52 +152,52 @@ class Backbone(nn.Module):
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def alike(self, inputs: Sequence[Input], rows: Iterable[int]) -> list[int]:
-        """The same rows of `inputs`; texts of like length follow each other, so that little of a batch is padding."""
+    def sort_by_length(self, inputs: Sequence[Input], rows: Iterable[int]) -> list[int]:
+        """These rows sorted by text length, so that batches have little padding; image rows unchanged."""
 
         def length(row: int) -> int:
             text = inputs[row]
-            return len(text) if isinstance(text, str) else 0  # what is no text is told of when it is read
+            return len(text) if isinstance(text, str) else 0  # a wrong type is reported by `preprocess`
 
-        return list(rows) if self.pictures else sorted(rows, key=length)
+        return list(rows) if self.reads_images else sorted(rows, key=length)
 
     def encode(self, inputs: Sequence[Input]) -> Encoded:
-        """Tensors of these pictures or texts, by the backbone's own preprocessing, on the backbone's device.
+        """Model inputs of these images or texts, by the backbone's own preprocessing, on its device.
 
-        Raises LearnerError for a text where pictures are wanted, or the other way round.
+        Raises LearnerError for a text where images are wanted, or the other way round.
         """
-        return self.ready(self.read(inputs))
+        return self.to_device(self.preprocess(inputs))
 
-    def read(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
-        """What depends on the inputs alone, small and on the CPU, to be kept or sent to where the backbone is: see `ready`.
+    def preprocess(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
+        """Preprocessed inputs on the CPU, compact, for caching; `to_device` completes them.
 
-        Of pictures 'pixels', the bytes (batch, 3, height, width) after the processor's own resizing and cropping; of texts their
-        tokens. A processor that resizes after it scales (DINOv3's) cannot stop at bytes: of it, the finished 'pixel_values'.
+        Images: 'pixels', uint8 (batch, 3, height, width) after the processor's resizing and cropping, or 'pixel_values' if the
+        processor rescales before it resizes (DINOv3). Texts: token ids.
 
         Raises LearnerError as `encode` does.
         """
         items = list(inputs)
-        wanted = Image if self.pictures else str
+        wanted = Image if self.reads_images else str
         for item in items:
             if not isinstance(item, wanted):
-                kind = "pictures" if self.pictures else "texts"
+                kind = "images" if self.reads_images else "texts"
                 raise LearnerError(f"backbone '{self.name}' reads {kind}, but was given a {type(item).__name__}")
-        if not self.pictures:
+        if not self.reads_images:
             return dict(
                 self.encoder(items, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
             )
-        pictures = [to_rgb(item) for item in cast(list[Image], items)]
-        return {"pixels": self._bytes(pictures)} if self._from_bytes else self._processed(pictures)
+        images = [to_rgb(item) for item in cast(list[Image], items)]
+        return {"pixels": self._bytes(images)} if self._from_bytes else self._processed(images)
 
-    def ready(self, read: Mapping[str, Tensor]) -> Encoded:
-        """What `read` gave, as the model takes it: on the backbone's device, bytes of pictures scaled and normalised there."""
-        moved = {key: _moved(tensor, self.device) for key, tensor in read.items()}
+    def to_device(self, preprocessed: Mapping[str, Tensor]) -> Encoded:
+        """Output of `preprocess` on the backbone's device; image bytes are rescaled and normalized there."""
+        moved = {key: _moved(tensor, self.device) for key, tensor in preprocessed.items()}
         if "pixels" not in moved:
             return moved
         return {"pixel_values": (moved["pixels"].float() * self.scale - self.mean) / self.std}
 
     def forward(self, encoded: Encoded, model: nn.Module | None = None) -> Float[Tensor, "batch width"]:
-        """The pooled features, by `model` or by another one of the same shape, such as a compiled one."""
+        """Pooled features by this backbone's model, or by `model`, such as a compiled one."""
         options = {"interpolate_pos_encoding": True} if self.resized else {}
         output = (self.model if model is None else model)(**encoded, **options)
         if self.pooling == "pooler":
@@ -218,37 +220,37 @@ class Backbone(nn.Module):
                 " tokenizer_config.json, or the vocabulary)"
             )
 
-    def _require_cases(self, said: Declared) -> None:
-        if said.lower_case and self.encoder("Aa").input_ids != self.encoder("aa").input_ids:
+    def _require_cases(self, declaration: Declared) -> None:
+        if declaration.lower_case and self.encoder("Aa").input_ids != self.encoder("aa").input_ids:
             raise DataError(
                 f"backbone '{self.name}': its folder asks for texts in lower case (do_lower_case), which its tokenizer does not"
                 " make of them; lower-case the texts and take that line out"
             )
 
-    def _processed(self, pictures: list[Image], **steps: bool) -> dict[str, Tensor]:
+    def _processed(self, images: list[Image], **steps: bool) -> dict[str, Tensor]:
         square = {"height": self.size, "width": self.size}
         sized = {"size": square, "crop_size": square} if self.size else {}
-        return dict(self.encoder(pictures, return_tensors="pt", **sized, **steps))
+        return dict(self.encoder(images, return_tensors="pt", **sized, **steps))
 
-    def _bytes(self, pictures: list[Image]) -> Tensor:
-        return self._processed(pictures, do_rescale=False, do_normalize=False)["pixel_values"]
+    def _bytes(self, images: list[Image]) -> Tensor:
+        return self._processed(images, do_rescale=False, do_normalize=False)["pixel_values"]
 
     def _bytes_are_enough(self) -> bool:
-        """Whether the processor's own tensors can be had from bytes: asked of it with a picture of noise that must be resized."""
+        """Whether the processor's output can be computed from uint8 images, tested on a noise image that must be resized."""
         noise = [frombytes("RGB", (53, 37), bytes(i * i % 251 for i in range(53 * 37 * 3)))]
         whole, pixels = self._processed(noise)["pixel_values"], self._bytes(noise)
         return pixels.dtype == torch.uint8 and torch.allclose(
-            self.ready({"pixels": pixels})["pixel_values"], whole.float(), rtol=0, atol=1e-5
+            self.to_device({"pixels": pixels})["pixel_values"], whole.float(), rtol=0, atol=1e-5
         )
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """On the device; to a GPU without waiting for it."""
+    """On the device; an asynchronous copy to a GPU."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _normalisation(processor: Any) -> tuple[float, Tensor, Tensor]:
-    """What the processor multiplies bytes by, and then its mean and deviation, one a channel."""
+    """The processor's rescaling factor, and mean and standard deviation a channel."""
     scale = processor.rescale_factor if getattr(processor, "do_rescale", False) else 1.0
     normalised = getattr(processor, "do_normalize", False)
     mean, std = (processor.image_mean, processor.image_std) if normalised else (0.0, 1.0)
@@ -256,7 +258,7 @@ def _normalisation(processor: Any) -> tuple[float, Tensor, Tensor]:
 
 
 def _named(model: nn.Module, targets: Sequence[str]) -> list[str]:
-    """The linear modules that are or end in one of these names."""
+    """Linear modules whose names are, or end in, one of these names."""
     ends = {name.rpartition(".")[2] for name in linear_modules(model)}
     for target in targets:
         if not linear_modules(model, [target]):
@@ -268,19 +270,19 @@ def _named(model: nn.Module, targets: Sequence[str]) -> list[str]:
 
 
 def _tokens(wanted: int | None, known: int, model: nn.Module) -> int:
-    """How many tokens a text may have: never more than the model has positions for (RoBERTa's begin after its padding's)."""
+    """Maximum number of tokens: at most the model's positions (RoBERTa's begin after the padding index)."""
     tables = [p for n, p in model.named_modules() if n.endswith("position_embeddings") and isinstance(p, nn.Embedding)]
-    starts = [0 if table.padding_idx is None else table.padding_idx + 1 for table in tables]
-    places = min((t.num_embeddings - start for t, start in zip(tables, starts, strict=True)), default=wanted or LONG)
-    if wanted and wanted > places:
+    first = [0 if table.padding_idx is None else table.padding_idx + 1 for table in tables]
+    positions = min((t.num_embeddings - start for t, start in zip(tables, first, strict=True)), default=wanted or LONG)
+    if wanted and wanted > positions:
         raise SettingError(
-            f"Backbone: max_tokens = {wanted}, but the backbone has positions for {places}; give at most that"
+            f"Backbone: max_tokens = {wanted}, but the backbone has positions for {positions}; give at most that"
         )
-    return wanted or min(known, places, LONG)
+    return wanted or min(known, positions, LONG)
 
 
 def _fingerprint(model: nn.Module) -> str:
-    """The first 16 hex digits of the SHA-256 over all weights: tells another model of the same name."""
+    """First 16 hex digits of the SHA-256 of all weights, to detect another model of the same name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

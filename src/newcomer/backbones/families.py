@@ -1,4 +1,4 @@
-"""What is particular to each family of encoders: one table, by transformers' `model_type`."""
+"""Encoder families: projections, poolings and loaders by transformers' `model_type`."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,30 +16,30 @@ Pooling = Literal["cls", "mean", "pooler"]
 
 @dataclass(frozen=True)
 class Family:
-    """How the encoders of one `model_type` are read, pooled and adapted."""
+    """Properties of the encoders of one `model_type`."""
 
     projections: tuple[str, ...]
-    """How the names of the query and value projections end."""
+    """Suffixes of the names of query and value projections."""
     poolings: tuple[Pooling, ...]
-    """What the model can give for a feature, its default first."""
+    """Available poolings, the default first."""
     loads: str = "AutoModel"
-    """The class of transformers that reads the encoder, and of a model of several towers the right one."""
+    """transformers class that loads the encoder; of a multi-tower model the right tower."""
     fused: str = ""
-    """The attention whose only projection is known to hold query, key and value in this order, a third each."""
+    """Attention class with a fused query-key-value projection, in this order, a third each."""
 
 
-PICTURES = Family((), ("cls", "mean", "pooler"))
-"""Encoders of pictures that the table does not know."""
+IMAGES = Family((), ("cls", "mean", "pooler"))
+"""Unknown image encoders."""
 
 TEXTS = Family((), ("mean", "cls", "pooler"))
-"""Encoders of texts that the table does not know."""
+"""Unknown text encoders."""
 
 FAMILIES: Mapping[str, Family] = {
-    "vit": Family(("q_proj", "v_proj"), PICTURES.poolings),
-    "deit": Family(("q_proj", "v_proj"), PICTURES.poolings),
-    "dinov2": Family(("q_proj", "v_proj"), PICTURES.poolings),
-    "dinov2_with_registers": Family(("q_proj", "v_proj"), PICTURES.poolings),
-    "dinov3_vit": Family(("q_proj", "v_proj"), PICTURES.poolings),
+    "vit": Family(("q_proj", "v_proj"), IMAGES.poolings),
+    "deit": Family(("q_proj", "v_proj"), IMAGES.poolings),
+    "dinov2": Family(("q_proj", "v_proj"), IMAGES.poolings),
+    "dinov2_with_registers": Family(("q_proj", "v_proj"), IMAGES.poolings),
+    "dinov3_vit": Family(("q_proj", "v_proj"), IMAGES.poolings),
     "clip": Family(("q_proj", "v_proj"), ("pooler", "cls", "mean"), "CLIPVisionModel"),
     "clip_vision_model": Family(("q_proj", "v_proj"), ("pooler", "cls", "mean"), "CLIPVisionModel"),
     "siglip": Family(("q_proj", "v_proj"), ("pooler", "mean"), "SiglipVisionModel"),
@@ -59,7 +59,7 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def poolings(model: Any, family: Family) -> tuple[Pooling, ...]:
-    """What this model can give for a feature, its default first: the family's, but of timm's nets many have no (class) token."""
+    """Poolings of this model, the default first: the family's, without those that a timm model lacks."""
     if (net := getattr(model, "timm_model", None)) is None:
         return family.poolings
     lacks = {"cls": getattr(net, "cls_token", None) is None, "mean": not hasattr(net, "num_prefix_tokens")}
@@ -74,9 +74,9 @@ def linear_modules(model: nn.Module, ends: Collection[str] | None = None) -> lis
 
 
 def query_value(model: nn.Module, family: Family) -> list[str]:
-    """Names of the query and value projections of `model`, in order of depth; a fused one is taken apart (`FusedLinear`).
+    """Names of the query and value projections of `model`, in order of depth; a fused one is split (`FusedLinear`).
 
-    Where the family's names are not found, or there are none, those of all other families are tried. Empty where nothing is found.
+    If the family's names are not found, those of all other families are tried. Empty if nothing is found.
     """
     if family.fused:
         whole = [name for name in linear_modules(model, family.projections) if _attention(model, name) == family.fused]
@@ -92,8 +92,8 @@ def _attention(model: nn.Module, name: str) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-class TimmPictures:
-    """timm's own preprocessing, to be called as transformers' processors are."""
+class TimmImages:
+    """timm's preprocessing with the interface of transformers' image processors."""
 
     do_rescale = do_normalize = True
     rescale_factor = 1 / 255
@@ -104,15 +104,15 @@ class TimmPictures:
 
     def __call__(
         self,
-        pictures: Sequence[Image],
+        images: Sequence[Image],
         *,
         size: Mapping[str, int] | None = None,
         do_normalize: bool = True,
         **_: object,
     ) -> dict[str, Tensor]:
-        """'pixel_values' (picture, channel, height, width): normalised, or as bytes."""
+        """'pixel_values' (image, channel, height, width): normalized, or as bytes."""
         from timm.data import create_transform  # type: ignore[import-not-found, unused-ignore]
 
         sides = {"input_size": (3, size["height"], size["width"])} if size else {}
         transform = create_transform(**(self.config | sides), normalize=do_normalize)
-        return {"pixel_values": torch.stack([transform(picture) for picture in pictures])}
+        return {"pixel_values": torch.stack([transform(image) for image in images])}

@@ -1,4 +1,4 @@
-"""Reading other libraries' models: quietly, and without running code that comes with them."""
+"""Loading models of transformers and timm, silently and without remote code."""
 
 import logging
 from collections.abc import Callable
@@ -13,27 +13,27 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from newcomer.backbones.families import FAMILIES
-from newcomer.backbones.places import Place, hub_is_reachable
+from newcomer.backbones.sources import Source, hub_is_reachable
 from newcomer.errors import DataError
 
 EXTRAS = {"timm": "'newcomer[timm]'", "torchvision": "torchvision"}
-"""What some backbones need besides, and what to install for it; timm comes first, for it brings torchvision."""
+"""Optional packages of some backbones, and what to install; timm first, because it brings torchvision."""
 
 
-def load(name: str, place: Place | None) -> tuple[Any, Any, Any, list[str]]:
-    """Configuration, model, tokenizer or image processor, and the weights that the model's file lacks.
+def load(name: str, origin: Source | None) -> tuple[Any, Any, Any, list[str]]:
+    """Configuration, model, tokenizer or image processor, and names of missing weights.
 
-    Raises DataError where there is nothing, where a library is missing, and for a model that needs code of its own.
+    Raises DataError if nothing is found, if a package is missing, and for a model with remote code.
     """
-    if place is None:
+    if origin is None:
         raise DataError(
             f"backbone '{name}' cannot be loaded (no such folder); give a model folder or a name on the hub"
         )
-    source, options = place.source, {"trust_remote_code": False}
-    reachable = not place.on_hub or hub_is_reachable()
+    source, options = origin.source, {"trust_remote_code": False}
+    reachable = not origin.on_hub or hub_is_reachable()
     if not reachable:
         options["local_files_only"] = True
-    with quiet():
+    with silence_libraries():
         try:
             config = AutoConfig.from_pretrained(source, **options)
             known = FAMILIES.get(config.model_type)
@@ -41,7 +41,9 @@ def load(name: str, place: Place | None) -> tuple[Any, Any, Any, list[str]]:
             model, found = reader.from_pretrained(
                 source, dtype=torch.float32, output_loading_info=True, **_of(reader, options)
             )
-            encoder = (AutoImageProcessor if sees(model) else AutoTokenizer).from_pretrained(source, **options)
+            encoder = (AutoImageProcessor if is_image_model(model) else AutoTokenizer).from_pretrained(
+                source, **options
+            )
         except ImportError as error:
             needed = next((library for library in EXTRAS if library in str(error).lower()), None)
             if needed is None:
@@ -52,14 +54,14 @@ def load(name: str, place: Place | None) -> tuple[Any, Any, Any, list[str]]:
     return config, model, encoder, sorted(found["missing_keys"])
 
 
-def beside(place: Place) -> Callable[[str], str | None]:
-    """What gives the place of a file that lies beside the model's, or None where there is no such file."""
-    reachable = place.on_hub and hub_is_reachable()
+def read_sibling(origin: Source) -> Callable[[str], str | None]:
+    """A function that returns the path of another file of the model, or None."""
+    reachable = origin.on_hub and hub_is_reachable()
 
     def file(path: str) -> str | None:
-        if place.on_hub:
+        if origin.on_hub:
             found: str | None = cached_file(
-                place.source,
+                origin.source,
                 path,
                 local_files_only=not reachable,
                 _raise_exceptions_for_gated_repo=False,
@@ -67,19 +69,19 @@ def beside(place: Place) -> Callable[[str], str | None]:
                 _raise_exceptions_for_connection_errors=False,
             )
             return found
-        local = Path(place.source) / path
+        local = Path(origin.source) / path
         return str(local) if local.is_file() else None
 
     return file
 
 
-def sees(model: Any) -> bool:
-    """Whether it is pictures that this model is given."""
+def is_image_model(model: Any) -> bool:
+    """Whether this model reads images."""
     return bool(model.main_input_name == "pixel_values")
 
 
 def _of(reader: Any, options: dict[str, bool]) -> dict[str, bool]:
-    """Models that are named outright bring no code, and take no word about it."""
+    """Options without `trust_remote_code` for explicit model classes, which do not accept it."""
     return (
         options if reader is transformers.AutoModel else {k: v for k, v in options.items() if k != "trust_remote_code"}
     )
@@ -95,8 +97,8 @@ def _reason(error: Exception, reachable: bool) -> str:
     return f"({text}); give a model folder or a name on the hub"
 
 
-class quiet:  # noqa: N801  # reads as a mode: with quiet(): …
-    """No progress bars and no loading report from transformers, for this long."""
+class silence_libraries:  # noqa: N801  # a context manager, named as a function
+    """Within, transformers shows no progress bars and no loading report."""
 
     def __enter__(self) -> None:
         self.level = transformers_logging.get_verbosity()

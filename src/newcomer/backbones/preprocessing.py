@@ -1,4 +1,4 @@
-"""What a backbone does besides its weights, in few words: a store knows by them when its files were changed."""
+"""Description of a backbone's preprocessing and configuration, with which a store detects changed files."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from typing import Any
 
 from newcomer.settings import Json
 
-OF_PICTURES = (
+OF_IMAGES = (
     "do_resize",
     "size",
     "resample",
@@ -26,7 +26,7 @@ OF_PICTURES = (
     "mean",
     "std",
 )
-"""Settings of transformers' image processors and of timm's that change what a model is given."""
+"""Settings of image processors that change a model's input."""
 
 OF_MODELS = (
     "model_type",
@@ -48,7 +48,7 @@ OF_MODELS = (
     "position_buckets",
     "relative_attention",
 )
-"""Settings of transformers' models that change what the same weights compute."""
+"""Settings of models that change the output with the same weights."""
 
 PROBES = (
     "The quick brown fox jumps over the lazy dog.",
@@ -60,27 +60,27 @@ PROBES = (
     "https://example.org/a_b?c=d#e C++ #tag @name 😀",
     "antidisestablishmentarianism 1234567890 3.14159",
 )
-"""Texts in which tokenizers differ."""
+"""Texts that tokenizers split differently."""
 
 WORDS = 1000
-"""Entries of the vocabulary, evenly spaced, that are read as texts besides."""
+"""Number of vocabulary entries, evenly spaced, that are tokenized too."""
 
 
 def of_model(config: Any) -> dict[str, Json]:
-    """What the same weights would not tell apart, setting by setting; those it has not are left out."""
+    """Settings of a model's configuration (`OF_MODELS`) that it has."""
     return {key: value for key in OF_MODELS if isinstance(value := getattr(config, key, None), (str, bool, int, float))}
 
 
 def of_processor(processor: Any) -> dict[str, Json]:
-    """What an image processor does, setting by setting; those it has not are left out."""
+    """Settings of an image processor (`OF_IMAGES`) that it has."""
     table = processor.to_dict() if hasattr(processor, "to_dict") else getattr(processor, "config", {})
-    found = {key: table[key] for key in OF_PICTURES if table.get(key) is not None}
+    found = {key: table[key] for key in OF_IMAGES if table.get(key) is not None}
     plain: dict[str, Json] = json.loads(json.dumps(found, default=lambda value: getattr(value, "value", str(value))))
     return plain
 
 
 def of_tokenizer(tokenizer: Any) -> dict[str, Json]:
-    """A digest of its vocabulary and of how it reads some texts, which does not depend on how its files are written."""
+    """Digest of a tokenizer's vocabulary and of its tokens of some texts, independent of its file format."""
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda pair: (pair[1], pair[0]))
     step = max(1, len(vocabulary) // WORDS)
     texts = [*PROBES, *(str(word) for word, _ in vocabulary[::step])]
@@ -94,7 +94,7 @@ def of_tokenizer(tokenizer: Any) -> dict[str, Json]:
 
 
 def unknown_words(tokenizer: Any, known_to_model: int | None) -> str | None:
-    """What is wrong with a tokenizer that cannot be this model's, if anything is: its files are missing, or another's."""
+    """Problem of a tokenizer that does not fit the model (missing or foreign files), if any."""
     words = len(tokenizer.get_vocab())
     if known_to_model and words < known_to_model / 2:
         return f"its tokenizer knows {words:,} of the {known_to_model:,} words that its model has"

@@ -1,11 +1,11 @@
-"""What SD-LoRA's paper found of its own models (Wu et al., ICLR 2025, section 3), asked of a model at hand.
+"""Analysis of a trained SD-LoRA: the paper's empirical findings (Wu et al., ICLR 2025, section 3), measured on a model.
 
 1. Fine-tuned weights of different tasks lie closer to each other than to the frozen ones.
 2. A new direction's residual on the older ones grows while it is trained; early magnitudes rise, later ones fall.
 3. On the straight line from the weights after one task to those after the next the old task's accuracy does not fall.
 
-The weights after any task are W0 + Σ α_k D_k with the same D_k, so that what lies between two of them, and how far they are apart,
-is told by their magnitudes: ‖W_s − W_t‖² = Σ_p δᵀ G_p δ with δ = α_s − α_t and G_p the directions' products.
+The weights after any task are W0 + Σ α_k D_k with the same D_k, so interpolations and distances need the magnitudes only:
+‖W_s − W_t‖² = Σ_p δᵀ G_p δ with δ = α_s − α_t and G_p the directions' Gram matrix.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from newcomer.classes.learner import EXAM_BATCH, ClassLearner
+from newcomer.classes.learner import EVAL_BATCH, ClassLearner
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError
@@ -28,13 +28,13 @@ from newcomer.store.folder import Entry
 from newcomer.training.fit import chunks, evaluating
 from newcomer.training.learner import Step
 
-FRACTIONS = [-0.25 + 0.125 * place for place in range(13)]
+FRACTIONS = [-0.25 + 0.125 * index for index in range(13)]
 """λ along the line: 0 after the old task, 1 after the new one, exactly."""
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A stage that moved the weights."""
+    """A stage that changed the weights."""
 
     entry: Entry
     new: Sequence[str]
@@ -44,33 +44,34 @@ class _Task:
 
     @property
     def known(self) -> list[str]:
-        """All classes known after it."""
-        return list(self.entry.facts["classes"])
+        """All classes known after this stage."""
+        return list(self.entry.info["classes"])
 
 
 def analyse(learner: ClassLearner, examples: Examples | None) -> Generator[Step, None, dict[str, Json]]:
-    """Look into a model of SD-LoRA; returns what JSON can hold. Changes nothing.
+    """Analyse an SD-LoRA model; returns JSON-compatible values. Does not change the model.
 
-    - `tasks`: names of the stages that moved the weights; `directions`: of those whose direction was kept; `projections`: adapted;
-    - `distances`: between the adapted weights, all projections together, in Frobenius norm: of the frozen ones (first) and after
-      each task; `norm`: of the frozen ones;
-    - `training`: for each task the watched `step`s, the `residual` there (0 before anything moved) and the `magnitudes` of the
-      older directions (means, where every projection has its own), and all magnitudes `after` the task;
+    - `tasks`: names of the stages that changed the weights; `directions`: those whose direction was kept; `projections`: the
+      adapted layers;
+    - `distances`: pairwise Frobenius distances of the adapted weights, all projections together: frozen (first) and after each
+      task; `norm`: of the frozen weights;
+    - `training`: for each task the recorded `step`s, the `residual` at each (0 before the first update) and the `magnitudes` of
+      the older directions (means over projections if each has its own), and all magnitudes `after` the task;
     - `cosines`: between directions, over all projections together; `depths`: mean |cosine| of all pairs in each projection; a
-      direction that is zero has cosine 0 with all;
-    - `line`: None without `examples`; else for each pair of consecutive tasks that have examples both, the accuracy in [0, 1] of
-      the `old` and of the `new` one's at each `fraction`, by two heads that read the features there: the `trained rows` as they
-      were after the new task, among all classes known then, and the `end head`, the model's own of today, among those of them it
-      still knows. Classes that were forgotten later are not asked for.
+      zero direction has cosine 0 with all;
+    - `line`: linear interpolation; None without `examples`; else for each pair of consecutive tasks with examples, the accuracy
+      in [0, 1] on the `old` and the `new` task at each `fraction`, with two heads on the interpolated features: the `trained
+      linear_head` after the new task, over all classes known then, and the `end head`, the model's current one, over those of
+      them it still knows. Classes that were forgotten later are excluded.
 
-    Raises LearnerError for another kind of model, before any task, and where no example is of a class that the model knows.
+    Raises LearnerError for other kinds of models, before any task, and if no example belongs to a known class.
     """
     if not isinstance(learner, SDLoRA):
         raise LearnerError(f"a model of '{learner.name}' has no directions to look into; give one of '{SDLoRA.name}'")
     tasks = _tasks(learner)
     if not tasks:
         raise LearnerError("no task has moved the weights yet; teach at least two new classes first")
-    cosines, depths = _cosines(learner.bank.products().double())
+    cosines, depths = _cosines(learner.lora.products().double())
     return {
         "tasks": [task.entry.name for task in tasks],
         "directions": [entry.name for entry in learner.entries if "direction.0.up" in entry.tensors],
@@ -87,10 +88,10 @@ def analyse(learner: ClassLearner, examples: Examples | None) -> Generator[Step,
 def _tasks(learner: SDLoRA) -> list[_Task]:
     found, before = [], set[str]()
     for entry in learner.entries:
-        classes = entry.facts["classes"]
-        if "residual" in entry.facts:
+        classes = entry.info["classes"]
+        if "residual" in entry.info:
             magnitudes = entry.tensors["magnitudes"].double().cpu()
-            padded = F.pad(magnitudes, (0, 0, 0, learner.bank.directions - len(magnitudes)))
+            padded = F.pad(magnitudes, (0, 0, 0, learner.lora.directions - len(magnitudes)))
             found.append(_Task(entry, [name for name in classes if name not in before], padded))
         before = set(classes)
     return found
@@ -103,7 +104,7 @@ def _norm_of_frozen(learner: SDLoRA) -> float:
 
 
 def _distances(learner: SDLoRA, tasks: Sequence[_Task]) -> Float[Tensor, "state state"]:
-    products = learner.bank.products().double().cpu()
+    products = learner.lora.products().double().cpu()
     states = torch.stack([torch.zeros_like(tasks[0].magnitudes), *(task.magnitudes for task in tasks)])
     states = states.mT.expand(-1, len(products), -1)  # state projection direction
     squares = [torch.einsum("spj,pjk,spk->s", apart, products, apart) for apart in (states - state for state in states)]
@@ -137,43 +138,43 @@ def _normed(products: Float[Tensor, "*batch direction direction"]) -> Float[Tens
 
 
 def _lines(learner: SDLoRA, tasks: Sequence[_Task], examples: Examples) -> Generator[Step, None, list[Json]]:
-    places: dict[str, list[int]] = {}
-    for place, label in enumerate(examples.labels):
-        places.setdefault(label, []).append(place)
-    if not places.keys() & set(learner.classes):
+    indices: dict[str, list[int]] = {}
+    for index, label in enumerate(examples.labels):
+        indices.setdefault(label, []).append(index)
+    if not indices.keys() & set(learner.classes):
         raise LearnerError(
             "none of the examples is of a class that the model knows; give data of the classes it was taught"
         )
     found = []
     for before, after in pairwise(tasks):
-        known = [name for name in learner.classes if name in places and name in after.known]
-        new = [place for name in known if name in after.new for place in places[name]]
-        old = [place for name in known if name in before.new and name not in after.new for place in places[name]]
+        known = [name for name in learner.classes if name in indices and name in after.known]
+        new = [index for name in known if name in after.new for index in indices[name]]
+        old = [index for name in known if name in before.new and name not in after.new for index in indices[name]]
         if old and new:
-            found.append((yield from _line(learner, before, after, examples.at(old), examples.at(new))))
+            found.append((yield from _line(learner, before, after, examples.select(old), examples.select(new))))
     return found
 
 
 def _line(learner: SDLoRA, before: _Task, after: _Task, old: Examples, new: Examples) -> Generator[Step, None, Json]:
     tensors, end = after.entry.tensors, [k for k, name in enumerate(learner.classes) if name in after.known]
-    rows = tensors["rows.weight"].cpu(), tensors["rows.bias"].cpu()
+    rows = tensors["linear_head.weight"].cpu(), tensors["linear_head.bias"].cpu()
     heads: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
         "trained rows": (lambda features: F.linear(features, *rows), after.known),
         "end head": (lambda features: learner._logits(features)[:, end], [learner.classes[k] for k in end]),
     }
     right = {head: {"old": [0] * len(FRACTIONS), "new": [0] * len(FRACTIONS)} for head in heads}
     sides = {"old": old, "new": new}
-    parts = [(side, part) for side, which in sides.items() for part in chunks(len(which), EXAM_BATCH)]
+    parts = [(side, part) for side, which in sides.items() for part in chunks(len(which), EVAL_BATCH)]
     for step, (side, part) in enumerate(parts, 1):
         encoded = learner.backbone.encode(sides[side].inputs[part.start : part.stop])
         labels = sides[side].labels[part.start : part.stop]
-        for place, fraction in enumerate(FRACTIONS):
+        for index, fraction in enumerate(FRACTIONS):
             magnitudes = (1 - fraction) * before.magnitudes + fraction * after.magnitudes
-            with _weighing(learner.bank, magnitudes), evaluating(learner.backbone):
-                features = learner._see(encoded).float().cpu()
+            with _weighing(learner.lora, magnitudes), evaluating(learner.backbone):
+                features = learner._encode(encoded).float().cpu()
             for head, (read, classes) in heads.items():
-                said = read(features).argmax(1).tolist()
-                right[head][side][place] += sum(classes[k] == label for k, label in zip(said, labels, strict=True))
+                predicted = read(features).argmax(1).tolist()
+                right[head][side][index] += sum(classes[k] == label for k, label in zip(predicted, labels, strict=True))
         yield Step(f"{before.entry.name} to {after.entry.name}", step, len(parts))
     counts = {side: len(which) for side, which in sides.items()}
     shares = {head: {side: [n / counts[side] for n in found[side]] for side in found} for head, found in right.items()}
@@ -182,10 +183,10 @@ def _line(learner: SDLoRA, before: _Task, after: _Task, old: Examples, new: Exam
 
 @contextmanager
 def _weighing(bank: DecoupledLoRA, magnitudes: Float[Tensor, "direction column"]) -> Iterator[None]:
-    """Within, the directions have these magnitudes."""
-    own = bank.magnitudes
-    bank.magnitudes = nn.Parameter(magnitudes.to(own))
+    """Within, the directions' magnitudes are replaced by these."""
+    current = bank.magnitudes
+    bank.magnitudes = nn.Parameter(magnitudes.to(current))
     try:
         yield
     finally:
-        bank.magnitudes = own
+        bank.magnitudes = current

@@ -1,4 +1,4 @@
-"""What a learner costs: the operations of a prediction, and how many numbers it holds."""
+"""Cost of a learner: floating-point operations of a prediction, and number of parameters."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,7 +12,7 @@ from newcomer.shapes import Tensor
 
 
 class _PlainAttention(TorchFunctionMode):
-    """Attention in its plain form, in this thread alone: torch's own switch is one for the whole process."""
+    """Plain attention for the current thread only: torch's switch affects the whole process."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -25,7 +25,7 @@ class _PlainAttention(TorchFunctionMode):
 def flops(compute: Callable[[], object]) -> int:
     """The floating-point operations of all matrix products and convolutions in `compute`; a multiplication and an addition are two.
 
-    Attention is meanwhile computed in its plain form, whose products are counted on every device alike.
+    Attention is computed in its plain form, whose matrix products are counted equally on every device.
 
     >>> from torch import ones
     >>> flops(lambda: ones(3, 4) @ ones(4, 5))
@@ -37,7 +37,7 @@ def flops(compute: Callable[[], object]) -> int:
 
 
 def numbers(tensors: Iterable[Tensor]) -> int:
-    """How many numbers these tensors hold together.
+    """Total number of elements of these tensors.
 
     >>> from torch import zeros
     >>> numbers([zeros(2, 3), zeros(4)])

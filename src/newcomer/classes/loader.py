@@ -1,4 +1,4 @@
-"""A lesson's inputs as tensors: decoded once where they fit in memory, and read ahead while the device is at work."""
+"""Data loader: preprocesses inputs, caches decoded images and prefetches batches in threads."""
 
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,13 +13,13 @@ from newcomer.errors import NewcomerError
 from newcomer.shapes import Tensor
 
 AHEAD = 3
-"""Batches that are being read while one is in use."""
+"""Number of batches prefetched."""
 
 
-class Feed:
-    """Batches of `inputs`, ready for the backbone but still on the CPU, in the order asked for.
+class Loader:
+    """Preprocessed batches of `inputs` on the CPU, in the requested order.
 
-    Pictures are kept decoded, at the backbone's size, until `cache_bytes` are full; the rest is decoded again each time.
+    Decoded images, at the backbone's input size, are cached up to `cache_bytes`; the rest is decoded again each time.
     """
 
     def __init__(self, backbone: Backbone, inputs: Sequence[Input], cache_bytes: float) -> None:
@@ -28,9 +28,9 @@ class Feed:
         self.kept: dict[int, dict[str, Tensor]] = {}
 
     def batches(self, plan: Iterable[Sequence[int]]) -> Generator[dict[str, Tensor]]:
-        """One batch of tensors for every list of indices.
+        """Yield one batch of tensors for each list of indices.
 
-        Raises DataError for a picture that cannot be read, when its batch's turn comes.
+        Raises DataError for an image that cannot be read, when its batch is due.
         """
         rest = iter(plan)
         with ThreadPoolExecutor(AHEAD) as readers:
@@ -47,26 +47,26 @@ class Feed:
                     future.cancel()
 
     def unreadable(self) -> dict[int, NewcomerError]:
-        """What cannot be read, by its row. Pictures that can be are kept, as long as there is room."""
+        """Errors by row of the inputs that cannot be read; readable images are cached while there is room."""
         found: dict[int, NewcomerError] = {}
         for row in range(len(self.inputs)):
             try:
-                self._picture(row) if self.backbone.pictures else self.inputs[row]
+                self._picture(row) if self.backbone.reads_images else self.inputs[row]
             except NewcomerError as error:
                 found[row] = error
         return found
 
     def read(self, batch: Sequence[int]) -> dict[str, Tensor]:
-        """These inputs as the backbone reads them."""
-        if not self.backbone.pictures:
-            return self.backbone.read([self.inputs[i] for i in batch])
+        """Preprocess these inputs for the backbone."""
+        if not self.backbone.reads_images:
+            return self.backbone.preprocess([self.inputs[i] for i in batch])
         read = [self._picture(i) for i in batch]
         return {key: torch.cat([one[key] for one in read]) for key in read[0]}
 
     def _picture(self, index: int) -> dict[str, Tensor]:
         if index in self.kept:
             return self.kept[index]
-        read = self.backbone.read([self.inputs[index]])
+        read = self.backbone.preprocess([self.inputs[index]])
         size = sum(t.nbytes for t in read.values())
         with self.lock:
             if self.room >= size and index not in self.kept:

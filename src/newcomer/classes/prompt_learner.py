@@ -1,4 +1,4 @@
-"""What learners share that prompt the backbone: two passes, the frozen one for a query and another with the prompts it is given."""
+"""Base class of prompt learners: a query pass through the frozen backbone, then a pass with prompts."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.class_memory import HeadName
-from newcomer.classes.training_loop import TrainedLearner, Training
+from newcomer.classes.configuration import Classifier, Runtime, Training
+from newcomer.classes.training_loop import GradientLearner
 from newcomer.data.examples import Input
 from newcomer.errors import LearnerError
 from newcomer.nn.lora.fused_linear import FusedLinear
@@ -26,14 +26,14 @@ KEYS_AND_VALUES = (
     ("k", "v"),
     ("key_proj", "value_proj"),
 )
-"""What the projections of an attention are called in the families of encoders that the backbones' table has."""
+"""Names of the key and value projections in the known encoder families."""
 
 
-class PromptedLearner(TrainedLearner):
-    """Trains prompts and head rows, and no weight: an input's frozen feature is the query that finds its prompts.
+class PromptLearner(GradientLearner):
+    """Trains prompts and a linear head, no weight of the backbone; an input's frozen feature is the query that selects its prompts.
 
-    The loss is the cross entropy over the new classes' logits, and what the prompts themselves lose. A subclass holds them in
-    `prompts` and says how the backbone sees with them (`_prompted`); when all is made it calls `_begin`.
+    The loss is the cross entropy over the new classes' logits plus the prompts' own loss. A subclass holds the module `prompts`,
+    computes features with them (`_features_with_prompts`) and calls `_initialize` at the end of its constructor.
     """
 
     passes: ClassVar[int] = 2
@@ -44,98 +44,96 @@ class PromptedLearner(TrainedLearner):
         backbone: Backbone | str,
         *,
         training: Training,
-        head: HeadName,
-        shrinkage: float,
-        drift_map: bool,
-        cache_gib: float,
-        device: str | None,
+        classifier: Classifier,
+        runtime: Runtime,
     ) -> None:
-        super().__init__(
-            backbone,
-            loss_over="new",
-            training=training,
-            head=head,
-            shrinkage=shrinkage,
-            drift_map=drift_map,
-            compile=False,
-            cache_gib=cache_gib,
-            device=device,
-        )
+        super().__init__(backbone, loss_classes="new", training=training, classifier=classifier, runtime=runtime)
         self.attentions = list(attentions(self.backbone.model).values())
-        """The layers that prompts may enter, in order of depth."""
+        """Attention layers that can take prompts, in order of depth."""
         if not self.attentions:
-            raise LearnerError(f"{self._where()} has no attention with key and value projections that are known")
+            raise LearnerError(
+                f"{self._backbone_name()} has no attention with key and value projections that are known"
+            )
 
     def trainable(self) -> dict[str, list[nn.Parameter]]:
-        """The prompts that the stage under way trains, at the rate of factors, and the head's rows."""
-        return {"factors": list(self.prompts.parameters()), "head": list(self.rows.parameters())}
+        """The prompts, at `learning_rate`, and the linear head."""
+        return {"factors": list(self.prompts.parameters()), "head": list(self.linear_head.parameters())}
 
-    def _begin(self) -> None:
-        """Start without classes, when one input has shown that prompts reach what the backbone sees.
+    def _initialize(self) -> None:
+        """Reset, after a trial pass has shown that prompts change the features.
 
-        Raises LearnerError where its attention cannot take them.
+        Raises LearnerError for a backbone whose attention takes no prompts.
         """
-        self._clear()
-        self._open("trial")
-        some: list[Input] = [new("RGB", (48, 48))] if self.backbone.pictures else ["a"]
+        self._reset()
+        self._begin_task("trial")
+        some: list[Input] = [new("RGB", (48, 48))] if self.backbone.reads_images else ["a"]
         encoded = self.backbone.encode(some)
         with evaluating(self.backbone):
             plain = self.backbone(encoded)
             try:
-                seen = self._see(encoded)
-                taken = seen.shape == plain.shape and not torch.equal(seen, plain)
-            except (RuntimeError, ValueError, IndexError, TypeError):  # every family has its own way to stumble
-                taken = False
-        if not taken:
+                prompted = self._encode(encoded)
+                effective = prompted.shape == plain.shape and not torch.equal(prompted, plain)
+            except (RuntimeError, ValueError, IndexError, TypeError):  # each family fails in its own way
+                effective = False
+        if not effective:
             kind = type(self.attentions[0].whole).__name__
-            raise LearnerError(f"{self._where()} has attention that takes no prompts ({kind}); give another backbone")
-        self._clear()
+            raise LearnerError(
+                f"{self._backbone_name()} has attention that takes no prompts ({kind}); give another backbone"
+            )
+        self._reset()
 
-    def _where(self) -> str:
+    def _backbone_name(self) -> str:
         return f"backbone '{self.backbone.name}'"
 
     @abstractmethod
-    def _prompted(
+    def _features_with_prompts(
         self, encoded: Mapping[str, Tensor], query: Float[Tensor, "batch width"]
     ) -> tuple[Float[Tensor, "batch width"], Float[Tensor, " batch"]]:
-        """The features of these inputs with the prompts of their queries, and what each example's prompts lose."""
+        """Features with the prompts that the queries select, and each example's prompt loss."""
 
-    def _prefixed(self, encoded: Mapping[str, Tensor], prefixes: Mapping[int, Prefix]) -> Float[Tensor, "batch width"]:
-        """The features with a prefix in each of these layers."""
-        with prefixed((self.attentions[layer], prefix) for layer, prefix in prefixes.items()), self._precision():
+    def _features_with_prefixes(
+        self, encoded: Mapping[str, Tensor], prefixes: Mapping[int, Prefix]
+    ) -> Float[Tensor, "batch width"]:
+        """Features with a prefix in each of these layers."""
+        with prefixed((self.attentions[layer], prefix) for layer, prefix in prefixes.items()), self._autocast():
             features: Tensor = self.backbone(encoded)
         return features
 
-    def _both(self, encoded: Mapping[str, Tensor]) -> tuple[Float[Tensor, "batch width"], Float[Tensor, " batch"]]:
-        """The two passes; the first has no prompts and no gradients. What comes between them is in full precision."""
-        with torch.no_grad(), self._precision():
+    def _query_and_features(
+        self, encoded: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, "batch width"], Float[Tensor, " batch"]]:
+        """Features and prompt losses: a query pass without prompts or gradients, then a pass with prompts.
+
+        Prompts are selected in full precision.
+        """
+        with torch.no_grad(), self._autocast():
             query = self.backbone(encoded).float()
         with torch.autocast(self.device.type, enabled=False):
-            features, lost = self._prompted(encoded, query)
-        return features.float(), lost
+            features, losses = self._features_with_prompts(encoded, query)
+        return features.float(), losses
 
-    def _precision(self) -> torch.autocast:
-        """What a pass of the backbone is computed in."""
+    def _autocast(self) -> torch.autocast:
+        """Autocast context of a forward pass."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16")
 
-    def _see(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
-        return self._both(encoded)[0]
+    def _encode(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
+        return self._query_and_features(encoded)[0]
 
     def _loss(
-        self, encoded: Mapping[str, Tensor], target: Int[Tensor, " batch"], asked: Int[Tensor, " klass"]
+        self, encoded: Mapping[str, Tensor], target: Int[Tensor, " batch"], loss_classes: Int[Tensor, " class"]
     ) -> Float[Tensor, ""]:
-        features, lost = self._both(encoded)
-        return F.cross_entropy(self.rows(features)[:, asked], target, reduction="sum") + lost.sum()
+        features, losses = self._query_and_features(encoded)
+        return F.cross_entropy(self.linear_head(features)[:, loss_classes], target, reduction="sum") + losses.sum()
 
-    def _stored(self) -> Iterable[Tensor]:
-        """The prompts of all tasks, and not what the last one added to them."""
-        return [*TrainedLearner._tensors(self).values(), *self.prompts.parameters(), *self.prompts.buffers()]
+    def _stored_tensors(self) -> Iterable[Tensor]:
+        """The prompts of all tasks, not only what the last one added."""
+        return [*GradientLearner._tensors(self).values(), *self.prompts.parameters(), *self.prompts.buffers()]
 
 
 def attentions(model: nn.Module) -> dict[str, Attention]:
-    """The attentions of a transformer by their names in it, in order of depth; empty where none is known.
+    """Attention layers of a transformer by module name, in order of depth; empty for an unknown architecture.
 
-    A projection that holds query, key and value was taken apart when the backbone was loaded (`FusedLinear`).
+    A fused query-key-value projection was split when the backbone was loaded (`FusedLinear`).
     """
     found = {}
     for name, part in model.named_modules():
@@ -150,7 +148,7 @@ def attentions(model: nn.Module) -> dict[str, Attention]:
 
 
 def layer_of(model: nn.Module, names: Sequence[str]) -> nn.Module:
-    """The layer that the first of these modules is in: what stands in a list of layers."""
+    """The transformer layer (an element of a module list) that contains the first of these modules."""
     path = names[0].split(".")
     depth = next((i for i, part in enumerate(path, 1) if part.isdigit()), len(path))
     return model.get_submodule(".".join(path[:depth]))

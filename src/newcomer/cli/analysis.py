@@ -1,4 +1,4 @@
-"""The command that draws what a model has learned: a classifier's tasks, or a click model's item graphs."""
+"""`newcomer analyse`: plots of a classifier's tasks, or of a click model's item graphs."""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -7,17 +7,17 @@ from typing import Annotated
 import typer
 
 from newcomer.classes.analysis import analyse as class_findings
-from newcomer.cli.items import open_live
+from newcomer.cli.items import open_service
 from newcomer.cli.models import BackbonePlace, LabelColumn, Strict, TextColumn, open_model
 from newcomer.cli.program import app, bar, finish, say
-from newcomer.data.io.example_sources import lesson
+from newcomer.data.io.example_sources import training_examples
 from newcomer.data.io.log_reader import read_log
 from newcomer.errors import SettingError
-from newcomer.experiments.recipe import LEARNERS
-from newcomer.experiments.report.findings import write_findings
-from newcomer.experiments.report.item_findings import write_item_findings
+from newcomer.experiments.report.class_analysis import write_class_analysis
+from newcomer.experiments.report.item_analysis import write_item_analysis
 from newcomer.items.analysis.item_graphs import analyse as item_findings
 from newcomer.items.learner import ItemLearner
+from newcomer.registry import LEARNERS
 from newcomer.settings import Json
 from newcomer.store.folder import Store
 from newcomer.training.learner import Step
@@ -25,51 +25,50 @@ from newcomer.training.learner import Step
 
 @app.command()
 def analyse(
-    store: Annotated[Path, typer.Argument(help="The folder of the model.")],
+    store: Annotated[Path, typer.Argument(help="Folder of the model.")],
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Examples of a classifier's classes, for accuracy between two tasks; a click model's log, for curves."
+            help="Classifier: labelled examples, for accuracies between tasks; click model: its log, for learning curves."
         ),
     ] = None,
-    item: Annotated[list[str] | None, typer.Option(help="Of a click model: an item to show; may be repeated.")] = None,
-    states: Annotated[
-        str | None, typer.Option("--states", help="Of a click model: URL of its database of states.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the page, its pictures and numbers.")] = Path("findings"),
+    item: Annotated[list[str] | None, typer.Option(help="Item of a click model to show; may be repeated.")] = None,
+    states: Annotated[str | None, typer.Option("--states", help="Click model: URL of its state database.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the page, its images and its data.")] = Path("findings"),
     text: TextColumn = "text",
     label: LabelColumn = "label",
     strict: Strict = False,
     backbone: BackbonePlace = None,
 ) -> None:
-    """Draw what a model has learned: a classifier's distances, residuals and low-loss paths; a click model's item graphs."""
+    """Plot what a model has learned. SD-LoRA: distances, cosine similarities and residuals of its directions, and with --data of
+    all tasks linear interpolations between them. EmerG: item graphs."""
     left_out: list[str] = []
     kind = LEARNERS.get(Store(store).manifest().learner)
     if kind is not None and issubclass(kind, ItemLearner):
         if backbone:
             raise SettingError(f"--backbone says nothing of {store}, a click model; leave it out")
-        model = _as_it_is(kind, store, states)
+        model = _with_states(kind, store, states)
         log = read_log(str(data), model.schema) if data else None
-        write_item_findings(_followed(store, item_findings(model, log, item)), out)
+        write_item_analysis(_with_progress(store, item_findings(model, log, item)), out)
     else:
         if item or states:
             raise SettingError(f"--item and --states say nothing of {store}, a classifier; leave them out")
-        examples = lesson(data, text, label, None if strict else left_out) if data else None
-        write_findings(_followed(store, class_findings(open_model(store, backbone), examples)), out)
-    say(f"{out / 'index.html'}: what was found in {store}")
+        examples = training_examples(data, text, label, None if strict else left_out) if data else None
+        write_class_analysis(_with_progress(store, class_findings(open_model(store, backbone), examples)), out)
+    say(f"{out / 'index.html'}: analysis of {store}")
     finish(left_out)
 
 
-def _as_it_is(kind: type[ItemLearner], store: Path, states: str | None) -> ItemLearner:
-    """The click model with its items' states in service, or, where it never was in service, those it was saved with."""
+def _with_states(kind: type[ItemLearner], store: Path, states: str | None) -> ItemLearner:
+    """The click model with the states of its items in service, or with the saved ones if it was never in service."""
     if states is None and not (store / "items.db").exists():
         return kind.load(store)
-    with open_live(store, states) as live:
-        return live.taken_over()
+    with open_service(store, states) as service:
+        return service.to_learner()
 
 
-def _followed(store: Path, look: Generator[Step, None, dict[str, Json]]) -> dict[str, Json]:
-    """What a search finds in the end, its steps shown meanwhile."""
+def _with_progress(store: Path, look: Generator[Step, None, dict[str, Json]]) -> dict[str, Json]:
+    """The result of an analysis, with a progress bar."""
     with bar(store.name) as shown:
         try:
             while True:

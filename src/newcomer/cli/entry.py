@@ -1,4 +1,4 @@
-"""One command from its words to its exit code: whatever goes wrong is one line on stderr, never a trace."""
+"""Run one command: every error is one line on stderr and an exit code, never a traceback."""
 
 import codecs
 import os
@@ -10,65 +10,65 @@ from typing import Any, TextIO, cast
 
 import typer
 
-from newcomer.cli import STOPPED, analysis, comparison, inspection, items, models, runs
+from newcomer.cli import STOPPED
 from newcomer.cli.program import CLOSED, app
 from newcomer.errors import DataWarning, NewcomerError
 from newcomer.printable import printable
 
-__all__ = ["analysis", "app", "comparison", "inspection", "items", "models", "perform", "runs"]
+__all__ = ["app", "perform"]
 
 ESCAPED = "newcomer-escape"
 MISTAKE = 2
-WORDS_THAT_CANNOT_BE = cast(type[Exception], typer.BadParameter.__mro__[2])
-"""Whatever the command-line library says of the words themselves; it has no public name in all its versions."""
+USAGE_ERROR = cast(type[Exception], typer.BadParameter.__mro__[2])
+"""Base class of the command-line library's usage errors; it has no public name in all versions."""
 
 
 def perform() -> None:
-    """Run the command that the words of this process say, and exit."""
+    """Run the command of this process's arguments, and exit."""
     for stream in (sys.stdout, sys.stderr):
-        speak_all_scripts(stream)
-    code = _ended()
+        escape_unencodable(stream)
+    code = _run()
     try:
         sys.stdout.flush()
     except OSError as error:
-        code = _cannot_speak(error)
+        code = _stdout_failed(error)
     if code:
         sys.exit(code)
 
 
-def _ended() -> int:
-    """The exit code of the command, its one line said."""
+def _run() -> int:
+    """Run the command; report its error, if any, in one line; return the exit code."""
     try:
-        with _warnings_said():
+        with _warnings_shown():
             code = app(standalone_mode=False)
     except NewcomerError as error:
-        return _say(str(error))
+        return _report(str(error))
     except typer.Abort:
-        return _say("the standard input ended")
+        return _report("the standard input ended")
     except (KeyboardInterrupt, typer.Exit):  # the second only while words are being read
         return STOPPED
     except BrokenPipeError as error:
-        return _cannot_speak(error)
+        return _stdout_failed(error)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _say(f"{where}{error.strerror or error}")
+        return _report(f"{where}{error.strerror or error}")
     except MemoryError:
-        return _say("there is too little memory for this; give it less at a time, or a smaller batch_size")
-    except WORDS_THAT_CANNOT_BE as error:
-        return _misread(error)
+        return _report("there is too little memory for this; give it less at a time, or a smaller batch_size")
+    except USAGE_ERROR as error:
+        return _usage_error(error)
     return code if isinstance(code, int) else 0
 
 
 @contextmanager
-def _warnings_said() -> Iterator[None]:
-    """Within, a warning about data is one line on stderr, whatever else is done with warnings."""
+def _warnings_shown() -> Iterator[None]:
+    """Within, each DataWarning is one line on stderr, whatever filters are set."""
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=DataWarning)
         show = warnings.showwarning
 
         def say(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
             if issubclass(category, DataWarning):
-                _say(str(message))
+                _report(str(message))
             else:
                 show(message, category, *place, **more)
 
@@ -76,32 +76,32 @@ def _warnings_said() -> Iterator[None]:
         yield
 
 
-def _say(text: str) -> int:
+def _report(text: str) -> int:
     print(f"newcomer: {printable(text)}", file=sys.stderr)
     return MISTAKE
 
 
-def _misread(error: Any) -> int:
-    """What the command-line library says of words that it cannot read, in one line; its help where there are none."""
+def _usage_error(error: Any) -> int:
+    """Report a usage error of the command-line library in one line; print the help if there are no arguments."""
     message = str(error.format_message())
     if "\n" in message:
         error.show()
         return int(error.exit_code)
     path = error.ctx.command_path if getattr(error, "ctx", None) else "newcomer"
-    return _say(f"{message.rstrip('.')}; see `{path} --help`")
+    return _report(f"{message.rstrip('.')}; see `{path} --help`")
 
 
-def _cannot_speak(error: OSError) -> int:
-    """Nobody reads what is printed, or the disk it goes to is full: nothing more is tried, at the end of Python neither."""
-    code = CLOSED if isinstance(error, BrokenPipeError) else _say(f"standard output: {error.strerror or error}")
+def _stdout_failed(error: OSError) -> int:
+    """Standard output is closed or its disk is full: redirect it to null, so that Python's exit does not fail either."""
+    code = CLOSED if isinstance(error, BrokenPipeError) else _report(f"standard output: {error.strerror or error}")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
     return code
 
 
-def speak_all_scripts(stream: TextIO) -> None:
-    """What a terminal's encoding lacks is printed as its escape, as JSON writes it: text and JSON alike remain readable."""
+def escape_unencodable(stream: TextIO) -> None:
+    """Print characters that the terminal's encoding lacks as JSON escapes, which are valid in text and in JSON."""
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors=ESCAPED)
 

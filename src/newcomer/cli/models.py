@@ -1,6 +1,6 @@
-"""Commands that teach, ask and look after one model: the life of a store."""
+"""Commands for one classifier: learn, predict, forget, checkout, export."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,73 +10,92 @@ import typer
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.methods.sd_lora import SDLoRA
-from newcomer.cli.answers import Said, print_json, print_tables
 from newcomer.cli.items import forget_items
-from newcomer.cli.program import app, bar, finish, name_left_out, say, shorten, stoppable
+from newcomer.cli.prediction_output import Answer, print_json, print_tables
+from newcomer.cli.program import Track, app, bar, finish, name_left_out, say, shorten, stoppable
 from newcomer.data.examples import Examples
-from newcomer.data.inputs import Asked
-from newcomer.data.io.example_sources import lesson, pictures, texts
-from newcomer.data.io.image_folders import PictureFiles, damaged
+from newcomer.data.inputs import Query
+from newcomer.data.io.example_sources import image_queries, text_queries, training_examples
+from newcomer.data.io.image_folders import ImageFiles, decoding_problems
 from newcomer.errors import DataError, NewcomerError, SettingError, StoreError, nearest
-from newcomer.experiments.recipe import LEARNERS, parse_change
+from newcomer.experiments.tracking import find_tracker
+from newcomer.experiments.tracking import track as tracked
 from newcomer.export import FORMS
-from newcomer.settings import Json, fill
+from newcomer.registry import CLASSES, LEARNERS
+from newcomer.settings import Json, fill, parse_change
 from newcomer.store.folder import Store
 from newcomer.streams.stage import Stage
+from newcomer.training.launcher import is_first
 from newcomer.training.learner import Step
-from newcomer.training.processes import is_first
 
-Folder = Annotated[Path, typer.Argument(help="The folder of the model.")]
-TextColumn = Annotated[str, typer.Option("--text", help="Column of a table that holds the texts.")]
-LabelColumn = Annotated[str, typer.Option("--label", help="Column of a table that holds the classes.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Do nothing where an input cannot be read.")]
-State = Annotated[int | None, typer.Option("--stages", help="Use the state after so many stages.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of the model.")]
+TextColumn = Annotated[str, typer.Option("--text", help="Column with the texts.")]
+LabelColumn = Annotated[str, typer.Option("--label", help="Column with the labels.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail on the first unreadable input.")]
+State = Annotated[int | None, typer.Option("--stages", help="Use the model after this many stages.")]
 
 BackbonePlace = Annotated[
     str | None,
-    typer.Option("--backbone", help="Where the model's backbone lies now: a folder, or its name on the hub."),
+    typer.Option("--backbone", help="Folder or hub name of the model's backbone, if it has moved."),
 ]
+
+HINT = "hint: for texts, `--learner frozen --head kernel` is often as accurate and trains no weights"
 
 
 @app.command()
 def learn(
     store: Folder,
-    data: Annotated[Path, typer.Argument(help="Class folders of pictures, or a CSV or parquet table of texts.")],
+    data: Annotated[
+        Path, typer.Argument(help="Image folder with one subfolder per class, or a CSV or parquet table of texts.")
+    ],
     backbone: Annotated[
         str | None,
-        typer.Option(help="A folder or a name on the hub: of a new model, or where a known one's backbone lies now."),
+        typer.Option(help="Folder or hub name of the backbone; needed for a new model, or if it has moved."),
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting: rank=4, backbone.size=112.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting, such as rank=4 or backbone.size=112.")
+    ] = None,
+    learner: Annotated[
+        str | None, typer.Option(help=f"Method of a new model: {', '.join(CLASSES)}; by default sd-lora.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="Classifier head; the same as --set head=NAME.")] = None,
     text: TextColumn = "text",
     label: LabelColumn = "label",
     strict: Strict = False,
+    track: Track = None,
 ) -> None:
-    """Teach a model new classes, or show it more of known ones; the first time it is made. Nothing is stored of the data but
-    statistics of each class. What cannot be read is left out and named."""
-    settings, of_backbone = _changes(set_ or [])
+    """Learn new classes, or add examples of known ones. Creates the model if there is none. Only class statistics are stored, no
+    examples. Unreadable inputs are skipped and reported."""
+    settings, of_backbone = _changes([*(set_ or []), *([f"head={head}"] if head else [])])
+    tracker = find_tracker(track)
     left_out: list[str] = []
-    with stoppable("the model is what it was; the same command starts the lesson again"), _held(store):
-        examples = _lesson(data, text, label, left_out, strict)
+    with stoppable("the model is unchanged; the same command starts again"), _locked(store):
+        examples = _read_examples(data, text, label, left_out, strict)
         known = Store(store).exists()
         if known and of_backbone:
             raise SettingError(
                 f"{store}: backbone.{next(iter(of_backbone))}: the settings of a model's backbone cannot change; leave it out"
             )
-        model = open_model(store, backbone, **settings) if known else _new(store, backbone, settings, of_backbone)
-        if model.backbone.pictures:
-            examples = _whole(examples, left_out, strict)
-        say(_announced(model, examples))
+        if known:
+            _require_same_learner(store, learner)
+            model = open_model(store, backbone, **settings)
+        else:
+            model = _new(store, backbone, learner, settings, of_backbone)
+        if model.backbone.reads_images:
+            examples = _decodable(examples, left_out, strict)
+        say(_summary(model, examples))
+        if not (known or learner or model.backbone.reads_images):
+            say(HINT)
         stage: Stage[Examples, Examples] = Stage(model.next_stage, examples, {})
         with bar(store.name) as shown:
-            for step in model.study(stage):
+            steps = ((store, step) for step in model.fit_stage(stage))
+            for _, step in tracked(steps, lambda _: tracker(f"{store.name}/{stage.name}", model.settings)):
                 shown.follow(step)
             model.save(store)
             shown.say(description="saved")
-    score = model.entries[-1].facts.get("held-out accuracy")
-    told = (
-        "" if score is None else f"; of these examples, held out from the head, {100 * score:.0f} % were answered right"
-    )
-    say(f"{store}: {stage.name} learned, {len(model.classes)} classes{told}")
+    score = model.entries[-1].info.get("held-out accuracy")
+    outcome = "" if score is None else f"; held-out accuracy of the new classes {100 * score:.0f} %"
+    say(f"{store}: {stage.name} learned, {len(model.classes)} classes{outcome}")
     finish(left_out)
 
 
@@ -85,51 +104,54 @@ def predict(
     store: Folder,
     inputs: Annotated[
         list[str],
-        typer.Argument(help="Pictures or folders of them; texts, files of them (.txt, .jsonl, .csv, .parquet) or -"),
+        typer.Argument(
+            help="Images or image folders; texts, files of texts (.txt, .jsonl, .csv, .parquet) or - for standard input."
+        ),
     ],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes per prediction.")] = 3,
     reject: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Say what belongs to no known class, at this share of known ones refused by mistake."
+            min=0, max=1, help="Answer 'none known' for inputs outside all known classes, at this false-rejection rate."
         ),
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object a line in place of a table.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     text: TextColumn = "text",
     stages: State = None,
     strict: Strict = False,
     backbone: BackbonePlace = None,
 ) -> None:
-    """The likeliest classes of pictures or texts, with their probabilities, as they are found. What cannot be read is left out
-    and named."""
+    """Predict the classes of images or texts, with probabilities. Unreadable inputs are skipped and reported."""
     model = open_model(store, backbone, stages=stages)
-    asked = pictures(inputs) if model.backbone.pictures else texts(inputs, text)
+    queries = image_queries(inputs) if model.backbone.reads_images else text_queries(inputs, text)
     if strict:
-        _require_whole(asked)
+        _require_readable(queries)
     left_out: list[str] = []
-    said = _watched(_said(model, asked, top, reject), left_out)
+    summary = _collect_errors(_predictions(model, queries, top, reject), left_out)
     if json_:
-        print_json(said, reject is not None)
+        print_json(summary, reject is not None)
     else:
-        print_tables(said)
-    if len(left_out) == len(asked):
-        raise _nothing_of(left_out)
+        print_tables(summary)
+    if len(left_out) == len(queries):
+        raise _none_readable(left_out)
     finish(left_out)
 
 
 @app.command()
 def forget(
     store: Folder,
-    class_: Annotated[str | None, typer.Option("--class", help="Of a classifier: the class to offer no more.")] = None,
-    item: Annotated[list[str] | None, typer.Option("--item", help="Of a click model: the item to delete.")] = None,
-    states: Annotated[
-        str | None, typer.Option("--states", help="Of a click model: URL of its database of states.")
+    class_: Annotated[str | None, typer.Option("--class", help="Class of a classifier to remove.")] = None,
+    item: Annotated[
+        list[str] | None, typer.Option("--item", help="Item of a click model to delete; may be repeated.")
     ] = None,
+    states: Annotated[str | None, typer.Option("--states", help="Click model: URL of its state database.")] = None,
     backbone: BackbonePlace = None,
 ) -> None:
-    """Offer a class no more, or delete items of a click model. What they did to the shared weights remains; earlier states of a
-    classifier stay in the store."""
-    if (class_ is None) == (not item):
+    """Remove a class of a classifier, or items of a click model. Their effect on shared weights remains; earlier stages of
+    a classifier stay in the store."""
+    if class_ is not None and item:
+        raise SettingError(f"{store}: give only one of --class (of a classifier) and --item (of a click model)")
+    if class_ is None and not item:
         raise SettingError(f"{store}: give --class NAME of a classifier, or --item ID of a click model")
     if class_ is not None:
         _forget_class(store, class_, backbone)
@@ -138,97 +160,98 @@ def forget(
 
 
 def _forget_class(store: Path, class_: str, backbone: str | None) -> None:
-    with _held(store):
+    with _locked(store):
         model = open_model(store, backbone).forget(class_)
         model.save(store)
     say(
-        f"{store}: '{class_}' is offered no more, {len(model.classes)} classes are left. Its mean and its row of the head are "
-        "gone; what its examples did to the adapted weights and to the covariance that all classes share remains, and so do "
-        "the earlier states of this store."
+        f"{store}: '{class_}' removed, {len(model.classes)} classes left. Its mean and its row of the head are deleted; the effect "
+        "of its examples on the adapted weights and on the pooled covariance remains, and so do the earlier stages of this store."
     )
 
 
 @app.command()
 def checkout(
     store: Folder,
-    stages: Annotated[int, typer.Option(help="How many of its stages to take.")],
-    out: Annotated[Path, typer.Option(help="Folder for the model as it was then.")],
+    stages: Annotated[int, typer.Option(help="Number of stages to keep.")],
+    out: Annotated[Path, typer.Option(help="Folder for the copy.")],
 ) -> None:
-    """Make a model of its own from an earlier state of a store; the store stays as it is."""
+    """Copy an earlier stage of a store into a new one. Item states in service are not copied."""
     Store(store).checkout(stages, out)
-    say(f"{out}: the first {stages} stages of {store}")
+    kind = LEARNERS.get(Store(store).manifest().learner)
+    states = "" if kind is None or issubclass(kind, ClassLearner) else "; states of items in service are not copied"
+    say(f"{out}: the first {stages} of the stages of {store}{states}")
 
 
 @app.command()
 def export(
     store: Folder,
-    out: Annotated[Path, typer.Argument(help="The folder to write; it must not hold anything yet.")],
-    to: Annotated[str, typer.Option(help=f"The form: {', '.join(FORMS)}.")],
+    out: Annotated[Path, typer.Argument(help="Output folder; must be empty or new.")],
+    to: Annotated[str, typer.Option(help=f"Format: {', '.join(FORMS)}.")],
     stages: State = None,
     backbone: BackbonePlace = None,
 ) -> None:
-    """Write a model in a form that other libraries load without newcomer."""
+    """Export a classifier for other libraries. They load it without newcomer."""
     if to not in FORMS:
-        raise SettingError(f"--to {to}: no such form; {nearest(to, FORMS)}")
+        raise SettingError(f"--to {to}: no such format; {nearest(to, FORMS)}")
     FORMS[to](open_model(store, backbone, stages=stages), out)
     say(f"{out}: {store} for {to}; {out / 'README.md'} says how to load it")
 
 
-def _said(model: ClassLearner, asked: Sequence[Asked], top: int, reject: float | None) -> Iterator[Said]:
-    """What the model says of each thing in turn, or what is wrong with it."""
-    answers = model.answers([one.input for one in asked if not one.problem], top=top, reject=reject)
-    for one in asked:
+def _predictions(model: ClassLearner, queries: Sequence[Query], top: int, reject: float | None) -> Iterator[Answer]:
+    """Each input's prediction, or its error message."""
+    answers = model.iter_predictions([one.input for one in queries if not one.problem], top=top, reject=reject)
+    for one in queries:
         answer = one.problem or next(answers)
         if isinstance(answer, NewcomerError):
             answer = str(answer)
         yield one.name, answer
 
 
-def _watched(said: Iterator[Said], left_out: list[str]) -> Iterator[Said]:
-    """The same; what is wrong is noted in `left_out` on the way."""
-    for name, answer in said:
+def _collect_errors(summary: Iterator[Answer], left_out: list[str]) -> Iterator[Answer]:
+    """Pass predictions through, collecting error messages in `left_out`."""
+    for name, answer in summary:
         if isinstance(answer, str):
             left_out.append(answer)
         yield name, answer
 
 
-def _require_whole(asked: Sequence[Asked]) -> None:
+def _require_readable(queries: Sequence[Query]) -> None:
     """Raises DataError for the first input that cannot be read."""
-    for one in asked:
+    for one in queries:
         if one.problem:
             raise DataError(one.problem)
-    for problem in damaged([one.input for one in asked if isinstance(one.input, Path)]):
+    for problem in decoding_problems([one.input for one in queries if isinstance(one.input, Path)]):
         if problem:
             raise DataError(problem)
 
 
-def _nothing_of(left_out: Sequence[str]) -> DataError:
-    """The error where all that was given is left out; of several, each is named on stderr."""
+def _none_readable(left_out: Sequence[str]) -> DataError:
+    """The error if no input is readable; several are listed on stderr."""
     if len(left_out) == 1:
         return DataError(left_out[0])
     name_left_out(left_out)
     return DataError(f"none of the {len(left_out)} inputs can be read")
 
 
-def _lesson(data: Path, text: str, label: str, left_out: list[str], strict: bool) -> Examples:
-    """What there is to learn from; what is left out is named on stderr where nothing remains."""
+def _read_examples(data: Path, text: str, label: str, left_out: list[str], strict: bool) -> Examples:
+    """Read training examples; on failure list the unreadable inputs on stderr."""
     try:
-        return lesson(data, text, label, None if strict else left_out)
+        return training_examples(data, text, label, None if strict else left_out)
     except DataError:
         name_left_out(left_out)
         raise
 
 
-def _whole(examples: Examples, left_out: list[str], strict: bool) -> Examples:
-    """Those of the examples whose pictures can be decoded to their end; the others are named in `left_out`.
+def _decodable(examples: Examples, left_out: list[str], strict: bool) -> Examples:
+    """Examples whose images can be decoded completely; errors of the others are added to `left_out`.
 
-    Raises DataError where none is left, and if `strict` for the first damaged one.
+    Raises DataError if none is left, and if `strict` for the first damaged one.
     """
-    if not isinstance(examples.inputs, PictureFiles):
+    if not isinstance(examples.inputs, ImageFiles):
         return examples
     right = []
-    with bar("pictures") as shown:
-        for place, problem in enumerate(damaged(examples.inputs.paths)):
+    with bar("images") as shown:
+        for place, problem in enumerate(decoding_problems(examples.inputs.paths)):
             shown.follow(Step("checked", place + 1, len(examples)))
             if problem is None:
                 right.append(place)
@@ -237,43 +260,55 @@ def _whole(examples: Examples, left_out: list[str], strict: bool) -> Examples:
             else:
                 left_out.append(problem)
     if not right:
-        raise _nothing_of(left_out)
-    return examples if len(right) == len(examples) else examples.at(right)
+        raise _none_readable(left_out)
+    return examples if len(right) == len(examples) else examples.select(right)
 
 
-def _held(store: Path) -> AbstractContextManager[None]:
-    """Nobody else writes the store; of several processes that learn together the first one sees to it."""
+def _locked(store: Path) -> AbstractContextManager[None]:
+    """Lock the store against other writers; in distributed training the first process does."""
     return Store(store).held() if is_first() else nullcontext()
 
 
 def open_model(
     store: Path, backbone: str | None = None, *, stages: int | None = None, **settings: Json
 ) -> ClassLearner:
-    """The classifier in this folder, with these settings changed, on a backbone that lies where it is named, or else here.
+    """The classifier in this folder, with changed settings; `backbone`: where its backbone has moved.
 
-    Raises StoreError for a store of another family.
+    Raises StoreError for a click model's store.
     """
     kind = LEARNERS.get(Store(store).manifest().learner)
     if kind is None or not issubclass(kind, ClassLearner):
         raise StoreError(
-            f"{store}: holds a model of '{Store(store).manifest().learner}', which classifies nothing; for a click model use "
-            "`newcomer add`, `score` and `warm`"
+            f"{store}: holds a model of '{Store(store).manifest().learner}', a click model; use `newcomer add`, `score`, "
+            "`warm` and `forget --item`"
         )
     return kind.load(store, stages=stages, **({} if backbone is None else {"backbone": backbone}), **settings)
 
 
-def _new(store: Path, backbone: str | None, settings: dict[str, Json], of_backbone: dict[str, Json]) -> ClassLearner:
+def _require_same_learner(store: Path, name: str | None) -> None:
+    """Raises SettingError if the model has another learner."""
+    if name not in (None, saved := Store(store).manifest().learner):
+        raise SettingError(f"{store}: --learner {name}: this model's is '{saved}' and cannot change; leave it out")
+
+
+def _new(
+    store: Path, backbone: str | None, name: str | None, settings: dict[str, Json], of_backbone: dict[str, Json]
+) -> ClassLearner:
+    kind = CLASSES.get(name or SDLoRA.name)
+    if kind is None or not issubclass(kind, ClassLearner):
+        raise SettingError(f"--learner {name}: no such method for classes; {nearest(str(name), CLASSES)}")
     if backbone is None:
         raise SettingError(
-            f"{store}: no model here yet; say with --backbone what to teach, e.g. google/vit-base-patch16-224 for pictures, "
+            f"{store}: no model here yet; give its backbone with --backbone, e.g. google/vit-base-patch16-224 for images, "
             "sentence-transformers/all-MiniLM-L6-v2 for texts"
         )
-    filled = fill(SDLoRA, settings, "learner", provided=["backbone"])
-    return SDLoRA(Backbone(**fill(Backbone, {"name": backbone, **of_backbone}, "backbone")), **filled)
+    filled = fill(kind, settings, "learner", provided=["backbone"])
+    make: Callable[..., ClassLearner] = kind
+    return make(Backbone(**fill(Backbone, {"name": backbone, **of_backbone}, "backbone")), **filled)
 
 
 def _changes(given: list[str]) -> tuple[dict[str, Json], dict[str, Json]]:
-    """Settings of the learner, and those of its backbone."""
+    """Settings of the learner, and of its backbone."""
     pairs: list[tuple[str, Any]] = [parse_change(change) for change in given]
     prefix = "backbone."
     return (
@@ -282,17 +317,20 @@ def _changes(given: list[str]) -> tuple[dict[str, Json], dict[str, Json]]:
     )
 
 
-def _announced(model: ClassLearner, examples: Examples) -> str:
-    """What is about to happen."""
+def _summary(model: ClassLearner, examples: Examples) -> str:
+    """Summary of the examples before training."""
     new = [name for name in examples.classes if name not in model.classes]
     known = [name for name in examples.classes if name in model.classes]
-    said = f"{len(examples)} examples"
+    summary = f"{len(examples)} examples"
     if new:
-        said += f"; new classes: {shorten(', '.join(new), 200)}"
+        summary += f"; new classes: {shorten(', '.join(new), 200)}"
     if known:
-        said += f"; more of known classes: {shorten(', '.join(known), 200)}"
+        summary += f"; more of known classes: {shorten(', '.join(known), 200)}"
     if not new:
-        return said + ". They count towards what is remembered of their classes; no weight is adapted."
+        return summary + ". The class statistics are updated; no weight is trained."
     if len(examples.classes) == 1:
-        return said + ". A single class tells nothing apart: it is remembered, and no weight is adapted."
-    return said
+        return (
+            summary
+            + ". With a single class there is nothing to discriminate: its statistics are stored; no weight is trained."
+        )
+    return summary

@@ -1,26 +1,49 @@
-"""What all commands share: the program, its console, and a bar that follows a learner's steps."""
+"""The command-line program, its console and its progress bar."""
 
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
+from newcomer.cli import importing
+from newcomer.cli.commands import COMMANDS
 from newcomer.printable import printable
-from newcomer.training.learner import Step
-from newcomer.training.processes import is_first
+from newcomer.training.launcher import is_first
+
+if TYPE_CHECKING:
+    from newcomer.training.learner import Step
+
+Track = Annotated[
+    str | None,
+    typer.Option("--track", help="Log settings and metrics to tensorboard, mlflow, wandb or trackio."),
+]
+"""The option of every command that trains."""
 
 CLOSED = 141
-"""Exit code of a command whose output nobody reads any more, as after `| head -1`: 128 and the number of SIGPIPE."""
+"""Exit code when standard output is closed, as by `| head -1`: 128 + SIGPIPE."""
 
 
 class Program(TyperGroup):
-    """All commands. Ctrl-C in one that has nothing to say about it ends it with one line."""
+    """All commands, loaded on demand. Ctrl-C ends a command with one line."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        names = {name: TyperCommand(name=name, help=summary) for name, (_, summary) in COMMANDS.items()}
+        self.commands = {**names, **self.commands}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of these arguments; imports its module."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load_command(name) if name and name in COMMANDS else command, rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -31,13 +54,13 @@ class Program(TyperGroup):
 
 
 class Console(RichConsole):
-    """Nothing that is printed is markup, an emoji code or an escape of the terminal: it may be a user's data."""
+    """Console that prints user data literally: no markup, emoji codes or terminal escapes."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **settings)
 
     def render_str(self, text: str, **form: Any) -> Text:
-        """Every text that is printed, alone or in a table's cell, title or caption."""
+        """Called for every text: lines, and a table's cells, title and caption."""
         return super().render_str(printable(text), **{**form, "markup": False, "emoji": False})
 
     def on_broken_pipe(self) -> None:
@@ -52,10 +75,34 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(version("newcomer"))
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version_: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Teach a trained model its newcomers."""
+
+
+def load_command(name: str) -> Any:
+    """The command of this name with its parameters; imports its module."""
+    with importing():
+        import_module(f"newcomer.cli.{COMMANDS[name][0]}")
+    return get_command(app).commands[name]  # type: ignore[attr-defined]
+
+
 console = Console(quiet=not is_first())
 
 LEFT_OUT = 3
-"""Exit code of a command that did its work but for some of what it was given."""
+"""Exit code of a command that skipped part of its input."""
 
 
 def say(text: str) -> None:
@@ -64,26 +111,26 @@ def say(text: str) -> None:
 
 
 def finish(left_out: Sequence[str]) -> None:
-    """Name on stderr all that a command left out, one a line, and end with exit code 3; where nothing was, do nothing."""
+    """List what a command left out on stderr, one per line, and exit with code 3; nothing if the list is empty."""
     name_left_out(left_out)
     if left_out:
         raise typer.Exit(LEFT_OUT)
 
 
 def name_left_out(left_out: Sequence[str]) -> None:
-    """Name on stderr all that is left out, one a line."""
+    """List what is left out on stderr, one per line."""
     for line in left_out:
         print(f"newcomer: left out: {printable(line)}", file=sys.stderr)
 
 
 class Bar:
-    """One line that shows what is under way, how far it is, and what was seen last."""
+    """Progress bar of one job: current part, steps done, last values."""
 
     def __init__(self, progress: Progress, title: str) -> None:
         self.progress, self.title, self.part = progress, printable(title), ""
         self.task = progress.add_task(self.title, total=None, seen="")
 
-    def follow(self, step: Step) -> None:
+    def follow(self, step: "Step") -> None:
         if step.part != self.part:
             self.part = step.part
             self.progress.reset(
@@ -100,20 +147,20 @@ class Bar:
 
 @contextmanager
 def bar(title: str) -> Iterator[Bar]:
-    """A bar for as long as something lasts."""
+    """Progress bar, removed at the end."""
     with progress_of(44, BarColumn()) as progress:
         yield Bar(progress, title)
 
 
 def progress_of(width: int, moving: BarColumn) -> Progress:
-    """Bars side by side with what each is, how far it is, and what was seen last; none of it is markup."""
+    """Progress display for several bars; no text is read as markup."""
     what, seen = (TextColumn(f"{{task.{form}}}", markup=False) for form in (f"description:{width}", "fields[seen]"))
     return Progress(what, moving, MofNCompleteColumn(), TimeElapsedColumn(), seen, console=console)
 
 
 @contextmanager
 def stoppable(then: str) -> Iterator[None]:
-    """Ctrl-C ends the program with one line that says what the user can do now."""
+    """Within, Ctrl-C ends the program with one line; `then` says how to continue."""
     try:
         yield
     except KeyboardInterrupt:
@@ -122,6 +169,6 @@ def stoppable(then: str) -> Iterator[None]:
 
 
 def shorten(value: object, limit: int = 60) -> str:
-    """As text, cut to one line's length."""
+    """Text, truncated to `limit` characters."""
     text = str(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,68 +1,80 @@
 """Commands that run recipes and report on runs."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table as RichTable
 
-from newcomer.cli.program import app, bar, console, say, stoppable
+from newcomer.cli.program import Track, app, bar, console, finish, say, stoppable
+from newcomer.errors import LearnerError
 from newcomer.experiments.recipe import Recipe, read_recipe, shipped
 from newcomer.experiments.report.page import write_page
-from newcomer.experiments.report.records import telling
+from newcomer.experiments.report.record_schema import store_errors
 from newcomer.experiments.report.runs import by_row, find_runs
 from newcomer.experiments.report.table import Table, result_tables
-from newcomer.experiments.run import Finished, Score, perform
+from newcomer.experiments.run import Score, StageEnd, run_recipe
+from newcomer.experiments.tracking import NoTracker, StartRun, find_tracker, track_recipe
+from newcomer.experiments.tracking import track as tracked
+from newcomer.training.launcher import is_first, world
 from newcomer.training.learner import Step
-from newcomer.training.processes import is_first
 
-Out = Annotated[Path | None, typer.Option(help="Folder for the runs; by default runs/<recipe>.")]
-Seed = Annotated[int | None, typer.Option(help="First seed in place of the recipe's.")]
+Out = Annotated[Path | None, typer.Option(help="Output folder; by default runs/<recipe>.")]
+Seed = Annotated[int | None, typer.Option(help="First seed; by default the recipe's.")]
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for runs and report.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
-    """Watch trained models meet newcomers of both kinds, on data that comes with the library."""
+    """Run both methods and their baselines on embedded data. Writes a report."""
+    left_out = list[str]()
     for name in ("digits", "world"):
-        _run([row.with_chosen() for row in read_recipe(name, seed=seed).rows()], out / name)
+        left_out += _run([row.with_chosen() for row in read_recipe(name, seed=seed).rows()], out / name)
     _report([out], out / "report.html")
+    finish(left_out)
 
 
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a TOML file.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: learner.rank=4.")] = None,
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a TOML file.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting, such as learner.rank=4.")] = None,
     seed: Seed = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Runs a row, with seeds from the first one on.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds per row; by default the recipe's.")] = None,
     peer: Annotated[str | None, typer.Option(help="Run this peer of the recipe instead of its learner.")] = None,
     peers: Annotated[bool, typer.Option("--peers", help="Run all peers of the recipe as well.")] = False,
+    track: Track = None,
     out: Out = None,
 ) -> None:
-    """Run a recipe, with as many seeds as it says, and report on it; cut off, the same command goes on where it was."""
+    """Run a recipe with all its seeds, and write a report. Resumable: the same command continues an interrupted run. A run that
+    diverges is skipped and reported."""
     filled = read_recipe(recipe, [*(set_ or []), *([f"seeds={seeds}"] if seeds else [])], seed)
     rows = filled.rows() if peers else [filled.with_peer(peer) if peer else filled]
     folder = out or Path("runs") / filled.name
-    _run([row.with_chosen().with_seed(row.seed + n) for n in range(filled.seeds) for row in rows], folder)
+    left_out = _run(
+        [row.with_chosen().with_seed(row.seed + n) for n in range(filled.seeds) for row in rows],
+        folder,
+        find_tracker(track),
+    )
     if is_first():
         _report([folder], folder / "report.html")
+    finish(left_out)
 
 
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders with runs, at any depth.")],
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
 ) -> None:
-    """Tables of these runs, here and on one self-contained page with plots."""
+    """Print tables of runs, and write an HTML page with plots."""
     _report(runs, out)
 
 
 @app.command()
 def recipes() -> None:
-    """The recipes that come with the library."""
+    """List the shipped recipes."""
     for name in shipped():
         recipe = read_recipe(name)
         rows = ", ".join(row.row for row in recipe.rows())
@@ -70,26 +82,35 @@ def recipes() -> None:
         say(f"{'':20} {rows}")
 
 
-def _run(rows: Iterable[Recipe], folder: Path) -> None:
+def _run(rows: Sequence[Recipe], folder: Path, tracker: StartRun = NoTracker) -> list[str]:
+    """Run these rows; return the errors of failed ones. Raises LearnerError if all failed."""
+    left_out = list[str]()
     with stoppable("the same command goes on after the last complete stage"):
         for recipe in rows:
-            _run_row(recipe, folder / recipe.row / f"seed-{recipe.seed}")
+            try:
+                _run_row(recipe, folder, f"{recipe.row}/seed-{recipe.seed}", tracker)
+            except LearnerError as error:
+                left_out.append(f"{recipe.name} · {recipe.row} · seed {recipe.seed}: {error}")
+                if len(left_out) == len(rows) or world()[0] > 1:  # other processes may wait for this one
+                    raise
+    return left_out
 
 
-def _run_row(recipe: Recipe, where: Path) -> None:
+def _run_row(recipe: Recipe, folder: Path, name: str, tracker: StartRun) -> None:
+    events = ((name, event) for event in run_recipe(recipe, folder / name))
     with bar(f"{recipe.name} · {recipe.row} · seed {recipe.seed}") as shown:
-        for event in perform(recipe, where):
+        for _, event in tracked(events, lambda name: track_recipe(tracker, recipe, name)):
             if isinstance(event, Step):
                 shown.follow(event)
             elif isinstance(event, Score):
-                shown.say(f"{event.exam}: {next(iter(event.values.values())):.3f}")
-            elif isinstance(event, Finished):
+                shown.say(f"{event.eval_set}: {next(iter(event.values.values())):.3f}")
+            elif isinstance(event, StageEnd):
                 shown.say(description=f"{event.stage} done")
         shown.say(description="done")
 
 
 def _report(folders: list[Path], out: Path) -> None:
-    with telling(folders):
+    with store_errors(folders):
         _print_tables(folders)
         write_page(find_runs(folders), out)
     say(f"report: {out}")

@@ -1,4 +1,4 @@
-"""A click log: who was shown what, when, and whether they clicked."""
+"""Click log: columnar events (item, user, context, label, time) with tables of items and users."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,16 +7,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from newcomer.data.labels import Labels
+from newcomer.data.labels import LabelStatistics
 from newcomer.data.schema import Schema
 
 
 @dataclass(frozen=True)
 class Column:
-    """One field of n things.
+    """Values of one field for n rows.
 
-    `values`: for one value each, its index in the sorted `names`, shape [n]; for several, [n, most] filled up with -1; for
-    numbers, the numbers themselves, and no names; for vectors, [n, size] of numbers. -1 and NaN are 'no value'.
+    `values`: single-valued field: index into the sorted `names`, shape [n]; multi-valued: [n, max_values], padded with -1;
+    numeric: the numbers, without names; vector: [n, size]. -1 and NaN mean missing.
     """
 
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class Column:
         return cls((), np.asarray(values, dtype=np.float32).reshape(len(values), -1))
 
     def texts(self) -> list[str]:
-        """The values by name, for a column of one value each; '' for none."""
+        """Names of a single-valued column; '' if missing."""
         return ["" if value < 0 else self.names[value] for value in self.values]
 
     def take(self, rows: NDArray[np.integer[Any]]) -> Self:
@@ -49,11 +49,11 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Items, or users: their ids, sorted, and the fields that are theirs.
+class EntityTable:
+    """Items or users: sorted ids and the fields of their role.
 
-    An item is there once, and so is a user in a log to learn from, but for those without an id, '' (see `Schema.user_missing`).
-    In requests and events of known items a user is there once for each combination of his fields that they show.
+    Ids are unique, except the empty id of users without one (see `Schema.user_missing`). In requests and events of known items, a
+    user has one row for each distinct combination of its fields.
     """
 
     ids: tuple[str, ...]
@@ -68,8 +68,8 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Log:
-    """Events: one row each. `take` shares the tables, so a part of a log costs no more than its rows' indices.
+class ClickLog:
+    """Events, one per row. `take` shares the entity tables: a subset costs only its row indices.
 
     >>> from newcomer.data.io.log_reader import log_from_rows
     >>> log = log_from_rows(Schema("film", "viewer"), film=["b", "a"], viewer=[7, 7], label=[0, 1], time=[1, 2])
@@ -78,35 +78,35 @@ class Log:
     """
 
     schema: Schema
-    items: Table
-    users: Table
+    items: EntityTable
+    users: EntityTable
     context: Mapping[str, Column]
-    """The context fields, row by row."""
+    """Context fields, one value per row."""
     item: NDArray[np.int32]
-    """Which of `items` the row is about."""
+    """Index of each row's item in `items`."""
     user: NDArray[np.int32]
     label: NDArray[np.float32]
-    """1 clicked, 0 not; 0 where nobody knows yet."""
+    """1 click, 0 no click; 0 in requests, whose label is unknown."""
     time: NDArray[np.int64]
     row: NDArray[np.int64]
-    """Where the row stood in what was read, counted from 0."""
+    """Row number in the source, from 0."""
     fraction: NDArray[np.float64] | None = None
-    """What is left of each time after its whole number; None where nothing is."""
-    labels: Labels | None = None
-    """The labels as they were written, where a threshold makes clicks of them: of all rows that were read together."""
-    dated: bool = False
-    """Whether the times were dates, and are milliseconds."""
+    """Fractional part of each time; None if all times are whole."""
+    labels: LabelStatistics | None = None
+    """Statistics of the original labels, if a threshold turns them into clicks: of all rows that were read together."""
+    has_dates: bool = False
+    """Whether the times were given as dates; they are then milliseconds."""
 
     def __len__(self) -> int:
         return len(self.item)
 
     @property
-    def ticks(self) -> NDArray[np.float64]:
-        """`fraction`, zeros where nothing is left: what orders events of one time."""
+    def fraction_or_zero(self) -> NDArray[np.float64]:
+        """`fraction`, or zeros: orders events of equal time."""
         return np.zeros(len(self)) if self.fraction is None else self.fraction
 
     def take(self, rows: NDArray[Any]) -> Self:
-        """The rows of these indices, in this order, or those where a mask holds."""
+        """Rows at these indices, in this order, or where a boolean mask is true."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         return replace(
             self,
@@ -120,7 +120,7 @@ class Log:
         )
 
     def of_items(self, items: NDArray[np.integer[Any]]) -> Self:
-        """The rows of these items."""
+        """Rows of these items (indices into `items`)."""
         chosen = np.zeros(len(self.items), dtype=bool)
         chosen[items] = True
         return self.take(chosen[self.item])

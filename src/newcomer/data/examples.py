@@ -1,4 +1,4 @@
-"""Examples for a classifier: pictures or texts, each with the name of its class."""
+"""Examples for a classifier: images or texts, each with the name of its class."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,24 +7,26 @@ from typing import Any
 
 from newcomer.data.class_names import class_names
 from newcomer.data.inputs import Input, as_inputs
-from newcomer.data.io.image_decoding import Picture
+from newcomer.data.io.image_decoding import PILImage
 from newcomer.errors import DataError
+from newcomer.printable import counted, listed
 
-__all__ = ["Chosen", "Examples", "Input", "Picture"]
+__all__ = ["Examples", "Input", "PILImage", "Subset"]
 
 
 @dataclass(frozen=True, init=False)
 class Examples:
-    """`inputs[i]` belongs to class `labels[i]`; inputs may be read from disk only when asked for.
+    """Labelled inputs of a classifier: `inputs[i]` belongs to class `labels[i]`; inputs may be loaded lazily.
 
-    - `inputs`: texts, or pictures: of PIL, paths, bytes of files, or arrays of uint8 (height × width × 3). A list, a tuple, a
-      column of pandas, polars or numpy, a generator, or a sequence that reads inputs when it is asked for them.
-    - `labels`: texts or whole numbers, in any such container. Each becomes the name of its class: see `class_name`.
+    - `inputs`: texts or images (PIL images, paths, encoded bytes, uint8 arrays of height × width × 3) in a list, tuple,
+      generator, pandas, polars or numpy column, or in a sequence that loads an input when it is indexed.
+    - `labels`: texts or whole numbers in any such container, converted to class names by `class_name`.
 
     >>> Examples(["my card", "no money"], [1, 2.0]).labels
     ['1', '2']
 
-    Raises DataError for an input that is none or is empty, a label that is missing or none, and where there are more of one.
+    Raises DataError for an empty or unsupported input, a missing or unsupported label, and different numbers of inputs and
+    labels.
     """
 
     inputs: Sequence[Input]
@@ -34,47 +36,83 @@ class Examples:
         object.__setattr__(self, "inputs", as_inputs(inputs))
         object.__setattr__(self, "labels", class_names(labels))
         if len(self.inputs) != len(self.labels):
-            raise DataError(f"{len(self.inputs)} inputs, but {len(self.labels)} labels; give one label an input")
+            raise DataError(f"{len(self.inputs)} inputs, but {len(self.labels)} labels; give one label per input")
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        classes = self.classes
+        names = f": {listed(classes)}" if classes else ""
+        return f"Examples({counted(len(self), 'input')}, {counted(len(classes), 'class', 'classes')}{names})"
 
     @property
     def classes(self) -> list[str]:
         """The classes that occur, sorted."""
         return sorted(set(self.labels))
 
-    def at(self, indices: Sequence[int]) -> "Examples":
-        """These examples in this order.
+    def select(self, indices: Sequence[int]) -> "Examples":
+        """Subset of the examples, in the order of `indices`.
 
-        >>> Examples(["a", "b", "c"], ["x", "y", "x"]).at([2, 0]).labels
+        >>> Examples(["a", "b", "c"], ["x", "y", "x"]).select([2, 0]).labels
         ['x', 'x']
         """
-        return Examples(Chosen(self.inputs, indices), [self.labels[i] for i in indices])
+        return Examples(Subset(self.inputs, indices), [self.labels[i] for i in indices])
 
     @classmethod
     def from_folder(cls, path: str | Path) -> "Examples":
-        """The pictures of a folder, in which every folder is a class; one that has `train/` is read from there.
+        """Images of a folder with one subfolder per class; if it has `train/`, the training images in there.
 
-        Raises DataError for a class without pictures and for a file that is none.
+        Raises DataError for a class without images and for a file that is not an image.
         """
-        from newcomer.data.io.example_sources import class_folders  # which needs this module
+        from newcomer.data.io.example_sources import class_folders  # circular import
 
         return class_folders(Path(path))
 
     @classmethod
     def from_table(cls, path: str | Path, *, text: str = "text", label: str = "label") -> "Examples":
-        """The rows of a CSV or parquet table; `text` and `label` name its columns.
+        """Rows of a CSV or parquet table; `text` and `label` name its columns.
 
-        Raises DataError for a file that cannot be read, a missing column, and a row without text or class.
+        Raises DataError for an unreadable file, a missing column, and a row without text or label.
         """
-        from newcomer.data.io.text_tables import class_table  # which needs this module
+        from newcomer.data.io.text_tables import class_table  # circular import
 
         return class_table(Path(path), text, label)
 
+    @classmethod
+    def from_frame(cls, frame: Any, *, input: str = "text", label: str = "label") -> "Examples":
+        """Rows of a polars or pandas frame; column `input` holds texts, paths or images.
 
-class Chosen(Sequence[Input]):
-    """Some of a sequence, in an order of its own, without touching the rest."""
+        >>> import polars as pl
+        >>> Examples.from_frame(pl.DataFrame({"text": ["my card", "no money"], "label": ["lost", "failed"]}))
+        Examples(2 inputs, 2 classes: 'failed', 'lost')
+
+        Raises DataError for anything but a frame, a missing column, and a row without input or label.
+        """
+        from newcomer.data.io.table_examples import frame_examples  # circular import
+
+        return frame_examples(frame, input, label)
+
+    @classmethod
+    def from_dataset(cls, rows: Any, *, input: str | None = None, label: str = "label") -> "Examples":
+        """Rows of one split of a Hugging Face dataset, or of any sequence of mappings. Inputs are read when they are used.
+
+        - `input`: column of the images or texts; by default the only image column, else the only text column.
+        - `label`: column of the classes; the numbers of a `ClassLabel` feature become its names.
+
+        >>> Examples.from_dataset([{"text": "my card", "label": 1}, {"text": "no money", "label": 0}]).labels
+        ['1', '0']
+
+        Raises DataError for a stream or several splits, a missing column, several columns that could be the input, and a row
+        without label.
+        """
+        from newcomer.data.io.table_examples import dataset_examples  # circular import
+
+        return dataset_examples(rows, input, label)
+
+
+class Subset(Sequence[Input]):
+    """Lazy subset of a sequence, in the order of `indices`."""
 
     def __init__(self, inputs: Sequence[Input], indices: Sequence[int]) -> None:
         self.inputs, self.indices = inputs, indices
@@ -84,7 +122,7 @@ class Chosen(Sequence[Input]):
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # one rule for an index and a slice
         if isinstance(index, slice):
-            return Chosen(self.inputs, self.indices[index])
+            return Subset(self.inputs, self.indices[index])
         return self.inputs[self.indices[index]]
 
     def __iter__(self) -> Iterator[Input]:

@@ -1,30 +1,27 @@
-"""What data a run was made with: a digest over the contents of its files, so that corrected files do not pass for the old ones."""
+"""Fingerprint of a run's data: a digest of the file contents that detects changed files."""
 
 import glob
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from newcomer.data.paths import find
+from newcomer.data.paths import find_path
 from newcomer.errors import DataError
 from newcomer.settings import Json
 
-PLACES = ("path", "train", "test")
-"""Settings of sources that name files; others are words, such as a column's name."""
-
 BLOCK = 1 << 22
-"""Bytes that are read at once."""
-PLACES = ("path", "train", "test")
-"""Settings of sources that name files; another, such as a column, may be called like a folder that happens to lie there."""
+"""Bytes per read."""
+PATH_SETTINGS = ("path", "train", "test")
+"""Settings of sources that are paths; the value of another, such as a column, may equal the name of an existing folder."""
 
 
 def fingerprint(settings: Mapping[str, Json], known: Mapping[str, Json] | None = None) -> dict[str, Json] | None:
-    """Digests of the files that a source names: `stamp` of their places, sizes and times, `sha256` of their contents.
+    """Digests of the files that a source names: `stamp` of paths, sizes and modification times, `sha256` of the contents.
 
-    Contents do not depend on where the files lie. They are read whole, but where `known` has the same stamp its digest is taken.
-    None for a source that reads no files, and where they are not here. Raises DataError for one that cannot be read.
+    `sha256` does not depend on the location. If `known` has the same stamp, its digest is reused instead of reading the files.
+    None if the source reads no files or they are not there. Raises DataError for an unreadable file.
     """
-    files = [pair for key in PLACES for pair in _files(settings.get(key))]
+    files = [pair for key in PATH_SETTINGS for pair in _files(settings.get(key))]
     if not files:
         return None
     try:
@@ -43,25 +40,25 @@ def fingerprint(settings: Mapping[str, Json], known: Mapping[str, Json] | None =
 
 
 def have_changed(then: Mapping[str, Json] | None, now: Mapping[str, Json] | None) -> bool:
-    """Whether these are fingerprints of different contents; what has none, as of older records, cannot be told apart."""
+    """Whether two fingerprints have different contents; False if one is None, as in older records."""
     return then is not None and now is not None and then["sha256"] != now["sha256"]
 
 
 def _files(value: Json) -> Iterator[tuple[str, Path]]:
-    """Files that a setting names, by themselves, by a pattern or by their folder, each with its name below it."""
+    """Files of a setting (path, glob pattern or folder), with their names relative to the folder."""
     if isinstance(value, (list, tuple)):
         for part in value:
             yield from _files(part)
     if not isinstance(value, str) or not value:
         return
     found: Iterable[Path] = map(Path, sorted(glob.glob(value)))  # noqa: PTH207
-    for place in [*found] or [place for place in (find(value),) if place is not None]:
-        if not place.is_dir():
-            yield place.name, place
+    for path in [*found] or [path for path in (find_path(value),) if path is not None]:
+        if not path.is_dir():
+            yield path.name, path
             continue
-        for file in sorted(place.rglob("*")):
-            if file.is_file() and not any(part.startswith(".") for part in file.relative_to(place).parts):
-                yield file.relative_to(place).as_posix(), file
+        for file in sorted(path.rglob("*")):
+            if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts):
+                yield file.relative_to(path).as_posix(), file
 
 
 def _blocks(file: Path) -> Iterator[bytes]:

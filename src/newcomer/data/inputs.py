@@ -1,6 +1,5 @@
-"""What a classifier is asked about, in whatever form it is handed over: texts, pictures, paths, arrays, bytes of files."""
+"""Inputs of a classifier in any form: texts, images, paths, arrays, encoded bytes."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -9,119 +8,130 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
-from newcomer.data.containers import SINGLE, as_list, is_missing, plain
-from newcomer.data.io.image_decoding import Picture, from_array, read_picture, to_rgb
-from newcomer.data.paths import is_there
+from newcomer.data.containers import SCALAR_TYPES, as_list, is_missing, to_python
+from newcomer.data.io.image_decoding import PILImage, from_array, read_image, to_rgb
+from newcomer.data.paths import path_exists
 from newcomer.errors import DataError
 
-Input = Picture | str | Path
-"""What a class learner is shown: a picture, the path of one, or a text."""
+Input = PILImage | str | Path
+"""Input of a class learner: an image, the path of one, or a text."""
 
-READ_AHEAD = (list, tuple)
-"""Containers that are looked through at once; other sequences may read from disk, and are left alone until they are asked."""
+EAGER = (list, tuple)
+"""Containers whose elements are checked at once; other sequences may load lazily and are checked when indexed."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One thing that a command was asked about."""
+class Query:
+    """One input of a command, with its name in the output."""
 
     name: str
-    """What it is called in an answer: a file, a text, or the place in a file where a text is missing."""
+    """File, text, or position in a file where a text is missing."""
     input: str | Path
     problem: str = ""
-    """Why it cannot be answered, where that is known already; it begins with where it is."""
+    """Error message if the input is already known to be invalid; it begins with the position."""
 
 
 def is_single(given: Any) -> bool:
-    """Whether this is one input and not many: a text, a path, a picture, the bytes of a file, or the array of one picture.
+    """Whether this is a single input: a text, path, image, encoded bytes, or the array of one image.
 
     >>> is_single("my card"), is_single(["my card"]), is_single(np.zeros((8, 8, 3), np.uint8))
     (True, False, True)
     """
     if isinstance(given, np.ndarray):
-        return _is_picture(given) or not given.ndim
-    return isinstance(given, SINGLE)
+        return _is_image(given) or not given.ndim
+    return isinstance(given, SCALAR_TYPES) or _is_open_file(given)
 
 
 def as_inputs(given: Any, what: str = "inputs") -> Sequence[Any]:
-    """Many inputs, each by its place; lists are looked through now, sequences that may read from disk when they are asked.
+    """Sequence of inputs; lists and tuples are checked at once, lazy sequences when they are indexed.
 
-    Raises DataError for a single input, for no sequence, and for what is neither text nor picture or is missing.
+    Raises DataError for a single input, a non-sequence, and an element that is missing or neither text nor image.
     """
-    if isinstance(given, np.ndarray) and given.ndim > 1:  # a stack of pictures
+    if isinstance(given, np.ndarray) and given.ndim > 1:  # a stack of images
         given = list(given)
-    if isinstance(given, Sequence) and not isinstance(given, SINGLE) and type(given) not in READ_AHEAD:
+    if _is_open_file(given):
+        raise DataError(f"{what}: one open file, where a list was expected; give a list of files")
+    if isinstance(given, Sequence) and not isinstance(given, SCALAR_TYPES) and type(given) not in EAGER:
         return given
-    return [_known(one, f"{what}[{place}]") for place, one in enumerate(as_list(given, what))]
+    return [_checked(one, f"{what}[{index}]") for index, one in enumerate(as_list(given, what))]
 
 
-def opened(one: Any, pictures: bool, where: str) -> Any:
-    """One input as a model takes it: of one that reads pictures a path, bytes and an array are opened, texts are paths.
+def load_input(one: Any, images: bool, where: str) -> Any:
+    """Load one input for a model: for an image model, open a path, bytes or array; texts are then paths.
 
-    Raises DataError for what is missing, empty or cannot be read.
+    Raises DataError for an input that is missing, empty or unreadable.
     """
-    one = _known(one, where)
-    if not pictures:
+    one = _checked(one, where)
+    if not images:
+        if isinstance(one, bytes):
+            raise DataError(f"{where}: bytes, but this model reads texts; decode them")
         if isinstance(one, str) and not one.isascii():
             try:
                 one.encode()
             except UnicodeEncodeError:
-                raise DataError(f"{where}: {one[:40]!a} holds half of a character; give whole ones") from None
+                raise DataError(f"{where}: {one[:40]!a} holds half of a surrogate pair; give valid Unicode") from None
         return one
     if isinstance(one, Image):
         return one if one.mode == "RGB" and not one.info else to_rgb(one, where)
     if isinstance(one, bytes):
-        return read_picture(one, where)
+        return read_image(one, where)
     if isinstance(one, np.ndarray):
         return from_array(one, where)
     path = Path(one)
-    if not is_there(path):
+    if not path_exists(path):
         meant = ", but was given a str" if isinstance(one, str) else ""
-        raise DataError(f"{_shortened(path)}: no such file; this model reads pictures{meant}")
-    return read_picture(path)
+        raise DataError(f"{_shortened(path)}: no such file; this model reads images{meant}")
+    return read_image(path)
 
 
-class Opened(Sequence[Any]):
-    """Inputs that are opened when they are asked for: see `opened`."""
+class LoadedInputs(Sequence[Any]):
+    """Inputs that are loaded when they are indexed: see `load_input`."""
 
-    def __init__(self, inputs: Sequence[Any], pictures: bool) -> None:
-        self.inputs, self.pictures = inputs, pictures
+    def __init__(self, inputs: Sequence[Any], images: bool) -> None:
+        self.inputs, self.images = inputs, images
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # one rule for an index and a slice
         if isinstance(index, slice):
-            return Opened(self.inputs[index], self.pictures)
-        return opened(self.inputs[index], self.pictures, f"inputs[{index}]")
+            return LoadedInputs(self.inputs[index], self.images)
+        return load_input(self.inputs[index], self.images, f"inputs[{index}]")
 
 
-def _known(one: Any, where: str) -> Any:
-    """A text, a picture, a path, bytes or the array of a picture."""
-    one = plain(one)
+def _checked(one: Any, where: str) -> Any:
+    """Check one input: a text, image, path, bytes or the array of an image."""
+    one = to_python(one)
     if isinstance(one, str) and not one.strip():
-        raise DataError(f"{where}: an empty text; leave it out")
+        raise DataError(f"{where}: an empty text; remove it")
+    if _is_open_file(one):
+        return _content(one, where)
     if is_missing(one):
-        raise DataError(f"{where}: nothing there; give a text or a picture, or leave it out")
+        raise DataError(f"{where}: missing value; give a text or an image, or remove it")
     if isinstance(one, PurePath) and not isinstance(one, Path):
         return Path(one)
-    if isinstance(one, io.IOBase):
-        return _content(one, where)
     if isinstance(one, (bytearray, memoryview)):
         return bytes(one)
     if isinstance(one, (str, Path, Image, bytes)):
         return one
     if isinstance(one, np.ndarray) and one.ndim in (2, 3):
         return one
-    raise DataError(f"{where}: neither a text nor a picture, but of type {type(one).__name__}")
+    raise DataError(f"{where}: neither a text nor an image, but of type {type(one).__name__}")
+
+
+def _is_open_file(given: Any) -> bool:
+    """Whether this is an open file or has its `read` method."""
+    return callable(getattr(given, "read", None))
 
 
 def _content(file: Any, where: str) -> bytes:
-    """All of an open file, which stays at its end.
+    """Content of an open binary file, from its beginning if it can seek.
 
-    Raises DataError for one that is closed or was opened as text.
+    Raises DataError for a closed file and for one opened as text.
     """
     try:
+        if getattr(file, "seekable", bool)():
+            file.seek(0)
         content = file.read()
     except (OSError, ValueError) as error:
         raise DataError(f"{where}: an open file that cannot be read ({error}); give its path") from None
@@ -130,7 +140,7 @@ def _content(file: Any, where: str) -> bytes:
     return content
 
 
-def _is_picture(array: np.ndarray[Any, Any]) -> bool:
+def _is_image(array: np.ndarray[Any, Any]) -> bool:
     return array.dtype != object and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)))
 
 

@@ -1,4 +1,4 @@
-"""Where data lies: as given, under `$NEWCOMER_DATA`, or under `data/` here."""
+"""Data search path: as given, under `$NEWCOMER_DATA`, or under `./data/`."""
 
 import os
 from pathlib import Path
@@ -6,34 +6,34 @@ from pathlib import Path
 from newcomer.errors import DataError
 
 
-def roots() -> list[Path]:
-    """The folders in which a relative path is looked for, first come first served."""
+def search_roots() -> list[Path]:
+    """Folders in which a relative path is searched, in order."""
     named = os.environ.get("NEWCOMER_DATA")
     return [Path(), *([Path(named)] if named else []), Path("data")]
 
 
-def find(path: str) -> Path | None:
-    """The file or folder of this name, or None."""
-    found = (root / path for root in roots())
-    return next((place for place in found if place.exists()), None)
+def find_path(path: str) -> Path | None:
+    """First existing file or folder on the search path, or None."""
+    candidates = (root / path for root in search_roots())
+    return next((candidate for candidate in candidates if candidate.exists()), None)
 
 
 def locate(path: str, what: str, get: str) -> Path:
-    """The file or folder of this name.
+    """Like `find_path`, for a required file.
 
-    Raises DataError that says where it was looked for, and by `get` what to download from where, and how to lay it out.
+    Raises DataError with the searched locations; `get` says what to download and how to lay it out.
     """
-    place = find(path)
-    if place is None:
-        tried = ", ".join(str(root / path) for root in roots())
+    found = find_path(path)
+    if found is None:
+        tried = ", ".join(str(root / path) for root in search_roots())
         raise DataError(f"{what} not found at {tried}; {get}")
-    return place
+    return found
 
 
-def is_there(path: Path) -> bool:
-    """Whether there is such a file or folder; not so, too, where none can have this name, as a long text.
+def path_exists(path: Path) -> bool:
+    """Whether the path exists; False for names that the file system rejects, such as long texts.
 
-    >>> is_there(Path("card " * 100))
+    >>> path_exists(Path("card " * 100))
     False
     """
     try:

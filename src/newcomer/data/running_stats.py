@@ -1,4 +1,4 @@
-"""Mean and deviation of numbers that come in parts."""
+"""Running mean and variance of numbers that arrive in chunks."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -6,20 +6,20 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from newcomer.data.robust_stats import LARGEST, Buckets
+from newcomer.data.robust_stats import LARGEST, Histogram
 
 BLOCK = 1 << 22
-"""Numbers that are taken together."""
+"""Numbers per block."""
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Of n numbers, or number by number of n vectors: how many, their mean, the sum of squares around it, lowest and highest.
+class RunningStats:
+    """Count, mean, sum of squared deviations, minimum and maximum of n numbers, or of n vectors per entry.
 
-    Added up as Chan, Golub, LeVeque 1979: with δ = mean_b − mean_a, the mean is mean_a + δ n_b / n and the sum of squares
-    M_a + M_b + δ² n_a n_b / n. What is not known (NaN) is left out.
+    Merged as in Chan, Golub, LeVeque 1979: with δ = mean_b − mean_a, the mean is mean_a + δ n_b / n and the sum of squares M_a +
+    M_b + δ² n_a n_b / n. NaN is ignored.
 
-    >>> both = Spread.of(np.array([1.0, np.nan, 2.0])) + Spread.of(np.array([6.0]))
+    >>> both = RunningStats.of(np.array([1.0, np.nan, 2.0])) + RunningStats.of(np.array([6.0]))
     >>> both.count, float(both.mean), round(float(both.variance), 4)
     (3, 3.0, 4.6667)
     """
@@ -29,12 +29,12 @@ class Spread:
     squares: NDArray[np.float64]
     lowest: NDArray[np.float64]
     highest: NDArray[np.float64]
-    buckets: Buckets
-    """The same numbers counted by size: to tell those that are far out."""
+    histogram: Histogram
+    """Histogram of the same numbers, for robust statistics."""
 
     @classmethod
     def of(cls, values: NDArray[Any], counts: NDArray[np.integer[Any]] | None = None) -> Self:
-        """Of `values` [n] or [n, size], each standing `counts` times, once by default."""
+        """Statistics of `values` [n] or [n, size] with multiplicities `counts`, 1 by default."""
         step = max(1, BLOCK // max(1, int(np.prod(values.shape[1:]))))
         found = cls._of(values[:step], None if counts is None else counts[:step])
         for begin in range(step, len(values), step):
@@ -49,50 +49,50 @@ class Spread:
         if not len(kept):
             nothing, none = np.zeros(values.shape[1:]), np.zeros(0)
             means = np.zeros((0, *values.shape[1:]))
-            return cls(0, nothing, nothing, nothing, nothing, Buckets(none.astype(np.int64), none, means, means))
+            return cls(0, nothing, nothing, nothing, nothing, Histogram(none.astype(np.int64), none, means, means))
         lowest, highest = kept.min(axis=0), kept.max(axis=0)
         if counts is None:
-            mean = _between(lowest, kept.mean(axis=0), highest)
+            mean = _clip_mean(lowest, kept.mean(axis=0), highest)
             squares = np.square(kept - mean).sum(axis=0)
-            return cls(len(kept), mean, squares, lowest, highest, Buckets.of(kept))
+            return cls(len(kept), mean, squares, lowest, highest, Histogram.of(kept))
         times = counts[known].astype(np.float64)
-        mean = _between(lowest, times @ kept / times.sum(), highest)
+        mean = _clip_mean(lowest, times @ kept / times.sum(), highest)
         squares = times @ np.square(kept - mean)
-        return cls(int(times.sum()), mean, squares, lowest, highest, Buckets.of(kept, times))
+        return cls(int(times.sum()), mean, squares, lowest, highest, Histogram.of(kept, times))
 
     def __add__(self, other: Self) -> Self:
         if not self.count or not other.count:
             return self if self.count else other
-        count, apart = self.count + other.count, other.mean - self.mean
+        count, delta = self.count + other.count, other.mean - self.mean
         lowest, highest = np.minimum(self.lowest, other.lowest), np.maximum(self.highest, other.highest)
-        mean = _between(lowest, self.mean + apart * (other.count / count), highest)
-        squares = self.squares + other.squares + np.square(apart) * (self.count * other.count / count)
-        return type(self)(count, mean, squares, lowest, highest, self.buckets + other.buckets)
+        mean = _clip_mean(lowest, self.mean + delta * (other.count / count), highest)
+        squares = self.squares + other.squares + np.square(delta) * (self.count * other.count / count)
+        return type(self)(count, mean, squares, lowest, highest, self.histogram + other.histogram)
 
     @property
     def variance(self) -> NDArray[np.float64]:
-        """0 where all are equal, which rounding would hide."""
+        """Population variance; exactly 0 if all numbers are equal."""
         return np.where(self.lowest == self.highest, 0.0, self.squares / max(1, self.count))
 
-    def usual(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and variance without numbers, or vectors, that are far out; where none is, `mean` and `variance`.
+    def robust_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and variance without outliers; equal to `mean` and `variance` if there are none.
 
-        >>> far = Spread.of(np.array([1.0, 2.0, 3.0] * 99 + [1e300]))
-        >>> [round(float(number), 3) for number in far.usual()]
+        >>> far = RunningStats.of(np.array([1.0, 2.0, 3.0] * 99 + [1e300]))
+        >>> [round(float(number), 3) for number in far.robust_moments()]
         [2.0, 0.667]
         """
         if not self.count:
             return self.mean, self.variance
-        low, high = self.buckets.usual_range()
+        low, high = self.histogram.robust_range()
         if self.mean.ndim:
-            usual = max(np.abs(self.lowest).max(initial=0.0), np.abs(self.highest).max(initial=0.0)) <= high
+            no_outliers = max(np.abs(self.lowest).max(initial=0.0), np.abs(self.highest).max(initial=0.0)) <= high
         else:
-            usual = bool(low <= self.lowest and self.highest <= high)
-        return (self.mean, self.variance) if usual else self.buckets.moments()
+            no_outliers = bool(low <= self.lowest and self.highest <= high)
+        return (self.mean, self.variance) if no_outliers else self.histogram.robust_moments()
 
 
-def _between(
+def _clip_mean(
     lowest: NDArray[np.float64], mean: NDArray[np.float64], highest: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The mean where it must lie: of equal numbers it is their value, whatever was rounded."""
+    """Clip the mean to [lowest, highest]: exact for equal numbers, despite rounding."""
     return np.clip(mean, lowest, highest)

@@ -1,4 +1,4 @@
-"""What the columns of a click log mean."""
+"""Schema of a click log: the id, label and time columns, and the feature fields."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,47 +13,56 @@ Role = Literal["item", "user", "context"]
 Kind = Literal["categorical", "multi", "numeric", "text", "vector"]
 
 NOBODY = ""
-"""The id of a user of whom no id is known."""
+"""Id of users without one."""
 
-LATER: dict[str, Json] = {"most": 64, "encoder": None}
-"""Settings of a field that came after the first stores: at these values a schema is written as it was then."""
+INTERNAL_COLUMNS = frozenset(
+    f"{name} "
+    for name in (
+        *("row", "fraction", "dated", "grade", "spelled", "events", "clicks"),
+        *("count", "time", "first", "latest", "kept", "at"),
+    )
+)
+"""Names of columns that are added to those of a schema."""
 
-LATER_IN_SCHEMA: dict[str, Json] = {
+NEWER_FIELD_SETTINGS: dict[str, Json] = {"most": 64, "encoder": None}
+"""Field settings that older stores do not have, with their defaults; omitted from JSON at these values."""
+
+NEWER_SCHEMA_SETTINGS: dict[str, Json] = {
     "clicked_from": None,
     "user_missing": "error",
     "missing_values": (),
     "time_order": None,
     "disagreeing": 0.01,
 }
-"""The same of a schema's own settings."""
+"""Likewise for the settings of `Schema`."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One column that a model reads beside the two ids.
+    """Feature column of a click log.
 
-    `role` says whose it is: every row of an item shows the same value of an item's field, every row of a user the same value of a
-    user's; what changes from row to row is context. `kind`: one value of a set, several of them (a list, or text around
-    `separator`), a number, text, of which the set of words is kept or what an `encoder` makes of it, or a vector: a list of numbers
-    of one length, such as a picture's embedding from elsewhere; in CSV text like "[0.1, 0.2]".
+    `role`: a field of the item has one value in all rows of the item, a field of the user in all rows of the user; context fields
+    change from row to row.
+    `kind`: a categorical value; "multi", several of them (a list, or text with `separator`); a number; text, as a bag of words or
+    as features of an `encoder`; a vector of fixed length, such as an image embedding (in CSV text like "[0.1, 0.2]").
 
-    Raises DataError for an `encoder` of what is not text.
+    Raises DataError for an `encoder` of a field that is not text.
     """
 
     name: str
     role: Role
     kind: Kind = "categorical"
     missing: Literal["error", "mark"] = "error"
-    """An empty value is an error, or is marked and read as 'not known'; so is a column that is not there."""
+    """A missing value, or a missing column, is an error, or is marked as unknown."""
     unseen: Literal["shared", "error"] = "shared"
-    """A value that was not there when the model learned is read as one shared 'unseen' value, or is an error."""
+    """A value that training did not have is mapped to one shared "unseen" value, or is an error."""
     min_count: int = 1
-    """Values that occurred fewer times than this are unseen ones."""
+    """Rarer values are mapped to the unseen value."""
     separator: str = "|"
     most: PositiveInt = 64
-    """Of several values, or of a text's words, the first so many are read."""
+    """Number of values, or words of a text, that are used per row; further ones are dropped."""
     encoder: str | None = None
-    """A backbone by whose frozen features a text is read, such as 'sentence-transformers/all-MiniLM-L6-v2'; None: by its words."""
+    """Backbone whose frozen features represent the text, such as 'sentence-transformers/all-MiniLM-L6-v2'; None: bag of words."""
 
     def __post_init__(self) -> None:
         if self.encoder is not None and self.kind != "text":
@@ -72,7 +81,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Schema:
-    """Which column holds the item's id, the user's id, the label and the time, and which fields there are besides.
+    """Columns of the item id, the user id, the label and the time, and the feature fields.
 
     >>> schema = Schema("film", "viewer", "liked", "seen_at", (Field("genres", "item", "multi"), Field("age", "user")))
     >>> [node.name for node in schema.nodes]
@@ -83,7 +92,7 @@ class Schema:
     Traceback (most recent call last):
     newcomer.errors.DataError: schema.fields[0].nam is not a setting of Field; did you mean 'name'?
 
-    Raises DataError when a column is named twice.
+    Raises DataError if a column is named twice, or like an internal one.
     """
 
     item: str
@@ -92,27 +101,29 @@ class Schema:
     time: str = "time"
     fields: tuple[Field, ...] = ()
     clicked_from: float | None = None
-    """The least label that counts as a click, such as 4 stars; None: labels are 0 and 1, or false and true."""
+    """Labels of at least this value are clicks, such as 4 stars; None: labels are 0/1 or true/false."""
     user_missing: Literal["error", "mark"] = "error"
-    """An event without a user's id is an error, or one of a user of whom nothing is known."""
+    """An event without a user id is an error, or belongs to an unknown user."""
     missing_values: tuple[str, ...] = ()
-    """Texts that say 'no value', beside the empty one: such as NULL, NA or \\N."""
+    """Texts that mean a missing value, besides the empty one: such as NULL, NA or \\N."""
     time_order: Literal["day-first", "month-first"] | None = None
-    """How dates such as 12/1/2010 are meant; None: those that could be meant either way are an error."""
+    """Order of day and month in dates such as 12/1/2010; None: ambiguous dates are an error."""
     disagreeing: float = 0.01
-    """The share of a log's rows that may show another value of an item's or user's field than its other rows; the latest counts."""
+    """Maximum share of rows in which a field of an item or user may differ from its other rows; the latest value is used."""
 
     def __post_init__(self) -> None:
         names = [self.item, self.user, self.label, self.time, *(field.name for field in self.fields)]
         for name in names:
             if names.count(name) > 1:
-                raise DataError(f"schema: column '{name}' has two meanings; name every column once")
+                raise DataError(f"schema: column '{name}' is used twice; name every column once")
+            if name in INTERNAL_COLUMNS:
+                raise DataError(f"schema: '{name}' is an internal column name; rename the column to '{name.strip()}'")
         if not 0 <= self.disagreeing < 1:
             raise DataError(f"schema: disagreeing = {self.disagreeing}; give a share of rows from 0 to below 1")
 
     @property
     def nodes(self) -> tuple[Field, ...]:
-        """The fields as a model sees them, the ids among them: the item's, then the user's, then the context's."""
+        """All fields of a model, ids included: the item's, then the user's, then the context fields."""
         return (
             Field(self.item, "item"),
             *self.of("item"),
@@ -126,22 +137,27 @@ class Schema:
 
     def to_json(self) -> dict[str, Json]:
         fields = [
-            {key: value for key, value in asdict(field).items() if key not in LATER or value != LATER[key]}
+            {
+                key: value
+                for key, value in asdict(field).items()
+                if key not in NEWER_FIELD_SETTINGS or value != NEWER_FIELD_SETTINGS[key]
+            }
             for field in self.fields
         ]
         table = asdict(self) | {"fields": fields}
-        given = {k: v for k, v in table.items() if k not in LATER_IN_SCHEMA or v != LATER_IN_SCHEMA[k]}
+        given = {k: v for k, v in table.items() if k not in NEWER_SCHEMA_SETTINGS or v != NEWER_SCHEMA_SETTINGS[k]}
         return given | ({"missing_values": list(self.missing_values)} if self.missing_values else {})
 
     @classmethod
     def from_json(cls, table: Mapping[str, Json]) -> Self:
-        """Raises DataError for an unknown, missing or impossible entry."""
+        """Raises DataError for an unknown, missing or invalid entry."""
         given = dict(table)
         fields = given.pop("fields", ())
         if not isinstance(fields, (list, tuple)) or not all(isinstance(field, Mapping) for field in fields):
             raise DataError("schema.fields is not a list of tables; write one table a field, with name and role")
         try:
             made = [Field(**fill(Field, field, f"schema.fields[{n}]")) for n, field in enumerate(fields)]
-            return cls(**fill(cls, given, "schema", provided=["fields"]), fields=tuple(made))
+            filled = fill(cls, given, "schema", provided=["fields"])
+            return cls(**filled | {"missing_values": tuple(filled["missing_values"])}, fields=tuple(made))
         except SettingError as error:
             raise DataError(str(error)) from None

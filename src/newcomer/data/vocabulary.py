@@ -1,4 +1,4 @@
-"""From values to numbers that a model can embed: which values it knows, and how a number is scaled."""
+"""Encoding of field values for embedding: vocabularies of names, and standardization of numbers and vectors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from newcomer.data.canonical import maybe_respelled, respelled
+from newcomer.data.canonical import canonical_or_same, may_change
 from newcomer.data.click_log import Column
-from newcomer.data.running_stats import Spread
+from newcomer.data.running_stats import RunningStats
 from newcomer.errors import DataError
 from newcomer.settings import Json
 
 PADDING, UNSEEN = 0, 1
 
 BOUND = 10.0
-"""Standardised numbers end here, on either side of 0: what is further out is read as this."""
+"""Standardized numbers are clipped to ± this bound."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The values of one field that a model knows: index 0 is padding and 'no value', 1 is 'unseen', the rest are sorted names.
+    """Vocabulary of one field: index 0 is padding and missing, 1 is unseen, the rest are the sorted names.
 
     >>> colours = Vocabulary.fit("colour", Column.of_names(["red", "blue", "red", None]))
     >>> colours.names, colours.encode(Column.of_names(["red", None, "green", "blue"])).tolist()
@@ -42,7 +42,7 @@ class Vocabulary:
         min_count: int = 1,
         times: NDArray[np.int64] | None = None,
     ) -> Self:
-        """The names that occur at least `min_count` times in the column, whose rows stand for so many `times`, or for one each."""
+        """Names with at least `min_count` occurrences; row i of the column counts `times[i]`, 1 by default."""
         weights = None if times is None else times[column.values >= 0]
         counts = np.bincount(
             column.values[column.values >= 0].astype(np.int64).ravel(), weights, minlength=len(column.names)
@@ -51,30 +51,30 @@ class Vocabulary:
         return cls(field, tuple(kept), unseen)
 
     def __len__(self) -> int:
-        """Number of indices, the two special ones included."""
+        """Number of indices, including the two special ones."""
         return len(self.names) + 2
 
     def encode(self, column: Column) -> NDArray[np.int64]:
         """Indices in the shape of the column's values.
 
-        Raises DataError for a value that is not known, where the policy is `error`.
+        Raises DataError for an unknown value if `unseen` is "error".
         """
         table = np.array([self._known.get(name, UNSEEN) for name in column.names] + [PADDING], dtype=np.int64)
-        indices = table[column.values.astype(np.int64)]  # -1, 'no value', reads the last entry
+        indices = table[column.values.astype(np.int64)]  # -1, missing, indexes the last entry
         if self.unseen == "error" and (indices == UNSEEN).any():
             name = column.names[int(column.values[indices == UNSEEN][0])]
             raise DataError(
-                f"column '{self.field}': value '{name}' was not there in training; set unseen = 'shared' to allow it"
+                f"column '{self.field}': value '{name}' did not occur in training; set unseen = 'shared' to allow it"
             )
         return indices
 
     @cached_property
     def _known(self) -> dict[str, int]:
-        """Every name, and for one that was kept in another spelling the canonical one, where only one name has it."""
+        """Index of every name and, for a name stored in a non-canonical spelling, of its canonical spelling if that is unique."""
         known = {name: index for index, name in enumerate(self.names, start=2)}
         others: dict[str, list[int]] = {}
-        for name, index in known.items():  # in Python: a process that was forked cannot wait for polars' threads
-            if maybe_respelled(name) and (spelled := respelled(name)) != name:
+        for name, index in known.items():  # not in polars, whose thread pool does not survive a fork
+            if may_change(name) and (spelled := canonical_or_same(name)) != name:
                 others.setdefault(spelled, []).append(index)
         return {name: indices[0] for name, indices in others.items() if len(indices) == 1} | known
 
@@ -83,12 +83,12 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class Scale:
-    """A numeric field brought to mean 0 and standard deviation 1 of the rows it was fitted on; NaN, 'not known', stays NaN.
+class StandardScaler:
+    """Standardization of a numeric field to mean 0 and standard deviation 1 on the training rows; NaN stays NaN.
 
-    Numbers far out (see `usual`) count for neither, and no number is further from 0 than `bound`.
+    Mean and deviation ignore outliers (see `RunningStats.robust_moments`); results are clipped to ± `bound`.
 
-    >>> Scale.fit("price", Column.of_numbers([1.0, 3.0])).encode(Column.of_numbers([5.0])).tolist()
+    >>> StandardScaler.fit("price", Column.of_numbers([1.0, 3.0])).encode(Column.of_numbers([5.0])).tolist()
     [3.0]
     """
 
@@ -99,16 +99,16 @@ class Scale:
 
     @classmethod
     def fit(cls, field: str, column: Column) -> Self:
-        return cls.of(field, Spread.of(column.values))
+        return cls.of(field, RunningStats.of(column.values))
 
     @classmethod
-    def of(cls, field: str, spread: Spread) -> Self:
-        mean, variance = spread.usual()
+    def of(cls, field: str, stats: RunningStats) -> Self:
+        mean, variance = stats.robust_moments()
         return cls(field, float(mean), float(np.sqrt(variance)) or 1.0)
 
     def encode(self, column: Column) -> NDArray[np.float32]:
-        away = self.bound * self.deviation
-        near = np.clip(column.values, self.mean - away, self.mean + away)
+        limit = self.bound * self.deviation
+        near = np.clip(column.values, self.mean - limit, self.mean + limit)
         scaled: NDArray[np.float32] = ((near - self.mean) / self.deviation).astype(np.float32)
         return scaled.clip(-self.bound, self.bound)
 
@@ -117,13 +117,12 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class VectorScale:
-    """A field of vectors with the mean taken off and all numbers divided by one deviation, so that directions stay what they are.
+class VectorScaler:
+    """Standardization of a vector field: subtracts the mean and divides all entries by one deviation, which keeps directions.
 
-    NaN, 'not known', stays NaN. Vectors far out count for neither (see `usual`); one whose numbers have a root mean square above
-    `bound` is shortened to it.
+    NaN stays NaN. Mean and deviation ignore outliers; a vector whose root mean square exceeds `bound` is scaled down to it.
 
-    >>> scale = VectorScale.fit("look", Column.of_vectors([[0.0, 4.0], [2.0, 4.0]]))
+    >>> scale = VectorScaler.fit("look", Column.of_vectors([[0.0, 4.0], [2.0, 4.0]]))
     >>> scale.mean, scale.deviation == 0.5 ** 0.5
     ((1.0, 4.0), True)
     """
@@ -131,37 +130,39 @@ class VectorScale:
     field: str
     mean: tuple[float, ...]
     deviation: float
-    """The root of the mean square of all numbers that are left without the mean."""
+    """Root mean square of all centred entries."""
     bound: float = BOUND
 
     @classmethod
     def fit(cls, field: str, column: Column) -> Self:
-        return cls.of(field, Spread.of(column.values))
+        return cls.of(field, RunningStats.of(column.values))
 
     @classmethod
-    def of(cls, field: str, spread: Spread) -> Self:
-        mean, variance = spread.usual()
-        deviation = float(np.sqrt(variance.mean())) if spread.count else 1.0
+    def of(cls, field: str, stats: RunningStats) -> Self:
+        mean, variance = stats.robust_moments()
+        deviation = float(np.sqrt(variance.mean())) if stats.count else 1.0
         return cls(field, tuple(mean.tolist()), deviation or 1.0)
 
     def __len__(self) -> int:
-        """Numbers in a vector."""
+        """Length of the vectors."""
         return len(self.mean)
 
     def encode(self, column: Column) -> NDArray[np.float32]:
-        """Raises DataError for vectors of another length, unless none is known."""
+        """Raises DataError for vectors of another length, unless all are missing."""
         vectors = column.values
         if np.isnan(vectors).all():
             return np.full((len(vectors), len(self)), np.nan, dtype=np.float32)
         if vectors.shape[1] != len(self):
             raise DataError(
                 f"column '{self.field}': vectors of {vectors.shape[1]} numbers, but there were {len(self)} in training; "
-                "give those of the same source"
+                "use the same source as in training"
             )
         scaled: NDArray[np.float64] = (vectors - np.array(self.mean)) / self.deviation
-        far = np.flatnonzero(~(np.abs(scaled).max(axis=1, initial=0.0) <= self.bound) & ~np.isnan(scaled).any(axis=1))
-        if len(far):
-            scaled[far] *= np.minimum(1.0, self.bound / _root_mean_squares(scaled[far]))[:, None]
+        outliers = np.flatnonzero(
+            ~(np.abs(scaled).max(axis=1, initial=0.0) <= self.bound) & ~np.isnan(scaled).any(axis=1)
+        )
+        if len(outliers):
+            scaled[outliers] *= np.minimum(1.0, self.bound / _root_mean_squares(scaled[outliers]))[:, None]
         return scaled.astype(np.float32)
 
     def to_json(self) -> dict[str, Json]:
@@ -169,23 +170,23 @@ class VectorScale:
 
     @classmethod
     def from_json(cls, table: Mapping[str, Json]) -> Self:
-        """What `to_json` wrote; stores from before had no bound, and have this one."""
+        """Inverse of `to_json`; older stores have no bound and get the default."""
         _require_finite(table)
         return cls(table["field"], tuple(table["mean"]), table["deviation"], table.get("bound", BOUND))
 
 
-def coding_from_json(table: Mapping[str, Json]) -> Vocabulary | Scale | VectorScale:
-    """What `to_json` of any of them wrote."""
+def coding_from_json(table: Mapping[str, Json]) -> Vocabulary | StandardScaler | VectorScaler:
+    """Inverse of `to_json` of any encoding."""
     if "names" in table:
         return Vocabulary(table["field"], tuple(table["names"]), table["unseen"])
     if isinstance(table["mean"], list):
-        return VectorScale.from_json(table)
+        return VectorScaler.from_json(table)
     _require_finite(table)
-    return Scale(table["field"], table["mean"], table["deviation"], table.get("bound", BOUND))
+    return StandardScaler(table["field"], table["mean"], table["deviation"], table.get("bound", BOUND))
 
 
 def _root_mean_squares(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each vector, without an overflow on the way."""
+    """Root mean square of each vector, without overflow."""
     largest = np.abs(vectors).max(axis=1)
     found: NDArray[np.float64] = largest * np.sqrt(np.square(vectors / largest[:, None]).mean(axis=1))
     return found
@@ -194,6 +195,6 @@ def _root_mean_squares(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 def _require_finite(table: Mapping[str, Json]) -> None:
     if not (np.isfinite(table["mean"]).all() and np.isfinite(table["deviation"]) and table["deviation"] > 0):
         raise DataError(
-            f"column '{table['field']}': was scaled with numbers that overflowed (deviation {table['deviation']}); "
-            "train the model anew"
+            f"column '{table['field']}': its scale in the store is not finite (deviation {table['deviation']}); "
+            "train the model again"
         )

@@ -1,11 +1,11 @@
-"""All rows of a recipe with the same care: as many tries over each row's settings, one choice, then all seeds on the test exams.
+"""Comparison of all rows of a recipe: equal hyper-parameter search budgets on validation sets, then runs over seeds on test sets.
 
-    OUT/search/ROW/TRY/     a try: a run whose exams are made of old items or of training examples; its record stays, its model goes
-    OUT/ROW/seed-N/         a run with the chosen settings, as `newcomer run` leaves it
-    OUT/comparison.json     every try with settings and score, what was chosen, and what a table needs besides
+    OUT/search/ROW/TRIAL/   a trial: a run evaluated on validation data; its record is kept, its model removed
+    OUT/ROW/seed-N/         a run with the chosen settings, as written by `newcomer run`
+    OUT/comparison.json     every trial with its settings and score, the chosen settings, and what report tables need
 
-A try is judged by `Run.mark`, and by validation exams alone; the best of a row is chosen, the earlier of equals. Where no row of a
-recipe has anything to search there are no tries, and rows run as they are.
+The trial with the best `Run.primary_metric` on validation data is chosen, the earlier of equals. A recipe without search
+settings has no trials: its rows run as they are.
 """
 
 import hashlib
@@ -24,27 +24,27 @@ from filelock import Timeout
 from newcomer.data.fingerprint import fingerprint
 from newcomer.errors import RecipeError, StoreError, nearest
 from newcomer.experiments.recipe import Recipe
-from newcomer.experiments.report.records import read_compared
+from newcomer.experiments.report.record_schema import read_comparison_file
 from newcomer.experiments.report.runs import COMPARISON, RECORD, SEARCH, Run, read_run
 from newcomer.experiments.run import CHECKPOINT, STORE, Event, require_same_data
-from newcomer.experiments.workers import Ended, Job, Workers
+from newcomer.experiments.workers import Job, JobEnd, Workers
 from newcomer.settings import Json, changes
 from newcomer.store.writing import take_lock, to_json, write_whole
 from newcomer.training.processes import Processes
 
-LONGEST = 100
-"""Characters of a folder's name."""
+MAX_NAME_LENGTH = 100
+"""The most characters of a trial's folder name, without its hash."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A try or a run is over: its score, or why it has none."""
+class JobResult:
+    """The end of a trial or a run: its score, or the reason why it has none."""
 
     score: float | None
     seconds: float
     failure: str | None
     done: int
-    """How many of this round are over, of `count`."""
+    """Finished jobs of this round, of `count`."""
     count: int
 
 
@@ -55,207 +55,211 @@ def compare(
     budget: int | None = None,
     processes: int = 1,
     only: Sequence[str] = (),
-) -> Generator[tuple[Job, Event | Judged], None, None]:
-    """Search for every row, or for `only` these, then run each with what was chosen; yields what happens in every job.
+) -> Generator[tuple[Job, Event | JobResult], None, None]:
+    """Search every row (or `only` these), then run each with its chosen settings; yields the events of all jobs.
 
-    Cut off, the same call goes on where it was; with a larger `budget` it keeps what was tried, and where that changes the choice
-    of a row its runs are made anew. Raises RecipeError for rows that are not there and where `out` holds a comparison of other
-    settings, StoreError where another process is at work in it or it cannot be written.
+    An interrupted comparison is resumed by the same call. A larger `budget` keeps earlier trials; runs are repeated for rows whose
+    chosen settings change. Raises RecipeError for unknown rows and if `out` holds a comparison of other settings, StoreError if
+    another process uses `out` or it cannot be written.
     """
     if Processes().count > 1:
-        raise RecipeError("a comparison is begun by one process; leave torchrun out and give --processes")
+        raise RecipeError("a comparison starts its own processes; run it without torchrun and give --processes")
     rows = recipe.rows()
     for name in only:
         if name not in (known := [row.row for row in rows]):
             raise RecipeError(f"recipe '{recipe.name}' has no row '{name}'; {nearest(name, known)}")
     if SEARCH in (row.row for row in rows):
-        raise RecipeError(f"a row called '{SEARCH}' would lie where the tries do; give the peer another name")
-    anything = any(row.search.settings for row in rows)
+        raise RecipeError(f"row '{SEARCH}' has the name of the trials' folder; give the peer another name")
+    searching = any(row.search.settings for row in rows)
     rows = [row for row in rows if not only or row.row in only]
-    plans = {r.row: r.search.tries(r.learner, budget or r.search.budget) if anything else [] for r in rows}
-    found = _Found(recipe, out)
+    plans = {r.row: r.search.trials(r.learner, budget or r.search.budget) if searching else [] for r in rows}
+    file = _ComparisonFile(recipe, out)
     for row in rows:
-        found.plan(row, plans[row.row])
-    with _held(out), Workers(processes) as workers:
-        found.write()
-        yield from _search(rows, found, workers)
-        yield from _finals(rows, found, seeds, workers)
+        file.plan(row, plans[row.row])
+    with _locked(out), Workers(processes) as workers:
+        file.write()
+        yield from _search(rows, file, workers)
+        yield from _run_seeds(rows, file, seeds, workers)
 
 
-def _search(rows: Sequence[Recipe], found: "_Found", workers: Workers) -> Iterator[tuple[Job, Event | Judged]]:
-    """The first try of every row, then the second: a table that is cut off says something of all."""
+def _search(
+    rows: Sequence[Recipe], file: "_ComparisonFile", workers: Workers
+) -> Iterator[tuple[Job, Event | JobResult]]:
+    """Run the unfinished trials: the first of every row, then the second, so that an interrupted search covers all rows."""
     jobs = [
-        (place, _try_job(row, tried["settings"], found.out))
+        (number, _trial_job(row, trial["settings"], file.out))
         for row in rows
-        for place, tried in enumerate(found.planned(row.row))
-        if "seconds" not in tried
+        for number, trial in enumerate(file.planned(row.row))
+        if "seconds" not in trial
     ]
     jobs.sort(key=lambda job: job[0])
     done = 0
-    for job, event in workers.perform([job for _, job in jobs]):
-        if not isinstance(event, Ended):
+    for job, event in workers.run([job for _, job in jobs]):
+        if not isinstance(event, JobEnd):
             yield job, event
             continue
-        score, seconds, failure = _judged(job, event)
-        found.note(job.recipe.row, job.folder.name, score, seconds, failure)
-        for rest in (STORE, CHECKPOINT):
-            shutil.rmtree(job.folder / rest, ignore_errors=True)
-        yield job, Judged(score, seconds, failure, done := done + 1, len(jobs))
-    found.choose([row.row for row in rows])
+        score, seconds, failure = _score(job, event)
+        file.record_trial(job.recipe.row, job.folder.name, score, seconds, failure)
+        for part in (STORE, CHECKPOINT):
+            shutil.rmtree(job.folder / part, ignore_errors=True)
+        yield job, JobResult(score, seconds, failure, done := done + 1, len(jobs))
+    file.choose([row.row for row in rows])
 
 
-def _finals(
-    rows: Sequence[Recipe], found: "_Found", seeds: Sequence[int], workers: Workers
-) -> Iterator[tuple[Job, Event | Judged]]:
+def _run_seeds(
+    rows: Sequence[Recipe], file: "_ComparisonFile", seeds: Sequence[int], workers: Workers
+) -> Iterator[tuple[Job, Event | JobResult]]:
+    """Run every row with its chosen settings on every seed."""
     jobs = []
     for row in rows:
-        found.renew(row, seeds)
+        file.remove_outdated_runs(row, seeds)
     for seed in seeds:
         for row in rows:
-            chosen = found.rows[row.row]["chosen"]
+            chosen = file.rows[row.row]["chosen"]
             job = Job(
                 replace(row, learner={**row.learner, **(chosen or {})}).with_seed(seed),
-                found.out / row.row / f"seed-{seed}",
+                file.out / row.row / f"seed-{seed}",
                 f"{row.name} · {row.row} · seed {seed}",
             )
-            run = _run(job.folder)
-            there = run is not None and run.finished and not changes(run.recipe, job.recipe.filled())
-            if chosen is not None and not there and str(seed) not in found.rows[row.row]["failures"]:
+            run = _read_run(job.folder)
+            finished = run is not None and run.finished and not changes(run.recipe, job.recipe.resolved())
+            if chosen is not None and not finished and str(seed) not in file.rows[row.row]["failures"]:
                 jobs.append(job)
     done = 0
-    for job, event in workers.perform(jobs):
-        if not isinstance(event, Ended):
+    for job, event in workers.run(jobs):
+        if not isinstance(event, JobEnd):
             yield job, event
             continue
-        score, seconds, failure = _judged(job, event)
+        score, seconds, failure = _score(job, event)
         if event.failure:
-            found.rows[job.recipe.row]["failures"][str(job.recipe.seed)] = event.failure
-            found.write()
-        yield job, Judged(score, seconds, failure, done := done + 1, len(jobs))
+            file.rows[job.recipe.row]["failures"][str(job.recipe.seed)] = event.failure
+            file.write()
+        yield job, JobResult(score, seconds, failure, done := done + 1, len(jobs))
 
 
-def _try_job(row: Recipe, settings: dict[str, Json], out: Path) -> Job:
-    name = _name(settings)
-    tried = replace(_validating(row), learner={**row.learner, **settings})
-    return Job(tried, out / SEARCH / row.row / name, f"{row.name} · {row.row} · {_words(settings)}")
+def _trial_job(row: Recipe, settings: dict[str, Json], out: Path) -> Job:
+    name = _folder_name(settings)
+    trial = replace(_on_validation_data(row), learner={**row.learner, **settings})
+    return Job(trial, out / SEARCH / row.row / name, f"{row.name} · {row.row} · {_format_settings(settings)}")
 
 
-def _validating(row: Recipe) -> Recipe:
-    return replace(row, stream={**row.stream, "exam": "validation"}, seed=row.search.seed)
+def _on_validation_data(row: Recipe) -> Recipe:
+    return replace(row, stream={**row.stream, "eval_split": "validation"}, seed=row.search.seed)
 
 
-def _judged(job: Job, ended: Ended) -> tuple[float | None, float, str | None]:
-    """Score, seconds of study and exams, however often it was cut off, and failure."""
-    run = _run(job.folder)
-    if ended.failure or run is None:
-        return None, ended.seconds, ended.failure
-    seconds = sum(stage["study_seconds"] + stage["exam_seconds"] for stage in run.stages)
-    return (run.mark, seconds, None) if isfinite(run.mark) else (None, seconds, "its score is no number")
+def _score(job: Job, end: JobEnd) -> tuple[float | None, float, str | None]:
+    """Score, seconds of training and evaluation (interruptions not counted), and the reason of a failure."""
+    run = _read_run(job.folder)
+    if end.failure or run is None:
+        return None, end.seconds, end.failure
+    seconds = sum(stage["train_seconds"] + stage["eval_seconds"] for stage in run.stages)
+    score = run.primary_metric
+    return (score, seconds, None) if isfinite(score) else (None, seconds, "its score is not finite")
 
 
-def _run(folder: Path) -> Run | None:
+def _read_run(folder: Path) -> Run | None:
     return read_run(folder) if (folder / RECORD).exists() else None
 
 
-def _words(settings: dict[str, Json]) -> str:
+def _format_settings(settings: dict[str, Json]) -> str:
     return ", ".join(f"{key} {value}" for key, value in settings.items()) or "as it is"
 
 
-def _name(settings: dict[str, Json]) -> str:
-    """A folder's name: the settings, and where they cannot all be in it a few digits that stand for them."""
-    whole = ",".join(f"{key}={json.dumps(value)}" for key, value in settings.items()) or "as-it-is"
-    safe = re.sub(r"[^\w.,=+-]+", "-", whole)[:LONGEST]
-    return safe if safe == whole else f"{safe}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+def _folder_name(settings: dict[str, Json]) -> str:
+    """The settings as a folder name, with a hash if they do not fit into one."""
+    text = ",".join(f"{key}={json.dumps(value)}" for key, value in settings.items()) or "as-it-is"
+    safe = re.sub(r"[^\w.,=+-]+", "-", text)[:MAX_NAME_LENGTH]
+    return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-class _Found:
-    """What `comparison.json` holds, written whole after everything that happens."""
+class _ComparisonFile:
+    """The content of comparison.json, rewritten atomically after every change."""
 
     def __init__(self, recipe: Recipe, out: Path) -> None:
         self.out, self.path = out, out / COMPARISON
-        there = read_compared(self.path) if self.path.exists() else {}
-        self.rows: dict[str, dict[str, Any]] = there.get("rows", {})
-        then = there.get("data")
-        require_same_data(out, then, recipe)
-        self.head: dict[str, Json] = {
+        saved = read_comparison_file(self.path) if self.path.exists() else {}
+        self.rows: dict[str, dict[str, Any]] = saved.get("rows", {})
+        saved_data = saved.get("data")
+        require_same_data(out, saved_data, recipe)
+        self.header: dict[str, Json] = {
             "name": recipe.name,
             "title": recipe.title,
             "family": recipe.family.name,
             "floor": list(recipe.search.floor),
             "ceiling": list(recipe.search.ceiling),
-            "data": fingerprint(recipe.data, then),
+            "data": fingerprint(recipe.data, saved_data),
         }
 
-    def plan(self, row: Recipe, tries: Sequence[dict[str, Json]]) -> None:
-        """These are to be tried, and count; others that were stay, and do not.
+    def plan(self, row: Recipe, trials: Sequence[dict[str, Json]]) -> None:
+        """Plan these trials for a row; its other trials are kept and marked as beyond the budget.
 
-        Raises RecipeError where those were tried with another recipe.
+        Raises RecipeError if the earlier trials belong to another recipe.
         """
-        base = _validating(row).filled()
+        base = _on_validation_data(row).resolved()
         base["learner"] = {key: value for key, value in base["learner"].items() if key not in row.search.settings}
         base = json.loads(json.dumps(base))
-        kept = self.rows.get(row.row, {})
-        for key, (there, here) in changes(kept.get("base", base), base).items():
+        saved = self.rows.get(row.row, {})
+        for key, (there, here) in changes(saved.get("base", base), base).items():
             raise RecipeError(
                 f"{self.out}: holds a comparison of other settings ({row.row}: {key} = {there!r} there, {here!r} here); "
                 "choose another --out or remove it"
             )
-        known = {_name(tried["settings"]): tried for tried in kept.get("tries", [])}
-        planned = {_name(settings): {"settings": settings} for settings in tries}
+        known = {_folder_name(trial["settings"]): trial for trial in saved.get("trials", [])}
+        planned = {_folder_name(settings): {"settings": settings} for settings in trials}
         self.rows[row.row] = {
-            "place": row.place,
+            "position": row.position,
             "base": base,
             "combinations": row.search.combinations,
-            "tries": [{**known.get(name, tried), "counts": True} for name, tried in planned.items()]
-            + [{**tried, "counts": False} for name, tried in known.items() if name not in planned],
-            "chosen": kept.get("chosen"),
-            "score": kept.get("score"),
-            "ran": kept.get("ran"),
-            "seeds": kept.get("seeds", []),
-            "failures": kept.get("failures", {}),
+            "trials": [{**known.get(name, trial), "within_budget": True} for name, trial in planned.items()]
+            + [{**trial, "within_budget": False} for name, trial in known.items() if name not in planned],
+            "chosen": saved.get("chosen"),
+            "score": saved.get("score"),
+            "ran_with": saved.get("ran_with"),
+            "seeds": saved.get("seeds", []),
+            "failures": saved.get("failures", {}),
         }
 
     def planned(self, row: str) -> list[dict[str, Any]]:
-        return [tried for tried in self.rows[row]["tries"] if tried["counts"]]
+        return [trial for trial in self.rows[row]["trials"] if trial["within_budget"]]
 
-    def note(self, row: str, name: str, score: float | None, seconds: float, failure: str | None) -> None:
-        (tried,) = (tried for tried in self.rows[row]["tries"] if _name(tried["settings"]) == name)
-        tried |= {"score": score, "seconds": round(seconds, 2), "failure": failure}
+    def record_trial(self, row: str, name: str, score: float | None, seconds: float, failure: str | None) -> None:
+        (trial,) = (trial for trial in self.rows[row]["trials"] if _folder_name(trial["settings"]) == name)
+        trial |= {"score": score, "seconds": round(seconds, 2), "failure": failure}
         self.write()
 
     def choose(self, rows: Sequence[str]) -> None:
-        """The best of each row; None where no try has a score."""
+        """Choose the settings of the best trial of each row; None if no trial has a score."""
         for row in rows:
-            tries = self.planned(row)
-            best = max((t for t in tries if t["score"] is not None), key=lambda t: float(t["score"]), default=None)
-            chosen = {"settings": {}, "score": None} if not tries else best or {"settings": None, "score": None}
+            trials = self.planned(row)
+            best = max((t for t in trials if t["score"] is not None), key=lambda t: float(t["score"]), default=None)
+            chosen = {"settings": {}, "score": None} if not trials else best or {"settings": None, "score": None}
             self.rows[row] |= {"chosen": chosen["settings"], "score": chosen["score"]}
         self.write()
 
-    def renew(self, row: Recipe, seeds: Sequence[int]) -> None:
-        """Remove the runs of a choice that is none any more; say of which this row's now are."""
-        kept = self.rows[row.row]
-        if kept["ran"] != kept["chosen"]:
-            for folder in (self.out / row.row / f"seed-{seed}" for seed in kept["seeds"]):
-                run = _run(folder)
+    def remove_outdated_runs(self, row: Recipe, seeds: Sequence[int]) -> None:
+        """Remove a row's runs if its chosen settings have changed since, and add `seeds` to its seeds."""
+        saved = self.rows[row.row]
+        if saved["ran_with"] != saved["chosen"]:
+            for folder in (self.out / row.row / f"seed-{seed}" for seed in saved["seeds"]):
+                run = _read_run(folder)
                 if (
-                    run is None or (kept["ran"] or {}).items() <= run.recipe.get("learner", {}).items()
-                ):  # else it is not of ours
+                    run is None or (saved["ran_with"] or {}).items() <= run.recipe.get("learner", {}).items()
+                ):  # else it is not a run of this comparison
                     shutil.rmtree(folder, ignore_errors=True)
-            kept |= {"ran": kept["chosen"], "seeds": [], "failures": {}}
-        kept["seeds"] = sorted({*kept["seeds"], *seeds})
+            saved |= {"ran_with": saved["chosen"], "seeds": [], "failures": {}}
+        saved["seeds"] = sorted({*saved["seeds"], *seeds})
         self.write()
 
     def write(self) -> None:
-        rows = dict(sorted(self.rows.items(), key=lambda row: int(row[1]["place"])))
+        rows = dict(sorted(self.rows.items(), key=lambda row: int(row[1]["position"])))
         try:
-            write_whole(self.path, to_json({**self.head, "rows": rows}, indent=1) + "\n")
+            write_whole(self.path, to_json({**self.header, "rows": rows}, indent=1) + "\n")
         except OSError as error:
             raise StoreError(f"{self.path}: could not be written ({error.strerror or error})") from None
 
 
 @contextmanager
-def _held(out: Path) -> Iterator[None]:
+def _locked(out: Path) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = take_lock(out / ".lock")

@@ -1,4 +1,4 @@
-"""Runs side by side: each in a process of its own that is kept for the next one; what happens is told here as it happens."""
+"""A pool of worker processes that run recipes; their events are yielded in the parent as they happen."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ import torch
 
 from newcomer.errors import LearnerError, NewcomerError
 from newcomer.experiments.recipe import Recipe
-from newcomer.experiments.run import Event, perform
+from newcomer.experiments.run import Event, run_recipe
 
 
 @dataclass(frozen=True)
@@ -28,79 +28,82 @@ class Job:
     folder: Path
     title: str
 
+    def __hash__(self) -> int:
+        return hash(self.folder)  # a recipe is not hashable
+
 
 @dataclass(frozen=True)
-class Ended:
-    """A job is over: the seconds it took here, and why it failed if the learner could not do it."""
+class JobEnd:
+    """The end of a job: its wall-clock seconds in this session, and the learner's error, if any."""
 
     seconds: float
     failure: str | None
 
 
 class Workers:
-    """Runs jobs so many at a time, while this context lasts.
+    """Runs up to `processes` jobs at a time, within its context.
 
-    With one process they run in this one. More are spawned when they are first needed, and divide the processor's cores among them;
-    leaving the context ends them at once: every run goes on after its last complete stage when it is started again.
+    One process: jobs run in this one. More are spawned when first needed and share the CPU cores. Leaving the context terminates
+    them; a run that is started again continues after its last complete stage.
     """
 
     def __init__(self, processes: int = 1) -> None:
         self.processes = processes
-        self.spawned: list[_Worker] = []
+        self.workers: list[_Worker] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for worker in self.spawned:
-            worker.end()
-        self.spawned.clear()
+        for worker in self.workers:
+            worker.terminate()
+        self.workers.clear()
 
-    def perform(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Event | Ended]]:
-        """What happens in all jobs as it happens, those begun first that come first.
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Event | JobEnd]]:
+        """Run the jobs, started in the given order; yields their events as they happen.
 
-        A job that ends by a LearnerError is a job that ended. Raises any other error of ours that a job ends by, and NewcomerError
-        where its process was killed.
+        A LearnerError ends its job with a failure. Raises any other NewcomerError of a job, and NewcomerError if a process was
+        killed.
         """
         if self.processes == 1:
-            yield from ((job, event) for job in jobs for event in _events(job))
+            yield from ((job, event) for job in jobs for event in _run_job(job))
             return
         waiting = list(jobs)
-        while len(self.spawned) < min(self.processes, len(jobs)):
-            self.spawned.append(_Worker(self.processes))
-        for worker in self.spawned[: len(jobs)]:
-            worker.begin(waiting.pop(0))
-        while busy := {worker.here: worker for worker in self.spawned if worker.job}:
-            for here in wait(list(busy)):
-                worker = busy[here]  # type: ignore[index]
-                job, event = worker.told()
+        while len(self.workers) < min(self.processes, len(jobs)):
+            self.workers.append(_Worker(self.processes))
+        for worker in self.workers[: len(jobs)]:
+            worker.start(waiting.pop(0))
+        while busy := {worker.connection: worker for worker in self.workers if worker.job}:
+            for connection in wait(list(busy)):
+                worker = busy[connection]  # type: ignore[index]
+                job, event = worker.receive()
                 yield job, event
-                if isinstance(event, Ended) and waiting:
-                    worker.begin(waiting.pop(0))
+                if isinstance(event, JobEnd) and waiting:
+                    worker.start(waiting.pop(0))
 
 
 class _Worker:
-    """One spawned process, and the job it is at."""
+    """A spawned process and its current job."""
 
     def __init__(self, processes: int) -> None:
-        spawned = multiprocessing.get_context("spawn")
-        self.here, there = spawned.Pipe()
+        context = multiprocessing.get_context("spawn")
+        self.connection, child_connection = context.Pipe()
         threads = max(1, (os.cpu_count() or 1) // processes)
-        self.process: BaseProcess = spawned.Process(target=_work, args=(there, threads), daemon=True)
-        with _deaf_to_ctrl_c():
+        self.process: BaseProcess = context.Process(target=_work, args=(child_connection, threads), daemon=True)
+        with _ignore_sigint():
             self.process.start()
-        there.close()
+        child_connection.close()
         self.job: Job | None = None
 
-    def begin(self, job: Job) -> None:
+    def start(self, job: Job) -> None:
         self.job = job
-        self.here.send(job)
+        self.connection.send(job)
 
-    def told(self) -> tuple[Job, Event | Ended]:
-        assert self.job is not None  # nobody listens to one that has nothing to do
+    def receive(self) -> tuple[Job, Event | JobEnd]:
+        assert self.job is not None  # only busy workers are waited for
         job = self.job
         try:
-            event = self.here.recv()
+            event = self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
             raise NewcomerError(
@@ -109,20 +112,20 @@ class _Worker:
             ) from None
         if isinstance(event, NewcomerError):
             raise event
-        if isinstance(event, Ended):
+        if isinstance(event, JobEnd):
             self.job = None
         return job, event
 
-    def end(self) -> None:
+    def terminate(self) -> None:
         self.process.terminate()
         self.process.join()
-        self.here.close()
+        self.connection.close()
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """What is spawned meanwhile stays so: Ctrl-C goes to all processes, and the one that began the others ends them."""
-    if threading.current_thread() is not threading.main_thread():  # whom Python lets set no signals
+def _ignore_sigint() -> Iterator[None]:
+    """Processes spawned within ignore SIGINT: Ctrl-C reaches the whole group, and the parent terminates its workers."""
+    if threading.current_thread() is not threading.main_thread():  # Python sets signal handlers in the main thread only
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -132,27 +135,27 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(there: Connection, threads: int) -> None:
-    """What a spawned process does: one job after the other until nobody gives it any."""
+def _work(connection: Connection, threads: int) -> None:
+    """Main loop of a worker process: run jobs until the connection is closed."""
     torch.set_num_threads(threads)
     while True:
         try:
-            job = there.recv()
+            job = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            for event in _events(job):
-                there.send(event)
+            for event in _run_job(job):
+                connection.send(event)
         except NewcomerError as error:
-            there.send(error)
+            connection.send(error)
         except BrokenPipeError:
             return
 
 
-def _events(job: Job) -> Iterator[Event | Ended]:
+def _run_job(job: Job) -> Iterator[Event | JobEnd]:
     start, failure = time.perf_counter(), None
     try:
-        yield from perform(job.recipe, job.folder)
+        yield from run_recipe(job.recipe, job.folder)
     except LearnerError as error:
         failure = str(error)
-    yield Ended(time.perf_counter() - start, failure)
+    yield JobEnd(time.perf_counter() - start, failure)

@@ -4,17 +4,17 @@ from pathlib import Path
 
 from newcomer.classes.learner import ClassLearner
 
-PICTURES = (
-    "newcomer learned pictures as their owners see them: turned as their EXIF orientation says, what is transparent on white, and "
-    "grey of 16 or 32 bits scaled to 8. Other readers may not: `pipeline` turns pictures, but drops transparency and cuts grey off "
-    "at 255, so make such pictures plain RGB first."
+IMAGES = (
+    "newcomer learned images as their owners see them: turned as their EXIF orientation says, what is transparent on white, and "
+    "grey of 16 or 32 bits scaled to 8. Other readers may not: `pipeline` turns images, but drops transparency and cuts grey off "
+    "at 255, so make such images plain RGB first."
 )
-"""What has to be done to pictures where other libraries read them."""
+"""What has to be done to images where other libraries read them."""
 
 
 def card(learner: ClassLearner, form: str, load: str, *remarks: str) -> str:
-    """What the folder holds, the Python lines that `load` it, and what else has to be known."""
-    kind = "pictures" if learner.backbone.pictures else "texts"
+    """Model card: contents of the folder, Python code that loads it (`load`), and notes."""
+    kind = "images" if learner.backbone.reads_images else "texts"
     backbone = learner.backbone
     name = Path(backbone.name).name if backbone.folder else backbone.name  # nobody else has that folder
     parts = [
@@ -22,7 +22,7 @@ def card(learner: ClassLearner, form: str, load: str, *remarks: str) -> str:
         f"{form} Its classes were taught to `{name}` by newcomer ({learner.name}).",
         f"```python\n{load}\n```",
         *remarks,
-        *([PICTURES] if learner.backbone.pictures else []),
+        *([IMAGES] if learner.backbone.reads_images else []),
         "Softmax of the logits is calibrated on examples that were held out from the classifier.",
     ]
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""A learner as one model of transformers: a class of its own where one computes the same, `PooledClassifier` elsewhere."""
+"""A learner as a transformers model: an existing classification class where it computes the same, else `PooledClassifier`."""
 
 import copy
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, PreTrainedModel
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.backbones.families import Pooling, TimmPictures
+from newcomer.backbones.families import Pooling, TimmImages
 from newcomer.classes.learner import ClassLearner
 from newcomer.errors import LearnerError
 from newcomer.export.merged import merged, positions
@@ -32,34 +32,34 @@ CERTAIN = 100.0
 
 @torch.no_grad()
 def classifier(learner: ClassLearner) -> PreTrainedModel:
-    """Its logits are those of `learner.logits` in float32; the names of the classes are in its configuration.
+    """A model with the logits of `learner.logits` in float32; its configuration holds the class names.
 
-    Of a single class the logit is a constant, for other libraries take its sigmoid: `CERTAIN`, so that the class is certain.
-    Raises LearnerError before anything was learned, and for encoders of timm.
+    With a single class the logit is the constant `CERTAIN`, because other libraries apply a sigmoid to it.
+    Raises LearnerError if nothing was learned yet, and for timm encoders.
     """
-    (weight, bias), points = learner.folded_head(), learner.points
+    (weight, bias), points = learner.linear_classifier(), learner.support_points
     backbone = learner.backbone
-    if isinstance(backbone.encoder, TimmPictures):
+    if isinstance(backbone.encoder, TimmImages):
         raise LearnerError(f"backbone '{backbone.name}' is timm's, which only goes to peft; export with --to peft")
     interpolated = positions(backbone)
     config: Any = copy.deepcopy(backbone.model.config)
     if interpolated:
         config.image_size = backbone.size
-    facts = named(learner)
+    info = named(learner)
     if len(learner.classes) == 1:
         weight, bias = torch.zeros_like(weight), torch.full_like(bias, CERTAIN)
     name = STOCK.get((config.model_type, backbone.pooling))
     if name and points is None:
-        config.update(facts)
+        config.update(info)
         model: PreTrainedModel = getattr(transformers, name)(config)
     else:
         interpolate = backbone.resized and not interpolated
         compared = 0 if points is None else len(points)
-        model = PooledClassifier(PooledConfig(config.to_dict(), backbone.pooling, interpolate, compared, **facts))
-    own: Any = model.classifier
+        model = PooledClassifier(PooledConfig(config.to_dict(), backbone.pooling, interpolate, compared, **info))
+    existing: Any = model.classifier
     weights = {f"{model.base_model_prefix}.{key}": tensor for key, tensor in (merged(learner) | interpolated).items()}
     head = {
-        "classifier.weight": F.pad(weight, (0, own.in_features - weight.shape[1])),
+        "classifier.weight": F.pad(weight, (0, existing.in_features - weight.shape[1])),
         "classifier.bias": bias,
         **({} if points is None else {"points": points}),
     }
@@ -69,14 +69,14 @@ def classifier(learner: ClassLearner) -> PreTrainedModel:
 
 
 def named(learner: ClassLearner) -> dict[str, Any]:
-    """The classes as a configuration of transformers names them."""
+    """Class names as entries of a transformers configuration."""
     names = dict(enumerate(learner.classes))
     kind = {"problem_type": "single_label_classification"} if len(names) > 1 else {}  # one class is no problem it knows
     return {"id2label": names, "label2id": {name: i for i, name in names.items()}, **kind}
 
 
 def plain_config(learner: ClassLearner, model: PreTrainedModel) -> Any:
-    """The encoder's own configuration with the classes' names: what readers of a graph ask for, who need no class to build."""
+    """The encoder's configuration with the class names, for readers of an ONNX graph."""
     config: Any = copy.deepcopy(model.config)
     if isinstance(model, PooledClassifier):
         config = AutoConfig.for_model(**model.config.encoder)
@@ -88,9 +88,9 @@ def plain_config(learner: ClassLearner, model: PreTrainedModel) -> Any:
 
 
 def write_preprocessing(backbone: Backbone, folder: Path) -> None:
-    """The backbone's image processor or tokenizer, so that it does by itself what `Backbone.read` asks of it."""
+    """The backbone's image processor or tokenizer, configured for the preprocessing that `Backbone` does."""
     encoder = copy.deepcopy(backbone.encoder)
-    if not backbone.pictures:
+    if not backbone.reads_images:
         encoder.model_max_length = backbone.max_tokens
     elif backbone.size:
         square = {"height": backbone.size, "width": backbone.size}

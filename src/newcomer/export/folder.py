@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all."""
+"""Atomic creation of a folder."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from newcomer.errors import StoreError
 
 
 @contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """A folder to write into, beside `folder`, whose name it takes at the end.
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder next to `folder`, renamed to it on success.
 
-    Raises StoreError where `folder` is there already and not empty, or the disk refuses.
+    Raises StoreError if `folder` exists and is not empty, or if writing fails.
     """
     folder = Path(folder).absolute()
     if not folder.name:

@@ -1,4 +1,4 @@
-"""The weights of a learner's encoder as a plain model has them."""
+"""Merged weights of a learner's encoder, as a plain model's state dict."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from newcomer.shapes import Tensor
 
 @torch.no_grad()
 def merged(learner: ClassLearner) -> dict[str, Tensor]:
-    """W0 + ΔW and all else, on the CPU, under the names that the encoder had before anything in it was taken apart.
+    """W0 + ΔW and all other weights, on the CPU, under the encoder's original parameter names.
 
-    Raises LearnerError where a learner is more than that.
+    Raises LearnerError if a learner cannot be expressed as merged weights.
     """
     backbone = learner.backbone
     weights = backbone.model.state_dict() | learner.encoder_weights()
@@ -31,9 +31,9 @@ def merged(learner: ClassLearner) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def positions(backbone: Backbone) -> dict[str, Tensor]:
-    """Position embeddings as the encoder interpolates them for pictures of `backbone.size`, under their names.
+    """Position embeddings, interpolated for images of `backbone.size`, by parameter name.
 
-    Empty where it interpolates none, or not in a way that is known.
+    Empty if the encoder does not interpolate, or in an unknown way.
     """
     model: Any = backbone.model
     embeddings: Any = getattr(model, "embeddings", None)

@@ -1,4 +1,4 @@
-"""A classifier on the pooled states of an encoder, for transformers: stands alone, and is copied beside its weights."""
+"""Transformers model: classifier on pooled encoder states. Self-contained: the file is copied next to the weights."""
 
 import math
 from typing import Any
@@ -10,12 +10,12 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 
 class PooledConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
-    """The encoder's own configuration, with its `model_type`, and how its states become one vector.
+    """The encoder's configuration, with its `model_type`, and the pooling of its states into one vector.
 
-    - `pooling`: 'cls' takes the first token's last state, 'mean' the mean over all tokens but padding, 'pooler' what the encoder
-      itself pools.
-    - `interpolate`: pictures are of another size than the encoder's positions.
-    - `points`: how many points the vector is compared with; 0 where it is read as it is.
+    - `pooling`: 'cls': last state of the first token; 'mean': mean over all tokens but padding; 'pooler': the encoder's own
+      pooler.
+    - `interpolate`: whether position embeddings are interpolated to the image size.
+    - `points`: number of support points of a kernel head; 0 for a linear one.
     """
 
     model_type = "pooled-classifier"
@@ -35,9 +35,9 @@ class PooledConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
 
 class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
-    """logits = W · pooled + b, for pictures or texts; or W · k(pooled, points) + b with the arc-cosine kernel k.
+    """logits = W · pooled + b, for images or texts; or W · k(pooled, points) + b with the arc-cosine kernel k.
 
-    Means and kernels are computed in single precision whatever the model's: a half has too few digits and too small a range.
+    Means and kernels are computed in float32 whatever the model's dtype: half precision has too few digits and too small a range.
     """
 
     config_class = PooledConfig

@@ -1,4 +1,4 @@
-"""A graph from pixels or tokens to logits, for any runtime that reads ONNX."""
+"""Export to ONNX: one graph from pixels or tokens to logits."""
 
 import importlib.util
 import json
@@ -17,16 +17,16 @@ from newcomer.data.examples import Input
 from newcomer.errors import LearnerError
 from newcomer.export.card import card
 from newcomer.export.classifier import classifier, plain_config, write_preprocessing
-from newcomer.export.folder import appearing
+from newcomer.export.folder import atomic_folder
 from newcomer.shapes import Float, Tensor
 
 NEEDED = ("onnx", "onnxscript")
 
 
 def export(learner: ClassLearner, folder: Path) -> None:
-    """Write `model.onnx`, for any number of inputs and texts of any length, `labels.json`, the configuration and preprocessing.
+    """Write `model.onnx` with dynamic batch size and text length, `labels.json`, the configuration and the preprocessing.
 
-    Raises LearnerError before anything was learned, for timm's encoders, and without onnx; StoreError: see `appearing`.
+    Raises LearnerError if nothing was learned yet, for timm encoders, and without onnx; StoreError: see `atomic_folder`.
     """
     for library in NEEDED:
         if importlib.util.find_spec(library) is None:
@@ -35,16 +35,16 @@ def export(learner: ClassLearner, folder: Path) -> None:
     model = classifier(learner)
     inputs = _example(backbone)
     batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens", min=2, max=backbone.max_tokens)
-    free = {0: batch} if backbone.pictures else {0: batch, 1: tokens}
+    free = {0: batch} if backbone.reads_images else {0: batch, 1: tokens}
     load = 'import onnxruntime\nsession = onnxruntime.InferenceSession("model.onnx")\n(logits,) = session.run(None, inputs)'
     remarks = [f"`inputs` are arrays of these names, from the preprocessing beside the graph: {', '.join(inputs)}."]
     remarks.append("The logits are in the order of the names in `labels.json`.")
-    reader = "ORTModelForImageClassification" if backbone.pictures else "ORTModelForSequenceClassification"
+    reader = "ORTModelForImageClassification" if backbone.reads_images else "ORTModelForSequenceClassification"
     remarks.append(
         f"`config.json` names the classes for libraries that read such folders: optimum's `{reader}.from_pretrained`, and"
         " transformers.js, which looks for the graph as `onnx/model.onnx`: move it there."
     )
-    with appearing(folder) as part:
+    with atomic_folder(folder) as part:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch's exporter deprecates of itself, and the names of equal axes
             logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that torchvision is not installed
@@ -67,18 +67,18 @@ def export(learner: ClassLearner, folder: Path) -> None:
 
 
 class _Logits(nn.Module):
-    """The model as a function of tensors in this order: the exporter takes no names that a signature does not have."""
+    """The model as a function of positional tensors: the exporter takes only names of the signature."""
 
     def __init__(self, model: PreTrainedModel, names: list[str]) -> None:
         super().__init__()
         self.model, self.names = model, names
 
-    def forward(self, *inputs: Tensor) -> Float[Tensor, "batch klass"]:
+    def forward(self, *inputs: Tensor) -> Float[Tensor, "batch class"]:
         logits: Tensor = self.model(**dict(zip(self.names, inputs, strict=True))).logits
         return logits
 
 
 def _example(backbone: Backbone) -> dict[str, Tensor]:
-    """Two inputs as the encoder takes them, on the CPU; of texts one is shorter, so that padding is part of the graph."""
-    examples: list[Input] = [new("RGB", (8, 8))] * 2 if backbone.pictures else ["one or two", "words"]
+    """Two preprocessed inputs on the CPU; one text is shorter, so that the traced graph handles padding."""
+    examples: list[Input] = [new("RGB", (8, 8))] * 2 if backbone.reads_images else ["one or two", "words"]
     return {name: tensor.cpu() for name, tensor in backbone.encode(examples).items()}

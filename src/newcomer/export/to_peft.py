@@ -1,4 +1,4 @@
-"""A LoRA adapter that peft loads, with the classifier beside it, and the encoder where nobody else has it."""
+"""Export to peft: a LoRA adapter and the classifier, and the encoder if it is not on the hub."""
 
 import json
 import shutil
@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.lora_learner import AdaptedLearner
+from newcomer.classes.lora_learner import LoRALearner
 from newcomer.errors import LearnerError
 from newcomer.export.card import card
-from newcomer.export.folder import appearing
+from newcomer.export.folder import atomic_folder
 from newcomer.nn.lora.fused_linear import FusedLinear
 from newcomer.shapes import Float, Tensor
 
@@ -24,13 +24,13 @@ Factors = tuple[Float[Tensor, "width_out rank"], Float[Tensor, "rank width_in"]]
 
 
 def export(learner: ClassLearner, folder: Path) -> None:
-    """Write all directions as one plain LoRA for the encoder, whose rank is the sum of theirs, with each magnitude on its B.
+    """Write all directions as one plain LoRA of the encoder: its rank is the sum of theirs, magnitudes are multiplied into B.
 
-    An encoder that is on the hub is named; another one comes along, in the folder `base`.
-    Raises LearnerError where nothing was adapted; StoreError: see `appearing`.
+    An encoder from the hub is referenced by name; any other is copied into the folder `base`.
+    Raises LearnerError if nothing was adapted; StoreError: see `atomic_folder`.
     """
-    (weight, bias), points = learner.folded_head(), learner.points
-    if not isinstance(learner, AdaptedLearner) or not learner.bank.terms(0)[0].shape[1]:
+    (weight, bias), points = learner.linear_classifier(), learner.support_points
+    if not isinstance(learner, LoRALearner) or not learner.lora.terms(0)[0].shape[1]:
         raise LearnerError(
             f"{type(learner).__name__} has no low-rank update, so there is no LoRA; export with --to transformers"
         )
@@ -52,12 +52,12 @@ def export(learner: ClassLearner, folder: Path) -> None:
         "classes": learner.classes,
         "base": {"name": base, "class": loads, "fingerprint": backbone.fingerprint},
         "pooling": backbone.pooling,
-        **({"size": backbone.size} if backbone.pictures else {"max_tokens": backbone.max_tokens}),
+        **({"size": backbone.size} if backbone.reads_images else {"max_tokens": backbone.max_tokens}),
     }
-    place = f"this-folder/{BASE}" if backbone.files else backbone.name
+    location = f"this-folder/{BASE}" if backbone.files else backbone.name
     load = (
         f"from peft import PeftModel\nfrom transformers import {loads}\n"
-        f'encoder = PeftModel.from_pretrained({loads}.from_pretrained("{place}"), "this-folder")'
+        f'encoder = PeftModel.from_pretrained({loads}.from_pretrained("{location}"), "this-folder")'
     )
     classifier = {"weight": weight.contiguous(), "bias": bias} | ({} if points is None else {"points": points})
     remarks = [
@@ -72,9 +72,9 @@ def export(learner: ClassLearner, folder: Path) -> None:
         )
     if backbone.resized:
         remarks.append(
-            f"Its pictures are of {backbone.size} pixels: call the encoder with `interpolate_pos_encoding=True`."
+            f"Its images are of {backbone.size} pixels: call the encoder with `interpolate_pos_encoding=True`."
         )
-    with appearing(folder) as part:
+    with atomic_folder(folder) as part:
         named = {
             f"base_model.model.{name}.lora_{side}.weight": t
             for name, (b, a) in factors.items()
@@ -91,7 +91,7 @@ def export(learner: ClassLearner, folder: Path) -> None:
 
 
 def _copy(model: Path, folder: Path) -> None:
-    """The files of a model, without what else may lie in its folder."""
+    """Copy the files of a model, and no others in its folder."""
     folder.mkdir()
     files = [file for file in sorted(model.iterdir()) if file.is_file()]
     safe = any(file.suffix == ".safetensors" for file in files)
@@ -100,11 +100,11 @@ def _copy(model: Path, folder: Path) -> None:
             shutil.copyfile(file, folder / file.name)
 
 
-def _layers(learner: AdaptedLearner) -> dict[str, Factors]:
-    """Factors of the update of each linear layer of the encoder as it was before a fused one was taken apart."""
+def _layers(learner: LoRALearner) -> dict[str, Factors]:
+    """Factors of the update of each linear layer, under the encoder's original names, before fused layers were split."""
     model, found = learner.backbone.model, dict[str, Factors]()
     for p, name in enumerate(learner.backbone.projections):
-        up, down = (factor.detach().cpu() for factor in learner.bank.terms(p))
+        up, down = (factor.detach().cpu() for factor in learner.lora.terms(p))
         whole, _, part = name.rpartition(".")
         if isinstance(layer := model.get_submodule(whole), FusedLinear):
             # The parts' ranks stand side by side, each with rows of its own.

@@ -1,30 +1,30 @@
-"""A model that transformers loads, with the updates merged into its weights."""
+"""Export to transformers: a model with the updates merged into its weights."""
 
 import shutil
 from pathlib import Path
 
-from newcomer.backbones.loading import quiet
+from newcomer.backbones.loading import silence_libraries
 from newcomer.classes.learner import ClassLearner
 from newcomer.export import modeling_pooled
 from newcomer.export.card import card
 from newcomer.export.classifier import classifier, write_preprocessing
-from newcomer.export.folder import appearing
+from newcomer.export.folder import atomic_folder
 from newcomer.export.modeling_pooled import PooledClassifier
 
 CODE = Path(modeling_pooled.__file__)
 
 
 def export(learner: ClassLearner, folder: Path) -> None:
-    """Write what `pipeline` and the Auto classes read: weights and configuration, with the preprocessing.
+    """Write weights, configuration and preprocessing as read by `pipeline` and the Auto classes.
 
-    Where no class of transformers pools as the backbone does, the class comes along as a file and is loaded with
+    If no class of transformers pools as the backbone does, the model class is written as a file, too, and loaded with
     `trust_remote_code=True`.
-    Raises LearnerError before anything was learned and for timm's encoders; StoreError: see `appearing`.
+    Raises LearnerError if nothing was learned yet, and for timm encoders; StoreError: see `atomic_folder`.
     """
     model, backbone = classifier(learner), learner.backbone
     auto, task, asked, options = (
-        ("AutoModelForImageClassification", "image-classification", "picture.png", "")
-        if backbone.pictures
+        ("AutoModelForImageClassification", "image-classification", "image.png", "")
+        if backbone.reads_images
         else ("AutoModelForSequenceClassification", "text-classification", "a text", ", truncation=True")
     )
     remarks = []
@@ -36,7 +36,7 @@ def export(learner: ClassLearner, folder: Path) -> None:
         )
         model.config.auto_map = {"AutoConfig": f"{CODE.stem}.PooledConfig", auto: f"{CODE.stem}.PooledClassifier"}
     load = f'from transformers import pipeline\nask = pipeline("{task}", model="this-folder"{options})\nask("{asked}")'
-    with appearing(folder) as part, quiet():
+    with atomic_folder(folder) as part, silence_libraries():
         model.save_pretrained(part)
         write_preprocessing(backbone, part)
         if isinstance(model, PooledClassifier):

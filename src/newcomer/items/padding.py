@@ -1,4 +1,4 @@
-"""Many items at once: their rows side by side in one padded table."""
+"""Padded batches: events grouped by item."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,52 +9,55 @@ from newcomer.shapes import Bool, Int, Tensor
 
 
 @dataclass(frozen=True)
-class Padded:
-    """A batch of items with rows of each; where `real` is false a row is only there to fill up."""
+class PaddedBatch:
+    """A batch of items with the row indices of each; `real` is false for padding."""
 
     items: Int[Tensor, " item"]
     rows: Int[Tensor, "item row"]
     real: Bool[Tensor, "item row"]
 
 
-def by_item(item: Int[Tensor, " row"], most: int, longest: int | None = None) -> Iterator[Padded]:
-    """All rows, those of one item together and in their order, in batches of at most `most` places.
+def by_item(item: Int[Tensor, " row"], max_rows: int, max_rows_per_item: int | None = None) -> Iterator[PaddedBatch]:
+    """All rows grouped by item, in their order, in padded batches of at most `max_rows` (items × longest) rows.
 
-    An item's rows are never divided, unless there are more than `longest` of them. Items with equally many rows come
-    together, so that little is filled up.
+    An item's rows are split only beyond `max_rows_per_item`. Items are sorted by their number of rows, to minimize padding.
 
-    >>> [(batch.items.tolist(), batch.rows.tolist()) for batch in by_item(torch.tensor([5, 3, 5]), most=9)]
+    >>> [(batch.items.tolist(), batch.rows.tolist()) for batch in by_item(torch.tensor([5, 3, 5]), max_rows=9)]
     [([3, 5], [[1, 0], [0, 2]])]
     """
     order = torch.argsort(item, stable=True)
     items, counts = torch.unique_consecutive(item[order], return_counts=True)
     starts = counts.cumsum(0) - counts
-    if longest is not None:
-        items, starts, counts = _divided(items, starts, counts, longest)
+    if max_rows_per_item is not None:
+        items, starts, counts = _split_long(items, starts, counts, max_rows_per_item)
     by_count = torch.argsort(counts, stable=True)
     begin = 0
-    for end in _ends(counts[by_count].tolist(), most):
+    for end in _batch_ends(counts[by_count].tolist(), max_rows):
         chosen = by_count[begin:end]
-        place = torch.arange(int(counts[chosen].max()), device=item.device)
-        real = place < counts[chosen, None]
-        rows = order[torch.where(real, starts[chosen, None] + place, 0)]
-        yield Padded(items[chosen], torch.where(real, rows, 0), real)
+        offset = torch.arange(int(counts[chosen].max()), device=item.device)
+        real = offset < counts[chosen, None]
+        rows = order[torch.where(real, starts[chosen, None] + offset, 0)]
+        yield PaddedBatch(items[chosen], torch.where(real, rows, 0), real)
         begin = end
 
 
-def _ends(counts: list[int], most: int) -> Iterator[int]:
-    """Where to end each batch, counts ascending, so that items × longest stays within `most` (or it is one item)."""
+def _batch_ends(counts: list[int], max_rows: int) -> Iterator[int]:
+    """End offset of each batch, for ascending counts: items × longest ≤ `max_rows`, or a single item."""
     begin = 0
-    for place, count in enumerate(counts):
-        if place > begin and (place + 1 - begin) * count > most:
-            yield place
-            begin = place
+    for offset, count in enumerate(counts):
+        if offset > begin and (offset + 1 - begin) * count > max_rows:
+            yield offset
+            begin = offset
     if counts:
         yield len(counts)
 
 
-def _divided(items: Tensor, starts: Tensor, counts: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
-    pieces = (counts + longest - 1) // longest
+def _split_long(items: Tensor, starts: Tensor, counts: Tensor, max_rows_per_item: int) -> tuple[Tensor, Tensor, Tensor]:
+    pieces = (counts + max_rows_per_item - 1) // max_rows_per_item
     whole = torch.repeat_interleave(torch.arange(len(items), device=items.device), pieces)
     number = torch.arange(len(whole), device=items.device) - (pieces.cumsum(0) - pieces)[whole]
-    return items[whole], starts[whole] + number * longest, (counts[whole] - number * longest).clamp(max=longest)
+    return (
+        items[whole],
+        starts[whole] + number * max_rows_per_item,
+        (counts[whole] - number * max_rows_per_item).clamp(max=max_rows_per_item),
+    )

@@ -1,7 +1,7 @@
 """What a class-incremental run is judged by: the accuracy matrix and three numbers read off it.
 
 `accuracy[t, k]` is the accuracy in [0, 1] on task k after stage t, the arg max taken over all classes seen by then; entries
-that were never measured (k > t) are NaN. `examples[k]` is the size of task k's exam.
+without a measurement (k > t) are NaN. `examples[k]` is the size of task k's evaluation set.
 """
 
 import numpy as np
@@ -68,8 +68,8 @@ def accuracy_matrix(scores: list[tuple[str, str, float]]) -> Float[ndarray, "sta
     if not scores:
         raise StreamError("no scores: the run has finished no stage yet")
     stages = list(dict.fromkeys(stage for stage, _, _ in scores))
-    exams = list(dict.fromkeys(exam for _, exam, _ in scores))
-    matrix = np.full((len(stages), len(exams)), np.nan)
-    for stage, exam, accuracy in scores:
-        matrix[stages.index(stage), exams.index(exam)] = accuracy
+    eval_sets = list(dict.fromkeys(eval_set for _, eval_set, _ in scores))
+    matrix = np.full((len(stages), len(eval_sets)), np.nan)
+    for stage, eval_set, accuracy in scores:
+        matrix[stages.index(stage), eval_sets.index(eval_set)] = accuracy
     return matrix

@@ -75,8 +75,8 @@ def calibration_error(label: ArrayLike, probability: ArrayLike, bins: int = 15) 
     label, probability = pair(label, probability)
     if not len(label):
         return float("nan")
-    place = np.searchsorted(np.arange(1, bins) / bins, probability, side="right")
-    return float(np.abs(np.bincount(place, probability - label)).sum() / len(label))
+    bin_ = np.searchsorted(np.arange(1, bins) / bins, probability, side="right")
+    return float(np.abs(np.bincount(bin_, probability - label)).sum() / len(label))
 
 
 def calibration_by(groups: ArrayLike, label: ArrayLike, probability: ArrayLike) -> dict[str, dict[str, float]]:
@@ -102,8 +102,8 @@ def calibration_by_age(before: ArrayLike, label: ArrayLike, probability: ArrayLi
     """
     ends = [*AGES[1:], None]
     names = [_bucket(begin, end) for begin, end in zip(AGES, ends, strict=True)]
-    place = np.searchsorted(AGES, np.asarray(before, dtype=np.int64), side="right") - 1
-    return {names[int(at)]: sums for at, sums in calibration_by(place, label, probability).items()}
+    bin_ = np.searchsorted(AGES, np.asarray(before, dtype=np.int64), side="right") - 1
+    return {names[int(at)]: sums for at, sums in calibration_by(bin_, label, probability).items()}
 
 
 def pair(label: ArrayLike, score: ArrayLike) -> tuple[_Floats, _Floats]:

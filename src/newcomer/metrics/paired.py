@@ -43,23 +43,23 @@ def paired_test(difference: Float[ndarray, " seed"], confidence: float = 0.95) -
     error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
     if error <= 1e-12 * abs(mean) or error == 0:  # what rounding alone leaves
         return PairedTest(mean, mean, mean, float(mean == 0))
-    reach = error * t_within(confidence, freedom)
-    return PairedTest(mean, mean - reach, mean + reach, 1 - t_probability(mean / error, freedom))
+    reach = error * t_quantile(confidence, freedom)
+    return PairedTest(mean, mean - reach, mean + reach, 1 - t_tail_probability(mean / error, freedom))
 
 
-def t_probability(t: float, freedom: int) -> float:
+def t_tail_probability(t: float, freedom: int) -> float:
     """Probability that Student's t lies within ± `t`. The finite sums of Abramowitz and Stegun 1964, 26.7.3 and 26.7.4.
 
-    >>> round(t_probability(12.706, 1), 4), round(t_probability(2.228, 10), 4)
+    >>> round(t_tail_probability(12.706, 1), 4), round(t_tail_probability(2.228, 10), 4)
     (0.95, 0.95)
     """
     return _within(math.atan(abs(t) / math.sqrt(freedom)), freedom)
 
 
-def t_within(probability: float, freedom: int) -> float:
+def t_quantile(probability: float, freedom: int) -> float:
     """The t within whose ± Student's t lies with this probability.
 
-    >>> round(t_within(0.95, 2), 3)
+    >>> round(t_quantile(0.95, 2), 3)
     4.303
     """
     low, high = 0.0, math.pi / 2
@@ -76,9 +76,9 @@ def holm(p: Sequence[float]) -> list[float]:
     [0.03, 0.06, 0.06]
     """
     adjusted, least = [0.0] * len(p), 0.0
-    for rank, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
-        least = max(least, min(1.0, (len(p) - rank) * p[place]))
-        adjusted[place] = least
+    for rank, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        least = max(least, min(1.0, (len(p) - rank) * p[index]))
+        adjusted[index] = least
     return adjusted
 
 

@@ -1,4 +1,4 @@
-"""What modules are lent for one forward pass: kept by the thread that runs the pass, so that several threads share one model."""
+"""Thread-local overrides for one forward pass: weights or prompts by module, so that several threads share one model."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -7,14 +7,14 @@ from typing import Any, Generic, TypeVar
 
 from torch import nn
 
-Lent = TypeVar("Lent")
+Value = TypeVar("Value")
 
 
-class PerPass(threading.local, Generic[Lent]):
-    """Values by module, for as long as `lending` lasts and for the thread that lends; every other thread sees none of them.
+class ForwardContext(threading.local, Generic[Value]):
+    """Values by module within `override`, for the current thread only.
 
-    >>> module, weights = nn.Identity(), PerPass[int]()
-    >>> with weights.lending({module: 3}):
+    >>> module, weights = nn.Identity(), ForwardContext[int]()
+    >>> with weights.override({module: 3}):
     ...     weights.of(module)
     3
     >>> weights.of(module) is None
@@ -22,15 +22,15 @@ class PerPass(threading.local, Generic[Lent]):
     """
 
     def __init__(self) -> None:
-        self.values: Mapping[nn.Module, Lent] = {}
+        self.values: Mapping[nn.Module, Value] = {}
 
-    def of(self, module: nn.Module) -> Lent | None:
-        """What this module is lent by the pass under way in this thread, if anything."""
+    def of(self, module: nn.Module) -> Value | None:
+        """The value of this module in the current thread's pass, if any."""
         return self.values.get(module)
 
     @contextmanager
-    def lending(self, values: Mapping[nn.Module, Lent]) -> Iterator[None]:
-        """Within, these modules have these values; afterwards those they had."""
+    def override(self, values: Mapping[nn.Module, Value]) -> Iterator[None]:
+        """Within, these modules have these values; afterwards the previous ones."""
         before = self.values
         self.values = {**before, **values}
         try:
@@ -43,10 +43,10 @@ _REGISTERING = threading.Lock()
 
 
 def hooked(module: nn.Module, *, before: Any = None, after: Any = None) -> None:
-    """The module calls these hooks for good, each once however often they are asked for.
+    """Register these hooks permanently, each once.
 
-    `before` is given positional and named arguments. Hooks that last are those that ask a `PerPass` what to do: to register and
-    remove them around every pass would change the module for all threads.
+    `before` receives positional and keyword arguments. Permanent hooks look up a `ForwardContext`: hooks that are registered and
+    removed around a pass would change the module for all threads.
     """
     if before and before not in module._forward_pre_hooks.values():
         with _REGISTERING:  # torch numbers its hooks without a lock

@@ -1,7 +1,7 @@
 """A store is a folder: a manifest with checksums, and one safetensors file for every stage that was learned.
 
-    manifest.json             format, learner, settings, what it stands on, the stages with their files' SHA-256, and its own
-    stage-000.safetensors     what the first stage added: tensors, and its facts as JSON in the file's header
+    manifest.json             format, learner, settings, dependencies, the stages with their files' SHA-256, and its own
+    stage-000.safetensors     what the first stage added: tensors, and its info as JSON in the file's header
     stage-001.safetensors     …
 
 Stages are only ever appended. A file appears whole or not at all, and the manifest names it only when it is on disk: after a
@@ -29,40 +29,40 @@ from newcomer.errors import StoreError
 from newcomer.settings import Json, changes
 from newcomer.store.writing import take_lock, to_json, write_whole
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 STAGE_FILE = re.compile(r"stage-\d{3,9}\.safetensors", re.ASCII)
-"""What a stage's file is called: a manifest that names another, or one that lies elsewhere, is refused."""
+"""Name of a stage's file; manifests with other names or paths are refused."""
 DAMAGED = "restore the folder from a copy"
 ROOM = 2**16
-"""Bytes that must fit on the disk before anything is learned for it."""
+"""Free disk space required before training, in bytes."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What one stage added to a learner: tensors, and facts that JSON can hold."""
+    """What one stage added to a learner: tensors, and JSON information."""
 
     name: str
     tensors: Mapping[str, Tensor]
-    facts: Mapping[str, Json] = field(default_factory=dict)
+    info: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a store says of itself before any tensor is read."""
+    """Content of the manifest."""
 
     learner: str
     settings: Mapping[str, Json]
-    stands_on: Mapping[str, Json]
-    """What the learner was built on and does not store: a backbone by name and fingerprint, or a log's schema."""
+    depends_on: Mapping[str, Json]
+    """What the learner depends on and the store does not hold: a backbone by name and fingerprint, or a schema."""
     stages: Sequence[Mapping[str, Json]] = ()
     format: int = FORMAT
 
 
 class Store:
-    """One store on disk, opened for reading; writing takes its lock.
+    """A store on disk; writing takes its lock.
 
-    Raises StoreError where the folder holds no store, a newer format, or a file that is not what the manifest says.
+    Raises StoreError if the folder holds no store, another format, or a file that differs from its checksum.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -76,7 +76,7 @@ class Store:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             version = content["format"]
-            told, digest = content.pop("sha256", None), _digest(content)
+            checksum, digest = content.pop("sha256", None), _digest(content)
         except FileNotFoundError:
             raise StoreError(
                 f"{self.folder}: no store here (no {MANIFEST}); give the folder a model was saved to"
@@ -88,8 +88,8 @@ class Store:
         if version > FORMAT:
             raise StoreError(f"{path}: format {version}, this newcomer reads up to {FORMAT}; update newcomer")
         if version < FORMAT:
-            raise StoreError(f"{path}: format {version} is older than the first release; teach the model again")
-        if told != digest:
+            raise StoreError(f"{path}: format {version} is older than the first release; train the model again")
+        if checksum != digest:
             raise StoreError(f"{path}: its content is not what was written (checksum); {DAMAGED}")
         if (problem := _problem(content)) is not None:
             raise StoreError(f"{path}: not a store's manifest ({problem}); {DAMAGED}")
@@ -106,7 +106,7 @@ class Store:
         return [self._read(stage) for stage in stages[:count]]
 
     def write(self, manifest: Manifest, entries: Sequence[Entry]) -> None:
-        """Bring the store to exactly these entries: those it has already must be the same ones, the rest is appended.
+        """Write these entries: existing ones must be equal, new ones are appended.
 
         `manifest` says whose they are; its list of stages is ignored. Raises StoreError when another process writes, when
         the folder holds another model or another history, or when the disk refuses; the store then stays as it was.
@@ -115,7 +115,7 @@ class Store:
             self._append(manifest, entries)
 
     def truncate(self, count: int) -> None:
-        """Forget all stages but the first `count`: how a run that was cut off returns to its last complete stage.
+        """Remove all stages after the first `count`, as when an interrupted run returns to its last complete stage.
 
         Raises StoreError: see `write`.
         """
@@ -130,7 +130,7 @@ class Store:
                 (self.folder / str(stage["file"])).unlink(missing_ok=True)
 
     def checkout(self, count: int, folder: Path) -> None:
-        """Copy the state after the first `count` stages to a folder of its own; this store stays as it is.
+        """Copy the first `count` stages to another folder.
 
         Raises StoreError where there are fewer stages, or the other folder holds a store already.
         """
@@ -142,11 +142,11 @@ class Store:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else writes this store for so long; a folder that was not there is gone again unless something was saved.
+        """Hold the store's lock; a new folder is removed again unless something was saved.
 
         Raises StoreError when another process writes it, or the disk refuses.
         """
-        made = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
+        made = [parent for parent in (self.folder, *self.folder.parents) if not parent.exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = take_lock(self.folder / ".lock", reentrant=True)
@@ -165,12 +165,12 @@ class Store:
                     file.unlink(missing_ok=True)
             lock.release()
             with suppress(OSError):  # they hold a store now, or it never came to be
-                for place in made:
-                    place.rmdir()
+                for parent in made:
+                    parent.rmdir()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """The store is ours for this long; what fails leaves it as it was."""
+        """Hold the lock; a failure leaves the store unchanged."""
         with self.held():
             before, old = set(self._files()), self.exists()
             try:
@@ -186,18 +186,18 @@ class Store:
                 raise
 
     def clear(self) -> None:
-        """Remove what writing made, however damaged; other files in the folder stay. Raises StoreError: see `write`."""
+        """Remove the store's files, also damaged ones; other files in the folder stay. Raises StoreError: see `write`."""
         if self.folder.is_dir():
             with self.held():
                 for file in list(self._files()):
                     file.unlink()
 
     def _files(self) -> Iterator[Path]:
-        """Those that writing makes; beside them others may lie, such as the database of a service that is running."""
+        """Files of the store; the folder may hold others, such as a service's database."""
         return (file for file in self.folder.iterdir() if _is_ours(file.name.removesuffix(".part")))
 
     def _require_room(self) -> None:
-        """What cannot be written is found before hours of learning."""
+        """Raises StoreError, before training, if the store cannot be written."""
         try:
             with tempfile.TemporaryFile(dir=self.folder) as probe:
                 probe.write(bytes(ROOM))
@@ -235,7 +235,7 @@ class Store:
             "format": FORMAT,
             "learner": manifest.learner,
             "settings": _plain(manifest.settings),
-            "stands_on": _plain(manifest.stands_on),
+            "depends_on": _plain(manifest.depends_on),
             "stages": list(stages),
         }
         content["sha256"] = _digest(content)
@@ -251,23 +251,23 @@ class Store:
             raise StoreError(f"{path}: its bytes are not those that were written (checksum); restore it from a copy")
         try:
             (length,) = struct.unpack("<Q", content[:8])
-            facts = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["facts"])
+            info = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["info"])
             tensors = read_safetensors(content)
         except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, struct.error) as error:
             raise StoreError(f"{path}: not a stage of a store ({_reason(error)})") from None
-        if not isinstance(facts, dict):
-            raise StoreError(f"{path}: not a stage of a store (its facts are no table)")
-        return Entry(str(stage["name"]), tensors, facts)
+        if not isinstance(info, dict):
+            raise StoreError(f"{path}: not a stage of a store (its info is no table)")
+        return Entry(str(stage["name"]), tensors, info)
 
 
 PLACES = ("name", "folder")
-"""What only says where something with a fingerprint lies: on another machine it may lie elsewhere."""
+"""Keys that only locate something with a fingerprint; they may differ between machines."""
 FILLED_IN = ("pooling", "max_tokens")
-"""What older stores leave open, as None, where a default was meant."""
+"""Keys that may be None for a default."""
 
 
 def differing(old: Mapping[str, Json], new: Mapping[str, Json]) -> dict[str, tuple[Json, Json]]:
-    """Where two things that a learner stands on differ, by path, with both values.
+    """Differences of two `depends_on` tables, by path, with both values.
 
     Of a part with a fingerprint only what both say counts, and not where it lies: a later version says more of the same thing.
     """
@@ -280,7 +280,7 @@ def differing(old: Mapping[str, Json], new: Mapping[str, Json]) -> dict[str, tup
 
 
 def _shared(part: Mapping[str, Json], other: Mapping[str, Json]) -> dict[str, Json]:
-    """What the other one says as well; see `differing`."""
+    """Keys that both tables have; see `differing`."""
     return {
         key: _shared(value, other[key]) if isinstance(value, dict) and isinstance(other[key], dict) else value
         for key, value in part.items()
@@ -289,12 +289,12 @@ def _shared(part: Mapping[str, Json], other: Mapping[str, Json]) -> dict[str, Js
 
 
 def _same_model(old: Manifest, new: Manifest) -> bool:
-    """Whether two stores are the same model's; settings may change from stage to stage."""
-    return old.learner == new.learner and not differing(old.stands_on, new.stands_on)
+    """Whether two manifests are of the same model; settings may change between stages."""
+    return old.learner == new.learner and not differing(old.depends_on, new.depends_on)
 
 
 def _plain(content: Mapping[str, Json]) -> dict[str, Json]:
-    """As JSON would give it back."""
+    """The value after a JSON round trip."""
     plain: dict[str, Json] = json.loads(json.dumps(dict(content)))
     return plain
 
@@ -305,8 +305,8 @@ def _digest(content: Mapping[str, Json]) -> str:
 
 def _to_bytes(entry: Entry) -> bytes:
     tensors = {name: tensor.detach().to(torch.device("cpu")).contiguous() for name, tensor in entry.tensors.items()}
-    facts = to_json(dict(entry.facts), sort_keys=True)
-    return to_safetensors(tensors, metadata={"facts": facts})
+    info = to_json(dict(entry.info), sort_keys=True)
+    return to_safetensors(tensors, metadata={"info": info})
 
 
 def _is_ours(name: str) -> bool:
@@ -314,11 +314,11 @@ def _is_ours(name: str) -> bool:
 
 
 def _problem(content: Mapping[str, Json]) -> str | None:
-    """Why this is no manifest, whoever wrote it and its checksum; None where it is one."""
+    """Why this is not a valid manifest, or None."""
     parts = {
         "learner": (str, "text"),
         "settings": (dict, "table"),
-        "stands_on": (dict, "table"),
+        "depends_on": (dict, "table"),
         "stages": (list, "list"),
     }
     for key in content.keys() | parts:
@@ -337,7 +337,7 @@ def _problem(content: Mapping[str, Json]) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """One line of an error's words."""
+    """First line of an error's message."""
     if isinstance(error, KeyError):
         return f"no '{error.args[0]}'"
     return (str(error) or type(error).__name__).splitlines()[0]

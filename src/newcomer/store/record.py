@@ -1,4 +1,4 @@
-"""The record of a run: JSON lines, one event a line, complete up to the last stage that was finished."""
+"""The record of a run: one JSON event per line, complete up to the last finished stage."""
 
 import json
 import os
@@ -14,52 +14,52 @@ Event = Mapping[str, Json]
 
 
 def read_record(path: str | Path) -> Iterator[Event]:
-    """The events of a record; a last line that a kill left unfinished is passed over.
+    """The events of a record; an unterminated last line, left by a killed process, is ignored.
 
-    Raises StoreError where the file is missing or a line inside it is no event.
+    Raises StoreError if the file cannot be read or another line is not an event.
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: a class name may hold other line ends
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: a class name may contain other line ends
     except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path}: no record of a run can be read here ({error})") from None
+        raise StoreError(f"{path}: cannot be read as the record of a run ({error})") from None
     for number, line in enumerate(lines[:-1], 1):
         try:
             event = json.loads(line)
         except (ValueError, RecursionError):
             event = None
         if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            raise StoreError(f"{path}: line {number} is no event; remove the run and start it again")
+            raise StoreError(f"{path}: line {number} is not a valid event; remove the run and start it again")
         yield event
 
 
 class RecordWriter:
-    """Appends events; `commit` puts them on disk, and what was not committed is gone after a kill.
+    """Appends events to a record; `commit` writes the pending ones to disk.
 
-    `keep` is the number of stages to keep of a record that is there already; everything after them is cut off.
-    Raises StoreError when the disk refuses; the record then stays as it was.
+    `keep`: the number of stages to keep of an existing record; it is truncated after them.
+    Raises StoreError if the record cannot be written; it then stays as it was.
     """
 
     def __init__(self, path: str | Path, keep: int = 0) -> None:
         self.path = Path(path)
-        kept: list[str] = []
+        lines: list[str] = []
         if keep and self.path.exists():
             stages = 0
             for event in read_record(self.path):
-                kept.append(_line(event))
+                lines.append(_line(event))
                 stages += event["event"] == "stage"
                 if stages == keep:
                     break
-        with self._refusing():
+        with self._store_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path, "".join(kept))
+            write_whole(self.path, "".join(lines))
         self._pending: list[str] = []
 
     def write(self, event: Event) -> None:
         self._pending.append(_line(event))
 
     def commit(self) -> None:
-        with self._refusing():
+        with self._store_errors():
             size = self.path.stat().st_size
             try:
                 with self.path.open("a", encoding="utf-8") as file:
@@ -72,7 +72,7 @@ class RecordWriter:
         self._pending.clear()
 
     @contextmanager
-    def _refusing(self) -> Iterator[None]:
+    def _store_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

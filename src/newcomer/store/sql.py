@@ -1,4 +1,4 @@
-"""Item states in any SQL database that SQLAlchemy knows by its URL; `sqlite:///items.db` needs no server. See `sql_tables`."""
+"""Item states in a SQL database by SQLAlchemy URL; `sqlite:///items.db` needs no server. See `sql_tables`."""
 
 import json
 import sqlite3
@@ -27,29 +27,29 @@ from newcomer.store.sql_statements import (
     VERSION,
 )
 from newcomer.store.sql_tables import (
+    DELETED_ITEMS,
     EVENTS,
-    FORGOTTEN,
     LATEST,
     MODELS,
     STATES,
-    Noted,
+    EventRow,
     event_rows,
     events_checksum,
     latest_after,
     make_tables,
     state_row,
 )
-from newcomer.store.states import KEPT, Change, DamagedItemError, Event, Head, ItemState, ItemStates, latest
+from newcomer.store.states import KEPT, Change, DamagedItemError, Event, ItemHeader, ItemState, ItemStates, latest
 
 AT_ONCE = 500
-"""Names in one query: below every database's limit."""
+"""Names in one query, below every database's limit."""
 
 ATTEMPTS = 10
-"""How often something is tried again that another process was quicker with."""
+"""Retries after a conflict with another process."""
 
 
 class SqlItemStates(ItemStates):
-    """The database at this URL; its tables are made where they are not there yet.
+    """The database at this URL; missing tables are created.
 
     `wait_seconds`: how long a SQLite file that another process is writing is waited for. SQLite files are in WAL mode and every
     transaction is on the disk when it ends (`synchronous=FULL`). `connect`: makes the one connection of a SQLite database.
@@ -76,25 +76,26 @@ class SqlItemStates(ItemStates):
             sa.event.listen(self._engine, "connect", _durable)
         self._make_tables()
 
-    def heads(self, model: str, items: Collection[str] | None = None) -> dict[str, Head]:
-        columns = sa.select(STATES.c.item, STATES.c.version, STATES.c.phase, STATES.c.events)
+    def headers(self, model: str, items: Collection[str] | None = None) -> dict[str, ItemHeader]:
+        columns = sa.select(STATES.c.item_id, STATES.c.version, STATES.c.phase, STATES.c.event_count)
         rows = self._rows(columns, STATES, model, items)
-        return {row.item: self._head(row) for row in rows}
+        return {row.item_id: self._head(row) for row in rows}
 
-    def _head(self, row: Any) -> Head:
-        if type(row.version) is not int or type(row.events) is not int or not isinstance(row.phase, str):
+    def _head(self, row: Any) -> ItemHeader:
+        if type(row.version) is not int or type(row.event_count) is not int or not isinstance(row.phase, str):
             raise DamagedItemError(
-                row.item, f"{self.where}: the state of item '{row.item}' is damaged; restore the database from a copy"
+                row.item_id,
+                f"{self.where}: the state of item '{row.item_id}' is damaged; restore the database from a copy",
             )
-        return Head(row.version, row.phase, row.events)
+        return ItemHeader(row.version, row.phase, row.event_count)
 
     def get(self, model: str, items: Collection[str]) -> dict[str, ItemState]:
-        return {row.item: self._sound(model, row) for row in self._rows(sa.select(STATES), STATES, model, items)}
+        return {row.item_id: self._sound(model, row) for row in self._rows(sa.select(STATES), STATES, model, items)}
 
     def add(self, model: str, changes: Sequence[Change]) -> set[str]:
         names = [change.state.item for change in changes]
         for attempt in range(ATTEMPTS):
-            there = set(self.heads(model, names))
+            there = set(self.headers(model, names))
             new = [change for change in changes if change.state.item not in there]
             last = self._last_versions(model, [change.state.item for change in new])
             try:
@@ -110,17 +111,17 @@ class SqlItemStates(ItemStates):
 
     def imported_stages(self, model: str) -> int:
         with self._asking(), self._engine.connect() as connection:
-            return int(connection.scalar(sa.select(MODELS.c.stages).where(MODELS.c.model == model)) or 0)
+            return int(connection.scalar(sa.select(MODELS.c.imported_stages).where(MODELS.c.model == model)) or 0)
 
     def import_stages(self, model: str, stages: int, changes: Sequence[Change]) -> None:
         names = [change.state.item for change in changes]
         for attempt in range(ATTEMPTS):
-            there = {*self.heads(model, names), *self.forgotten(model, names)}
+            there = {*self.headers(model, names), *self.forgotten(model, names)}
             try:
                 with self._changing() as connection:
                     self._insert_new(connection, model, [c for c in changes if c.state.item not in there])
                     if not connection.execute(STAGES, {"m": model, "s": stages}).rowcount:
-                        _insert(connection, MODELS, [{"model": model, "stages": stages}])
+                        _insert(connection, MODELS, [{"model": model, "imported_stages": stages}])
                 return
             except _CollisionError:  # another process is at the same
                 if attempt == ATTEMPTS - 1:
@@ -128,19 +129,19 @@ class SqlItemStates(ItemStates):
 
     def unit_labels(self, model: str) -> int:
         with self._asking(), self._engine.connect() as connection:
-            return int(connection.scalar(sa.select(MODELS.c.unit_labels).where(MODELS.c.model == model)) or 0)
+            return int(connection.scalar(sa.select(MODELS.c.unit_interval_labels).where(MODELS.c.model == model)) or 0)
 
-    def advance(self, model: str, changes: Sequence[Change]) -> set[str]:
+    def commit(self, model: str, changes: Sequence[Change]) -> set[str]:
         late, units = set[str](), dict[bool | None, int]()
         with self._changing() as connection:
             for change in sorted(
                 changes, key=lambda change: change.state.item
-            ):  # one order for all: nobody waits in a ring
+            ):  # one order in all processes avoids deadlocks
                 if not _replace(connection, model, change.state):
                     late.add(change.state.item)
                     continue
                 self._note(connection, model, change)
-                units[change.unit] = units.get(change.unit, 0) + len(change.events)
+                units[change.unit_interval] = units.get(change.unit_interval, 0) + len(change.events)
             if units.get(False):
                 connection.execute(NO_UNIT, {"m": model})
             elif units.get(True):
@@ -159,17 +160,17 @@ class SqlItemStates(ItemStates):
         with self._asking(), self._engine.connect() as connection:
             for item, ids in events.items():
                 asked = ({"m": model, "i": item, "ids": part} for part in _parts(sorted(ids)))
-                found[item] = {row.event: row.label for part in asked for row in connection.execute(SEEN, part)}
+                found[item] = {row.event_id: row.label for part in asked for row in connection.execute(SEEN, part)}
         return found
 
-    def past(self, model: str, items: Collection[str]) -> dict[str, list[Event]]:
+    def event_history(self, model: str, items: Collection[str]) -> dict[str, list[Event]]:
         found: dict[str, list[Event]] = {item: [] for item in items}
-        kept = sa.select(EVENTS).where(EVENTS.c.payload.is_not(None)).order_by(EVENTS.c.item, EVENTS.c.place)
+        kept = sa.select(EVENTS).where(EVENTS.c.payload.is_not(None)).order_by(EVENTS.c.item_id, EVENTS.c.position)
         for row in self._rows(kept, EVENTS, model, items):
             try:
-                found[row.item].append(Event(row.event, row.time, row.label, json.loads(row.payload)))
+                found[row.item_id].append(Event(row.event_id, row.timestamp, row.label, json.loads(row.payload)))
             except ValueError:
-                raise self._damaged(row.item, f"event '{row.event}'") from None
+                raise self._damaged(row.item_id, f"event '{row.event_id}'") from None
         return {item: events[-KEPT:] for item, events in found.items()}
 
     def close(self) -> None:
@@ -192,16 +193,16 @@ class SqlItemStates(ItemStates):
         with self._asking(), self._engine.connect() as connection:
             if items is None:
                 return list(connection.execute(query))
-            named = query.where(table.c.item.in_(sa.bindparam("names", expanding=True)))
+            named = query.where(table.c.item_id.in_(sa.bindparam("names", expanding=True)))
             return [row for part in _parts(sorted(items)) for row in connection.execute(named, {"names": part})]
 
     def _last_versions(self, model: str, items: Collection[str]) -> dict[str, int]:
-        """Of those of these items that were forgotten, and are not there again, the last version."""
-        rows = self._rows(sa.select(FORGOTTEN.c.item, FORGOTTEN.c.version), FORGOTTEN, model, items)
-        return {row.item: row.version for row in rows}
+        """Last versions of deleted items."""
+        rows = self._rows(sa.select(DELETED_ITEMS.c.item_id, DELETED_ITEMS.c.version), DELETED_ITEMS, model, items)
+        return {row.item_id: row.version for row in rows}
 
     def _insert_new(self, connection: sa.Connection, model: str, changes: Sequence[Change]) -> None:
-        """The rows of items that are not there, and of their events."""
+        """Insert new items with their events."""
         states, events = [], []
         for change in changes:
             rows = event_rows(model, change)
@@ -212,13 +213,13 @@ class SqlItemStates(ItemStates):
         _insert(connection, EVENTS, events)
 
     def _note(self, connection: sa.Connection, model: str, change: Change) -> None:
-        """Beside a state that was just replaced, the events that made it: the latest before them must be what was noted."""
+        """Insert the events of a replaced state; the item's latest events before must match their checksum."""
         item, rows = change.state.item, event_rows(model, change)
         key = {"m": model, "i": item}
         first = change.state.events - len(change.events) - KEPT
-        before: list[Noted] = [tuple(row) for row in connection.execute(LATEST, {**key, "p": first})]
+        before: list[EventRow] = [tuple(row) for row in connection.execute(LATEST, {**key, "p": first})]
         noted = connection.scalar(CHECKSUM, key)
-        if noted is not None and noted != events_checksum(before):
+        if noted != events_checksum(before):
             raise self._damaged(item, "one of its latest events")
         _insert(connection, EVENTS, rows)
         if change.state.events > KEPT and latest(change.events):
@@ -226,7 +227,7 @@ class SqlItemStates(ItemStates):
         connection.execute(NOTED, {**key, "c": events_checksum(latest_after(before, change, rows))})
 
     def _forget(self, connection: sa.Connection, model: str, item: str) -> bool:
-        """Whether the item was there; its last version is kept, and nothing else of it."""
+        """Delete an item except for its last version; returns whether it existed."""
         key = {"m": model, "i": item}
         for _ in range(ATTEMPTS):  # until nobody changes it in between
             version = connection.scalar(VERSION, key)
@@ -235,15 +236,15 @@ class SqlItemStates(ItemStates):
             if connection.execute(DELETED, {**key, "v": version}).rowcount == 1:
                 connection.execute(EVENTS_DELETED, key)
                 connection.execute(REMEMBERED, key)
-                _insert(connection, FORGOTTEN, [{"model": model, "item": item, "version": version}])
+                _insert(connection, DELETED_ITEMS, [{"model": model, "item_id": item, "version": version}])
                 return True
         raise StoreError(f"{self.where}: item '{item}' was changed by others {ATTEMPTS} times meanwhile; try again")
 
     def _sound(self, model: str, row: "sa.Row[Any]") -> ItemState:
         parameters = row.parameters if isinstance(row.parameters, bytes) else b""
-        state = ItemState(row.item, row.version, row.phase, row.events, parameters, row.updated_at)
+        state = ItemState(row.item_id, row.version, row.phase, row.event_count, parameters, row.updated_at)
         if state.checksum(model) != row.checksum:
-            raise self._damaged(row.item, "its row")
+            raise self._damaged(row.item_id, "its row")
         return state
 
     def _damaged(self, item: str, what: str) -> DamagedItemError:
@@ -255,7 +256,7 @@ class SqlItemStates(ItemStates):
 
     @contextmanager
     def _changing(self) -> Iterator[sa.Connection]:
-        """A transaction: on the disk when it ends, or it never was."""
+        """A transaction, durable when it ends."""
         with self._asking(), self._engine.begin() as connection:
             yield connection
 
@@ -270,18 +271,18 @@ class SqlItemStates(ItemStates):
 
 
 class _CollisionError(StoreError):
-    """A row was there already."""
+    """The row exists already."""
 
 
 def _replace(connection: sa.Connection, model: str, state: ItemState) -> bool:
-    """Whether the item still had the version before this one, and has this one now."""
+    """Replace the previous version; returns False if another process changed it."""
     row = state_row(model, state)
-    key = {"m": row.pop("model"), "i": row.pop("item"), "v": state.version - 1}
+    key = {"m": row.pop("model"), "i": row.pop("item_id"), "v": state.version - 1}
     return connection.execute(REPLACED.values(row), key).rowcount == 1
 
 
 def _after(change: Change, last: Mapping[str, int]) -> Change:
-    """The same, its version the one after the last that a forgotten item had."""
+    """The change with a version after the last one of a deleted item."""
     item = change.state.item
     return replace(change, state=replace(change.state, version=last[item] + 1)) if item in last else change
 
@@ -296,7 +297,7 @@ def _parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _durable(connection: Any, _: object) -> None:
-    """SQLite: readers beside a writer, and a transaction is on the disk when it ends."""
+    """SQLite: concurrent readers (WAL), and durable transactions (synchronous=FULL)."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
@@ -308,8 +309,8 @@ def _line(error: Exception) -> str:
 
 
 def _reason(error: SQLAlchemyError) -> str:
-    """What the database said, and what to do."""
-    said = _line(error.orig) if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else _line(error)
+    """The database's message, and what to do."""
+    reason = _line(error.orig) if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else _line(error)
     advice = {
         "locked": "another process is writing it; try again when it is done",
         "not a database": "restore it from a copy",
@@ -317,8 +318,8 @@ def _reason(error: SQLAlchemyError) -> str:
         "readonly": "make the file and its folder writable",
         "unable to open": "give a file in a folder that is there and can be written",
     }
-    then = next((text for part, text in advice.items() if part in said), "see that it is there and may be written")
-    return f"the database refused ({said}); {then}"
+    then = next((text for part, text in advice.items() if part in reason), "see that it is there and may be written")
+    return f"the database refused ({reason}); {then}"
 
 
 def sqlite_url(path: Path) -> str:

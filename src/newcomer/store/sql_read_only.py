@@ -1,4 +1,4 @@
-"""States where nothing can be written: a SQLite file on a mount that is read-only, or in a folder of others."""
+"""Item states in a read-only SQLite file."""
 
 import os
 import sqlite3
@@ -25,7 +25,7 @@ def open_states(url: str) -> SqlItemStates:
 
 
 def _file(url: str) -> Path | None:
-    """The file of a SQLite database, where that is all that the URL says."""
+    """The file of a plain SQLite URL, else None."""
     try:
         parsed = sa.make_url(url)
     except ArgumentError:
@@ -39,7 +39,7 @@ def _can_be_written(file: Path) -> bool:
 
 
 def _copied(file: Path) -> sqlite3.Connection:
-    """All that the file holds, in memory. Nobody writes it: it is read without locks, which could not be taken."""
+    """An in-memory copy of the file, read without locks, which a read-only file system does not allow."""
     copy = sqlite3.connect(":memory:", check_same_thread=False)
     if not file.exists():
         return copy

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and are never written through a link that somebody else laid."""
+"""Atomic, durable file writes that do not follow symbolic links, and file locks."""
 
 import errno
 import json
@@ -11,20 +11,20 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, SoftFileLock
 
 CANNOT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-"""What a file system answers that has no fsync, as some over a network do."""
+"""Errors of file systems without fsync, such as some network file systems."""
 CANNOT_SYNC_FOLDERS = CANNOT_SYNC | {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EBADF, errno.ENOENT}
-"""What it answers where only files can be fsynced: Windows, SMB, FUSE."""
+"""Errors of file systems that cannot fsync folders: Windows, SMB, FUSE."""
 CANNOT_LOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """The file appears with all its bytes on disk, or not at all; text as UTF-8.
+    """Write a file atomically and durably; text as UTF-8.
 
-    What lies at its temporary name is replaced and, where it is a link, not followed. Raises OSError when the disk refuses.
+    An existing temporary file is replaced; if it is a link, it is not followed. Raises OSError if the write fails.
     """
     part = path.with_name(path.name + ".part")
     try:
-        part.unlink(missing_ok=True)  # of a process that was killed; a link goes, and what it names stays
+        part.unlink(missing_ok=True)  # left by a killed process; a link is removed, not its target
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666), "wb") as file:
             file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
             file.flush()
@@ -38,7 +38,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 def to_json(content: Any, **form: Any) -> str:
-    r"""JSON that is read as it was written, names of other scripts as they are, and what UTF-8 cannot say as its escape.
+    r"""JSON with non-ASCII text as it is; lone surrogates are escaped, so the text is valid UTF-8.
 
     >>> to_json(["\udcff.png", "größer"]) == r'["\udcff.png", "größer"]'
     True
@@ -47,7 +47,7 @@ def to_json(content: Any, **form: Any) -> str:
 
 
 def sync(file: int) -> None:
-    """Bring an open file to the disk, where the file system can; what cannot be written is an OSError all the same."""
+    """fsync an open file, if the file system supports it; raises OSError for write errors."""
     try:
         os.fsync(file)
     except OSError as error:
@@ -56,7 +56,7 @@ def sync(file: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk, where the file system can. Raises OSError where it tried and failed."""
+    """fsync a folder, if the file system supports it. Raises OSError for other errors."""
     try:
         number = os.open(folder, os.O_RDONLY)
         try:
@@ -69,15 +69,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def take_lock(path: Path, reentrant: bool = False) -> BaseFileLock:
-    """A lock on this file, taken; where the file system has no locks, the file's presence is one. The caller releases it.
+    """Acquire a lock file without waiting; on file systems without locks its existence is the lock. The caller releases it.
 
-    `reentrant`: this process may take it again while it has it.
-    Raises filelock.Timeout where another process has it, OSError where it cannot be made.
+    `reentrant`: this process may acquire it again while holding it. Raises filelock.Timeout if another process holds it, OSError
+    if it cannot be created.
     """
     if path.is_symlink():
         raise OSError(errno.ELOOP, "its lock is a link; remove it")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a lock is one of the second kind
+        warnings.simplefilter("ignore")  # about falling back to SoftFileLock
         try:
             lock: BaseFileLock = FileLock(path.absolute(), timeout=0, is_singleton=reentrant)
             lock.acquire()

@@ -1,4 +1,4 @@
-"""Classes that arrive task by task, never to be seen again."""
+"""Class-incremental stream: classes arrive task by task."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,14 @@ from newcomer.streams.stage import Stage
 
 
 class ClassIncremental:
-    """Stage t teaches the classes of task t; its exams are those of task 0 … task t.
+    """Stage t trains on the classes of task t and evaluates on tasks 0 … t.
 
     - `tasks`: a number, for equal parts of the classes in an order drawn from the seed (the first tasks take the remainder),
       or the classes of each task by name.
     - `classes`: how many classes take part, the first in that order; all by default.
-    - `train_per_class`, `exam_per_class`: at most so many examples of each class, drawn from the seed; all by default.
-    - `exam`: 'test', or 'validation' for exams drawn from training examples that no stage teaches: choose settings with these.
-    - `joint`: one stage that teaches everything at once and sits all exams; the upper end of what a stream allows.
+    - `train_per_class`, `eval_per_class`: at most so many examples of each class, drawn from the seed; all by default.
+    - `eval_split`: 'test' or 'validation'; the latter is held out from the training examples, for model selection.
+    - `joint`: one stage that trains on all classes and evaluates on all tasks: the joint-training upper bound.
 
     Raises StreamError for a label in two tasks, an empty task, a test class that is never taught, and too few examples.
     """
@@ -33,12 +33,12 @@ class ClassIncremental:
         tasks: int | list[list[str]] = 5,
         classes: int | None = None,
         train_per_class: int | None = None,
-        exam_per_class: int | None = None,
-        exam: Literal["test", "validation"] = "test",
+        eval_per_class: int | None = None,
+        eval_split: Literal["test", "validation"] = "test",
         joint: bool = False,
         seed: int = 0,
     ) -> None:
-        for limit, value in (("train_per_class", train_per_class), ("exam_per_class", exam_per_class)):
+        for limit, value in (("train_per_class", train_per_class), ("eval_per_class", eval_per_class)):
             if value is not None and value < 1:
                 raise StreamError(f"stream.{limit} = {value}; give a number from 1 on, or leave it out for all")
         never = sorted(set(test.labels) - set(train.labels))
@@ -55,16 +55,16 @@ class ClassIncremental:
             )
         self.joint = joint
         drawn = _by_class(train, seed, "train")
-        if exam == "validation":
+        if eval_split == "validation":
             pools = {name: drawn[name][train_per_class:] if train_per_class else drawn[name][::4] for name in drawn}
             asked = {name: set(pool) for name, pool in pools.items()}
             kept = {name: [i for i in drawn[name] if i not in asked[name]] for name in drawn}
-            self._exams, self._train = _Drawn(train, pools, exam_per_class), _Drawn(train, kept, train_per_class)
+            self._eval, self._train = _Drawn(train, pools, eval_per_class), _Drawn(train, kept, train_per_class)
         else:
-            self._exams = _Drawn(test, _by_class(test, seed, "test"), exam_per_class)
+            self._eval = _Drawn(test, _by_class(test, seed, "test"), eval_per_class)
             self._train = _Drawn(train, drawn, train_per_class)
         for name in (name for task in self.tasks for name in task):
-            for drawn_from, kind in ((self._train, "training"), (self._exams, exam)):
+            for drawn_from, kind in ((self._train, "training"), (self._eval, eval_split)):
                 if not drawn_from.count(name):
                     raise StreamError(f"class '{name}' has no {kind} examples; add some or leave the class out")
 
@@ -72,17 +72,21 @@ class ClassIncremental:
         return 1 if self.joint else len(self.tasks)
 
     def __iter__(self) -> Iterator[Stage[Examples, Examples]]:
-        exams = {f"task {t}": self._exams.of(task) for t, task in enumerate(self.tasks)}
+        eval_sets = {f"task {t}": self._eval.of(task) for t, task in enumerate(self.tasks)}
         if self.joint:
-            yield Stage("all tasks", self._train.of([name for task in self.tasks for name in task]), exams)
+            yield Stage("all tasks", self._train.of([name for task in self.tasks for name in task]), eval_sets)
             return
         for t, task in enumerate(self.tasks):
-            yield Stage(f"task {t}", self._train.of(task), {f"task {k}": exams[f"task {k}"] for k in range(t + 1)})
+            yield Stage(f"task {t}", self._train.of(task), {f"task {k}": eval_sets[f"task {k}"] for k in range(t + 1)})
 
-    def facts(self) -> dict[str, Json]:
+    def info(self) -> dict[str, Json]:
         """The classes of every task, and how many examples are taught and asked."""
         names = [name for task in self.tasks for name in task]
-        return {"tasks": self.tasks, "taught": len(self._train.of(names)), "asked": len(self._exams.of(names))}
+        return {
+            "tasks": self.tasks,
+            "train_examples": len(self._train.of(names)),
+            "eval_examples": len(self._eval.of(names)),
+        }
 
 
 class _Drawn:
@@ -96,7 +100,7 @@ class _Drawn:
         return len(self.by_class.get(name, ()))
 
     def of(self, classes: Sequence[str]) -> Examples:
-        return self.examples.at([i for name in classes for i in self.by_class[name]])
+        return self.examples.select([i for name in classes for i in self.by_class[name]])
 
 
 def _by_class(examples: Examples, seed: int, split: str) -> dict[str, list[int]]:

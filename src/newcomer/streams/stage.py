@@ -1,4 +1,4 @@
-"""A stream is a sequence of stages: something to learn, then exams."""
+"""Stages and streams: training data with the evaluation sets that follow it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,26 +6,26 @@ from typing import Generic, Protocol, TypeVar
 
 from newcomer.settings import Json
 
-Lesson = TypeVar("Lesson", covariant=True)
-Exam = TypeVar("Exam", covariant=True)
+TrainData = TypeVar("TrainData", covariant=True)
+EvalData = TypeVar("EvalData", covariant=True)
 
 
 @dataclass(frozen=True)
-class Stage(Generic[Lesson, Exam]):
-    """One step of a stream: `lesson` is studied, then every exam is sat, and the scores carry the names given here."""
+class Stage(Generic[TrainData, EvalData]):
+    """One step of a stream: fit on `train`, then evaluate on every set of `eval_sets`; scores carry the sets' names."""
 
     name: str
-    lesson: Lesson
-    exams: Mapping[str, Exam]
+    train: TrainData
+    eval_sets: Mapping[str, EvalData]
 
 
-class Stream(Protocol[Lesson, Exam]):
-    """Stages in order; iterating again gives the same stages again."""
+class Stream(Protocol[TrainData, EvalData]):
+    """Stages in order; iterating again gives the same stages."""
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Stage[Lesson, Exam]]: ...
+    def __iter__(self) -> Iterator[Stage[TrainData, EvalData]]: ...
 
-    def facts(self) -> dict[str, Json]:
-        """What a report says of the stream: its sizes, and what is known of its limits."""
+    def info(self) -> dict[str, Json]:
+        """Information for reports: sizes and known limitations."""
         ...

@@ -1,4 +1,4 @@
-"""Where a long stage stands, so that after a kill it goes on from there and not from its beginning."""
+"""Checkpoints within a stage, so that training resumes after a kill."""
 
 import json
 import time
@@ -18,7 +18,7 @@ Things = Mapping[str, nn.Module | torch.optim.Optimizer]
 
 
 class Checkpoint:
-    """One file for every part of a stage, in a folder that is removed when the stage is saved; without a folder nothing is kept.
+    """One file for each part of a stage, in a folder that is removed when the stage is saved; without a folder nothing is written.
 
     What a part needs besides (its order of batches, its chance) must follow from the number of the step, so that a part that was
     resumed takes the same steps to the bit.
@@ -27,10 +27,10 @@ class Checkpoint:
     def __init__(self, folder: Path | None = None, every_seconds: float = 60.0) -> None:
         self.folder, self.every_seconds, self.last = folder, every_seconds, time.monotonic()
         self.of = ""
-        """From what the stage follows, in any words; what was kept by another is not gone on from."""
+        """Digest of what the stage depends on; a checkpoint with another digest is refused."""
 
     def resume(self, part: str, things: Things) -> int:
-        """How many steps of this part are done, with all things as they were then; 0 where it was not begun.
+        """Number of steps of this part that are done, after restoring all objects; 0 without a checkpoint.
 
         Raises StoreError for a file that is damaged or of other things.
         """
@@ -51,7 +51,7 @@ class Checkpoint:
         return step
 
     def keep(self, part: str, step: int, things: Things, now: bool = False) -> None:
-        """Write down where this part is, once in a while or `now`."""
+        """Write a checkpoint if the interval has passed, or `now`."""
         if self.folder is None or not (now or time.monotonic() - self.last >= self.every_seconds):
             return
         tensors = {f"{name}/{key}": value for name, thing in things.items() for key, value in _tensors(thing).items()}
@@ -71,7 +71,7 @@ class Checkpoint:
         self.last = time.monotonic()
 
     def remove(self) -> None:
-        """The stage is saved: nothing is left to go on from."""
+        """Remove the checkpoints, after the stage was saved."""
         if self.folder is not None and self.folder.exists():
             try:
                 for path in self._own().glob("*.safetensors*"):
@@ -82,7 +82,7 @@ class Checkpoint:
                 raise self._refused(self.folder, error) from None
 
     def _own(self) -> Path:
-        """The folder; raises StoreError where it is a link: what it names is not ours to write or remove."""
+        """The folder. Raises StoreError for a symbolic link, whose target may not be ours."""
         assert self.folder is not None
         if self.folder.is_symlink():
             raise StoreError(f"{self.folder}: is a link, not a folder of a run; remove it")

@@ -1,4 +1,4 @@
-"""Gradient steps: the loop that every learner that is trained shares."""
+"""The training loop: gradient steps, batches, schedules."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ def fit(
     optimizer: torch.optim.Optimizer,
     processes: Processes | None = None,
 ) -> Iterator[dict[str, float]]:
-    """One gradient step a batch; yields what was seen after each.
+    """One gradient step a batch; yields the metrics after each.
 
     `loss` may give parts that add up to a batch's loss; each part's gradient is taken before the next one is asked for. With
     `processes` the losses and gradients of all of them are added up, so that all take the same step.
@@ -52,7 +52,7 @@ def _together(seen: float, optimizer: torch.optim.Optimizer, processes: Processe
 
 
 def finite(seen: float) -> float:
-    """The same loss.
+    """The loss, checked to be finite.
 
     Raises LearnerError when it is no number.
     """
@@ -62,7 +62,7 @@ def finite(seen: float) -> float:
 
 
 def batches(count: int, size: int, epochs: int, seed: int, *address: str | int) -> list[list[int]]:
-    """Indices of every batch of every epoch, each epoch in an order of its own; the last batch of one may be smaller.
+    """Indices of every batch of every epoch, shuffled each epoch; the last batch of an epoch may be smaller.
 
     >>> [len(batch) for batch in batches(5, 2, 1, 0)]
     [2, 2, 1]
@@ -75,12 +75,12 @@ def batches(count: int, size: int, epochs: int, seed: int, *address: str | int) 
 
 
 def cosine(steps: int) -> Callable[[int], float]:
-    """The factor on the learning rate at each step, from 1 down to 0 along half a cosine."""
+    """Cosine schedule: factor of the learning rate at each step, from 1 to 0."""
     return lambda step: 0.5 * (1 + math.cos(math.pi * min(step, steps) / max(steps, 1)))
 
 
 def one_cycle(steps: int, rise: float = 0.3) -> Callable[[int], float]:
-    """The factor on the learning rate at each step: up from 0 along half a cosine over a part of all steps, then down again.
+    """One-cycle schedule: factor of the learning rate, rising from 0 over a share of all steps, then falling, along half cosines.
 
     Smith and Topin 2018, whose share of the rise is the same.
     """
@@ -94,12 +94,12 @@ def one_cycle(steps: int, rise: float = 0.3) -> Callable[[int], float]:
 
 _MODES = Lock()
 _BORROWED: dict[nn.Module, int] = {}
-"""Modules that were training until somebody borrowed their mode, and how many borrow it now."""
+"""Modules in training mode whose mode is overridden by `evaluating`, with the number of overrides."""
 
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Within: no dropout, no gradients; afterwards each module is in the mode it was in.
+    """Within: evaluation mode, no gradients; afterwards the previous mode.
 
     Where several threads are within, the last one to leave gives the mode back.
     """
@@ -121,18 +121,18 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 
 def compiled(module: nn.Module) -> nn.Module:
-    """The module as torch's compiler has it; called by its own name it stays as it was."""
+    """A compiled copy of the module; the module itself stays eager."""
     return cast(nn.Module, torch.compile(module))
 
 
 def freeze(module: nn.Module) -> None:
-    """No parameter of the module receives a gradient any more."""
+    """Disable gradients of all parameters."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)
 
 
 def chunks(count: int, size: int) -> Sequence[range]:
-    """0 .. count − 1 in consecutive runs of at most `size`.
+    """Consecutive ranges of 0 … count − 1 of at most `size`.
 
     >>> chunks(5, 2)
     [range(0, 2), range(2, 4), range(4, 5)]

@@ -1,15 +1,15 @@
-"""A process that was forked after libraries had started threads: they did not come along, and whoever asks them waits for ever."""
+"""Detection of processes forked after libraries had started threads: these are missing there, and calls would deadlock."""
 
 import os
 
 from newcomer.errors import StoreError
 
 _started = {"process": 0}
-"""The process in which this library has used polars' and torch's threads; 0 before it did."""
+"""Process id in which this library has used threads of polars and torch; 0 before that."""
 
 
 def require_own_process(opened_in: int | None = None, uses: bool = True) -> None:
-    """Note that threads are used here, if that is so; `opened_in` is the process that what is used was made in.
+    """Record that threads are used, if `uses`; `opened_in`: process id in which the object was created.
 
     Raises StoreError in a child that was forked from one that had used them, or had opened what is used.
     """

@@ -1,33 +1,35 @@
-"""What every learner is: it studies stages, sits exams, and can be written down and read again."""
+"""Base class of learners: fit on stages, evaluate, save and load."""
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from threading import get_ident
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from newcomer.errors import LearnerError, NewcomerError, SettingError, StoreError, nearest
-from newcomer.settings import Json, fill
+from newcomer.settings import CHECKED, Json, checked, fill
 from newcomer.settings import changes as differences
+from newcomer.store.download import local_folder
 from newcomer.store.folder import Entry, Manifest, Store, differing
 from newcomer.streams.stage import Stage
 from newcomer.training.checkpoint import Checkpoint
-from newcomer.training.processes import is_first
+from newcomer.training.launcher import is_first
 
-Lesson = TypeVar("Lesson")
-Exam = TypeVar("Exam")
+TrainData = TypeVar("TrainData")
+EvalData = TypeVar("EvalData")
 
 
-HERE = ("device", "cache_gib", "compile")
-"""Settings that belong to a machine and not to a model: a store does not hand them on."""
+MACHINE_SETTINGS = ("device", "cache_gib", "torch_compile")
+"""Settings of the machine, not of the model: not restored from a store."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One gradient step (or its like) of `steps` in this part of a stage, with what was seen there."""
+    """Progress of training: step `step` of `steps` in this part of a stage, with the metrics logged there."""
 
     part: str
     step: int
@@ -35,66 +37,75 @@ class Step:
     values: Mapping[str, float] = field(default_factory=dict)
 
 
-class Learner(ABC, Generic[Lesson, Exam]):
-    """A learner is built from settings, and is then changed by nothing but the stages it studies.
+Progress = Callable[[Step], object]
+"""Callback that receives every step of training."""
 
-    Each stage leaves one entry, what it added; settings and entries together are the learner, so a store is made of them and
-    nothing else. A subclass says what a stage does (`_study`), what it added (`_entry`) and how that is taken up (`_absorb`).
+
+class Learner(ABC, Generic[TrainData, EvalData]):
+    """A learner is built from settings and changes only by fitting stages.
+
+    Each stage adds one entry. Settings and entries determine the learner completely, so a store holds just these.
+    A subclass implements training (`_fit_stage`), the entry it writes (`_make_entry`) and how an entry is applied (`_apply_entry`).
     """
 
     name: ClassVar[str]
-    """What recipes and stores call this learner."""
+    """Name of the learner in recipes and stores."""
 
-    fixed: ClassVar[Collection[str] | None] = None
-    """Settings that cannot change once something was learned; None: none can but those of `HERE`."""
+    fixed_settings: ClassVar[Collection[str] | None] = None
+    """Settings that cannot change after the first stage; None: all except `MACHINE_SETTINGS`."""
 
     settings: dict[str, Json]
-    """The keyword arguments it was built with, defaults filled in; `settings.checked` writes them."""
+    """The keyword arguments it was built with, flat and with defaults; written by `settings.checked`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check the settings of every learner's constructor, those of users' own subclasses too."""
+        super().__init_subclass__(**kwargs)
+        init = vars(cls).get("__init__")
+        if init is not None and getattr(cls, "name", None) and not hasattr(init, CHECKED):
+            setattr(cls, "__init__", checked(init))  # noqa: B010  # mypy forbids to assign a method
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.checkpoint = Checkpoint()
-        self._teacher: int | None = None
-        """The thread that has it study a stage."""
+        self._training_thread: int | None = None
+        """Id of the thread that is fitting a stage."""
 
-    def study(self, stage: Stage[Lesson, Exam], checkpoint: Checkpoint | None = None) -> Iterator[Step]:
-        """Learn one stage, yielding after every step; stopped half-way or failed, the learner is what it was before.
+    def fit_stage(self, stage: Stage[TrainData, EvalData], checkpoint: Checkpoint | None = None) -> Iterator[Step]:
+        """Fit one stage, yielding after every step; if interrupted or failed, the previous state is restored.
 
-        With a `checkpoint` a long stage goes on from what is kept there; the caller removes it once the stage is saved.
-        Raises LearnerError while another thread has it study.
+        With a `checkpoint`, training resumes from it; the caller removes it once the stage is saved.
+        Raises LearnerError while another thread is fitting this learner.
         """
-        self._require_rest()
-        self._teacher = get_ident()
+        self._require_not_training()
+        self._training_thread = get_ident()
         self.checkpoint = checkpoint or Checkpoint()
         try:
-            yield from self._study(stage)
-            entry = self._entry(stage)
+            yield from self._fit_stage(stage)
+            entry = self._make_entry(stage)
         except BaseException:
-            if (
-                not sys.is_finalizing()
-            ):  # a script that ends half-way: nobody asks this learner any more, and torch is half gone
-                self._clear()
+            if not sys.is_finalizing():  # at exit torch is half unloaded
+                self._reset()
                 for entry in self.entries:
-                    self._absorb(entry)
-            self._teacher = None
+                    self._apply_entry(entry)
+            self._training_thread = None
             raise
         self.entries.append(entry)
-        self._teacher = None
+        self._training_thread = None
 
-    def _require_rest(self) -> None:
-        """Raises LearnerError while another thread has it study: what it is then is neither the old model nor the new one."""
-        if self._teacher not in (None, get_ident()):
+    def _require_not_training(self) -> None:
+        """Raises LearnerError while another thread is fitting: the weights are then neither the old nor the new model."""
+        if self._training_thread not in (None, get_ident()):
             raise LearnerError(
-                f"this {type(self).__name__} is being taught by another thread; load it from its store a second time to use it "
+                f"this {type(self).__name__} is being trained by another thread; load it from its store a second time to use it "
                 "meanwhile"
             )
 
     @abstractmethod
-    def sit(self, exam: Exam) -> dict[str, float]:
-        """Scores by name on one exam. Changes nothing."""
+    def evaluate(self, eval_set: EvalData) -> dict[str, float]:
+        """Metrics by name on one evaluation set. Does not change the learner."""
 
-    def facts(self) -> dict[str, Json]:
-        """What a report would show of the learner as it is now."""
+    def info(self) -> dict[str, Json]:
+        """Information about the current learner, for reports."""
         return {}
 
     def save(self, folder: str | Path) -> None:
@@ -112,7 +123,7 @@ class Learner(ABC, Generic[Lesson, Exam]):
         `changes` says where that lies which the store names but does not hold, e.g. `backbone="/models/vit"` on another machine
         (it is looked for where it was, and beside the store), and which settings are to be others from now on, e.g. `epochs=5` or
         `head="ridge"`.
-        Raises StoreError for a damaged, newer or another learner's store, and where what it stands on is no longer the same;
+        Raises StoreError for a damaged, newer or another learner's store, and if a dependency is no longer the same;
         SettingError for a setting that is unknown or that cannot change.
         """
         store = Store(folder)
@@ -120,57 +131,94 @@ class Learner(ABC, Generic[Lesson, Exam]):
         if manifest.learner != cls.name:
             raise StoreError(f"{folder}: holds a model of '{manifest.learner}', not of '{cls.name}'")
         for key in changes:
-            if key not in (known := [*manifest.settings, *manifest.stands_on]):
+            if key not in (known := [*manifest.settings, *manifest.depends_on]):
                 raise SettingError(f"{key} is not a setting of {cls.__name__}; {nearest(key, known)}")
         entries = store.entries(stages)
-        given = {key: changes.pop(key) for key in [*changes] if key in manifest.stands_on}
-        saved = {key: value for key, value in manifest.settings.items() if key not in HERE}
-        settings = fill(cls, {**saved, **changes}, str(folder), provided=manifest.stands_on)
+        given = {key: changes.pop(key) for key in [*changes] if key in manifest.depends_on}
+        saved = {key: value for key, value in manifest.settings.items() if key not in MACHINE_SETTINGS}
+        settings = fill(cls, {**saved, **changes}, str(folder), provided=manifest.depends_on)
         for key, (was, now) in differences(manifest.settings, settings).items():
-            if entries and key not in HERE and (cls.fixed is None or key in cls.fixed):
-                raise SettingError(f"{folder}: {key} = {was!r} there and cannot become {now!r}; teach a new model")
-        with _of_this_kind(folder):
-            learner = cls._rebuild(manifest.stands_on, settings, {**given, "store": Path(folder)})
-        for key, (was, now) in differing(manifest.stands_on, learner._stands_on()).items():
+            if entries and key not in MACHINE_SETTINGS and (cls.fixed_settings is None or key in cls.fixed_settings):
+                raise SettingError(f"{folder}: {key} = {was!r} there and cannot become {now!r}; train a new model")
+        with _store_errors(folder):
+            learner = cls._from_manifest(manifest.depends_on, settings, {**given, "store": Path(folder)})
+        for key, (was, now) in differing(manifest.depends_on, learner._depends_on()).items():
             raise StoreError(
-                f"{folder}: what it stands on has changed: {key} was {was!r}, is {now!r}; put it back as it was, or "
-                "teach a new model"
+                f"{folder}: a dependency has changed: {key} was {was!r}, is {now!r}; put it back as it was, or "
+                "train a new model"
             )
-        with _of_this_kind(folder):
+        with _store_errors(folder):
             for entry in entries:
-                learner._absorb(entry)
+                learner._apply_entry(entry)
                 learner.entries.append(entry)
         return learner
 
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, revision: str | None = None, **settings: Any) -> Self:
+        """The learner saved in this folder, or in this repository of the Hugging Face hub ('user/name').
+
+        `revision`: branch, tag or commit of the repository. `settings`: as `changes` of `load`.
+        Raises StoreError for a repository that cannot be downloaded, and as `load` does.
+        """
+        if not hasattr(cls, "name"):
+            raise SettingError(f"{cls.__name__} is the base of several learners; use newcomer.load")
+        return cls.load(local_folder(source, revision), **settings)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload model with newcomer",
+        metrics: Mapping[str, float] | None = None,
+    ) -> str:
+        """Upload the learner to this repository of the Hugging Face hub. Returns the URL of the commit.
+
+        What is uploaded, and the parameters: see `newcomer.hub.push_to_hub`.
+        """
+        push = import_module("newcomer.hub").push_to_hub  # by name: it knows the learners, so it is above them
+        url: str = push(
+            self,
+            repo_id,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+            metrics=metrics,
+        )
+        return url
+
     def _manifest(self) -> Manifest:
-        return Manifest(self.name, self.settings, self._stands_on())
+        return Manifest(self.name, self.settings, self._depends_on())
 
     @abstractmethod
-    def _clear(self) -> None:
-        """Back to before the first stage."""
+    def _reset(self) -> None:
+        """Reset to the state before the first stage."""
 
     @abstractmethod
-    def _study(self, stage: Stage[Lesson, Exam]) -> Iterator[Step]: ...
+    def _fit_stage(self, stage: Stage[TrainData, EvalData]) -> Iterator[Step]: ...
 
     @abstractmethod
-    def _entry(self, stage: Stage[Lesson, Exam]) -> Entry: ...
+    def _make_entry(self, stage: Stage[TrainData, EvalData]) -> Entry: ...
 
     @abstractmethod
-    def _absorb(self, entry: Entry) -> None: ...
+    def _apply_entry(self, entry: Entry) -> None: ...
 
     @abstractmethod
-    def _stands_on(self) -> dict[str, Json]: ...
+    def _depends_on(self) -> dict[str, Json]: ...
 
     @classmethod
     @abstractmethod
-    def _rebuild(
-        cls, stands_on: Mapping[str, Json], settings: Mapping[str, Json], given: Mapping[str, Any]
+    def _from_manifest(
+        cls, depends_on: Mapping[str, Json], settings: Mapping[str, Json], given: Mapping[str, Any]
     ) -> Self: ...
 
 
 @contextmanager
-def _of_this_kind(folder: str | Path) -> Iterator[None]:
-    """Whatever a store of another maker holds: what a learner cannot be built from is one line."""
+def _store_errors(folder: str | Path) -> Iterator[None]:
+    """Turn an error while building a learner from a foreign store into a one-line StoreError."""
     try:
         yield
     except NewcomerError:

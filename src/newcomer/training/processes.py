@@ -1,19 +1,20 @@
-"""One process or several side by side (`torchrun`, `accelerate launch`), each with a device and a share of every batch."""
+"""Data parallelism over processes (`torchrun`, `accelerate launch`), each with a device and a share of every batch."""
 
-import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from newcomer.errors import LearnerError
+from newcomer.extras import optional_imports
+from newcomer.training.launcher import world
 
 
 class Processes:
-    """Who takes part. All processes hold the same parameters and draw the same numbers; they differ in the examples they see."""
+    """The process group. All processes have the same parameters and random numbers, and different examples."""
 
     def __init__(self, device: str | None = None) -> None:
-        self.count, self.index = _launched()
+        self.count, self.index = world()
         if self.count == 1:
             self.device = pick_device(device)
             return
@@ -21,12 +22,13 @@ class Processes:
             raise LearnerError(
                 f"device '{device}' cannot be used by {self.count} processes; leave it out, or say cpu or cuda"
             )
-        from accelerate import PartialState  # opens the connection between the processes
+        with optional_imports():
+            from accelerate import PartialState  # opens the connection between the processes
 
         self.device = PartialState(cpu=device == "cpu").device
 
     def share(self, indices: Sequence[int]) -> Sequence[int]:
-        """This process's part of a batch; the parts of all processes are the batch."""
+        """This process's share of a batch; the shares of all processes partition the batch."""
         return indices[self.index :: self.count]
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
@@ -39,26 +41,9 @@ class Processes:
             t.copy_(total.view_as(t))
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Barrier."""
         if self.count > 1:
             torch.distributed.barrier()
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes and speaks, of all that `torchrun` or `accelerate launch` started."""
-    return _launched()[1] == 0
-
-
-def _launched() -> tuple[int, int]:
-    """How many processes a launcher started, and which of them this is, from 0.
-
-    One variable alone says nothing: batch systems, notebooks and older jobs leave a RANK or a WORLD_SIZE behind. Only a launcher
-    sets both and the address at which the processes meet.
-    """
-    count, index = (os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK"))
-    if not (count.isdecimal() and index.isdecimal() and os.environ.get("MASTER_ADDR")):
-        return 1, 0
-    return (int(count), int(index)) if int(index) < int(count) else (1, 0)
 
 
 def pick_device(name: str | None) -> torch.device:

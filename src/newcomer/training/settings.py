@@ -1,20 +1,20 @@
-"""Words for what a setting may be."""
+"""Constrained types of settings."""
 
 from typing import Annotated
 
 from pydantic import Field
 
 Count = Annotated[int, Field(ge=1)]
-"""A whole number from 1 on."""
+"""Integer ≥ 1."""
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-"""A positive step size."""
+"""Positive learning rate."""
 
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-"""A size that may be nothing."""
+"""Float ≥ 0."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
-"""A part of a whole."""
+"""Fraction in [0, 1]."""
 
 Times = Annotated[int, Field(ge=0)]
-"""How often, 0 for never."""
+"""Integer ≥ 0."""

@@ -1,17 +1,17 @@
-"""The frozen backbone with a head that needs no training: the floor that every adaptation has to clear."""
+"""Frozen backbone with a head on class statistics: no training at all."""
 
 import torch
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.class_memory import StatisticsHead
+from newcomer.classes.configuration import Classifier
 from newcomer.classes.learner import ClassLearner
 from newcomer.nn.heads.head import Linear
-from newcomer.settings import checked
 from newcomer.training.settings import Share
 
 
 class FrozenBackbone(ClassLearner):
-    """What is remembered of each class's frozen features, read by a head. One pass over the data, order does not matter.
+    """Class statistics of frozen features, read by a head. One pass over the data; the order of tasks does not matter.
 
     - `head`: 'prototypes' (SimpleCIL, Zhou et al. 2023), 'ridge', 'lda', 'gaussian' or 'kernel' (`nn.heads`).
     - `shrinkage`: of covariances towards a multiple of the identity.
@@ -19,9 +19,8 @@ class FrozenBackbone(ClassLearner):
     """
 
     name = "frozen"
-    adapts = False
+    adapts_backbone = False
 
-    @checked
     def __init__(
         self,
         backbone: Backbone | str,
@@ -31,8 +30,8 @@ class FrozenBackbone(ClassLearner):
         seed: int = 0,
         device: str | None = None,
     ) -> None:
-        super().__init__(backbone, head=head, shrinkage=shrinkage, drift_map=False, device=device)
-        self._clear()
+        super().__init__(backbone, classifier=Classifier(head, shrinkage, drift_map=False), device=device)
+        self._reset()
 
-    def _trained(self) -> Linear:
+    def _trained_head(self) -> Linear:
         return torch.zeros(len(self.classes), self.backbone.width), torch.zeros(len(self.classes))

@@ -1,170 +1,135 @@
-"""Full fine-tuning: all weights of the backbone, trained on from task to task; what moves most, and forgets most."""
+"""Full fine-tuning of the backbone, task after task."""
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.class_memory import HeadName
-from newcomer.classes.training_loop import LossOver, Precision, Schedule, TrainedLearner, Training
+from newcomer.classes.configuration import Classifier, CompiledRuntime, LossClasses, Training
+from newcomer.classes.training_loop import GradientLearner
 from newcomer.errors import SettingError
-from newcomer.nn.features.augmentation import Augmentation
 from newcomer.nn.lora.decoupled_linear import AdaptedLinear
-from newcomer.settings import Json, checked
+from newcomer.settings import Json
 from newcomer.shapes import Float, Tensor
 from newcomer.store.folder import Entry
-from newcomer.training.settings import Count, NotNegative, Rate, Share
 
 PREFIX = "weights."
 
 
-class FullFineTuning(TrainedLearner):
-    """Weights of its own, a copy of the backbone's to begin with, in a model of its own that shares what is not trained.
+class FullFineTuning(GradientLearner):
+    """Trains a copy of the backbone's weights, in a model that shares with the backbone what is not trained.
 
-    The backbone itself stays as it was, so that others may stand on it, and compute with it at the same time. Every entry of a task
-    holds all that is trained: a store grows by a backbone a task. On a stream of one stage it is joint training.
+    The backbone itself does not change, so other learners may use it at the same time. The entry of every task holds all trained
+    weights: a store grows by one backbone a task. On a stream of one stage it is joint training.
 
-    - `weights`: train those alone whose names hold one of these parts, e.g. ["layer.10.", "layer.11."]; all by default.
-    - `loss_over`: cross entropy over the logits of the 'new' classes, or of all classes 'seen'.
-    - `learning_rate`: Adam's, for the backbone's weights; far below what an update that starts at zero bears.
-    - `head_learning_rate`: for the trained rows.
-    - the other settings are `SDLoRA`'s.
+    - `weights`: train only weights whose names contain one of these parts, e.g. ["layer.10.", "layer.11."]; all by default.
+    - `loss_classes`: cross entropy over the logits of the 'new' classes, or of all classes 'seen'.
+    - `classifier`, `training`, `runtime`: see `classes.configuration`. `learning_rate` is of the backbone's weights, far below that
+      of low-rank updates; `head_learning_rate` of the linear head.
 
-    Raises SettingError where `weights` names none.
+    Raises SettingError if `weights` matches no name.
     """
 
     name = "full-fine-tuning"
 
     weights: dict[str, nn.Parameter]
-    """What is trained, by name; empty before the first task."""
+    """Trained weights by name; empty before the first task."""
 
-    @checked
     def __init__(
         self,
         backbone: Backbone | str,
         *,
         weights: Annotated[list[str], Field(min_length=1)] | None = None,
-        loss_over: LossOver = "new",
-        head: HeadName = "linear",
-        shrinkage: Share = 0.3,
-        drift_map: bool = True,
-        epochs: Count = 20,
-        batch_size: Count = 128,
-        accumulate: Count = 1,
-        learning_rate: Rate = 5e-5,
-        head_learning_rate: Rate | None = 1e-3,
-        schedule: Schedule = "constant",
-        augment: Augmentation = "none",
-        precision: Precision = "fp32",
-        compile: bool = False,
-        cache_gib: NotNegative = 2.0,
-        seed: int = 0,
-        device: str | None = None,
+        loss_classes: LossClasses = "new",
+        classifier: Classifier = Classifier(),
+        training: Training = Training(learning_rate=5e-5, head_learning_rate=1e-3),
+        runtime: CompiledRuntime = CompiledRuntime(),
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            backbone,
-            loss_over=loss_over,
-            training=Training(
-                epochs=epochs,
-                batch_size=batch_size,
-                accumulate=accumulate,
-                learning_rate=learning_rate,
-                head_learning_rate=head_learning_rate,
-                schedule=schedule,
-                augment=augment,
-                precision=precision,
-                seed=seed,
-            ),
-            head=head,
-            shrinkage=shrinkage,
-            drift_map=drift_map,
-            compile=compile,
-            cache_gib=cache_gib,
-            device=device,
-        )
-        self._encoder = _shadow(self.backbone.model)
-        places = _places(self._encoder)
-        self._places = {name: at for name, at in places.items() if not weights or any(part in name for part in weights)}
-        if not self._places:
+        super().__init__(backbone, loss_classes=loss_classes, training=training, classifier=classifier, runtime=runtime)
+        self._encoder = _shadow_model(self.backbone.model)
+        owners = _parameter_owners(self._encoder)
+        self._owners = {name: at for name, at in owners.items() if not weights or any(part in name for part in weights)}
+        if not self._owners:
             raise SettingError(
-                f"FullFineTuning: weights = {weights!r} is part of no weight's name of '{self.backbone.name}';"
-                f" they are like '{next(iter(places))}'"
+                f"FullFineTuning: weights = {weights!r} is in no weight's name of '{self.backbone.name}'; "
+                f"names are like '{next(iter(owners))}'"
             )
-        self._frozen = {name: _held(at) for name, at in self._places.items()}
-        self._clear()
+        self._frozen = {name: _owned_parameter(at) for name, at in self._owners.items()}
+        self._reset()
 
     def trainable(self) -> dict[str, list[nn.Parameter]]:
-        """The backbone's weights, and the head's."""
-        return {"factors": list(self.weights.values()), "head": list(self.rows.parameters())}
+        """The backbone's weights and those of the linear head."""
+        return {"factors": list(self.weights.values()), "head": list(self.linear_head.parameters())}
 
     def encoder_weights(self) -> dict[str, Tensor]:
-        """All that is trained, once a task has."""
+        """All trained weights, after the first task."""
         names = {id(p): name for name, p in self.backbone.model.named_parameters(remove_duplicate=False)}
-        return {names[id(self._frozen[name])]: own.detach() for name, own in self.weights.items()}
+        return {names[id(self._frozen[name])]: weight.detach() for name, weight in self.weights.items()}
 
-    def _see(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
-        lower = self.training.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
-            return super()._see(encoded).float()
+    def _encode(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
+        mixed = self.training.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+            return super()._encode(encoded).float()
 
-    def _put(self, weights: Mapping[str, nn.Parameter]) -> None:
-        """The model computes with these."""
+    def _set_weights(self, weights: Mapping[str, nn.Parameter]) -> None:
+        """Put these parameters into the model."""
         for name, weight in weights.items():
-            for module, kind in self._places[name]:
+            for module, kind in self._owners[name]:
                 setattr(module, kind, weight)
 
-    def _open(self, stage: str) -> None:
+    def _begin_task(self, stage: str) -> None:
         if not self.weights:
             self.weights = {name: nn.Parameter(frozen.detach().clone()) for name, frozen in self._frozen.items()}
-            self._put(self.weights)
+            self._set_weights(self.weights)
 
-    def _close(self) -> None:
-        self._moved = True
+    def _end_task(self) -> None:
+        self._trained_since_entry = True
 
-    def _clear(self) -> None:
-        super()._clear()
+    def _reset(self) -> None:
+        super()._reset()
         self.weights = {}
-        self._put(self._frozen)
-        self._moved = False
+        self._set_weights(self._frozen)
+        self._trained_since_entry = False
 
     def _tensors(self) -> dict[str, Tensor]:
-        moved = {PREFIX + name: own for name, own in self.weights.items()} if self._moved else {}
-        return {**super()._tensors(), **moved}
+        trained = {PREFIX + name: weight for name, weight in self.weights.items()} if self._trained_since_entry else {}
+        return {**super()._tensors(), **trained}
 
-    def _write_down(self, name: str, facts: dict[str, Json]) -> Entry:
-        entry = super()._write_down(name, facts)
-        self._moved = False  # until a task moves them again, the entries hold them
+    def _record_entry(self, name: str, info: dict[str, Json]) -> Entry:
+        entry = super()._record_entry(name, info)
+        self._trained_since_entry = False
         return entry
 
-    def _stored(self) -> Iterable[Tensor]:
+    def _stored_tensors(self) -> Iterable[Tensor]:
         return [*super()._tensors().values(), *self.weights.values()]
 
-    def _absorb(self, entry: Entry) -> None:
-        super()._absorb(entry)
-        saved = {name: entry.tensors[PREFIX + name] for name in self._places if PREFIX + name in entry.tensors}
+    def _apply_entry(self, entry: Entry) -> None:
+        super()._apply_entry(entry)
+        saved = {name: entry.tensors[PREFIX + name] for name in self._owners if PREFIX + name in entry.tensors}
         self.weights |= {name: nn.Parameter(tensor.to(self.device, copy=True)) for name, tensor in saved.items()}
-        self._put(self.weights)
+        self._set_weights(self.weights)
 
 
-def _shadow(model: nn.Module) -> nn.Module:
-    """A model of modules of its own that hold the very same parameters and buffers."""
+def _shadow_model(model: nn.Module) -> nn.Module:
+    """A copy of the modules that shares all parameters and buffers."""
     return copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
 
 
-def _held(places: list[tuple[nn.Module, str]]) -> nn.Parameter:
-    module, kind = places[0]
-    held: nn.Parameter = getattr(module, kind)
-    return held
+def _owned_parameter(owners: list[tuple[nn.Module, str]]) -> nn.Parameter:
+    module, attribute = owners[0]
+    parameter: nn.Parameter = getattr(module, attribute)
+    return parameter
 
 
-def _places(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
-    """Each parameter by its name, with the modules that hold it and what they call it.
+def _parameter_owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
+    """Each parameter's name with the modules that own it and its attribute there.
 
-    A name is the same whether another learner has put an `AdaptedLinear` around its layer or not; modules stay where they are.
+    Names do not depend on whether another learner has wrapped the layer in an `AdaptedLinear`.
     """
     names: dict[int, str] = {}
     found: dict[str, list[tuple[nn.Module, str]]] = {}

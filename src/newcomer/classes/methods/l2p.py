@@ -1,126 +1,85 @@
 """L2P: learning to prompt (Wang et al., CVPR 2022, arXiv 2112.08654)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.class_memory import HeadName
-from newcomer.classes.prompt_learner import PromptedLearner, attentions, layer_of
-from newcomer.classes.training_loop import Precision, Schedule, Training
+from newcomer.classes.configuration import Classifier, Runtime, Training
+from newcomer.classes.prompt_learner import PromptLearner, attentions, layer_of
 from newcomer.errors import SettingError
-from newcomer.nn.features.augmentation import Augmentation
 from newcomer.nn.prompts.prefixes import prepended
 from newcomer.nn.prompts.prompt_pool import PromptPool
 from newcomer.seeds import spawn
-from newcomer.settings import checked
 from newcomer.shapes import Float, Tensor
 from newcomer.store.folder import Entry
-from newcomer.training.settings import Count, NotNegative, Rate, Share
+from newcomer.training.settings import Count, NotNegative
 
 
-class L2P(PromptedLearner):
-    """Every input is given the prompts of a pool whose keys are nearest to its frozen feature; all tasks train on the one pool.
+class L2P(PromptLearner):
+    """Each input gets the prompts of a shared pool whose keys are nearest to its frozen feature; all tasks train the same pool.
 
-    The prompts come before the input's own tokens, and the feature is the mean of the last layer's outputs at their places. See
-    `nn.prompts.prompt_pool`. Here as in the paper each example has prompts of its own; the authors' code gives all of a batch the
-    prompts that most of it ask for, which makes an answer depend on its neighbours. Their code adds position embeddings to
-    prompts, too; here prompts enter after them.
+    Prompts are prepended to the tokens, and the feature is the mean of the last layer's outputs at their positions. See
+    `nn.prompts.prompt_pool`. As in the paper each example has its own prompts; the authors' code gives a whole batch the prompts
+    that most of it selects, so a prediction depends on the batch. Their code also adds position embeddings to prompts; here
+    prompts enter after them.
 
-    - `pool`, `length`: prompts in the pool, rows of each (paper: 10, 5).
-    - `chosen`: prompts that an input is given (paper: 5).
-    - `pull`: weight of the chosen keys' distances in the loss (paper: 0.5; the authors' code: 1).
-    - `head`: what reads the features, see `nn.heads`; 'linear', the trained rows, is the paper's.
-    - `shrinkage`: of covariances towards a multiple of the identity, for heads and novelty.
-    - `drift_map`: carry the statistics of old classes over to the prompts after each task (`nn.features.drift_map`).
-    - `epochs`, `batch_size`: passes over a task's examples (paper: 5, 128).
-    - `accumulate`: parts of a batch whose gradients are taken one after the other; more parts, less memory, the same step. Texts
-      of like length share a part: more parts, less padding, which on CPUs is time saved.
-    - `learning_rate`: Adam's, for keys and prompts (paper: 0.03).
-    - `head_learning_rate`: for the trained rows; the same by default.
-    - `schedule`: of both rates within a task.
-    - `augment`: of training pictures, 'flip' or 'crop' (and flip).
-    - `precision`: 'fp32', or 'bf16' for mixed precision in training and inference.
-    - `cache_gib`: memory for decoded training pictures.
-    - `seed`: of the start of keys and prompts and the order of examples.
-    - `device`: 'cpu', 'cuda', …; a GPU if there is one by default.
+    - `pool_size`, `prompt_length`: prompts in the pool, tokens of each (paper: 10, 5).
+    - `top_k`: prompts an input gets (paper: 5).
+    - `key_loss_weight`: of the selected keys' distances in the loss (paper: 0.5; the authors' code: 1).
+    - `classifier`, `training`, `runtime`: see `classes.configuration` (paper: 5 epochs, batches of 128, learning rate 0.03, the
+      linear head).
 
-    Raises LearnerError for a backbone whose layers take no prompts, SettingError where more are chosen than there are.
+    Raises LearnerError for a backbone whose layers take no prompts, SettingError for a `top_k` above `pool_size`.
     """
 
     name = "l2p"
-    fixed = ("pool", "length", "chosen")
+    fixed_settings = ("pool_size", "prompt_length", "top_k")
 
-    @checked
     def __init__(
         self,
         backbone: Backbone | str,
         *,
-        pool: Count = 10,
-        length: Count = 5,
-        chosen: Count = 5,
-        pull: NotNegative = 0.5,
-        head: HeadName = "linear",
-        shrinkage: Share = 0.3,
-        drift_map: bool = False,
-        epochs: Count = 5,
-        batch_size: Count = 128,
-        accumulate: Count = 1,
-        learning_rate: Rate = 0.03,
-        head_learning_rate: Rate | None = None,
-        schedule: Schedule = "constant",
-        augment: Augmentation = "none",
-        precision: Precision = "fp32",
-        cache_gib: NotNegative = 2.0,
-        seed: int = 0,
-        device: str | None = None,
+        pool_size: Count = 10,
+        prompt_length: Count = 5,
+        top_k: Count = 5,
+        key_loss_weight: NotNegative = 0.5,
+        classifier: Classifier = Classifier(drift_map=False),
+        training: Training = Training(epochs=5, learning_rate=0.03),
+        runtime: Runtime = Runtime(),
+        **settings: Any,
     ) -> None:
-        if chosen > pool:
-            raise SettingError(f"L2P: chosen = {chosen}, but the pool has {pool} prompts; give at most that")
-        super().__init__(
-            backbone,
-            training=Training(
-                epochs=epochs,
-                batch_size=batch_size,
-                accumulate=accumulate,
-                learning_rate=learning_rate,
-                head_learning_rate=head_learning_rate,
-                schedule=schedule,
-                augment=augment,
-                precision=precision,
-                seed=seed,
-            ),
-            head=head,
-            shrinkage=shrinkage,
-            drift_map=drift_map,
-            cache_gib=cache_gib,
-            device=device,
+        if top_k > pool_size:
+            raise SettingError(f"L2P: top_k = {top_k}, but the pool has {pool_size} prompts; give at most that")
+        super().__init__(backbone, training=training, classifier=classifier, runtime=runtime)
+        self.top_k, self.key_loss_weight = top_k, key_loss_weight
+        self.first_layer = layer_of(self.backbone.model, list(attentions(self.backbone.model)))
+        self.prompts: PromptPool = PromptPool(pool_size, prompt_length, self.backbone.width, self.backbone.width).to(
+            self.device
         )
-        self.chosen, self.pull = chosen, pull
-        self.first = layer_of(self.backbone.model, list(attentions(self.backbone.model)))
-        self.prompts: PromptPool = PromptPool(pool, length, self.backbone.width, self.backbone.width).to(self.device)
-        self._begin()
+        self._initialize()
 
-    def _prompted(
+    def _features_with_prompts(
         self, encoded: Mapping[str, Tensor], query: Float[Tensor, "batch width"]
     ) -> tuple[Float[Tensor, "batch width"], Float[Tensor, " batch"]]:
-        rows, distance = self.prompts(query, self.chosen)
+        rows, distance = self.prompts(query, self.top_k)
         options = {"interpolate_pos_encoding": True} if self.backbone.resized else {}
-        with prepended(self.first, self.attentions, rows), self._precision():
+        with prepended(self.first_layer, self.attentions, rows), self._autocast():
             states: Tensor = self.backbone.model(**encoded, **options).last_hidden_state
-        return states[:, : rows.shape[1]].mean(1), self.pull * distance
+        return states[:, : rows.shape[1]].mean(1), self.key_loss_weight * distance
 
-    def _open(self, stage: str) -> None:
-        """Nothing is opened: every task trains the same pool on."""
+    def _begin_task(self, stage: str) -> None:
+        """Nothing to add: every task trains the same pool."""
 
-    def _close(self) -> None:
-        """Nor closed."""
+    def _end_task(self) -> None:
+        """Nothing to freeze."""
 
-    def _clear(self) -> None:
-        super()._clear()
+    def _reset(self) -> None:
+        super()._reset()
         self.prompts.draw(spawn(self.training.seed, "prompts"))
 
     def _tensors(self) -> dict[str, Tensor]:
         return {**super()._tensors(), **{f"prompts.{key}": t for key, t in self.prompts.state_dict().items()}}
 
-    def _absorb(self, entry: Entry) -> None:
-        super()._absorb(entry)
+    def _apply_entry(self, entry: Entry) -> None:
+        super()._apply_entry(entry)
         self.prompts.load_state_dict({key: entry.tensors[f"prompts.{key}"] for key in self.prompts.state_dict()})

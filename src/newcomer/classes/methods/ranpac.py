@@ -1,183 +1,158 @@
-"""RanPAC: random projections and a ridge regression that is solved anew (McDonnell et al., NeurIPS 2023, arXiv 2307.02251)."""
+"""RanPAC: random projections and a ridge regression solved anew (McDonnell et al., NeurIPS 2023, arXiv 2307.02251)."""
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.direction_learner import DirectionLearner
-from newcomer.classes.training_loop import Precision, Schedule, Training
+from newcomer.classes.configuration import Classifier, CompiledRuntime, Training
+from newcomer.classes.lora_learner import DirectionLearner
 from newcomer.errors import LearnerError
-from newcomer.nn.features.augmentation import Augmentation
 from newcomer.nn.features.temperature import temperature
 from newcomer.nn.heads.head import Found
-from newcomer.nn.heads.random_features import RidgeSums, chosen_ridge, spread_out
+from newcomer.nn.heads.random_features import RidgeStatistics, random_features, select_ridge
 from newcomer.seeds import spawn
-from newcomer.settings import checked
 from newcomer.shapes import Float, Int, Tensor
 from newcomer.store.folder import Entry
-from newcomer.training.settings import Count, NotNegative, Rate, Share
+from newcomer.training.settings import Count, Share
 
 PREFIX = "ranpac."
 
 
 class RanPAC(DirectionLearner):
-    """A frozen encoder whose features a random projection spreads out, and a ridge regression on all examples that reads them.
+    """Ridge regression of all examples on random features of a frozen encoder.
 
-    See `nn.heads.random_features`. The order of tasks does not matter, but for the ridge, which the last lesson chose. Novelty is told
-    from the features themselves, as of every learner. Its head is not linear in them, so a model cannot be exported.
+    See `nn.heads.random_features`. The result does not depend on the order of tasks, except for the ridge parameter, which the last
+    task selects. Novelty scores use the encoder's features, as in every learner. The classifier is not linear in the features, so
+    a model cannot be exported.
 
-    - `projection`: how many numbers features are spread over (paper: 10,000). A stage keeps a matrix of so many rows and columns.
-    - `first_task`: 'lora' adapts to the first lesson by one LoRA, which is frozen from there on (the paper's first-session
-      adaptation, there by one of three other kinds of adapter); 'none' adapts to nothing.
-    - the other settings are `SDLoRA`'s, for the first lesson.
+    - `projection_dim`: number of random features (paper: 10,000). A stage stores a square matrix of this size.
+    - `adapt_first_task`: 'lora' adapts the encoder to the first task by one LoRA, frozen afterwards (the paper's first-session
+      adaptation, there with other adapters); 'none' does not.
+    - `rank`, `training`, `runtime`: of that LoRA, see `classes.configuration`. `shrinkage`: of covariances, for novelty scores.
     """
 
     name = "ranpac"
 
-    spread: Float[Tensor, "width wide"]
-    """R: drawn before anything is learned, and kept by the first entry."""
-    sums: RidgeSums
+    projection: Float[Tensor, "width wide"]
+    """R, drawn from the seed before the first task and stored in the first entry."""
+    sums: RidgeStatistics
     ridge: float
-    """λ, as the last lesson that had a second example of a class chose it."""
+    """λ, selected by the last task in which a class had two examples."""
     temperature: float
-    """What logits are divided by: the geometric mean of the lessons' own, each weighed by its held-out examples."""
-    told: int
-    """On how many held-out examples it rests."""
-    _solved: tuple[RidgeSums, Tensor] | None
+    """Of the softmax: geometric mean of the tasks' temperatures, weighted by their held-out examples."""
+    held_out_count: int
+    """Number of held-out examples behind the temperature."""
+    _solved: tuple[RidgeStatistics, Tensor] | None
 
-    @checked
     def __init__(
         self,
         backbone: Backbone | str,
         *,
-        projection: Count = 2000,
-        first_task: Literal["none", "lora"] = "none",
+        projection_dim: Count = 2000,
+        adapt_first_task: Literal["none", "lora"] = "none",
         rank: Count = 10,
         shrinkage: Share = 0.3,
-        epochs: Count = 20,
-        batch_size: Count = 128,
-        accumulate: Count = 1,
-        learning_rate: Rate = 0.008,
-        head_learning_rate: Rate | None = None,
-        schedule: Schedule = "constant",
-        augment: Augmentation = "none",
-        precision: Precision = "fp32",
-        compile: bool = False,
-        cache_gib: NotNegative = 2.0,
-        seed: int = 0,
-        device: str | None = None,
+        training: Training = Training(),
+        runtime: CompiledRuntime = CompiledRuntime(),
+        **settings: Any,
     ) -> None:
-        self.wide, self.first_task, self.rank = projection, first_task, rank
+        self.projection_dim, self.adapt_first_task, self.rank = projection_dim, adapt_first_task, rank
         super().__init__(
             backbone,
-            magnitudes="shared",
-            loss_over="new",
-            training=Training(
-                epochs=epochs,
-                batch_size=batch_size,
-                accumulate=accumulate,
-                learning_rate=learning_rate,
-                head_learning_rate=head_learning_rate,
-                schedule=schedule,
-                augment=augment,
-                precision=precision,
-                seed=seed,
-            ),
-            head="ridge",
-            shrinkage=shrinkage,
-            drift_map=False,
-            compile=compile,
-            cache_gib=cache_gib,
-            device=device,
+            rank=rank,
+            loss_classes="new",
+            training=training,
+            classifier=Classifier("ridge", shrinkage, drift_map=False),
+            runtime=runtime,
         )
 
     def trainable(self) -> dict[str, list[torch.nn.Parameter]]:
-        """The factors of the first lesson's LoRA, and the rows that are trained along with it and then read by nobody."""
+        """The factors of the first task's LoRA and the linear head, which is trained with it and not used afterwards."""
         return {name: group for name, group in super().trainable().items() if name != "magnitudes"}
 
-    def folded_head(self) -> Found:
+    def linear_classifier(self) -> Found:
         """Raises LearnerError: there is none."""
         self._require_classes()
         raise LearnerError("RanPAC's head is not linear in the backbone's features, so it cannot be exported")
 
     def encoder_weights(self) -> dict[str, Tensor]:
-        """Raises LearnerError, as `folded_head` does."""
-        self.folded_head()
+        """Raises LearnerError, as `linear_classifier` does."""
+        self.linear_classifier()
         return {}
 
-    def _moves(self) -> bool:
-        return self.first_task == "lora" and not any(entry.facts["what"] == "learn" for entry in self.entries)
+    def _adapts_now(self) -> bool:
+        return self.adapt_first_task == "lora" and not any(entry.info["what"] == "learn" for entry in self.entries)
 
-    def _open(self, stage: str) -> None:
-        self.bank.open(self.rank, spawn(self.training.seed, stage, "direction"))
+    def _begin_task(self, stage: str) -> None:
+        self.lora.open(self.rank, spawn(self.training.seed, stage, "direction"))
 
-    def _logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch klass"]:
+    def _logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch class"]:
         self._require_classes()
-        return F.linear(spread_out(features, self.spread), self._weight())
+        return F.linear(random_features(features, self.projection), self._weight())
 
-    def _weight(self) -> Float[Tensor, "klass wide"]:
+    def _weight(self) -> Float[Tensor, "class wide"]:
         solved = self._solved
         if solved is None or solved[0] is not self.sums:
             solved = self._solved = self.sums, self.sums.solved(self.ridge) / self.temperature
         return solved[1]
 
-    def _fitted(self) -> dict[str, Tensor]:
+    def _cached_head(self) -> dict[str, Tensor]:
         return {PREFIX + "weight": self._weight()} if self.classes else {}
 
-    def _remember(self, features: Float[Tensor, "batch width"], klass: Int[Tensor, " batch"]) -> None:
-        super()._remember(features, klass)
-        h = spread_out(features, self.spread)
-        self.sums = self.sums.joined(h, klass)
-        number = torch.unique(klass, return_inverse=True)[1]
-        chosen = chosen_ridge(h, number)
-        self.learned.pop("held-out accuracy", None)  # it was that of a ridge on the features themselves
+    def _update_memory(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> None:
+        super()._update_memory(features, target)
+        h = random_features(features, self.projection)
+        self.sums = self.sums.joined(h, target)
+        index = torch.unique(target, return_inverse=True)[1]
+        chosen = select_ridge(h, index)
+        self.stage_info.pop("held-out accuracy", None)  # of a ridge on the features, not on random features
         if chosen is not None:
-            self.ridge, said, wanted = chosen
-            found = temperature(said, wanted)
-            self.told, before = self.told + len(wanted), self.told
+            self.ridge, logits, labels = chosen
+            found = temperature(logits, labels)
+            self.held_out_count, before = self.held_out_count + len(labels), self.held_out_count
             self.temperature = math.exp(
-                (before * math.log(self.temperature) + len(wanted) * math.log(found)) / self.told
+                (before * math.log(self.temperature) + len(labels) * math.log(found)) / self.held_out_count
             )
-            self.learned |= {
+            self.stage_info |= {
                 "ridge": self.ridge,
-                "held-out accuracy": float((said.argmax(1) == wanted).double().mean()),
+                "held-out accuracy": float((logits.argmax(1) == labels).double().mean()),
             }
 
     def _head_flops(self) -> int:
-        return 2 * self.wide * (self.backbone.width + len(self.classes))
+        return 2 * self.projection_dim * (self.backbone.width + len(self.classes))
 
-    def _stored(self) -> Iterable[Tensor]:
-        return [*super()._stored(), self.spread, self.sums.gram, self.sums.by_class]
+    def _stored_tensors(self) -> Iterable[Tensor]:
+        return [*super()._stored_tensors(), self.projection, self.sums.gram, self.sums.by_class]
 
-    def _keep(self, classes: list[int]) -> None:
-        super()._keep(classes)
+    def _keep_classes(self, classes: list[int]) -> None:
+        super()._keep_classes(classes)
         self.sums = self.sums.at(classes)
 
-    def _clear(self) -> None:
-        super()._clear()
+    def _reset(self) -> None:
+        super()._reset()
         chance = spawn(self.training.seed, "random projection")
-        self.spread = torch.randn(self.backbone.width, self.wide, generator=chance)
-        self.sums = RidgeSums.empty(self.wide)
-        self.ridge, self.temperature, self.told = 0.0, 1.0, 0
+        self.projection = torch.randn(self.backbone.width, self.projection_dim, generator=chance)
+        self.sums = RidgeStatistics.empty(self.projection_dim)
+        self.ridge, self.temperature, self.held_out_count = 0.0, 1.0, 0
         self._solved = None
 
     def _tensors(self) -> dict[str, Tensor]:
-        numbers = torch.tensor([self.ridge, self.temperature, self.told], dtype=torch.float64)
-        own = {"gram": self.sums.gram, "by_class": self.sums.by_class, "numbers": numbers}
+        scalars = torch.tensor([self.ridge, self.temperature, self.held_out_count], dtype=torch.float64)
+        tensors = {"gram": self.sums.gram, "by_class": self.sums.by_class, "scalars": scalars}
         if not self.entries:
-            own["spread"] = self.spread
-        return {**super()._tensors(), **{PREFIX + name: tensor for name, tensor in own.items()}}
+            tensors["projection"] = self.projection
+        return {**super()._tensors(), **{PREFIX + name: tensor for name, tensor in tensors.items()}}
 
-    def _absorb(self, entry: Entry) -> None:
-        super()._absorb(entry)
-        own = {key.removeprefix(PREFIX): t for key, t in entry.tensors.items() if key.startswith(PREFIX)}
-        self.spread = own.get("spread", self.spread)
-        self.sums = RidgeSums(own["gram"], own["by_class"])
-        self.ridge, self.temperature, told = own["numbers"].tolist()
-        self.told = int(told)
-        if "weight" in own:
-            self._solved = self.sums, own["weight"]
+    def _apply_entry(self, entry: Entry) -> None:
+        super()._apply_entry(entry)
+        tensors = {key.removeprefix(PREFIX): t for key, t in entry.tensors.items() if key.startswith(PREFIX)}
+        self.projection = tensors.get("projection", self.projection)
+        self.sums = RidgeStatistics(tensors["gram"], tensors["by_class"])
+        self.ridge, self.temperature, held_out_count = tensors["scalars"].tolist()
+        self.held_out_count = int(held_out_count)
+        if "weight" in tensors:
+            self._solved = self.sums, tensors["weight"]

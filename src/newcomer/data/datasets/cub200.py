@@ -1,8 +1,8 @@
-"""CUB-200-2011 (Wah et al. 2011): 11,788 pictures of 200 species of birds."""
+"""CUB-200-2011 (Wah et al. 2011): 11,788 images of 200 species of birds."""
 
 from pathlib import Path
 
-from newcomer.data.datasets.splits import Pictures, fixed_split, listed, named, split_folders
+from newcomer.data.datasets.splits import ImagesByName, by_name, fixed_split, select_listed, split_folders
 from newcomer.data.examples import Examples
 from newcomer.data.io.image_folders import class_files
 from newcomer.data.paths import locate
@@ -17,17 +17,17 @@ GET = (
 def cub200(
     path: str = "CUB_200_2011", split_sha256: str | None = None, complete: bool = True
 ) -> tuple[Examples, Examples]:
-    """Training and test pictures of birds.
+    """Training and test images of CUB-200-2011.
 
-    Two splits are in use, and accuracies on them are not comparable: the official one, of 5,994 and 5,794 pictures, and the one
-    that LAMDA-PILOT gives as folders, of 9,430 and 2,358. Classes are called as their folders are, '001.Black_footed_Albatross':
-    the number keeps the official order.
+    Two splits are in use, whose accuracies are not comparable: the official one of 5,994 and 5,794 images, and LAMDA-PILOT's
+    folders of 9,430 and 2,358. Classes are named like their folders, '001.Black_footed_Albatross': the number keeps the official
+    order.
 
     - `path`: the folder of the archive, with images/, images.txt and train_test_split.txt, or a folder with {train,test}/<class>/.
-    - `split_sha256`: what `newcomer.data.datasets.splits.digest` must give for the split.
-    - `complete`: false to allow for a part of the data set.
+    - `split_sha256`: expected `newcomer.data.datasets.splits.digest` of the split.
+    - `complete`: false accepts a part of the data set.
 
-    Raises DataError for a picture that is missing or in both parts, and for another split than asked for.
+    Raises DataError for an image that is missing or in both parts, and for another split than expected.
     """
     root = locate(path, "CUB-200-2011", GET)
     if (root / "train").is_dir():
@@ -39,18 +39,18 @@ def cub200(
     return fixed_split(train, test, where=root, get=GET, sizes=sizes if complete else None, sha256=split_sha256)
 
 
-def _official(root: Path) -> tuple[Pictures, Pictures]:
+def _official(root: Path) -> tuple[ImagesByName, ImagesByName]:
     names, parts = _by_number(root / "images.txt"), _by_number(root / "train_test_split.txt")
     for number in names:
         if parts.get(number) not in ("0", "1"):
-            raise DataError(f"{root / 'train_test_split.txt'}: neither 0 nor 1 for picture {number}; {GET}")
-    pictures = named(class_files(root / "images", GET))
+            raise DataError(f"{root / 'train_test_split.txt'}: neither 0 nor 1 for image {number}; {GET}")
+    images = by_name(class_files(root / "images", GET))
     train, test = ([names[number] for number in names if parts[number] == part] for part in "10")
-    return listed(train, pictures, root / "images", GET), listed(test, pictures, root / "images", GET)
+    return select_listed(train, images, root / "images", GET), select_listed(test, images, root / "images", GET)
 
 
 def _by_number(file: Path) -> dict[str, str]:
-    """What a file of lines '<number> <text>' says of each number."""
+    """Parse lines '<number> <text>' to a mapping."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
         pairs = [line.split(maxsplit=1) for line in lines if line.strip()]

@@ -1,7 +1,7 @@
-"""Real handwritten digits that need no download: 1,797 pictures that come with scikit-learn.
+"""Handwritten digits from scikit-learn: 1,797 images, no download.
 
-They are 8×8 pixels in 17 greys, the test part of Alpaydin and Kaynak's optical recognition set (UCI 1998), drawn by 13
-people. The split here is random, so the same hands are in train and exam.
+Images of 8×8 pixels in 17 greys, the test set of Alpaydin and Kaynak's optical recognition of digits (UCI 1998), written by 13
+people. The split is random, so the same writers are in the training and test sets.
 """
 
 from typing import Any
@@ -13,12 +13,12 @@ from sklearn.datasets import load_digits
 from newcomer.data.examples import Examples
 from newcomer.seeds import shuffled
 
-TEST = 50
-"""Test pictures of every digit."""
+TEST_PER_DIGIT = 50
+"""Test images per digit."""
 
 
 def digits(*, seed: int = 0) -> tuple[Examples, Examples]:
-    """The digits as RGB pictures labelled "0" to "9": 1,297 to learn from, and 500 for exams (50 a digit), drawn by the seed.
+    """RGB images labelled "0" to "9": 1,297 for training and 500 for testing (50 per digit), split by the seed.
 
     >>> train, test = digits()
     >>> len(train.inputs), len(test.inputs), sorted(set(test.labels)) == list("0123456789")
@@ -27,17 +27,17 @@ def digits(*, seed: int = 0) -> tuple[Examples, Examples]:
     ((8, 8), 'RGB')
     """
     bundled = load_digits()
-    learned: list[int] = []
-    asked: list[int] = []
+    train: list[int] = []
+    test: list[int] = []
     for digit in range(10):
-        places = np.flatnonzero(bundled.target == digit)
-        drawn = [int(places[i]) for i in shuffled(len(places), seed, "digits", digit)]
-        asked += drawn[:TEST]
-        learned += drawn[TEST:]
-    return _examples(bundled, learned), _examples(bundled, asked)
+        of_digit = np.flatnonzero(bundled.target == digit)
+        permuted = [int(of_digit[i]) for i in shuffled(len(of_digit), seed, "digits", digit)]
+        test += permuted[:TEST_PER_DIGIT]
+        train += permuted[TEST_PER_DIGIT:]
+    return _examples(bundled, train), _examples(bundled, test)
 
 
-def _examples(bundled: Any, places: list[int]) -> Examples:
-    places = sorted(places)  # the order of the source, so that no batch order hides in the split
-    greys = np.round(bundled.images[places] * (255 / 16)).astype(np.uint8)
-    return Examples([Image.fromarray(grey).convert("RGB") for grey in greys], [str(bundled.target[i]) for i in places])
+def _examples(bundled: Any, rows: list[int]) -> Examples:
+    rows = sorted(rows)  # the order of the source, so that no batch order hides in the split
+    greys = np.round(bundled.images[rows] * (255 / 16)).astype(np.uint8)
+    return Examples([Image.fromarray(grey).convert("RGB") for grey in greys], [str(bundled.target[i]) for i in rows])

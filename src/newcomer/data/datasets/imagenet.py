@@ -1,12 +1,12 @@
 """ImageNet-R (Hendrycks et al. 2021, renditions) and ImageNet-A (Hendrycks et al. 2021, natural adversarial examples).
 
-Both were made to be tests, so neither has an official split: the field shares fixed ones, and none is ever drawn here.
-Classes are called by their WordNet numbers, as the folders are.
+Both are test sets without an official split; the field shares fixed splits, and none is drawn here. Classes are named by WordNet
+ids, like their folders.
 """
 
 from pathlib import Path
 
-from newcomer.data.datasets.splits import fixed_split, listed, named, read_list, split_folders
+from newcomer.data.datasets.splits import by_name, fixed_split, read_list, select_listed, split_folders
 from newcomer.data.examples import Examples
 from newcomer.data.io.image_folders import class_files
 from newcomer.data.paths import locate
@@ -27,14 +27,14 @@ GET_A = (
 def imagenet_r(
     path: str = "imagenet-r", split_sha256: str | None = None, complete: bool = True
 ) -> tuple[Examples, Examples]:
-    """The 24,000 training and 6,000 test pictures of ImageNet-R, 200 classes.
+    """The 24,000 training and 6,000 test images of ImageNet-R, 200 classes.
 
-    - `path`: a folder with the lists imagenet-r_train and imagenet-r_test, .yaml or .txt, and with pictures in <class>/ or in
-      {train,test}/<class>/; the lists decide. Without lists, train/<class>/ and test/<class>/ are the split.
-    - `split_sha256`: what `newcomer.data.datasets.splits.digest` must give for the split.
-    - `complete`: false to allow for a part of the data set.
+    - `path`: a folder with the lists imagenet-r_train and imagenet-r_test (.yaml or .txt) and images in <class>/ or in
+      {train,test}/<class>/; the lists define the split. Without lists, train/<class>/ and test/<class>/ are the split.
+    - `split_sha256`: expected `newcomer.data.datasets.splits.digest` of the split.
+    - `complete`: false accepts a part of the data set.
 
-    Raises DataError without a split, for a picture that is missing or in both parts, and for another split than asked for.
+    Raises DataError without a split, for an image that is missing or in both parts, and for another split than expected.
     """
     return _read(path, "imagenet-r", "ImageNet-R", GET_R, (24_000, 6_000) if complete else None, split_sha256)
 
@@ -42,9 +42,9 @@ def imagenet_r(
 def imagenet_a(
     path: str = "imagenet-a", split_sha256: str | None = None, complete: bool = True
 ) -> tuple[Examples, Examples]:
-    """The 5,981 training and 1,519 test pictures of ImageNet-A, 200 classes.
+    """The 5,981 training and 1,519 test images of ImageNet-A, 200 classes.
 
-    Settings, layouts and errors are those of `imagenet_r`, with lists called imagenet-a_train and imagenet-a_test.
+    Settings, layouts and errors as in `imagenet_r`, with lists named imagenet-a_train and imagenet-a_test.
     """
     return _read(path, "imagenet-a", "ImageNet-A", GET_A, (5_981, 1_519) if complete else None, split_sha256)
 
@@ -57,8 +57,8 @@ def _read(
     has_folders = (root / "train").is_dir()
     if lists is not None:
         folders = [root / "train", root / "test"] if has_folders else [root]
-        pictures = named(file for folder in folders for file in class_files(folder, get))
-        train, test = (listed(read_list(file, get), pictures, root, get) for file in lists)
+        images = by_name(file for folder in folders for file in class_files(folder, get))
+        train, test = (select_listed(read_list(file, get), images, root, get) for file in lists)
     elif has_folders:
         train, test = split_folders(root, get)
     else:

@@ -1,26 +1,26 @@
-"""MovieLens as it is downloaded: ratings of 4 and more are clicks."""
+"""MovieLens from its original files; ratings of at least 4 are clicks."""
 
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from newcomer.data.click_log import Log, Table
-from newcomer.data.io.log_reader import encoded
+from newcomer.data.click_log import ClickLog, EntityTable
+from newcomer.data.io.log_reader import encode_column
 from newcomer.data.paths import locate
 from newcomer.data.schema import Field, Schema
-from newcomer.data.tokenization import words_of
+from newcomer.data.tokenization import tokenize
 from newcomer.errors import DataError
 
-LIKED = 4.0
-"""The least rating that counts as a click."""
+CLICK_THRESHOLD = 4.0
+"""Ratings of at least this value are clicks."""
 
 SCHEMA_1M = Schema(
     "item",
     "user",
     fields=(
         Field("year", "item"),
-        Field("title", "item", "text", min_count=4),  # rarer words name films, they do not describe them
+        Field("title", "item", "text", min_count=4),  # rarer words are names, not descriptions
         Field("genres", "item", "multi"),
         Field("gender", "user"),
         Field("age", "user"),
@@ -33,10 +33,10 @@ SCHEMA_LATEST = Schema("item", "user", fields=SCHEMA_1M.of("item"))
 _YEAR = r"\((\d{4})\)\s*$"
 
 
-def movielens_1m(path: str = "ml-1m") -> Log:
-    """MovieLens-1M: `ratings.dat`, `users.dat` and `movies.dat` in one folder. Nine fields with the two ids.
+def movielens_1m(path: str = "ml-1m") -> ClickLog:
+    """MovieLens-1M from a folder with `ratings.dat`, `users.dat` and `movies.dat`. Nine fields, ids included.
 
-    Raises DataError for a folder that is not it, and for a broken row, with file and row.
+    Raises DataError for another folder, and for an invalid row, with file and row.
     """
     folder = _folder(path, ("ratings.dat", "users.dat", "movies.dat"), "1m")
     ratings = _split(folder / "ratings.dat", ["user", "item", "rating", "time"])
@@ -45,8 +45,8 @@ def movielens_1m(path: str = "ml-1m") -> Log:
     return _log(SCHEMA_1M, folder / "ratings.dat", ratings, movies, users)
 
 
-def movielens_latest(path: str = "ml-latest-small") -> Log:
-    """MovieLens latest-small (or latest): `ratings.csv` and `movies.csv` in one folder. Five fields with the two ids."""
+def movielens_latest(path: str = "ml-latest-small") -> ClickLog:
+    """MovieLens latest-small (or latest) from a folder with `ratings.csv` and `movies.csv`. Five fields, ids included."""
     folder = _folder(path, ("ratings.csv", "movies.csv"), "latest")
     ratings = _csv(
         folder / "ratings.csv", ["userId", "movieId", "rating", "timestamp"], ["user", "item", "rating", "time"]
@@ -65,12 +65,14 @@ def _folder(path: str, names: tuple[str, ...], page: str) -> Path:
 
 
 def _split(path: Path, names: list[str]) -> pl.DataFrame:
-    """The columns of a '::' file in latin-1."""
+    """Columns of a '::'-separated file in latin-1."""
     lines = pl.Series("line", path.read_bytes().decode("latin-1").splitlines())
-    broken = lines.str.count_matches("::", literal=True) != len(names) - 1
-    if broken.any():
-        row = int(broken.arg_true()[0])
-        raise DataError(f"{path}: row {row + 1} has not the {len(names)} parts {'::'.join(names)}: {lines[row]!r}")
+    invalid = lines.str.count_matches("::", literal=True) != len(names) - 1
+    if invalid.any():
+        row = int(invalid.arg_true()[0])
+        raise DataError(
+            f"{path}: row {row + 1} does not have the {len(names)} parts {'::'.join(names)}: {lines[row]!r}"
+        )
     return lines.str.split_exact("::", len(names) - 1).struct.rename_fields(names).struct.unnest()
 
 
@@ -79,28 +81,28 @@ def _csv(path: Path, names: list[str], renamed: list[str]) -> pl.DataFrame:
         frame = pl.read_csv(path, infer_schema=False).select(names)
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path}: not MovieLens's CSV ({str(error).splitlines()[0]})") from None
-    broken = frame.select(pl.any_horizontal(pl.all().is_null())).to_series()
-    if broken.any():
-        raise DataError(f"{path}: row {int(broken.arg_true()[0]) + 1} has not all of {', '.join(names)}")
+    invalid = frame.select(pl.any_horizontal(pl.all().is_null())).to_series()
+    if invalid.any():
+        raise DataError(f"{path}: row {int(invalid.arg_true()[0]) + 1} lacks one of {', '.join(names)}")
     return frame.rename(dict(zip(names, renamed, strict=True)))
 
 
-def _log(schema: Schema, path: Path, ratings: pl.DataFrame, movies: pl.DataFrame, users: pl.DataFrame) -> Log:
+def _log(schema: Schema, path: Path, ratings: pl.DataFrame, movies: pl.DataFrame, users: pl.DataFrame) -> ClickLog:
     year = pl.col("title").str.extract(_YEAR).fill_null("unknown")
-    words = words_of(movies["title"].str.replace(_YEAR, ""))
+    words = tokenize(movies["title"].str.replace(_YEAR, ""))
     movies = movies.with_columns(year=year, genres=pl.col("genres").str.split("|")).with_columns(
         title=words.list.unique(maintain_order=True)
     )
     items, item = _entities(movies, "item", schema.of("item"), ratings["item"], path)
-    owners, user = _entities(users, "user", schema.of("user"), ratings["user"], path)
-    return Log(
+    user_table, user = _entities(users, "user", schema.of("user"), ratings["user"], path)
+    return ClickLog(
         schema,
         items,
-        owners,
+        user_table,
         {},
         item,
         user,
-        label=(_number(ratings["rating"], path) >= LIKED).astype(np.float32),
+        label=(_number(ratings["rating"], path) >= CLICK_THRESHOLD).astype(np.float32),
         time=_number(ratings["time"], path).astype(np.int64),
         row=np.arange(len(ratings)),
     )
@@ -108,15 +110,15 @@ def _log(schema: Schema, path: Path, ratings: pl.DataFrame, movies: pl.DataFrame
 
 def _entities(
     frame: pl.DataFrame, name: str, fields: tuple[Field, ...], used: pl.Series, path: Path
-) -> tuple[Table, np.ndarray[tuple[int], np.dtype[np.int32]]]:
-    """The table of those that occur in `used`, and the index of each row of `used` in it."""
+) -> tuple[EntityTable, np.ndarray[tuple[int], np.dtype[np.int32]]]:
+    """Entity table of the ids that occur in `used`, and the index of each row of `used` in it."""
     frame = frame.filter(pl.col(name).is_in(used.unique().implode())).unique(name, keep="first").sort(name)
     row = used.cast(pl.Enum(frame[name]), strict=False).to_physical().cast(pl.Int32)
     if row.null_count():
         at = int(row.is_null().arg_true()[0])
-        raise DataError(f"{path}: row {at + 1} names {name} {used[at]!r}, which no other file knows")
-    return Table(
-        tuple(frame[name]), {field.name: encoded(frame[field.name], field) for field in fields}
+        raise DataError(f"{path}: row {at + 1} names {name} {used[at]!r}, which is in no other file")
+    return EntityTable(
+        tuple(frame[name]), {field.name: encode_column(frame[field.name], field) for field in fields}
     ), row.to_numpy()
 
 

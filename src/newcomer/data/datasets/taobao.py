@@ -1,4 +1,5 @@
-"""Ad Display/Click Data on Taobao.com: eight days of shown ads, 26.6 million events of 1.1 million users (Tianchi, data set 56)."""
+"""Ad Display/Click Data on Taobao.com: eight days of impressions, 26.6 million events of 1.1 million users (Tianchi, data set
+56)."""
 
 from pathlib import Path
 
@@ -6,9 +7,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from newcomer.data.click_log import Log, Table
-from newcomer.data.io.log_reader import encoded
-from newcomer.data.io.tables import reading, require_columns
+from newcomer.data.click_log import ClickLog, EntityTable
+from newcomer.data.io.log_reader import encode_column
+from newcomer.data.io.tables import reading_errors, require_columns
 from newcomer.data.paths import locate
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError
@@ -47,11 +48,11 @@ NULL = ["", "NULL"]
 Indices = NDArray[np.int32]
 
 
-def taobao_ads(path: str = "taobao-ads") -> Log:
-    """The log in `raw_sample.csv`, `ad_feature.csv` and `user_profile.csv` of one folder: 16 fields with the two ids.
+def taobao_ads(path: str = "taobao-ads") -> ClickLog:
+    """Log from a folder with `raw_sample.csv`, `ad_feature.csv` and `user_profile.csv`: 16 fields, ids included.
 
-    An item is an ad group, a label `clk`, times are in seconds. Users without a profile are kept, their profile is missing.
-    Raises DataError for a folder that is not it, for a broken row, with file and row, and for an ad group without features.
+    Items are ad groups, labels `clk`, times in seconds. Users without a profile are kept, with missing fields. Raises DataError
+    for another folder, for an invalid row, with file and row, and for an ad group without features.
     """
     folder = locate(path, "Taobao's ads", GET)
     events = _read(
@@ -63,20 +64,20 @@ def taobao_ads(path: str = "taobao-ads") -> Log:
     if wrong.any():
         row = int(wrong.arg_true()[0])
         raise DataError(f"{folder / 'raw_sample.csv'}: row {row + 1}, clk is {events['clk'][row]}; it must be 0 or 1")
-    items, item = _owners(events["adgroup_id"], _ads(folder), "item")
-    users, user = _owners(events["user"], _profiles(folder), "user")
+    items, item = _entities(events["adgroup_id"], _ads(folder), "item")
+    users, user = _entities(events["user"], _profiles(folder), "user")
     unknown = items["known"].is_null().to_numpy()
     if unknown.any():
         row = int(unknown[item].argmax())
         named = events["adgroup_id"][row]
         raise DataError(
-            f"{folder / 'raw_sample.csv'}: row {row + 1} names adgroup_id {named}, which ad_feature.csv has not"
+            f"{folder / 'raw_sample.csv'}: row {row + 1} names adgroup_id {named}, which is not in ad_feature.csv"
         )
-    return Log(
+    return ClickLog(
         SCHEMA,
         _table(items, "item"),
         _table(users, "user"),
-        {"pid": encoded(events["pid"].cast(pl.String), SCHEMA.of("context")[0])},
+        {"pid": encode_column(events["pid"].cast(pl.String), SCHEMA.of("context")[0])},
         item,
         user,
         label=events["clk"].cast(pl.Float32).to_numpy(),
@@ -96,10 +97,10 @@ def _profiles(folder: Path) -> pl.DataFrame:
 
 
 def _read(path: Path, types: dict[str, type[pl.DataType]], needed: tuple[str, ...]) -> pl.DataFrame:
-    """These columns of a file, whose header may have blanks around its names, in these types."""
+    """Read columns with these dtypes from a file whose header may have blanks around its names."""
     if not path.is_file():
         raise DataError(f"{path.parent}: no {path.name} here; {GET}")
-    with reading(path):
+    with reading_errors(path):
         header = pl.read_csv(path, n_rows=0, infer_schema=False).columns
         names = {name.strip(): name for name in header}
         require_columns(names, types, str(path))
@@ -114,7 +115,7 @@ def _read(path: Path, types: dict[str, type[pl.DataType]], needed: tuple[str, ..
 
 
 def _require_read(path: Path, column: pl.Series, given: str, needed: bool) -> None:
-    """Raises DataError where the file has what is not of the column's type, or nothing where something is needed."""
+    """Raises DataError for a value that is not of the column's dtype, or missing where it is needed."""
     if not column.null_count():
         return
     texts = pl.scan_csv(path, infer_schema=False, null_values=NULL).select(given).collect()[given]
@@ -124,26 +125,26 @@ def _require_read(path: Path, column: pl.Series, given: str, needed: bool) -> No
         raise DataError(f"{path}: row {row + 1}, {given.strip()} is {texts[row]!r}; it must be a number")
 
 
-def _owners(used: pl.Series, known: pl.DataFrame, role: str) -> tuple[pl.DataFrame, Indices]:
-    """What is known of those that occur in `used`, in the order of their ids as text; and the place of each row of `used` in it."""
+def _entities(used: pl.Series, known: pl.DataFrame, role: str) -> tuple[pl.DataFrame, Indices]:
+    """Features of the ids that occur in `used`, sorted by id as text, and the index of each row of `used` in them."""
     key = known.columns[0]
     known = known.unique(key, keep="first").with_columns(known=pl.lit(True))
     ids = used.unique().sort().to_frame(key)
     text = ids[key].cast(pl.String)
     order = text.arg_sort()
-    place = np.empty(len(ids), dtype=np.int32)
-    place[order.to_numpy()] = np.arange(len(ids), dtype=np.int32)
+    index = np.empty(len(ids), dtype=np.int32)
+    index[order.to_numpy()] = np.arange(len(ids), dtype=np.int32)
     at = np.searchsorted(ids[key].to_numpy(), used.to_numpy())
-    return ids[order].join(known, on=key, how="left", maintain_order="left"), place[at]
+    return ids[order].join(known, on=key, how="left", maintain_order="left"), index[at]
 
 
-def _table(frame: pl.DataFrame, role: str) -> Table:
+def _table(frame: pl.DataFrame, role: str) -> EntityTable:
     fields = [field for field in SCHEMA.fields if field.role == role]
     columns = {field.name: frame[field.name] for field in fields}
     filled = {
         name: column.fill_null(float("nan")) if column.dtype.is_float() else column for name, column in columns.items()
     }
-    return Table(
+    return EntityTable(
         tuple(frame[frame.columns[0]].cast(pl.String)),
-        {field.name: encoded(filled[field.name], field) for field in fields},
+        {field.name: encode_column(filled[field.name], field) for field in fields},
     )

@@ -1,4 +1,4 @@
-"""What people call the columns of click logs: evidence of what a column means, to be confirmed by what it holds."""
+"""Common names of columns in click logs: evidence for their meaning, to be confirmed by the values."""
 
 import re
 
@@ -26,35 +26,35 @@ TIME = _listed(
     "occurredat loggedat eventdate day t"
 )
 
-LEAKS = _listed(
+OUTCOME_WORDS = _listed(
     "click clicks clicked clk nonclk purchase purchased purchases buy bought ordered conversion converted dwell watch watched "
     "watchtime playtime listened rating ratings stars like liked dislike disliked shared follow followed comment commented cart "
     "revenue gmv paid finish finished completed completion review reviewed skip skipped bounce feedback engagement response "
     "outcome label target"
 )
-"""Words for what happens after an item was shown."""
+"""Words for outcomes, known only after an impression."""
 
-BEFORE = _listed("previous prev past last history hist avg mean prior ctr total before")
-"""Words for what was known already: a count of earlier clicks is no outcome."""
+HISTORY_WORDS = _listed("previous prev past last history hist avg mean prior ctr total before")
+"""Words for history: a count of earlier clicks is not an outcome."""
 
-EVENTS = _listed("event request impression session trace transaction auction uuid guid row index record log")
-CODES = _listed(
+EVENT_WORDS = _listed("event request impression session trace transaction auction uuid guid row index record log")
+CODE_WORDS = _listed(
     "id code type class level group zip zipcode postcode cate category cat brand segment gender bucket bin flag kind status hour "
     "weekday dayofweek dow month slot position pos rank"
 )
-"""Words for numbers that are names: 7 is not more than 6."""
+"""Words for numeric codes: 7 is not more than 6."""
 
-MEASURES = _listed(
+QUANTITY_WORDS = _listed(
     "age year years count num number price cost amount duration minutes seconds hours days length size width height weight score "
     "quantity volume distance stock discount percent popularity"
 )
-"""Words for numbers that are more or less of something."""
+"""Words for quantities."""
 
 
-def plain(name: str) -> str:
-    """A name without what people write it differently by.
+def normalized(name: str) -> str:
+    """Lower-case name without punctuation.
 
-    >>> plain("movieId") == plain("Movie_ID") == "movieid"
+    >>> normalized("movieId") == normalized("Movie_ID") == "movieid"
     True
     """
     return re.sub(r"[\W_]", "", name.lower())
@@ -70,13 +70,13 @@ def words(name: str) -> set[str]:
 
 
 def rank(name: str, known: tuple[str, ...]) -> int | None:
-    """How good a name this is, 0 the best: as it is known, or else by its end; None for no such name.
+    """Rank of a name, 0 the best: by exact match, else by suffix; None if unknown.
 
     >>> rank("product", ITEM) < rank("shop_item_id", ITEM), rank("colour", ITEM)
     (True, None)
     """
-    short = plain(name)
+    short = normalized(name)
     if short in known:
         return known.index(short)
-    ends = (place for place, end in enumerate(known) if len(end) > 3 and short.endswith(end))
-    return next((len(known) + place for place in ends), None)
+    suffix_ranks = (position for position, end in enumerate(known) if len(end) > 3 and short.endswith(end))
+    return next((len(known) + position for position in suffix_ranks), None)

@@ -1,4 +1,4 @@
-"""A proposed schema as a file: a recipe that a person reads, corrects and runs."""
+"""Inferred schemas as TOML recipes to be read, corrected and run."""
 
 import json
 import tomllib
@@ -13,45 +13,45 @@ from newcomer.settings import Json
 
 @dataclass(frozen=True)
 class Proposal:
-    """What the columns of a click log seem to mean, and why."""
+    """Inferred schema of a click log, with reasons."""
 
     schema: Schema
     reasons: Mapping[str, str]
-    """Of every column, in one short line: why it has this role and kind, or why it is left out."""
+    """For every column one short line: why it has its role and kind, or why it is left out."""
     rows: int | None
-    """Number of events, where it is known without reading everything."""
+    """Number of events, if known without reading everything."""
     samples: Mapping[str, Sequence[str]]
-    """Some values of every column, as text."""
+    """Example values of every column, as text."""
     stream: Mapping[str, int]
-    """`old_above` and `phase_events` that give old and new items in this log."""
+    """`min_old_events` and `phase_events` of the proposed stream."""
     files: Sequence[str]
-    """Where the log lies, as it was given."""
-    learned: float | None = None
-    """The share of all events that the old items of this stream have: those that shared weights are learned from."""
+    """Paths of the log, as given."""
+    training_share: float | None = None
+    """Share of all events that belong to old items, on which shared weights are trained."""
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """The columns that the schema does not name."""
+        """Columns that are not in the schema."""
         schema = self.schema
         named = {schema.item, schema.user, schema.label, schema.time, *(field.name for field in schema.fields)}
         return tuple(column for column in self.reasons if column not in named)
 
 
 def write_schema(proposal: Proposal, path: str | Path) -> None:
-    """Write a recipe with this schema, each reason as a comment beside its line; `newcomer run` takes the file as it is.
+    """Write a recipe with this schema and the reasons as comments; `newcomer run` accepts it as it is.
 
-    Raises DataError where the file cannot be written.
+    Raises DataError if the file cannot be written.
     """
     try:
         Path(path).write_text("\n".join(_lines(proposal)) + "\n", encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); give a place that can") from None
+        raise DataError(f"{path}: cannot be written ({error.strerror}); choose another path") from None
 
 
 def read_schema(path: str | Path) -> Schema:
-    """The schema in the [data.schema] of a recipe.
+    """Read the schema in [data.schema] of a recipe.
 
-    Raises DataError for a file that cannot be read, has no such table, or says in it what cannot be.
+    Raises DataError for an unreadable file, one without such a table, and an invalid schema.
     """
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -60,7 +60,7 @@ def read_schema(path: str | Path) -> Schema:
     data = content.get("data")
     schema = data.get("schema") if isinstance(data, dict) else None
     if not isinstance(schema, dict):
-        raise DataError(f"{path}: has no [data.schema]; write it there, or let it be proposed")
+        raise DataError(f"{path}: has no [data.schema]; add it, or let `newcomer inspect` propose one")
     try:
         return Schema.from_json(schema)
     except DataError as error:
@@ -80,8 +80,12 @@ def _lines(proposal: Proposal) -> Iterator[str]:
     yield ""
     yield "[stream]"
     for key, value in proposal.stream.items():
-        share = f"old items have {proposal.learned:.0%} of all events" if proposal.learned is not None else None
-        yield f"{key} = {value}{_comment(share if key == 'old_above' else None)}"
+        share = (
+            f"old items have {proposal.training_share:.0%} of all events"
+            if proposal.training_share is not None
+            else None
+        )
+        yield f"{key} = {value}{_comment(share if key == 'min_old_events' else None)}"
     yield ""
     yield "[learner]"
     yield 'name = "emerg"'
@@ -112,14 +116,14 @@ def _schema(proposal: Proposal) -> Iterator[str]:
 
 
 def _settings(field: Field) -> dict[str, Json]:
-    """Role, kind, and what is not at its default."""
+    """Role, kind, and settings that are not at their defaults."""
     defaults = {known.name: known.default for known in fields(Field)}
     given = asdict(field)
     return {k: v for k, v in given.items() if k in ("role", "kind") or (k != "name" and v != defaults[k])}
 
 
 def _toml(value: Json) -> str:
-    """A text, number or list as TOML, which reads JSON's but for one character that it wants escaped."""
+    """Text, number or list as TOML: JSON, with DEL escaped."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -128,5 +132,5 @@ def _comment(reason: str | None) -> str:
 
 
 def _line(text: str) -> str:
-    """On one line, without what TOML allows in no comment."""
+    """On one line, without characters that TOML forbids in comments."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

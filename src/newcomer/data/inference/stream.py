@@ -1,19 +1,19 @@
-"""Which items of a log are old ones and how long the phases of new ones are, proposed from the number of their events."""
+"""Proposal of stream settings (old items, length of phases) from the number of events per item."""
 
 import numpy as np
 
 
-def stream_for(events: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> dict[str, int]:
-    """`old_above` and `phase_events` for items of so many events: the longest phases that leave 20 items on either side, and
-    most of the events to the old ones, which alone are learned from.
+def propose_stream(events: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> dict[str, int]:
+    """Propose `min_old_events` and `phase_events`: the longest phases with at least 20 old and 20 new items for which old items,
+    the only training items, have most of the events.
 
-    Where old items cannot have most of the events they have as many as can be. Where no phases leave 20 items on either side, one
-    is enough; and where even that cannot be, the shortest phases there are.
+    If old items cannot have most events, their share is maximized. If no phases leave 20 items on either side, one is enough,
+    else the shortest phases are used.
 
-    >>> stream_for(np.array([500] * 30 + [100] * 40))
-    {'old_above': 200, 'phase_events': 20}
-    >>> stream_for(np.array([500] * 30 + [100] * 400 + [70] * 30))
-    {'old_above': 80, 'phase_events': 20}
+    >>> propose_stream(np.array([500] * 30 + [100] * 40))
+    {'min_old_events': 200, 'phase_events': 20}
+    >>> propose_stream(np.array([500] * 30 + [100] * 400 + [70] * 30))
+    {'min_old_events': 80, 'phase_events': 20}
     """
     for enough in (20, 1):
         found: list[tuple[float, dict[str, int]]] = []
@@ -21,12 +21,12 @@ def stream_for(events: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> dict[str
             for above in (10 * phase, 6 * phase, 4 * phase, 3 * phase):
                 old, new = (events > above).sum(), ((events >= 3 * phase) & (events <= above)).sum()
                 if min(old, new) >= enough:
-                    found.append((learned_share(events, above), {"old_above": above, "phase_events": phase}))
+                    found.append((training_share(events, above), {"min_old_events": above, "phase_events": phase}))
         if found:
             return next((stream for share, stream in found if share > 0.5), max(found, key=lambda pair: pair[0])[1])
-    return {"old_above": 3, "phase_events": 1}
+    return {"min_old_events": 3, "phase_events": 1}
 
 
-def learned_share(events: "np.ndarray[tuple[int], np.dtype[np.int64]]", above: int) -> float:
-    """The share of all events that items of more than so many have."""
+def training_share(events: "np.ndarray[tuple[int], np.dtype[np.int64]]", above: int) -> float:
+    """Share of all events that belong to items with more than `above` events."""
     return float(events[events > above].sum() / max(1, events.sum()))

@@ -1,42 +1,42 @@
-"""What kind of field a column's values make: categories, several of them, numbers, text, vectors."""
+"""Inference of field kinds from values: categorical, multi, numeric, text, vector."""
 
 from dataclasses import dataclass
 
 import polars as pl
 
 from newcomer.data.canonical import BLANK
-from newcomer.data.inference.column_names import CODES, MEASURES, words
+from newcomer.data.inference.column_names import CODE_WORDS, QUANTITY_WORDS, words
 from newcomer.data.schema import Kind
-from newcomer.data.tokenization import words_of
+from newcomer.data.tokenization import tokenize
 
-FEW = 20
-"""Whole numbers of no more values than this are categories."""
+MAX_CATEGORIES = 20
+"""Integers with at most this many distinct values are categories."""
 
 LONG_TAIL = 50
-"""From so many values on, those that occur once are worth leaving out."""
+"""With at least this many distinct values, values that occur once may be left out."""
 
 
 @dataclass(frozen=True)
-class Guess:
-    """A kind with what belongs to it, and why in a few words."""
+class KindGuess:
+    """Inferred kind with its settings and the reason."""
 
     kind: Kind
-    why: str
+    reason: str
     separator: str = "|"
     min_count: int = 1
 
 
-def kind_of(values: pl.Series) -> Guess:
-    """The kind of these values, one for each of whom they belong to (an item, a user, or an event).
+def infer_kind(values: pl.Series) -> KindGuess:
+    """Kind of these values, one per item, user or event.
 
-    >>> kind_of(pl.Series("genres", ["War|Drama", "Drama", "War|Comedy"] * 9)).kind
+    >>> infer_kind(pl.Series("genres", ["War|Drama", "Drama", "War|Comedy"] * 9)).kind
     'multi'
-    >>> kind_of(pl.Series("price", ["1.99", "12.50", ""])).kind
+    >>> infer_kind(pl.Series("price", ["1.99", "12.50", ""])).kind
     'numeric'
     """
     if isinstance(values.dtype, (pl.List, pl.Array)):
         return _lists(values)
-    known = given(values)
+    known = non_missing(values)
     if known.dtype != pl.String:
         return _numbers(known, values.name) if known.dtype.is_numeric() else _category(known, "")
     known = known.str.strip_chars(BLANK)
@@ -44,11 +44,11 @@ def kind_of(values: pl.Series) -> Guess:
     if len(known) and not numbers.null_count() and numbers.is_finite().all():
         zeros = known.str.contains(r"^0\d").any()
         return _category(known, "numbers that begin with 0 are codes; ") if zeros else _numbers(numbers, values.name)
-    return _vector_text(known) or _several(known) or _text(known) or _category(known, _almost(numbers))
+    return _vector_text(known) or _multi(known) or _text(known) or _category(known, _non_numeric_share(numbers))
 
 
-def given(values: pl.Series) -> pl.Series:
-    """Those that are there: neither null nor an empty text nor NaN."""
+def non_missing(values: pl.Series) -> pl.Series:
+    """Values that are not null, blank or NaN."""
     known = values.drop_nulls()
     if known.dtype == pl.String:
         return known.filter(known.str.strip_chars(BLANK) != "")
@@ -56,80 +56,82 @@ def given(values: pl.Series) -> pl.Series:
 
 
 def is_whole(values: pl.Series) -> bool:
-    """Whether all are whole numbers, be they written as text."""
-    numbers = given(values).cast(pl.Float64, strict=False)
+    """Whether all values are whole numbers, possibly written as text."""
+    numbers = non_missing(values).cast(pl.Float64, strict=False)
     return bool(len(numbers)) and not numbers.null_count() and bool((numbers == numbers.round()).all())
 
 
-def _lists(values: pl.Series) -> Guess:
+def _lists(values: pl.Series) -> KindGuess:
     lists = values.arr.to_list() if isinstance(values.dtype, pl.Array) else values
     lengths = lists.list.len().drop_nulls()
     lengths = lengths.filter(lengths > 0)
     inner = lists.explode(empty_as_null=True)
     if inner.dtype.is_float() and lengths.n_unique() == 1 and lengths[0] > 1:
-        return Guess("vector", f"lists of {lengths[0]} numbers")
-    return Guess("multi", "lists", min_count=_min_count(inner.cast(pl.String).drop_nulls()))
+        return KindGuess("vector", f"lists of {lengths[0]} numbers")
+    return KindGuess("multi", "lists", min_count=_min_count(inner.cast(pl.String).drop_nulls()))
 
 
-def _vector_text(known: pl.Series) -> Guess | None:
+def _vector_text(known: pl.Series) -> KindGuess | None:
     if not known.str.contains(r"^\s*\[[-+.,\deE\s]+\]\s*$").all() or not known.str.contains(r"\.").any():
         return None
     lengths = known.str.count_matches(",", literal=True) + 1
-    return Guess("vector", f"lists of {lengths[0]} numbers") if lengths.n_unique() == 1 and lengths[0] > 1 else None
+    return KindGuess("vector", f"lists of {lengths[0]} numbers") if lengths.n_unique() == 1 and lengths[0] > 1 else None
 
 
-def _several(known: pl.Series) -> Guess | None:
+def _multi(known: pl.Series) -> KindGuess | None:
     for separator, least in (("|", 0.2), (";", 0.3), (",", 0.6)):
         parts = known.str.split(separator)
         share = float((parts.list.len() > 1).mean() or 0)  # type: ignore[arg-type]
         flat = parts.explode().str.strip_chars()
         if share >= least and flat.n_unique() < 0.5 * len(flat) and _words(flat) <= 2.5:
             why = f"{share:.0%} hold several values around '{separator}'"
-            return Guess("multi", why, separator, _min_count(flat))
+            return KindGuess("multi", why, separator, _min_count(flat))
     return None
 
 
-def _text(known: pl.Series) -> Guess | None:
+def _text(known: pl.Series) -> KindGuess | None:
     count = _words(known.unique())
     distinct = known.n_unique()
     if distinct <= 8 or count < 2 or (count < 2.5 and distinct < LONG_TAIL):
         return None
-    return Guess("text", f"{count:.1f} words on average", min_count=_min_count(words_of(known).explode().drop_nulls()))
+    return KindGuess(
+        "text", f"{count:.1f} words on average", min_count=_min_count(tokenize(known).explode().drop_nulls())
+    )
 
 
-def _numbers(numbers: pl.Series, name: str) -> Guess:
+def _numbers(numbers: pl.Series, name: str) -> KindGuess:
     distinct = numbers.n_unique()
     ordered = numbers.cast(pl.Float64).sort()
-    spread = f"{ordered[0]:g} to {ordered[-1]:g}"
+    value_range = f"{ordered[0]:g} to {ordered[-1]:g}"
     if not is_whole(numbers):
-        return Guess("numeric", f"numbers, {spread}")
-    if words(name).intersection(CODES):
+        return KindGuess("numeric", f"numbers, {value_range}")
+    if words(name).intersection(CODE_WORDS):
         return _category(numbers, "whole numbers, by its name a code; ")
     dense = ordered[0] in (0, 1) and ordered[-1] - ordered[0] < 1.2 * distinct and distinct <= LONG_TAIL
-    if distinct <= FEW or (dense and not words(name).intersection(MEASURES)):
+    if distinct <= MAX_CATEGORIES or (dense and not words(name).intersection(QUANTITY_WORDS)):
         return _category(numbers, "whole numbers, ")
-    return Guess("numeric", f"whole numbers, {spread}, of {distinct} values")
+    return KindGuess("numeric", f"whole numbers, {value_range}, of {distinct} values")
 
 
-def _category(known: pl.Series, why: str) -> Guess:
+def _category(known: pl.Series, why: str) -> KindGuess:
     texts = known.cast(pl.String)
     least = _min_count(texts)
     tail = ", most of which occur once" if least > 1 else ""
-    return Guess("categorical", f"{why}{texts.n_unique()} values{tail}", min_count=least)
+    return KindGuess("categorical", f"{why}{texts.n_unique()} values{tail}", min_count=least)
 
 
 def _min_count(values: pl.Series) -> int:
-    """2 where most of many values occur once: what is seen once tells nothing of the value."""
-    counted = values.value_counts()["count"]
+    """2 if there are many values and most occur once, else 1: a single occurrence teaches nothing."""
+    counted = values.alias("value").value_counts()["count"]
     return 2 if len(counted) >= LONG_TAIL and (counted == 1).sum() > len(counted) / 2 else 1
 
 
 def _words(texts: pl.Series) -> float:
-    """How many words that begin with a letter each text has on average."""
-    counted = words_of(texts).list.eval(pl.element().filter(pl.element().str.contains(r"^\p{L}"))).list.len().mean()
+    """Mean number of words per text that begin with a letter."""
+    counted = tokenize(texts).list.eval(pl.element().filter(pl.element().str.contains(r"^\p{L}"))).list.len().mean()
     return float(counted) if isinstance(counted, (int, float)) else 0.0
 
 
-def _almost(numbers: pl.Series) -> str:
+def _non_numeric_share(numbers: pl.Series) -> str:
     share = 1 - numbers.null_count() / max(1, len(numbers))
     return f"numbers but for {1 - share:.0%}; " if share > 0.9 else ""

@@ -1,4 +1,4 @@
-"""A click log in files that is never whole in memory: read piece by piece."""
+"""Click log larger than memory, read from files in chunks."""
 
 import re
 from dataclasses import dataclass
@@ -7,31 +7,31 @@ from pathlib import Path
 
 import polars as pl
 
-from newcomer.data.click_log import Log
+from newcomer.data.click_log import ClickLog
 from newcomer.data.io.column_parsing import ROW
-from newcomer.data.io.csv_chunking import NEWLINE, cuts, lines_before
-from newcomer.data.io.log_reader import Settled, Source, _checked, _encoded, _paths, read_log
-from newcomer.data.io.tables import reading, require_format, require_utf8
+from newcomer.data.io.csv_chunking import NEWLINE, chunk_offsets, lines_before
+from newcomer.data.io.log_reader import ResolvedValues, Source, checked_columns, encode_log, matching_files, read_log
+from newcomer.data.io.tables import reading_errors, require_format, require_newlines, require_utf8
 from newcomer.data.io.timestamps import are_dates
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError, SettingError
 
 SMALL = 256 * 2**20
-"""Bytes of files that are read whole: in memory they take several times as much."""
+"""Maximum size in bytes of logs that are read whole: in memory they take several times as much."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """Consecutive rows of one file."""
 
     file: Path
     begin: int
-    """Where it begins and ends: bytes of a CSV file, rows of a parquet file."""
+    """Range in the file: bytes of CSV, rows of parquet."""
     end: int
     first: int
-    """Its first row, counted from the beginning of all files."""
+    """Index of its first row over all files."""
     in_file: int
-    """The same row, counted from the beginning of its own file."""
+    """The same row within its file."""
     rows: int
 
 
@@ -42,109 +42,108 @@ class _File:
     header: bytes = b""
 
 
-class LogFiles:
-    """What `read_log` reads, one piece of about `rows` rows at a time.
+class ChunkedLog:
+    """Click log that `read_log` would read, in chunks of about `rows` rows.
 
-    The pieces are found at once and in little memory: a CSV file is looked through for the ends of its rows, of a parquet file the
-    footer is read. Of a parquet file's row group all compressed values are read for a piece of it; groups of at most a million rows
-    keep that small.
+    Chunk boundaries are found on opening, in little memory: by scanning a CSV file for row ends, or from the footer of a parquet
+    file. Reading a chunk of a parquet file decompresses its whole row group; groups of at most a million rows keep that small.
 
-    Raises DataError as `read_log` does; for one that is found in a piece's rows, when that piece is read.
+    Raises DataError as `read_log` does; for errors in a chunk's rows, when that chunk is read.
     """
 
     def __init__(self, source: Source, schema: Schema, rows: int = 250_000) -> None:
         if rows < 1:
-            raise SettingError(f"rows = {rows}: a piece of a log has at least one row; raise it")
-        self.schema, self.pieces = schema, list[Piece]()
-        self.settled: Settled = {}
-        """Whose rows disagree, with the values that count; known after a survey."""
+            raise SettingError(f"rows = {rows}: a chunk has at least one row; raise it")
+        self.schema, self.chunks = schema, list[Chunk]()
+        self.resolved: ResolvedValues = {}
+        """ResolvedValues values of entities whose rows disagree; known after `LogStatistics.of`."""
         self._files: dict[Path, _File] = {}
-        self._dated: tuple[bool, Path] | None = None
-        for path in _paths(source):
-            with reading(path):
-                self._files[path], found = _opened(path, rows)
-            self.pieces += [Piece(path, begin, end, len(self) + row, row, count) for begin, end, row, count in found]
+        self._has_dates: tuple[bool, Path] | None = None
+        for path in matching_files(source):
+            with reading_errors(path):
+                self._files[path], found = _open_file(path, rows)
+            self.chunks += [Chunk(path, begin, end, len(self) + row, row, count) for begin, end, row, count in found]
 
-        if not self.pieces:
+        if not self.chunks:
             path, file = next(iter(self._files.items()))
             raise DataError(f"{path}: {'has no rows' if file.stamp[0] else 'is empty'}")
         self._anywhere = {name for file in self._files.values() for name in file.columns}
 
     def __len__(self) -> int:
-        """Rows of all pieces."""
-        return self.pieces[-1].first + self.pieces[-1].rows if self.pieces else 0
+        """Number of rows."""
+        return self.chunks[-1].first + self.chunks[-1].rows if self.chunks else 0
 
-    def read(self, *pieces: Piece, items: bool = True, labels: bool = True) -> Log:
-        """These pieces' rows as one log, whose `row` counts from the beginning of all files.
+    def read(self, *chunks: Chunk, items: bool = True, labels: bool = True) -> ClickLog:
+        """Rows of these chunks as one log, with `row` counted over all files.
 
-        `items` and `labels`: see `read_log`. Raises DataError as it does, and for a file that has changed since it was opened.
+        `items`, `labels`: see `read_log`. Raises DataError as it does, and for a file that changed after opening.
         """
-        frames = [self.table(piece, items=items, labels=labels) for piece in pieces]
-        return self.encoded(pl.concat(frames), items=items)
+        frames = [self.table(chunk, items=items, labels=labels) for chunk in chunks]
+        return self.encode(pl.concat(frames), items=items)
 
-    def encoded(self, rows: pl.DataFrame, *, items: bool = True) -> Log:
-        """Rows of some of the tables as a log."""
-        return _encoded(rows, self.schema, items, self.settled, len(self))
+    def encode(self, rows: pl.DataFrame, *, items: bool = True) -> ClickLog:
+        """Encode rows of `table` as a log."""
+        return encode_log(rows, self.schema, items, self.resolved, len(self))
 
-    def table(self, piece: Piece, *, items: bool = True, labels: bool = True) -> pl.DataFrame:
-        """The schema's columns of these rows, checked but not encoded; see `read._checked`."""
-        file = self._files[piece.file]
-        self._require_unchanged(piece.file)
+    def table(self, chunk: Chunk, *, items: bool = True, labels: bool = True) -> pl.DataFrame:
+        """Columns of the schema for these rows, checked but not encoded; see `checked_columns`."""
+        file = self._files[chunk.file]
+        self._require_unchanged(chunk.file)
         needed = {
             *(node.name for node in self.schema.nodes if node.missing == "error"),
             self.schema.label,
             self.schema.time,
         }
         names = needed | {node.name for node in self.schema.nodes}
-        # where one is missing all are read, so that the error can offer the nearest
+        # if one is missing read all, so that the error can suggest the nearest name
         chosen = [name for name in file.columns if name.partition("_duplicated_")[0] in names or name in names]
         columns = chosen if needed <= set(file.columns) else file.columns
-        with reading(piece.file):
-            found = (_csv if file.header else _parquet)(piece, columns, file.header)
-        self._require_unchanged(piece.file)
+        with reading_errors(chunk.file):
+            found = (_read_csv if file.header else _read_parquet)(chunk, columns, file.header)
+        self._require_unchanged(chunk.file)
         if labels and self.schema.time in columns:
-            self._require_one_clock(are_dates(found[self.schema.time]), piece.file)
+            self._require_one_clock(are_dates(found[self.schema.time]), chunk.file)
         try:
             anywhere = self._anywhere if items and labels else None
-            checked = _checked(found, self.schema, str(piece.file), items, labels, anywhere)
+            checked = checked_columns(found, self.schema, str(chunk.file), items, labels, anywhere)
         except DataError as error:
-            raise _moved(error, piece) from None
-        return checked.with_columns(pl.col(ROW) + piece.first)
+            raise _with_file_row(error, chunk) from None
+        return checked.with_columns(pl.col(ROW) + chunk.first)
 
     def _require_unchanged(self, path: Path) -> None:
-        with reading(path):
+        with reading_errors(path):
             changed = _stamp(path) != self._files[path].stamp
         if changed:
             raise DataError(
-                f"{path}: has changed since it was opened; keep it as it is until all is read, and begin again"
+                f"{path}: has changed since it was opened; do not modify it while it is read, and start again"
             )
 
     def _require_one_clock(self, dates: bool, path: Path) -> None:
-        self._dated = self._dated or (dates, path)
-        if dates != self._dated[0]:
-            one, other = (path, self._dated[1]) if dates else (self._dated[1], path)
+        self._has_dates = self._has_dates or (dates, path)
+        if dates != self._has_dates[0]:
+            one, other = (path, self._has_dates[1]) if dates else (self._has_dates[1], path)
             raise DataError(
-                f"time '{self.schema.time}' has dates in {one} and numbers in {other}; write all of them in one way"
+                f"time '{self.schema.time}' has dates in {one} and numbers in {other}; use one format in all files"
             )
 
 
-def open_log(source: Source, schema: Schema) -> Log | LogFiles:
-    """The log in these files: as a whole where they are small, else to be read piece by piece.
+def open_log(source: Source, schema: Schema) -> ClickLog | ChunkedLog:
+    """Open the log in these files: in memory if small, else in chunks.
 
     Raises DataError: see `read_log`.
     """
-    small = sum(_stamp(path)[0] for path in _paths(source)) <= SMALL
-    return read_log(source, schema) if small else LogFiles(source, schema)
+    small = sum(_stamp(path)[0] for path in matching_files(source)) <= SMALL
+    return read_log(source, schema) if small else ChunkedLog(source, schema)
 
 
-def _opened(path: Path, rows: int) -> tuple[_File, list[tuple[int, int, int, int]]]:
-    """What is known of a file, and of each of its pieces the begin, the end, the first row and the number of rows."""
+def _open_file(path: Path, rows: int) -> tuple[_File, list[tuple[int, int, int, int]]]:
+    """File information, and (begin, end, first row, number of rows) of each chunk."""
     require_format(path)
-    way = _open_csv if path.suffix.lower() == ".csv" else _open_parquet
-    file, marks, count = way(path, rows)
+    open_format = _open_csv if path.suffix.lower() == ".csv" else _open_parquet
+    file, offsets, count = open_format(path, rows)
     firsts = range(0, count, rows)
     return file, [
-        (begin, end, row, min(rows, count - row)) for (begin, end), row in zip(pairwise(marks), firsts, strict=True)
+        (begin, end, row, min(rows, count - row)) for (begin, end), row in zip(pairwise(offsets), firsts, strict=True)
     ]
 
 
@@ -152,13 +151,14 @@ def _open_csv(path: Path, rows: int) -> tuple[_File, list[int], int]:
     stamp = _stamp(path)
     if not stamp[0]:
         return _File(stamp, [], b"\n"), [0], 0
-    marks, count = cuts(path, rows)
+    offsets, count = chunk_offsets(path, rows)
     with path.open("rb") as stream:
-        header = stream.read(marks[0])
+        header = stream.read(offsets[0])
     require_utf8(header, path)
+    require_newlines(header, path)
     header = header if header.endswith(b"\n") else header + b"\n"
     columns = pl.read_csv(header, infer_schema=False).columns
-    return _File(stamp, columns, header), marks, count
+    return _File(stamp, columns, header), offsets, count
 
 
 def _open_parquet(path: Path, rows: int) -> tuple[_File, list[int], int]:
@@ -167,16 +167,16 @@ def _open_parquet(path: Path, rows: int) -> tuple[_File, list[int], int]:
     return _File(stamp, table.collect_schema().names()), [*range(0, count, rows), count], count
 
 
-def _csv(piece: Piece, columns: list[str], header: bytes) -> pl.DataFrame:
-    with piece.file.open("rb") as stream:
-        stream.seek(piece.begin)
-        content = header + stream.read(piece.end - piece.begin)
-    require_utf8(content, piece.file, lambda: lines_before(piece.file, piece.begin) - header.count(NEWLINE))
+def _read_csv(chunk: Chunk, columns: list[str], header: bytes) -> pl.DataFrame:
+    with chunk.file.open("rb") as stream:
+        stream.seek(chunk.begin)
+        content = header + stream.read(chunk.end - chunk.begin)
+    require_utf8(content, chunk.file, lambda: lines_before(chunk.file, chunk.begin) - header.count(NEWLINE))
     return pl.read_csv(content, columns=columns, infer_schema=False)
 
 
-def _parquet(piece: Piece, columns: list[str], _: bytes) -> pl.DataFrame:
-    return pl.scan_parquet(piece.file, glob=False).select(columns).slice(piece.begin, piece.rows).collect()
+def _read_parquet(chunk: Chunk, columns: list[str], _: bytes) -> pl.DataFrame:
+    return pl.scan_parquet(chunk.file, glob=False).select(columns).slice(chunk.begin, chunk.rows).collect()
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -184,10 +184,10 @@ def _stamp(path: Path) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _moved(error: DataError, piece: Piece) -> DataError:
-    """The same error, its row counted from the beginning of the file."""
-    found = re.match(rf"{re.escape(str(piece.file))}: row (\d+)", str(error))
+def _with_file_row(error: DataError, chunk: Chunk) -> DataError:
+    """The same error with the row counted from the beginning of the file."""
+    found = re.match(rf"{re.escape(str(chunk.file))}: row (\d+)", str(error))
     if found is None:
         return error
     begin, end = found.span(1)
-    return DataError(f"{str(error)[:begin]}{int(found[1]) + piece.in_file}{str(error)[end:]}")
+    return DataError(f"{str(error)[:begin]}{int(found[1]) + chunk.in_file}{str(error)[end:]}")

@@ -1,4 +1,4 @@
-"""Where the rows of a CSV file begin and end, found block by block without parsing them."""
+"""Row boundaries of a CSV file, found block by block without parsing."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,50 +9,50 @@ from numpy.typing import NDArray
 from newcomer.errors import DataError
 
 BLOCK = 1 << 22
-"""Bytes that are looked at together."""
+"""Bytes per block."""
 
 NEWLINE, QUOTE = b"\n", b'"'
 
 
-def cuts(file: Path, rows: int) -> tuple[list[int], int]:
-    """Where the header ends, and where each so many rows end, the last ones too, as byte positions; and how many rows there are.
+def chunk_offsets(file: Path, rows: int) -> tuple[list[int], int]:
+    """Byte offsets of the end of the header and of every `rows`-th row (and of the last), and the number of rows.
 
-    One pass, and memory for one block and the positions. A newline in quotation marks ends no row; an empty line is a row,
-    but for those before the header, as when the file is read whole. Raises DataError for a quotation mark that is never closed.
+    One pass in the memory of one block. A newline in quotes does not end a row; an empty line is a row, except before the header,
+    as when the file is read whole. Raises DataError for an unterminated quote.
     """
-    blank, marks, last, seen = _blank_lines(file), list[int](), 0, 0
+    blank, offsets, last, count = _blank_lines(file), list[int](), 0, 0
     for ends in row_ends(file):
         ends = ends[ends > blank]
         if len(ends):
-            marks += ends[-seen % rows :: rows].tolist()
-            last, seen = int(ends[-1]), seen + len(ends)
-    return (marks if marks[-1:] == [last] else [*marks, last]), seen - 1
+            offsets += ends[-count % rows :: rows].tolist()
+            last, count = int(ends[-1]), count + len(ends)
+    return (offsets if offsets[-1:] == [last] else [*offsets, last]), count - 1
 
 
 def row_ends(file: Path) -> Iterator[NDArray[np.int64]]:
-    """The positions just behind every row, the header's first, block by block."""
-    place, end, quotes_before = 0, 0, 0
+    """Byte offsets after every row, the header first, block by block."""
+    offset, end, quotes_before = 0, 0, 0
     with file.open("rb") as stream:
         while block := stream.read(BLOCK):
             content = np.frombuffer(block, dtype=np.uint8)
             quotes, newlines = np.flatnonzero(content == ord(QUOTE)), np.flatnonzero(content == ord(NEWLINE))
             inside = (quotes_before + np.searchsorted(quotes, newlines)) % 2 == 1
-            ends = place + 1 + newlines[~inside]
+            ends = offset + 1 + newlines[~inside]
             yield ends
-            place, quotes_before = place + len(block), quotes_before + len(quotes)
+            offset, quotes_before = offset + len(block), quotes_before + len(quotes)
             end = int(ends[-1]) if len(ends) else end
     if quotes_before % 2:
         raise DataError(
             f"{file}: a quotation mark is never closed; close it, or write a quotation mark in a value twice"
         )
-    if end < place:
-        yield np.array([place])  # the last row has no newline
+    if end < offset:
+        yield np.array([offset])  # the last row has no newline
 
 
-def lines_before(file: Path, place: int) -> int:
-    """How many lines end before this byte, those in quotation marks counted."""
+def lines_before(file: Path, offset: int) -> int:
+    """Number of lines that end before this byte, including those in quotes."""
     with file.open("rb") as stream:
-        sizes = (min(BLOCK, place - begin) for begin in range(0, place, BLOCK))
+        sizes = (min(BLOCK, offset - begin) for begin in range(0, offset, BLOCK))
         return sum(stream.read(size).count(NEWLINE) for size in sizes)
 
 

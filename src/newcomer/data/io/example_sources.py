@@ -1,25 +1,27 @@
-"""What a user hands over: a folder or table of examples to learn from, pictures to be answered."""
+"""Loading of user data: examples from folders or tables, and images to classify."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from newcomer.data.examples import Examples
-from newcomer.data.inputs import Asked
-from newcomer.data.io.image_folders import class_folder, picture_files, visible
+from newcomer.data.inputs import Query
+from newcomer.data.io.image_folders import class_folder, image_files, list_visible
 from newcomer.data.io.text_files import STANDARD_INPUT, TABLES
-from newcomer.data.io.text_files import texts as texts
+from newcomer.data.io.text_files import text_queries as text_queries
 from newcomer.data.io.text_tables import class_table
-from newcomer.data.paths import is_there
+from newcomer.data.paths import path_exists
 from newcomer.errors import DataError
 
 
-def lesson(path: Path, text: str = "text", label: str = "label", left_out: list[str] | None = None) -> Examples:
-    """Examples to learn from: a table with a column of texts and one of labels, or a folder with a folder of pictures a class.
+def training_examples(
+    path: Path, text: str = "text", label: str = "label", left_out: list[str] | None = None
+) -> Examples:
+    """Training examples from a table with a text and a label column, or from a folder with one image folder per class.
 
-    A folder that has `train/` is read from there. With a list `left_out`, what cannot be learned from is named there and passed
-    over: files that are no pictures, classes without any, rows without text or class. Raises DataError that says what was expected.
+    If a folder has `train/`, that is used. With a list `left_out`, invalid files, classes without images, and rows without text
+    or label are skipped and reported there. Raises DataError that says what was expected.
     """
-    if not is_there(path):
+    if not path_exists(path):
         raise DataError(f"{path}: no such file or folder; give a folder of class folders, or a CSV or parquet table")
     if path.is_dir():
         return class_folders(path, left_out)
@@ -29,40 +31,40 @@ def lesson(path: Path, text: str = "text", label: str = "label", left_out: list[
 
 
 def class_folders(path: Path, left_out: list[str] | None = None) -> Examples:
-    """The pictures of a folder in which every folder is a class; one that has `train/` is read from there.
+    """Examples of a folder with one subfolder per class, or of its `train/`.
 
     Raises DataError: see `class_folder`.
     """
     return class_folder(path / "train" if _holds_classes(path / "train") else path, left_out)
 
 
-def pictures(paths: Sequence[str]) -> list[Asked]:
-    """These files, and all files in these folders at any depth, in order of their names; none is opened.
+def image_queries(paths: Sequence[str]) -> list[Query]:
+    """Queries for these files and all files in these folders, recursively, sorted by name; none is opened.
 
-    What is not there, holds nothing or cannot be listed has a `problem`.
+    A missing or unreadable path, or one without files, has a `problem`.
     """
-    found: list[Asked] = []
+    found: list[Query] = []
     for path in paths:
         try:
-            found += _pictures_of(path)
+            found += _images_of(path)
         except DataError as error:
-            found.append(Asked(path, path, str(error)))
+            found.append(Query(path, path, str(error)))
     return found
 
 
-def _pictures_of(given: str) -> list[Asked]:
+def _images_of(given: str) -> list[Query]:
     if given in STANDARD_INPUT:
-        raise DataError(f"{given}: pictures are not read from standard input; give files or folders")
+        raise DataError(f"{given}: images cannot be read from standard input; give files or folders")
     path = Path(given)
-    if not is_there(path):
-        raise DataError(f"{path}: no such file or folder; this model reads pictures")
+    if not path_exists(path):
+        raise DataError(f"{path}: no such file or folder; this model reads images")
     if not path.is_dir():
-        return [Asked(str(path), path)]
+        return [Query(str(path), path)]
     left_out: list[str] = []
-    files = [Asked(str(file), file) for file in picture_files(path, left_out)]
-    return files + [Asked(problem.partition(":")[0], "", problem) for problem in left_out]
+    files = [Query(str(file), file) for file in image_files(path, left_out)]
+    return files + [Query(problem.partition(":")[0], "", problem) for problem in left_out]
 
 
 def _holds_classes(folder: Path) -> bool:
-    """Not so where 'train' is itself a class, of pictures of trains."""
-    return folder.is_dir() and any(p.is_dir() for p in visible(folder))
+    """False if 'train' is itself a class of images."""
+    return folder.is_dir() and any(p.is_dir() for p in list_visible(folder))

@@ -1,4 +1,4 @@
-"""Tables that a caller has in memory, as frames with one type a column, whatever library they come from."""
+"""Conversion of in-memory tables of other libraries to polars frames."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
@@ -9,15 +9,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from newcomer.data.canonical import EXACT, canonical_name
+from newcomer.data.canonical import EXACT_INTEGERS, canonical_name
 from newcomer.errors import DataError
 
 
-def frame_of(table: Any, where: str = "table") -> pl.DataFrame:
-    """A polars or pandas frame, a mapping of columns, or a list of rows by name, as a polars frame.
+def as_frame(table: Any, where: str = "table") -> pl.DataFrame:
+    """Convert a polars or pandas frame, a mapping of columns, or a list of row mappings to a polars frame.
 
-    >>> frame_of([{"film": "Alien", "price": 2}, {"film": 7}]).rows()
+    >>> as_frame([{"film": "Alien", "price": 2}, {"film": 7}]).rows()
     [('Alien', 2), ('7', None)]
+
+    A column whose values have no common type, such as lists and scalars, has dtype Object; `column_parsing` raises an error
+    with the row if such a column is used.
 
     Raises DataError for anything else, and for columns of different lengths.
     """
@@ -28,78 +31,77 @@ def frame_of(table: Any, where: str = "table") -> pl.DataFrame:
     if hasattr(table, "to_dict") and hasattr(table, "columns"):  # pandas
         columns = {str(name): table[name] for name in table.columns}
         if len(columns) != len(table.columns):
-            raise DataError(f"{where}: two columns have one name; give each a name of its own")
+            raise DataError(f"{where}: two columns have the same name; rename one of them")
     elif isinstance(table, Mapping):
         single = [name for name, values in table.items() if _is_single(values)]
         if len(single) == len(table):
-            return frame_of_rows([table], where)
+            return frame_from_rows([table], where)
         if single:
-            raise DataError(
-                f"{where}: column '{single[0]}' is one value beside columns; give a list of values for each"
-            )
+            raise DataError(f"{where}: column '{single[0]}' is a scalar beside lists; give a list for every column")
         columns = dict(table)
     elif isinstance(table, Sequence) and not isinstance(table, str) and all(isinstance(row, Mapping) for row in table):
-        return frame_of_rows(table, where)
+        return frame_from_rows(table, where)
     else:
         raise DataError(
-            f"{where}: a {type(table).__name__} is no table; give a frame, columns by name or a list of rows"
+            f"{where}: a {type(table).__name__} is not a table; give a frame, a mapping of columns or a list of rows"
         )
-    made = {name: _loose(name, values, where) for name, values in columns.items()}
+    made = {name: _lenient_series(name, values, where) for name, values in columns.items()}
     if len({len(series) for series in made.values()}) > 1:
         raise DataError(
-            f"{where}: columns have {', '.join(f'{len(s)} ({n})' for n, s in made.items())} rows; give all as many"
+            f"{where}: columns have {', '.join(f'{len(s)} ({n})' for n, s in made.items())} rows; they must be equally long"
         )
     return pl.DataFrame(list(made.values()))
 
 
-def frame_of_rows(rows: Iterable[Mapping[str, Any]], where: str) -> pl.DataFrame:
-    """A frame of rows by name; what a row does not name is missing there."""
+def frame_from_rows(rows: Iterable[Mapping[str, Any]], where: str) -> pl.DataFrame:
+    """Frame of row mappings; missing keys are null."""
     rows = list(rows)
     names = dict.fromkeys(name for row in rows for name in row)
-    return pl.DataFrame({name: _loose(name, [row.get(name) for row in rows], where) for name in names})
+    return pl.DataFrame({name: _lenient_series(name, [row.get(name) for row in rows], where) for name in names})
 
 
-def _loose(name: str, values: Any, where: str) -> pl.Series:
-    """A column of these values, or of Python's own objects where they have no common type: an error only where it is read."""
+def _lenient_series(name: str, values: Any, where: str) -> pl.Series:
+    """Series of these values, or of Python objects if they have no common type: an error only if the column is used."""
     try:
-        return series_of(name, values, where)
+        return as_series(name, values, where)
     except DataError:
-        return pl.Series(name, list(values), dtype=pl.Object)
+        return pl.Series(name, [_to_python(value) for value in values], dtype=pl.Object)
 
 
-def odd_one(values: Sequence[Any]) -> int | None:
-    """The first value that keeps these from being one column: a mapping, a nested list, or a list among single values."""
-    single = any(value is not None and not isinstance(value, (list, tuple, Mapping)) for value in values)
-    for n, value in enumerate(values):
-        is_list = isinstance(value, (list, tuple))
-        if isinstance(value, Mapping) or (
-            is_list and (single or any(isinstance(v, (list, tuple, Mapping)) for v in value))
-        ):
-            return n
-    return None
+def value_dtype(name: str, value: Any, where: str) -> pl.DataType | None:
+    """Dtype of a column with this value alone; None for an unsupported value, such as an object or a list of objects."""
+    try:
+        return as_series(name, [value], where).dtype
+    except DataError:
+        return None
 
 
-def series_of(name: str, values: Any, where: str) -> pl.Series:
-    """A column of these values. Values of several types become text, each by itself: no value is read by what stands beside it.
+def is_list(value: Any) -> bool:
+    """Whether a value is a list, tuple, set or array."""
+    return isinstance(_to_python(value), (list, tuple))
 
-    >>> series_of("page", [True, "home", 3.0, None], "table").to_list()
+
+def as_series(name: str, values: Any, where: str) -> pl.Series:
+    """Series of these values. If their types differ, each is converted to text on its own, independent of the other rows.
+
+    >>> as_series("page", [True, "home", 3.0, None], "table").to_list()
     ['true', 'home', '3', None]
 
-    Raises DataError for lists beside single values.
+    Raises DataError for a mix of lists and scalars.
     """
     if isinstance(values, pl.Series):
         return values.alias(name)
     if isinstance(values, np.ma.MaskedArray):
-        values = values.tolist()  # what is masked is None
+        values = values.tolist()  # masked values become None
     if isinstance(getattr(values, "dtype", None), np.dtype) and values.dtype.kind in "biufmM" and values.ndim == 1:
-        return pl.Series(name, _of_known_width(np.asarray(values)))
-    given = [_python(value) for value in values]
+        return pl.Series(name, _supported_dtype(np.asarray(values)))
+    given = [_to_python(value) for value in values]
     lists = [value for value in given if isinstance(value, (list, tuple))]
     if not lists:
         return _single(name, given, where)
     if any(value is not None and not isinstance(value, (list, tuple)) for value in given):
-        raise DataError(f"{where}: column '{name}' holds lists and single values; write one of the two")
-    flat = _single(name, [_python(part) for value in lists for part in value], where)
+        raise DataError(f"{where}: column '{name}' holds lists and scalars; write one of the two")
+    flat = _single(name, [_to_python(part) for value in lists for part in value], where)
     parts, begin, found = flat.to_list(), 0, list[list[object] | None]()
     for value in given:
         found.append(None if value is None else parts[begin : begin + len(value)])
@@ -108,19 +110,19 @@ def series_of(name: str, values: Any, where: str) -> pl.Series:
 
 
 def _is_single(values: Any) -> bool:
-    """Whether this is one value and no column."""
+    """Whether this is a scalar, not a column."""
     return values is None or isinstance(values, (str, bytes, int, float, Decimal, date)) or np.ndim(values) == 0
 
 
-def _of_known_width(values: NDArray[Any]) -> NDArray[Any]:
-    """Numbers and times of a width that frames have."""
+def _supported_dtype(values: NDArray[Any]) -> NDArray[Any]:
+    """Convert dtypes that polars lacks."""
     if values.dtype.kind in "mM" and np.datetime_data(values.dtype)[0] not in ("ns", "us", "ms", "D"):
         return values.astype(f"{values.dtype.kind}8[ms]")
     return values.astype(np.float64) if values.dtype.kind == "f" and values.dtype.itemsize > 8 else values
 
 
 def _single(name: str, values: list[Any], where: str) -> pl.Series:
-    """A column of values none of which is a list."""
+    """Series of scalars."""
     kinds = {type(value) for value in values if value is not None}
     if kinds == {int, float} and all(abs(value) <= 2**53 for value in values if isinstance(value, int)):
         return pl.Series(name, values, dtype=pl.Float64, strict=False)
@@ -133,11 +135,9 @@ def _single(name: str, values: list[Any], where: str) -> pl.Series:
             return made
         if not kinds <= {int, Decimal}:
             kind = kinds.pop().__name__
-            raise DataError(f"{where}: column '{name}' holds values of type {kind}, which cannot be read")
+            raise DataError(f"{where}: column '{name}' holds values of type {kind}, which is not supported")
     if any(issubclass(kind, (list, tuple, dict)) for kind in kinds):
-        raise DataError(
-            f"{where}: column '{name}' holds lists or objects in lists or beside values; make plain columns of it"
-        )
+        raise DataError(f"{where}: column '{name}' holds nested lists or objects; split it into scalar columns")
     try:
         return pl.Series(name, [_text(value) for value in values], dtype=pl.String)
     except DataError as error:
@@ -145,16 +145,16 @@ def _single(name: str, values: list[Any], where: str) -> pl.Series:
 
 
 def _text(value: Any) -> str | None:
-    """A value among others of another type: as an id is spelled, a number that is too large for one as Python writes it."""
+    """Text of a scalar in a column of mixed types: canonical, but numbers too large for an id as in Python."""
     if isinstance(value, str):
         return value
-    if isinstance(value, float) and abs(value) >= EXACT["Float64"]:
+    if isinstance(value, float) and abs(value) >= EXACT_INTEGERS["Float64"]:
         return str(value)
     return canonical_name(value)
 
 
-def _python(value: Any) -> Any:
-    """A scalar of numpy, torch or pandas as the Python value that it is; what is no value as None."""
+def _to_python(value: Any) -> Any:
+    """Convert a numpy, torch or pandas scalar to Python; missing values to None."""
     if type(value) in (str, int, float, bool, list, dict, type(None)):
         return value
     if type(value).__name__ in ("NAType", "NaTType"):
@@ -162,7 +162,7 @@ def _python(value: Any) -> Any:
     if isinstance(value, np.datetime64):
         coarse = value.astype("M8[us]") if np.datetime_data(value.dtype)[0] == "ns" else value
         return None if np.isnat(value) else coarse.tolist() if coarse == value else str(value).replace("T", " ")
-    if hasattr(value, "to_pydatetime"):  # nanoseconds, which no datetime of Python holds, stay in the text
+    if hasattr(value, "to_pydatetime"):  # datetime has no nanoseconds; text keeps them
         return value.isoformat(sep=" ") if value.nanosecond else value.to_pydatetime()
     if hasattr(value, "tolist") and hasattr(value, "shape"):  # numpy and torch, single values and lists
         return value.tolist()
@@ -170,8 +170,12 @@ def _python(value: Any) -> Any:
         return sorted(value, key=str)
     if isinstance(value, Decimal) and value.is_nan():
         return None
-    return value if isinstance(value, (str, bytes, bool, Decimal, date, datetime, tuple, Mapping)) else _known(value)
+    return (
+        value
+        if isinstance(value, (str, bytes, bool, Decimal, date, datetime, tuple, Mapping))
+        else _uuid_or_enum_text(value)
+    )
 
 
-def _known(value: Any) -> Any:
+def _uuid_or_enum_text(value: Any) -> Any:
     return str(value) if type(value).__module__ in ("uuid", "enum") else value

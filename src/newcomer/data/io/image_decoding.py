@@ -1,15 +1,14 @@
-"""One reader for every picture: as its owner sees it, in RGB of 8 bits a channel, whoever asks and whatever the file holds.
+"""Image decoding: any file format to 8-bit RGB, the same for all callers.
 
-- *Orientation.* The EXIF orientation is applied: what a phone held upright is upright.
-- *Transparency* is laid on white.
-- *More than 8 bits* (grey of 16 or 32 bits, floats): see `to_bytes`. A picture's own numbers decide, so that it is read alike
-  alone and among others.
-- *Animations* are their first picture. Colour profiles are not applied.
-- *Size.* A picture of more than `BIG` pixels is made smaller, its shorter side never below `SHORTER`: a JPEG while it is decoded,
-  others by the mean of their pixels. What is more than `MOST` pixels when it is decoded is refused. Of big pictures one is
-  decoded at a time.
+- *Orientation*: the EXIF orientation is applied.
+- *Transparency* is composited on white.
+- *More than 8 bits* (16- or 32-bit grey, floats): see `to_bytes`. The scale depends on this image alone, so decoding does not
+  depend on the batch.
+- *Animations*: the first frame. Colour profiles are not applied.
+- *Size*: an image of more than `LARGE_PIXELS` pixels is reduced, its shorter side to at least `MIN_SHORTER_SIDE`: a JPEG during
+  decoding, others by box averaging. More than `MAX_PIXELS` pixels are rejected. Large images are decoded one at a time.
 
-Ordinary pictures (grey or RGB of 8 bits, without orientation or transparency) give the bits that they always had.
+Ordinary images (8-bit grey or RGB, without orientation or transparency) are decoded to exactly Pillow's bits.
 """
 
 import io
@@ -26,18 +25,18 @@ from PIL import Image, UnidentifiedImageError
 
 from newcomer.errors import DataError
 
-Picture = Image.Image
+PILImage = Image.Image
 
-BIG = 4_000_000
-"""Pixels: what has more is made smaller, and never decoded beside another one."""
-SHORTER = 1024
-"""Pixels of the shorter side that remain of a big picture: twice what backbones read."""
-MOST = 64_000_000
-"""Pixels that are decoded at all; 256 MB."""
+LARGE_PIXELS = 4_000_000
+"""Larger images are reduced, and decoded one at a time."""
+MIN_SHORTER_SIDE = 1024
+"""Minimum length in pixels of the shorter side of a reduced image: twice the input size of common backbones."""
+MAX_PIXELS = 64_000_000
+"""Maximum number of pixels that are decoded; 256 MB."""
 
 TIFF_PHOTOMETRIC = 0x0106
 ORIENTATION = 0x0112
-TURNS = {
+ORIENTATION_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -46,55 +45,57 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each value of the EXIF orientation; 1 is upright."""
+"""Operation that undoes each value of the EXIF orientation; 1 is upright."""
 
-TYPICAL = 0.999
-"""Share of the pixels that the scale of a deep picture must hold: a few hot pixels do not darken the rest."""
+SCALE_QUANTILE = 0.999
+"""Share of pixels within the intensity scale of a deep image: a few hot pixels do not darken the rest."""
 
 HEIC = {".heic", ".heif"}
+HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+"""Brands after 'ftyp' in bytes 8 to 12 of a HEIC file, whatever its name."""
 
 SAMPLE = 2**20
-"""Pixels that the scale of a deep picture is found from; of more, evenly spaced ones."""
+"""Number of evenly spaced pixels from which the scale of a deep image is estimated."""
 
 ROWS = 256
-"""Rows of a deep picture that are scaled at once."""
+"""Rows of a deep image that are converted at once."""
 
-_one_big = Lock()
+_large_image_lock = Lock()
 
 
-def read_picture(source: Path | bytes, name: str | None = None) -> Picture:
-    """A picture as RGB, from a file or from its bytes; `name` stands in the message for bytes.
+def read_image(source: Path | bytes, name: str | None = None) -> PILImage:
+    """Decode an image as RGB from a file or from encoded bytes; `name` stands in error messages for bytes.
 
-    Raises DataError that names a file that is truncated, too large or no picture.
+    Raises DataError, with the file, for one that is truncated, too large or not an image.
     """
-    where = name or (str(source) if isinstance(source, Path) else "picture")
-    with named(where), _stream(source) as stream, Image.open(stream) as picture:
-        _smaller(picture)
-        with _alone(picture):
-            return _rgb(picture)
+    where = name or (str(source) if isinstance(source, Path) else "image")
+    with decoding_errors(where, source), _stream(source) as stream, Image.open(stream) as image:
+        _draft_if_large(image)
+        with _exclusive(image):
+            return _decode_rgb(image)
 
 
 def _stream(source: Path | bytes) -> BinaryIO:
-    """By a path Pillow maps some files into memory, and then turns those that lie on their side wrongly."""
+    """Pillow memory-maps some formats when opened by path, and then transposes rotated ones wrongly."""
     return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
-def to_rgb(picture: Picture, where: str = "picture") -> Picture:
-    """A picture of a caller as RGB, upright and without transparency; the caller's own stays as it is.
+def to_rgb(image: PILImage, where: str = "image") -> PILImage:
+    """Convert a caller's image to RGB, upright and without transparency; the original is not changed.
 
-    Raises DataError where it cannot be decoded, or was closed.
+    Raises DataError if it cannot be decoded or was closed.
     """
-    with named(where):
-        return _rgb(picture)
+    with decoding_errors(where):
+        return _decode_rgb(image)
 
 
-def from_array(pixels: NDArray[Any], where: str = "picture") -> Picture:
-    """The picture of an array: height × width, or height × width × 1, 3 (RGB) or 4 (RGBA), in bytes; or grey of 16 bits.
+def from_array(pixels: NDArray[Any], where: str = "image") -> PILImage:
+    """Image of an array: height × width, or height × width × 1, 3 (RGB) or 4 (RGBA), in uint8; or 16-bit grey.
 
     >>> from_array(np.zeros((5, 6, 3), np.uint8)).size
     (6, 5)
 
-    Raises DataError for another layout or type.
+    Raises DataError for another shape or dtype.
     """
     grey = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 1)
     right = pixels.dtype == np.uint8 or (grey and pixels.dtype in (np.uint16, np.bool_))
@@ -107,51 +108,63 @@ def from_array(pixels: NDArray[Any], where: str = "picture") -> Picture:
 
 
 def check_header(file: Path) -> None:
-    """Raises DataError for a file that does not begin as a picture does."""
-    with named(str(file)), _stream(file) as stream, Image.open(stream):
+    """Raises DataError for a file without an image header."""
+    with decoding_errors(str(file), file), _stream(file) as stream, Image.open(stream):
         pass
 
 
-def check_picture(file: Path) -> None:
-    """Raises DataError for a file that cannot be decoded to its end, or is too large; as small as its format allows."""
-    with named(str(file)), _stream(file) as stream, Image.open(stream) as picture:
-        if not _is_big(picture):
-            picture.draft(None, (1, 1))  # a JPEG at an eighth of its size, read to its end
-        _smaller(picture)
-        _limited(picture)
-        with _alone(picture):
-            picture.load()
+def check_image(file: Path) -> None:
+    """Raises DataError for a file that cannot be decoded completely or is too large; decodes at the smallest size the format
+    allows."""
+    with decoding_errors(str(file), file), _stream(file) as stream, Image.open(stream) as image:
+        if not _is_large(image):
+            image.draft(None, (1, 1))  # decode a JPEG at 1/8 of its size, to its end
+        _draft_if_large(image)
+        _require_max_pixels(image)
+        with _exclusive(image):
+            image.load()
 
 
 @contextmanager
-def named(where: str) -> Iterator[None]:
-    """What goes wrong with a picture becomes one line that says with which."""
+def decoding_errors(where: str, source: Path | bytes = b"") -> Iterator[None]:
+    """Convert any decoding error to a one-line DataError with the file, and its format if the header of `source` tells."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")  # odd metadata, which nobody asked for
+            warnings.filterwarnings("ignore", module="PIL")  # odd metadata is irrelevant
             yield
     except DataError:
         raise
     except (UnidentifiedImageError, IsADirectoryError):
-        if Path(where).suffix.lower() in HEIC:
-            raise DataError(f"{where}: HEIC pictures are not read; convert it to JPEG") from None
-        raise DataError(f"{where}: not a picture that can be read; remove it or replace it") from None
+        if Path(where).suffix.lower() in HEIC or _is_heic(source):
+            raise DataError(f"{where}: HEIC images are not supported; convert it to JPEG") from None
+        raise DataError(f"{where}: not a readable image; remove it or replace it") from None
     except Image.DecompressionBombError:
-        raise DataError(f"{where}: too many pixels; make it smaller, {MOST // 1_000_000} megapixels at most") from None
-    except Exception as error:  # decoders fail in every way there is
+        raise DataError(
+            f"{where}: too many pixels; make it smaller, {MAX_PIXELS // 1_000_000} megapixels at most"
+        ) from None
+    except Exception as error:  # decoders raise arbitrary exceptions
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{where}: a damaged picture ({reason}); remove it or replace it") from None
+        raise DataError(f"{where}: a damaged image ({reason}); remove it or replace it") from None
+
+
+def _is_heic(source: Path | bytes) -> bool:
+    if isinstance(source, bytes):
+        return source[4:8] == b"ftyp" and source[8:12] in HEIC_BRANDS
+    try:
+        with source.open("rb") as stream:
+            return _is_heic(stream.read(12))
+    except OSError:
+        return False
 
 
 def to_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Grey of more than 8 bits, or in floats, as bytes.
+    """Convert grey images of more than 8 bits, or floats, to uint8.
 
-    - Whole numbers that are bytes written twice (v · 257) or moved up (v · 256) are those bytes again.
-    - Other whole numbers from 0 on: 0 is black, white is the highest number of so many bits, 8 at least, as hold all but a
-      thousandth of the pixels: of 12 bits for a camera of 12 bits, whatever the file's width. What is above is white.
-    - Floats within 0 and 1 (a resampling may overshoot): 1 is white. Up to 16: white is where all but a thousandth end. Above: as
-      whole numbers.
-    - With numbers below 0: from the lowest to the highest, but for a thousandth at each end.
+    - Integers that are 8-bit values times 257 or 256 are restored.
+    - Other non-negative integers: black is 0, white the maximum of the smallest bit depth (at least 8) that holds all but a
+      thousandth of the pixels: 12 bits for a 12-bit camera, whatever the width of the file. Brighter pixels are white.
+    - Floats in [0, 1] (resampling may overshoot): 1 is white. Up to 16: white is the 0.999 quantile. Above: like integers.
+    - With negative numbers: from the 0.001 quantile to the 0.999 quantile.
 
     >>> to_bytes(np.array([[0, 2047, 4095]])).tolist(), to_bytes(np.array([[0, 257 * 200]])).tolist()
     ([[0, 127, 255]], [[0, 200]])
@@ -165,7 +178,7 @@ def to_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
         for step in (257, 256):
             if not (values % step).any():
                 return np.asarray(values // step).astype(np.uint8)
-    low, high = _range(values, whole)
+    low, high = _black_and_white(values, whole)
     scaled = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), ROWS):
         rows = slice(start, start + ROWS)
@@ -173,11 +186,11 @@ def to_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
     return scaled
 
 
-def _range(values: NDArray[Any], whole: bool) -> tuple[float, float]:
-    """What is black, and what is white."""
+def _black_and_white(values: NDArray[Any], whole: bool) -> tuple[float, float]:
+    """Intensities of black and white."""
     flat = values.reshape(-1)
     flat = flat[:: -(-flat.size // SAMPLE)]
-    low, high = (float(x) for x in np.quantile(flat, [1 - TYPICAL, TYPICAL], method="nearest"))
+    low, high = (float(x) for x in np.quantile(flat, [1 - SCALE_QUANTILE, SCALE_QUANTILE], method="nearest"))
     if not whole and low > -0.5 and high < 1.5:
         return 0.0, 1.0
     if low < 0:
@@ -187,34 +200,34 @@ def _range(values: NDArray[Any], whole: bool) -> tuple[float, float]:
     return 0.0, high
 
 
-def _rgb(picture: Picture) -> Picture:
-    _limited(picture)
-    picture.load()
-    turn = TURNS.get(_orientation(picture))
-    rgb = _eight_bit_rgb(picture)
+def _decode_rgb(image: PILImage) -> PILImage:
+    _require_max_pixels(image)
+    image.load()
+    turn = ORIENTATION_TRANSPOSES.get(_orientation(image))
+    rgb = _to_rgb8(image)
     if turn is not None:
         rgb = rgb.transpose(turn)
-    rgb.info = {}  # what it says of orientation and transparency is done
+    rgb.info = {}  # orientation and transparency have been applied
     return rgb
 
 
-def _eight_bit_rgb(picture: Picture) -> Picture:
-    """A new picture, as RGB, a big one smaller."""
-    hidden = picture.info.get("transparency")
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
-        values = np.asarray(picture)
-        if _is_inverted(picture):
+def _to_rgb8(image: PILImage) -> PILImage:
+    """Convert to RGB of 8 bits, reduced if large."""
+    transparent_value = image.info.get("transparency")
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        values = np.asarray(image)
+        if _is_inverted(image):
             values = np.iinfo(values.dtype).max - values
         grey = to_bytes(values)
-        if isinstance(hidden, int):
-            grey = np.where(values == hidden, np.uint8(255), grey)
-        return _reduced(Image.fromarray(grey)).convert("RGB")
-    transparent = picture.has_transparency_data
-    if hidden is None and picture.mode in ("L", "RGB", "CMYK", "RGBA"):
-        picture = _reduced(picture)  # before it is copied in another mode
+        if isinstance(transparent_value, int):
+            grey = np.where(values == transparent_value, np.uint8(255), grey)
+        return _reduce(Image.fromarray(grey)).convert("RGB")
+    transparent = image.has_transparency_data
+    if transparent_value is None and image.mode in ("L", "RGB", "CMYK", "RGBA"):
+        image = _reduce(image)  # before the conversion copies it
     if not transparent:
-        return _reduced(picture.convert("RGB"))
-    rgba = _reduced(picture.convert("LA").convert("RGBA") if picture.mode == "La" else picture.convert("RGBA"))
+        return _reduce(image.convert("RGB"))
+    rgba = _reduce(image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA"))
     if rgba.getchannel("A").getextrema() == (255, 255):
         return rgba.convert("RGB")
     white = Image.new("RGBA", rgba.size, "white")
@@ -222,41 +235,41 @@ def _eight_bit_rgb(picture: Picture) -> Picture:
     return white.convert("RGB")
 
 
-def _is_inverted(picture: Picture) -> bool:
-    """Whether 0 is white, which Pillow leaves to its caller in a TIFF of 16 bits (PhotometricInterpretation 0)."""
-    tags = getattr(picture, "tag_v2", {})
-    return picture.mode.startswith("I;16") and tags.get(TIFF_PHOTOMETRIC) == 0
+def _is_inverted(image: PILImage) -> bool:
+    """Whether 0 is white (TIFF PhotometricInterpretation 0), which Pillow ignores for 16 bits."""
+    tags = getattr(image, "tag_v2", {})
+    return image.mode.startswith("I;16") and tags.get(TIFF_PHOTOMETRIC) == 0
 
 
-def _reduced(picture: Picture) -> Picture:
-    """A big picture with the mean of so many pixels each way for one, as long as the shorter side allows."""
-    factor = min(picture.size) // SHORTER if _is_big(picture) else 1
-    return picture.reduce(factor) if factor > 1 else picture
+def _reduce(image: PILImage) -> PILImage:
+    """Reduce a large image by box averaging with an integer factor, as far as the shorter side allows."""
+    factor = min(image.size) // MIN_SHORTER_SIDE if _is_large(image) else 1
+    return image.reduce(factor) if factor > 1 else image
 
 
-def _orientation(picture: Picture) -> int:
+def _orientation(image: PILImage) -> int:
     try:
-        found = picture.getexif().get(ORIENTATION, 1)
-    except Exception:  # a damaged EXIF says nothing; the picture may be whole
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # the EXIF is damaged, the pixels may not be
         return 1
     return found if isinstance(found, int) else 1
 
 
-def _is_big(picture: Picture) -> bool:
-    return picture.width * picture.height > BIG
+def _is_large(image: PILImage) -> bool:
+    return image.width * image.height > LARGE_PIXELS
 
 
-def _alone(picture: Picture) -> AbstractContextManager[object]:
-    """No other big picture is decoded at the same time."""
-    return _one_big if _is_big(picture) else nullcontext()
+def _exclusive(image: PILImage) -> AbstractContextManager[object]:
+    """Context in which no other large image is decoded."""
+    return _large_image_lock if _is_large(image) else nullcontext()
 
 
-def _smaller(picture: Picture) -> None:
-    """Have a big JPEG decoded at a part of its size."""
-    if _is_big(picture):
-        picture.draft(None, (SHORTER, SHORTER))  # None: in its own mode
+def _draft_if_large(image: PILImage) -> None:
+    """Decode a large JPEG at reduced size."""
+    if _is_large(image):
+        image.draft(None, (MIN_SHORTER_SIDE, MIN_SHORTER_SIDE))  # None: keep the mode
 
 
-def _limited(picture: Picture) -> None:
-    if picture.width * picture.height > MOST:
+def _require_max_pixels(image: PILImage) -> None:
+    if image.width * image.height > MAX_PIXELS:
         raise Image.DecompressionBombError

@@ -1,4 +1,4 @@
-"""Folders of pictures: `root/{train,test}/<class>/<any name>`."""
+"""Image folder data sets: `root/{train,test}/<class>/<any name>`."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from newcomer.data.class_names import class_name
-from newcomer.data.examples import Examples, Picture
+from newcomer.data.examples import Examples, PILImage
 from newcomer.data.io.image_decoding import check_header as check_header
-from newcomer.data.io.image_decoding import check_picture
-from newcomer.data.io.image_decoding import read_picture as read_picture
+from newcomer.data.io.image_decoding import check_image
+from newcomer.data.io.image_decoding import read_image as read_image
 from newcomer.data.paths import locate
 from newcomer.errors import DataError
 
-LITTER = {
+SYSTEM_FILES = {
     "thumbs.db",
     "ehthumbs.db",
     "ehthumbs_vista.db",
@@ -26,16 +26,16 @@ LITTER = {
     "__macosx",
     "picasa.ini",
 }
-"""What file managers leave behind, in lower case; hidden files and folders are passed over as well."""
+"""Names (lower case) of files that operating systems create; hidden files are ignored as well."""
 
-LAYOUT = "lay the pictures out as {path}/train/<class>/* and {path}/test/<class>/*"
+LAYOUT = "lay the images out as {path}/train/<class>/* and {path}/test/<class>/*"
 
-CHECKERS = 4
-"""Threads that decode pictures to find the damaged ones."""
+DECODING_THREADS = 4
+"""Threads that decode images to find damaged ones."""
 
 
-class PictureFiles(Sequence[Picture]):
-    """Pictures that are read, as RGB, when they are asked for."""
+class ImageFiles(Sequence[PILImage]):
+    """Lazy sequence of RGB images, decoded when indexed."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
@@ -45,42 +45,41 @@ class PictureFiles(Sequence[Picture]):
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # one rule for an index and a slice
         if isinstance(index, slice):
-            return PictureFiles(self.paths[index])
-        return read_picture(self.paths[index])
+            return ImageFiles(self.paths[index])
+        return read_image(self.paths[index])
 
 
 def class_folder(root: Path, left_out: list[str] | None = None) -> Examples:
-    """Every folder in `root` is a class, every file in it one of its pictures; both in order of their names.
+    """Examples of a folder with one subfolder per class; classes and files sorted by name.
 
-    Headers are looked at now, pixels when a picture is asked for. With a list `left_out`, what is no picture and a class without
-    any are named there and passed over.
-    Raises DataError for a class without pictures and for a file that is none, and where nothing is left.
+    File headers are checked at once, pixels are decoded lazily. With a list `left_out`, invalid files and empty classes are
+    skipped and reported there. Raises DataError for a class without images, for a file that is not an image, and if nothing is
+    left.
     """
     get = LAYOUT.format(path=root.parent)
-    files = readable(class_files(root, get, left_out), left_out)
+    files = filter_readable(class_files(root, get, left_out), left_out)
     if not files:
-        raise DataError(f"{root}: holds no picture that can be read; {get}")
-    return Examples(PictureFiles(files), [file.parent.name for file in files])
+        raise DataError(f"{root}: holds no readable image; {get}")
+    return Examples(ImageFiles(files), [file.parent.name for file in files])
 
 
 def class_files(root: Path, get: str, left_out: list[str] | None = None) -> list[Path]:
-    """What lies in the class folders of `root`, in order of their names; no file is opened. `get` ends the messages.
+    """Files in the class folders of `root`, sorted; none is opened. `get` ends the error messages.
 
-    With a list `left_out`, a class without pictures is named there and passed over.
-    Raises DataError for a folder that is missing or has no class folders, for a class without pictures, and for a folder whose name
-    is no text.
+    With a list `left_out`, classes without images are skipped and reported there. Raises DataError for a missing folder, one
+    without class folders, a class without images, and an invalid class name.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; {get}")
     found: list[Path] = []
-    for folder in (p for p in visible(root) if p.is_dir()):
+    for folder in (p for p in list_visible(root) if p.is_dir()):
         try:
             class_name(folder.name)
         except DataError as error:
             raise DataError(f"{folder}: {error}") from None
-        files = [file for file in visible(folder) if _is_regular(file) or file.is_dir() or not file.exists()]
+        files = [file for file in list_visible(folder) if _is_regular(file) or file.is_dir() or not file.exists()]
         if not files:
-            message = f"{folder}: a class without pictures; add some or remove the folder"
+            message = f"{folder}: a class without images; add some or remove the folder"
             if left_out is None:
                 raise DataError(message)
             left_out.append(message)
@@ -90,22 +89,22 @@ def class_files(root: Path, get: str, left_out: list[str] | None = None) -> list
     return found
 
 
-def picture_files(root: Path, left_out: list[str]) -> list[Path]:
-    """All files in a folder at any depth, in order of their names, but for those of file managers and hidden ones.
+def image_files(root: Path, left_out: list[str]) -> list[Path]:
+    """All files in a folder, recursively, sorted, except system and hidden files.
 
-    Folders that cannot be listed are named in `left_out`. Raises DataError where there is no file.
+    Unreadable folders are reported in `left_out`. Raises DataError if there is no file.
     """
     found: list[Path] = []
     for folder, folders, files in os.walk(root, onerror=lambda e: left_out.append(f"{e.filename}: {e.strerror}")):
-        folders[:] = [name for name in folders if not _is_litter(name)]
-        found += [file for name in files if not _is_litter(name) and _is_regular(file := Path(folder, name))]
+        folders[:] = [name for name in folders if not _is_system_file(name)]
+        found += [file for name in files if not _is_system_file(name) and _is_regular(file := Path(folder, name))]
     if not found and not left_out:
-        raise DataError(f"{root}: holds no pictures")
+        raise DataError(f"{root}: holds no images")
     return sorted(found)
 
 
-def readable(files: Sequence[Path], left_out: list[str] | None) -> list[Path]:
-    """Those of the files that begin as pictures do; the others are named in `left_out`, or raise DataError without such a list."""
+def filter_readable(files: Sequence[Path], left_out: list[str] | None) -> list[Path]:
+    """Files with an image header; the others are reported in `left_out`, or raise DataError without such a list."""
     found: list[Path] = []
     for file in files:
         try:
@@ -118,11 +117,11 @@ def readable(files: Sequence[Path], left_out: list[str] | None) -> list[Path]:
     return found
 
 
-def damaged(files: Sequence[Path]) -> Iterator[str | None]:
-    """What is wrong with each file when it is decoded to its end, in order; None where nothing is."""
-    pool = ThreadPoolExecutor(CHECKERS)
+def decoding_problems(files: Sequence[Path]) -> Iterator[str | None]:
+    """Error message of each file when it is decoded completely, in order; None if it is valid."""
+    pool = ThreadPoolExecutor(DECODING_THREADS)
     try:
-        yield from pool.map(_damage, files)
+        yield from pool.map(_decoding_problem, files)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -132,30 +131,30 @@ def image_folder(path: str) -> tuple[Examples, Examples]:
 
     Raises DataError: see `class_folder`.
     """
-    root = locate(path, "a folder of pictures", LAYOUT.format(path=path))
+    root = locate(path, "a folder of images", LAYOUT.format(path=path))
     return class_folder(root / "train"), class_folder(root / "test")
 
 
-def _damage(file: Path) -> str | None:
+def _decoding_problem(file: Path) -> str | None:
     try:
-        check_picture(file)
+        check_image(file)
     except DataError as error:
         return str(error)
     return None
 
 
-def visible(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted, but for what is hidden or left by file managers. Raises DataError if it cannot be listed."""
+def list_visible(folder: Path) -> list[Path]:
+    """Entries of a folder, sorted, except hidden and system files. Raises DataError if it cannot be listed."""
     try:
-        return sorted(p for p in folder.iterdir() if not _is_litter(p.name))
+        return sorted(p for p in folder.iterdir() if not _is_system_file(p.name))
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror or error})") from None
 
 
-def _is_litter(name: str) -> bool:
-    return name.startswith(".") or name.lower() in LITTER
+def _is_system_file(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 
 def _is_regular(file: Path) -> bool:
-    """Not a pipe or a device; a link that leads nowhere is told of when it is read."""
+    """Not a pipe or a device; a broken link is reported when it is read."""
     return file.is_file() or file.is_symlink()

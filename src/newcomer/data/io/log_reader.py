@@ -1,4 +1,4 @@
-"""Reading click logs: CSV and parquet files, or a table that is in memory already."""
+"""Readers of click logs: CSV and parquet files, and tables in memory."""
 
 import difflib
 import glob
@@ -12,88 +12,108 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from newcomer.data.agreement import agreed, combinations, owned
 from newcomer.data.canonical import BLANK
-from newcomer.data.click_log import Column, Log, Table
-from newcomer.data.io.column_parsing import MARK, ROW, column, plain
-from newcomer.data.io.frames import frame_of
+from newcomer.data.click_log import ClickLog, Column, EntityTable
+from newcomer.data.io.column_parsing import MARK, ROW, parse_column, scalar_values
+from newcomer.data.io.frames import as_frame
 from newcomer.data.io.tables import read_tables, require_columns
-from newcomer.data.io.timestamps import DATED, FRACTION, are_dates, times
-from newcomer.data.labels import GRADE, Labels
-from newcomer.data.labels import labels as click_labels
-from newcomer.data.paths import find
+from newcomer.data.io.timestamps import DATED, FRACTION, are_dates, parse_time_column
+from newcomer.data.labels import ORIGINAL_LABEL, LabelStatistics, parse_labels
+from newcomer.data.paths import find_path
 from newcomer.data.schema import NOBODY, Field, Schema
+from newcomer.data.value_conflicts import count_combinations, distinct_entities, resolve_conflicts
 from newcomer.errors import DataError, DataWarning
 from newcomer.settings import Json
 
+ORIGINAL_ID = "spelled "
+"""Column: an id as it was written."""
+
 Source = str | Path | Sequence[str | Path]
 
-Settled = Mapping[str, pl.DataFrame]
-"""By the column of an id, those of whom rows disagree, with the values that count."""
+ResolvedValues = Mapping[str, pl.DataFrame]
+"""Resolved field values of entities whose rows disagree, by id column."""
 
 
-def read_log(source: Source, schema: Schema, *, items: bool = True, labels: bool = True) -> Log:
-    """The log in these files: a path, a pattern such as `clicks/*.parquet`, or several of either; CSV and parquet.
+def read_log(source: Source, schema: Schema, *, items: bool = True, labels: bool = True) -> ClickLog:
+    """Read a log from a path, a pattern such as `clicks/*.parquet`, or several of either; CSV and parquet.
 
-    `items=False`: the items' fields need not be there (a learner that knows the items does not ask again). `labels=False`:
-    neither label nor time need be there (requests, whose answers nobody knows yet). With both it is a log to learn from: lines
-    without any value are passed over, and so are files without rows among others. A column of a field that may be missing need not
-    be in all of the files.
+    `items=False`: item fields are not read (for learners that know the items). `labels=False`: label and time are not read
+    (requests). With both it is a training log: blank rows, and files without rows among others, are skipped, and the column of an
+    optional field must be in at least one file.
 
-    Raises DataError, with file and row, for what cannot be read or is not what the schema says. DataWarning: see `agreement`.
+    Raises DataError, with file and row, for unreadable or invalid values. DataWarning: see `value_conflicts`.
     """
-    tables = {path: table for path, table in read_tables(_paths(source)).items() if len(table)}
+    tables = {path: table for path, table in read_tables(matching_files(source)).items() if len(table)}
     anywhere = {name for table in tables.values() for name in table.columns} if items and labels else None
     frames, dated, before = [], {}, 0
     for path, table in tables.items():
-        checked = _checked(table, schema, str(path), items, labels, anywhere)
+        checked = checked_columns(table, schema, str(path), items, labels, anywhere)
         frames.append(checked.with_columns(pl.col(ROW) + before))
         before += len(table)
         if labels:
             dated[path] = are_dates(table[schema.time])
     if len(set(dated.values())) > 1:
         one, other = (next(path for path in dated if dated[path] == kind) for kind in (True, False))
-        raise DataError(f"time '{schema.time}' has dates in {one} and numbers in {other}; write all of them in one way")
+        raise DataError(f"time '{schema.time}' has dates in {one} and numbers in {other}; use one format in all files")
     rows = pl.concat(frames)
     if not len(rows):
         raise DataError(f"{next(iter(tables))}: has only empty rows; give at least one event")
-    return _encoded(rows, schema, items)
+    return encode_log(rows, schema, items)
 
 
-def click_log(path: str | list[str], *, schema: dict[str, Json]) -> Log:
-    """The log in these files, as a recipe names them; `schema` is a table as `Schema.from_json` reads it."""
+def click_log(path: str | list[str], *, schema: dict[str, Json]) -> ClickLog:
+    """Data source "click-log" of recipes; `schema` is a table as `Schema.from_json` reads it."""
     patterns = [path] if isinstance(path, str) else path
-    found = [pattern if glob.glob(pattern) else find(pattern) or pattern for pattern in patterns]  # noqa: PTH207
+    found = [pattern if glob.glob(pattern) else find_path(pattern) or pattern for pattern in patterns]  # noqa: PTH207
     return read_log(found, Schema.from_json(schema))
 
 
 def log_from_frame(
     frame: pl.DataFrame, schema: Schema, *, items: bool = True, labels: bool = True, where: str = "table"
-) -> Log:
-    """The same of a table in memory, called `where` in messages; text that stands for a number is read as one."""
-    frame = frame_of(frame, where)
-    rows = _checked(frame, schema, where, items, labels, set(frame.columns) if items and labels else None)
+) -> ClickLog:
+    """Like `read_log`, for a table in memory that error messages call `where`; numbers may be text."""
+    frame = as_frame(frame, where)
+    rows = checked_columns(frame, schema, where, items, labels, set(frame.columns) if items and labels else None)
     if not len(rows):
         raise DataError(f"{where}: has only empty rows; give at least one event")
-    return _encoded(rows, schema, items)
+    return encode_log(rows, schema, items)
 
 
-def log_from_rows(schema: Schema, /, **columns: Sequence[Any]) -> Log:
-    """The same of plain lists, one a column."""
-    return log_from_frame(frame_of(columns), schema)
+def log_from_rows(schema: Schema, /, **columns: Sequence[Any]) -> ClickLog:
+    """Like `log_from_frame`, with one list per column."""
+    return log_from_frame(as_frame(columns), schema)
 
 
-def items_from_frame(frame: pl.DataFrame, schema: Schema, where: str = "items") -> Table:
-    """New items and their fields, one row an item: what is known of them before anybody clicked."""
+def items_from_frame(frame: pl.DataFrame, schema: Schema, where: str = "items") -> EntityTable:
+    """Table of new items: ids and item fields, one row per item. Equal rows count once.
+
+    Raises DataError for an item whose rows differ.
+    """
+    table, conflicts = items_and_conflicts(frame, schema, where)
+    if conflicts:
+        raise conflicts[0]
+    return table
+
+
+def items_and_conflicts(frame: pl.DataFrame, schema: Schema, where: str) -> tuple[EntityTable, list[DataError]]:
+    """Like `items_from_frame`, without the items whose rows differ, and an error for each of these."""
     fields = (Field(schema.item, "item"), *schema.of("item"))
-    given = _with_optional(frame_of(frame, where), fields, where, None)
+    given = _with_optional(as_frame(frame, where), fields, where, None)
     require_columns(given.columns, [field.name for field in fields], where)
     given = _without_blanks(given, [field.name for field in fields])
     checked = given.select(_column(given, field, schema, where) for field in fields)
-    return _table(checked, schema.item, schema.of("item"), where)
+    original = scalar_values(given, schema.item, where).cast(pl.String).alias(ORIGINAL_ID)
+    distinct = checked.with_columns(original).unique(maintain_order=True).drop(ORIGINAL_ID)
+    repeated = distinct[schema.item].is_duplicated()
+    conflicts = [
+        DataError(f"{where}: item '{name}' occurs twice with different values or spellings; give every id once")
+        for name in distinct.filter(repeated)[schema.item].unique(maintain_order=True)
+    ]
+    return entity_table(distinct.filter(~repeated), schema.item, schema.of("item"), where), conflicts
 
 
-def _paths(source: Source) -> list[Path]:
+def matching_files(source: Source) -> list[Path]:
+    """The files that these paths and patterns name. Raises DataError if there are none."""
     patterns = [source] if isinstance(source, (str, Path)) else list(source)
     paths = [Path(path) for pattern in patterns for path in sorted(glob.glob(str(pattern)))]  # noqa: PTH207
     if not paths:
@@ -103,13 +123,13 @@ def _paths(source: Source) -> list[Path]:
     return paths
 
 
-def _checked(
+def checked_columns(
     frame: pl.DataFrame, schema: Schema, where: str, items: bool, labels: bool, anywhere: Collection[str] | None = None
 ) -> pl.DataFrame:
-    """The schema's columns, as text, lists of text and numbers, and `ROW`; of labelled ones `FRACTION`, `DATED`, `GRADE`.
+    """Columns of the schema as text, lists of text and numbers, and `ROW`; with labels also `FRACTION`, `DATED`, `ORIGINAL_LABEL`.
 
-    `anywhere`: the columns of all files of the log; what may be missing must be among them. None: it may be in none.
-    Raises DataError for values that cannot be so.
+    `anywhere`: names of columns in any file of the log, among which optional fields must be; None: they need not exist. Raises
+    DataError for invalid values.
     """
     fields = [field for field in schema.nodes if items or field.role != "item" or field.name == schema.item]
     frame = _with_optional(frame, fields, where, anywhere)
@@ -117,28 +137,30 @@ def _checked(
     require_columns(frame.columns, wanted, where)
     if not len(frame):
         raise DataError(f"{where}: has no rows; give at least one event")
-    frame = _without_blanks(frame, wanted) if items and labels else frame.with_row_index(ROW)
+    frame = _without_blanks(frame, wanted) if items and labels else frame.select(wanted).with_row_index(ROW)
     columns = [_column(frame, field, schema, where) for field in fields]
     if labels:
-        clicks, grades = click_labels(frame, schema, where)
-        columns += [clicks, *times(frame, schema.time, where, schema.time_order)]
+        clicks, grades = parse_labels(frame, schema, where)
+        columns += [clicks, *parse_time_column(frame, schema.time, where, schema.time_order)]
         columns += [grades] if schema.clicked_from is not None else []
         columns += [
-            pl.Series(DATED, [are_dates(plain(frame[schema.time], where, frame))]).new_from_index(0, len(frame))
+            pl.Series(DATED, [are_dates(scalar_values(frame, schema.time, where, "time"))]).new_from_index(
+                0, len(frame)
+            )
         ]
     return pl.DataFrame([*columns, frame[ROW].cast(pl.Int64)])
 
 
 def _column(frame: pl.DataFrame, field: Field, schema: Schema, where: str) -> pl.Series:
     advice = {schema.item: "leave the row out", schema.user: "set user_missing = 'mark' in the schema"}
-    found = column(frame, field, where, schema.missing_values, advice.get(field.name, MARK))
+    found = parse_column(frame, field, where, schema.missing_values, advice.get(field.name, MARK))
     return found.fill_null(NOBODY) if field.name == schema.user else found
 
 
 def _with_optional(
     frame: pl.DataFrame, fields: Sequence[Field], where: str, anywhere: Collection[str] | None
 ) -> pl.DataFrame:
-    """With empty columns for fields that may be missing."""
+    """Add empty columns for optional fields."""
     absent = [field.name for field in fields if field.missing == "mark" and field.name not in frame.columns]
     if not absent:
         return frame
@@ -157,99 +179,113 @@ def _with_optional(
 
 
 def _without_blanks(frame: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
-    """Without rows that hold none of the wanted columns, such as blank lines; `ROW` says where the others stood."""
+    """The wanted columns, without rows in which all of them are blank; `ROW` keeps the original row numbers."""
     empty = [
         pl.col(name).is_null() | (pl.col(name).str.strip_chars(BLANK) == "")
         if frame[name].dtype == pl.String
         else pl.col(name).is_null()
         for name in wanted
     ]
-    return frame.with_row_index(ROW).filter(~pl.all_horizontal(empty))
+    return frame.select(wanted).with_row_index(ROW).filter(~pl.all_horizontal(empty))
 
 
-def _encoded(
-    frame: pl.DataFrame, schema: Schema, items: bool, settled: Settled | None = None, in_all: int | None = None
-) -> Log:
-    """`settled`: values that count for items and users whose rows disagree; `in_all`: rows of the log of which these are some."""
+def encode_log(
+    frame: pl.DataFrame, schema: Schema, items: bool, resolved: ResolvedValues | None = None, in_all: int | None = None
+) -> ClickLog:
+    """Encode checked columns as a log. `resolved`: values of entities whose rows disagree; `in_all`: number of rows of the whole
+    log."""
     learning = items and schema.label in frame.columns
     for name in (schema.label, schema.time, FRACTION):
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit(0, dtype=pl.Int64).alias(name))
     item_fields = schema.of("item") if items else ()
-    agree = _Agreement(schema, settled or {}, in_all, learning)
-    item_table, item = agree.owners(frame, schema.item, item_fields)
-    user_table, user = agree.owners(frame, schema.user, schema.of("user"))
+    tables = _EntityTables(schema, resolved or {}, in_all, learning)
+    item_table, item = tables.entities(frame, schema.item, item_fields)
+    user_table, user = tables.entities(frame, schema.user, schema.of("user"))
     left = frame[FRACTION].cast(pl.Float64)
-    return Log(
+    return ClickLog(
         schema,
         item_table,
         user_table,
-        {field.name: encoded(frame[field.name], field) for field in schema.of("context")},
+        {field.name: encode_column(frame[field.name], field) for field in schema.of("context")},
         item=item,
         user=user,
         label=frame[schema.label].cast(pl.Float32).to_numpy(),
         time=frame[schema.time].cast(pl.Int64).to_numpy(),
         row=frame[ROW].to_numpy().copy(),
         fraction=left.to_numpy() if (left != 0).any() else None,
-        labels=Labels.of(frame[GRADE]) if GRADE in frame.columns else None,
-        dated=DATED in frame.columns and bool(frame[DATED].any()),
+        labels=LabelStatistics.of(frame[ORIGINAL_LABEL]) if ORIGINAL_LABEL in frame.columns else None,
+        has_dates=DATED in frame.columns and bool(frame[DATED].any()),
     )
 
 
 @dataclass(frozen=True)
-class _Agreement:
-    """How the rows of one item or user become one: by agreement in a log to learn from, each for itself in service."""
+class _EntityTables:
+    """Tables of items and users: conflicts are resolved in training logs; in service, users keep one row per distinct
+    combination."""
 
     schema: Schema
-    settled: Settled
+    resolved: ResolvedValues
     in_all: int | None
     learning: bool
 
-    def owners(self, frame: pl.DataFrame, owner: str, fields: Sequence[Field]) -> tuple[Table, NDArray[np.int32]]:
-        """The table of these owners, and which of them each row is about."""
-        if not self.learning and owner == self.schema.user:
-            table, place = owned(frame, owner, fields)
-            return _table(table, owner, fields, "users", repeated=True), place
-        names = [owner, *(field.name for field in fields)]
+    def entities(
+        self, frame: pl.DataFrame, id_column: str, fields: Sequence[Field]
+    ) -> tuple[EntityTable, NDArray[np.int32]]:
+        """Entity table of an id column, and the index of each row's entity in it."""
+        if not self.learning and id_column == self.schema.user:
+            table, index = distinct_entities(frame, id_column, fields)
+            return entity_table(table, id_column, fields, "users", repeated=True), index
+        names = [id_column, *(field.name for field in fields)]
         distinct = frame.select(names).unique(maintain_order=True)
-        if distinct[owner].is_duplicated().any() or owner in self.settled:
-            distinct = self._once(frame, distinct, owner, fields)
-        table = distinct.sort(owner, maintain_order=True)
-        nobody = int((table[owner] == NOBODY).sum())
-        place = _indices(frame[owner], table[owner].unique(maintain_order=True)) + max(nobody - 1, 0)
-        if nobody > 1:
-            rows = (frame[owner] == NOBODY).arg_true()
-            kept, of_rows = owned(frame[rows], owner, fields)
-            table = pl.concat([kept, table.filter(pl.col(owner) != NOBODY)])
-            place[rows.to_numpy()] = of_rows
-        return _table(table, owner, fields, "rows", repeated=owner == self.schema.user), place
+        if distinct[id_column].is_duplicated().any() or id_column in self.resolved:
+            distinct = self._resolve(frame, distinct, id_column, fields)
+        table = distinct.sort(id_column, maintain_order=True)
+        unknown = int((table[id_column] == NOBODY).sum())
+        index = _indices(frame[id_column], table[id_column].unique(maintain_order=True)) + max(unknown - 1, 0)
+        if unknown > 1:
+            rows = (frame[id_column] == NOBODY).arg_true()
+            kept, of_rows = distinct_entities(frame[rows], id_column, fields)
+            table = pl.concat([kept, table.filter(pl.col(id_column) != NOBODY)])
+            index[rows.to_numpy()] = of_rows
+        return entity_table(table, id_column, fields, "rows", repeated=id_column == self.schema.user), index
 
-    def _once(self, frame: pl.DataFrame, distinct: pl.DataFrame, owner: str, fields: Sequence[Field]) -> pl.DataFrame:
-        twice = distinct.filter(pl.col(owner).is_duplicated() & (pl.col(owner) != NOBODY))[owner].unique()
-        if len(twice):
-            rows = frame.filter(pl.col(owner).is_in(twice.implode()))
-            found = combinations(rows, owner, fields, self.schema.time, ROW)
+    def _resolve(
+        self, frame: pl.DataFrame, distinct: pl.DataFrame, id_column: str, fields: Sequence[Field]
+    ) -> pl.DataFrame:
+        repeated_ids = distinct.filter(pl.col(id_column).is_duplicated() & (pl.col(id_column) != NOBODY))[
+            id_column
+        ].unique()
+        if len(repeated_ids):
+            rows = frame.filter(pl.col(id_column).is_in(repeated_ids.implode()))
+            found = count_combinations(rows, id_column, fields, self.schema.time, ROW)
             in_all = len(frame) if self.in_all is None else self.in_all
-            once = agreed(found, owner, fields, in_all, self.schema.disagreeing, say=self.in_all is None)
-            distinct = pl.concat([distinct.filter(~pl.col(owner).is_in(twice.implode())), once])
-        if owner not in self.settled:
+            once = resolve_conflicts(
+                found, id_column, fields, in_all, self.schema.disagreeing, warn=self.in_all is None
+            )
+            distinct = pl.concat([distinct.filter(~pl.col(id_column).is_in(repeated_ids.implode())), once])
+        if id_column not in self.resolved:
             return distinct
-        theirs = self.settled[owner].join(distinct.select(owner), on=owner, how="semi")
-        return pl.concat([distinct.join(theirs, on=owner, how="anti"), theirs.select(distinct.columns)])
+        known = self.resolved[id_column].join(distinct.select(id_column), on=id_column, how="semi")
+        return pl.concat([distinct.join(known, on=id_column, how="anti"), known.select(distinct.columns)])
 
 
-def _table(frame: pl.DataFrame, owner: str, fields: Sequence[Field], where: str, repeated: bool = False) -> Table:
-    """`repeated`: an id may be there more than once."""
-    frame = frame.sort(owner, maintain_order=True)
-    if not repeated and frame[owner].is_duplicated().any():
+def entity_table(
+    frame: pl.DataFrame, id_column: str, fields: Sequence[Field], where: str, repeated: bool = False
+) -> EntityTable:
+    """Encode an entity table, sorted by id. `repeated`: ids need not be unique."""
+    frame = frame.sort(id_column, maintain_order=True)
+    if not repeated and frame[id_column].is_duplicated().any():
         raise DataError(
-            f"{where}: '{frame.filter(pl.col(owner).is_duplicated())[owner][0]}' is there twice; give every id once"
+            f"{where}: '{frame.filter(pl.col(id_column).is_duplicated())[id_column][0]}' occurs twice; give every id once"
         )
-    return Table(tuple(frame[owner]), {field.name: encoded(frame[field.name], field) for field in fields})
+    return EntityTable(
+        tuple(frame[id_column]), {field.name: encode_column(frame[field.name], field) for field in fields}
+    )
 
 
-def encoded(series: pl.Series, field: Field) -> Column:
-    """A column as a log keeps it: names sorted, and indices into them."""
+def encode_column(series: pl.Series, field: Field) -> Column:
+    """Encode a column: sorted names and indices into them, or numbers."""
     if field.is_numeric:
         return Column((), series.to_numpy())
     if field.kind == "vector":

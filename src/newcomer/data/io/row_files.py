@@ -1,48 +1,63 @@
-"""Tables that go in and out of commands: CSV, parquet, and JSON lines, one object a row."""
+"""Input and output tables of commands: CSV, parquet, and JSON lines."""
 
+import csv
 import json
 import os
 import secrets
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import dropwhile
 from pathlib import Path
 from typing import IO
 
 import polars as pl
 
-from newcomer.data.io.frames import frame_of_rows
+from newcomer.data.io.frames import frame_from_rows
 from newcomer.data.io.tables import read_table
-from newcomer.data.paths import is_there
+from newcomer.data.paths import path_exists
 from newcomer.errors import DataError
 from newcomer.printable import printable_json
 
-LINES = (".jsonl", ".ndjson")
+JSON_LINES = (".jsonl", ".ndjson")
 
 
 def read_rows(file: Path) -> pl.DataFrame:
-    """The table in this file, by its suffix.
+    """Read a table by its suffix; blank lines of a CSV file are skipped.
 
-    Raises DataError for what cannot be read, with the line where there is one.
+    Raises DataError for an unreadable file, with the line if known.
     """
-    if file.suffix.lower() not in LINES:
-        return read_table(file)
+    if file.suffix.lower() == ".json":
+        raise DataError(f"{file}: JSON as a whole; write JSON lines (.jsonl), one object per line, or CSV or parquet")
+    if file.suffix.lower() not in JSON_LINES:
+        return _without_blank_lines(read_table(file), file)
     try:
-        return from_lines(file.read_text(encoding="utf-8").split("\n"), str(file))
+        return frame_from_jsonl(file.read_text(encoding="utf-8").split("\n"), str(file))
     except FileNotFoundError:
         raise DataError(f"{file}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read ({error})") from None
 
 
-def from_lines(lines: Iterable[str], where: str) -> pl.DataFrame:
-    """The table of these JSON objects, one a line; what a line does not name is missing there. Empty lines are passed over.
+def _without_blank_lines(table: pl.DataFrame, file: Path) -> pl.DataFrame:
+    """Drop the rows of blank lines of a CSV file; rows of empty values between commas stay."""
+    if file.suffix.lower() != ".csv" or not table.select(pl.all_horizontal(pl.all().is_null()).any()).item():
+        return table
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        rows = dropwhile(lambda row: not row, csv.reader(stream))
+        next(rows)
+        blank = [not row for row in rows]
+    return table.filter(~pl.Series(blank[: len(table)]))
 
-    A column whose lines hold values of several types is text, each value as an id is spelled: no line is read by the others.
 
-    >>> from_lines(['{"film": "Alien", "price": 2}', '{"film": "Brazil"}'], "table").rows()
+def frame_from_jsonl(lines: Iterable[str], where: str) -> pl.DataFrame:
+    """Frame of JSON objects, one per line; missing keys are null, blank lines are skipped.
+
+    A column of mixed types becomes text, each value converted on its own.
+
+    >>> frame_from_jsonl(['{"film": "Alien", "price": 2}', '{"film": "Brazil"}'], "table").rows()
     [('Alien', 2), ('Brazil', None)]
 
-    Raises DataError for a line that is no object.
+    Raises DataError for a line that is not a JSON object.
     """
     rows = []
     for number, line in enumerate(lines, 1):
@@ -52,45 +67,68 @@ def from_lines(lines: Iterable[str], where: str) -> pl.DataFrame:
             except ValueError:
                 row = None
             if not isinstance(row, dict):
-                raise DataError(f'{where}: line {number} is no JSON object; write one a line, such as {{"item": "i7"}}')
+                raise DataError(
+                    f'{where}: line {number} is not a JSON object; write one per line, such as {{"item": "i7"}}'
+                )
             rows.append(row)
-    return frame_of_rows(rows, where)
+    return frame_from_rows(rows, where)
 
 
-def to_lines(frame: pl.DataFrame) -> Iterable[str]:
-    """The rows as JSON, without line ends."""
+def frame_to_jsonl(frame: pl.DataFrame) -> Iterable[str]:
+    """Rows as JSON strings, without line ends."""
     return (printable_json(row) for row in frame.iter_rows(named=True))
 
 
 def require_rows_file(file: Path | None, source: str | None = None) -> None:
-    """Raises DataError for a file that `write_rows` would not write, before anything is done for it; `source` is what is read."""
+    """Raises DataError early for a file that `write_rows` could not write; `source` is the input file."""
     if file is None:
         return
-    if file.suffix.lower() not in (".csv", ".parquet", *LINES):
-        raise DataError(f"{file}: neither .csv, .parquet nor .jsonl; choose one of them")
+    _require_suffix(file)
     if not file.parent.is_dir():
-        raise DataError(f"{file}: cannot be written (no folder {file.parent}); give a place that can")
-    if source is not None and is_there(Path(source)) and file.resolve() == Path(source).resolve():
-        raise DataError(f"{file}: the answers would replace what is read; choose another file")
+        raise DataError(f"{file}: cannot be written (no folder {file.parent}); choose another path")
+    if file.is_dir():
+        raise DataError(f"{file}: cannot be written (it is a folder); give a file in it")
+    if source is not None and path_exists(Path(source)) and file.resolve() == Path(source).resolve():
+        raise DataError(f"{file}: the output would overwrite the input; choose another file")
+    part = _part(file)
+    with _writing(file, part):
+        part.open("xb").close()
+
+
+def _require_suffix(file: Path) -> None:
+    if file.suffix.lower() not in (".csv", ".parquet", *JSON_LINES):
+        raise DataError(f"{file}: neither .csv, .parquet nor .jsonl; choose one of them")
 
 
 def write_rows(frame: pl.DataFrame, file: Path) -> None:
-    """Write the table as the file's suffix says: whole, or an older file stays as it is.
+    """Write a table atomically in the format of the file's suffix.
 
-    Raises DataError for another suffix, and where the disk refuses.
+    Raises DataError for another suffix, and if writing fails.
     """
-    require_rows_file(file)
-    target = file.resolve()
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as opened:  # never through a link that lies there
+    _require_suffix(file)
+    part = _part(file)
+    with _writing(file, part):
+        with part.open("xb") as opened:  # never follow a link
             _write(frame, file.suffix.lower(), opened)
             opened.flush()
             os.fsync(opened.fileno())
-        part.replace(target)
+        part.replace(file.resolve())
+
+
+def _part(file: Path) -> Path:
+    """Temporary file in the same folder."""
+    target = file.resolve()
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+
+
+@contextmanager
+def _writing(file: Path, part: Path) -> Iterator[None]:
+    """Context that converts write errors to a DataError with the file, and removes the temporary file at the end."""
+    try:
+        yield
     except (OSError, pl.exceptions.PolarsError) as error:
-        said = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
-        raise DataError(f"{file}: cannot be written ({said}); give a place that can") from None
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
+        raise DataError(f"{file}: cannot be written ({reason}); choose another path") from None
     finally:
         with suppress(OSError):
             part.unlink()
@@ -102,4 +140,4 @@ def _write(frame: pl.DataFrame, suffix: str, opened: IO[bytes]) -> None:
     elif suffix == ".parquet":
         frame.write_parquet(opened)
     else:
-        opened.writelines(f"{line}\n".encode() for line in to_lines(frame))
+        opened.writelines(f"{line}\n".encode() for line in frame_to_jsonl(frame))

@@ -1,6 +1,7 @@
-"""CSV and parquet files, whole, with errors that name the file and the row."""
+"""Reading of CSV and parquet files into memory, with errors that name the file and the row."""
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,47 +12,50 @@ from newcomer.errors import DataError, nearest
 
 FORMATS = (".csv", ".parquet", ".pq")
 
-OTHERS = {
+CSV_VALUE = re.compile(r'(?:"(?:[^"]|"")*"|[^",\n]*)\r?(?:,|\n|\Z)')
+"""A value of a CSV file and what ends it."""
+
+UNSUPPORTED = {
     **dict.fromkeys((".csv.gz", ".tsv.gz", ".parquet.gz", ".gz", ".zip", ".bz2", ".xz", ".zst"), "a compressed file"),
     **dict.fromkeys((".tsv", ".tab"), "a table separated by tabs"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet"),
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "JSON"),
     **dict.fromkeys((".feather", ".arrow", ".orc", ".avro"), "a columnar file of another kind"),
 }
-"""What other files are by their names."""
+"""Names of unsupported formats by suffix."""
 
 
 def read_table(file: Path) -> pl.DataFrame:
-    """A table with all its columns; those of a CSV file are text, so that '01' stays '01'.
+    """Read a table with all its columns; CSV columns are text, so that '01' stays '01'.
 
-    Empty lines at the end are passed over. Raises DataError for a file that is missing, empty, neither CSV nor parquet, text that
-    is not UTF-8 or not separated by commas, and a row with more values than the header has names.
+    Trailing empty lines are skipped. Raises DataError for a file that is missing, empty, neither CSV nor parquet, not UTF-8 or
+    not comma-separated, and for a row with more values than the header.
     """
-    table = read_part(file)
+    table = read_possibly_empty(file)
     if not len(table):
         raise DataError(f"{file}: has no rows")
     return table
 
 
 def read_tables(files: Sequence[Path]) -> dict[Path, pl.DataFrame]:
-    """Several tables that are one: as `read_table`, but some of them may be empty, as parts of a folder are."""
+    """Read the parts of one table: as `read_table`, but some parts may be empty."""
     found = {}
     for file in files:
         require_format(file)
-        with reading(file):
+        with reading_errors(file):
             empty = not file.stat().st_size
-        found[file] = pl.DataFrame() if empty else read_part(file)
+        found[file] = pl.DataFrame() if empty else read_possibly_empty(file)
     if not any(map(len, found.values())):
         raise DataError(f"{files[0]}: {'is empty' if not files[0].stat().st_size else 'has no rows'}")
     return found
 
 
 def require_format(file: Path) -> None:
-    """Raises DataError for a file that is neither CSV nor parquet, with what it is where its name says so."""
+    """Raises DataError for a file that is neither CSV nor parquet, with its format if known by suffix."""
     if file.is_dir():
-        raise DataError(f"{file}: is a folder; give its files by a pattern such as '{file / '*.parquet'}'")
+        raise DataError(f"{file}: is a folder; give a pattern such as '{file / '*.parquet'}'")
     name = file.name.lower()
-    for suffix, what in OTHERS.items():
+    for suffix, what in UNSUPPORTED.items():
         if name.endswith(suffix):
             raise DataError(f"{file}: neither .csv nor .parquet, but {what}; write it as one of the two")
     if file.suffix.lower() not in FORMATS:
@@ -59,8 +63,8 @@ def require_format(file: Path) -> None:
 
 
 @contextmanager
-def reading(file: Path) -> Iterator[None]:
-    """Within, a file that cannot be read is a DataError that names it."""
+def reading_errors(file: Path) -> Iterator[None]:
+    """Context that converts read errors to a DataError with the file."""
     try:
         yield
     except FileNotFoundError:
@@ -73,11 +77,17 @@ def reading(file: Path) -> Iterator[None]:
                 f"{file}: cannot be read: row {row[0]} has {row[2]} values, but the header has {row[1]} names; "
                 "put a value that holds a comma in quotation marks"
             ) from None
+        is_parse_error = file.suffix.lower() == ".csv" and isinstance(error, pl.exceptions.PolarsError)
+        if is_parse_error and (line := _stray_quote_line(file)):
+            raise DataError(
+                f"{file}: cannot be read: line {line} has a quotation mark inside a value; put the whole value in quotation marks, "
+                "and double those in it"
+            ) from None
         raise DataError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from None
 
 
 def require_columns(columns: Iterable[str], wanted: Iterable[str], where: str) -> None:
-    """Raises DataError, with the nearest column offered, unless all wanted columns are there.
+    """Raises DataError, with the nearest name, unless all wanted columns exist.
 
     >>> require_columns(["text", "label"], ["lable"], "a.csv")
     Traceback (most recent call last):
@@ -88,35 +98,34 @@ def require_columns(columns: Iterable[str], wanted: Iterable[str], where: str) -
         if column not in columns:
             require_commas(columns, f"{where}: no column '{column}'")
             raise DataError(f"{where}: no column '{column}'; {nearest(column, columns)}")
-        if f"{column}_duplicated_0" in columns:  # as polars calls the second
-            raise DataError(
-                f"{where}: column '{column}' is there twice; keep one of them, or give the other another name"
-            )
+        if f"{column}_duplicated_0" in columns:  # polars' name of the second one
+            raise DataError(f"{where}: column '{column}' occurs twice; keep one of them, or rename the other")
 
 
-def read_part(file: Path) -> pl.DataFrame:
-    """As `read_table`, of a file that may have no rows."""
+def read_possibly_empty(file: Path) -> pl.DataFrame:
+    """Like `read_table`, for a file that may have no rows."""
     require_format(file)
-    with reading(file):
+    with reading_errors(file):
         if file.suffix.lower() != ".csv":
             return pl.read_parquet(file, glob=False)
         content = file.read_bytes()
         require_utf8(content, file)
+        require_newlines(content, file)
         require_closed_quotes(content, file)
-        return without_last_blanks(pl.read_csv(content, infer_schema=False))
+        return drop_trailing_blank_rows(pl.read_csv(content, infer_schema=False))
 
 
 def require_commas(columns: Sequence[str], where: str) -> None:
-    """Raises DataError, with the separator, for a header whose names something else than commas stands between."""
+    """Raises DataError, with the separator, for a header that is not separated by commas."""
     names = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-    if len(columns) == 1 and (found := [sign for sign in names if sign in columns[0]]):
+    if len(columns) == 1 and (found := [separator for separator in names if separator in columns[0]]):
         raise DataError(
             f"{where}: the header is separated by {names[found[0]]}, not by commas; write the file with commas, or as .parquet"
         )
 
 
 def require_closed_quotes(content: bytes, file: Path) -> None:
-    """Raises DataError for a quotation mark that is never closed: everything behind it would be one value."""
+    """Raises DataError for an unterminated quote: everything after it would be one value."""
     if content.count(b'"') % 2:
         lines = (number for number, line in enumerate(content.splitlines(), 1) if line.count(b'"') % 2)
         raise DataError(
@@ -125,8 +134,8 @@ def require_closed_quotes(content: bytes, file: Path) -> None:
         )
 
 
-def without_last_blanks(table: pl.DataFrame) -> pl.DataFrame:
-    """Without the rows of empty lines at the end."""
+def drop_trailing_blank_rows(table: pl.DataFrame) -> pl.DataFrame:
+    """Drop empty rows at the end."""
     count = len(table)
     while count and all(value is None for value in table.row(count - 1)):
         count -= 1
@@ -134,7 +143,7 @@ def without_last_blanks(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _longer_row(file: Path) -> tuple[int, int, int] | None:
-    """The first row with more values than the header has names: its number from 1, how many names, how many values."""
+    """First row with more values than the header: its number from 1, the number of names, the number of values."""
     with file.open(encoding="utf-8-sig", newline="") as stream:
         rows = csv.reader(stream)
         header = next((row for row in rows if row), [])
@@ -144,8 +153,41 @@ def _longer_row(file: Path) -> tuple[int, int, int] | None:
     return None
 
 
+def _stray_quote_line(file: Path) -> int | None:
+    """First line with a value that is only partly in quotation marks."""
+    with file.open(encoding="utf-8-sig", errors="replace", newline="\n") as stream:
+        record, first, quotes = list[str](), 1, 0
+        for number, line in enumerate(stream, 1):
+            record.append(line)
+            quotes += line.count('"')
+            if quotes % 2:  # a quoted value goes on in the next line
+                continue
+            if (line_in_record := _invalid_line("".join(record))) is not None:
+                return first + line_in_record
+            record, first = [], number + 1
+    line_in_record = _invalid_line("".join(record))
+    return None if line_in_record is None else first + line_in_record
+
+
+def _invalid_line(record: str) -> int | None:
+    """Line, from 0, of the first invalid value in a record of a CSV file."""
+    position = 0
+    while position < len(record):
+        found = CSV_VALUE.match(record, position)
+        if found is None:
+            return record.count("\n", 0, position)
+        position = found.end()
+    return None
+
+
+def require_newlines(content: bytes, file: Path) -> None:
+    """Raises DataError if lines end in CR alone: all of them would be one."""
+    if b"\r" in content.rstrip() and b"\n" not in content:
+        raise DataError(f"{file}: lines end in CR alone, as on old Macs; save it with LF or CR LF line ends")
+
+
 def require_utf8(content: bytes, file: Path, lines_before: Callable[[], int] = lambda: 0) -> None:
-    """Raises DataError with the line that is not UTF-8; the content begins after so many lines of the file."""
+    """Raises DataError with the line that is not UTF-8; `content` begins after `lines_before()` lines of the file."""
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:

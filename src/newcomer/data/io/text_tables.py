@@ -1,4 +1,4 @@
-"""Tables of texts: CSV or parquet, one column with the text, one with the name of its class."""
+"""Text classification data sets in CSV or parquet: one text column, one label column."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,32 +19,32 @@ BANKING77 = (
 
 
 def class_table(file: Path, text: str, label: str, left_out: list[str] | None = None) -> Examples:
-    """The examples of one table, in its order. Rows are counted from 1, without the header.
+    """Examples of a table, in order. Rows are counted from 1, without the header.
 
-    With a list `left_out`, rows without text or class are named there and passed over.
-    Raises DataError for a file that cannot be read, a missing column, a row without text or class, and where no row is left.
+    With a list `left_out`, rows without text or label are skipped and reported there. Raises DataError for an unreadable file, a
+    missing column, a row without text or label, and if no row is left.
     """
     table = read_table(file)
     require_columns(table.columns, [text, label], str(file))
     texts, labels = _as_text(table[text], file), _as_text(table[label], file, label=True)
-    whole = set(range(len(table)))
+    complete = set(range(len(table)))
     for column, values in ((text, texts), (label, labels)):
         blank = [row for row, value in enumerate(values) if is_missing(value)]
         if blank and left_out is None:
-            raise DataError(f"{file}: row {blank[0] + 1} has nothing in column '{column}'; fill or remove it")
+            raise DataError(f"{file}: row {blank[0] + 1} is empty in column '{column}'; fill it or remove the row")
         if blank and left_out is not None:
-            left_out.append(f"{file}: nothing in column '{column}' of {spans([row + 1 for row in blank])}")
-        whole -= set(blank)
-    if not whole:
-        raise DataError(f"{file}: no row has both a text and a class in '{text}' and '{label}'; fill them")
-    rows = sorted(whole)
+            left_out.append(f"{file}: column '{column}' is empty in {row_ranges([row + 1 for row in blank])}")
+        complete -= set(blank)
+    if not complete:
+        raise DataError(f"{file}: no row has both '{text}' and '{label}'; fill them")
+    rows = sorted(complete)
     return Examples([texts[row] for row in rows], [labels[row] for row in rows])
 
 
-def spans(rows: Sequence[int]) -> str:
-    """Numbers of rows in few words.
+def row_ranges(rows: Sequence[int]) -> str:
+    """Compact list of row numbers.
 
-    >>> spans([3]), spans([2, 4, 5, 6])
+    >>> row_ranges([3]), row_ranges([2, 4, 5, 6])
     ('row 3', 'rows 2, 4-6')
     """
     found: list[list[int]] = []
@@ -57,7 +57,7 @@ def spans(rows: Sequence[int]) -> str:
 
 
 def _as_text(column: pl.Series, file: Path, *, label: bool = False) -> list[str | None]:
-    """A column of texts or whole numbers as text; of labels also numbers that are whole, and true and false."""
+    """Text or integer column as text; a label column may also hold whole floats and booleans."""
     kind = column.dtype
     if label and (kind == pl.Boolean or kind.is_float() or kind.is_decimal()) and _is_whole(column):
         return [_label(value, f"{file}: row {row}") for row, value in enumerate(column.to_list(), 1)]
@@ -81,7 +81,7 @@ def _label(value: object, where: str) -> str | None:
 
 
 def text_table(train: str, test: str, *, text: str = "text", label: str = "label") -> tuple[Examples, Examples]:
-    """Training and test examples of two tables; `text` and `label` name the columns.
+    """Training and test examples from two tables; `text` and `label` name the columns.
 
     Raises DataError: see `class_table`.
     """

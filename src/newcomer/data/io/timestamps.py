@@ -1,73 +1,75 @@
-"""The time column: whole numbers as they are, dates as milliseconds since the beginning of 1970 in UTC."""
+"""Parsing of the time column: numbers are kept, dates become milliseconds since 1970 in UTC."""
 
 from typing import Literal
 
 import polars as pl
 
 from newcomer.data.canonical import BLANK
-from newcomer.data.io.column_parsing import plain, row_of
+from newcomer.data.io.column_parsing import row_number, scalar_values
 from newcomer.errors import DataError
 
-CLOCK = (
+TIME_OF_DAY = (
     r"(?:[T ]\s*(?<hour>\d{1,2}):(?<minute>[0-5]\d)(?::(?<second>[0-5]\d)(?:[.,](?<part>\d+))?)?\s*(?<half>[AaPp][Mm])?)?"
     r"\s*(?<zone>Z|z|UTC|utc|GMT|gmt|[+-](?:0?\d|1\d|2[0-3])(?::?[0-5]\d)?)?$"
 )
-"""A time of day of 24 hours, or of 12 with AM and PM, and how far its clock is ahead of UTC."""
+"""Time of day on a 24-hour or 12-hour (AM/PM) clock, and its UTC offset."""
 
-YEAR_FIRST = r"^(?<year>\d{4})(?:-(?<m1>\d{1,2})-(?<d1>\d{1,2})|/(?<m2>\d{1,2})/(?<d2>\d{1,2}))" + CLOCK
-"""A date, or a date and a time of day, of ISO 8601 and as it is often written: a blank for the T, one digit of an hour."""
+YEAR_FIRST = r"^(?<year>\d{4})(?:-(?<m1>\d{1,2})-(?<d1>\d{1,2})|/(?<m2>\d{1,2})/(?<d2>\d{1,2}))" + TIME_OF_DAY
+"""ISO 8601 date or datetime, also with a blank instead of T and one-digit hours."""
 
-YEAR_LAST = r"^(?<one>\d{1,2})[-/.](?<other>\d{1,2})[-/.](?<year>\d{4})" + CLOCK
-"""The same with the day or the month first: which of the two, its writer knows."""
+YEAR_LAST = r"^(?<one>\d{1,2})[-/.](?<other>\d{1,2})[-/.](?<year>\d{4})" + TIME_OF_DAY
+"""Date or datetime with the day or the month first, which is ambiguous."""
 
-Order = Literal["day-first", "month-first"]
+DateOrder = Literal["day-first", "month-first"]
 
 DAY, HOUR, MINUTE, SECOND = 86_400_000, 3_600_000, 60_000, 1_000
-"""In milliseconds."""
+"""Milliseconds."""
 
 DATED = "dated "
-"""Name of whether times were dates."""
+"""Column: whether the times were dates."""
 
 FRACTION = "fraction "
-"""Name of what is left of times after the whole number."""
+"""Column: fractional part of the times."""
 
 
-def moments(given: pl.Series, where: str, order: Order | None = None) -> pl.Series:
-    """The times as whole numbers.
+def parse_timestamps(given: pl.Series, where: str, order: DateOrder | None = None) -> pl.Series:
+    """Parse times to integers.
 
-    Numbers stay what they are; what is left of them is in `fractions`. Dates are polars' own, ISO 8601, or 12/31/2024 and the
-    like in a given `order` of day and month; without a zone they are taken as UTC.
+    Numbers are truncated; `parse_time_column` also returns their fractional part. Dates are polars dates, ISO 8601, or like
+    12/31/2024 in a given `order` of day and month; without a time zone they are UTC.
 
-    >>> moments(pl.Series("seen", ["1970-01-02", "1970-01-01 1:00:00.5 +01"]), "a.csv").to_list()
+    >>> parse_timestamps(pl.Series("seen", ["1970-01-02", "1970-01-01 1:00:00.5 +01"]), "a.csv").to_list()
     [86400000, 500]
-    >>> moments(pl.Series("seen", ["2/1/1970 0:00"]), "a.csv", "day-first").to_list()
+    >>> parse_timestamps(pl.Series("seen", ["2/1/1970 0:00"]), "a.csv", "day-first").to_list()
     [86400000]
 
-    Raises DataError, with row and value, for what is neither, and where numbers and dates are mixed.
+    Raises DataError, with row and value, for other values, and for a mix of numbers and dates.
     """
-    return times(pl.DataFrame([given]), given.name, where, order)[0]
+    return parse_time_column(pl.DataFrame([given]), given.name, where, order)[0]
 
 
-def times(frame: pl.DataFrame, column: str, where: str, order: Order | None = None) -> tuple[pl.Series, pl.Series]:
-    """The times in this column as whole numbers, and what is left of each after it, in the same unit.
+def parse_time_column(
+    frame: pl.DataFrame, column: str, where: str, order: DateOrder | None = None
+) -> tuple[pl.Series, pl.Series]:
+    """Times of a column as integers, and their fractional parts in the same unit.
 
-    Raises DataError as `moments` does.
+    Raises DataError as `parse_timestamps` does.
     """
-    given = plain(frame[column], where, frame)
+    given = scalar_values(frame, column, where, "time")
     if given.dtype.is_nested():
         raise DataError(
-            f"{where}: time '{given.name}' holds {str(given.dtype).lower()}; write one number or date a row"
+            f"{where}: time '{given.name}' holds {str(given.dtype).lower()}; write one number or date per row"
         )
     if given.dtype == pl.String:
         given = given.str.strip_chars(BLANK)
     found, left = _dates(given, order) if are_dates(given) else _numbers(given)
     if found.null_count():
-        raise _none(frame, given, found, where, order)
+        raise _invalid_time(frame, given, found, where, order)
     return found, left.fill_null(0.0).alias(FRACTION)
 
 
 def are_dates(given: pl.Series) -> bool:
-    """Whether the column says when by dates rather than by numbers; of text the first value tells.
+    """Whether the column holds dates rather than numbers; text is judged by its first value.
 
     >>> are_dates(pl.Series(["2024-01-31 08:30"])), are_dates(pl.Series(["1700000000"]))
     (True, False)
@@ -82,10 +84,10 @@ def are_dates(given: pl.Series) -> bool:
     return bool((first.str.contains(YEAR_FIRST) | first.str.contains(YEAR_LAST)).any())
 
 
-def order_of(given: pl.Series) -> Order | None:
-    """The order of day and month where some dates can only be meant in one; None where all or none can be meant in both.
+def infer_date_order(given: pl.Series) -> DateOrder | None:
+    """Order of day and month if some dates have only one reading; None if all or none are ambiguous.
 
-    >>> order_of(pl.Series(["2/1/2024", "13/1/2024"])), order_of(pl.Series(["2/1/2024"]))
+    >>> infer_date_order(pl.Series(["2/1/2024", "13/1/2024"])), infer_date_order(pl.Series(["2/1/2024"]))
     ('day-first', None)
     """
     if given.dtype != pl.String:
@@ -96,8 +98,10 @@ def order_of(given: pl.Series) -> Order | None:
     return None if late[0] == late[1] else "day-first" if late[0] else "month-first"
 
 
-def _none(frame: pl.DataFrame, given: pl.Series, found: pl.Series, where: str, order: Order | None) -> DataError:
-    at, row = int(found.is_null().arg_true()[0]), row_of(frame, found.is_null())
+def _invalid_time(
+    frame: pl.DataFrame, given: pl.Series, found: pl.Series, where: str, order: DateOrder | None
+) -> DataError:
+    at, row = int(found.is_null().arg_true()[0]), row_number(frame, found.is_null())
     others = given.filter(found.is_not_null()).head(1).cast(pl.String).to_list()
     value = f"{where}: row {row}, time '{given.name}' is {given[at]!r}"
     if order is None and given.dtype == pl.String and bool(given[at : at + 1].str.contains(YEAR_LAST)[0]):
@@ -106,8 +110,8 @@ def _none(frame: pl.DataFrame, given: pl.Series, found: pl.Series, where: str, o
             "set time_order = 'day-first' or 'month-first' in the schema, or write 2024-12-31 23:59:59"
         )
     return DataError(
-        f"{value}{f', others are like {others[0]!r}' if others else ''}; "
-        "write a whole number that grows, such as seconds, or a date such as 2024-12-31T23:59:59Z"
+        f"{value}{f', other values are like {others[0]!r}' if others else ''}; "
+        "write an increasing integer such as seconds, or a date such as 2024-12-31T23:59:59Z"
     )
 
 
@@ -115,7 +119,7 @@ def _numbers(given: pl.Series) -> tuple[pl.Series, pl.Series]:
     nothing = pl.Series(FRACTION, [0.0]).new_from_index(0, len(given))
     if given.dtype.is_temporal():
         return pl.Series(given.name, [None], dtype=pl.Int64).new_from_index(0, len(given)), nothing
-    whole = given.cast(pl.Int64, strict=False)  # first, for a float holds no nanoseconds
+    whole = given.cast(pl.Int64, strict=False)  # first: a float64 cannot hold nanoseconds
     if given.dtype.is_integer() or (given.dtype == pl.String and not whole.null_count()):
         return whole, nothing
     if given.dtype != pl.String:
@@ -135,7 +139,7 @@ def _numbers(given: pl.Series) -> tuple[pl.Series, pl.Series]:
     return found, (left * sign).fill_null(rough - rest.cast(pl.Float64))
 
 
-def _dates(given: pl.Series, order: Order | None) -> tuple[pl.Series, pl.Series]:
+def _dates(given: pl.Series, order: DateOrder | None) -> tuple[pl.Series, pl.Series]:
     if given.dtype != pl.String:
         if given.dtype == pl.Date:
             found = given.cast(pl.Datetime("ms")).dt.epoch("ms")
@@ -153,9 +157,9 @@ def _dates(given: pl.Series, order: Order | None) -> tuple[pl.Series, pl.Series]
     earlier, later = (one, other) if order != "month-first" else (other, one)
     if order is None:  # what can be meant in both ways is none of the two, unless they are the same
         swap = (other > 12) & (one <= 12)
-        earlier, later = _either(swap, other, one), _either(swap, one, other)
+        earlier, later = _where(swap, other, one), _where(swap, one, other)
         known = (one > 12) | (other > 12) | (one == other)
-        earlier, later = _either(known, earlier, None), _either(known, later, None)
+        earlier, later = _where(known, earlier, None), _where(known, later, None)
     days = _days(
         first.field("year").fill_null(last.field("year")),
         month.cast(pl.Int64).fill_null(later),
@@ -172,23 +176,23 @@ def _dates(given: pl.Series, order: Order | None) -> tuple[pl.Series, pl.Series]
 
 
 def _days(year: pl.Series, month: pl.Series, day: pl.Series) -> pl.Series:
-    """Days since the beginning of 1970; null for a day that no calendar has."""
+    """Days since 1970-01-01; null for an invalid date."""
     text = year + "-" + month.cast(pl.String).str.zfill(2) + "-" + day.cast(pl.String).str.zfill(2)
     return text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Int32).cast(pl.Int64)
 
 
 def _hours(hour: pl.Series, half: pl.Series) -> pl.Series:
-    """Of a day of 24; null for an hour that no clock shows."""
+    """Hour on a 24-hour clock; null for an invalid hour."""
     number, after = _whole(hour), half.str.to_lowercase()
     shown = pl.Series(
         "hour", number + 12 * (after == "pm").fill_null(False).cast(pl.Int64) - 12 * (number == 12).cast(pl.Int64)
     )
-    right = _either(half.is_null(), number <= 23, (number >= 1) & (number <= 12))
-    return _either(right, _either(half.is_null(), number, shown), None)
+    right = _where(half.is_null(), number <= 23, (number >= 1) & (number <= 12))
+    return _where(right, _where(half.is_null(), number, shown), None)
 
 
 def _offset(zone: pl.Series) -> pl.Series:
-    """Milliseconds that clocks there are ahead of UTC."""
+    """UTC offset in milliseconds."""
     parts = zone.str.extract_groups(r"^([+-])(\d{1,2}):?(\d{2})?$").struct
     ahead = _whole(parts.field("2")) * HOUR + _whole(parts.field("3")) * MINUTE
     return ahead * zone.str.starts_with("-").fill_null(False).replace_strict({True: -1, False: 1})
@@ -198,5 +202,5 @@ def _whole(digits: pl.Series) -> pl.Series:
     return digits.cast(pl.Int64, strict=False).fill_null(0)
 
 
-def _either(condition: pl.Series, yes: pl.Series, no: pl.Series | None) -> pl.Series:
+def _where(condition: pl.Series, yes: pl.Series, no: pl.Series | None) -> pl.Series:
     return pl.select(pl.when(condition).then(yes).otherwise(no)).to_series()

@@ -1,4 +1,4 @@
-"""Pages out of templates: one style for all, no script, nothing fetched."""
+"""HTML pages from Jinja templates: self-contained, without scripts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,35 +13,34 @@ from newcomer.settings import Json
 from newcomer.store.writing import write_whole
 
 
-def rendered(template: str, **values: Any) -> str:
-    """The page that a template of this room makes of these values; `draw` in it takes an SVG of our own as it is."""
-    pages = Environment(
+def render_template(template: str, **values: Any) -> str:
+    """Render a template of this package; its `draw` inserts an SVG of ours unescaped."""
+    environment = Environment(
         loader=PackageLoader("newcomer.experiments", "report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-        finalize=_shown,
+        finalize=_finalize,
     )
-    return pages.get_template(template).render(draw=Markup, **values)
+    return environment.get_template(template).render(draw=Markup, **values)
 
 
-def _shown(value: Any) -> Any:
-    """What a page says of a user's data: as on a terminal, nothing in it hides or turns the text around it."""
+def _finalize(value: Any) -> Any:
+    """A user's text with control and bidirectional characters escaped, as on a terminal; see `printable`."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def printed(found: Json) -> Any:
-    """What was found, with every text in it as a page or a picture may show it; see `printable`."""
-    if isinstance(found, Mapping):
-        return {printable(key): printed(value) for key, value in found.items()}
-    if isinstance(found, (list, tuple)):
-        return [printed(value) for value in found]
-    return printable(found) if isinstance(found, str) else found
+def to_printable(content: Json) -> Any:
+    """`printable` applied to every string in nested mappings and lists."""
+    if isinstance(content, Mapping):
+        return {printable(key): to_printable(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [to_printable(value) for value in content]
+    return printable(content) if isinstance(content, str) else content
 
 
 def write_folder(files: Mapping[str, str], out: Path) -> None:
-    """Write these texts by their names.
-
+    """Write files (name → text) into a folder, which is created.
     Raises StoreError when the disk refuses.
     """
     try:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of runs: tables and plots, no script, nothing fetched."""
+"""The report of runs: one self-contained HTML page of tables and plots."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from newcomer.errors import StoreError
 from newcomer.experiments.report import plots
-from newcomer.experiments.report.html import printed, rendered
+from newcomer.experiments.report.html import render_template, to_printable
 from newcomer.experiments.report.runs import Run, by_row
 from newcomer.experiments.report.table import Table, result_tables
 from newcomer.store.writing import write_whole as write_file
@@ -14,7 +14,7 @@ from newcomer.store.writing import write_whole as write_file
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot, and a sentence that says how to read it."""
+    """A plot as SVG, and its caption."""
 
     svg: str
     caption: str
@@ -31,21 +31,21 @@ class Section:
 
 
 def write_page(runs: Sequence[Run], out: Path) -> None:
-    """Write the report of these runs; the file appears whole or not at all.
+    """Write the report of these runs atomically.
 
-    Raises StoreError when the disk refuses.
+    Raises StoreError if the file cannot be written.
     """
     sections = [_section(rows) for rows in by_row(run for run in runs if run.stages).values()]
-    write_whole(rendered("page.html.jinja", sections=sections, start=runs[0].events[0]), out)
+    write_whole(render_template("page.html.jinja", sections=sections, start=runs[0].events[0]), out)
 
 
 def write_whole(html: str, out: Path) -> None:
-    """Write a page that appears whole or not at all.
+    """Write a page atomically.
 
-    Raises StoreError when the disk refuses.
+    Raises StoreError if the file cannot be written.
     """
     if not out.name or out.is_dir():
-        raise StoreError(f"{out}: is a folder; say with --out which file in it to write")
+        raise StoreError(f"{out}: is a folder; give --out the name of a file in it")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_file(out, html)
@@ -59,26 +59,27 @@ def _section(rows: Mapping[str, Sequence[Run]]) -> Section:
 
 
 def figures(rows: Mapping[str, Sequence[Run]]) -> list[Figure]:
-    """What there is to see of the rows of one recipe."""
+    """All plots of the rows of one recipe."""
     first = next(iter(rows.values()))[0]
-    drawn = _class_figures(rows) if first.recipe["family"] == "classes" else _item_figures(rows)
-    return [Figure(svg, caption) for svg, caption in drawn]
+    plotted = _class_figures(rows) if first.recipe["family"] == "classes" else _item_figures(rows)
+    return [Figure(svg, caption) for svg, caption in plotted]
 
 
 def _class_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str]]:
     yield (
         plots.accuracy_curves(rows),
-        "Mean accuracy on all tasks learned so far, among all classes learned so far. Dashed: everything taught at once.",
+        "Mean accuracy on all tasks learned so far, among all classes learned so far. Dashed: joint training on all tasks.",
     )
     yield (
         plots.accuracy_matrices({name: runs[0] for name, runs in rows.items()}),
-        "Accuracy on every task (columns) after every stage (rows), first seed. What is forgotten pales from top to bottom.",
+        "Accuracy matrix: accuracy on every task (columns) after every stage (rows), first seed. A forgotten task pales from "
+        "top to bottom.",
     )
     for name, runs in rows.items():
-        if "magnitudes" in runs[0].stages[-1]["facts"]:
+        if "magnitudes" in runs[0].stages[-1]["info"]:
             yield (
                 plots.magnitudes(runs[0]),
-                f"{name}: the magnitude of each task's direction, trained on while later tasks are learned (first seed).",
+                f"{name}: magnitude of each task's direction, which later tasks go on training (first seed).",
             )
 
 
@@ -88,7 +89,7 @@ def _item_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str]
         return
     yield (
         plots.warm_up_curves(rows, "auc", "AUC, pooled", limit),
-        "AUC on the new items' later events: before any event (cold), and after each warm phase.",
+        "AUC on the query events of new items: before any event (cold), and after each warm phase.",
     )
     yield (
         plots.warm_up_curves(rows, "logloss", "log loss", None),
@@ -97,12 +98,12 @@ def _item_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str]
     if any(run.curve("auc") for runs in rows.values() for run in runs):
         yield (
             plots.event_curves(rows, "auc", "AUC, pooled"),
-            "AUC of new items against the number of events that each had had. Squares at the right: with sufficient events.",
+            "AUC of new items against the number of events per item. Squares at the right: with sufficient events.",
         )
     for name, runs in list(rows.items())[:1]:
-        if found := runs[0].stages[-1]["facts"].get("graphs"):
+        if items := runs[0].stages[-1]["info"].get("graphs"):
             yield (
-                plots.graphs(printed(found)),
-                f"{name}: the graphs of three new items after the last phase; each row says whom a field listens to. Framed: the "
-                "planted interaction, where the world is simulated.",
+                plots.graphs(to_printable(items)),
+                f"{name}: item graphs of three new items after the last phase; a row has the weights of the edges into one field. "
+                "Framed: the planted interaction of simulated data.",
             )

@@ -1,4 +1,4 @@
-"""Finished and unfinished runs as their records tell them."""
+"""Runs read from their records: scores, metrics and calibration."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from newcomer.errors import StoreError
-from newcomer.experiments.report.records import QUERY, require_events
+from newcomer.experiments.report.record_schema import QUERY, require_events
 from newcomer.metrics.accuracy import (
     accuracy_matrix,
     average_anytime_accuracy,
@@ -22,13 +22,13 @@ from newcomer.store.record import Event, read_record
 
 RECORD = "record.jsonl"
 COMPARISON, SEARCH = "comparison.json", "search"
-"""In the folder of a comparison: what it found, and the tries that are no rows."""
+"""In the folder of a comparison: its results, and the folder of its trials."""
 CURVE = "curve"
-"""The exam that items sit after every so many events; after every phase it is `QUERY`."""
-MARKS = {"classes": "Acc", "items": "mean AUC"}
-"""What a mark is: mean accuracy over tasks after the last stage in %, and mean pooled AUC over cold and the warm phases."""
+"""The evaluation set of learning curves by number of events; the one after every phase is `QUERY`."""
+PRIMARY_METRICS = {"classes": "Acc", "items": "mean AUC"}
+"""Names of `Run.primary_metric`: mean accuracy over tasks after the last stage in %; mean pooled AUC over all phases."""
 EVENTS = " events"
-"""How a stage of the exam `curve` ends that is named by the number of events."""
+"""Suffix of stages of the evaluation set `curve` that are named by their number of events."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,22 @@ class Run:
 
     @property
     def phases(self) -> list[Event]:
-        """The scores of the exam that a new item sits after every phase of its life."""
-        return [score for score in self.scores if score["exam"] == QUERY]
+        """The scores of new items on `QUERY`, one after every phase."""
+        return [score for score in self.scores if score["eval_set"] == QUERY]
 
     def curve(self, score: str) -> dict[int, float]:
-        """One score by the number of events that an item had had, ascending; empty where it was not asked for."""
-        found = {s["stage"]: s["values"][score] for s in self.scores if s["exam"] == CURVE and score in s["values"]}
-        counted = {int(stage.removesuffix(EVENTS)): value for stage, value in found.items() if stage.endswith(EVENTS)}
-        return dict(sorted(counted.items()))
+        """Number of events per item → score, ascending; empty if the curve was not evaluated."""
+        by_stage = {
+            s["stage"]: s["values"][score] for s in self.scores if s["eval_set"] == CURVE and score in s["values"]
+        }
+        by_events = {int(stage.removesuffix(EVENTS)): v for stage, v in by_stage.items() if stage.endswith(EVENTS)}
+        return dict(sorted(by_events.items()))
 
     @property
     def calibration(self) -> dict[str, float]:
-        """Σp / Σy by how many events an item had had, as the last stage that tells it does; empty in records that do not."""
-        told = [stage["facts"]["calibration"] for stage in self.stages if "calibration" in stage["facts"]]
-        sums = told[-1].items() if told else ()
+        """Calibration Σp / Σy by bucket of events per item, from the last stage that has it; empty if none has."""
+        recorded = [stage["info"]["calibration"] for stage in self.stages if "calibration" in stage["info"]]
+        sums = recorded[-1].items() if recorded else ()
         return {name: part["expected"] / part["clicks"] if part["clicks"] else float("nan") for name, part in sums}
 
     @cached_property
@@ -74,43 +76,43 @@ class Run:
         return [event for event in self.events if event["event"] == "stage"]
 
     @property
-    def study_seconds(self) -> float:
-        return float(sum(stage["study_seconds"] for stage in self.stages))
+    def train_seconds(self) -> float:
+        return float(sum(stage["train_seconds"] for stage in self.stages))
 
     @property
     def accuracy(self) -> np.ndarray:
         """The accuracy matrix of a class-incremental run."""
-        return accuracy_matrix([(s["stage"], s["exam"], s["values"]["accuracy"]) for s in self.scores])
+        return accuracy_matrix([(s["stage"], s["eval_set"], s["values"]["accuracy"]) for s in self.scores])
 
     @property
     def limit(self) -> float | None:
-        """The AUC that no model can exceed, where the data are simulated."""
+        """The Bayes-optimal AUC, known for simulated data only."""
         limit: float | None = self.events[0]["stream"].get("limit")
         return limit
 
     def summary(self) -> str:
-        """One sentence on what was taught and asked."""
+        """One sentence on the sizes of the stream."""
         stream = self.events[0]["stream"]
         if self.recipe["family"] == "classes":
             classes = sum(map(len, stream["tasks"]))
             return (
-                f"{classes} classes in {len(stream['tasks'])} tasks, taught by {stream['taught']:,} examples and asked by "
-                f"{stream['asked']:,}; no example of an earlier task is kept."
+                f"{classes} classes in {len(stream['tasks'])} tasks, trained on {stream['train_examples']:,} examples, evaluated "
+                f"on {stream['eval_examples']:,}; no example of an earlier task is kept."
             )
         return (
             f"{stream['old_items']:,} old items with {stream['old_events']:,} events; {stream['new_items']:,} new ones with "
-            f"{stream['phase_events']:,} events a warm phase, asked by {stream['query_events']:,} later events."
+            f"{stream['phase_events']:,} events a warm phase, evaluated on {stream['query_events']:,} later events."
         )
 
     @property
-    def mark(self) -> float:
-        """The one number by which settings are chosen and rows compared, see `MARKS`; the larger the better."""
+    def primary_metric(self) -> float:
+        """The metric by which settings are chosen and rows compared, see `PRIMARY_METRICS`; higher is better."""
         if self.recipe["family"] == "classes":
-            return self.figures()["Acc"]
+            return self.metrics()["Acc"]
         return float(np.mean([phase["values"]["auc"] for phase in self.phases]))
 
-    def figures(self) -> dict[str, float]:
-        """What the run is judged by, by name: percentages for classes, pooled AUC of each phase and more for items."""
+    def metrics(self) -> dict[str, float]:
+        """All metrics by name: percentages for classes; each score of each stage, and calibration, for items; seconds."""
         if not self.scores:
             return {}
         if self.recipe["family"] == "classes":
@@ -123,51 +125,51 @@ class Run:
                 "AAA": average_anytime_accuracy(matrix),
                 "forgetting": forgetting(matrix),
             }
-            return {name: 100 * share for name, share in shares.items()} | {"seconds": self.study_seconds}
+            return {name: 100 * share for name, share in shares.items()} | {"seconds": self.train_seconds}
         scores = sorted(
-            self.scores, key=lambda score: bool(score["exam"] == QUERY)
-        )  # the query's where both have a stage
-        found = {f"{s['stage']} {name}": value for s in scores for name, value in s["values"].items()}
-        found |= {f"calibration after {name} events": share for name, share in self.calibration.items()}
-        return {**found, "seconds": self.study_seconds}
+            self.scores, key=lambda score: bool(score["eval_set"] == QUERY)
+        )  # `QUERY` wins where both evaluation sets have a stage
+        metrics = {f"{s['stage']} {name}": value for s in scores for name, value in s["values"].items()}
+        metrics |= {f"calibration after {name} events": ratio for name, ratio in self.calibration.items()}
+        return {**metrics, "seconds": self.train_seconds}
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:
-    """All runs in these folders, at any depth, in order of their paths, but for the tries of a comparison among them.
+    """All runs in these folders, at any depth, sorted by path; the trials of a comparison are left out.
 
-    Raises StoreError for a folder that holds none.
+    Raises StoreError for a folder without runs.
     """
     runs = []
     for folder in folders:
-        records = sorted(path for path in folder.rglob(RECORD) if not _is_try(path.relative_to(folder), folder))
-        found = [run for path in records if (run := read_run(path.parent))]
-        if not found:
-            raise StoreError(f"{folder}: no record of a run here; give a folder that 'newcomer run' wrote")
-        runs += found
+        records = sorted(path for path in folder.rglob(RECORD) if not _is_trial(path.relative_to(folder), folder))
+        valid = [run for path in records if (run := read_run(path.parent))]
+        if not valid:
+            raise StoreError(f"{folder}: no record of a run here; give a folder written by 'newcomer run'")
+        runs += valid
     return runs
 
 
 def read_run(folder: Path) -> Run | None:
-    """The run whose record lies in this folder; None where nothing was written into it yet.
+    """The run whose record is in this folder; None if the record is still empty.
 
-    Raises StoreError where it cannot be read, or is no run's.
+    Raises StoreError if the record cannot be read or is invalid.
     """
     events = list(read_record(folder / RECORD))
     require_events(events, folder / RECORD)
     return Run(folder, events) if events else None
 
 
-def _is_try(path: Path, folder: Path) -> bool:
-    return any(place.name == SEARCH and (folder / place.parent / COMPARISON).exists() for place in path.parents)
+def _is_trial(path: Path, folder: Path) -> bool:
+    return any(parent.name == SEARCH and (folder / parent.parent / COMPARISON).exists() for parent in path.parents)
 
 
 def by_row(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
-    """Recipe → row → its runs, one a seed; rows in the recipe's order, one more for every change of settings."""
+    """Recipe → row → its runs over seeds, in the recipe's order; runs with changed settings are rows of their own."""
     grouped: dict[str, dict[str, list[Run]]] = {}
     first: dict[tuple[str, str], Run] = {}
-    for run in sorted(runs, key=lambda run: int(run.events[0]["place"])):
+    for run in sorted(runs, key=lambda run: int(run.events[0]["position"])):
         name, row = run.recipe["name"], run.recipe["row"]
-        plain = first.setdefault((name, row), run).recipe
-        changed = [f"{key} = {new}" for key, (_, new) in changes(plain, run.recipe).items() if key != "seed"]
+        base = first.setdefault((name, row), run).recipe
+        changed = [f"{key} = {new}" for key, (_, new) in changes(base, run.recipe).items() if key != "seed"]
         grouped.setdefault(name, {}).setdefault(printable(" · ".join([row, *changed])), []).append(run)
     return grouped

@@ -1,4 +1,4 @@
-"""Tables of results: mean ± standard deviation over seeds."""
+"""Result tables: mean ± standard deviation over seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,17 +19,17 @@ ITEM_SCORES = {
     "calibration": "calibration, Σp / Σy",
     "f1": "F1 at the mean score",
 }
-BASE = "id-tuning"
-"""The row that others are compared with."""
+BASELINE = "id-tuning"
+"""The row that RelaImpr compares with."""
 SUFFICIENT = "sufficient"
 DASH = "–"
-MANY = 3
-"""More commits than this are not listed below a table."""
+MAX_COMMITS = 3
+"""The most commits that the note of a table lists."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A title, column heads, and rows of text."""
+    """A table of text: title, column heads, rows, and a note."""
 
     title: str
     head: Sequence[str]
@@ -43,97 +43,98 @@ class Table:
 
 
 def result_tables(rows: Mapping[str, Sequence[Run]]) -> list[Table]:
-    """The tables of a recipe, a line a row, each over all its seeds: one for classes, one for each score of items."""
+    """The result tables of a recipe, one line per row: one table for classes, one per score for items."""
     first = next(iter(rows.values()))[0]
     title = first.recipe["title"]
     if first.recipe["family"] == "classes":
         return [_table(title, rows, {name: name for name in CLASS_COLUMNS}, CLASS_COLUMNS)]
     tables = [table for score, name in ITEM_SCORES.items() if (table := _score_table(f"{title}: {name}", rows, score))]
-    if BASE in rows and len(rows) > 1:
-        tables.append(_rela_impr_table(f"{title}: RelaImpr over {BASE}, %", rows))
+    if BASELINE in rows and len(rows) > 1:
+        tables.append(_rela_impr_table(f"{title}: RelaImpr over {BASELINE}, %", rows))
     if any(run.curve("auc") for runs in rows.values() for run in runs):
         tables.append(_events_table(f"{title}: AUC by the number of events", rows))
     if buckets := dict.fromkeys(name for runs in rows.values() for run in runs for name in run.calibration):
         columns = {f"calibration after {name} events": name for name in buckets}
-        forms = dict.fromkeys(columns, ".3f")
-        tables.append(_table(f"{title}: calibration, Σp / Σy, by the events before", rows, columns, forms))
+        formats = dict.fromkeys(columns, ".3f")
+        tables.append(_table(f"{title}: calibration, Σp / Σy, by the events before", rows, columns, formats))
     return tables
 
 
 def _score_table(title: str, rows: Mapping[str, Sequence[Run]], score: str) -> Table | None:
-    """None where no phase of any run has this score; the AUC has its table all the same."""
-    found = [phase for runs in rows.values() for run in runs for phase in run.phases if score in phase["values"]]
-    phases = list(dict.fromkeys(phase["stage"] for phase in found))
+    """One score by phase; None if no run has it, except for AUC."""
+    scored = [phase for runs in rows.values() for run in runs for phase in run.phases if score in phase["values"]]
+    phases = list(dict.fromkeys(phase["stage"] for phase in scored))
     columns = {f"{phase} {score}": phase for phase in phases} | {"seconds": "seconds"}
     table = _table(title, rows, columns, dict.fromkeys(columns, ".4f") | {"seconds": ".0f"})
-    limits = [run.limit for run in _first(rows) if run.limit is not None]
+    limits = [run.limit for run in _first_runs(rows) if run.limit is not None]
     if score == "auc" and limits:
         table = replace(table, rows=[*table.rows, ["Bayes limit", "", *[cell(limits, ".4f")] * len(phases), ""]])
     return table if phases or score == "auc" else None
 
 
 def _rela_impr_table(title: str, rows: Mapping[str, Sequence[Run]]) -> Table:
-    """Of each row over the mean AUC of `BASE` in the same phase."""
-    bases = [run.figures() for run in rows[BASE] if run.finished]
+    """RelaImpr of each row over the mean AUC of `BASELINE` in the same phase."""
+    baseline = [run.metrics() for run in rows[BASELINE] if run.finished]
     phases = list(dict.fromkeys(phase["stage"] for runs in rows.values() for run in runs for phase in run.phases))
     lines = []
     for name, runs in rows.items():
-        figures = [run.figures() for run in runs if run.finished]
-        cells = [cell(_over(_found(figures, f"{p} auc"), _found(bases, f"{p} auc")), "z.1f") for p in phases]
-        lines.append([name, str(len(figures)), *cells])
+        metrics = [run.metrics() for run in runs if run.finished]
+        cells = [cell(_rela_impr(_values(metrics, f"{p} auc"), _values(baseline, f"{p} auc")), "z.1f") for p in phases]
+        lines.append([name, str(len(metrics)), *cells])
     return Table(title, ["", "seeds", *phases], lines, _note([run for runs in rows.values() for run in runs]))
 
 
-def _found(figures: Sequence[Mapping[str, float]], name: str) -> list[float]:
-    return [found[name] for found in figures if name in found]
+def _values(metrics: Sequence[Mapping[str, float]], name: str) -> list[float]:
+    return [values[name] for values in metrics if name in values]
 
 
-def _over(aucs: Sequence[float], bases: Sequence[float]) -> list[float]:
-    return [rela_impr(auc, float(np.mean(bases))) for auc in aucs] if bases else []
+def _rela_impr(aucs: Sequence[float], baseline: Sequence[float]) -> list[float]:
+    return [rela_impr(auc, float(np.mean(baseline))) for auc in aucs] if baseline else []
 
 
 def _events_table(title: str, rows: Mapping[str, Sequence[Run]]) -> Table:
     numbers = sorted({number for runs in rows.values() for run in runs for number in run.curve("auc")})
     columns = {f"{number}{EVENTS} auc": str(number) for number in numbers}
-    if any(f"{SUFFICIENT} auc" in run.figures() for runs in rows.values() for run in runs):
+    if any(f"{SUFFICIENT} auc" in run.metrics() for runs in rows.values() for run in runs):
         columns[f"{SUFFICIENT} auc"] = SUFFICIENT
     return _table(title, rows, columns, dict.fromkeys(columns, ".3f"))
 
 
-def _first(rows: Mapping[str, Sequence[Run]]) -> list[Run]:
-    """The runs of the first row: what all rows have in common can be read off them."""
+def _first_runs(rows: Mapping[str, Sequence[Run]]) -> list[Run]:
+    """The runs of the first row, for what all rows share."""
     return list(next(iter(rows.values())))
 
 
 def _table(
-    title: str, rows: Mapping[str, Sequence[Run]], columns: Mapping[str, str], forms: Mapping[str, str]
+    title: str, rows: Mapping[str, Sequence[Run]], columns: Mapping[str, str], formats: Mapping[str, str]
 ) -> Table:
+    """One line per row; `columns`: metric → column head, `formats`: metric → format of its numbers."""
     lines = []
     for name, runs in rows.items():
-        figures = [run.figures() for run in runs if run.finished]
-        cells = [cell(_found(figures, column), forms[column]) for column in columns]
+        metrics = [run.metrics() for run in runs if run.finished]
+        cells = [cell(_values(metrics, column), formats[column]) for column in columns]
         unfinished = sum(not run.finished for run in runs)
-        lines.append([name + (f" ({unfinished} unfinished)" if unfinished else ""), str(len(figures)), *cells])
+        lines.append([name + (f" ({unfinished} unfinished)" if unfinished else ""), str(len(metrics)), *cells])
     return Table(title, ["", "seeds", *columns.values()], lines, _note([run for runs in rows.values() for run in runs]))
 
 
-def cell(values: Sequence[float], form: str) -> str:
-    """`mean ± sd`, the sd with n − 1; a dash where there is nothing to say.
+def cell(values: Sequence[float], format_spec: str) -> str:
+    """`mean ± std`, the latter with n − 1; a dash for no values or NaN.
 
     >>> cell([1.0, 2.0], ".1f"), cell([3.0], ".1f"), cell([float("nan")], ".1f")
     ('1.5 ± 0.7', '3.0', '–')
     """
     if not values or np.isnan(values).any():
         return DASH
-    spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else ""
-    return f"{np.mean(values):{form}}{spread}"
+    std = f" ± {np.std(values, ddof=1):{format_spec}}" if len(values) > 1 else ""
+    return f"{np.mean(values):{format_spec}}{std}"
 
 
 def _note(runs: Sequence[Run]) -> str:
-    """On what they ran, and by which state of this library."""
+    """The machines and the commits of these runs."""
     machines = dict.fromkeys(
         f"{m['processor']}, {m['threads']} threads" for m in (run.events[0]["machine"] for run in runs)
     )
     commits = dict.fromkeys(str(run.events[0]["commit"]) for run in runs)
-    states = ", ".join(commits) if len(commits) <= MANY else f"one of {len(commits)}, each in its record"
-    return f"{'; '.join(machines)}; commit {states}"
+    listed = ", ".join(commits) if len(commits) <= MAX_COMMITS else f"one of {len(commits)}, each in its record"
+    return f"{'; '.join(machines)}; commit {listed}"

@@ -1,4 +1,4 @@
-"""How an item's state follows from its events: three rules, and what each does within an episode of meta-learning."""
+"""Adaptation of an item's state to its events: MAP estimate, SGD with learned rates, Adam."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -10,39 +10,41 @@ from torch.nn import functional
 
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.networks.item_network import ItemNetwork, State
-from newcomer.items.padding import Padded
-from newcomer.nn.optim.map_logistic import likeliest
+from newcomer.items.padding import PaddedBatch
+from newcomer.nn.optim.map_logistic import map_estimate
 from newcomer.shapes import Float, Tensor
 from newcomer.training.fit import fit
 
-PLACES = 8192
-"""Rows at once, the filled-up ones too: enough to be quick, few enough for any machine's memory."""
+MAX_PADDED_ROWS = 8192
+"""Rows of a padded batch, padding included: bounds memory."""
 
-NEWTON = 5
-"""Steps of Newton's method between two visits of the network."""
+NEWTON_STEPS = 5
+"""Newton steps per linearization of the network."""
 
 
 @dataclass(frozen=True)
-class Events:
-    """Rows of a batch of items, and what is known of the items; `own` and `clicks` are those of all."""
+class EventLikelihood:
+    """Log likelihood of the events of a batch of items; `item_features` and `clicks` cover all items."""
 
     network: ItemNetwork
-    own: Values
+    item_features: Values
     clicks: Clicks
-    batch: Padded
-    beside: State = field(default_factory=dict)
-    """What is kept of all items and not adapted."""
+    batch: PaddedBatch
+    fixed: State = field(default_factory=dict)
+    """Parts of the states that are not adapted (`ItemNetwork.statistics`)."""
 
     @classmethod
-    def of(cls, network: ItemNetwork, own: Values, clicks: Clicks, batch: Padded, beside: State) -> Self:
-        """Of a batch whose items alone have something beside their states."""
+    def of(cls, network: ItemNetwork, item_features: Values, clicks: Clicks, batch: PaddedBatch, fixed: State) -> Self:
+        """For a batch where `fixed` has one row per item of the batch."""
         numbers = torch.arange(len(batch.items), device=batch.items.device)
-        return cls(network, [values[batch.items] for values in own], clicks, replace(batch, items=numbers), beside)
+        return cls(
+            network, [values[batch.items] for values in item_features], clicks, replace(batch, items=numbers), fixed
+        )
 
     def losses(self, state: State) -> Iterator[Float[Tensor, " item"]]:
-        """Parts of each item's mean binary cross entropy in nats, to be added up; an item without rows has none.
+        """Summands of each item's mean binary cross entropy in nats; 0 for an item without rows.
 
-        An item's rows are divided where they are too many for one pass.
+        Rows are split if there are too many for one forward pass.
         """
         counts = self.batch.real.sum(dim=1).clamp(min=1)
         for part in self._parts():
@@ -55,185 +57,200 @@ class Events:
         """Each item's mean binary cross entropy in nats."""
         return torch.stack(list(self.losses(state))).sum(dim=0)
 
-    def slopes(
+    def jacobian(
         self, state: State, second_order: bool = False
     ) -> tuple[Float[Tensor, "item row"], Float[Tensor, "item row number"]]:
-        """Every row's logit, and its derivative by each number of its item's state, in the order of `flat`.
+        """Logits, and their Jacobian with respect to the item's state in the order of `flatten_state`.
 
-        Each row gets a state of its own, so that one backward pass has them all.
+        The state is repeated per row, so that one backward pass yields all rows' gradients.
         """
-        found = [self._slopes(state, part, second_order) for part in self._parts()]
-        logits, slopes = zip(*found, strict=True)
-        return torch.cat(logits, dim=1), torch.cat(slopes, dim=1)
+        parts = [self._jacobian(state, part, second_order) for part in self._parts()]
+        logits, jacobian = zip(*parts, strict=True)
+        return torch.cat(logits, dim=1), torch.cat(jacobian, dim=1)
 
-    def _slopes(self, state: State, part: Padded, second_order: bool) -> tuple[Tensor, Tensor]:
+    def _jacobian(self, state: State, part: PaddedBatch, second_order: bool) -> tuple[Tensor, Tensor]:
         items, rows = part.rows.shape
         of = torch.arange(items, device=part.rows.device).repeat_interleave(rows)
         with torch.enable_grad():
             each = {key: value[of] for key, value in state.items()}
             each = each if second_order else _leaves(each)
-            alone = Padded(part.items[of], part.rows.reshape(-1, 1), part.real.reshape(-1, 1))
+            alone = PaddedBatch(part.items[of], part.rows.reshape(-1, 1), part.real.reshape(-1, 1))
             logits = self.logits(each, alone)
-            slopes = torch.autograd.grad(logits.sum(), list(each.values()), create_graph=second_order)
+            jacobian = torch.autograd.grad(logits.sum(), list(each.values()), create_graph=second_order)
         logits = logits if second_order else logits.detach()
-        return logits.view(items, rows), flat(dict(zip(each, slopes, strict=True))).view(items, rows, -1)
+        return logits.view(items, rows), flatten_state(dict(zip(each, jacobian, strict=True))).view(items, rows, -1)
 
-    def logits(self, state: State, batch: Padded | None = None) -> Float[Tensor, "item row"]:
-        """Of all rows, or of those of another batch of the same items."""
+    def logits(self, state: State, batch: PaddedBatch | None = None) -> Float[Tensor, "item row"]:
+        """Logits of all rows, or of the rows of `batch`, which has the same items."""
         batch = batch or self.batch
-        own = [values[batch.items] for values in self.own]
-        beside = {key: value[batch.items] for key, value in self.beside.items()}
-        logits: Tensor = self.network({**beside, **state}, own, self.clicks.values(batch.rows.flatten()))
+        item_features = [values[batch.items] for values in self.item_features]
+        fixed = {key: value[batch.items] for key, value in self.fixed.items()}
+        logits: Tensor = self.network({**fixed, **state}, item_features, self.clicks.values(batch.rows.flatten()))
         return logits
 
-    def _parts(self) -> Iterator[Padded]:
-        width = max(1, PLACES // len(self.batch.items))
+    def _parts(self) -> Iterator[PaddedBatch]:
+        width = max(1, MAX_PADDED_ROWS // len(self.batch.items))
         for begin in range(0, self.batch.rows.shape[1], width):
             end = begin + width
-            yield Padded(self.batch.items, self.batch.rows[:, begin:end], self.batch.real[:, begin:end])
+            yield PaddedBatch(self.batch.items, self.batch.rows[:, begin:end], self.batch.real[:, begin:end])
 
 
-def flat(state: State) -> Float[Tensor, "item number"]:
-    """All numbers of a state side by side."""
+def flatten_state(state: State) -> Float[Tensor, "item number"]:
+    """A state as one vector per item; keys in sorted order."""
     return torch.cat([state[key].flatten(1) for key in sorted(state)], dim=1)
 
 
-def unflat(numbers: Float[Tensor, "item number"], like: State) -> State:
-    """The state that `flat` made these of, shaped as `like` is."""
+def unflatten_state(numbers: Float[Tensor, "item number"], like: State) -> State:
+    """Inverse of `flatten_state`, with the shapes of `like`."""
     sizes = [like[key][0].numel() for key in sorted(like)]
     parts = zip(sorted(like), torch.split(numbers, sizes, dim=1), strict=True)
     return {key: part.reshape(-1, *like[key].shape[1:]) for key, part in parts}
 
 
 class Adaptation(ABC):
-    """A rule from a state and events to a new state. Items have nothing in common but the network, and that is not touched."""
+    """Maps a state and events to a new state. The network is frozen, so items are independent."""
 
-    scale: float | None
-    """What the network's `scales` begin with, one for every number of a state; None where the rule learns none."""
+    initial_scale: float | None
+    """Initial value of the network's learned `scales`, one per entry of a state; None if the rule learns none."""
 
-    from_the_start: bool
-    """Whether all events so far are weighed against where the item began, not the new ones against where it is."""
+    from_initial_state: bool
+    """Whether to adapt the initial state to all events so far, not the current state to the new ones."""
 
     @abstractmethod
-    def inner(self, events: Events, state: State, second_order: bool, before: Tensor | None = None) -> State:
-        """Within an episode: the states after these events as functions of `state` and the network's scales.
+    def inner_update(
+        self, events: EventLikelihood, state: State, second_order: bool, initial_loss: Tensor | None = None
+    ) -> State:
+        """Inner loop of an episode: adapted states, differentiable with respect to `state` and the network's scales.
 
-        With `second_order` also of all other weights, through the gradients that the rule takes. `before`: `events.loss(state)`, if
-        it has been asked for already.
+        `second_order`: also differentiate through the inner gradients. `initial_loss`: `events.loss(state)`, if already computed.
         """
 
     @abstractmethod
-    def warm(self, events: Events, state: State) -> State:
-        """In service: the states after these events."""
+    def warm(self, events: EventLikelihood, state: State) -> State:
+        """Adapted states at serving time, without gradients."""
 
 
 @dataclass(frozen=True)
-class Adam(Adaptation):
-    """The paper's: `steps` of Adam on all events at once; in an episode `inner_steps` of gradient descent at `inner_rate`."""
+class AdamAdaptation(Adaptation):
+    """Full-batch Adam, `steps` steps (the paper's); in an episode `inner_steps` of gradient descent at `inner_lr`."""
 
     rate: float
     steps: int
-    inner_rate: float
+    inner_lr: float
     inner_steps: int
-    scale = None
-    from_the_start = False
+    initial_scale = None
+    from_initial_state = False
 
-    def inner(self, events: Events, state: State, second_order: bool, before: Tensor | None = None) -> State:
-        rates = dict.fromkeys(state, self.inner_rate)
-        return _descended(events, state, rates, self.inner_steps, second_order, before)
+    def inner_update(
+        self, events: EventLikelihood, state: State, second_order: bool, initial_loss: Tensor | None = None
+    ) -> State:
+        rates = dict.fromkeys(state, self.inner_lr)
+        return _gradient_descent(events, state, rates, self.inner_steps, second_order, initial_loss)
 
-    def warm(self, events: Events, state: State) -> State:
-        mine = {key: value.clone().requires_grad_() for key, value in state.items()}
-        optimizer = torch.optim.Adam(mine.values(), lr=self.rate)
+    def warm(self, events: EventLikelihood, state: State) -> State:
+        tuned = {key: value.clone().requires_grad_() for key, value in state.items()}
+        optimizer = torch.optim.Adam(tuned.values(), lr=self.rate)
 
-        def loss(events: Events) -> Iterator[Tensor]:
-            return (part.sum() for part in events.losses(mine))
+        def loss(events: EventLikelihood) -> Iterator[Tensor]:
+            return (part.sum() for part in events.losses(tuned))
 
         for _ in fit([events] * self.steps, loss, optimizer):
             pass
-        return {key: value.detach() for key, value in mine.items()}
+        return {key: value.detach() for key, value in tuned.items()}
 
 
 @dataclass(frozen=True)
-class Descent(Adaptation):
-    """Gradient descent on the mean loss at a learned rate for every number of a state, in episodes and in service alike."""
+class LearnedSGD(Adaptation):
+    """Gradient descent on the mean loss with a learned rate per entry of a state (Meta-SGD), in episodes and at serving time."""
 
-    scale: float
+    initial_scale: float
     steps: int
-    from_the_start = False
+    from_initial_state = False
 
-    def inner(self, events: Events, state: State, second_order: bool, before: Tensor | None = None) -> State:
-        return _descended(events, state, events.network.scales_now(), self.steps, second_order, before)
+    def inner_update(
+        self, events: EventLikelihood, state: State, second_order: bool, initial_loss: Tensor | None = None
+    ) -> State:
+        return _gradient_descent(
+            events, state, events.network.positive_scales(), self.steps, second_order, initial_loss
+        )
 
-    def warm(self, events: Events, state: State) -> State:
-        return {key: value.detach() for key, value in self.inner(events, state, second_order=False).items()}
+    def warm(self, events: EventLikelihood, state: State) -> State:
+        return {key: value.detach() for key, value in self.inner_update(events, state, second_order=False).items()}
 
 
 @dataclass(frozen=True)
-class Bayes(Adaptation):
-    """The likeliest state, given where it was and what was seen since: φ ~ N(φ₀, diag(s²)), s learned.
+class MAPAdaptation(Adaptation):
+    """MAP estimate of the state under the prior φ ~ N(φ₀, diag(s²)), s learned.
 
-    The logits are taken as linear in φ, `rounds` times over, so that the network is asked no oftener than that; see `nn.optim.map_logistic`.
+    The logits are linearized in φ, `linearizations` times, each followed by Newton steps; see `nn.optim.map_logistic`.
     """
 
-    scale: float
-    rounds: int
-    from_the_start = True
+    initial_scale: float
+    linearizations: int
+    from_initial_state = True
 
-    def inner(self, events: Events, state: State, second_order: bool, before: Tensor | None = None) -> State:
-        return self._likeliest(events, state, 1, second_order)
+    def inner_update(
+        self, events: EventLikelihood, state: State, second_order: bool, initial_loss: Tensor | None = None
+    ) -> State:
+        return self._map_estimate(events, state, 1, second_order)
 
-    def warm(self, events: Events, state: State) -> State:
+    def warm(self, events: EventLikelihood, state: State) -> State:
         with torch.no_grad():
-            return self._likeliest(events, state, self.rounds, second_order=False)
+            return self._map_estimate(events, state, self.linearizations, second_order=False)
 
-    def _likeliest(self, events: Events, begin: State, rounds: int, second_order: bool) -> State:
-        spread = flat({key: value[None] for key, value in events.network.scales_now().items()})[0]
-        labels, real = events.clicks.label[events.batch.rows], events.batch.real.to(spread.dtype)
-        first = flat(begin)
-        now = first
-        for _ in range(rounds):
-            logits, slopes = events.slopes(unflat(now, begin), second_order)
-            at_first = logits - (slopes @ (now - first)[..., None])[..., 0]
-            now = first + likeliest(at_first, slopes, labels, real, spread, NEWTON)
-        return unflat(now, begin)
-
-
-Rule = Literal["bayes", "descent", "adam"]
+    def _map_estimate(self, events: EventLikelihood, begin: State, linearizations: int, second_order: bool) -> State:
+        prior_std = flatten_state({key: value[None] for key, value in events.network.positive_scales().items()})[0]
+        labels, real = events.clicks.label[events.batch.rows], events.batch.real.to(prior_std.dtype)
+        initial = flatten_state(begin)
+        current = initial
+        for _ in range(linearizations):
+            logits, jacobian = events.jacobian(unflatten_state(current, begin), second_order)
+            logits_at_initial = logits - (jacobian @ (current - initial)[..., None])[..., 0]
+            current = initial + map_estimate(logits_at_initial, jacobian, labels, real, prior_std, NEWTON_STEPS)
+        return unflatten_state(current, begin)
 
 
-def adaptation(
-    rule: Rule, spread: float, rounds: int, inner_rate: float, inner_steps: int, warm_rate: float, warm_steps: int
+AdaptationName = Literal["map", "learned_sgd", "adam"]
+
+
+def build_adaptation(
+    rule: AdaptationName,
+    prior_std: float,
+    linearizations: int,
+    inner_lr: float,
+    inner_steps: int,
+    warmup_lr: float,
+    warmup_steps: int,
 ) -> Adaptation:
-    """The rule of this name, with those of the settings that are its own."""
-    if rule == "bayes":
-        return Bayes(spread, rounds)
-    if rule == "descent":
-        return Descent(inner_rate, inner_steps)
-    return Adam(warm_rate, warm_steps, inner_rate, inner_steps)
+    """The adaptation of this name, from a learner's settings."""
+    if rule == "map":
+        return MAPAdaptation(prior_std, linearizations)
+    if rule == "learned_sgd":
+        return LearnedSGD(inner_lr, inner_steps)
+    return AdamAdaptation(warmup_lr, warmup_steps, inner_lr, inner_steps)
 
 
 def _leaves(state: State) -> dict[str, Tensor]:
     return {key: value.detach().requires_grad_() for key, value in state.items()}
 
 
-def _descended(
-    events: Events,
+def _gradient_descent(
+    events: EventLikelihood,
     state: State,
     rates: Mapping[str, float | Tensor],
     steps: int,
     second_order: bool,
-    before: Tensor | None,
+    initial_loss: Tensor | None,
 ) -> State:
     for _ in range(steps):
         with torch.enable_grad():
-            at = dict(state) if second_order or before is not None else _leaves(state)
-            parts = events.losses(at) if before is None else [before]
-            keep = second_order or before is not None
+            at = dict(state) if second_order or initial_loss is not None else _leaves(state)
+            parts = events.losses(at) if initial_loss is None else [initial_loss]
+            keep = second_order or initial_loss is not None
             sums = [
                 torch.autograd.grad(part.sum(), list(at.values()), create_graph=second_order, retain_graph=keep)
                 for part in parts
             ]
         gradients = dict(zip(at, (sum(parts) for parts in zip(*sums, strict=True)), strict=True))
-        state, before = {key: value - rates[key] * gradients[key] for key, value in state.items()}, None
+        state, initial_loss = {key: value - rates[key] * gradients[key] for key, value in state.items()}, None
     return state

@@ -1,6 +1,6 @@
-"""One event of one item: the likeliest state without autograd, on views of the weights.
+"""MAP adaptation to a single event, without autograd, on numpy views of the weights.
 
-A warm-up by one event is what a service does most, and there the calls cost more than what they compute.
+The most frequent request of a service; there, call overhead costs more than arithmetic.
 """
 
 import math
@@ -13,105 +13,115 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from newcomer.items.adaptation.rules import NEWTON, Bayes
+from newcomer.items.adaptation.rules import NEWTON_STEPS, MAPAdaptation
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.networks.item_network import ItemNetwork, State
 from newcomer.nn.ctr.field_embeddings import FieldEmbeddings, Names
-from newcomer.nn.optim.analytic_gradients import RowSlopes
-from newcomer.nn.optim.map_logistic import LEAST, PARTS, ROUNDING
-from newcomer.nn.optim.numpy_views import Array, Whereabouts, view
+from newcomer.nn.optim.analytic_gradients import RowGradient
+from newcomer.nn.optim.map_logistic import MIN_CURVATURE, ROUNDING, STEP_SIZES
+from newcomer.nn.optim.numpy_views import Array, ModuleViews, view
 from newcomer.shapes import Tensor
 
 
-def likeliest_of_one(
-    network: ItemNetwork, state: State, own: Values, clicks: Clicks, rule: Bayes
+def map_estimate_of_one(
+    network: ItemNetwork, state: State, item_features: Values, clicks: Clicks, rule: MAPAdaptation
 ) -> tuple[Tensor, State] | None:
-    """What `Bayes` makes of a single event: the item's number, and its state; None for a network without such formulas.
+    """(item row, state) of `MAPAdaptation` for a single event; None if the network has no analytic gradient.
 
-    Those are networks whose readout attends, whose weights are not float32 or not on the CPU; see `ItemNetwork.row_slopes`.
+    That is, with an attention readout, and with weights that are not float32 on the CPU; see `ItemNetwork.row_gradient`.
     """
-    single = Single.of(network)
-    return None if single is None else single.likeliest(state, own, clicks, rule.rounds)
+    single = SingleEventMAP.of(network)
+    return None if single is None else single.map_estimate(state, item_features, clicks, rule.linearizations)
 
 
 @dataclass(frozen=True)
-class Single:
-    """Views of a network: they see what changes there in place, and `whereabouts` says whether it was something else."""
+class SingleEventMAP:
+    """Views of a network: they see what changes there in place, and `views` says whether it was something else."""
 
-    slopes_of: RowSlopes
-    item_fields: "Tables"
-    row_fields: "Tables"
+    row_gradient: RowGradient
+    item_fields: "EmbeddingTables"
+    row_fields: "EmbeddingTables"
     scales: Mapping[str, Array]
-    whereabouts: Whereabouts
+    views: ModuleViews
 
     @classmethod
-    def of(cls, network: ItemNetwork) -> "Single | None":
-        """Taken once a network, and anew when they do not hold any more."""
-        known = _TAKEN.get(network)
-        if known is not None and known.whereabouts.hold():
-            return known
-        slopes_of = network.row_slopes()
-        if slopes_of is None:
+    def of(cls, network: ItemNetwork) -> "SingleEventMAP | None":
+        """Cached per network; rebuilt when the weights have moved in memory."""
+        cached = _CACHE.get(network)
+        if cached is not None and cached.views.valid():
+            return cached
+        row_gradient = network.row_gradient()
+        if row_gradient is None:
             return None
-        fields = (Tables.of(network.item_fields), Tables.of(network.row_fields))
+        fields = (EmbeddingTables.of(network.item_fields), EmbeddingTables.of(network.row_fields))
         scales = {key: view(scale) for key, scale in sorted(network.scales.items())}
-        _TAKEN[network] = cls(slopes_of, *fields, scales, Whereabouts.of(network))
-        return _TAKEN[network]
+        _CACHE[network] = cls(row_gradient, *fields, scales, ModuleViews.of(network))
+        return _CACHE[network]
 
-    def likeliest(self, state: State, own: Values, clicks: Clicks, rounds: int) -> tuple[Tensor, State]:
-        """The first row's item and its likeliest state; Newton's steps are those of `nn.optim.map_logistic.likeliest`."""
+    def map_estimate(
+        self, state: State, item_features: Values, clicks: Clicks, linearizations: int
+    ) -> tuple[Tensor, State]:
+        """The first row's item and the MAP estimate of its state, by the Newton steps of `nn.optim.map_logistic.map_estimate`."""
         item, user, label = int(clicks.item[0]), int(clicks.user[0]), float(clicks.label[0])
         of_row = [_at(values, user) for values in clicks.of_users] + [_at(values, 0) for values in clicks.of_rows]
-        others = np.array([*self.item_fields([_at(values, item) for values in own]), *self.row_fields(of_row)])
-        mine: dict[str, Array] = {key: view(state[key])[item] for key in self.scales}
-        spread, first, places = np.exp(_flat(self.scales)), _flat(mine), _places(mine)
-        now, numbers = first, mine
-        for _ in range(rounds):
-            logit, slopes = self.slopes_of(numbers, others)
-            by_number = _flat({key: slopes[key] for key in mine})
-            scaled = by_number * spread
-            at_first = logit - float(by_number @ (now - first))
-            now = first + np.float32(along(at_first, float(scaled @ scaled), label)) * scaled * spread
-            numbers = {key: now[place].reshape(mine[key].shape) for key, place in places.items()}
+        others = np.array(
+            [*self.item_fields([_at(values, item) for values in item_features]), *self.row_fields(of_row)]
+        )
+        state_of_item: dict[str, Array] = {key: view(state[key])[item] for key in self.scales}
+        prior_std, initial, slices = np.exp(_flat(self.scales)), _flat(state_of_item), _slices(state_of_item)
+        current, numbers = initial, state_of_item
+        for _ in range(linearizations):
+            logit, gradients = self.row_gradient(numbers, others)
+            gradient = _flat({key: gradients[key] for key in state_of_item})
+            scaled = gradient * prior_std
+            logit_at_initial = logit - float(gradient @ (current - initial))
+            current = (
+                initial + np.float32(map_step(logit_at_initial, float(scaled @ scaled), label)) * scaled * prior_std
+            )
+            numbers = {key: current[row].reshape(state_of_item[key].shape) for key, row in slices.items()}
         return torch.tensor([item]), {key: torch.from_numpy(value[None]) for key, value in numbers.items()}
 
 
-_TAKEN: WeakKeyDictionary[ItemNetwork, Single] = WeakKeyDictionary()
+_CACHE: WeakKeyDictionary[ItemNetwork, SingleEventMAP] = WeakKeyDictionary()
 
 
-def along(logit: float, stiffness: float, label: float) -> float:
-    """How far to go along S J, S = diag(s²): `nn.optim.map_logistic.likeliest` of one row, for which J S Jᵀ is a number, the stiffness.
+def map_step(logit: float, logit_variance: float, label: float) -> float:
+    """Step length along S J, S = diag(s²): `nn.optim.map_logistic.map_estimate` for one row, where J S Jᵀ is a scalar.
 
-    >>> round(along(0.0, stiffness=1.0, label=1.0), 4)      # δ = 1 / (1 + exp δ)
+    `logit_variance`: J S Jᵀ, the prior variance of the logit.
+
+    >>> round(map_step(0.0, logit_variance=1.0, label=1.0), 4)      # δ = 1 / (1 + exp δ)
     0.4011
     """
-    far = 0.0
-    for _ in range(NEWTON):
-        shift = stiffness * far
+    step = 0.0
+    for _ in range(NEWTON_STEPS):
+        shift = logit_variance * step
         p = 0.5 + 0.5 * math.tanh(0.5 * (logit + shift))
-        curve = max(p * (1 - p), LEAST)
-        ahead = (curve * shift + label - p) / (1 + curve * stiffness) - far
-        most = _loss(logit, stiffness, label, far) * (1 + ROUNDING * _EPS)
-        gaining = (part for part in PARTS if _loss(logit, stiffness, label, far + part * ahead) <= most)
-        far += ahead * next(gaining, PARTS[-1])
-    return far
+        curvature = max(p * (1 - p), MIN_CURVATURE)
+        newton_step = (curvature * shift + label - p) / (1 + curvature * logit_variance) - step
+        most = _loss(logit, logit_variance, label, step) * (1 + ROUNDING * _EPS)
+        gaining = (
+            part for part in STEP_SIZES if _loss(logit, logit_variance, label, step + part * newton_step) <= most
+        )
+        step += newton_step * next(gaining, STEP_SIZES[-1])
+    return step
 
 
 _EPS = float(np.finfo(np.float32).eps)
 
 
-def _loss(logit: float, stiffness: float, label: float, far: float) -> float:
-    """− log posterior of one row after going so far."""
-    there = (1 - 2 * label) * (logit + stiffness * far)
-    return max(there, 0.0) + math.log1p(math.exp(-abs(there))) + stiffness * far**2 / 2
+def _loss(logit: float, logit_variance: float, label: float, step: float) -> float:
+    """Negative log posterior of one row after this step."""
+    there = (1 - 2 * label) * (logit + logit_variance * step)
+    return max(there, 0.0) + math.log1p(math.exp(-abs(there))) + logit_variance * step**2 / 2
 
 
 @dataclass(frozen=True)
-class Tables:
-    """`FieldEmbeddings` of one thing."""
+class EmbeddingTables:
+    """Numpy counterpart of `FieldEmbeddings` for one row."""
 
     tables: Sequence[tuple[bool, Array]]
-    """Whether the field is of names, and its table."""
+    """(whether the field is categorical, embedding table) per field."""
 
     @classmethod
     def of(cls, fields: FieldEmbeddings) -> Self:
@@ -119,36 +129,39 @@ class Tables:
         return cls([(isinstance(size, Names), view(table)) for size, table in pairs])
 
     def __call__(self, values: Sequence[Any]) -> list[Array]:
-        """One vector a field; of names one index or several, of numbers one or several."""
+        """One vector per field; a value is one index or several, or one number or several."""
         pairs = zip(values, self.tables, strict=True)
-        return [_named(value, table) if named else _mapped(value, table) for value, (named, table) in pairs]
+        return [
+            _embed_categorical(value, table) if named else _embed_numeric(value, table)
+            for value, (named, table) in pairs
+        ]
 
 
-def _named(value: NDArray[np.int64], table: Array) -> Array:
+def _embed_categorical(value: NDArray[np.int64], table: Array) -> Array:
     if value.ndim:
         there = value[value != 0]
         summed: Array = np.add.reduce(table[there])
         return summed / np.float32(max(len(there), 1))
-    found: Array = table[value]
-    return found
+    slices: Array = table[value]
+    return slices
 
 
-def _mapped(value: Array, table: Array) -> Array:
-    found: Array = table[-1] if np.isnan(value).any() else np.atleast_1d(value) @ table[:-1]
-    return found
+def _embed_numeric(value: Array, table: Array) -> Array:
+    slices: Array = table[-1] if np.isnan(value).any() else np.atleast_1d(value) @ table[:-1]
+    return slices
 
 
-def _at(values: Tensor, place: int) -> Any:
-    return values.numpy()[place]
+def _at(values: Tensor, row: int) -> Any:
+    return values.numpy()[row]
 
 
 def _flat(numbers: Mapping[str, Array]) -> Array:
     return np.concatenate([part.ravel() for part in numbers.values()])
 
 
-def _places(numbers: Mapping[str, Array]) -> dict[str, slice]:
-    found, begin = {}, 0
+def _slices(numbers: Mapping[str, Array]) -> dict[str, slice]:
+    slices, begin = {}, 0
     for key, part in numbers.items():
-        found[key] = slice(begin, begin + part.size)
+        slices[key] = slice(begin, begin + part.size)
         begin += part.size
-    return found
+    return slices

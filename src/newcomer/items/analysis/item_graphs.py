@@ -1,6 +1,6 @@
-"""What a model that gives every item its own graph has made of them: graphs, their neighbours, what warm-up changes, and when.
+"""Analysis of item graphs: typical graphs, nearest neighbours, changes by warm-up, learning curves.
 
-A pair of fields weighs as much as its edge in the item's first-order graph A¹ (`nn.ctr.feature_graph`), which is symmetric.
+The weight of a pair of fields is its edge in the item's first-order graph A¹ (`nn.ctr.feature_graph`), which is symmetric.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from newcomer.data.click_log import Log
+from newcomer.data.click_log import ClickLog
 from newcomer.data.datasets.simulated_clicks import PLANTED
 from newcomer.errors import LearnerError, nearest
-from newcomer.items.analysis.learning_curves import curves, numbers_of
-from newcomer.items.analysis.planted_interactions import planted_and_found
+from newcomer.items.analysis.learning_curves import curves, item_rows
+from newcomer.items.analysis.planted_interactions import planted_ranks
 from newcomer.items.learner import ItemLearner
 from newcomer.items.methods.emerg import EmerG
 from newcomer.settings import Json
@@ -23,33 +23,36 @@ from newcomer.shapes import Float, Tensor
 from newcomer.training.learner import Step
 
 NEAREST, CHANGES = 8, 5
-"""Items in a list of neighbours; pairs of fields in a list of changes."""
+"""Lengths of the lists of nearest items and of changed pairs."""
 
 
 def analyse(
-    learner: ItemLearner, log: Log | None = None, items: Sequence[str] | None = None
+    learner: ItemLearner, log: ClickLog | None = None, items: Sequence[str] | None = None
 ) -> Generator[Step, None, dict[str, Json]]:
-    """Look into a model that gives every item its own graph; returns what JSON can hold. Changes nothing.
+    """Analyse the item graphs of a model; returns JSON. Changes nothing.
 
-    - `fields`: `name` and `role` of the F fields, which are both axes of every graph; `known`: how many items there are;
-    - `mean`, `deviation`: of all items' graphs, edge by edge; `moved`: mean |change| by warm-up, edge by edge;
-    - `items`: of each chosen one its name, `item`; `why` it was chosen; with a log how many `events` it has there, and what its
-      fields say, `about`; its `graph` as it is used; the graph as it was `cold`, written from its fields alone; the pairs of
-      fields that changed most since, `changes`, each with `one`, `other`, `before` and `after`; the items whose graphs are
-      `nearest`, each with its `cosine` after the mean graph is taken off both; its `planted` pair, None where nothing is known of
-      one; and its `curve`, see `items.analysis.learning_curves`, None without a log and for an item with fewer than two events there;
-    - `planted`: in a simulated world, see `items.analysis.planted_interactions`; else None.
+    - `fields`: `name` and `role` of the F fields, the axes of every graph; `known`: number of items;
+    - `mean`, `deviation`: mean and std of all items' graphs, per edge; `moved`: mean |change| by warm-up, per edge;
+    - `items`, per chosen item: its name, `item`; `why` it was chosen; its number of `events` in the log, and its field values,
+      `about`; its current `graph`; the `cold` graph, generated from its fields alone; the pairs of fields that changed most since,
+      `changes`, each with `one`, `other`, `before` and `after`; the items with the `nearest` graphs, each with its `cosine` after
+      subtracting the mean graph; its `planted` pair, None if unknown; and its `curve`, see `items.analysis.learning_curves`, None
+      without a log, and for an item with fewer than two events there;
+    - `planted`: in simulated data, see `items.analysis.planted_interactions`; else None.
 
-    Without `items` they are the one with most events in the log, the median, the least, and the nearest of each; without a log
-    either, the first, the middle and the last that the model came to know, and the nearest of each.
-    Raises LearnerError for an item that is not known, a log of none that is, and a model whose items have no graphs of their own.
+    Default `items`: those with the most, the median and the fewest events in the log, and the nearest of each; without a log the
+    first, the middle and the last known item, and the nearest of each.
+    Raises LearnerError for an unknown item, a log without known items, and a model without item graphs.
     """
     model = _with_graphs(learner)
     counts = None if log is None else _counts(model, log)
-    graphs, cold = model.graphs(model.state).cpu(), model.graphs(model.begin(model.own, len(model.known))).cpu()
-    chosen = _given(model, items) if items else _typical(list(model.known), counts, graphs)
-    lives = {} if log is None else (yield from curves(model, log, list(chosen)))
-    answers = _answers(model, log)
+    graphs, cold = (
+        model.graphs(model.state).cpu(),
+        model.graphs(model.cold_state(model.item_features, len(model.known))).cpu(),
+    )
+    chosen = _requested(model, items) if items else _typical(list(model.known), counts, graphs)
+    curves_of_items = {} if log is None else (yield from curves(model, log, list(chosen)))
+    answers = _planted_pairs(model, log)
     return {
         "fields": [{"name": node.name, "role": node.role} for node in model.nodes],
         "known": len(model.known),
@@ -63,11 +66,11 @@ def analyse(
                 "events": None if counts is None else int(counts[number]),
                 "about": {} if log is None else _about(log, list(model.known)[number]),
                 "planted": answers.get(number),
-                "curve": lives.get(number),
+                "curve": curves_of_items.get(number),
             }
             for number, why in chosen.items()
         ],
-        "planted": planted_and_found(answers, model.nodes, cold, graphs),
+        "planted": planted_ranks(answers, model.nodes, cold, graphs),
     }
 
 
@@ -92,8 +95,8 @@ def _item(model: EmerG, number: int, graphs: Tensor, cold: Tensor) -> dict[str, 
     }
 
 
-def _about(log: Log, name: str) -> dict[str, str]:
-    """The values of the item's fields as the log has them, '' for none."""
+def _about(log: ClickLog, name: str) -> dict[str, str]:
+    """The values of the item's fields in the log, '' for none."""
     if name not in log.items.ids:
         return {}
     number, about = log.items.ids.index(name), {}
@@ -105,15 +108,15 @@ def _about(log: Log, name: str) -> dict[str, str]:
     return about
 
 
-def _counts(learner: ItemLearner, log: Log) -> NDArray[np.int64]:
-    """How many events of each known item the log has."""
-    numbers = numbers_of(learner, log)
+def _counts(learner: ItemLearner, log: ClickLog) -> NDArray[np.int64]:
+    """Number of events of each known item in the log."""
+    numbers = item_rows(learner, log)
     if (numbers < 0).all():
         raise LearnerError("none of the events is about an item that the model knows; give a log of its items")
     return np.bincount(numbers[numbers >= 0], minlength=len(learner.known))
 
 
-def _given(learner: ItemLearner, items: Sequence[str]) -> dict[int, str]:
+def _requested(learner: ItemLearner, items: Sequence[str]) -> dict[int, str]:
     for name in items:
         if name not in learner.known:
             raise LearnerError(f"item '{name}' is not known; {nearest(name, learner.known)}")
@@ -121,7 +124,7 @@ def _given(learner: ItemLearner, items: Sequence[str]) -> dict[int, str]:
 
 
 def _typical(names: Sequence[str], counts: NDArray[np.int64] | None, graphs: Tensor) -> dict[int, str]:
-    """Some items' numbers, and why these."""
+    """Typical items' rows, with the reason for each."""
     order = np.arange(len(names))
     why = ("the first that was known", "the middle one of all known", "the last that came to be known")
     if counts is not None:
@@ -129,8 +132,8 @@ def _typical(names: Sequence[str], counts: NDArray[np.int64] | None, graphs: Ten
         order = order[np.argsort(-counts[order], kind="stable")]
         why = ("most events", "the median number of events", "fewest events")
     chosen: dict[int, str] = {}
-    for place, reason in zip((0, len(order) // 2, len(order) - 1), why, strict=True):
-        chosen.setdefault(int(order[place]), reason)
+    for position, reason in zip((0, len(order) // 2, len(order) - 1), why, strict=True):
+        chosen.setdefault(int(order[position]), reason)
     for number in list(chosen):
         for other, _ in _nearest(graphs, number, 1):
             chosen.setdefault(other, f"its graph is the nearest to that of {names[number]}")
@@ -138,9 +141,9 @@ def _typical(names: Sequence[str], counts: NDArray[np.int64] | None, graphs: Ten
 
 
 def _nearest(graphs: Float[Tensor, "item field other"], number: int, most: int) -> list[tuple[int, float]]:
-    """Numbers of the items whose graphs, less the mean graph, point the same way; nearest first."""
-    own = functional.normalize((graphs - graphs.mean(dim=0)).flatten(1), dim=1)
-    cosines = (own @ own[number]).clamp(-1, 1)
+    """Items with the highest cosine similarity of graphs minus the mean graph; nearest first."""
+    centred = functional.normalize((graphs - graphs.mean(dim=0)).flatten(1), dim=1)
+    cosines = (centred @ centred[number]).clamp(-1, 1)
     cosines[number] = -torch.inf
     best = cosines.topk(min(most, len(graphs) - 1))
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
@@ -156,11 +159,11 @@ def _changes(learner: ItemLearner, cold: Tensor, now: Tensor) -> Iterator[dict[s
             yield names | {"before": before[pair].item(), "after": after[pair].item()}
 
 
-def _answers(learner: ItemLearner, log: Log | None) -> Mapping[int, str]:
-    """The planted pairs by number of the item, as far as the log or the entries tell and the schema has both."""
-    told = [dict(zip(entry.facts["items"], entry.facts.get(PLANTED, ()), strict=False)) for entry in learner.entries]
+def _planted_pairs(learner: ItemLearner, log: ClickLog | None) -> Mapping[int, str]:
+    """The planted pairs by item row, from the log or the entries, if the schema has both fields."""
+    planted = [dict(zip(entry.info["items"], entry.info.get(PLANTED, ()), strict=False)) for entry in learner.entries]
     if log is not None and PLANTED in log.items.columns:
-        told.append(dict(zip(log.items.ids, log.items.columns[PLANTED].texts(), strict=True)))
+        planted.append(dict(zip(log.items.ids, log.items.columns[PLANTED].texts(), strict=True)))
     pairs = {f"{one.name} × {other.name}" for one, other in combinations(learner.nodes, 2)}
-    known = {name: pair for part in told for name, pair in part.items() if name in learner.known}
+    known = {name: pair for part in planted for name, pair in part.items() if name in learner.known}
     return {learner.known[name]: pair for name, pair in known.items() if pair in pairs}

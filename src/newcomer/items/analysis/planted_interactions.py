@@ -1,4 +1,4 @@
-"""In a simulated world: whether the heaviest edge of an item's graph is the interaction that was planted in it."""
+"""Rank of the planted interaction among the edges of item graphs, in simulated data."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,23 +9,23 @@ from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
 
 
-def planted_and_found(
+def planted_ranks(
     answers: Mapping[int, str],
     nodes: Sequence[Field],
     cold: Float[Tensor, "item field other"],
     graphs: Float[Tensor, "item field other"],
 ) -> dict[str, Json] | None:
-    """How the planted pairs of fields stand among all F (F − 1) / 2 in the items' graphs; None where nothing was planted.
+    """Rank of the planted pair of fields among all F (F − 1) / 2 pairs in the items' graphs; None if nothing was planted.
 
-    `answers`: by number of the item, 'one × other'. An item's pair is found when no other weighs as much; its rank is 1 then, and
-    equal weights share the mean of their ranks.
+    `answers`: item row → 'one × other'. A pair is found if no other has at least its weight; its rank is 1 then. Ties share their
+    mean rank.
 
-    - `items`: how many have an answer, `pairs`: how many there are to guess from;
-    - `found`, `rank`: of how many items the pair is found, and its median rank, as the graphs are used; `found cold`, `rank cold`:
-      as they were written;
-    - `names`: the planted pairs, in the order of the fields; `kinds`: in the same order, of the items that have the pair, how many
-      `items`, how many `found`, the mean `rank`, their mean `weights` at all planted pairs, and the heaviest of the `other` pairs
-      in their mean graph with its `weight`.
+    - `items`: number of items with a planted pair; `pairs`: number of candidate pairs;
+    - `found`, `rank`: number of items whose pair is found, and its median rank, in the current graphs; `found cold`, `rank cold`:
+      in the generated graphs;
+    - `names`: the planted pairs, in field order; `kinds`: in the same order, for the items with that pair: number of `items`,
+      number `found`, mean `rank`, mean `weights` of all planted pairs, and the heaviest `other` pair in the mean graph with its
+      `weight`.
     """
     if not answers:
         return None
@@ -50,8 +50,8 @@ def planted_and_found(
 
 
 def _ranks(weights: Float[Tensor, "item pair"], pair: Int[Tensor, " item"]) -> Float[Tensor, " item"]:
-    own = weights.gather(1, pair[:, None])
-    return 1 + (weights > own).sum(dim=1) + ((weights == own).sum(dim=1) - 1) / 2
+    planted = weights.gather(1, pair[:, None])
+    return 1 + (weights > planted).sum(dim=1) + ((weights == planted).sum(dim=1) - 1) / 2
 
 
 def _kind(weights: Tensor, rank: Tensor, planted: list[int], names: list[str]) -> dict[str, Json]:

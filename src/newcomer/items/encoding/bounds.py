@@ -1,4 +1,4 @@
-"""How far out an encoded number may lie. What was kept before there was a bound must not carry an item away."""
+"""Bounds of encoded numbers, for values encoded before there was a bound."""
 
 import torch
 
@@ -7,11 +7,11 @@ from newcomer.items.encoding.encoder import Values
 from newcomer.shapes import Tensor
 
 FINITE = 1e18
-"""Further out than any number, near enough for its square."""
+"""Larger than any encoded number; its square is finite in float64."""
 
 
 def within_bounds(values: Values) -> Values:
-    """The same where all lies within; else numbers cut off and vectors shortened. NaN stays what it is, 'not known'.
+    """Clip numbers to the bound, and scale vectors down to it; NaN ('missing') stays.
 
     >>> within_bounds([torch.tensor([0.5, 1e7, -torch.inf, torch.nan]), torch.tensor([3])])
     [tensor([  0.5000,  10.0000, -10.0000,      nan]), tensor([3])]
@@ -20,17 +20,17 @@ def within_bounds(values: Values) -> Values:
 
 
 def out_of_bounds(values: Values) -> list[int]:
-    """The things of which any value lies further out.
+    """Indices of the rows with a value out of bounds.
 
     >>> out_of_bounds([torch.tensor([0.5, 11.0, torch.nan]), torch.tensor([300, 2, 2])])
     [1]
     """
-    found: set[int] = set()
+    rows: set[int] = set()
     for value in values:
         if value.is_floating_point() and len(value):
             other = (value != _bounded(value)) & ~value.isnan()
-            found |= set(other.reshape(len(value), -1).any(dim=1).nonzero()[:, 0].tolist())
-    return sorted(found)
+            rows |= set(other.reshape(len(value), -1).any(dim=1).nonzero()[:, 0].tolist())
+    return sorted(rows)
 
 
 def _bounded(value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A text field read by a frozen encoder: one vector a text, instead of the set of its words."""
+"""Text fields encoded by a frozen text encoder: one vector per text."""
 
 import json
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from newcomer.data.click_log import Column
-from newcomer.data.running_stats import Spread
-from newcomer.data.vocabulary import VectorScale
+from newcomer.data.running_stats import RunningStats
+from newcomer.data.vocabulary import VectorScaler
 from newcomer.errors import DataError, StoreError
 from newcomer.settings import Json
 from newcomer.store.folder import differing
@@ -23,81 +23,81 @@ if TYPE_CHECKING:
 
 _LOADED: dict[str, "Backbone"] = {}
 MOST_LOADED = 3
-"""Encoders that stay in memory, each under its name and under what a store says of it."""
+"""Maximum number of cached encoders; each is cached by name and by identity."""
 
 BATCH = 64
-"""Texts that are encoded at once, those of like length together."""
+"""Texts per batch, sorted by length."""
 
 
 @dataclass(frozen=True)
-class Sentences:
-    """The texts of one field as the features of a backbone, which is named with what tells it from others and not kept.
+class TextEncoder:
+    """Features of a field's texts from a backbone, which is stored by name and fingerprint, not by weights.
 
-    The backbone is loaded when there is a text to read, so that known items are scored without it.
+    The backbone is loaded when there is a text to encode, so that known items are scored without it.
     """
 
-    scale: VectorScale
+    scale: VectorScaler
     encoder: str
     fingerprint: str
     identity: Mapping[str, Json] | None = None
-    """All that the features depend on (`Backbone.identity`); None in what was learned when only weights were told apart."""
+    """All that the features depend on (`Backbone.identity`); None in older stores, which have the fingerprint alone."""
 
     @classmethod
     def fit(cls, field: str, column: Column, encoder: str, times: NDArray[np.int64] | None = None) -> Self:
-        """The column's rows stand for so many `times`, or for one each.
+        """Fit the scale of the features; `times`: weight of each row, 1 by default.
 
-        Raises DataError for an encoder that cannot be loaded, or reads pictures.
+        Raises DataError for an encoder that cannot be loaded, or that encodes images.
         """
         backbone = _loaded(encoder)
-        scale = VectorScale.of(field, Spread.of(_vectors(column, backbone).values, times))
+        scale = VectorScaler.of(field, RunningStats.of(_vectors(column, backbone).values, times))
         return cls(scale, encoder, backbone.fingerprint, backbone.identity())
 
     def __len__(self) -> int:
-        """Numbers in a vector."""
+        """Dimension of the vectors."""
         return len(self.scale)
 
     def encode(self, column: Column) -> NDArray[np.float32]:
-        """A row a value of the column; NaN where there is none.
+        """One row per value of the column; NaN for missing texts.
 
-        Raises StoreError where the encoder is another than the one that was learned with.
+        Raises StoreError if the encoder differs from the one used in training.
         """
         if not (column.values >= 0).any():
             return np.full((len(column.values), len(self)), np.nan, dtype=np.float32)
-        found = _loaded(self.encoder, self._named())
-        if found.fingerprint != self.fingerprint:
+        backbone = _loaded(self.encoder, self._identity())
+        if backbone.fingerprint != self.fingerprint:
             raise StoreError(
-                f"column '{self.scale.field}': encoder '{self.encoder}' has the fingerprint {found.fingerprint}, but the model "
-                f"learned with {self.fingerprint}; put that encoder in its place, or teach a new model"
+                f"column '{self.scale.field}': encoder '{self.encoder}' has the fingerprint {backbone.fingerprint}, but the model "
+                f"learned with {self.fingerprint}; put that encoder in its place, or train a new model"
             )
-        for key, (was, now) in differing({"encoder": self._named()}, {"encoder": found.identity()}).items():
+        for key, (was, now) in differing({"encoder": self._identity()}, {"encoder": backbone.identity()}).items():
             raise StoreError(
                 f"column '{self.scale.field}': encoder '{self.encoder}' has changed: {key} was {was!r}, is {now!r}; "
-                "put the encoder that was learned with in its place, or teach a new model"
+                "put the encoder that was learned with in its place, or train a new model"
             )
-        return self.scale.encode(_vectors(column, found))
+        return self.scale.encode(_vectors(column, backbone))
 
-    def _named(self) -> Mapping[str, Json]:
+    def _identity(self) -> Mapping[str, Json]:
         return self.identity or {"name": self.encoder, "fingerprint": self.fingerprint}
 
     def to_json(self) -> dict[str, Json]:
-        said = {"encoder": self.encoder, "fingerprint": self.fingerprint}
-        return self.scale.to_json() | said | ({"identity": dict(self.identity)} if self.identity else {})
+        info = {"encoder": self.encoder, "fingerprint": self.fingerprint}
+        return self.scale.to_json() | info | ({"identity": dict(self.identity)} if self.identity else {})
 
     @classmethod
     def from_json(cls, table: Mapping[str, Json]) -> Self:
-        return cls(VectorScale.from_json(table), table["encoder"], table["fingerprint"], table.get("identity"))
+        return cls(VectorScaler.from_json(table), table["encoder"], table["fingerprint"], table.get("identity"))
 
 
 def _loaded(name: str, identity: Mapping[str, Json] | None = None) -> "Backbone":
-    """The backbone of this name as it is now, or the one that a store names by its identity; the last few stay loaded."""
+    """The backbone of this name, or the one that a store identifies; the last `MOST_LOADED` are cached."""
     from newcomer.backbones.backbone import Backbone  # whoever has no text field does not load transformers
-    from newcomer.backbones.reopening import reopened
+    from newcomer.backbones.reloading import reload_backbone
 
     key = json.dumps(identity, sort_keys=True) if identity else name
     if key not in _LOADED:
-        backbone = reopened(identity) if identity else Backbone(name)
-        if backbone.pictures:
-            raise DataError(f"encoder '{name}' reads pictures; give one that reads texts")
+        backbone = reload_backbone(identity) if identity else Backbone(name)
+        if backbone.reads_images:
+            raise DataError(f"encoder '{name}' reads images; give one that reads texts")
         while len(_LOADED) > MOST_LOADED:
             _LOADED.pop(next(iter(_LOADED)), None)
         _LOADED[key] = _LOADED[json.dumps(backbone.identity(), sort_keys=True)] = backbone.to(pick_device(None))
@@ -105,7 +105,7 @@ def _loaded(name: str, identity: Mapping[str, Json] | None = None) -> "Backbone"
 
 
 def _vectors(column: Column, encoder: "Backbone") -> Column:
-    """The features of the column's texts; each that occurs is encoded once."""
+    """Features of the column's texts; each distinct text is encoded once."""
     used = np.unique(column.values[column.values >= 0])
     features = _features(tuple(column.names[name] for name in used), encoder)
     vectors = np.full((len(column.values), features.shape[1]), np.nan, dtype=np.float32)

@@ -1,28 +1,26 @@
-"""CVAR: a conditional variational autoencoder of warm ids writes cold ones (Zhao et al., SIGIR 2022, arXiv 2205.09935)."""
+"""CVAR: conditional variational autoencoder of item ids (Zhao et al., SIGIR 2022, arXiv 2205.09935)."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from newcomer.data.schema import Schema
-from newcomer.items.adaptation.rules import Rule, adaptation
+from newcomer.items.configuration import Pretraining, Warmup
 from newcomer.items.encoding.encoder import Clicks, Values
-from newcomer.items.inference import History
 from newcomer.items.learner import ItemLearner
-from newcomer.items.networks.id_bias import beside, silent, state_of, vector_of
+from newcomer.items.networks.id_bias import isolated_rng, pack, unpack, zero_init
 from newcomer.items.networks.item_network import State
-from newcomer.items.networks.tower_network import Tower, TowerNetwork
-from newcomer.items.padding import Padded
-from newcomer.items.training.meta_learning import learning_the_rule
-from newcomer.items.training.model_selection import Best
-from newcomer.items.training.pretraining import Pretraining
-from newcomer.items.training.second_stage import Batch, Rehearsal
-from newcomer.items.training.training_data import Lessons
+from newcomer.items.networks.tower_network import TowerConfig, TowerNetwork
+from newcomer.items.padding import PaddedBatch
+from newcomer.items.training.meta_learning import rule_meta_learning
+from newcomer.items.training.model_selection import ModelSelection
+from newcomer.items.training.second_stage import Batch, SecondStage
+from newcomer.items.training.training_data import TrainingData
 from newcomer.nn.ctr.field_embeddings import FieldSize
-from newcomer.nn.ctr.gaussians import Gaussians, wasserstein
-from newcomer.nn.optim.analytic_gradients import RowSlopes
-from newcomer.settings import checked
+from newcomer.nn.ctr.gaussians import DiagonalGaussian, squared_wasserstein
+from newcomer.nn.optim.analytic_gradients import RowGradient
 from newcomer.shapes import Float, Tensor
 from newcomer.training.checkpoint import Things
 from newcomer.training.fit import fit
@@ -31,165 +29,149 @@ from newcomer.training.settings import Count, NotNegative, Rate, Times
 
 
 class CVARNetwork(TowerNetwork):
-    """q(z | v) encodes an item's v, p(z | fields) foresees it, and a decoder makes v of z and of how often the item was seen.
+    """Encoder q(z | v), prior p(z | fields) and decoder (z, number of events) → v; v: id and bias minus the common start.
 
-    v: id and bias side by side, less the common start. All three are linear; the decoder is silent at first. `whole`: events are
-    all so far, not those that came since.
+    All three are linear; the decoder is zero-initialized. `all_events`: warm-up sees all events so far, not the new ones alone.
     """
 
-    kept = ("seen",)
+    statistics = ("seen",)
 
     def __init__(
         self,
         item_sizes: Sequence[FieldSize],
         row_sizes: Sequence[FieldSize],
-        width: int,
-        hidden: Sequence[int],
-        deviation: float,
-        backbone: Tower,
+        config: TowerConfig,
         latent: int,
-        whole: bool,
+        all_events: bool,
     ) -> None:
-        super().__init__(item_sizes, row_sizes, width, hidden, deviation, backbone=backbone)
-        self.whole = whole
-        with beside():
-            encoder, prior = nn.Linear(width + 1, 2 * latent), nn.Linear(self.inputs, 2 * latent)
-            decoder = silent(nn.Linear(latent + 1, width + 1))
+        super().__init__(item_sizes, row_sizes, config)
+        width = config.width
+        self.all_events = all_events
+        with isolated_rng():
+            encoder, prior = nn.Linear(width + 1, 2 * latent), nn.Linear(self.item_embedding_width, 2 * latent)
+            decoder = zero_init(nn.Linear(latent + 1, width + 1))
         self.coder = nn.ModuleDict({"encoder": encoder, "prior": prior, "decoder": decoder})
 
-    def begin(self, own: Values, items: int) -> State:
-        seen = self.start.new_zeros(items, 1)
-        return {**state_of(self.decoded(self.foreseen(own, items).mean, seen)), "seen": seen}
+    def initial_state(self, item_features: Values, items: int) -> State:
+        event_count = self.start.new_zeros(items, 1)
+        return {**unpack(self.decode(self.prior(item_features, items).mean, event_count)), "seen": event_count}
 
-    def encoded(self, vector: Float[Tensor, "item number"]) -> Gaussians:
+    def encode(self, vector: Float[Tensor, "item number"]) -> DiagonalGaussian:
         """q(z | v) of the id and bias that an item has."""
-        return Gaussians.of(self.coder["encoder"](vector - self.start))
+        return DiagonalGaussian.of(self.coder["encoder"](vector - self.start))
 
-    def foreseen(self, own: Values, items: int) -> Gaussians:
+    def prior(self, item_features: Values, items: int) -> DiagonalGaussian:
         """p(z | fields)."""
-        return Gaussians.of(self.coder["prior"](self.characteristics(own, items)))
+        return DiagonalGaussian.of(self.coder["prior"](self.item_embeddings(item_features, items)))
 
-    def decoded(
-        self, latent: Float[Tensor, "item latent"], seen: Float[Tensor, "item 1"]
+    def decode(
+        self, latent: Float[Tensor, "item latent"], event_count: Float[Tensor, "item 1"]
     ) -> Float[Tensor, "item number"]:
-        """Id and bias of z and of a number of events, which is read as log₁₀(1 + number)."""
-        moved: Tensor = self.coder["decoder"](torch.cat([latent, (1 + seen).log10()], dim=1))
-        return self.start + moved
+        """Id and bias from z and log₁₀(1 + number of events)."""
+        offset: Tensor = self.coder["decoder"](torch.cat([latent, (1 + event_count).log10()], dim=1))
+        return self.start + offset
 
-    def row_slopes(self) -> RowSlopes | None:
+    def row_gradient(self) -> RowGradient | None:
         return None
 
-    def noted(self, state: State, clicks: Clicks, batch: Padded) -> State:
-        more = batch.real.sum(dim=1, keepdim=True).to(state["seen"].dtype)
-        return {"seen": torch.maximum(state["seen"], more) if self.whole else state["seen"] + more}
+    def update_statistics(self, state: State, clicks: Clicks, batch: PaddedBatch) -> State:
+        new_events = batch.real.sum(dim=1, keepdim=True).to(state["seen"].dtype)
+        return {"seen": torch.maximum(state["seen"], new_events) if self.all_events else state["seen"] + new_events}
 
-    def settled(self, state: State) -> State:
-        """Encoded and decoded: of what was tuned, that which ids of items so often seen are like."""
-        latent = self.encoded(vector_of(state)).mean
-        return {**state, **state_of(self.decoded(latent, state["seen"]))}
+    def after_adaptation(self, state: State) -> State:
+        """Encode and decode the adapted ids, given the number of events."""
+        latent = self.encode(pack(state)).mean
+        return {**state, **unpack(self.decode(latent, state["seen"]))}
 
 
 class CVAR(ItemLearner):
-    """Pre-trained as `IdTuning`; then an autoencoder of the old items' ids is trained, with all else fixed.
+    """`IdTuning` with a conditional variational autoencoder of the old items' ids, trained after pre-training, all else frozen.
 
-    Minimised over the old items' events: the loss of the ids that the prior foresees + `reconstruction` · |v − v̂|² + `matching` ·
-    W₂² between encoder and prior. A new item begins with what is decoded of its prior's mean; a warm-up tunes its
-    id and bias, encodes and decodes them. Old items keep theirs until they are warmed up.
+    Loss over the old items' events: cross entropy with the ids decoded from the prior + `reconstruction_weight` · |v − v̂|² +
+    `matching_weight` · W₂²(encoder, prior). A new item starts with the decoded mean of its prior; warm-up tunes its id and bias,
+    then encodes and decodes them. Old items keep their ids until they are warmed up.
 
-    Where this departs from the paper: what the prior foresees is decoded as of an item never seen, which is what a new one is; the
-    old items' own numbers of events are told where their ids are reconstructed. No weight is trained on new items' events.
+    Departures from the paper: the prior's sample is decoded with zero events, as for a new item; the old items' numbers of events
+    enter where their ids are reconstructed. No weight is trained on new items' events.
 
-    - `latent`: the size of z; `noise`: the share of its deviation at which it is drawn in training, 1 in the paper and 1e-4 in
-      its public code.
-    - `train_epochs`, `train_rate`: of the autoencoder's training, by Adam; `reconstruction`, `matching`: see above.
+    - `latent`: dimension of z; `latent_noise`: factor on the std of z's samples in training, 1 in the paper and 1e-4 in its public
+      code.
+    - `train_epochs`, `train_lr`: of the autoencoder, by Adam; `reconstruction_weight`, `matching_weight`: see above.
     - all others: see `IdTuning`.
     """
 
     name = "cvar"
     network: CVARNetwork
 
-    @checked
     def __init__(
         self,
         schema: Schema,
         *,
-        backbone: Tower = "deepfm",
-        width: Count = 16,
-        hidden: list[Count] = [128, 64],  # noqa: B006  # settings are JSON; never changed
+        network: TowerConfig = TowerConfig(),
         latent: Count = 16,
-        pretrain_epochs: Count = 2,
-        pretrain_rate: Rate = 1e-3,
-        batch_size: Count = 512,
-        weight_decay: NotNegative = 2.9e-7,
-        shrinkage: NotNegative = 0.0,
+        pretraining: Pretraining = Pretraining(),
         train_epochs: Count = 1,
-        train_rate: Rate = 1e-2,
-        reconstruction: Rate = 1.0,
-        matching: NotNegative = 1e-4,
-        noise: NotNegative = 1e-4,
-        adapt: Rule = "adam",
+        train_lr: Rate = 1e-2,
+        reconstruction_weight: Rate = 1.0,
+        matching_weight: NotNegative = 1e-4,
+        latent_noise: NotNegative = 1e-4,
+        warmup: Warmup = Warmup(),
         meta_epochs: Times = 4,
-        spread: Rate = 0.3,
-        rounds: Count = 2,
-        warm_rate: Rate = 1e-2,
-        warm_steps: Count = 12,
-        history: History = "phase",
-        deviation: Rate = 0.01,
         seed: int = 0,
         device: str | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            schema,
-            Pretraining(pretrain_epochs, batch_size, pretrain_rate, weight_decay, shrinkage, own_graphs=False),
-            learning_the_rule(meta_epochs),
-            adaptation(adapt, spread, rounds, warm_rate, warm_steps, warm_rate, warm_steps),
-            history,
-            seed,
-            device,
-        )
-        self.width, self.hidden, self.deviation, self.backbone = width, hidden, deviation, backbone
-        self.latent, self.train_epochs, self.train_rate = latent, train_epochs, train_rate
-        self.reconstruction, self.matching, self.noise = reconstruction, matching, noise
+        meta = rule_meta_learning(meta_epochs)
+        super().__init__(schema, pretraining, meta, warmup.build(), warmup.warmup_events, seed, device)
+        self.config, self.latent, self.train_epochs, self.train_lr = network, latent, train_epochs, train_lr
+        self.reconstruction_weight, self.matching_weight = reconstruction_weight, matching_weight
+        self.latent_noise = latent_noise
 
     def _build(self, item_sizes: Sequence[FieldSize], row_sizes: Sequence[FieldSize]) -> CVARNetwork:
         return CVARNetwork(
             item_sizes,
             row_sizes,
-            self.width,
-            self.hidden,
-            self.deviation,
-            self.backbone,
+            self.config,
             self.latent,
-            whole=self.history == "all",
+            all_events=self.warmup_events == "all",
         )
 
-    def _rehearse(self, stage: str, old: Lessons, own: Values, residuals: nn.Embedding, best: Best) -> Iterator[Step]:
+    def _train_second_stage(
+        self, stage: str, old: TrainingData, item_features: Values, residuals: nn.Embedding, selection: ModelSelection
+    ) -> Iterator[Step]:
         network = self.network
         warm = network.start.detach() + residuals.weight.detach()
         counts = torch.tensor(old.counts, dtype=warm.dtype, device=warm.device)[:, None]
-        optimizer = torch.optim.Adam(network.coder.parameters(), self.train_rate, fused=True)
+        optimizer = torch.optim.Adam(network.coder.parameters(), self.train_lr, fused=True)
 
         def loss(batch: Batch) -> Tensor:
-            ids, seen = warm[batch.items], counts[batch.items]
-            encoded = network.encoded(ids)
-            foreseen = network.foreseen([values[batch.items] for values in own], len(ids))
-            noise = self.noise * torch.randn(2, *encoded.mean.shape, generator=batch.chance).to(ids.device)
-            again = network.decoded(encoded.drawn(noise[0]), seen)
-            written = network.decoded(foreseen.drawn(noise[1]), torch.zeros_like(seen))
-            missed = self.reconstruction * (again - ids).square().sum(dim=1)
-            apart = self.matching * wasserstein(encoded, foreseen)
-            return batch.loss(network, state_of(written), own) + (missed + apart)[batch.of].mean()
+            ids, event_count = warm[batch.items], counts[batch.items]
+            posterior = network.encode(ids)
+            prior = network.prior([values[batch.items] for values in item_features], len(ids))
+            latent_noise = self.latent_noise * torch.randn(2, *posterior.mean.shape, generator=batch.chance).to(
+                ids.device
+            )
+            reconstructed = network.decode(posterior.sample(latent_noise[0]), event_count)
+            decoded_prior = network.decode(prior.sample(latent_noise[1]), torch.zeros_like(event_count))
+            reconstruction_loss = self.reconstruction_weight * (reconstructed - ids).square().sum(dim=1)
+            matching_loss = self.matching_weight * squared_wasserstein(posterior, prior)
+            return (
+                batch.loss(network, unpack(decoded_prior), item_features)
+                + (reconstruction_loss + matching_loss)[batch.of].mean()
+            )
 
         def take_step(batch: Batch) -> Mapping[str, float]:
-            (seen,) = fit([batch], loss, optimizer)
-            return seen
+            (metrics,) = fit([batch], loss, optimizer)
+            return metrics
 
-        things: Things = {"network": network, "optimizer": optimizer, "best": best}
-        rehearsal = Rehearsal(
-            old, self.train_epochs, self.pretraining.batch_size, self.seed, stage, self.checkpoint, best
+        checkpointed: Things = {"network": network, "optimizer": optimizer, "best": selection}
+        second_stage = SecondStage(
+            old, self.train_epochs, self.pretraining.batch_size, self.seed, stage, self.checkpoint, selection
         )
-        yield from rehearsal.go(network, network.coder, things, take_step)
+        yield from second_stage.run(network, network.coder, checkpointed, take_step)
 
-    def _trained(self, residuals: nn.Embedding, own: Values, counts: Sequence[int]) -> dict[str, Tensor]:
-        state = super()._trained(residuals, own, counts)
+    def _old_item_state(
+        self, residuals: nn.Embedding, item_features: Values, counts: Sequence[int]
+    ) -> dict[str, Tensor]:
+        state = super()._old_item_state(residuals, item_features, counts)
         return state | {"seen": torch.tensor(counts, device=self.device).to(state["seen"])[:, None]}

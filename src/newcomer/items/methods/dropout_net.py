@@ -1,85 +1,55 @@
-"""DropoutNet: a click model that has learned to do without an item's own id (Volkovs et al., NeurIPS 2017)."""
+"""DropoutNet: item ids are dropped in training (Volkovs et al., NeurIPS 2017)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from newcomer.data.schema import Schema
-from newcomer.items.adaptation.rules import Rule, adaptation
-from newcomer.items.inference import History
+from newcomer.items.configuration import DropoutPretraining, Warmup
 from newcomer.items.learner import ItemLearner
-from newcomer.items.networks.tower_network import Tower, TowerNetwork
-from newcomer.items.training.field_regularization import Reading
-from newcomer.items.training.meta_learning import learning_the_rule
-from newcomer.items.training.pretraining import Pretraining
+from newcomer.items.networks.tower_network import TowerConfig, TowerNetwork
+from newcomer.items.training.field_regularization import FieldRegularization
+from newcomer.items.training.meta_learning import rule_meta_learning
 from newcomer.nn.ctr.field_embeddings import FieldSize
-from newcomer.settings import checked
-from newcomer.training.settings import Count, NotNegative, Rate, Share, Times
+from newcomer.training.settings import Times
 
 
 class DropoutNet(ItemLearner):
-    """As `IdTuning`, but in pre-training a row sees its item with probability `dropout` as if it were new.
+    """`IdTuning` with id dropout: in pre-training a row uses its item's initial id and bias with probability `id_dropout`.
 
-    Such a row's id and bias are those that new items begin with, which so are learned with all else. The paper drops users' own
-    parts too; here only items are new.
+    So the initial id and bias of new items are trained with all else. Departure from the paper, which also drops users: here only
+    items are new.
 
-    - `dropout`: the share of rows; with 0 this is `IdTuning` to the bit.
+    - `id_dropout`: share of rows; 0 equals `IdTuning` bit for bit.
     - all others: see `IdTuning`.
     """
 
     name = "dropout-net"
 
-    @checked
     def __init__(
         self,
         schema: Schema,
         *,
-        backbone: Tower = "deepfm",
-        width: Count = 16,
-        hidden: list[Count] = [128, 64],  # noqa: B006  # settings are JSON; never changed
-        writes_start: bool = False,
-        dropout: Share = 0.5,
-        pretrain_epochs: Count = 2,
-        pretrain_rate: Rate = 1e-3,
-        batch_size: Count = 512,
-        weight_decay: NotNegative = 2.9e-7,
-        shrinkage: NotNegative = 0.0,
-        smooth: dict[str, Rate] = {},  # noqa: B006
-        drop: dict[str, Share] = {},  # noqa: B006
-        tastes: bool = False,
-        average: Share = 0.0,
-        adapt: Rule = "adam",
+        network: TowerConfig = TowerConfig(),
+        generate_init: bool = False,
+        pretraining: DropoutPretraining = DropoutPretraining(id_dropout=0.5),
+        regularization: FieldRegularization = FieldRegularization(),
+        warmup: Warmup = Warmup(),
         meta_epochs: Times = 4,
-        spread: Rate = 0.3,
-        rounds: Count = 2,
-        warm_rate: Rate = 1e-2,
-        warm_steps: Count = 12,
-        history: History = "phase",
-        deviation: Rate = 0.01,
         seed: int = 0,
         device: str | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(
             schema,
-            Pretraining(
-                pretrain_epochs,
-                batch_size,
-                pretrain_rate,
-                weight_decay,
-                shrinkage,
-                own_graphs=False,
-                dropout=dropout,
-                average=average,
-            ),
-            learning_the_rule(meta_epochs),
-            adaptation(adapt, spread, rounds, warm_rate, warm_steps, warm_rate, warm_steps),
-            history,
+            pretraining,
+            rule_meta_learning(meta_epochs),
+            warmup.build(),
+            warmup.warmup_events,
             seed,
             device,
-            Reading(smooth, tastes, drop),
+            regularization,
         )
-        self.width, self.hidden, self.deviation = width, hidden, deviation
-        self.writes_start, self.backbone = writes_start, backbone
+        self.config, self.generate_init = network, generate_init
 
     def _build(self, item_sizes: Sequence[FieldSize], row_sizes: Sequence[FieldSize]) -> TowerNetwork:
-        return TowerNetwork(
-            item_sizes, row_sizes, self.width, self.hidden, self.deviation, self.writes_start, self.backbone
-        )
+        return TowerNetwork(item_sizes, row_sizes, self.config, self.generate_init)

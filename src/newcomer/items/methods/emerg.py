@@ -1,62 +1,61 @@
 """EmerG: item-specific feature interactions for new items (Wang et al., KDD 2024, arXiv 2407.10112)."""
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 from newcomer.data.datasets.simulated_clicks import PLANTED
 from newcomer.data.schema import Schema
-from newcomer.errors import LearnerError
-from newcomer.items.adaptation.rules import Rule, adaptation
-from newcomer.items.inference import History
+from newcomer.errors import LearnerError, SettingError
+from newcomer.items.configuration import GraphPretraining, Warmup
 from newcomer.items.learner import ItemLearner
 from newcomer.items.networks.emerg_network import EmerGNetwork, Graph
 from newcomer.items.networks.item_network import State
-from newcomer.items.training.field_regularization import Reading
+from newcomer.items.training.field_regularization import FieldRegularization
 from newcomer.items.training.meta_learning import MetaLearning
-from newcomer.items.training.pretraining import Pretraining
 from newcomer.nn.ctr.feature_graph import higher_orders
 from newcomer.nn.ctr.field_embeddings import FieldSize
-from newcomer.settings import Json, checked
+from newcomer.settings import Json
 from newcomer.shapes import Float, Tensor
-from newcomer.training.settings import Count, NotNegative, Rate, Share, Times
+from newcomer.training.settings import Count, Rate, Times
 
 
 class EmerG(ItemLearner):
-    """Every item has its own graph over the fields, written by hypernetworks from what is known of the item.
+    """Item-specific feature interactions: hypernetworks generate a graph over the fields for each item.
 
-    Pre-training on the old items teaches all weights, the hypernetworks through each row's item's own graph. Then meta-learning:
-    old items play new ones; their state φ = (graph, id, bias) is adapted to the support, and what meta-learning trains follows the
-    gradient of `support_share` · support loss(φ) + the rest · query loss(φ'). Support and query are windows out of consecutive
-    quarters of the item's events in time. A new item begins with the written graph, id and bias; events change φ alone.
+    Pre-training on the old items trains all weights, the hypernetworks through each row's item's own graph. Then meta-learning on
+    episodes of old items: the state φ = (graph, id, bias) is adapted to the support set, giving φ', and the loss is
+    `support_share` · L_support(φ) + (1 − `support_share`) · L_query(φ'). Support and query events are windows of consecutive
+    quarters of an item's events by time. A new item starts with the generated graph, id and bias; its events change φ alone.
 
-    - `graph`: of an item: 'generated', the 'residual' that is generated of one for all, one for all at first and then 'tuned', or
-      'shared' for good.
-    - `width`, `layers`: of the embeddings, and of the graph network (interactions up to order `layers` + 1).
-    - `readout`: 'linear', so that only graphs make fields interact, or 'attention' as in the paper; `tower`: layers of an MLP
-      beside them, with a factorisation machine, none if empty.
-    - `writes_start`: an item's id and bias begin where its fields say, not where all begin.
-    - `pretrain_epochs`, `pretrain_rate`, `batch_size`, `weight_decay`: of pre-training, by Adam; `shrinkage` of old items' own ids
-      and biases; `pretrain_graph`: through each item's 'own', or the 'shared' one, from which generated ones then start.
-    - `dropout`: the share of its rows that see their item as if it were new.
-    - `smooth`, `drop`, `tastes`: how fields are read in pre-training, see `items.training.field_regularization.Reading`.
-    - `average`: what is learned is the mean over this share of pre-training's steps, the last ones.
-    - `meta_epochs`, `meta_rate`: passes over all (item, pair of quarters), and Adam's rate there; `meta_trains` 'all' weights, or
-      the 'rule' of adaptation alone.
-    - `episodes_per_step`: of as many items the gradients are averaged in one step (paper: one).
-    - `support_events`, `query_events`: at most so many events of a quarter, drawn anew each time; with `vary_support` from 1 on.
-    - `adapt`: 'bayes', the likeliest state with a learned prior (`spread` at first, in `rounds` linearisations); 'descent', by
-      `inner_steps` of gradient descent with learned rates (`inner_rate` at first); 'adam', the paper's, with a fixed `inner_rate`
-      in episodes and `warm_steps` of Adam at `warm_rate` in service.
-    - `second_order`: the gradients of inner steps are differentiated too; `support_share`: of the support loss in the outer one.
-    - `history`: a warm-up sees the phase's events, or 'all' so far.
-    - `deviation`: of embeddings at the start.
-    - `seed`, `device`: of all chance; a GPU if there is one by default.
+    - `graph`: of an item: 'generated', 'residual' (shared + generated), 'tuned' (initialized with the shared one) or 'shared'.
+    - `width`: of the embeddings; `layers`: of the graph network (interactions up to order `layers` + 1).
+    - `readout`: 'linear', where only graphs make fields interact, or 'attention' as in the paper; `tower`: hidden layers of a
+      DeepFM in parallel, none if empty.
+    - `generate_init`: generate an item's initial id and bias from its fields.
+    - `pretrain_epochs`, `pretrain_lr`, `batch_size`, `weight_decay`: pre-training by Adam; `residual_l2`: L2 penalty on the old
+      items' deviations from their initial id and bias; `pretrain_graph`: through each 'item's graph, or a 'shared' one with which
+      the generated ones are then initialized.
+    - `id_dropout`: share of rows in pre-training that use the item's initial id and bias.
+    - `smoothing_bandwidth`, `field_dropout`, `user_history`: see `items.training.field_regularization.FieldRegularization`.
+    - `weight_averaging`: average the weights over this last share of the pre-training steps.
+    - `meta_epochs`, `meta_lr`: passes over all (item, pair of quarters), by Adam; `meta_trains`: 'all' weights, or the 'rule', the
+      scales of the adaptation, alone.
+    - `episodes_per_step`: episodes per gradient step (paper: one).
+    - `support_events`, `query_events`: maximum number of events of a quarter, sampled anew each time; `vary_support`: sample the
+      number of support events from 1 on.
+    - `adaptation`: 'map', the MAP estimate under a learned prior (std `prior_std` at first, `linearizations` of the network);
+      'learned_sgd', `inner_steps` of gradient descent with learned rates (`inner_lr` at first); 'adam', the paper's: a fixed
+      `inner_lr` in episodes, `warmup_steps` of Adam at `warmup_lr` at serving time.
+    - `second_order`: differentiate through the inner gradients; `support_share`: weight of the support loss in the outer loss.
+    - `warmup_events`: adapt to the 'new' events of a phase, or to 'all' so far.
+    - `init_std`: of the embeddings.
+    - `seed`, `device`: of all randomness; a GPU if there is one by default.
     """
 
     name = "emerg"
     network: EmerGNetwork
 
-    @checked
     def __init__(
         self,
         schema: Schema,
@@ -65,86 +64,48 @@ class EmerG(ItemLearner):
         width: Count = 16,
         layers: Count = 3,
         readout: Literal["linear", "attention"] = "linear",
-        tower: list[Count] = [128, 64],  # noqa: B006  # settings are JSON; never changed
-        writes_start: bool = True,
-        pretrain_epochs: Times = 2,
-        pretrain_rate: Rate = 5e-3,
-        batch_size: Count = 512,
-        weight_decay: NotNegative = 2.9e-7,
-        shrinkage: NotNegative = 0.03,
-        pretrain_graph: Literal["own", "shared"] = "own",
-        dropout: Share = 0.0,
-        smooth: dict[str, Rate] = {},  # noqa: B006
-        drop: dict[str, Share] = {},  # noqa: B006
-        tastes: bool = False,
-        average: Share = 0.0,
-        meta_epochs: Times = 4,
-        meta_rate: Rate = 5e-2,
-        meta_trains: Literal["rule", "all"] = "rule",
-        episodes_per_step: Count = 24,
-        support_events: Count = 60,
-        query_events: Count = 40,
-        vary_support: bool = True,
-        support_share: Share = 0.0,
-        adapt: Rule = "bayes",
-        spread: Rate = 0.3,
-        rounds: Count = 2,
-        inner_rate: Rate = 1e-2,
+        tower: tuple[Count, ...] = (128, 64),
+        generate_init: bool = True,
+        init_std: Rate = 0.01,
+        pretraining: GraphPretraining = GraphPretraining(lr=5e-3, residual_l2=0.03),
+        regularization: FieldRegularization = FieldRegularization(),
+        meta: MetaLearning = MetaLearning(),
+        inner_lr: Rate = 1e-2,
         inner_steps: Times = 1,
-        second_order: bool = False,
-        warm_rate: Rate = 1e-2,
-        warm_steps: Count = 12,
-        history: History = "all",
-        deviation: Rate = 0.01,
+        warmup: Warmup = Warmup(adaptation="map", warmup_events="all"),
         seed: int = 0,
         device: str | None = None,
+        **settings: Any,
     ) -> None:
+        if meta.trained_part == "start":
+            raise SettingError("EmerG: meta_trains = 'start' cannot be: give 'all' or 'rule'")
+        item_graphs = pretraining.graph == "item" and graph not in ("shared", "tuned")
         super().__init__(
             schema,
-            Pretraining(
-                pretrain_epochs,
-                batch_size,
-                pretrain_rate,
-                weight_decay,
-                shrinkage,
-                pretrain_graph == "own" and graph not in ("shared", "tuned"),
-                dropout,
-                average=average,
-            ),
-            MetaLearning(
-                meta_epochs,
-                meta_rate,
-                0.0 if meta_trains == "rule" else weight_decay,
-                meta_trains,
-                episodes_per_step,
-                support_events,
-                query_events,
-                vary_support,
-                support_share,
-                second_order,
-            ),
-            adaptation(adapt, spread, rounds, inner_rate, inner_steps, warm_rate, warm_steps),
-            history,
+            replace(pretraining, item_graphs=item_graphs),
+            replace(meta, weight_decay=pretraining.weight_decay if meta.trained_part == "all" else 0.0),
+            warmup.build(inner_lr, inner_steps),
+            warmup.warmup_events,
             seed,
             device,
-            Reading(smooth, tastes, drop),
+            regularization,
         )
         self.graph, self.width, self.layers, self.readout = graph, width, layers, readout
-        self.tower, self.writes_start, self.deviation = tower, writes_start, deviation
+        self.tower, self.generate_init, self.init_std = tower, generate_init, init_std
 
-    def facts(self) -> dict[str, Json]:
-        """`graphs`: of three items of the last stage, each with `title`, `fields` (both axes) and `graph`, see `graph_of`.
+    def info(self) -> dict[str, Json]:
+        """`graphs`: three items of the last stage, each with `title`, `fields` (both axes) and `graph`, see `graph_of`.
 
-        In a simulated world `planted` says at which [row, column] the item's true interaction lies.
+        In simulated data `planted` gives the [row, column] of the item's planted interaction.
         """
-        if not self.entries or not self.entries[-1].facts["items"]:
+        if not self.entries or not self.entries[-1].info["items"]:
             return {}
         fields = [node.name for node in self.nodes]
-        names = self.entries[-1].facts["items"]
-        known = [dict(zip(entry.facts["items"], entry.facts.get(PLANTED, ()), strict=False)) for entry in self.entries]
+        names = self.entries[-1].info["items"]
+        known = [dict(zip(entry.info["items"], entry.info.get(PLANTED, ()), strict=False)) for entry in self.entries]
         planted = {name: pair for part in known for name, pair in part.items()}
-        shown = [names[at] for at in sorted({0, len(names) // 2, len(names) - 1})]
-        return {"graphs": [_shown(name, fields, self.graph_of(name), planted.get(name)) for name in shown]}
+        example = [names[at] for at in sorted({0, len(names) // 2, len(names) - 1})]
+        return {"graphs": [_graph_example(name, fields, self.graph_of(name), planted.get(name)) for name in example]}
 
     def graph_of(self, item: str) -> list[list[float]]:
         """The item's first-order graph A¹ as the network uses it now: symmetric, in [0, 1], F rows of F numbers.
@@ -168,22 +129,22 @@ class EmerG(ItemLearner):
             row_sizes,
             width=self.width,
             layers=self.layers,
-            deviation=self.deviation,
+            init_std=self.init_std,
             graph=self.graph,
-            begins_shared=not self.pretraining.own_graphs,
+            has_shared_graph=not self.pretraining.item_graphs,
             attention=self.readout == "attention",
             tower=self.tower,
-            writes_start=self.writes_start,
+            generate_init=self.generate_init,
         )
 
-    def _pretrained(self) -> None:
-        if self.graph == "generated" and self.network.writer is not None and self.network.graph is not None:
-            self.network.writer.start_at(self.network.graph)
+    def _after_pretraining(self) -> None:
+        if self.graph == "generated" and self.network.hypernetwork is not None and self.network.graph is not None:
+            self.network.hypernetwork.start_at(self.network.graph)
 
 
-def _shown(item: str, fields: list[str], graph: list[list[float]], planted: str | None) -> dict[str, Json]:
-    shown: dict[str, Json] = {"title": item, "fields": fields, "graph": graph}
+def _graph_example(item: str, fields: list[str], graph: list[list[float]], planted: str | None) -> dict[str, Json]:
+    example: dict[str, Json] = {"title": item, "fields": fields, "graph": graph}
     if planted:
         one, other = (fields.index(name) for name in planted.split(" × "))
-        shown["planted"] = [[one, other], [other, one]]
-    return shown
+        example["planted"] = [[one, other], [other, one]]
+    return example

@@ -1,4 +1,4 @@
-"""What is an item's alone, its id's embedding and its bias, as one vector: what methods write, scale and encode."""
+"""An item's id embedding and bias as one vector, and initializers of modules added to a pre-trained network."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,22 +6,22 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from newcomer.items.networks.item_network import State, chance
+from newcomer.items.networks.item_network import State, seeded_rng
 from newcomer.shapes import Float, Tensor
 
 
-def vector_of(state: State) -> Float[Tensor, "item number"]:
-    """The id's embedding, then the bias."""
+def pack(state: State) -> Float[Tensor, "item number"]:
+    """State → id embedding and bias, concatenated."""
     return torch.cat([state["id"], state["bias"]], dim=1)
 
 
-def state_of(vector: Float[Tensor, "item number"]) -> dict[str, Tensor]:
-    """The state of which `vector_of` makes this."""
+def unpack(vector: Float[Tensor, "item number"]) -> dict[str, Tensor]:
+    """Inverse of `pack`."""
     return {"id": vector[:, :-1], "bias": vector[:, -1:]}
 
 
-def silent(layer: nn.Linear) -> nn.Linear:
-    """The layer, with weights and bias of zero: what it is added to stays as it is until something was learned."""
+def zero_init(layer: nn.Linear) -> nn.Linear:
+    """Zero-initialize the layer, so that it adds nothing before training."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -29,7 +29,7 @@ def silent(layer: nn.Linear) -> nn.Linear:
 
 
 @contextmanager
-def beside() -> Iterator[None]:
-    """Within, layers start from a chance of their own, so that a model with them starts, and is pre-trained, as one without."""
-    with chance(torch.initial_seed(), "beside"):
+def isolated_rng() -> Iterator[None]:
+    """Initialize extra layers from a separate random stream, so that the rest is initialized as without them."""
+    with seeded_rng(torch.initial_seed(), "beside"):
         yield

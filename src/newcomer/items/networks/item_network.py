@@ -1,4 +1,4 @@
-"""What networks of this family share: shared weights, and of every item a small state of its own."""
+"""Base class of click models with per-item parameters (the item state)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,138 +9,139 @@ import torch
 from torch import nn
 
 from newcomer.items.encoding.encoder import Clicks, Values
-from newcomer.items.padding import Padded
+from newcomer.items.padding import PaddedBatch
 from newcomer.nn.ctr.field_embeddings import FieldEmbeddings, FieldSize
-from newcomer.nn.optim.analytic_gradients import RowSlopes
+from newcomer.nn.optim.analytic_gradients import RowGradient
 from newcomer.seeds import spawn
 from newcomer.shapes import Float, Int, Tensor
 
 State = Mapping[str, Tensor]
-"""What items have of their own, by name: Float[item …]. Only this is adapted when they warm up."""
+"""Per-item parameters by name, Float[item …]: id embedding, bias, graph. Only these are adapted in warm-up."""
 
-Trained = Literal["all", "rule", "start"]
+TrainedPart = Literal["all", "rule", "start"]
 
 
 class ItemNetwork(nn.Module, ABC):
-    """Shared embeddings of all fields but the item's id, and where the id's embedding and the item's bias begin.
+    """Shared embeddings of all fields but the item's id, and the initial id embedding and bias of an item.
 
-    An item that nobody has clicked yet begins at `start`, moved by what its own fields say (`prior`, a linear map, unless
-    `writes_start` is false). Fields stand in the order of the schema's nodes: the item's id, its fields, the user's id and fields,
-    the context's.
+    A new item's id and bias are `start`, plus a linear map of its field embeddings (`init_generator`) if `generate_init`.
+    Field order, as in the schema's nodes: item id, item fields, user id, user fields, context fields.
     """
 
-    kept: tuple[str, ...] = ()
-    """Names of those parts of a state that no gradient moves: what events say of an item besides (`noted`)."""
+    statistics: tuple[str, ...] = ()
+    """Keys of a state that are computed from events (`update_statistics`), not tuned by gradients."""
 
     def __init__(
         self,
         item_sizes: Sequence[FieldSize],
         row_sizes: Sequence[FieldSize],
         width: int,
-        deviation: float,
-        writes_start: bool,
+        init_std: float,
+        generate_init: bool,
     ) -> None:
         super().__init__()
-        self.fields, self.width, self.deviation = 1 + len(item_sizes) + len(row_sizes), width, deviation
-        self.item_fields = FieldEmbeddings(item_sizes, width, deviation)
-        self.row_fields = FieldEmbeddings(row_sizes, width, deviation)
+        self.fields, self.width, self.init_std = 1 + len(item_sizes) + len(row_sizes), width, init_std
+        self.item_fields = FieldEmbeddings(item_sizes, width, init_std)
+        self.row_fields = FieldEmbeddings(row_sizes, width, init_std)
         self.start = nn.Parameter(torch.zeros(width + 1))
-        self.prior: nn.Linear | None = None
-        if writes_start and item_sizes:
-            self.prior = nn.Linear(len(item_sizes) * width, width + 1, bias=False)
-            nn.init.zeros_(self.prior.weight)
+        self.init_generator: nn.Linear | None = None
+        if generate_init and item_sizes:
+            self.init_generator = nn.Linear(len(item_sizes) * width, width + 1, bias=False)
+            nn.init.zeros_(self.init_generator.weight)
         self.scales = nn.ParameterDict()
 
-    def learn_scales(self, begin: float) -> None:
-        """From now on there is a positive number, learned, for each number of a state: how far, or how fast, it may move."""
-        for key, shape in self.shapes().items():
+    def add_scales(self, begin: float) -> None:
+        """Add a learned positive scale per tuned entry of a state: a prior std or a learning rate."""
+        for key, shape in self.tuned_shapes().items():
             self.scales[key] = nn.Parameter(torch.full(shape, begin).log())
 
-    def scales_now(self) -> dict[str, Tensor]:
+    def positive_scales(self) -> dict[str, Tensor]:
         return {key: scale.exp() for key, scale in self.scales.items()}
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """What of an item is tuned."""
+    def tuned_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tuned parts of a state, by key."""
         return {"id": (self.width,), "bias": (1,)}
 
-    def divided(self, state: State) -> tuple[State, State]:
-        """What is only kept, and what is tuned by gradients."""
-        return {key: state[key] for key in self.kept}, {key: state[key] for key in self.shapes()}
+    def split_state(self, state: State) -> tuple[State, State]:
+        """The state's statistics, and its tuned part."""
+        return {key: state[key] for key in self.statistics}, {key: state[key] for key in self.tuned_shapes()}
 
-    def noted(self, state: State, clicks: Clicks, batch: Padded) -> State:
-        """What is only kept of the items of a batch, after these events and before any tuning on them."""
-        return self.divided(state)[0]
+    def update_statistics(self, state: State, clicks: Clicks, batch: PaddedBatch) -> State:
+        """Statistics of a batch's items after these events, before adaptation."""
+        return self.split_state(state)[0]
 
-    def settled(self, state: State) -> State:
-        """What becomes of states that have just been tuned."""
+    def after_adaptation(self, state: State) -> State:
+        """Transform of states right after adaptation; identity by default."""
         return state
 
-    def learned_in_episodes(self, trained: Trained) -> nn.Module:
-        """Whose parameters these are; here an item's start is learned in pre-training, and with 'all'."""
+    def meta_parameters(self, trained: TrainedPart) -> nn.Module:
+        """Module whose parameters meta-learning trains."""
         return self if trained == "all" else self.scales
 
     @abstractmethod
-    def begin(self, own: Values, items: int) -> State:
-        """The states of so many items of which only the fields are known, as functions of the shared weights."""
+    def initial_state(self, item_features: Values, items: int) -> State:
+        """States of `items` items without events, differentiable in the shared weights."""
 
     @abstractmethod
-    def forward(self, state: State, own: Values, rows: Values) -> Float[Tensor, "item row"]:
-        """Logits. `own`: the items' fields, one thing an item; `rows`: the rows', those of the first item first."""
+    def forward(self, state: State, item_features: Values, rows: Values) -> Float[Tensor, "item row"]:
+        """Logits. `item_features` has one entry per item; `rows` (user and context fields) is grouped by item."""
 
     @abstractmethod
-    def pooled(self, state: State, own: Values, of: Int[Tensor, " row"], rows: Values) -> Float[Tensor, " row"]:
-        """Logits of rows that are mixed: row j is about the item `of[j]` of those that `state` and `own` are of."""
+    def forward_rows(
+        self, state: State, item_features: Values, of: Int[Tensor, " row"], rows: Values
+    ) -> Float[Tensor, " row"]:
+        """Logits of rows in any order: row j belongs to item `of[j]` of `state` and `item_features`."""
 
-    def prepared(self, state: State) -> State:
-        """What follows from states and from nothing else, and what `forward` does not work out anew where `state` has it."""
+    def precompute(self, state: State) -> State:
+        """Values derived from states alone, which `forward` uses if they are in `state`; see `GraphCache`."""
         return {}
 
-    def row_slopes(self) -> RowSlopes | None:
-        """One row's logit and its slopes by formulas, on the weights as they are; None where only autograd knows them."""
+    def row_gradient(self) -> RowGradient | None:
+        """Analytic gradient of one row's logit on views of the weights; None if only autograd can."""
         return None
 
     @property
     def has_views(self) -> bool:
-        """Whether numpy can look at the weights where they are."""
+        """Whether numpy can view the weights in place: float32 on the CPU."""
         return self.start.device.type == "cpu" and self.start.dtype == torch.float32
 
-    def named(self, own: Values, items: int) -> dict[str, Tensor]:
-        """Id and bias where they begin."""
+    def initial_id_and_bias(self, item_features: Values, items: int) -> dict[str, Tensor]:
+        """Initial id embeddings and biases."""
         begin = self.start.expand(items, -1)
-        if self.prior is not None:
-            begin = begin + self.prior(self.item_fields(own).transpose(0, 1).flatten(1))
+        if self.init_generator is not None:
+            begin = begin + self.init_generator(self.item_fields(item_features).transpose(0, 1).flatten(1))
         return {"id": begin[:, :-1], "bias": begin[:, -1:]}
 
-    def vectors(
-        self, ids: Float[Tensor, "item width"], own: Values, rows: Values
+    def embed(
+        self, ids: Float[Tensor, "item width"], item_features: Values, rows: Values
     ) -> Float[Tensor, "item field row width"]:
-        """H⁰: one vector a field, the item's repeated for all its rows."""
-        of_items = self._of_items(ids, own)
+        """H⁰: one vector per field; an item's vectors are repeated over its rows."""
+        of_items = self._embed_items(ids, item_features)
         of_rows = self.row_fields(rows)
         of_rows = of_rows.view(len(of_rows), len(ids), -1, self.width).transpose(0, 1)
         return torch.cat([of_items.transpose(0, 1)[:, :, None].expand(-1, -1, of_rows.shape[2], -1), of_rows], dim=1)
 
-    def mixed_vectors(
-        self, ids: Float[Tensor, "item width"], own: Values, of: Int[Tensor, " row"], rows: Values
+    def embed_rows(
+        self, ids: Float[Tensor, "item width"], item_features: Values, of: Int[Tensor, " row"], rows: Values
     ) -> Float[Tensor, "field row width"]:
-        """The same where each row is about an item of any: see `pooled`."""
-        return torch.cat([self._of_items(ids, own)[:, of], self.row_fields(rows)])
+        """Like `embed`, for rows of mixed items; see `forward_rows`."""
+        return torch.cat([self._embed_items(ids, item_features)[:, of], self.row_fields(rows)])
 
-    def _of_items(self, ids: Tensor, own: Values) -> Float[Tensor, "field item width"]:
-        return torch.cat([ids[None], self.item_fields(own)]) if own else ids[None]
+    def _embed_items(self, ids: Tensor, item_features: Values) -> Float[Tensor, "field item width"]:
+        return torch.cat([ids[None], self.item_fields(item_features)]) if item_features else ids[None]
 
 
 @contextmanager
-def chance(seed: int, *address: str | int) -> Iterator[None]:
-    """Within, torch's own source of chance on the CPU starts from this address, so that layers start there.
+def seeded_rng(seed: int, *address: str | int) -> Iterator[None]:
+    """Seed torch's CPU generator from (seed, address) inside the context, for layer initialization.
 
-    Outside it goes on unmoved; those of other devices, which `torch.manual_seed` starts anew, are not touched.
+    It is restored afterwards; generators of other devices, which `torch.manual_seed` would reseed, are not touched.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(spawn(seed, *address).initial_seed())
         yield
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those whose names begin so, by the rest of their names."""
+def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose keys start with `prefix`, keyed without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

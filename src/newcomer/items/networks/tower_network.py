@@ -1,73 +1,88 @@
-"""A click model over all fields side by side, in which an item's own are its id's embedding and a bias."""
+"""DeepFM, DCN-V2 or AutoInt as click model; an item's state is its id embedding and bias."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
 
 from newcomer.items.encoding.encoder import Values
 from newcomer.items.networks.item_network import ItemNetwork, State
-from newcomer.nn.ctr.autoint import AttentiveInteractions
-from newcomer.nn.ctr.dcn_v2 import CrossNetwork
-from newcomer.nn.ctr.deepfm import DeepFactorisation
+from newcomer.nn.ctr.autoint import AutoInt
+from newcomer.nn.ctr.dcn_v2 import DCNv2
+from newcomer.nn.ctr.deepfm import DeepFM
 from newcomer.nn.ctr.field_embeddings import FieldSize
-from newcomer.nn.optim.analytic_gradients import RowSlopes, TowerSlopes
+from newcomer.nn.optim.analytic_gradients import RowGradient, TowerGradient
 from newcomer.shapes import Float, Int, Tensor
+from newcomer.training.settings import Count, Rate
 
 Tower = Literal["deepfm", "dcn-v2", "autoint"]
 
 TOWERS: dict[Tower, type[nn.Module]] = {
-    "deepfm": DeepFactorisation,
-    "dcn-v2": CrossNetwork,
-    "autoint": AttentiveInteractions,
+    "deepfm": DeepFM,
+    "dcn-v2": DCNv2,
+    "autoint": AutoInt,
 }
 
 
+@dataclass(frozen=True)
+class TowerConfig:
+    """A click model over all fields.
+
+    - `backbone`: 'deepfm', 'dcn-v2' or 'autoint'.
+    - `width`: of the embeddings; `hidden`: of the MLP's layers; `init_std`: of the embeddings at initialization.
+    """
+
+    backbone: Tower = "deepfm"
+    width: Count = 16
+    hidden: tuple[Count, ...] = (128, 64)
+    init_std: Rate = 0.01
+
+
 class TowerNetwork(ItemNetwork):
-    """One of `TOWERS` reads the vectors of all fields; the item's bias is added."""
+    """One of `TOWERS` over all field embeddings, plus the item's bias."""
 
     def __init__(
         self,
         item_sizes: Sequence[FieldSize],
         row_sizes: Sequence[FieldSize],
-        width: int,
-        hidden: Sequence[int],
-        deviation: float,
-        writes_start: bool = False,
-        backbone: Tower = "deepfm",
+        config: TowerConfig = TowerConfig(),
+        generate_init: bool = False,
     ) -> None:
-        super().__init__(item_sizes, row_sizes, width, deviation, writes_start)
-        self.tower = TOWERS[backbone](self.fields, width, hidden)
+        super().__init__(item_sizes, row_sizes, config.width, config.init_std, generate_init)
+        self.tower = TOWERS[config.backbone](self.fields, config.width, config.hidden)
 
-    def begin(self, own: Values, items: int) -> State:
-        return self.named(own, items)
+    def initial_state(self, item_features: Values, items: int) -> State:
+        return self.initial_id_and_bias(item_features, items)
 
     @property
-    def inputs(self) -> int:
-        """How many numbers `characteristics` gives of an item."""
+    def item_embedding_width(self) -> int:
+        """Length of an item's vector from `item_embeddings`."""
         return max(len(self.item_fields.sizes), 1) * self.width
 
-    def characteristics(self, own: Values, items: int) -> Float[Tensor, "item input"]:
-        """The embeddings of an item's own fields, one after the other; zeros where it has none."""
-        if not own:
-            return self.start.new_zeros(items, self.inputs)
-        found: Tensor = self.item_fields(own).transpose(0, 1).flatten(1)
-        return found
+    def item_embeddings(self, item_features: Values, items: int) -> Float[Tensor, "item input"]:
+        """Concatenated embeddings of the items' fields; zeros if items have no fields."""
+        if not item_features:
+            return self.start.new_zeros(items, self.item_embedding_width)
+        embeddings: Tensor = self.item_fields(item_features).transpose(0, 1).flatten(1)
+        return embeddings
 
-    def warmed(self, state: State, own: Values) -> State:
-        """Id and bias as the tower gets to see them."""
+    def warm_id_and_bias(self, state: State, item_features: Values) -> State:
+        """The id and bias that the tower uses; MWUF transforms them."""
         return state
 
-    def forward(self, state: State, own: Values, rows: Values) -> Float[Tensor, "item row"]:
-        seen = self.warmed(state, own)
-        return self.tower(self.vectors(seen["id"], own, rows)) + seen["bias"]  # type: ignore[no-any-return]
+    def forward(self, state: State, item_features: Values, rows: Values) -> Float[Tensor, "item row"]:
+        id_and_bias = self.warm_id_and_bias(state, item_features)
+        return self.tower(self.embed(id_and_bias["id"], item_features, rows)) + id_and_bias["bias"]  # type: ignore[no-any-return]
 
-    def row_slopes(self) -> RowSlopes | None:
-        if not self.has_views or not isinstance(self.tower, DeepFactorisation):
+    def row_gradient(self) -> RowGradient | None:
+        if not self.has_views or not isinstance(self.tower, DeepFM):
             return None
-        return RowSlopes(None, TowerSlopes.of(self.tower))
+        return RowGradient(None, TowerGradient.of(self.tower))
 
-    def pooled(self, state: State, own: Values, of: Int[Tensor, " row"], rows: Values) -> Float[Tensor, " row"]:
-        seen = self.warmed(state, own)
-        vectors = self.mixed_vectors(seen["id"], own, of, rows)
-        return self.tower(vectors[None])[0] + seen["bias"][of, 0]  # type: ignore[no-any-return]
+    def forward_rows(
+        self, state: State, item_features: Values, of: Int[Tensor, " row"], rows: Values
+    ) -> Float[Tensor, " row"]:
+        id_and_bias = self.warm_id_and_bias(state, item_features)
+        vectors = self.embed_rows(id_and_bias["id"], item_features, of, rows)
+        return self.tower(vectors[None])[0] + id_and_bias["bias"][of, 0]  # type: ignore[no-any-return]

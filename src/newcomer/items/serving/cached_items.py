@@ -1,4 +1,4 @@
-"""Items of a database as one process knows them: what is newer there is read when it is asked about."""
+"""Items of a database with a cache in this process, refreshed by version when an item is used."""
 
 import difflib
 import os
@@ -9,34 +9,34 @@ from newcomer.data.canonical import canonical_name
 from newcomer.errors import DataError, StoreError
 from newcomer.items.learner import ItemLearner
 from newcomer.items.networks.item_network import State
-from newcomer.items.serving.item_cache import Known
-from newcomer.items.serving.trained_items import names_by_stage, own_items
-from newcomer.store.states import DamagedItemError, Head, ItemState, ItemStates
+from newcomer.items.serving.item_cache import ItemCache
+from newcomer.items.serving.trained_items import items_by_stage, trained_item_rows
+from newcomer.store.states import DamagedItemError, ItemHeader, ItemState, ItemStates
 from newcomer.training.forks import require_own_process
 
 
-class ServedItems:
-    """A learner's items, looked at. `model` is the fingerprint of its weights, by which the database knows its states."""
+class CachedItems:
+    """Read access to a learner's items. `model`: fingerprint of its weights, the key of its states in the database."""
 
     def __init__(self, learner: ItemLearner, model: str, states: ItemStates) -> None:
         self.learner, self.model, self.states = learner, model, states
         learner.network.eval().requires_grad_(False)
-        self._known, self._lock, self._imported, self._process = Known(), Lock(), False, os.getpid()
+        self._cache, self._cache_lock, self._imported, self._process = ItemCache(), Lock(), False, os.getpid()
 
-    def heads(self) -> dict[str, Head]:
+    def headers(self) -> dict[str, ItemHeader]:
         """Version, phase and number of events of every item."""
         self.require_here()
-        self._import_own_items()
-        return self.states.heads(self.model)
+        self._import_trained_items()
+        return self.states.headers(self.model)
 
     def look_up(self, item: str) -> tuple[ItemState, State]:
-        """One item's row, and its state as the learner's methods take it: Float[1 …] by name.
+        """An item's row and its state, Float[1 …] by name.
 
         Raises DataError for an item that was not added.
         """
         self.require_here()
         item = canonical_name(item) or item
-        known = self.fresh([item])
+        known = self.refreshed([item])
         if item not in known.numbers:
             raise self.not_known(item)
         number = known.numbers[item]
@@ -44,17 +44,17 @@ class ServedItems:
         return row, {key: value[number : number + 1] for key, value in known.state.items()}
 
     def close(self) -> None:
-        """Give back what is held of the database."""
+        """Close the database connections."""
         self.states.close()
 
     def not_known(self, item: str) -> DataError:
-        """What to say of an item that is not there."""
-        close = difflib.get_close_matches(item, self.heads(), n=1)
+        """The error for an unknown item."""
+        close = difflib.get_close_matches(item, self.headers(), n=1)
         then = f"did you mean '{close[0]}'?" if close else "add it first"
         return DataError(f"item '{item}' is not known; {then}")
 
     def require_here(self, writes: bool = False) -> None:
-        """Raises StoreError in a forked process, and for a change of states that can only be read."""
+        """Raises StoreError in a forked process, and for writes to a read-only database."""
         require_own_process(self._process)
         if writes and self.states.read_only:
             raise StoreError(
@@ -62,38 +62,48 @@ class ServedItems:
                 "forgotten; make it writable, or keep states elsewhere (--states URL)"
             )
 
-    def fresh(self, names: Collection[str], damaged: dict[str, StoreError] | None = None) -> Known:
-        """What is known, these items as they are in the database now; without those that are not there.
+    def refreshed(self, names: Collection[str], damaged: dict[str, StoreError] | None = None) -> ItemCache:
+        """The cache with the current versions of these items; items that the database lacks are missing.
 
-        Without those that are damaged either, where there is a place to say so; else they are a StoreError.
+        Damaged items are collected in `damaged`, or raise StoreError if it is None.
         """
-        self._import_own_items()
-        with self._lock:
-            heads = self.states.heads(self.model, names)
-            if any(name in self._known.numbers and name not in heads for name in names):
-                self._known = Known()  # somebody has deleted rows
-            while stale := self._known.stale(heads):
+        self._import_trained_items()
+        with self._cache_lock:
+            headers = self.states.headers(self.model, names)
+            if any(name in self._cache.numbers and name not in headers for name in names):
+                self._cache = ItemCache()  # rows were deleted
+            while stale := self._cache.outdated(headers):
                 try:
                     rows = self.states.get(self.model, stale).values()
-                    self._known = self._known.updated(list(rows), self.learner.device)
+                    self._cache = self._cache.updated(list(rows), self.learner.device)
                     break
                 except DamagedItemError as error:
                     if damaged is None:
                         raise
                     damaged[error.item] = error
-                    del heads[error.item]
-            return self._known
+                    del headers[error.item]
+            return self._cache
 
-    def _import_own_items(self) -> None:
-        """Write the learner's own items to the database, once: what is deleted there later stays so."""
-        with self._lock:
+    def _import_trained_items(self) -> None:
+        """Import the items of the learner's store into the database, once; items deleted later stay deleted."""
+        with self._cache_lock:
             if self._imported:
                 return
-            stages = names_by_stage(self.learner)
+            stages = items_by_stage(self.learner)
             done = self.states.imported_stages(self.model)
+            self._require_no_other_warm_up(done)
             if done < len(stages):
-                there = {} if done else self.states.heads(self.model, [name for names in stages for name in names])
+                there = {} if done else self.states.headers(self.model, [name for names in stages for name in names])
                 new = [names for names in stages[done:] if not any(name in there for name in names)]
-                changes = own_items(self.learner, [name for names in new for name in names])
+                changes = trained_item_rows(self.learner, [name for names in new for name in names])
                 self.states.import_stages(self.model, len(stages), changes)
             self._imported = True
+
+    def _require_no_other_warm_up(self, imported: int) -> None:
+        """Raises StoreError if the learner was warmed up by itself after its items had been imported: which state counts?"""
+        other = next((entry.name for entry in self.learner.entries[imported:] if "events" in entry.info), None)
+        if imported and other is not None:
+            raise StoreError(
+                f"{self.states.where}: the store has a warm-up ('{other}') that was made without this database, which has states "
+                "of the same items; warm up through the service alone, or give a new database (--states URL)"
+            )

@@ -1,4 +1,4 @@
-"""Events on their way to items' states."""
+"""A batch of events with their ids."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from newcomer.data.click_log import Log
+from newcomer.data.click_log import ClickLog
 from newcomer.items.encoding.encoder import Clicks
 from newcomer.items.serving.event_serialization import to_values
 from newcomer.store.states import Event
 
 
 @dataclass(frozen=True)
-class Arrivals:
-    """The rows of a log, each with the id of its event, no two of one item with the same."""
+class EventBatch:
+    """Rows of a click log with their event ids, unique within an item."""
 
-    log: Log
+    log: ClickLog
     ids: Sequence[str]
 
     @classmethod
-    def of(cls, log: Log, ids: Sequence[str]) -> tuple[Self, list[str]]:
-        """Of rows with the same item and id the first; and what there is to say of those with another label than that."""
+    def of(cls, log: ClickLog, ids: Sequence[str]) -> tuple[Self, list[str]]:
+        """The first of the rows with the same item and id, and messages about later ones with another label."""
         first: dict[tuple[int, str], int] = {}
         every, conflicts = cls(log, ids), []
         for row, key in enumerate(zip(log.item.tolist(), ids, strict=True)):
@@ -35,35 +35,35 @@ class Arrivals:
         return len(self.ids)
 
     def take(self, rows: NDArray[Any]) -> Self:
-        """The rows of these indices, or those where a mask holds."""
+        """Rows by indices or mask."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         return type(self)(self.log.take(rows), [self.ids[row] for row in rows.tolist()])
 
     @property
     def items(self) -> list[str]:
-        """The items that these events are about."""
-        return names_of(self.log)
+        """Ids of the events' items."""
+        return item_names(self.log)
 
     def by_item(self) -> dict[str, list[int]]:
-        """The rows of each item, in their order."""
+        """Rows of each item, in order."""
         found: dict[str, list[int]] = {}
         for row, item in enumerate(self.log.item):
             found.setdefault(self.log.items.ids[item], []).append(row)
         return found
 
     def asked(self, items: Collection[str]) -> dict[str, list[str]]:
-        """The ids of the events of these items."""
+        """Event ids of these items."""
         return {name: [self.ids[row] for row in rows] for name, rows in self.by_item().items() if name in items}
 
     def without(self, seen: Mapping[str, Collection[str]]) -> Self:
-        """Those whose ids are not among these of their item."""
+        """Events that are not among these ids of their item."""
         names = (self.log.items.ids[item] for item in self.log.item)
         return self.take(
             np.array([id not in seen.get(name, ()) for name, id in zip(names, self.ids, strict=True)], dtype=bool)
         )
 
     def conflicts(self, seen: Mapping[str, Mapping[str, int]]) -> list[str]:
-        """What there is to say of those that have counted with another label, as `ItemStates.labels` has them."""
+        """Messages about events that were counted with another label; `seen`: see `ItemStates.labels`."""
         names = [self.log.items.ids[item] for item in self.log.item]
         labels = [seen.get(name, {}).get(id) for name, id in zip(names, self.ids, strict=True)]
         return [
@@ -73,21 +73,21 @@ class Arrivals:
         ]
 
     def conflict(self, row: int, counted: int) -> str:
-        """One row of which the event has counted with this label, which is not its own."""
-        answers = ("no click", "a click")
+        """Message about a row whose event was counted with another label."""
+        names = ("no click", "a click")
         return (
             f"row {self.log.row[row] + 1}: event '{self.ids[row]}' of item '{self.log.items.ids[self.log.item[row]]}' is "
-            f"{answers[int(self.log.label[row])]} here, and has counted as {answers[counted]}"
+            f"{names[int(self.log.label[row])]} here, and has counted as {names[counted]}"
         )
 
     def of_items(self, items: Collection[str]) -> NDArray[np.bool_]:
-        """Where a row is about one of these items."""
+        """Mask of the rows of these items."""
         chosen = np.array([name in items for name in self.log.items.ids], dtype=bool)
         mask: NDArray[np.bool_] = chosen[self.log.item]
         return mask
 
     def events(self, rows: Sequence[int], clicks: Clicks | None) -> list[Event]:
-        """As they are noted; their values as `clicks` has them, if they are to be kept."""
+        """Database events of these rows, with their encoded values from `clicks`, if given."""
         log = self.log
         return [
             Event(self.ids[n], int(log.time[n]), int(log.label[n]), None if clicks is None else to_values(clicks, n))
@@ -95,6 +95,6 @@ class Arrivals:
         ]
 
 
-def names_of(log: Log) -> list[str]:
-    """The items that these rows are about."""
+def item_names(log: ClickLog) -> list[str]:
+    """Ids of the items in this log."""
     return [log.items.ids[item] for item in np.unique(log.item)]

@@ -1,4 +1,4 @@
-"""What an event is called, so that it counts once however often it is sent."""
+"""Event ids, by which a repeated event counts once."""
 
 import hashlib
 import json
@@ -6,33 +6,33 @@ import json
 import numpy as np
 import polars as pl
 
-from newcomer.data.canonical import EXACT, canonical
-from newcomer.data.click_log import Column, Log
-from newcomer.data.clocks import require_clock
-from newcomer.data.io.column_parsing import plain
+from newcomer.data.canonical import EXACT_INTEGERS, canonical
+from newcomer.data.click_log import ClickLog, Column
+from newcomer.data.io.column_parsing import scalar_values
 from newcomer.data.io.tables import require_columns
 from newcomer.data.schema import Schema
+from newcomer.data.time_units import require_time_unit
 from newcomer.errors import DataError
 from newcomer.settings import Json
 
 COLUMN = "event_id"
-"""The column that is taken for the ids where none is named."""
+"""Default column of event ids."""
 
 LONGEST = 255
-"""Characters of an id of an event or an item, as many as any database compares."""
+"""Maximum length of event and item ids in characters, limited by the databases."""
 
 
 def event_ids(
-    log: Log,
+    log: ClickLog,
     frame: pl.DataFrame | None = None,
     column: str | None = None,
     where: str = "table",
     clock: str | None = None,
 ) -> list[str]:
-    """The id of each row: from this column, or from `event_id` where there is one that means nothing else; else `digests`.
+    """Event id of each row: from this column, else from a column `event_id` that the schema does not use, else `digests`.
 
     Raises DataError for a column that is not there or that the schema gives another meaning, such as the items' ids, and for an id
-    that is empty or longer than 255 characters. And without ids for a time that says nothing in the `clock` of training.
+    that is empty or longer than 255 characters. Without an id column, also for a time in another unit than the `clock` of training.
     """
     meant = _meanings(log.schema)
     if column in meant:
@@ -43,11 +43,11 @@ def event_ids(
     if frame is None or (column is None and (COLUMN not in frame.columns or COLUMN in meant)):
         if column is not None:
             raise DataError(f"{where}: no column '{column}'; give events as a table")
-        require_clock(log, clock, where)
+        require_time_unit(log, clock, where)
         return digests(log)
     name = column or COLUMN
     require_columns(frame.columns, [name], where)
-    ids = canonical(plain(frame[name], where, frame), where)
+    ids = canonical(scalar_values(frame.select(name), name, where), where)
     wrong = (ids.is_null() | (ids.str.len_chars() > LONGEST)).fill_null(True)
     if wrong.any():
         row = int(wrong.arg_true()[0])
@@ -58,34 +58,32 @@ def event_ids(
 
 
 def _meanings(schema: Schema) -> dict[str | None, str]:
-    """By column what a schema says that it is."""
+    """Role of each column of the schema."""
     ids: dict[str | None, str] = {schema.item: "item", schema.user: "user", schema.label: "label", schema.time: "time"}
     return ids | {field.name: f"field of the {field.role}" for field in schema.fields}
 
 
-def digests(log: Log) -> list[str]:
-    """Of each row 32 hexadecimal digits of SHA-256 over its item, user, time, label and the values of its fields.
+def digests(log: ClickLog) -> list[str]:
+    """32 hexadecimal digits of the SHA-256 of each row's item, user, time, label and field values.
 
-    What is left of a time after its whole number tells two events apart as well.
-
-    Two rows that are alike in all of these are one event.
+    Fractions of a time unit are included. Rows that agree in all of these are one event.
     """
     users = {name: _named(column) for name, column in log.users.columns.items()}
     context = {name: _named(column) for name, column in log.context.items()}
     rows = zip(log.item.tolist(), log.user.tolist(), log.time.tolist(), log.label.tolist(), strict=True)
-    found, fractions = [], log.ticks.tolist()
+    found, fractions = [], log.fraction_or_zero.tolist()
     for n, (item, user, time, label) in enumerate(rows):
         fields = {name: values[user] for name, values in users.items()} | {
             key: values[n] for key, values in context.items()
         }
-        left = [fractions[n]] if fractions[n] else []
-        told = [log.items.ids[item], log.users.ids[user], time, int(label), fields, *left]
-        found.append(hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32])
+        skipped = [fractions[n]] if fractions[n] else []
+        content = [log.items.ids[item], log.users.ids[user], time, int(label), fields, *skipped]
+        found.append(hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32])
     return found
 
 
 def _named(column: Column) -> list[Json]:
-    """Every value of a column by name; numbers as a float of 32 bits is written, several values sorted."""
+    """Values of a column by name: numbers in float32 spelling, several values sorted."""
     if column.is_vector:
         return list(column.values.tolist())
     if np.issubdtype(column.values.dtype, np.floating):
@@ -96,13 +94,13 @@ def _named(column: Column) -> list[Json]:
 
 
 def _spelled(number: float) -> float:
-    """The same for .1 and for what .1 becomes as a float of 32 bits, which one program sends and another does not.
+    """The shortest float32 spelling, so that 0.1 in float32 and in float64 give one digest.
 
-    Whole numbers, and those too large for such a float to have a fraction, stay what they are.
+    Integers and numbers too large for a float32 fraction are unchanged.
 
     >>> _spelled(0.1), _spelled(0.10000000149011612), _spelled(16777217.0)
     (0.1, 0.1, 16777217.0)
     """
-    if number.is_integer() or not abs(number) < EXACT["Float32"]:
+    if number.is_integer() or not abs(number) < EXACT_INTEGERS["Float32"]:
         return number
     return float(str(np.float32(number)))

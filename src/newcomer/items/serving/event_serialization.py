@@ -1,4 +1,4 @@
-"""What a database keeps of events, as JSON, and back: their encoded values, which a later warm-up reads again."""
+"""Serialization of events' encoded values as JSON, for later warm-ups."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import torch
 
 from newcomer.data.vocabulary import BOUND
 from newcomer.items.encoding.bounds import out_of_bounds, within_bounds
-from newcomer.items.encoding.encoder import Clicks, Encoder, joined
+from newcomer.items.encoding.encoder import Clicks, Encoder, concat_values
 from newcomer.items.serving.serialization import trimmed
 from newcomer.nn.ctr.field_embeddings import Names
 from newcomer.settings import Json
@@ -16,18 +16,18 @@ from newcomer.store.states import Event
 
 
 def to_values(clicks: Clicks, row: int) -> list[Json]:
-    """The encoded fields of one event that stands for itself; a number that is not known is None."""
+    """Encoded fields of one event; missing numbers are None."""
     return [_to_json(trimmed(values[row]).tolist()) for values in clicks.of_rows]
 
 
 def to_clicks(events: Sequence[tuple[int, Event]], encoder: Encoder, device: torch.device) -> Clicks:
-    """Events that are kept, each with its item's number, encoded as `encoder` does; their numbers within bounds."""
+    """Stored events as encoded rows; `events`: item index and event. Numbers are clipped to the bounds."""
     kinds = [torch.int64 if isinstance(size, Names) else torch.float32 for size in encoder.row_sizes()]
     columns = [
         [torch.tensor(_from_json(event.values[n] if event.values else None), dtype=kind)[None] for _, event in events]
         for n, kind in enumerate(kinds)
     ]
-    rows = [joined([[value] for value in column])[0].to(device) for column in columns]
+    rows = [concat_values([[value] for value in column])[0].to(device) for column in columns]
     return Clicks(
         item=torch.tensor([item for item, _ in events], device=device),
         label=torch.tensor([event.label for _, event in events], dtype=torch.float32, device=device),
@@ -37,13 +37,13 @@ def to_clicks(events: Sequence[tuple[int, Event]], encoder: Encoder, device: tor
     )
 
 
-def far_out(events: Sequence[Event]) -> bool:
-    """Whether a number among the values of these events lies further out than any is read today."""
+def has_outliers(events: Sequence[Event]) -> bool:
+    """Whether an encoded number of these events is out of bounds."""
     return any(_is_far_out(value) for event in events for value in event.values or ())
 
 
 def _is_far_out(value: Json) -> bool:
-    """Numbers are floats; integers are indices of names."""
+    """Floats are numbers; integers are category indices."""
     if isinstance(value, list):
         numbers = [number for number in value if isinstance(number, float)]
         return bool(numbers) and bool(out_of_bounds([torch.tensor([numbers], dtype=torch.float64)]))

@@ -1,4 +1,4 @@
-"""What calls of a learner in service did, and what they left undone."""
+"""Results of the item service's calls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,17 +8,17 @@ from newcomer.errors import NewcomerError
 from newcomer.items.encoding.unseen_values import Unseen
 
 OnError = Literal["raise", "report"]
-"""Whether the first thing that cannot be done ends a call that has done nothing yet, or is left out and said with the result."""
+"""'raise': the first invalid row or item raises, before anything is done; 'report': it is skipped and reported in the result."""
 
 
-class LeftOut:
-    """What a call could not do, line by line; where the first such thing is an error, it is raised."""
+class SkippedRows:
+    """Messages about skipped rows and items; with 'raise' the first one is raised."""
 
     def __init__(self, on_error: OnError) -> None:
         self.strict, self.lines = on_error == "raise", list[str]()
 
     def add(self, error: NewcomerError, events: int = 1) -> None:
-        """`events`: how many of an item it is about."""
+        """Raise or record an error; `events`: number of the item's events that are skipped."""
         if self.strict:
             raise error
         self.lines.append(f"{error}{f' ({events} events of it)' if events > 1 else ''}")
@@ -26,34 +26,34 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Added:
-    """What `add` did: items that are new, and those that were there already with the same features."""
+    """Result of `add`: new items, and items that existed with the same features."""
 
     new: Sequence[str]
     known: Sequence[str]
     left_out: Sequence[str] = field(default_factory=list)
-    """Why an item was not added, one line each."""
+    """Reasons why items were not added."""
     unseen: Unseen = field(default_factory=Unseen, compare=False)
-    """How many values of the new items' features the model has never seen."""
+    """Feature values of the new items that were unseen in training."""
 
 
 @dataclass(frozen=True)
 class Warmed:
-    """What `warm` did: events that counted, events that had counted before, and the items that were tuned."""
+    """Result of `warm`: number of new events, of known (repeated) events, and the adapted items."""
 
     new: int
     known: int
     items: Sequence[str]
     conflicting: int = 0
-    """Events that had counted before with another label: they did not count, and are among `left_out`."""
+    """Repeated events with another label, not counted; see `left_out`."""
     left_out: Sequence[str] = field(default_factory=list)
-    """Why events did not count, one line each, or one for all events of an item."""
+    """Reasons why events were not counted."""
     unseen: Unseen = field(default_factory=Unseen, compare=False)
-    """How many values of the events that counted the model has never seen."""
+    """Values of the new events that were unseen in training."""
 
 
 @dataclass(frozen=True)
-class Healed:
-    """What `heal` did: items whose state was made anew, and why another could not be."""
+class Repaired:
+    """Result of `repair`: repaired items, and reasons why others were not."""
 
     items: Sequence[str]
     left_out: Sequence[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Reading a table of which some rows cannot be read: the others can."""
+"""Parsing a table row by row when some rows are invalid."""
 
 import re
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from newcomer.items.serving.results import OnError
 T = TypeVar("T")
 
 MANY = 1000
-"""More rows than this that cannot be read are no slips: the table is another one than it should be."""
+"""More invalid rows than this are an error of the whole table."""
 
 _ROW = re.compile(r"\brow 1\b")
 
@@ -22,10 +22,10 @@ _ROW = re.compile(r"\brow 1\b")
 def readable(
     frame: pl.DataFrame, read: Callable[[pl.DataFrame], T], on_error: OnError
 ) -> tuple[T | None, NDArray[np.int64], dict[int, DataError]]:
-    """What `read` makes of the rows that it can read, or None; which rows these are; and what is wrong with the others.
+    """Result of `read` on the valid rows (None without any), their row numbers, and the errors of the invalid rows.
 
-    Rows count from 0 here, and from 1 in messages. Raises DataError for the first such row where `on_error` is 'raise', and for
-    what is wrong with the table as a whole.
+    Rows count from 0 here, and from 1 in messages. Raises DataError for the first invalid row if `on_error` is 'raise', and for an
+    error of the whole table.
 
     >>> def read(frame):
     ...     for row, x in enumerate(frame["x"], 1):
@@ -55,7 +55,7 @@ def readable(
 def _search(
     frame: pl.DataFrame, rows: NDArray[np.int64], read: Callable[[pl.DataFrame], T], wrong: dict[int, DataError]
 ) -> None:
-    """Half by half, which of these rows cannot be read alone."""
+    """Find the invalid rows by bisection."""
     if not len(rows) or len(wrong) > MANY:
         return
     try:

@@ -4,36 +4,36 @@ from collections.abc import Sequence
 
 from newcomer.items.learner import ItemLearner
 from newcomer.items.serving.event_serialization import to_values
-from newcomer.items.serving.finite_checks import sound
+from newcomer.items.serving.finite_checks import all_finite
 from newcomer.items.serving.serialization import to_row
 from newcomer.store.states import Change, Event
 
 
-def own_items(learner: ItemLearner, names: Sequence[str]) -> list[Change]:
+def trained_item_rows(learner: ItemLearner, names: Sequence[str]) -> list[Change]:
     """These of its items as they are now, with the events that it keeps of them; nobody knows what those events were called.
 
     Those whose states are no finite numbers are left out.
     """
     past, found = _past(learner), []
-    is_sound = sound(learner.state).tolist()
+    is_sound = all_finite(learner.state).tolist()
     for name in names:
         number = learner.known[name]
         if not is_sound[number]:  # not known then; added again it begins anew
             continue
-        row = to_row(name, 0, learner.counts[number], learner.own, learner.state, number)
+        row = to_row(name, 0, learner.counts[number], learner.item_features, learner.state, number)
         found.append(Change(row, past.get(number, [])))
     return found
 
 
-def names_by_stage(learner: ItemLearner) -> list[list[str]]:
+def items_by_stage(learner: ItemLearner) -> list[list[str]]:
     """Of every stage of the learner the items that it came to know there."""
-    return [[] if "events" in entry.facts else list(entry.facts["items"]) for entry in learner.entries]
+    return [[] if "events" in entry.info else list(entry.info["items"]) for entry in learner.entries]
 
 
 def _past(learner: ItemLearner) -> dict[int, list[Event]]:
     """The events that the learner itself keeps of each item, where its history is 'all'."""
     found: dict[int, list[Event]] = {}
-    clicks = learner.past
+    clicks = learner.past_events
     if clicks is not None:
         for n, item in enumerate(clicks.item.tolist()):
             found.setdefault(item, []).append(Event(f"before {n}", 0, int(clicks.label[n]), to_values(clicks, n)))

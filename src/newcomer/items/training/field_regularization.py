@@ -1,4 +1,4 @@
-"""How fields are read while shared weights are learned; what comes of it are plain tables, at no cost afterwards."""
+"""Regularization of field embeddings in pre-training: kernel smoothing, field dropout, user history; folded into tables after."""
 
 import math
 from collections.abc import Mapping
@@ -11,97 +11,112 @@ from newcomer.data.vocabulary import Vocabulary
 from newcomer.errors import LearnerError, SettingError, nearest
 from newcomer.items.encoding.encoder import Clicks, Encoder
 from newcomer.items.networks.item_network import ItemNetwork
-from newcomer.items.training.training_data import InMemory, Lessons
-from newcomer.nn.ctr.computed_embeddings import Smoothed, Tastes
+from newcomer.items.training.training_data import InMemory, TrainingData
+from newcomer.nn.ctr.computed_embeddings import SmoothedEmbedding, UserHistoryEmbedding
 from newcomer.nn.ctr.field_embeddings import FieldEmbeddings
 from newcomer.shapes import Int, Tensor
+from newcomer.training.settings import Rate, Share
 
-TASTES = "tastes"
-"""The name of the field that a user's deeds among the old items make."""
+USER_HISTORY = "user_history"
+"""Name of the field made of a user's events on old items."""
 
-MOST = 2**30
-"""Bytes of the table of deeds at most."""
+MAX_BYTES = 2**30
+"""Maximum size of the user × event-code table, in bytes."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """`smooth`: of fields whose values are numbers by name, such as years, how far apart two may be to say nearly the same.
+class FieldRegularization:
+    """Options of pre-training that change how fields are embedded.
 
-    A value's vector is then the mean over all values' that pre-training saw, each weighed by exp(−(difference / smooth)² / 2).
+    `smoothing_bandwidth` (field → bandwidth): kernel-smooths the embeddings of ordinal categories such as years: a value's vector
+    is the mean over all values seen in pre-training, with weights exp(−(difference / bandwidth)² / 2).
 
-    `tastes`: there is one field more, a user's deeds among the old items: what was clicked, and what was shown and was not. Of an
-    old item's own row its deed is left out.
+    `user_history`: adds a field, the user's events on old items (clicked, shown but not clicked). An old item's own row is left
+    out.
 
-    `drop`: of the items' fields, the share of rows in pre-training that do not see it, so that the model works without.
+    `field_dropout` (item field → rate): share of rows in pre-training without that field.
     """
 
-    smooth: Mapping[str, float] = field(default_factory=dict)
-    tastes: bool = False
-    drop: Mapping[str, float] = field(default_factory=dict)
+    smoothing_bandwidth: Mapping[str, Rate] = field(default_factory=dict)
+    user_history: bool = False
+    field_dropout: Mapping[str, Share] = field(default_factory=dict)
 
-    def require(self, schema: Schema) -> None:
-        """Raises SettingError for a field that is not there or cannot be read so."""
-        for name in self.smooth:
+    def validate(self, schema: Schema) -> None:
+        """Raises SettingError for a field that does not exist or has the wrong kind."""
+        for name in self.smoothing_bandwidth:
             known = {node.name: node for node in schema.fields if node.kind == "categorical"}
             if name not in known:
-                raise SettingError(f"smooth names '{name}', which is no categorical field; {nearest(name, known)}")
-        for name in self.drop:
-            own = [node.name for node in schema.of("item")]
-            if name not in own:
-                raise SettingError(f"drop names '{name}', which is no field of items; {nearest(name, own)}")
-        if self.tastes and TASTES in [node.name for node in schema.nodes]:
-            raise SettingError(f"tastes = true makes a field '{TASTES}', which the log has already; rename that column")
+                raise SettingError(
+                    f"smoothing_bandwidth names '{name}', which is no categorical field; {nearest(name, known)}"
+                )
+        for name in self.field_dropout:
+            item_fields = [node.name for node in schema.of("item")]
+            if name not in item_fields:
+                raise SettingError(
+                    f"field_dropout names '{name}', which is no field of items; {nearest(name, item_fields)}"
+                )
+        if self.user_history and USER_HISTORY in [node.name for node in schema.nodes]:
+            raise SettingError(
+                f"user_history = true makes a field '{USER_HISTORY}', which the log has already; rename that column"
+            )
 
     def nodes(self, schema: Schema) -> tuple[Field, ...]:
-        """All fields that can interact, in order."""
-        return (*schema.nodes, *([Field(TASTES, "user")] if self.tastes else []))
+        """The interacting fields, in order."""
+        return (*schema.nodes, *([Field(USER_HISTORY, "user")] if self.user_history else []))
 
-    def shares(self, schema: Schema) -> list[float]:
-        """Of each field of the items, what `drop` says."""
-        return [self.drop.get(node.name, 0.0) for node in schema.of("item")]
+    def field_dropout_rates(self, schema: Schema) -> list[float]:
+        """Dropout rate of each item field."""
+        return [self.field_dropout.get(node.name, 0.0) for node in schema.of("item")]
 
-    def lend(self, network: ItemNetwork, encoder: Encoder, old: Lessons) -> None:
-        """Until their tables are folded, fields are computed.
+    def attach(self, network: ItemNetwork, encoder: Encoder, old: TrainingData) -> None:
+        """Replace embedding tables by computed ones, until they are folded.
 
-        Raises LearnerError for `tastes` of users and items that are too many, or of a log that is read in pieces.
+        Raises LearnerError for `user_history` with too many users and items, or with a log read in chunks.
         """
         for fields, tables in ((encoder.item_fields, network.item_fields), (encoder.row_fields, network.row_fields)):
-            for place, one in enumerate(fields):
-                if one.name in self.smooth:
+            for index, one in enumerate(fields):
+                if one.name in self.smoothing_bandwidth:
                     coding = encoder.codings[one.name]
                     assert isinstance(coding, Vocabulary)  # as every categorical field has
-                    _smooth(tables, place, coding, self.smooth[one.name])
-        if self.tastes:
+                    _smooth(tables, index, coding, self.smoothing_bandwidth[one.name])
+        if self.user_history:
             if not isinstance(old, InMemory):
-                raise LearnerError("tastes = true needs a log in memory, and this one is read in pieces; leave it out")
-            times = _times(old.clicks, users=encoder.users, deeds=2 * len(old.items))
-            place = len(network.row_fields.sizes) - 1
-            network.row_fields.lend(place, Tastes(times, network.width, network.deviation).to(times.device))
+                raise LearnerError(
+                    "user_history = true needs a log in memory, and this one is read in chunks; leave it out"
+                )
+            event_counts = _event_counts(old.clicks, users=encoder.users, event_codes=2 * len(old.items))
+            index = len(network.row_fields.sizes) - 1
+            network.row_fields.replace_table(
+                index, UserHistoryEmbedding(event_counts, network.width, network.init_std).to(event_counts.device)
+            )
 
 
-def _smooth(tables: FieldEmbeddings, place: int, coding: Vocabulary, width: float) -> None:
+def _smooth(tables: FieldEmbeddings, index: int, coding: Vocabulary, width: float) -> None:
     numbers = [_number(name) for name in coding.names]
     if all(number is None for number in numbers):
-        raise LearnerError(f"smooth names '{coding.field}', none of whose values is a number ('{coding.names[0]}')")
+        raise LearnerError(
+            f"smoothing_bandwidth names '{coding.field}', none of whose values is a number ('{coding.names[0]}')"
+        )
     kernel, rows = torch.eye(len(coding)), torch.tensor([n for n, x in enumerate(numbers, start=2) if x is not None])
     known = torch.tensor([number for number in numbers if number is not None])
     weights = torch.exp(-(((known[:, None] - known) / width) ** 2) / 2)
     kernel[rows[:, None], rows] = weights / weights.sum(dim=1, keepdim=True)
-    table = tables.tables[place]
-    tables.lend(place, Smoothed(table, kernel.to(table)))
+    table = tables.tables[index]
+    tables.replace_table(index, SmoothedEmbedding(table, kernel.to(table)))
 
 
-def _times(clicks: Clicks, users: int, deeds: int) -> Int[Tensor, "user deed"]:
-    """How often each user did each deed; in as few bytes as hold the most."""
+def _event_counts(clicks: Clicks, users: int, event_codes: int) -> Int[Tensor, "user code"]:
+    """Number of occurrences of each event code per user, in the smallest integer type that holds the maximum."""
     code = clicks.of_rows[-1]
     most = int(torch.unique(code, return_counts=True)[1].max())
     kind = torch.int16 if most <= torch.iinfo(torch.int16).max else torch.int32
-    if kind.itemsize * users * deeds > MOST:
+    if kind.itemsize * users * event_codes > MAX_BYTES:
         raise LearnerError(
-            f"tastes = true needs a table of {users:,} users by {deeds // 2:,} old items, which is too large; leave it out"
+            f"user_history = true needs a table of {users:,} users by {event_codes // 2:,} old items, which is too large; "
+            "leave it out"
         )
-    times = torch.zeros(users, deeds, dtype=kind, device=code.device)
-    return times.index_put_((code % users, code // users - 1), times.new_ones(len(code)), accumulate=True)
+    event_counts = torch.zeros(users, event_codes, dtype=kind, device=code.device)
+    return event_counts.index_put_((code % users, code // users - 1), event_counts.new_ones(len(code)), accumulate=True)
 
 
 def _number(name: str) -> float | None:

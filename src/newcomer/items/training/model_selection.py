@@ -1,41 +1,50 @@
-"""Choosing by items that were held back: how a network does on the whole life of new items."""
+"""Model selection on held-out items: AUC over the whole life of a new item."""
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from newcomer.errors import LearnerError
 from newcomer.items.adaptation.rules import Adaptation
-from newcomer.items.encoding.encoder import Encoder, joined_clicks
-from newcomer.items.inference import History, begun, scored, tuned
-from newcomer.items.networks.item_network import ItemNetwork
+from newcomer.items.encoding.encoder import Encoder, concat_clicks
+from newcomer.items.inference import WarmupEvents
+from newcomer.items.lifecycle import Lifecycle, updated
+from newcomer.items.networks.item_network import ItemNetwork, State
 from newcomer.metrics.ranking import auc
-from newcomer.streams.cold_start import Trial
+from newcomer.streams.cold_start import ValidationLife
 
 
-def life_auc(
-    network: ItemNetwork, encoder: Encoder, trial: Trial, adaptation: Adaptation, history: History, device: torch.device
-) -> float:
-    """Mean of the pooled AUC on the query, cold and after each phase. Changes nothing."""
-    names = {name: number for number, name in enumerate(trial.items.ids)}
-    place = np.array([names.get(name, -1) for name in trial.query.items.ids])
-    own = [values.to(device) for values in encoder.items(trial.items)]
-    query = encoder.clicks(trial.query, place[trial.query.item]).to(device)
-    cold = begun(network, own, len(names))
-    state, past = dict(cold), None
-    found = [auc(trial.query.label, scored(network, state, own, query))]
-    for phase in trial.phases:
-        clicks = encoder.clicks(phase, place[phase.item]).by_row().to(device)
-        past = joined_clicks([past, clicks]) if past is not None and history == "all" else clicks
-        start = cold if adaptation.from_the_start and history == "all" else state
-        for items, new in tuned(network, start, own, past, adaptation):
-            for key, value in new.items():
-                state[key] = state[key].index_copy(0, items, value)
-        found.append(auc(trial.query.label, scored(network, state, own, query)))
-    return float(np.mean(found))
+def lifecycle_auc(lifecycle: Lifecycle, encoder: Encoder, validation: ValidationLife, device: torch.device) -> float:
+    """Mean pooled AUC on the query events: cold, and after each warm-up phase. Changes nothing.
+
+    Raises LearnerError for a score that is not finite.
+    """
+
+    def query_auc(state: State) -> float:
+        scores = lifecycle.predict(state, item_features, query)
+        if not np.isfinite(scores).all():
+            raise LearnerError("the scores of held-out items are not finite; lower the learning rate")
+        return auc(validation.query.label, scores)
+
+    names = {name: number for number, name in enumerate(validation.items.ids)}
+    item_rows = np.array([names.get(name, -1) for name in validation.query.items.ids])
+    item_features = [values.to(device) for values in encoder.items(validation.items)]
+    query = encoder.clicks(validation.query, item_rows[validation.query.item]).to(device)
+    cold = lifecycle.initial_state(item_features, len(names))
+    state, past = cold, None
+    aucs = [query_auc(state)]
+    for phase in validation.phases:
+        clicks = encoder.clicks(phase, item_rows[phase.item]).by_row().to(device)
+        now = state
+        for items, new in lifecycle.warm_up(state, cold, item_features, clicks, past):
+            now = updated(now, items, new)
+        state, past = now, concat_clicks([past, clicks]) if past is not None else clicks
+        aucs.append(query_auc(state))
+    return float(np.mean(aucs))
 
 
-class Best(nn.Module):
-    """Remembers modules as they were after their best epoch; without a trial, the last is the best."""
+class ModelSelection(nn.Module):
+    """Keeps the weights of the epoch with the best validation AUC; without validation items, the last epoch's."""
 
     score: Tensor
 
@@ -43,42 +52,43 @@ class Best(nn.Module):
         self,
         modules: nn.ModuleList,
         encoder: Encoder,
-        trial: Trial | None,
+        validation: ValidationLife | None,
         adaptation: Adaptation,
-        history: History,
+        warmup_events: WarmupEvents,
         device: torch.device,
     ) -> None:
         super().__init__()
-        self.of = [modules]  # in a list: they are looked at, they are not parts
-        self.encoder, self.trial, self.adaptation, self.history, self.device = (
+        self.of = [modules]  # in a list, so that they are no submodules
+        self.encoder, self.validation, self.adaptation, self.warmup_events, self.device = (
             encoder,
-            trial,
+            validation,
             adaptation,
-            history,
+            warmup_events,
             device,
         )
         self.register_buffer("score", torch.tensor(-np.inf, dtype=torch.float64))
-        for key, value in self._weights().items() if trial else ():
+        for key, value in self._weights().items() if validation else ():
             self.register_buffer(key, value.clone())
 
-    def consider(self, network: ItemNetwork) -> None:
-        """Ask after every epoch."""
-        if self.trial is None:
+    def update(self, network: ItemNetwork) -> None:
+        """Evaluate after an epoch, and keep the weights if they are the best so far."""
+        if self.validation is None:
             return
-        score = life_auc(network, self.encoder, self.trial, self.adaptation, self.history, self.device)
+        lifecycle = Lifecycle(network, self.adaptation, self.warmup_events)
+        score = lifecycle_auc(lifecycle, self.encoder, self.validation, self.device)
         if score > self.score:
             self.score.fill_(score)
             for key, value in self._weights().items():
                 getattr(self, key).copy_(value)
 
-    def restore(self) -> None:
-        if self.trial is not None:
+    def load_best(self) -> None:
+        if self.validation is not None:
             names = self.of[0].state_dict()
-            self.of[0].load_state_dict({key: getattr(self, _flat(key)) for key in names})
+            self.of[0].load_state_dict({key: getattr(self, _buffer_name(key)) for key in names})
 
     def _weights(self) -> dict[str, Tensor]:
-        return {_flat(key): value for key, value in self.of[0].state_dict().items()}
+        return {_buffer_name(key): value for key, value in self.of[0].state_dict().items()}
 
 
-def _flat(key: str) -> str:
+def _buffer_name(key: str) -> str:
     return "best_" + key.replace(".", "_")

@@ -1,4 +1,4 @@
-"""Fields that attend to one another, and an MLP beside them."""
+"""AutoInt: self-attention over fields, in parallel with an MLP."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,11 +11,11 @@ from newcomer.shapes import Float, Tensor
 LAYERS, HEADS = 3, 2
 
 
-class AttentiveInteractions(nn.Module):
+class AutoInt(nn.Module):
     """Layers of self-attention over the fields, read out by a linear map, and an MLP (AutoInt+: Song et al., CIKM 2019, eq. 5-10).
 
-    Every head is as wide as the embeddings. Without `hidden` what is
-    beside them is linear, and this is AutoInt.
+    Every head is as wide as the embeddings. Without `hidden` the parallel part is
+    linear, and this is AutoInt.
     """
 
     def __init__(self, fields: int, width: int, hidden: Sequence[int]) -> None:
@@ -40,13 +40,15 @@ class FieldAttention(nn.Module):
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.asked, self.found, self.told, self.kept = (nn.Linear(inputs, HEADS * width, bias=False) for _ in range(4))
+        self.query, self.key, self.value, self.residual = (
+            nn.Linear(inputs, HEADS * width, bias=False) for _ in range(4)
+        )
 
     def forward(self, vectors: Float[Tensor, "item row field width"]) -> Float[Tensor, "item row field out"]:
-        asked, found, told = (self._heads(part(vectors)) for part in (self.asked, self.found, self.told))
-        shares = (asked @ found.transpose(-1, -2)).softmax(dim=-1)
-        attended = (shares @ told).transpose(-2, -3).flatten(-2)
-        return torch.relu(attended + self.kept(vectors))
+        query, key, value = (self._heads(part(vectors)) for part in (self.query, self.key, self.value))
+        attention = (query @ key.transpose(-1, -2)).softmax(dim=-1)
+        attended = (attention @ value).transpose(-2, -3).flatten(-2)
+        return torch.relu(attended + self.residual(vectors))
 
     @staticmethod
     def _heads(vectors: Tensor) -> Float[Tensor, "item row head field part"]:

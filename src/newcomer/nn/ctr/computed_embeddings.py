@@ -1,4 +1,4 @@
-"""Tables of vectors that are computed while they are learned, and are plain tables afterwards."""
+"""Embedding tables that are computed during training and stored as plain tables afterwards."""
 
 from abc import ABC, abstractmethod
 
@@ -7,28 +7,28 @@ from torch import nn
 
 from newcomer.shapes import Float, Int, Tensor
 
-AT_ONCE = 1024
-"""Users whose vectors are computed at once."""
+CHUNK = 1024
+"""Users whose vectors are computed at a time."""
 
 
-class WrittenTable(nn.Module, ABC):
-    """What stands in a table's place while it is learned (`FieldEmbeddings.lend`)."""
+class ComputedEmbedding(nn.Module, ABC):
+    """Replaces a table during training (`FieldEmbeddings.replace_table`)."""
 
     @abstractmethod
     def forward(self, value: Tensor) -> Float[Tensor, "thing width"]:
-        """The vectors of these values, as the table's own would be had."""
+        """Embeddings of these values."""
 
     @abstractmethod
     def table(self) -> Float[Tensor, "row width"]:
-        """The plain table that says the same from now on."""
+        """The plain table with the same embeddings."""
 
 
-class Smoothed(WrittenTable):
-    """A table whose rows are means over the rows of like values: `kernel` @ rows.
+class SmoothedEmbedding(ComputedEmbedding):
+    """Kernel-smoothed embeddings of ordinal categories such as years: `kernel` @ rows.
 
-    Values that lie on a line, as years do, then say nearly what their neighbours say, also where few events show them.
+    Neighbouring values then have similar embeddings, rare values too.
 
-    >>> tent = Smoothed(nn.Parameter(torch.tensor([[1.0], [3.0]])), torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
+    >>> tent = SmoothedEmbedding(nn.Parameter(torch.tensor([[1.0], [3.0]])), torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
     >>> tent(torch.tensor([0, 1])).tolist(), tent.table().tolist()
     ([[2.0], [3.0]], [[2.0], [3.0]])
     """
@@ -48,35 +48,35 @@ class Smoothed(WrittenTable):
         return found
 
 
-class Tastes(WrittenTable):
-    """A user's vector is the sum of vectors of what he did, over the root of how much it was; the row at hand is left out.
+class UserHistoryEmbedding(ComputedEmbedding):
+    """A user's vector: sum of the embeddings of the user's events over the root of their number, the current row left out.
 
-    `times[user, deed]` says how often; a deed is, say, an item clicked or not clicked. A value is the user's row, or, where one of
-    his deeds is the row's own and must not tell its answer, user + users · (1 + deed).
+    `times[user, code]`: number of events with this code, which encodes an item and a label. A value is the user's row;
+    user + users · (1 + code) leaves one event with this code out, so that a training row does not see its own label.
 
-    >>> tastes = Tastes(torch.tensor([[0, 0], [1, 0], [3, 1]]), width=1, deviation=0.0)
-    >>> _ = tastes.deeds.data.copy_(torch.tensor([[1.0], [5.0]]))
-    >>> tastes(torch.tensor([0, 1, 2, 2 + 3 * 1])).tolist()      # the last without one time of deed 0
+    >>> history = UserHistoryEmbedding(torch.tensor([[0, 0], [1, 0], [3, 1]]), width=1, init_std=0.0)
+    >>> _ = history.codes.data.copy_(torch.tensor([[1.0], [5.0]]))
+    >>> history(torch.tensor([0, 1, 2, 2 + 3 * 1])).tolist()      # the last without one event of code 0
     [[0.0], [1.0], [4.0], [4.041...]]
     """
 
     times: Tensor
 
-    def __init__(self, times: Int[Tensor, "user deed"], width: int, deviation: float) -> None:
+    def __init__(self, times: Int[Tensor, "user deed"], width: int, init_std: float) -> None:
         super().__init__()
-        self.deeds = nn.Parameter(torch.randn(times.shape[1], width) * deviation)
+        self.codes = nn.Parameter(torch.randn(times.shape[1], width) * init_std)
         self.register_buffer("times", times, persistent=False)
 
     def forward(self, value: Int[Tensor, " thing"]) -> Float[Tensor, "thing width"]:
-        users, deeds = self.times.shape
-        times = self.times[value % users].to(self.deeds)
-        own = value // users - 1
-        if (own >= 0).any():
+        users, codes = self.times.shape
+        times = self.times[value % users].to(self.codes)
+        left_out = value // users - 1
+        if (left_out >= 0).any():
             times = torch.cat([times, times[:, :1]], dim=1)  # one column more, for rows without a deed of their own
-            times[torch.arange(len(own), device=own.device), torch.where(own < 0, deeds, own)] -= 1
-            times = times[:, :deeds]
-        return times @ self.deeds / times.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
+            times[torch.arange(len(left_out), device=left_out.device), torch.where(left_out < 0, codes, left_out)] -= 1
+            times = times[:, :codes]
+        return times @ self.codes / times.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
 
     def table(self) -> Float[Tensor, "user width"]:
         users = torch.arange(len(self.times), device=self.times.device)
-        return torch.cat([self(part) for part in torch.split(users, AT_ONCE)])
+        return torch.cat([self(part) for part in torch.split(users, CHUNK)])

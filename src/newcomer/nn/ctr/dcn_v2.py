@@ -1,4 +1,4 @@
-"""Explicit crosses of bounded degree and an MLP, side by side."""
+"""DCN-V2: a cross network, in parallel with an MLP."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,8 +12,8 @@ LAYERS = 3
 """Of crosses: degrees 2, 3 and 4."""
 
 
-class CrossNetwork(nn.Module):
-    """x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l over all fields side by side, and an MLP of x_0 (DCN-V2: Wang et al., WWW 2021, eq. 1).
+class DCNv2(nn.Module):
+    """x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l over the concatenated fields, and an MLP of x_0 (DCN-V2: Wang et al., WWW 2021, eq. 1).
 
     The parallel form: one linear map reads the last cross and the MLP's last layer. W_l has full rank.
     """

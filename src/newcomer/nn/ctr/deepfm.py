@@ -1,4 +1,4 @@
-"""Every field by itself, all pairs of fields, and an MLP over all of them."""
+"""DeepFM: linear terms, a factorization machine and an MLP."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,10 +9,10 @@ from torch import nn
 from newcomer.shapes import Float, Tensor
 
 
-class DeepFactorisation(nn.Module):
-    """Linear terms, a factorisation machine and an MLP, added up (DeepFM: Guo et al., IJCAI 2017).
+class DeepFM(nn.Module):
+    """Sum of linear terms, a factorization machine and an MLP (DeepFM: Guo et al., IJCAI 2017).
 
-    A field's linear term is wᵀ of its embedding, which is as free as a weight of its own for every value.
+    A field's linear term is wᵀ of its embedding, as expressive as one weight a value.
     """
 
     def __init__(self, fields: int, width: int, hidden: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""A graph over the fields of an event, and the interactions that it lets through."""
+"""Feature graphs: higher-order interactions of fields by message passing, and readouts."""
 
 import torch
 from torch import nn
@@ -6,21 +6,21 @@ from torch.nn import functional
 
 from newcomer.shapes import Float, Tensor
 
-NARROWEST = 1e-6
-"""A graph whose entries differ by less is not stretched all the way."""
+MIN_RANGE = 1e-6
+"""Lower bound of the range that min-max scaling divides by."""
 
 
 def between_0_and_1(graph: Float[Tensor, "*item field other"]) -> Float[Tensor, "*item field other"]:
-    """Each graph's entries moved and stretched so that the least is 0 and the greatest 1."""
+    """Min-max scaling of each graph's entries to [0, 1]."""
     low, high = graph.amin((-2, -1), keepdim=True), graph.amax((-2, -1), keepdim=True)
-    return (graph - low) / (high - low).clamp(min=NARROWEST)
+    return (graph - low) / (high - low).clamp(min=MIN_RANGE)
 
 
 def higher_orders(graph: Float[Tensor, "item field other"], orders: int) -> Float[Tensor, "item order field other"]:
-    """The graphs of interactions of order 2, 3, … from one: computed, not stored, so an item keeps F² numbers whatever the order.
+    """Graphs of the interactions of order 2, 3, … from one: computed, not stored, so an item has F² parameters for any order.
 
     B: entries in [0, 1], diagonal 1, the largest ⌊F²/2⌋ kept. A¹ = (B + Bᵀ)/2, Aˡ = minmax(Aˡ⁻¹ A¹) ⊙ 1[A¹ ≠ 0].
-    Differentiable where the choice of the kept ones does not change.
+    Differentiable as long as the same entries are kept.
     """
     fields = graph.shape[-1]
     kept = between_0_and_1(graph)
@@ -36,16 +36,16 @@ def higher_orders(graph: Float[Tensor, "item field other"], orders: int) -> Floa
 
 
 class Interactions(nn.Module):
-    """Message passing that makes interactions: Hˡ = σ(Aˡ H⁰ Wˡ) ⊙ Hˡ⁻¹, σ = LeakyReLU, none in the last layer.
+    """Message passing: Hˡ = σ(Aˡ H⁰ Wˡ) ⊙ Hˡ⁻¹, σ = LeakyReLU, none in the last layer.
 
     Without σ, Hˡ is a homogeneous polynomial of degree l + 1 in the fields' vectors; the monomial h_m ⊙ W¹h_n1 ⊙ … ⊙ Wˡh_nl has the
-    coefficient Π_k Aᵏ[m, n_k]: layer l holds exactly the interactions of order l + 1 that the graphs allow.
+    coefficient Π_k Aᵏ[m, n_k]: layer l contains exactly the interactions of order l + 1 along the graphs' edges.
     """
 
     def __init__(self, width: int, layers: int, slope: float = 0.01) -> None:
         super().__init__()
         self.slope = slope
-        """Of σ below zero; 1 is no σ."""
+        """Negative slope of the LeakyReLU; 1 is the identity."""
         self.weights = nn.Parameter(
             torch.stack([nn.init.xavier_uniform_(torch.empty(width, width)) for _ in range(layers)])
         )
@@ -53,7 +53,7 @@ class Interactions(nn.Module):
     def forward(
         self, graphs: Float[Tensor, "item layer field other"], vectors: Float[Tensor, "item field row width"]
     ) -> list[Float[Tensor, "item field row width"]]:
-        """H⁰ … Hᴸ; one graph an item, for all its rows."""
+        """H⁰ … Hᴸ; an item's graph is shared by its rows."""
         items, fields, rows, width = vectors.shape
         layers = len(self.weights)
         mixed = torch.bmm(
@@ -70,9 +70,9 @@ class Interactions(nn.Module):
 
 
 class Readout(nn.Module):
-    """From the states of all layers to one logit.
+    """Attention readout: from the states of all layers to one logit.
 
-    Every field attends over its own L + 1 states (heads of the given width), the outcomes are summed over the states and
+    Every field attends over its own L + 1 states (heads of the given width), the outputs are summed over the states and
     rectified, and logit = Σ_m sigmoid(U vec h)_m · wᵀ h_m. As Σ_q softmax(q·K) V = (Σ_q softmax(q·K)) X W_V, values are made
     once a field, not once a state.
     """
@@ -102,10 +102,10 @@ class Readout(nn.Module):
 
 
 class LinearReadout(nn.Module):
-    """logit = Σ_m Σ_l w_mlᵀ Hˡ_m: what the graphs let through, added up.
+    """Linear readout: logit = Σ_m Σ_l w_mlᵀ Hˡ_m.
 
-    Nothing else here knows two fields at once, so which of them interact is for the graphs to say. A readout that mixes fields can
-    learn interactions past them, and graphs that it does not need tell nothing.
+    It does not mix fields, so only the graphs make fields interact. A readout that mixes fields can learn interactions without the
+    graphs, which then explain nothing.
     """
 
     def __init__(self, fields: int, width: int, layers: int) -> None:

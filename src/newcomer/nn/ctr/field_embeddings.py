@@ -1,4 +1,4 @@
-"""Fields of any kind become vectors of one width."""
+"""Embeddings of categorical, multi-valued, numeric and vector fields in one width."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from newcomer.nn.ctr.computed_embeddings import WrittenTable
+from newcomer.nn.ctr.computed_embeddings import ComputedEmbedding
 from newcomer.shapes import Float, Tensor
 
 
 @dataclass(frozen=True)
 class Names:
-    """A field of values by index: `count` of them, index 0 (padding, 'no value') and 1 (unseen) included."""
+    """A categorical field with `count` values, index 0 (padding, missing) and 1 (unseen) included."""
 
     count: int
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """A field of so many numbers at once: one, or a vector."""
+    """A numeric field, or a vector field of length `count`."""
 
     count: int = 1
 
@@ -29,35 +29,35 @@ FieldSize = Names | Numbers
 
 
 class FieldEmbeddings(nn.Module):
-    """One embedding a field: of a value, the mean of several values' embeddings, or of numbers a linear map.
+    """One embedding a field: of a value, the mean of several values' embeddings, or a linear map of numbers.
 
-    The first two values, which are none, start at zero, where they say nothing. Numbers are mapped without a bias; those of
-    which any is NaN are 'not known', which has a vector of its own.
+    The embeddings of 'missing' and 'unseen' are initialized at zero. Numbers are mapped without a bias; vectors with a NaN are
+    missing, which has an embedding of its own.
 
-    >>> fields = FieldEmbeddings([Names(5), Names(7), Numbers(), Numbers(3)], width=4, deviation=0.1)
+    >>> fields = FieldEmbeddings([Names(5), Names(7), Numbers(), Numbers(3)], width=4, init_std=0.1)
     >>> colour, words, price = torch.tensor([2, 4]), torch.tensor([[2, 3, 6], [5, 0, 0]]), torch.tensor([0.3, float("nan")])
     >>> fields([colour, words, price, torch.ones(2, 3)]).shape      # field, thing, width
     torch.Size([4, 2, 4])
     """
 
-    def __init__(self, sizes: Sequence[FieldSize], width: int, deviation: float) -> None:
+    def __init__(self, sizes: Sequence[FieldSize], width: int, init_std: float) -> None:
         super().__init__()
         self.sizes, self.width = tuple(sizes), width
-        self.tables = nn.ParameterList(_table(size, width, deviation) for size in sizes)
-        self.written = nn.ModuleDict()
-        """What stands in the place of a table, by the number of its field."""
+        self.tables = nn.ParameterList(_table(size, width, init_std) for size in sizes)
+        self.computed = nn.ModuleDict()
+        """Computed embeddings that replace tables during training, by field index."""
 
-    def lend(self, field: int, table: WrittenTable) -> None:
-        """From now on the field's vectors are computed by this, until `fold`."""
-        self.written[str(field)] = table
+    def replace_table(self, field: int, table: ComputedEmbedding) -> None:
+        """Replace a field's table by a computed embedding, until `fold`."""
+        self.computed[str(field)] = table
         self.tables[field] = nn.Parameter(self.tables[field].new_zeros(0), requires_grad=False)
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Plain tables everywhere, which say what was computed."""
-        for field, table in self.written.items():
+        """Replace computed embeddings by plain tables with the same values."""
+        for field, table in self.computed.items():
             self.tables[int(field)] = nn.Parameter(table.table())  # type: ignore[operator]
-        self.written = nn.ModuleDict()
+        self.computed = nn.ModuleDict()
 
     def forward(self, values: Sequence[Tensor]) -> Float[Tensor, "field thing width"]:
         """`values[field]`: of names Int[thing] one value each, or Int[thing most] several, filled up with 0; of numbers
@@ -65,19 +65,19 @@ class FieldEmbeddings(nn.Module):
         return torch.stack([self._vectors(field, value) for field, value in enumerate(values)])
 
     def _vectors(self, field: int, value: Tensor) -> Float[Tensor, "thing width"]:
-        if str(field) in self.written:
-            found: Tensor = self.written[str(field)](value)
+        if str(field) in self.computed:
+            found: Tensor = self.computed[str(field)](value)
             return found
         table = self.tables[field]
         return _embedded(value, table) if isinstance(self.sizes[field], Names) else _mapped(value, table)
 
 
-def _table(size: FieldSize, width: int, deviation: float) -> Float[Tensor, "row width"]:
+def _table(size: FieldSize, width: int, init_std: float) -> Float[Tensor, "row width"]:
     if isinstance(size, Numbers):
-        table = torch.randn(size.count + 1, width) * deviation
+        table = torch.randn(size.count + 1, width) * init_std
         table[:-1] *= max(size.count, 1) ** -0.5  # a long vector says as much at first as a number does
         return table
-    table = torch.randn(size.count, width) * deviation
+    table = torch.randn(size.count, width) * init_std
     table[:2] = 0
     return table
 

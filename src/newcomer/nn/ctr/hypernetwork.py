@@ -1,4 +1,4 @@
-"""Networks that write a graph from an item's characteristics."""
+"""Hypernetworks that generate an item's graph from its features."""
 
 from itertools import pairwise
 
@@ -8,11 +8,11 @@ from torch import nn
 from newcomer.shapes import Float, Tensor
 
 
-class GraphWriter(nn.Module):
+class GraphHypernetwork(nn.Module):
     """Row m of an item's graph is MLP_m([c ; onehot(m)]), three layers with ReLU between them; all F networks in one product.
 
-    c: the embeddings of the item's own fields, one after the other. The one-hot part of the input is the same for every item, so
-    its weights are nothing but one more bias of the first layer, and stand here as that.
+    c: the concatenated embeddings of the item's fields. The one-hot part of the input is the same for every item, so its weights
+    are biases of the first layer.
     """
 
     def __init__(self, inputs: int, fields: int) -> None:
@@ -31,5 +31,5 @@ class GraphWriter(nn.Module):
 
     @torch.no_grad()
     def start_at(self, graph: Float[Tensor, "field other"]) -> None:
-        """What items have in common is this graph; by how much they differ from it stays as it was drawn."""
+        """Set the last biases to this graph, so that generated graphs are around it."""
         self.biases[-1].copy_(graph[:, None])

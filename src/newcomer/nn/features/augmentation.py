@@ -1,4 +1,4 @@
-"""Pictures seen a little differently each time, on the device they are on."""
+"""Image augmentation on the device: horizontal flips and random resized crops."""
 
 import math
 from collections.abc import Mapping
@@ -12,41 +12,41 @@ from newcomer.shapes import Float, Tensor
 Augmentation = Literal["none", "flip", "crop"]
 
 AREA = (0.25, 1.0)
-"""Share of a picture that a crop keeps."""
+"""Range of a crop's area relative to the image."""
 RATIO = (3 / 4, 4 / 3)
-"""Of a crop's width to its height."""
+"""Range of a crop's aspect ratio."""
 
 
-def augmented(encoded: Mapping[str, Tensor], kind: Augmentation, chance: torch.Generator) -> dict[str, Tensor]:
-    """The same batch with its pictures (`pixel_values`) changed: half of them mirrored, and for `crop` a part of each, resized.
+def augmented(encoded: Mapping[str, Tensor], kind: Augmentation, generator: torch.Generator) -> dict[str, Tensor]:
+    """The batch with augmented images (`pixel_values`): half of them mirrored, and for `crop` a random resized crop of each.
 
-    Texts are left as they are.
+    Texts are not changed.
     """
     if kind == "none" or "pixel_values" not in encoded:
         return dict(encoded)
-    pictures = encoded["pixel_values"]
-    return {**encoded, "pixel_values": _seen_through(pictures, _windows(len(pictures), kind, chance))}
+    images = encoded["pixel_values"]
+    return {**encoded, "pixel_values": _resampled(images, _windows(len(images), kind, generator))}
 
 
-def _windows(count: int, kind: Augmentation, chance: torch.Generator) -> Float[Tensor, "batch 2 3"]:
-    """Where in a picture, from −1 to 1 each way, the corners of the new one lie."""
+def _windows(count: int, kind: Augmentation, generator: torch.Generator) -> Float[Tensor, "batch 2 3"]:
+    """Affine matrix of each crop, in image coordinates from −1 to 1."""
     window = torch.zeros(count, 2, 3)
     width = height = torch.ones(count)
     if kind == "crop":
-        area = torch.empty(count).uniform_(*AREA, generator=chance)
-        ratio = torch.empty(count).uniform_(*map(math.log, RATIO), generator=chance).exp()
+        area = torch.empty(count).uniform_(*AREA, generator=generator)
+        ratio = torch.empty(count).uniform_(*map(math.log, RATIO), generator=generator).exp()
         width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-        window[:, :, 2] = torch.empty(count, 2).uniform_(-1, 1, generator=chance) * (
+        window[:, :, 2] = torch.empty(count, 2).uniform_(-1, 1, generator=generator) * (
             1 - torch.stack([width, height], 1)
         )
-    mirrored = torch.rand(count, generator=chance) < 0.5
+    mirrored = torch.rand(count, generator=generator) < 0.5
     window[:, 0, 0] = torch.where(mirrored, -width, width)
     window[:, 1, 1] = height
     return window
 
 
-def _seen_through(
-    pictures: Float[Tensor, "batch channel height width"], windows: Float[Tensor, "batch 2 3"]
+def _resampled(
+    images: Float[Tensor, "batch channel height width"], windows: Float[Tensor, "batch 2 3"]
 ) -> Float[Tensor, "batch channel height width"]:
-    grid = F.affine_grid(windows.to(pictures), list(pictures.shape), align_corners=False)
-    return F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
+    grid = F.affine_grid(windows.to(images), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)

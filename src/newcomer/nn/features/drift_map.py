@@ -1,7 +1,7 @@
-"""The drift map: where old features have gone when the weights moved, seen on the examples of the task just learned.
+"""Drift map: affine map from old to new features, fitted on the examples of the current task.
 
-Statistics of old classes were taken under the old weights. The new task's examples are seen under both; an affine map
-old → new, ridge regression on the difference, carries the old statistics over (as in SDC, Yu et al., CVPR 2020, with a map in
+Statistics of old classes were computed with the old weights. The new task's features are known under both; an affine map
+old → new, ridge regression on the difference, is applied to the old statistics (as in SDC, Yu et al., CVPR 2020, with a map in
 place of a mean shift). It is fitted on new classes and used on old ones, so it is judged the same way: on classes left out of the
 fit. A map that does not foretell them better than *nothing has moved* is not used: after a run that diverged it would only do harm.
 """
@@ -14,7 +14,7 @@ from newcomer.nn.features.class_statistics import ClassStatistics
 from newcomer.shapes import Float, Int, Tensor
 
 RIDGES = (0.005, 0.05, 0.5, 5.0)
-"""Strengths of the ridge, in mean squares of the old features, of which the left-out classes choose one."""
+"""Ridge parameters, in mean squares of the old features; selected on held-out classes."""
 FOLDS = 5
 
 
@@ -30,12 +30,12 @@ class DriftMap:
         return self.centre + self.shift + (x - self.centre) @ self.matrix
 
     def move(self, statistics: ClassStatistics) -> ClassStatistics:
-        """The statistics as they would be under the new weights."""
-        return statistics.moved(self.matrix, self.centre, self.shift)
+        """Statistics mapped to the new weights."""
+        return statistics.mapped(self.matrix, self.centre, self.shift)
 
 
 def fitted(old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"], ridge: float) -> DriftMap:
-    """The affine map of least squares from old features to new ones, drawn towards a mere shift by `ridge`."""
+    """Least-squares affine map from old to new features, shrunk towards a shift by `ridge`."""
     centre, change = old.mean(0), new - old
     shift = change.mean(0)
     x = old - centre
@@ -46,16 +46,16 @@ def fitted(old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"],
 
 
 def guarded(
-    old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"], klass: Int[Tensor, " batch"]
+    old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]
 ) -> tuple[DriftMap | None, float]:
-    """The map that foretells left-out classes best, and the share of their drift that it explains; None where it explains none.
+    """The map with the best cross-validated fit, and the share of held-out drift that it explains; None if it explains none.
 
-    `klass` counts the classes of the examples; with one class only, examples are left out in its place.
+    `target` are the examples' classes, held out in turn; with one class examples are held out instead.
     """
     x, y = old.double(), new.double()
     if len(x) < 2 or not (x.isfinite().all() and y.isfinite().all()):
         return None, 0.0
-    number = torch.unique(klass, return_inverse=True)[1]
+    number = torch.unique(target, return_inverse=True)[1]
     if int(number.max()) == 0:
         number = torch.arange(len(x), device=x.device)
     fold = number % min(FOLDS, int(number.max()) + 1)

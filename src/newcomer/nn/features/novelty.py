@@ -1,4 +1,4 @@
-"""How far a feature lies from every known class, in the classes' own measure."""
+"""Novelty scores: relative Mahalanobis distance to the nearest known class."""
 
 from dataclasses import dataclass
 
@@ -8,26 +8,26 @@ from newcomer.nn.features.class_statistics import ClassStatistics, shrunk
 from newcomer.shapes import Float, Tensor
 
 QUANTILES = 33
-"""Points of a class's distribution of novelty that are kept."""
+"""Number of stored quantiles of a class's novelty scores."""
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """The relative Mahalanobis distance to the nearest class (Ren et al. 2021, arXiv 2106.09022).
+    """Relative Mahalanobis distance to the nearest class (Ren et al. 2021, arXiv 2106.09022).
 
     min_k (x − μ_k)ᵀP⁻¹(x − μ_k) − (x − x̄)ᵀT⁻¹(x − x̄) with the pooled covariance P within classes and the total one T: the second
-    term takes away what is unusual for any picture or text at all.
+    term removes what is unusual for any input.
     """
 
     within: Float[Tensor, "width width"]
-    """Whitens by the pooled covariance: P⁻¹ = within · withinᵀ."""
+    """Whitening by the pooled covariance: P⁻¹ = within · withinᵀ."""
     overall: Float[Tensor, "width width"]
-    means: Float[Tensor, "klass width"]
+    means: Float[Tensor, "class width"]
     centre: Float[Tensor, " width"]
 
     @classmethod
     def of(cls, statistics: ClassStatistics, shrinkage: float) -> "Novelty":
-        """From what is kept of the classes."""
+        """From class statistics."""
         within = _whitening(shrunk(statistics.within, shrinkage))
         overall = _whitening(shrunk(statistics.total, shrinkage))
         return cls(within, overall, statistics.mean @ within, statistics.centre)
@@ -38,7 +38,7 @@ class Novelty:
 
 
 def quantiles(novelty: Float[Tensor, " batch"]) -> Float[Tensor, " quantile"]:
-    """The distribution of these values in `QUANTILES` numbers."""
+    """`QUANTILES` quantiles of these scores."""
     return torch.quantile(novelty, torch.linspace(0, 1, QUANTILES, dtype=novelty.dtype))
 
 

@@ -1,4 +1,4 @@
-"""Temperature scaling (Guo et al., ICML 2017): one number that makes a classifier's probabilities mean what they say."""
+"""Temperature scaling (Guo et al., ICML 2017): one parameter that calibrates a classifier's probabilities."""
 
 import math
 
@@ -8,15 +8,15 @@ from newcomer.shapes import Float, Int, Tensor
 
 COLDEST, HOTTEST = 1e-4, 1e4
 STEPS = 60
-TOLD = 1e-6
-"""Logits of which no temperature is likelier than another by more than this tell nothing."""
+MIN_GAIN = 1e-6
+"""Minimum difference of the likelihoods: with less, the temperature is undetermined."""
 
 
-def temperature(logits: Float[Tensor, "batch klass"], klass: Int[Tensor, " batch"]) -> float:
-    """The T for which softmax(logits / T) gives these classes the greatest likelihood; 1 where nothing tells.
+def temperature(logits: Float[Tensor, "batch class"], target: Int[Tensor, " batch"]) -> float:
+    """The T that maximizes the likelihood of these classes under softmax(logits / T); 1 if undetermined.
 
-    One answer more is counted, spread over all classes (as in Platt 1999): otherwise a few examples that were all answered right
-    would make every answer certain. The loss is convex in 1/T, so a golden-section search finds it.
+    One pseudo-example with a uniform label is added (as in Platt 1999): otherwise a few examples, all classified correctly, would
+    make every prediction certain. The loss is convex in 1/T, so a golden-section search finds it.
 
     >>> from torch import tensor
     >>> logits = tensor([[2.0, 0.0]] * 7)                                  # right five times in seven, and half of one more
@@ -28,10 +28,10 @@ def temperature(logits: Float[Tensor, "batch klass"], klass: Int[Tensor, " batch
     doubt = 1 / (len(logits) + 1)
 
     def loss(log_t: float) -> float:
-        return F.cross_entropy(logits.double() / math.exp(log_t), klass, label_smoothing=doubt).item()
+        return F.cross_entropy(logits.double() / math.exp(log_t), target, label_smoothing=doubt).item()
 
     ends = loss(math.log(COLDEST)), loss(math.log(HOTTEST)), loss(0.0)
-    if not all(map(math.isfinite, ends)) or max(ends) - min(ends) <= TOLD:
+    if not all(map(math.isfinite, ends)) or max(ends) - min(ends) <= MIN_GAIN:
         return 1.0
     low, high, ratio = math.log(COLDEST), math.log(HOTTEST), (5**0.5 - 1) / 2
     left, right = high - ratio * (high - low), low + ratio * (high - low)

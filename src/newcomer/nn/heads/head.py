@@ -1,4 +1,4 @@
-"""What every head can do."""
+"""Interface of heads: classifiers computed from class statistics."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -6,27 +6,27 @@ from typing import ClassVar
 from newcomer.nn.features.class_statistics import ClassStatistics
 from newcomer.shapes import Float, Tensor
 
-Linear = tuple[Float[Tensor, "klass width"], Float[Tensor, " klass"]]
+Linear = tuple[Float[Tensor, "class width"], Float[Tensor, " class"]]
 """Weight and bias of a linear classifier of features: logits = x Wᵀ + b."""
 
-Found = tuple[Float[Tensor, "klass term"], Float[Tensor, " klass"]]
-"""The same for the terms that a head makes of features."""
+Found = tuple[Float[Tensor, "class term"], Float[Tensor, " class"]]
+"""Weight and bias of a linear classifier of a head's terms (the features, or kernel values)."""
 
 
 class Head(ABC):
-    """Finds a classifier from what is kept of the classes, without an example of any of them."""
+    """Computes a classifier from class statistics, without examples."""
 
     slow: ClassVar[bool] = False
-    """Whether what it finds is worth keeping: to find it again takes longer than to read it."""
+    """Whether the classifier is stored because computing it takes longer than reading it."""
 
     @abstractmethod
     def fold(self, statistics: ClassStatistics, trained: Linear) -> Found:
-        """The classifier of the terms, in the statistics' type; `trained` holds the rows that gradients found, class by class."""
+        """Weight and bias, in the statistics' dtype; `trained`: the linear head trained by gradients."""
 
-    def points(self, statistics: ClassStatistics) -> Float[Tensor, "point width"] | None:
-        """What features are compared with; None where the terms are the features themselves: one linear layer."""
+    def support_points(self, statistics: ClassStatistics) -> Float[Tensor, "point width"] | None:
+        """Support points of a kernel head; None if the classifier reads the features: one linear layer."""
         return None
 
     def terms(self, statistics: ClassStatistics, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch term"]:
-        """What the classifier reads of these features."""
+        """Input of the classifier: the features, or their kernel values with the support points."""
         return features

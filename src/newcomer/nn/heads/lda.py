@@ -1,4 +1,4 @@
-"""Linear discriminant analysis: Gaussian classes that share one covariance."""
+"""Linear discriminant analysis: Gaussian classes with a shared covariance."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from newcomer.nn.heads.head import Head, Linear
 
 
 @dataclass(frozen=True)
-class Discriminant(Head):
+class LDA(Head):
     """W = P⁻¹μ, b = −½ μᵀP⁻¹μ with the pooled covariance, shrunk: P = (1 − shrinkage) Σ + shrinkage · tr(Σ)/d · I; equal priors.
 
-    Taken around the middle of all means, which adds the same to every class's logit and keeps logits small.
+    Means are centred, which adds the same to every class's logit and keeps logits small.
     """
 
     shrinkage: float = 0.3
@@ -20,6 +20,6 @@ class Discriminant(Head):
     def fold(self, statistics: ClassStatistics, trained: Linear) -> Linear:
         covariance = shrunk(statistics.within, self.shrinkage)
         middle = statistics.mean.mean(0)
-        apart = statistics.mean - middle
-        weight = torch.linalg.solve(covariance, apart.T).T
-        return weight, -0.5 * (weight * apart).sum(1) - weight @ middle
+        centred = statistics.mean - middle
+        weight = torch.linalg.solve(covariance, centred.T).T
+        return weight, -0.5 * (weight * centred).sum(1) - weight @ middle

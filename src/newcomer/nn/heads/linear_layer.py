@@ -1,4 +1,4 @@
-"""A linear classifier that grows by the rows of new classes."""
+"""Linear layer that grows by one row a class."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from newcomer.shapes import Float, Tensor
 
 
 class LinearHead(nn.Module):
-    """logits = x Wᵀ + b, one row of W and b a class, in the order in which classes came."""
+    """logits = x Wᵀ + b, one row of W and b a class, in the order in which classes were added."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -20,18 +20,17 @@ class LinearHead(nn.Module):
         return self.weight.shape[0]
 
     def grow(self, classes: int) -> None:
-        """Add rows of zeros for new classes; the old ones keep their bits.
+        """Add rows of zeros for new classes; old rows do not change.
 
-        At zero every new class starts with the same logit, so that classes of different tasks stay comparable. Rows drawn at
-        random, as torch's linear layers start, never lose their offset under a loss that compares the new classes with each
-        other only.
+        At zero all new classes have the same logit, so classes of different tasks stay comparable. Random rows would keep their
+        offset under a loss that compares new classes only with each other.
         """
         weight = self.weight.new_zeros(classes, self.weight.shape[1])
         self.set(torch.cat([self.weight.detach(), weight]), torch.cat([self.bias.detach(), weight[:, 0]]))
 
-    def set(self, weight: Float[Tensor, "klass width"], bias: Float[Tensor, " klass"]) -> None:
-        """Take over these rows."""
+    def set(self, weight: Float[Tensor, "class width"], bias: Float[Tensor, " class"]) -> None:
+        """Replace all rows."""
         self.weight, self.bias = nn.Parameter(weight.to(self.weight)), nn.Parameter(bias.to(self.bias))
 
-    def forward(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch klass"]:
+    def forward(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch class"]:
         return F.linear(x, self.weight, self.bias)

@@ -5,7 +5,7 @@ from newcomer.nn.heads.head import Head, Linear
 
 
 class Prototypes(Head):
-    """logit = x · μ/‖μ‖, whose arg max is the class whose mean is nearest by angle."""
+    """logit = x · μ/‖μ‖: the argmax is the class mean with the highest cosine similarity."""
 
     def fold(self, statistics: ClassStatistics, trained: Linear) -> Linear:
         mean = statistics.mean

@@ -10,9 +10,9 @@ from newcomer.nn.heads.head import Head, Linear
 
 @dataclass(frozen=True)
 class Ridge(Head):
-    """The least-squares answer to one-hot targets, W = T⁻¹ n_k (μ_k − x̄), with an intercept that is not penalised.
+    """Ridge regression of one-hot targets, W = T⁻¹ n_k (μ_k − x̄), with an unpenalized intercept.
 
-    T is the total covariance, shrunk towards a multiple of the identity as the covariance of linear discriminant analysis is.
+    T is the total covariance, shrunk towards a multiple of the identity as in linear discriminant analysis.
     """
 
     shrinkage: float = 0.1

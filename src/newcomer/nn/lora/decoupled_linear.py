@@ -1,4 +1,4 @@
-"""A linear layer whose weight is lent to it, W = W0 + Σ_i s_i b_i a_iᵀ, at the price of the plain layer.
+"""Linear layer with a low-rank update, W = W0 + Σ_i s_i b_i a_iᵀ, at the cost of the plain layer.
 
 The product with W is one, whatever the number of terms. What is trained are the scales s and the newest terms' factors; with g
 the gradient at the outputs and x the inputs of all N tokens, their gradients are parts of one matrix, G = gᵀx, which can be had
@@ -7,7 +7,7 @@ in two ways:
 - *thin*: u = g B and z = x Aᵀ, then ∂s = Σ_n u∘z, ∂b = gᵀ(z s), ∂a = (u s)ᵀx: about N · R · (in + out) multiplications;
 - *dense*: G itself, then ∂s_i = b_iᵀ G a_i, ∂b = G Aᵀ s, ∂a = s BᵀG: about (N + R) · in · out.
 
-`thin_is_cheaper` chooses; `benchmarks/speed/bank.py` measures both over the shapes at hand.
+`low_rank_is_cheaper` chooses; `benchmarks/speed/bank.py` measures both over the shapes at hand.
 """
 
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from newcomer.nn.forward_context import PerPass
+from newcomer.nn.forward_context import ForwardContext
 from newcomer.shapes import Float, Tensor
 
-THIN_COST, THIN_RANKS = 0.55, 200
-"""What the thin way costs where a multiplication of the dense one costs 1: so much each, as if there were so many ranks more (its
-narrow products wait for memory)."""
+LOW_RANK_COST, LOW_RANK_OVERHEAD = 0.55, 200
+"""Cost of a multiplication of the low-rank products relative to the dense one, and extra ranks for their fixed cost (they are
+memory-bound)."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """A formed weight and the terms it was formed of; the newest terms' factors are `open`, the others frozen."""
+    """A merged weight and its terms; the factors of the newest terms are `open`, the others frozen."""
 
     weight: Float[Tensor, "width_out width_in"]
     scales: Float[Tensor, " rank"]
@@ -37,12 +37,12 @@ class Terms:
     down: Float[Tensor, "closed width_in"]
 
 
-WEIGHTS: PerPass[Tensor | Terms] = PerPass()
-"""What the adapted layers multiply by in the pass under way."""
+WEIGHTS: ForwardContext[Tensor | Terms] = ForwardContext()
+"""Weight or terms of the adapted layers in the current forward pass."""
 
 
 class AdaptedLinear(nn.Module):
-    """A frozen linear layer that multiplies by what it is lent (`WEIGHTS`): a weight, or `Terms` where gradients are wanted."""
+    """A frozen linear layer whose weight is overridden in a pass (`WEIGHTS`): by a weight, or by `Terms` for gradients."""
 
     def __init__(self, frozen: nn.Linear) -> None:
         super().__init__()
@@ -50,12 +50,12 @@ class AdaptedLinear(nn.Module):
         self.train(frozen.training)
 
     @property
-    def lent(self) -> Tensor | Terms | None:
-        """What the pass under way in this thread has it multiply by."""
+    def override(self) -> Tensor | Terms | None:
+        """Override in the current thread's pass."""
         return WEIGHTS.of(self)
 
     def forward(self, x: Float[Tensor, "*batch width_in"]) -> Float[Tensor, "*batch width_out"]:
-        lent = self.lent
+        lent = self.override
         if isinstance(lent, Terms):
             t, bias = lent, self.frozen.bias
             found: Tensor = _Multiply.apply(  # type: ignore[no-untyped-call]
@@ -65,20 +65,20 @@ class AdaptedLinear(nn.Module):
         return F.linear(x, self.frozen.weight if lent is None else lent, self.frozen.bias)
 
 
-def thin_is_cheaper(tokens: int, rank: int, width_in: int, width_out: int) -> bool:
-    """Whether the gradients are had at less cost without the dense one.
+def low_rank_is_cheaper(tokens: int, rank: int, width_in: int, width_out: int) -> bool:
+    """Whether the factors' gradients are cheaper without the dense gradient G.
 
-    >>> thin_is_cheaper(tokens=3940, rank=10, width_in=768, width_out=768)
+    >>> low_rank_is_cheaper(tokens=3940, rank=10, width_in=768, width_out=768)
     True
-    >>> thin_is_cheaper(tokens=1000, rank=1000, width_in=192, width_out=192)
+    >>> low_rank_is_cheaper(tokens=1000, rank=1000, width_in=192, width_out=192)
     False
     """
-    thin = THIN_COST * (rank + THIN_RANKS) * (width_in + width_out)
-    return thin * tokens < (tokens + rank) * width_in * width_out
+    cost = LOW_RANK_COST * (rank + LOW_RANK_OVERHEAD) * (width_in + width_out)
+    return cost * tokens < (tokens + rank) * width_in * width_out
 
 
 class _Multiply(torch.autograd.Function):
-    """x Wᵀ + bias; in mixed precision everything is multiplied in the lower one, as torch's own linear layers do."""
+    """x Wᵀ + bias; under autocast in the lower precision, as torch's linear layers."""
 
     @staticmethod
     def forward(
@@ -106,7 +106,7 @@ class _Multiply(torch.autograd.Function):
         g, x = gradient.flatten(0, -2), x.flatten(0, -2)
         b, a = (torch.cat(pair, dim=side).to(dtype) for pair, side in (((up, open_up), 1), ((down, open_down), 0)))
         ranks = slice(up.shape[1], None)
-        if thin_is_cheaper(x.shape[0], b.shape[1], x.shape[1], g.shape[1]):
+        if low_rank_is_cheaper(x.shape[0], b.shape[1], x.shape[1], g.shape[1]):
             u, z = g @ b, x @ a.T
             scaled = scales[ranks].to(dtype)
             of_scales = (u * z).sum(0, dtype=scales.dtype)

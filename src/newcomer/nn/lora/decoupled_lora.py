@@ -13,8 +13,8 @@ magnitude a `projection` n_{k,p} is each projection's own. The paper divides by 
 cannot be reached from a trained task without a jump in the function; taking the norm of the whole update can.
 
 The factors of all tasks are stacked, so that W_p is one matrix product whatever the number of tasks, formed once a step;
-`nn.lora.decoupled_linear` multiplies by it and finds the gradients. Without gradients W_p is kept until something changes: the plain
-model's cost.
+`nn.lora.decoupled_linear` multiplies by it and computes the gradients. Without gradients W_p is cached until something changes:
+the plain model's cost.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,33 +32,33 @@ Sharing = Literal["shared", "projection"]
 
 
 SAMPLED = 32
-"""Numbers of each part that are looked at before every pass: nothing else tells of a change through `.data`."""
+"""Entries of each tensor that are compared before every pass: a change through `.data` leaves no other trace."""
 
 
 @dataclass(frozen=True)
 class _Folded:
-    """Weights that were formed of some parts, and what the parts were then."""
+    """Merged weights, and the state of their parts at that time."""
 
     weights: list[Tensor]
     parts: list[tuple[Tensor, int, int]]
-    """Each part with its version and where it lies."""
+    """Each part with its version and address."""
     samples: list[Tensor]
-    """Views of a few numbers of each part."""
+    """Views of a few entries of each part."""
     sampled: Tensor
 
     @classmethod
     def of(cls, parts: Sequence[Tensor], form: Callable[[], list[Tensor]]) -> "_Folded":
-        """What is formed of these parts, the first of which is sampled whole."""
+        """Merge these parts; the first is compared entirely."""
         noted = [(part, part._version, part.data_ptr()) for part in parts]
         samples = [_sample(part, part.numel() if part is parts[0] else SAMPLED) for part in parts]
-        sampled = torch.cat(samples)  # before anything is formed: what changes meanwhile is noticed at the next pass
+        sampled = torch.cat(samples)  # before merging, so that a concurrent change is noticed at the next pass
         return cls(form(), noted, samples, sampled)
 
-    def holds(self, parts: Sequence[Tensor]) -> bool:
-        """Whether these are the same parts still."""
+    def is_valid(self, parts: Sequence[Tensor]) -> bool:
+        """Whether the parts are unchanged."""
         same = len(parts) == len(self.parts) and all(
-            part is old and part._version == version and part.data_ptr() == place
-            for part, (old, version, place) in zip(parts, self.parts, strict=True)
+            part is old and part._version == version and part.data_ptr() == address
+            for part, (old, version, address) in zip(parts, self.parts, strict=True)
         )
         return same and torch.equal(torch.cat(self.samples), self.sampled)
 
@@ -67,34 +67,39 @@ class DecoupledLoRA(nn.Module):
     """The directions and magnitudes of all tasks, for the linear layers of `model` named in `projections`.
 
     The layers are replaced by `AdaptedLinear`; everything else in `model` stays as it is. Outside of `applied()` the model
-    computes what it always did, so that several banks may share one model.
+    computes the plain model, so several updates may share one model.
     """
 
     def __init__(self, model: nn.Module, projections: Sequence[str], magnitudes: Sharing = "shared") -> None:
         super().__init__()
-        self._layers = [_adapted(model, name) for name in projections]  # a plain list: the model owns them
+        self._layers = [_adapted(model, name) for name in projections]  # a plain list: the model owns the layers
         self.sharing = magnitudes
         self.clear()
 
     def clear(self) -> None:
-        """Back to before the first task."""
+        """Remove all directions."""
         like = self._layers[0].frozen.weight
         self.ranks: list[int] = []
         """Rank of each closed direction."""
         self.magnitudes = nn.Parameter(like.new_zeros(0, 1 if self.sharing == "shared" else len(self._layers)))
-        """α, one row a direction (the open one's last), one column for all projections or one for each."""
+        """α: one row a direction (the open one last), one column for all projections or one for each."""
         self.down: list[Tensor] = [like.new_zeros(0, layer.frozen.in_features) for layer in self._layers]
         self.up: list[Tensor] = [like.new_zeros(layer.frozen.out_features, 0) for layer in self._layers]
         self.open_down, self.open_up = nn.ParameterList(), nn.ParameterList()
         self._folded: _Folded | None = None
 
     @property
+    def largest_rank(self) -> int:
+        """Rank of the largest projection: no direction can have a higher one."""
+        return max(min(layer.frozen.weight.shape) for layer in self._layers)
+
+    @property
     def directions(self) -> int:
-        """How many directions are closed."""
+        """Number of closed directions."""
         return len(self.ranks)
 
     def open(self, rank: int, generator: torch.Generator) -> None:
-        """Start a new direction: A uniform in ±1/√in (as LoRA's), B zero, its magnitude 1."""
+        """Add a new direction: A uniform in ±1/√in (as in LoRA), B zero, magnitude 1."""
         for layer in self._layers:
             weight = layer.frozen.weight
             bound = weight.shape[1] ** -0.5
@@ -106,7 +111,7 @@ class DecoupledLoRA(nn.Module):
 
     @torch.no_grad()
     def close(self) -> None:
-        """Freeze the open direction at unit norm; its magnitude takes the norm along, so that no output changes."""
+        """Freeze the open direction at unit norm; its magnitude is multiplied by the norm, so outputs do not change."""
         squares = torch.stack([_squared_norm(b, a) for b, a in zip(self.open_up, self.open_down, strict=True)])
         norms = (squares.sum() if self.sharing == "shared" else squares).sqrt().reshape(-1)
         self.magnitudes[-1] *= norms
@@ -119,14 +124,14 @@ class DecoupledLoRA(nn.Module):
         self.open_down, self.open_up = nn.ParameterList(), nn.ParameterList()
 
     def direction(self, index: int) -> list[tuple[Float[Tensor, "width_out rank"], Float[Tensor, "rank width_in"]]]:
-        """The factors of a closed direction: D_{k,p} = up @ down, one pair a projection."""
+        """Factors of a closed direction: D_{k,p} = up @ down, one pair a projection."""
         start = sum(self.ranks[:index])
         part = slice(start, start + self.ranks[index])
         return [(up[:, part], down[part]) for up, down in zip(self.up, self.down, strict=True)]
 
     @torch.no_grad()
     def restore(self, direction: Sequence[tuple[Tensor, Tensor]], magnitudes: Float[Tensor, "task projection"]) -> None:
-        """Append a closed direction as `direction` gave it, if any, with the magnitudes of all directions as they were after it."""
+        """Append a closed direction, as returned by `direction`, if any, and set the magnitudes of all directions."""
         if direction:
             for p, (up, down) in enumerate(direction):
                 self.up[p] = torch.cat([self.up[p], up.to(self.up[p])], dim=1)
@@ -135,7 +140,7 @@ class DecoupledLoRA(nn.Module):
         self.magnitudes = nn.Parameter(magnitudes.to(self.magnitudes))
 
     def products(self) -> Float[Tensor, "projection direction direction"]:
-        """⟨D_{j,p}, D_{k,p}⟩ for all directions, an open one last and as it stands; from the factors' Gram matrices."""
+        """Inner products ⟨D_{j,p}, D_{k,p}⟩ of all directions, an open one last, from the factors' Gram matrices."""
         ranks = self._ranks()
         member = torch.eye(len(ranks), dtype=self.magnitudes.dtype).repeat_interleave(torch.tensor(ranks), dim=0)
         member = member.to(self.magnitudes)
@@ -144,7 +149,7 @@ class DecoupledLoRA(nn.Module):
 
     @torch.no_grad()
     def residual(self) -> tuple[float, Float[Tensor, "older projection"]]:
-        """What of the newest direction, open or closed, the older ones do not explain, and how they explain the rest.
+        """Relative residual of the newest direction, open or closed, on the older ones, and the least-squares coefficients.
 
         Least squares, Δ = argmin ‖D_t − Σ_{k<t} Δ_k D_k‖²; the relative residual is that minimum over ‖D_t‖², in [0, 1], and 0
         for a direction that is zero. Shared magnitudes have one fit over all projections together; with a magnitude each
@@ -162,10 +167,10 @@ class DecoupledLoRA(nn.Module):
 
     @torch.no_grad()
     def distill(self, threshold: float) -> bool:
-        """Drop the newest direction where the older ones explain it (SD-LoRA-KD); says whether it did.
+        """Drop the newest direction if the older ones explain it (SD-LoRA-KD); returns whether it was dropped.
 
-        Where the relative residual is at most `threshold` the fit takes the direction's place, α_k ← α_k + α_t Δ_k. The first
-        direction stays: nothing explains it. The paper's threshold is an absolute 9e-4; a relative one has a meaning whatever
+        If the relative residual is at most `threshold`, the fit replaces the direction, α_k ← α_k + α_t Δ_k. The first direction
+        stays. The paper's threshold is an absolute 9e-4; a relative one has a meaning whatever
         the widths.
         """
         residual, fit = self.residual()
@@ -179,12 +184,12 @@ class DecoupledLoRA(nn.Module):
         return True
 
     def update(self, p: int) -> Float[Tensor, "width_out width_in"]:
-        """ΔW of projection p: all tasks' terms in one matrix product."""
+        """ΔW of projection p, in one matrix product for all tasks."""
         up, down = self.terms(p)
         return up @ down
 
     def weight(self, p: int) -> Float[Tensor, "width_out width_in"]:
-        """W0 + ΔW of projection p, in the weights' own type whatever the precision around."""
+        """W0 + ΔW of projection p, in the weights' dtype, also under autocast."""
         frozen = self._layers[p].frozen.weight
         with torch.autocast(frozen.device.type, enabled=False):
             up, down = self.terms(p)
@@ -197,20 +202,20 @@ class DecoupledLoRA(nn.Module):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within, the model computes with W0 + ΔW, formed once: each layer costs what it did before any task.
+        """Within, the model computes with W0 + ΔW, merged once: each layer costs what the plain one costs.
 
-        That is so for this thread alone: meanwhile others may use the same model, with this bank, another or none.
+        For the current thread only: others may use the same model with this update, another, or none.
         """
         lent: Sequence[Terms | Tensor] = self._terms() if torch.is_grad_enabled() else self._fold()
-        with WEIGHTS.lending(dict(zip(self._layers, lent, strict=True))):
+        with WEIGHTS.override(dict(zip(self._layers, lent, strict=True))):
             yield
 
     def trainable(self) -> Mapping[str, list[nn.Parameter]]:
-        """What the open task trains: the factors, and the magnitudes of all tasks."""
+        """Trained parameters: the open task's factors, and all magnitudes."""
         return {"factors": [*self.open_down, *self.open_up], "magnitudes": [self.magnitudes]}
 
     def _terms(self) -> list[Terms]:
-        """W0 + ΔW with all that its gradients need, for every projection."""
+        """Terms of W0 + ΔW for the gradients, for every projection."""
         found = []
         for p in range(len(self._layers)):
             up, down = (
@@ -222,21 +227,20 @@ class DecoupledLoRA(nn.Module):
         return found
 
     def refold(self) -> None:
-        """Form the weights anew at the next pass: to be called when single numbers were changed through `.data`.
+        """Merge the weights again at the next pass: needed after single entries were changed through `.data`.
 
-        Every other change is noticed: in place, by another tensor in the place of one, and through `.data` of whole tensors or
-        of any magnitude.
+        Every other change is noticed: in-place, a replaced tensor, and through `.data` of whole tensors or magnitudes.
         """
         self._folded = None
 
     def _fold(self) -> list[Tensor]:
-        """W0 + ΔW of every projection, formed again only when a part of it has changed."""
+        """Merged weights of every projection, cached until a part changes."""
         parts = [self.magnitudes, *self.open_up, *self.open_down, *self.up, *self.down]
         parts += [layer.frozen.weight for layer in self._layers]
-        if any(part.is_inference() for part in parts):  # made in inference mode: nothing tells when they change
+        if any(part.is_inference() for part in parts):  # inference tensors have no version
             return [self.weight(p) for p in range(len(self._layers))]
         folded = self._folded
-        if folded is None or not folded.holds(parts):
+        if folded is None or not folded.is_valid(parts):
             with torch.inference_mode(False), torch.no_grad():
                 folded = self._folded = _Folded.of(parts, lambda: [self.weight(p) for p in range(len(self._layers))])
         return folded.weights
@@ -245,7 +249,7 @@ class DecoupledLoRA(nn.Module):
         return [*self.ranks, *(down.shape[0] for down in self.open_down[:1])]
 
     def _scales(self, p: int) -> Float[Tensor, " rank"]:
-        """The magnitude of each direction, once for each of its ranks."""
+        """Magnitude of each direction, repeated for each of its ranks."""
         ranks = torch.tensor(self._ranks(), dtype=torch.long, device=self.magnitudes.device)
         column = self.magnitudes[:, 0 if self.sharing == "shared" else p]
         return column.repeat_interleave(ranks, output_size=sum(self._ranks()))
@@ -268,11 +272,11 @@ def _adapted(model: nn.Module, name: str) -> AdaptedLinear:
 
 
 def _sample(part: Tensor, count: int) -> Tensor:
-    """A view of about so many numbers of a part, spread over it; of one that does not lie in a row, of its first row's."""
+    """A view of about `count` evenly spaced entries; of a non-contiguous tensor, of its first row."""
     flat = part.detach()
     flat = flat.view(-1) if flat.is_contiguous() else flat[0]
     step = max(1, len(flat) // max(1, count))
-    return flat[:: step if step % 2 else step + 1]  # an odd step meets all columns
+    return flat[:: step if step % 2 else step + 1]  # an odd step reaches all columns
 
 
 def _squared_norm(up: Float[Tensor, "width_out rank"], down: Float[Tensor, "rank width_in"]) -> Float[Tensor, ""]:

@@ -1,4 +1,4 @@
-"""Attention's query, key and value in one projection, taken apart so that each can be adapted alone."""
+"""Fused query-key-value projection, split so that each part can be adapted separately."""
 
 import torch
 from torch import nn
@@ -7,13 +7,13 @@ from newcomer.shapes import Float, Tensor
 
 
 class FusedLinear(nn.Module):
-    """Three frozen layers in the place of one whose rows are those of query, key and value, in this order and a third each.
+    """Three frozen layers instead of one whose rows are those of query, key and value, in this order, a third each.
 
-    It stands under the name of the layer that it takes apart and computes what that one did; `rows` are a part's rows in it.
+    It keeps the name of the layer that it replaces and computes the same; `rows` are a part's rows in that layer.
 
     >>> whole = nn.Linear(2, 12)
-    >>> apart = FusedLinear(whole)
-    >>> torch.equal(apart.value.weight, whole.weight[FusedLinear.rows("value", 12)])
+    >>> split = FusedLinear(whole)
+    >>> torch.equal(split.value.weight, whole.weight[FusedLinear.rows("value", 12)])
     True
     """
 
@@ -26,9 +26,9 @@ class FusedLinear(nn.Module):
 
     @staticmethod
     def rows(part: str, width_out: int) -> slice:
-        """The rows of the whole layer, `width_out` of them, that are this part's."""
-        third, place = width_out // 3, FusedLinear.PARTS.index(part)
-        return slice(place * third, (place + 1) * third)
+        """Rows of this part in the fused layer with `width_out` rows."""
+        third, index = width_out // 3, FusedLinear.PARTS.index(part)
+        return slice(index * third, (index + 1) * third)
 
     def forward(self, x: Float[Tensor, "*batch width_in"]) -> Float[Tensor, "*batch width_out"]:
         return torch.cat([self.query(x), self.key(x), self.value(x)], dim=-1)

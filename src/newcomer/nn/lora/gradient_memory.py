@@ -1,7 +1,7 @@
-"""Which inputs of a linear layer old tasks live on, so that a new task can keep out of their way (InfLoRA, Liang & Li, CVPR 2024).
+"""Gradient memory: the input subspace of old tasks, for updates that do not interfere (InfLoRA, Liang & Li, CVPR 2024).
 
 The gradient of a linear layer's weight is a sum of outer products with its inputs, so the inputs of old tasks span the space of
-their gradients. What is remembered of it are the main directions of the inputs' second moments C = Σ h hᵀ, task by task
+their gradients. The memory holds the principal directions of the inputs' second moments C = Σ h hᵀ, task by task
 (GPM, Saha et al., ICLR 2021); where they are more than half of all, those that are *not* remembered are kept in their place
 (DualGPM, Liang & Li, CVPR 2023), so that a memory is never more than half a square matrix.
 
@@ -16,12 +16,12 @@ import torch
 from newcomer.shapes import Float, Tensor
 
 NOTHING = 1e-6
-"""A direction with less than this share of all second moments is rounding."""
+"""Directions with a smaller share of the second moments are rounding errors."""
 
 
 @dataclass(frozen=True)
 class GradientMemory:
-    """Orthonormal directions in a layer's inputs: those that are remembered or, where `dual`, those that are not.
+    """Orthonormal input directions: those in the memory or, if `dual`, its orthogonal complement.
 
     Computed in float64, kept in float32.
     """
@@ -31,36 +31,36 @@ class GradientMemory:
 
     @classmethod
     def empty(cls, width: int) -> "GradientMemory":
-        """Nothing is remembered."""
+        """Empty memory."""
         return cls(torch.zeros(width, 0))
 
     @property
     def remembered(self) -> int:
-        """How many directions are remembered."""
+        """Number of directions in the memory."""
         width, kept = self.directions.shape
         return width - kept if self.dual else kept
 
     def outside(self, x: Float[Tensor, "width column"]) -> Float[Tensor, "width column"]:
-        """What of these columns is not remembered."""
+        """Projection of these columns onto the complement of the memory."""
         directions = self.directions.to(x)
         along = directions @ (directions.T @ x)
         return along if self.dual else x - along
 
     def free(self, moment: Float[Tensor, "width width"], count: int) -> Float[Tensor, "count width"]:
-        """The `count` main directions of these inputs outside of the memory, orthonormal rows; zeros where there are fewer.
+        """The top `count` principal directions of these inputs outside of the memory: orthonormal rows, zeros if there are fewer.
 
         Paper's section 4.2; with P the projection outside, they are those of P C P. The released code takes the left singular
-        vectors of P C, which are not the inputs' main directions there.
+        vectors of P C, which are not the inputs' principal directions there.
         """
-        values, vectors = torch.linalg.eigh(self.outside(self.outside(moment).T))  # in rising order
+        values, vectors = torch.linalg.eigh(self.outside(self.outside(moment).T))  # ascending
         values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
         found: Tensor = self.outside(vectors) * (values > NOTHING * moment.trace())
         return found.T
 
     def extended(self, moment: Float[Tensor, "width width"], share: float) -> "GradientMemory":
-        """With as many more directions of these inputs as it takes to hold at least this share of them.
+        """With as many more directions as needed to cover at least this share of these inputs.
 
-        What is held of inputs with second moment C is measured as in the released code, 1 − ‖P C‖² / ‖C‖², to which the published
+        Coverage of inputs with second moment C is measured as in the released code, 1 − ‖P C‖² / ‖C‖², to which the published
         thresholds belong. In the paper it is the share of the inputs' own squares, tr(P C) against tr(C): a longer tail, so that at
         the same threshold more is remembered and later tasks have less room.
         """

@@ -1,4 +1,4 @@
-"""The second moments of what goes into linear layers, while a model computes."""
+"""Second moments of the inputs of linear layers, accumulated by hooks."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,23 +7,23 @@ from typing import Any
 
 from torch import nn
 
-from newcomer.nn.forward_context import PerPass, hooked
+from newcomer.nn.forward_context import ForwardContext, hooked
 from newcomer.shapes import Float, Int, Tensor
 
 
 @dataclass(frozen=True)
 class _Watch:
-    """Where a layer's moments are added up, and which tokens count."""
+    """Accumulator of a layer's moments, and the token mask."""
 
     found: Float[Tensor, "width width"]
     mask: Int[Tensor, "batch token"] | None
 
 
-_WATCHED: PerPass[_Watch] = PerPass()
+_WATCHED: ForwardContext[_Watch] = ForwardContext()
 
 
 class InputMoments:
-    """C = Σ h hᵀ over all tokens that went into each of these layers of `model` within `watched`.
+    """C = Σ h hᵀ over all input tokens of each of these layers of `model` within `watched`.
 
     >>> from torch import tensor
     >>> layer = nn.Sequential(nn.Linear(2, 3))
@@ -38,15 +38,15 @@ class InputMoments:
         self._layers = [model.get_submodule(name) for name in layers]
         weights = [next(layer.parameters()) for layer in self._layers]
         self.found: list[Float[Tensor, "width width"]] = [w.new_zeros(w.shape[1], w.shape[1]) for w in weights]
-        """One a layer."""
+        """One matrix a layer."""
 
     @contextmanager
     def watched(self, mask: Int[Tensor, "batch token"] | None = None) -> Iterator[None]:
-        """Within, the inputs of this thread's passes are added up; tokens where `mask` is 0 are padding."""
+        """Within, the inputs of this thread's passes are accumulated; tokens with `mask` 0 are padding."""
         for layer in self._layers:
             hooked(layer, before=_add)
         pairs = zip(self._layers, self.found, strict=True)
-        with _WATCHED.lending({layer: _Watch(found, mask) for layer, found in pairs}):
+        with _WATCHED.override({layer: _Watch(found, mask) for layer, found in pairs}):
             yield
 
 

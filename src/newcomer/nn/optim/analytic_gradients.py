@@ -1,6 +1,6 @@
-"""One row's logit, and its slopes by what an item has of its own, by formulas: for one row autograd costs more than it computes.
+"""Logit of one row and its gradient with respect to an item's parameters, in closed form: for one row autograd has more overhead.
 
-All arrays are float32 and views of a network's weights: what changes there in place is seen here.
+All arrays are float32 views of a network's weights, so in-place changes there are seen here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,26 +11,26 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from newcomer.nn.ctr.deepfm import DeepFactorisation
-from newcomer.nn.ctr.feature_graph import NARROWEST, Interactions, LinearReadout
+from newcomer.nn.ctr.deepfm import DeepFM
+from newcomer.nn.ctr.feature_graph import MIN_RANGE, Interactions, LinearReadout
 from newcomer.nn.optim.numpy_views import Array, view
 
 ONE = np.ones(1, np.float32)
-"""The logit's slope by the bias."""
+"""Gradient of the logit with respect to the bias."""
 
 
 def _width(low: np.float32, high: np.float32) -> np.float32:
-    return max(high - low, np.float32(NARROWEST))
+    return max(high - low, np.float32(MIN_RANGE))
 
 
-def _shared(slope: np.float32 | Array, among: NDArray[np.bool_]) -> Array:
-    found: Array = among * (slope / np.float32(np.count_nonzero(among)))
+def _shared(gradient: np.float32 | Array, among: NDArray[np.bool_]) -> Array:
+    found: Array = among * (gradient / np.float32(np.count_nonzero(among)))
     return found
 
 
 @dataclass(frozen=True, slots=True)
-class Stretched:
-    """`between_0_and_1` of one graph, and the way back from slopes by its entries to slopes by the graph's."""
+class SymmetricGraph:
+    """`between_0_and_1` of one graph, and the backward pass from gradients of its entries to gradients of the raw graph."""
 
     graph: Array
     low: np.float32
@@ -38,41 +38,41 @@ class Stretched:
     entries: Array
 
     @classmethod
-    def of(cls, graph: Array) -> "Stretched":
+    def of(cls, graph: Array) -> "SymmetricGraph":
         low: np.float32 = np.minimum.reduce(graph, axis=None)
         high: np.float32 = np.maximum.reduce(graph, axis=None)
         return cls(graph, low, high, (graph - low) / _width(low, high))
 
-    def back(self, by_entries: Array) -> Array:
-        """Several entries that are the least, or the greatest, share its slope."""
-        by_graph: Array = by_entries / _width(self.low, self.high)
-        by_low = -np.add.reduce(by_graph, axis=None)
-        if self.high - self.low >= NARROWEST:
-            by_high = -(by_graph.ravel() @ self.entries.ravel())
-            by_low -= by_high
-            by_graph += _shared(by_high, self.graph == self.high)
-        by_graph += _shared(by_low, self.graph == self.low)
-        return by_graph
+    def backward(self, entries_grad: Array) -> Array:
+        """Backward pass; several minimal, or maximal, entries share the gradient."""
+        graph_grad: Array = entries_grad / _width(self.low, self.high)
+        low_grad = -np.add.reduce(graph_grad, axis=None)
+        if self.high - self.low >= MIN_RANGE:
+            high_grad = -(graph_grad.ravel() @ self.entries.ravel())
+            low_grad -= high_grad
+            graph_grad += _shared(high_grad, self.graph == self.high)
+        graph_grad += _shared(low_grad, self.graph == self.low)
+        return graph_grad
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """`higher_orders` of one graph, and the way back."""
+    """`higher_orders` of one graph, and its backward pass."""
 
     graphs: Array
     """order field other"""
-    raw: Stretched
+    raw: SymmetricGraph
     kept: Array
     edges: Array
-    products: Sequence[Stretched]
+    products: Sequence[SymmetricGraph]
 
     @classmethod
     def of(cls, graph: Array, orders: int) -> "Orders":
-        fields, raw = len(graph), Stretched.of(graph)
+        fields, raw = len(graph), SymmetricGraph.of(graph)
         entries = raw.entries.copy()
         entries.flat[:: fields + 1] = 1
         kept = np.zeros_like(entries)
-        # whichever of equal entries torch keeps is kept here
+        # the same tie-breaking as torch's topk
         kept.flat[torch.from_numpy(entries.ravel()).topk(fields * fields // 2).indices.numpy()] = 1
         entries *= kept
         kept.flat[:: fields + 1] = 0
@@ -80,26 +80,26 @@ class Orders:
         first = np.multiply(entries + entries.T, 0.5, out=graphs[0])
         edges, products = (first != 0).astype(graph.dtype), []
         for order in range(1, orders):
-            products.append(Stretched.of(graphs[order - 1] @ first))
+            products.append(SymmetricGraph.of(graphs[order - 1] @ first))
             np.multiply(products[-1].entries, edges, out=graphs[order])
         return cls(graphs, raw, kept, edges, products)
 
-    def back(self, by_graphs: Array) -> Array:
-        """From slopes by all orders' entries to those by the raw graph's."""
-        first, by_first, by_order = self.graphs[0], by_graphs[0], by_graphs[-1]
+    def backward(self, graphs_grad: Array) -> Array:
+        """Backward pass from gradients of all orders to the gradient of the raw graph."""
+        first, first_grad, order_grad = self.graphs[0], graphs_grad[0], graphs_grad[-1]
         for order in range(len(self.products), 0, -1):
-            by_product = self.products[order - 1].back(by_order * self.edges)
-            by_first = by_first + self.graphs[order - 1].T @ by_product
-            by_order = by_product @ first
+            product_grad = self.products[order - 1].backward(order_grad * self.edges)
+            first_grad = first_grad + self.graphs[order - 1].T @ product_grad
+            order_grad = product_grad @ first
             if order > 1:
-                by_order += by_graphs[order - 1]
+                order_grad += graphs_grad[order - 1]
             else:
-                by_first += by_order
-        return self.raw.back((by_first + by_first.T) * 0.5 * self.kept)
+                first_grad += order_grad
+        return self.raw.backward((first_grad + first_grad.T) * 0.5 * self.kept)
 
 
 @dataclass(frozen=True, slots=True)
-class GraphSlopes:
+class GraphGradient:
     """`Interactions` and `LinearReadout` of one row."""
 
     leak: np.float32
@@ -108,11 +108,11 @@ class GraphSlopes:
     """field (layer width)"""
 
     @classmethod
-    def of(cls, interactions: Interactions, readout: LinearReadout) -> "GraphSlopes":
+    def of(cls, interactions: Interactions, readout: LinearReadout) -> "GraphGradient":
         return cls(np.float32(interactions.slope), view(interactions.weights), view(readout.weight))
 
     def __call__(self, graph: Array, vectors: Array) -> tuple[float, Array, Array]:
-        """The logit, and its slopes by the first field's vector and by the raw graph; `vectors`: field width."""
+        """The logit, and its gradients with respect to the first field's vector and the raw graph; `vectors`: field width."""
         orders, width = Orders.of(graph, len(self.weights)), vectors.shape[1]
         messages = orders.graphs @ vectors @ self.weights
         leaks = np.where(messages > 0, np.float32(1), self.leak)
@@ -121,19 +121,19 @@ class GraphSlopes:
         states = [vectors]
         for message in messages:
             states.append(message * states[-1])
-        logit, by_states = float(np.concatenate(states, axis=1).ravel() @ self.read.ravel()), self.read
-        by_state = by_states[:, -width:]
+        logit, states_grad = float(np.concatenate(states, axis=1).ravel() @ self.read.ravel()), self.read
+        state_grad = states_grad[:, -width:]
         for layer in range(len(messages) - 1, -1, -1):
-            leaks[layer] *= by_state * states[layer]
-            by_state = by_state * messages[layer] + by_states[:, layer * width : (layer + 1) * width]
-        by_mixed = leaks @ self.weights.transpose(0, 2, 1)
-        by_first = by_state[0] + orders.graphs[:, :, 0].ravel() @ by_mixed.reshape(-1, width)
-        return logit, by_first, orders.back(by_mixed @ vectors.T)
+            leaks[layer] *= state_grad * states[layer]
+            state_grad = state_grad * messages[layer] + states_grad[:, layer * width : (layer + 1) * width]
+        mixed_grad = leaks @ self.weights.transpose(0, 2, 1)
+        first_grad = state_grad[0] + orders.graphs[:, :, 0].ravel() @ mixed_grad.reshape(-1, width)
+        return logit, first_grad, orders.backward(mixed_grad @ vectors.T)
 
 
 @dataclass(frozen=True, slots=True)
-class TowerSlopes:
-    """`DeepFactorisation` of one row."""
+class TowerGradient:
+    """`DeepFM` of one row."""
 
     linear: Array
     bias: Array
@@ -141,42 +141,42 @@ class TowerSlopes:
     last: Array
 
     @classmethod
-    def of(cls, tower: DeepFactorisation) -> "TowerSlopes":
+    def of(cls, tower: DeepFM) -> "TowerGradient":
         *hidden, last = (part for part in tower.deep if isinstance(part, nn.Linear))
         layers = [(view(layer.weight), view(layer.bias)) for layer in hidden]
         return cls(view(tower.linear.weight)[0], view(tower.linear.bias), layers, view(last.weight)[0])
 
     def __call__(self, vectors: Array) -> tuple[float, Array]:
-        """The logit, and its slopes by the first field's vector; `vectors`: field width."""
+        """The logit, and its gradient with respect to the first field's vector; `vectors`: field width."""
         flat, total, width = vectors.ravel(), np.add.reduce(vectors), vectors.shape[1]
-        outcomes = [flat]
+        activations = [flat]
         for weight, bias in self.hidden:
-            outcomes.append(np.maximum(weight @ outcomes[-1] + bias, 0))
-        logit = self.linear @ flat + self.bias[0] + self.last @ outcomes[-1] + (total @ total - flat @ flat) / 2
-        by_outcome = self.last
-        for (weight, _), outcome in zip(reversed(self.hidden), reversed(outcomes), strict=False):
-            by_outcome = (by_outcome * (outcome > 0)) @ weight
-        return float(logit), by_outcome[:width] + self.linear[:width] + total - vectors[0]
+            activations.append(np.maximum(weight @ activations[-1] + bias, 0))
+        logit = self.linear @ flat + self.bias[0] + self.last @ activations[-1] + (total @ total - flat @ flat) / 2
+        activation_grad = self.last
+        for (weight, _), activation in zip(reversed(self.hidden), reversed(activations), strict=False):
+            activation_grad = (activation_grad * (activation > 0)) @ weight
+        return float(logit), activation_grad[:width] + self.linear[:width] + total - vectors[0]
 
 
 @dataclass(frozen=True, slots=True)
-class RowSlopes:
-    """One row of a network of items: the graph's part, where there is one, and the tower's."""
+class RowGradient:
+    """One row of an item network: the graph's logit, if there is a graph, plus the tower's."""
 
-    graph: GraphSlopes | None
-    tower: TowerSlopes | None
+    graph: GraphGradient | None
+    tower: TowerGradient | None
     shared: Array | None = None
-    """The graph of items that have none of their own."""
+    """Graph of items without a graph of their own."""
 
-    def __call__(self, numbers: Mapping[str, Array], others: Array) -> tuple[float, dict[str, Array]]:
-        """The logit and its slopes by an item's `numbers`, by name, or more; `others`: the vectors of all fields but the id."""
-        vectors = np.concatenate([numbers["id"][None], others])
-        logit, slopes = float(numbers["bias"][0]), {"bias": ONE}
+    def __call__(self, parameters: Mapping[str, Array], others: Array) -> tuple[float, dict[str, Array]]:
+        """The logit and its gradients with respect to the item's parameters by name; `others`: vectors of all fields but the id."""
+        vectors = np.concatenate([parameters["id"][None], others])
+        logit, gradients = float(parameters["bias"][0]), {"bias": ONE}
         if self.tower is not None:
-            told, slopes["id"] = self.tower(vectors)
-            logit += told
-        graph = numbers.get("graph", self.shared)
+            part, gradients["id"] = self.tower(vectors)
+            logit += part
+        graph = parameters.get("graph", self.shared)
         if self.graph is not None and graph is not None:
-            told, by_id, slopes["graph"] = self.graph(graph, vectors)
-            logit, slopes["id"] = logit + told, by_id + slopes.get("id", 0)
-        return logit, slopes
+            part, id_grad, gradients["graph"] = self.graph(graph, vectors)
+            logit, gradients["id"] = logit + part, id_grad + gradients.get("id", 0)
+        return logit, gradients

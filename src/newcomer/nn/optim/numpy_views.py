@@ -1,4 +1,4 @@
-"""Looking at a module's weights from numpy, where they are."""
+"""numpy views of a module's weights, without copies."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,36 +14,36 @@ Array = NDArray[np.float32]
 
 
 def view(weights: Tensor) -> Array:
-    """The same numbers in the same memory; of a float32 tensor on the CPU."""
+    """A float32 CPU tensor as a numpy array on the same memory."""
     found: Array = weights.detach().numpy()
     return found
 
 
 @dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """Which parts and parameters a module had, and where in memory these were: as long as that holds, so do views of them.
+class ModuleViews:
+    """Submodules, parameters and their addresses at some time: while `valid`, numpy views of the parameters are valid.
 
     >>> layer = nn.Linear(1, 1)
-    >>> then = Whereabouts.of(layer)
+    >>> then = ModuleViews.of(layer)
     >>> _ = layer.weight.data.fill_(2)
-    >>> then.hold()
+    >>> then.valid()
     True
     >>> layer.weight = nn.Parameter(layer.weight.detach().clone())
-    >>> then.hold()
+    >>> then.valid()
     False
     """
 
-    things: tuple[tuple[Mapping[str, Any], str, Any], ...]
-    places: tuple[tuple[Tensor, int], ...]
+    members: tuple[tuple[Mapping[str, Any], str, Any], ...]
+    addresses: tuple[tuple[Tensor, int], ...]
 
     @classmethod
-    def of(cls, module: nn.Module) -> "Whereabouts":
+    def of(cls, module: nn.Module) -> "ModuleViews":
         tables: list[Mapping[str, Any]] = [
             table for part in module.modules() for table in (part._modules, part._parameters)
         ]
-        things = tuple((table, name, thing) for table in tables for name, thing in table.items())
-        return cls(things, tuple((parameter, parameter.data_ptr()) for parameter in module.parameters()))
+        members = tuple((table, name, member) for table in tables for name, member in table.items())
+        return cls(members, tuple((parameter, parameter.data_ptr()) for parameter in module.parameters()))
 
-    def hold(self) -> bool:
-        stay = all(parameter.data_ptr() == place for parameter, place in self.places)
-        return stay and all(table.get(name) is thing for table, name, thing in self.things)
+    def valid(self) -> bool:
+        unmoved = all(parameter.data_ptr() == address for parameter, address in self.addresses)
+        return unmoved and all(table.get(name) is member for table, name, member in self.members)

@@ -1,20 +1,20 @@
-"""The prompts of DualPrompt (Wang et al., ECCV 2022, section 4): a general one for all tasks, and an expert for each.
+"""Prompts of DualPrompt (Wang et al., ECCV 2022, section 4): a general prefix, and an expert prefix a task.
 
 Both are prefixes. The general one is trained by every task, in the first layers; task t trains its own expert and key k_t,
-which draws near its queries by 1 − cos(q, k_t), in the layers after them. Without an open task every query is given the expert of
-the nearest key.
+which is trained towards its queries by 1 − cos(q, k_t), in the layers after them. Without an open task every query is
+given the expert of the nearest key.
 """
 
 import torch
 from torch import nn
 
 from newcomer.nn.prompts.prefixes import Prefix
-from newcomer.nn.prompts.prompt_pool import cosines, drawn
+from newcomer.nn.prompts.prompt_pool import cosines, random_init
 from newcomer.shapes import Float, Int, Tensor
 
 
 class ExpertPrompts(nn.Module):
-    """One general prompt and the experts of all tasks; `draw` gives the general one its start.
+    """The general prompt and the experts of all tasks; `draw` initializes the general one.
 
     Axes of a prompt: layer, keys and values, row, width.
     """
@@ -23,29 +23,29 @@ class ExpertPrompts(nn.Module):
     experts: Float[Tensor, "task layer two row width"]
 
     def __init__(self, general: tuple[int, int], expert: tuple[int, int], width_query: int, width: int) -> None:
-        """`general` and `expert`: in how many layers, with how many rows."""
+        """`general` and `expert`: number of layers and rows."""
         super().__init__()
         self.general = nn.Parameter(torch.zeros(general[0], 2, general[1], width))
         self.register_buffer("keys", torch.zeros(0, width_query))
         self.register_buffer("experts", torch.zeros(0, expert[0], 2, expert[1], width))
         self.fresh = nn.ParameterDict()
-        """The open task's 'key' and 'expert'."""
+        """Key and expert of the open task."""
 
     @property
     def tasks(self) -> int:
-        """How many experts are closed."""
+        """Number of closed experts."""
         return len(self.keys)
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator) -> None:
-        """Back to before the first task."""
+        """Reset, and initialize the general prompt."""
         self.keys, self.experts, self.fresh = self.keys[:0], self.experts[:0], nn.ParameterDict()
-        self.general = nn.Parameter(drawn(self.general.shape, generator).to(self.general))
+        self.general = nn.Parameter(random_init(self.general.shape, generator).to(self.general))
 
     def open(self, generator: torch.Generator) -> None:
-        """Start a task's key, and its expert where the last task's ended."""
-        self.fresh["key"] = nn.Parameter(drawn(self.keys.shape[1:], generator).to(self.keys))
-        first = drawn(self.experts.shape[1:], generator).to(self.experts)
+        """Add a task's key, and its expert, initialized with the last task's."""
+        self.fresh["key"] = nn.Parameter(random_init(self.keys.shape[1:], generator).to(self.keys))
+        first = random_init(self.experts.shape[1:], generator).to(self.experts)
         self.fresh["expert"] = nn.Parameter(self.experts[-1].clone() if self.tasks else first)
 
     def close(self) -> None:
@@ -54,20 +54,20 @@ class ExpertPrompts(nn.Module):
         self.fresh = nn.ParameterDict()
 
     def append(self, key: Float[Tensor, " width_query"], expert: Float[Tensor, "layer two row width"]) -> None:
-        """Take over the key and the expert of a closed task."""
+        """Append the key and the expert of a closed task."""
         self.keys = torch.cat([self.keys, key.to(self.keys)[None]])
         self.experts = torch.cat([self.experts, expert.to(self.experts)[None]])
 
     def choose(self, query: Float[Tensor, "batch width_query"]) -> Int[Tensor, " batch"]:
-        """The closed task with the nearest key."""
+        """Index of the closed task with the nearest key."""
         return cosines(query, self.keys).argmax(1)
 
     def forward(
         self, query: Float[Tensor, "batch width_query"]
     ) -> tuple[list[Prefix], list[Prefix], Float[Tensor, " batch"]]:
-        """The prefixes of the general prompt and of the experts, one a layer, and how far the open task's key is, 1 − cos.
+        """Prefixes of the general prompt and of the experts, one a layer, and the open task's key distance 1 − cos.
 
-        Before the first task there are no experts; without an open one the distance is 0.
+        There are no experts before the first task; without an open task the distance is 0.
         """
         general = _prefixes(self.general.expand(len(query), *self.general.shape))
         if len(self.fresh):

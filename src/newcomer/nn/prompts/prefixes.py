@@ -1,6 +1,6 @@
-"""How prompts enter a transformer: as rows before its tokens, or as keys and values that a layer's attention finds beside its own.
+"""Prompts and prefixes in a transformer: rows prepended to the tokens, or keys and values prepended in a layer's attention.
 
-Rows before the tokens (`prepended`) go through all layers as tokens do. A prefix (`prefixed`; Li and Liang, ACL 2021) stays in one
+Prepended rows (`prepended`) go through all layers as tokens do. A prefix (`prefixed`; Li and Liang, ACL 2021) stays in one
 layer: with its keys K' and values V', put in after the projections,
 
     softmax( Q [K'; K]ᵀ / √d ) [V'; V]
@@ -22,18 +22,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from newcomer.nn.forward_context import PerPass, hooked
+from newcomer.nn.forward_context import ForwardContext, hooked
 from newcomer.shapes import Float, Tensor
 
 HIDES = -1e4
-"""From here down a number that is added to scores hides a token, as masks do; above it is a bias."""
+"""Additive attention values below this are masks, above it biases."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """A layer's attention: `whole` is given tokens (batch, token, width); `key` and `value` name its linear modules.
+    """A layer's attention: module `whole` on tokens (batch, token, width); `key` and `value` name its linear modules.
 
-    They are names, because what stands under them may change: another learner on the same model adapts them.
+    Names, because another learner on the same model may replace these modules.
     """
 
     whole: nn.Module
@@ -42,41 +42,41 @@ class Attention:
 
     @property
     def width(self) -> int:
-        """Of a key, all heads together."""
+        """Width of a key, all heads together."""
         return next(self.whole.get_submodule(self.key).parameters()).shape[0]
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """Keys and values that each example's attention finds beside its own, of the width of all heads together."""
+    """Keys and values prepended to those of each example; width of all heads together."""
 
     keys: Float[Tensor, "batch row width"]
     values: Float[Tensor, "batch row width"]
 
     def __add__(self, other: "Prefix") -> "Prefix":
-        """The rows of both."""
+        """Concatenation."""
         return Prefix(torch.cat([self.keys, other.keys], dim=1), torch.cat([self.values, other.values], dim=1))
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """What comes before the tokens that a module is given, and how much of it is dropped from what it gives back."""
+    """Rows prepended to a module's tokens, and number of rows dropped from its output."""
 
     rows: Tensor | int
-    """The rows themselves, or how many blank ones."""
+    """The rows, or a number of blank ones."""
     dropped: int = 0
 
 
-_BEFORE: PerPass[_Rows] = PerPass()
-_PROJECTED: PerPass[Tensor] = PerPass()
-"""Rows that take the place of the first ones that a projection gives."""
+_BEFORE: ForwardContext[_Rows] = ForwardContext()
+_PROJECTED: ForwardContext[Tensor] = ForwardContext()
+"""Rows that replace the first rows of a projection's output."""
 
 
 @contextmanager
 def prefixed(prefixes: Iterable[tuple[Attention, Prefix]]) -> Iterator[None]:
-    """Within, these layers' attentions have these prefixes, one each; afterwards the model computes what it did.
+    """Within, these attention layers have these prefixes, one each.
 
-    That is so for this thread alone.
+    For the current thread only.
     """
     before, projected = dict[nn.Module, _Rows](), dict[nn.Module, Tensor]()
     for attention, prefix in prefixes:
@@ -87,7 +87,7 @@ def prefixed(prefixes: Iterable[tuple[Attention, Prefix]]) -> Iterator[None]:
             projection = whole.get_submodule(name)
             hooked(projection, after=_replaced)
             projected[projection] = rows
-    with _BEFORE.lending(before), _PROJECTED.lending(projected):
+    with _BEFORE.override(before), _PROJECTED.override(projected):
         yield
 
 
@@ -95,37 +95,37 @@ def prefixed(prefixes: Iterable[tuple[Attention, Prefix]]) -> Iterator[None]:
 def prepended(
     first: nn.Module, attentions: Iterable[Attention], rows: Float[Tensor, "batch row width"]
 ) -> Iterator[None]:
-    """Within, `rows` come before the tokens that the `first` layer is given; afterwards the model computes what it did.
+    """Within, `rows` are prepended to the tokens of the `first` layer.
 
-    That is so for this thread alone. The outputs of the last layer begin with the rows'. `attentions` are those of all layers.
+    For the current thread only. The last layer's outputs begin with those of the rows. `attentions` are those of all layers.
     """
-    before = {attention.whole: _Rows(0) for attention in attentions}  # they know of the rows, their masks do not
+    before = {attention.whole: _Rows(0) for attention in attentions}  # their masks are widened
     before[first] = _Rows(rows)
     for module in before:
         hooked(module, before=_given, after=_dropped)
-    with _BEFORE.lending(before):
+    with _BEFORE.override(before):
         yield
 
 
 def _given(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Puts rows before the tokens a module is given, and widens masks and biases to the tokens there are then."""
-    asked = _BEFORE.of(module)
-    if asked is None:
+    """Pre-forward hook: prepend rows to a module's tokens, and widen masks and biases."""
+    override = _BEFORE.of(module)
+    if override is None:
         return None
     given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
-    place = next(key for key, value in given.items() if isinstance(value, Tensor) and value.ndim == 3)
-    tokens = given[place]
-    rows = asked.rows
+    argument = next(key for key, value in given.items() if isinstance(value, Tensor) and value.ndim == 3)
+    tokens = given[argument]
+    rows = override.rows
     first = tokens.new_zeros(len(tokens), rows, tokens.shape[2]) if isinstance(rows, int) else rows.to(tokens)
-    given[place] = torch.cat([first, tokens], dim=1)
-    changed = {key: _widened(value, given[place].shape[1]) for key, value in given.items()}
+    given[argument] = torch.cat([first, tokens], dim=1)
+    changed = {key: _widened(value, given[argument].shape[1]) for key, value in given.items()}
     return tuple(changed[i] for i in range(len(args))), {key: changed[key] for key in kwargs}
 
 
 def _widened(value: Any, tokens: int) -> Any:
-    """A mask or bias over so many tokens, those that it lacks coming first; anything else as it is."""
+    """A mask or bias widened at the front to this number of tokens; other values unchanged."""
     if not isinstance(value, Tensor) or value.ndim != 4 or not (value.dtype == torch.bool or value.is_floating_point()):
         return value
     missing = tokens - value.shape[3]
@@ -139,15 +139,15 @@ def _widened(value: Any, tokens: int) -> Any:
 
 
 def _replaced(module: nn.Module, _: Any, projected: Tensor) -> Tensor | None:
-    """Puts a prefix's keys or values in the place of a projection's first rows."""
+    """Forward hook: replace a projection's first rows by a prefix's keys or values."""
     rows = _PROJECTED.of(module)
     return None if rows is None else torch.cat([rows.to(projected), projected[:, rows.shape[1] :]], dim=1)
 
 
-def _dropped(module: nn.Module, _: Any, said: Any) -> Any:
-    """Takes the first rows away from what an attention says; weights may stand beside it."""
-    asked = _BEFORE.of(module)
-    if asked is None or not asked.dropped:
+def _dropped(module: nn.Module, _: Any, output: Any) -> Any:
+    """Forward hook: drop the first rows of an attention's output, which may be a tuple."""
+    override = _BEFORE.of(module)
+    if override is None or not override.dropped:
         return None
-    rest = slice(asked.dropped, None)
-    return said[:, rest] if isinstance(said, Tensor) else (said[0][:, rest], *said[1:])
+    rest = slice(override.dropped, None)
+    return output[:, rest] if isinstance(output, Tensor) else (output[0][:, rest], *output[1:])

@@ -1,4 +1,4 @@
-"""The prompt components of CODA-Prompt (Smith et al., CVPR 2023, section 4): prompts that are weighed, not chosen.
+"""Prompt components of CODA-Prompt (Smith et al., CVPR 2023, section 4): weighted sums of prompts.
 
 Every layer has its own components, each with a prompt P_m, a key k_m and an attention vector a_m over the query's features:
 
@@ -20,7 +20,7 @@ PARTS = ("attention", "key", "prompt")
 
 
 class PromptComponents(nn.Module):
-    """The components of all tasks in so many layers; a component's prompt has `rows` rows, an even number."""
+    """Components of all tasks in each layer; a component's prompt has `rows` rows, an even number."""
 
     attention: Float[Tensor, "layer component width_query"]
     key: Float[Tensor, "layer component width_query"]
@@ -32,24 +32,24 @@ class PromptComponents(nn.Module):
         self.register_buffer("key", torch.zeros(layers, 0, width_query))
         self.register_buffer("prompt", torch.zeros(layers, 0, rows, width))
         self.fresh = nn.ParameterDict()
-        """The open task's own, by the names of `PARTS`."""
+        """Components of the open task, by the names of `PARTS`."""
 
     @property
     def components(self) -> int:
-        """How many components are closed, in each layer."""
+        """Number of closed components in each layer."""
         return self.key.shape[1]
 
     def clear(self) -> None:
-        """Back to before the first task."""
+        """Remove all components."""
         for name in PARTS:
             setattr(self, name, getattr(self, name)[:, :0])
         self.fresh = nn.ParameterDict()
 
     def open(self, count: int, generator: torch.Generator) -> None:
-        """Start so many new components, orthogonal to the old ones as far as there is room (`orthogonal_rows`)."""
+        """Add new components, orthogonal to the old ones as far as possible (`orthonormal_rows`)."""
         for name in PARTS:
             old: Tensor = getattr(self, name)
-            rows = [orthogonal_rows(layer.flatten(1), count, generator) for layer in old]
+            rows = [orthonormal_rows(layer.flatten(1), count, generator) for layer in old]
             self.fresh[name] = nn.Parameter(torch.stack(rows).reshape(len(old), count, *old.shape[2:]))
 
     def close(self) -> None:
@@ -58,26 +58,26 @@ class PromptComponents(nn.Module):
         self.fresh = nn.ParameterDict()
 
     def append(self, parts: dict[str, Tensor]) -> None:
-        """Take over the components of a closed task, by the names of `PARTS`."""
+        """Append the components of a closed task, by the names of `PARTS`."""
         for name in PARTS:
             old: Tensor = getattr(self, name)
             setattr(self, name, torch.cat([old, parts[name].to(old)], dim=1))
 
     def weights(self, query: Float[Tensor, "batch width_query"]) -> Float[Tensor, "layer batch component"]:
-        """α, without forming q ∘ a for every pair of them."""
+        """α, without computing q ∘ a for every pair."""
         attention, keys = self._all("attention"), F.normalize(self._all("key"), dim=2)
         lengths = (query.square() @ attention.square().mT).clamp(min=1e-12).sqrt()
         return query @ (attention * keys).mT / lengths
 
     def forward(self, query: Float[Tensor, "batch width_query"]) -> list[Prefix]:
-        """A prefix for every layer; none before the first task."""
+        """One prefix a layer; none before the first task."""
         if not self.components and not len(self.fresh):
             return []
         rows = torch.einsum("lbc,lcrw->lbrw", self.weights(query), self._all("prompt"))
         return [Prefix(*layer.chunk(2, dim=1)) for layer in rows]
 
     def penalty(self) -> Float[Tensor, ""]:
-        """How far all components are from orthonormal: the mean square of X Xᵀ − I, summed over layers and P, k and a."""
+        """Orthonormality penalty: mean square of X Xᵀ − I, summed over layers and P, k and a."""
         found = []
         for name in PARTS:
             rows = self._all(name).flatten(2)
@@ -89,14 +89,14 @@ class PromptComponents(nn.Module):
         return torch.cat([closed, self.fresh[name]], dim=1) if len(self.fresh) else closed
 
 
-def orthogonal_rows(
+def orthonormal_rows(
     old: Float[Tensor, "old width"], count: int, generator: torch.Generator
 ) -> Float[Tensor, "count width"]:
-    """So many rows of norm 1 at random, orthogonal to one another and to the `old` ones.
+    """Random orthonormal rows, orthogonal to the `old` ones too.
 
-    No more than `width` rows can be; those beyond are merely drawn.
+    At most `width` rows can be orthogonal; the others are random.
 
-    >>> orthogonal_rows(torch.tensor([[2.0, 0.0]]), 1, torch.Generator()).abs()
+    >>> orthonormal_rows(torch.tensor([[2.0, 0.0]]), 1, torch.Generator()).abs()
     tensor([[0., 1.]])
     """
     rows = torch.randn(count, old.shape[1], dtype=torch.float64, generator=generator)

@@ -1,0 +1,88 @@
+"""Settings of class learners in groups: training, classifier head, runtime."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from newcomer.classes.class_memory import HeadName
+from newcomer.nn.features.augmentation import Augmentation
+from newcomer.training.settings import Count, NotNegative, Rate, Share
+
+Schedule = Literal["constant", "cosine"]
+LossClasses = Literal["new", "seen"]
+Precision = Literal["fp32", "bf16"]
+HeadInit = Literal["zero", "lda"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training of one task by Adam.
+
+    - `epochs`, `batch_size`: passes over a task's examples, examples a step.
+    - `gradient_accumulation_steps`: micro-batches a step; more of them take less memory and give the same step. Texts of similar
+      length share a micro-batch, so more of them also means less padding.
+    - `learning_rate`: of the adapter's parameters.
+    - `head_learning_rate`: of the linear head and the magnitudes; `learning_rate` by default.
+    - `schedule`: of both learning rates within a task.
+    - `augment`: of training images: 'flip', or 'crop' (and flip).
+    - `precision`: 'fp32', or 'bf16' for mixed precision in training and inference.
+    - `seed`: of initial parameters, batches and augmentation.
+    """
+
+    epochs: Count = 20
+    batch_size: Count = 128
+    gradient_accumulation_steps: Count = 1
+    learning_rate: Rate = 0.008
+    head_learning_rate: Rate | None = None
+    schedule: Schedule = "constant"
+    augment: Augmentation = "none"
+    precision: Precision = "fp32"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LoRATraining(Training):
+    """Training of low-rank updates.
+
+    - `head_init`: rows of the linear head before a task: 'lda' sets all of them by linear discriminant analysis of the features
+      so far, 'zero' the new ones to zero.
+    - `later_lr_factor`: factor of both learning rates after the first task.
+    - `weight_averaging`: share of a task's steps, the last ones, over which its parameters are averaged; 0 for none.
+    """
+
+    head_init: HeadInit = "zero"
+    later_lr_factor: Rate = 1.0
+    weight_averaging: Share = 0.0
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """How features are classified.
+
+    - `head`: 'gaussian', 'kernel' (for texts; not a linear layer), 'lda', 'ridge', 'prototypes', or 'linear', the layer that was
+      trained; see `nn.heads`.
+    - `shrinkage`: of covariances towards a multiple of the identity, for heads and novelty scores.
+    - `drift_map`: after a task, map the statistics of old classes to the new weights' features (`nn.features.drift_map`).
+    """
+
+    head: HeadName = "linear"
+    shrinkage: Share = 0.3
+    drift_map: bool = True
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how it is computed; not part of a model.
+
+    - `cache_gib`: memory for decoded training images.
+    - `device`: 'cpu', 'cuda', …; a GPU if there is one by default.
+    """
+
+    cache_gib: NotNegative = 2.0
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class CompiledRuntime(Runtime):
+    """- `torch_compile`: compile the backbone for each task's training; it takes a minute or two, so only long training gains."""
+
+    torch_compile: bool = False

@@ -1,0 +1,28 @@
+"""Commands by name: the module that defines each, imported on demand, and its line in `newcomer --help`."""
+
+from collections.abc import Mapping
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "demo": ("runs", "Run both methods and their baselines on embedded data."),
+    "run": ("runs", "Run a recipe with all its seeds, and write a report."),
+    "compare": (
+        "comparison",
+        "Compare all rows of a recipe at the same search budget.",
+    ),
+    "report": ("runs", "Print tables of runs, and write an HTML page with plots."),
+    "recipes": ("runs", "List the shipped recipes."),
+    "learn": ("models", "Learn new classes, or add examples of known ones."),
+    "predict": ("models", "Predict the classes of images or texts, with probabilities."),
+    "train": ("training", "Train a new click model on a log."),
+    "add": ("items", "Add new items by their features; they can be scored at once."),
+    "score": ("items", "Predict click probabilities of requests."),
+    "warm": ("items", "Adapt items to their events."),
+    "forget": ("models", "Remove a class of a classifier, or items of a click model."),
+    "checkout": ("models", "Copy an earlier stage of a store into a new one."),
+    "export": ("models", "Export a classifier for other libraries."),
+    "analyse": (
+        "analysis",
+        "Plot what a model has learned.",
+    ),
+    "inspect": ("inspection", "Show a model, one of its items, or a click log's schema."),
+}

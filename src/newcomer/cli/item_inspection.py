@@ -1,0 +1,108 @@
+"""`newcomer inspect` for click models and their items."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from rich.table import Table as RichTable
+
+from newcomer.cli.items import open_service
+from newcomer.cli.program import console, shorten
+from newcomer.data.vocabulary import Vocabulary
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.service import ItemService
+from newcomer.printable import printable_json
+from newcomer.settings import Json
+from newcomer.store.folder import Store
+
+EDGES = 10
+"""Number of edges shown of an item's graph, the largest weights first."""
+
+
+def show_items(store: Path, states: str | None, json_: bool) -> None:
+    """Show a click model: settings, items by phase, fields."""
+    with _open_read_only(store, states) as service:
+        phases, fields, size = _phases(service), _fields(service), _numbers(service)
+    manifest = Store(store).manifest()
+    if json_:
+        found = {
+            "learner": manifest.learner,
+            "settings": manifest.settings,
+            "model": service.model,
+            "items": sum(phase["items"] for phase in phases.values()),
+            "events": sum(phase["events"] for phase in phases.values()),
+            "phases": phases,
+            "fields": fields,
+            "parameters per item": size,
+        }
+        print(printable_json(found, indent=1))
+        return
+    console.print(f"{store}: {manifest.learner}, format {manifest.format}, model {service.model}", highlight=False)
+    settings = ", ".join(f"{key} = {shorten(value)}" for key, value in manifest.settings.items())
+    console.print(f"settings: {settings}", highlight=False)
+    _print("phase", [(name, phase["items"], phase["events"]) for name, phase in phases.items()], "items", "events")
+    _print("field", [(f["name"], f["role"], f["kind"], f["values"]) for f in fields], "role", "kind", "known values")
+    console.print(f"parameters per item: {size}", highlight=False)
+
+
+def show_item(store: Path, item: str, states: str | None, json_: bool) -> None:
+    """Show one item: phase, events, and the edges with the largest weights of its graph, if any."""
+    with _open_read_only(store, states) as service:
+        row, state = service.look_up(item)
+    edges = _edges(service.learner.graphs(state)[0].tolist(), service) if isinstance(service.learner, EmerG) else []
+    info = {"model": service.model, "phase": row.phase, "events": row.events, "version": row.version}
+    info |= {"updated_at": row.updated_at, "shapes": {key: list(value.shape[1:]) for key, value in state.items()}}
+    if json_:
+        graph = {"edges": [{"fields": [one, other], "weight": weight} for one, other, weight in edges]} if edges else {}
+        print(printable_json({"item": item} | info | graph, indent=1))
+        return
+    console.print(f"{store}: item '{item}'", highlight=False)
+    for key, value in info.items():
+        console.print(f"{key}: {value}", highlight=False)
+    if edges:
+        _print(
+            "edge",
+            [(f"{one} × {other}", f"{weight:.3f}") for one, other, weight in edges],
+            "weight",
+        )
+
+
+def _open_read_only(store: Path, states: str | None) -> AbstractContextManager[ItemService]:
+    """The model in service; creates no database file if there is none."""
+    return open_service(store, states or (None if (store / "items.db").exists() else "sqlite://"))
+
+
+def _phases(service: ItemService) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for head in service.headers().values():
+        phase = found.setdefault(head.phase, {"items": 0, "events": 0})
+        phase["items"] += 1
+        phase["events"] += head.events
+    return dict(sorted(found.items()))
+
+
+def _fields(service: ItemService) -> list[dict[str, Json]]:
+    """Fields with their numbers of known values; None for the item id and for numeric fields."""
+    encoder = service.learner.encoder
+    found = []
+    for node in service.learner.nodes:
+        coding = encoder.codings.get(node.name)
+        values = len(coding.names) if isinstance(coding, Vocabulary) else None
+        found.append({"name": node.name, "role": node.role, "kind": node.kind, "values": values})
+    return found
+
+
+def _numbers(service: ItemService) -> int:
+    return sum(value[0].numel() for value in service.learner.state.values())
+
+
+def _edges(graph: list[list[float]], service: ItemService) -> list[tuple[str, str, float]]:
+    names = [node.name for node in service.learner.nodes]
+    edges = [(names[i], names[j], round(graph[i][j], 4)) for j in range(len(names)) for i in range(j)]
+    return sorted(edges, key=lambda edge: -edge[2])[:EDGES]
+
+
+def _print(head: str, rows: list[tuple[object, ...]], *others: str) -> None:
+    table = RichTable(head, *others)
+    for row in rows:
+        table.add_row(*("–" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    console.print(table)

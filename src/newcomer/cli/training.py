@@ -1,0 +1,93 @@
+"""`newcomer train`: train a click model on a log."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table as RichTable
+
+from newcomer.cli.items import Folder
+from newcomer.cli.learner_config import learner_of
+from newcomer.cli.program import Track, app, bar, console, say, shorten, stoppable
+from newcomer.data.inference.schema import Proposal, propose, read_schema
+from newcomer.data.io.chunked_log import open_log
+from newcomer.data.schema import Schema
+from newcomer.errors import StoreError
+from newcomer.experiments.tracking import find_tracker
+from newcomer.experiments.tracking import track as tracked
+from newcomer.items.methods.emerg import EmerG
+from newcomer.registry import ITEMS
+from newcomer.store.folder import Store
+from newcomer.streams.cold_start import OldItems
+from newcomer.streams.stage import Stage
+from newcomer.training.checkpoint import Checkpoint
+
+HINT = (
+    "hint: if field interactions do not differ between items, `--learner dropout-net --set adaptation=map --set "
+    "generate_init=true --set id_dropout=0.2 --set warmup_events=all` is as accurate and trains faster"
+)
+
+
+@app.command()
+def train(
+    store: Folder,
+    log: Annotated[str, typer.Argument(help="Click log: CSV or parquet file, or pattern.")],
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file with [data.schema], and optionally [learner] and seed; by default a schema is proposed."
+        ),
+    ] = None,
+    learner: Annotated[
+        str | None,
+        typer.Option(help=f"Method: {', '.join(ITEMS)}; by default from the file's [learner], else emerg."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting, such as width=8; overrides the file.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if rows of an item or user disagree.")] = False,
+    track: Track = None,
+) -> None:
+    """Train a new click model on a log. Add new items later with `newcomer add`, and warm them up with `newcomer warm`."""
+    kind, settings, description = learner_of(schema, learner, set_ or [])
+    tracker = find_tracker(track)
+    if Store(store).exists():
+        raise StoreError(f"{store}: holds a model already; choose another folder, or give new items to `newcomer add`")
+    with stoppable("the same command continues where it stopped"), Store(store).held():
+        meaning = read_schema(schema) if schema else _proposed(log)
+        events = open_log(log, replace(meaning, disagreeing=0.0) if strict else meaning)
+        say(description)
+        if learner is None and kind is EmerG:
+            say(HINT)
+        model, checkpoint = kind(meaning, **settings), Checkpoint(store / "checkpoint")
+        with bar(store.name) as shown:
+            steps = ((store, step) for step in model.fit_stage(Stage("old", OldItems(events), {}), checkpoint))
+            for _, step in tracked(steps, lambda _: tracker(f"{store.name}/train", {"learner": kind.name, **settings})):
+                shown.follow(step)
+            model.save(store)
+            checkpoint.remove()
+            shown.say(description="saved")
+    say(f"{store}: {len(model.known)} items learned from {len(events)} events")
+
+
+def show_proposal(proposal: Proposal) -> None:
+    """Print a proposed schema: every column with its role, kind and reason."""
+    schema = proposal.schema
+    roles = {schema.item: "item id", schema.user: "user id", schema.label: "label", schema.time: "time"}
+    fields = {field.name: field for field in schema.fields}
+    table = RichTable("column", "role", "kind", "why", "for example")
+    for column, why in proposal.reasons.items():
+        role = fields[column].role if column in fields else roles.get(column, "–")
+        kind = fields[column].kind if column in fields else "–"
+        table.add_row(column, role, kind, why, shorten(", ".join(proposal.samples.get(column, ())), 40))
+    console.print(table)
+
+
+def _proposed(log: str) -> Schema:
+    proposal = propose(log)
+    show_proposal(proposal)
+    console.print(
+        "This schema is used. `newcomer inspect LOG --write FILE.toml` writes it to be edited.", highlight=False
+    )
+    return proposal.schema

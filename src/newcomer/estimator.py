@@ -1,0 +1,138 @@
+"""scikit-learn estimator: a classifier of images, texts or feature arrays whose `partial_fit` takes new classes."""
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from newcomer.classes.class_memory import ClassMemory, StatisticsHead, make_head
+from newcomer.classes.learner import ClassLearner
+from newcomer.data.examples import Examples
+from newcomer.registry import find_learner
+from newcomer.shapes import Float, Int, Tensor
+
+FEATURES = "features"
+"""Backbone name: the inputs are feature arrays, and nothing computes features."""
+
+
+class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Class-incremental classifier with the interface of scikit-learn.
+
+    `fit` starts anew; every `partial_fit` is one task: classes that are new are added, examples of known classes update their
+    statistics. No example is stored.
+
+    - `backbone`: 'features' for arrays [example, feature]; else a pre-trained encoder by its name on the hub or its folder, and
+      inputs are images or texts (see `Examples`).
+    - `learner`: name of a class learner, such as 'sd-lora', 'frozen' or 'ranpac'; with 'features' there is nothing to adapt.
+    - `head`: 'lda', 'ridge', 'prototypes', 'gaussian' or 'kernel' (`nn.heads`).
+    - `shrinkage`: of covariances towards a multiple of the identity.
+    - `settings`: further settings of the learner, such as {"epochs": 5}.
+    - `random_state`: seed.
+
+    Attributes: `classes_`, sorted; `n_features_in_` with 'features'; `learner_`, the `ClassLearner` behind it, otherwise.
+
+    >>> model = NewcomerClassifier().fit([[0.0, 1.0], [0.1, 0.9], [1.0, 0.0], [0.9, 0.1]], ["a", "a", "b", "b"])
+    >>> model.partial_fit([[-1.0, 0.0], [-0.9, 0.1]], ["c", "c"]).predict([[-1.0, 0.1]]).tolist()
+    ['c']
+    """
+
+    classes_: NDArray[Any]
+    learner_: ClassLearner
+    _memory: ClassMemory
+
+    def __init__(
+        self,
+        backbone: str = FEATURES,
+        *,
+        learner: str = "frozen",
+        head: StatisticsHead = "lda",
+        shrinkage: float = 0.3,
+        settings: dict[str, Any] | None = None,
+        random_state: int = 0,
+    ) -> None:
+        self.backbone, self.learner, self.head = backbone, learner, head
+        self.shrinkage, self.settings, self.random_state = shrinkage, settings, random_state
+
+    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803  # scikit-learn's names
+        """Learn from these examples alone; what was learned before is lost."""
+        for name in ("classes_", "learner_", "_memory", "_labels"):
+            self.__dict__.pop(name, None)
+        return self._learn(X, y, reset=True)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:  # noqa: N803
+        """Learn one more task; `classes` is accepted for compatibility: classes need not be known beforehand."""
+        return self._learn(X, y, reset=not hasattr(self, "classes_"))
+
+    def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
+        """The most probable class of each input."""
+        check_is_fitted(self)
+        found: NDArray[Any] = self.classes_[self._logits(X).argmax(1).numpy()]
+        return found
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
+        """Calibrated probabilities: array [input, class] in the order of `classes_`."""
+        check_is_fitted(self)
+        probabilities: NDArray[np.float64] = self._logits(X).double().softmax(1).numpy()
+        return probabilities
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = self.backbone != FEATURES
+        tags.input_tags.two_d_array = self.backbone == FEATURES
+        tags.classifier_tags.poor_score = False
+        return tags
+
+    def _learn(self, inputs: Any, y: Any, reset: bool) -> Self:
+        if self.backbone == FEATURES:
+            inputs, y = validate_data(self, inputs, y, reset=reset, dtype=np.float32)
+        check_classification_targets(y)
+        y = np.asarray(y)
+        new = np.unique(y)
+        # labels in the order in which they were learned, as a memory has them
+        known = list(getattr(self, "_labels", []))
+        self._labels = known + [label for label in new.tolist() if label not in known]
+        index = {label: n for n, label in enumerate(self._labels)}
+        target = torch.tensor([index[label] for label in y.tolist()])
+        if self.backbone == FEATURES:
+            self._update(torch.from_numpy(np.ascontiguousarray(inputs)), target)
+        else:
+            if not hasattr(self, "learner_"):
+                self.learner_ = self._make_learner()
+            self.learner_.learn(Examples(inputs, [str(n) for n in target.tolist()]))
+        dtype = np.result_type(y.dtype, self.classes_.dtype) if hasattr(self, "classes_") else y.dtype
+        self.classes_ = np.unique(np.array(self._labels, dtype=dtype))
+        position = {label: n for n, label in enumerate(self.classes_.tolist())}
+        self._order = [index[label] for label in sorted(self._labels, key=position.__getitem__)]
+        return self
+
+    def _make_learner(self) -> ClassLearner:
+        kind: Any = find_learner(self.learner)
+        settings = {"head": self.head, "shrinkage": self.shrinkage, "seed": self.random_state, **(self.settings or {})}
+        learner: ClassLearner = kind(self.backbone, **settings)
+        return learner
+
+    def _update(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> None:
+        memory = getattr(self, "_memory", None) or ClassMemory.empty(features.shape[1])
+        untrained = torch.zeros(len(self._labels), features.shape[1]), torch.zeros(len(self._labels))
+        self._memory, _ = memory.with_task(features, target, self.head, self.shrinkage, untrained)
+        self._head = make_head(self.head, self.shrinkage)
+        weight, bias = self._memory.fold(self._head, untrained)
+        temperature = self._memory.temperature(self.head)
+        self._weight, self._bias = weight / temperature, bias / temperature
+
+    def _logits(self, inputs: Any) -> Float[Tensor, "batch class"]:
+        if self.backbone != FEATURES:
+            return self.learner_.logits(inputs)[:, self._learner_order()]
+        features = validate_data(self, inputs, reset=False, dtype=np.float32)
+        terms = self._head.terms(self._memory.statistics, torch.from_numpy(np.ascontiguousarray(features)))
+        logits: Tensor = terms.float() @ self._weight.T + self._bias
+        return logits[:, self._order]
+
+    def _learner_order(self) -> list[int]:
+        """Columns of the learner's logits in the order of `classes_`."""
+        column = {name: n for n, name in enumerate(self.learner_.classes)}
+        return [column[str(index)] for index in self._order]

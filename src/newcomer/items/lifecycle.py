@@ -1,0 +1,68 @@
+"""The life of new items: initial state, warm-ups, predictions. One rule for learner, service, validation and learning curves."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from newcomer.items.adaptation.rules import Adaptation
+from newcomer.items.encoding.encoder import Clicks, Values, concat_clicks
+from newcomer.items.inference import WarmupEvents, adapt, initial_state, predict
+from newcomer.items.networks.graph_cache import GraphCache
+from newcomer.items.networks.item_network import ItemNetwork, State
+from newcomer.shapes import Tensor
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """Item states under a network that does not change.
+
+    An item starts with the state that the network computes from its features. A warm-up adapts the states of the items that have
+    new events. With `warmup_events` 'new' it uses these events; with 'all' the item's past events too, and an adaptation that
+    always starts at the initial state (the MAP estimate) then gives the same state in one warm-up as in many.
+    """
+
+    network: ItemNetwork
+    adaptation: Adaptation
+    warmup_events: WarmupEvents
+
+    @property
+    def keeps_events(self) -> bool:
+        """Whether a warm-up needs the item's past events."""
+        return self.warmup_events == "all"
+
+    @property
+    def from_initial_state(self) -> bool:
+        """Whether a warm-up starts at the initial state and not at the current one."""
+        return self.keeps_events and self.adaptation.from_initial_state
+
+    def initial_state(self, item_features: Values, items: int) -> dict[str, Tensor]:
+        """States of new items, computed from their features."""
+        return initial_state(self.network, item_features, items)
+
+    def warm_up(
+        self, state: State, initial: State, item_features: Values, new: Clicks, past: Clicks | None = None
+    ) -> Iterator[tuple[Tensor, State]]:
+        """New states of the items that have new events, batch by batch: their rows in `state`, and their states there.
+
+        `state`, `initial` and `item_features` have one row an item, and `clicks.item` counts these rows. `past` are earlier events,
+        used with `warmup_events` 'all'. Changes nothing.
+        """
+        if self.keeps_events and past is not None:
+            events = concat_clicks([past, new])
+            new = events.by_row(torch.isin(events.item, new.item).nonzero()[:, 0])
+        start = initial if self.from_initial_state else state
+        yield from adapt(self.network, start, item_features, new, self.adaptation)
+
+    def predict(
+        self, state: State, item_features: Values, clicks: Clicks, graph_cache: GraphCache | None = None
+    ) -> NDArray[np.float64]:
+        """Click probabilities, one a row; see `inference.predict`."""
+        return predict(self.network, state, item_features, clicks, graph_cache)
+
+
+def updated(state: State, items: Tensor, new: State) -> dict[str, Tensor]:
+    """`state` with the rows of these items replaced; tensors that `new` lacks stay."""
+    return {key: value.index_copy(0, items, new[key]) if key in new else value for key, value in state.items()}

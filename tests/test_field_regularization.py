@@ -1,0 +1,198 @@
+"""Fields that are computed while they are learned: what they say, and that plain tables say it afterwards."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from newcomer.data.click_log import ClickLog, Column
+from newcomer.data.io.chunked_log import ChunkedLog
+from newcomer.data.io.log_reader import log_from_rows
+from newcomer.data.schema import Field, Schema
+from newcomer.errors import LearnerError, SettingError
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.methods.id_tuning import IdTuning
+from newcomer.items.training import field_regularization as reading
+from newcomer.items.training.training_data import InMemory
+from newcomer.nn.ctr.computed_embeddings import UserHistoryEmbedding
+from newcomer.nn.ctr.field_embeddings import FieldEmbeddings
+from newcomer.shapes import Tensor
+
+SCHEMA = Schema("film", "viewer", fields=(Field("year", "item"), Field("mood", "item"), Field("age", "user")))
+SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 1, "batch_size": 32, "meta_epochs": 1, "tower": [4]}
+
+
+def films(seed: int = 0, rows: int = 240) -> ClickLog:
+    """12 films of as many years, but for one of which the year is not known."""
+    chance = np.random.default_rng(seed)
+    film, viewer = np.arange(rows) % 12, chance.integers(0, 9, rows)
+    return log_from_rows(
+        SCHEMA,
+        film=[f"f{n:02d}" for n in film],
+        viewer=[f"v{n}" for n in viewer],
+        year=["unknown" if n == 5 else str(1990 + n) for n in film],
+        mood=[f"m{n % 3}" for n in film],
+        age=[str(n % 4) for n in viewer],
+        label=(chance.random(rows) < 0.3 + 0.04 * film).astype(int).tolist(),
+        time=list(range(rows)),
+    )
+
+
+def lent(smooth: float) -> tuple[EmerG, FieldEmbeddings, Tensor]:
+    """A network whose years are read so, before any training, and the table as it was."""
+    learner = EmerG(SCHEMA, smoothing_bandwidth={"year": smooth}, **SHORT)
+    old = InMemory(films(), torch.device("cpu"))
+    learner._create_network(old.encoder)
+    before = learner.network.item_fields.tables[0].detach().clone()
+    learner.regularization.attach(learner.network, old.encoder, old)
+    return learner, learner.network.item_fields, before
+
+
+def test_a_value_says_the_weighed_mean_of_what_all_say_and_what_is_no_number_says_its_own() -> None:
+    learner, fields, table = lent(2.0)
+    names = learner.encoder.codings["year"].names  # type: ignore[union-attr]
+    values = torch.arange(2, 2 + len(names))
+    found = fields([values, torch.zeros(len(values), dtype=torch.long)])[0]
+    for place, name in enumerate(names):
+        if name == "unknown":
+            torch.testing.assert_close(found[place], table[2 + place])
+            continue
+        weights = [0.0 if n == "unknown" else np.exp(-(((int(n) - int(name)) / 2.0) ** 2) / 2) for n in names]
+        mean = sum(w * table[2 + n] for n, w in enumerate(weights)) / sum(weights)
+        torch.testing.assert_close(found[place], mean)
+
+
+def test_a_narrow_kernel_reads_each_value_for_itself_and_a_wide_one_all_alike() -> None:
+    numbers = torch.tensor([2, 3, 4, 8])
+    _, fields, table = lent(1e-3)
+    torch.testing.assert_close(fields([numbers, numbers * 0])[0], table[numbers])
+    _, fields, _ = lent(1e6)
+    found = fields([torch.tensor([2, 3, 4, 12]), numbers * 0])[0]
+    torch.testing.assert_close(found, found[:1].expand_as(found))
+
+
+def test_names_that_are_numbers_but_lie_nowhere_spoil_no_other() -> None:
+    log = films()
+    strange = Column.of_names(["nan" if name == "unknown" else name for name in log.items.columns["year"].texts()])
+    items = replace(log.items, columns={**log.items.columns, "year": strange})
+    learner = EmerG(SCHEMA, smoothing_bandwidth={"year": 2.0}, **SHORT).learn(replace(log, items=items))
+    assert learner.network.item_fields.tables[0].isfinite().all()
+    assert np.isfinite(learner.score(log)).all()
+
+
+def test_folded_tables_say_what_was_computed() -> None:
+    _, fields, _ = lent(2.0)
+    values = [torch.arange(13), torch.zeros(13, dtype=torch.long)]
+    before = fields(values)
+    fields.fold()
+    torch.testing.assert_close(fields(values), before)
+    assert not fields.computed
+    assert all(table.requires_grad for table in fields.tables)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 7), st.integers(0, 10**6))
+def test_tastes_are_sums_without_the_row_at_hand(users: int, deeds: int, seed: int) -> None:
+    chance = torch.Generator().manual_seed(seed)
+    times = torch.randint(0, 3, (users, deeds), generator=chance)
+    tastes = UserHistoryEmbedding(times, width=3, init_std=1.0)
+    for user in range(users):
+        for own in range(-1, deeds):
+            if own >= 0 and not times[user, own]:
+                continue
+            left = times[user].clone()
+            if own >= 0:
+                left[own] -= 1
+            slow = (
+                sum((left[d] * tastes.codes[d] for d in range(deeds)), torch.zeros(3)) / max(int(left.sum()), 1) ** 0.5
+            )
+            torch.testing.assert_close(tastes(torch.tensor([user + users * (1 + own)]))[0], slow)
+    torch.testing.assert_close(tastes.table(), tastes(torch.arange(users)))
+
+
+def test_what_a_row_reads_of_its_user_does_not_tell_its_answer() -> None:
+    """With one answer turned round, that row reads the same as before."""
+    log = films()
+    turned = log.take(np.arange(len(log)))
+    turned.label[7] = 1 - turned.label[7]
+    found = []
+    for one in (log, turned):
+        learner = EmerG(SCHEMA, user_history=True, **SHORT)
+        old = InMemory(one, torch.device("cpu"), user_history=True)
+        torch.manual_seed(0)
+        learner._create_network(old.encoder)
+        learner.regularization.attach(learner.network, old.encoder, old)
+        (row,) = torch.nonzero((old.clicks.item == int(log.item[7])) & (torch.arange(len(log)) == 7))[0].tolist()
+        found.append(learner.network.row_fields(old.clicks.values(torch.tensor([row])))[-1])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_new_items_rows_read_all_of_a_user_and_strangers_read_nothing() -> None:
+    learner = IdTuning(SCHEMA, user_history=True, width=4, hidden=[4], pretrain_epochs=1, meta_epochs=1).learn(films())
+    assert learner.nodes[-1].name == reading.USER_HISTORY
+    assert learner.network.fields == len(learner.nodes)
+    known = len(learner.encoder.codings["viewer"].names)  # type: ignore[union-attr]
+    table = learner.network.row_fields.tables[-1]
+    assert table.shape == (known + 2, 4)
+    assert (table[:2] == 0).all()
+    assert (table[2:] != 0).any(dim=1).all()
+
+
+def test_dropped_fields_are_learned_from_fewer_rows() -> None:
+    """Where no row sees a field its table stays where it began; the others move."""
+    began = {}
+
+    class Noting(EmerG):
+        def _create_network(self, encoder: Any) -> None:
+            super()._create_network(encoder)
+            began[self.name] = [table.detach().clone() for table in self.network.item_fields.tables]
+
+    learner = Noting(SCHEMA, field_dropout={"mood": 1.0}, weight_decay=0.0, **SHORT).learn(films())
+    year, mood = learner.network.item_fields.tables
+    assert torch.equal(mood, began["emerg"][1])
+    assert not torch.equal(year, began["emerg"][0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"smoothing_bandwidth": {"yeer": 1.0}},
+            r"smoothing_bandwidth names 'yeer', which is no categorical field; did you mean 'year'\?",
+        ),
+        ({"field_dropout": {"age": 0.5}}, r"field_dropout names 'age', which is no field of items"),
+        ({"smoothing_bandwidth": {"year": 0.0}}, r"smoothing_bandwidth = .* input should be greater than 0"),
+        ({"field_dropout": {"year": 2.0}}, r"field_dropout = .* less than or equal to 1"),
+    ],
+)
+def test_what_cannot_be_read_so_is_said_at_once(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        EmerG(SCHEMA, **settings)
+
+
+def test_names_that_are_no_numbers_cannot_be_smoothed() -> None:
+    with pytest.raises(
+        LearnerError, match=r"smoothing_bandwidth names 'mood', none of whose values is a number \('m0'\)"
+    ):
+        EmerG(SCHEMA, smoothing_bandwidth={"mood": 1.0}, **SHORT).learn(films())
+
+
+def test_a_field_called_tastes_stands_in_the_way() -> None:
+    with pytest.raises(SettingError, match="makes a field 'user_history', which the log has already"):
+        EmerG(Schema("i", "u", fields=(Field("user_history", "user"),)), user_history=True)
+
+
+def test_too_many_users_and_a_log_in_files_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(reading, "MAX_BYTES", 100)
+    with pytest.raises(LearnerError, match=r"a table of 11 users by 12 old items, which is too large"):
+        EmerG(SCHEMA, user_history=True, **SHORT).learn(films())
+    rows = {"film": ["a", "b"] * 4, "viewer": list("vwxyvwxy"), "year": [1, 2] * 4, "mood": ["m"] * 8, "age": [1] * 8}
+    pl.DataFrame({**rows, "label": [0, 1, 1, 0] * 2, "time": range(8)}).write_csv(tmp_path / "log.csv")
+    with pytest.raises(LearnerError, match="user_history = true needs a log in memory, and this one is read in chunks"):
+        EmerG(SCHEMA, user_history=True, **SHORT).learn(ChunkedLog(tmp_path / "log.csv", SCHEMA, rows=4))
