@@ -47,7 +47,7 @@ def test_the_unicode_form_of_a_label_makes_no_class(tmp_path: Path) -> None:
     ("labels", "wanted"),
     [
         ([3.0, 4.0], ["3", "4"]),
-        ([True, False], ["True", "False"]),
+        ([True, False], ["true", "false"]),
         ([10**15, 2], ["1000000000000000", "2"]),
     ],
 )

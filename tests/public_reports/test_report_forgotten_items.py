@@ -133,8 +133,9 @@ def test_the_command_forgets_items(folder: Path, shell: Shell) -> None:
     assert "film 1, film 3: state and events are deleted" in out
     assert "item 'film 1' is not known; add it first" in shell.fails("score", str(folder), "r.jsonl")
     assert "item 'film 1' is not known; did you mean" in shell.fails("forget", str(folder), "--item", "film 1")
-    for words in ([], ["--item", "film 2", "--class", "film 2"]):
-        assert "give --class NAME of a classifier, or --item ID" in shell.fails("forget", str(folder), *words)
+    both = shell.fails("forget", str(folder), "--item", "film 2", "--class", "film 2")
+    assert "give only one of --class" in both
+    assert "give --class NAME of a classifier, or --item ID" in shell.fails("forget", str(folder))
 
 
 def test_nothing_is_forgotten_where_one_is_not_there(opened: list[ItemService]) -> None:

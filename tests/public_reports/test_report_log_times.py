@@ -13,7 +13,8 @@ from newcomer.data.click_log import ClickLog
 from newcomer.data.inference.schema import propose
 from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.frames import as_frame
-from newcomer.data.io.log_reader import log_from_rows
+from newcomer.data.io.log_reader import log_from_rows, read_log
+from newcomer.data.io.log_statistics import LogStatistics
 from newcomer.data.io.shuffle import latest_events
 from newcomer.data.io.timestamps import infer_date_order, parse_timestamps
 from newcomer.data.schema import Schema
@@ -160,3 +161,13 @@ def test_nanoseconds_are_kept_whatever_holds_them() -> None:
         assert found.fraction_or_zero.tolist() == [0.456789, 0.456788, 0.45678]
     coarse = [moment.as_unit("s").to_datetime64() for moment in plain]
     assert parse_timestamps(as_frame({"time": coarse})["time"], "table").to_list() == [1704103200000] * 3
+
+
+def test_a_training_log_in_two_units_is_refused(tmp_path: Path) -> None:
+    """One of a log's files was written in milliseconds: its events came last, by some 50,000 years."""
+    for name, time in (("a", 1_600_000_000), ("b", 1_600_000_000_000)):
+        rows = [{"item": f"i{n % 3}", "user": n, "click": n % 2, "time": time} for n in range(8)]
+        pl.DataFrame(rows).write_csv(tmp_path / f"{name}.csv")
+    log = read_log(str(tmp_path / "*.csv"), Schema("item", "user", "click", "time"))
+    with pytest.raises(DataError, match=r"^time 'time' is in seconds in some rows and in milliseconds in others"):
+        LogStatistics(log.schema).add(log)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
+from newcomer.data.canonical import BLANK
 from newcomer.data.containers import as_list, is_missing, to_python
 from newcomer.errors import DataError
 
@@ -17,10 +18,10 @@ EXACT_INTEGERS = 2**53
 
 
 def class_name(value: Any) -> str:
-    """Class name of a label: text in Unicode NFC without surrounding whitespace, a number in its shortest form.
+    """Class name of a label: text in NFC without surrounding whitespace, numbers in their shortest form, booleans in lower case.
 
     >>> [class_name(label) for label in (" card ", 3, 3.0, Decimal("3.00"), 0.5, True)]
-    ['card', '3', '3', '3', '0.5', 'True']
+    ['card', '3', '3', '3', '0.5', 'true']
 
     Raises DataError for a missing label, and one that is neither text nor number.
     """
@@ -30,7 +31,7 @@ def class_name(value: Any) -> str:
     if isinstance(value, str):
         return _of_text(value)
     if isinstance(value, bool):
-        return str(value)
+        return str(value).lower()
     if isinstance(value, int):
         return str(int(value))
     if isinstance(value, (float, Decimal)):
@@ -77,7 +78,9 @@ def _of_text(text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise DataError(f"{text!a} is not UTF-8; write the class name as text") from None
-    found = unicodedata.normalize("NFC", text).strip()
+    found = unicodedata.normalize("NFC", text).strip(BLANK)
+    if found.lower() in ("true", "false"):  # a table's column of texts and one of booleans are the same labels
+        return found.lower()
     return found.rstrip("0").rstrip(".") if WHOLE.fullmatch(found) else found
 
 

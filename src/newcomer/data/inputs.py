@@ -48,6 +48,7 @@ def as_inputs(given: Any, what: str = "inputs") -> Sequence[Any]:
     Raises DataError for a single input, a non-sequence, and an element that is missing or neither text nor image.
     """
     if isinstance(given, np.ndarray) and given.ndim > 1:  # a stack of images
+        _require_no_channels_first(given, what)
         given = list(given)
     if _is_open_file(given):
         raise DataError(f"{what}: one open file, where a list was expected; give a list of files")
@@ -142,6 +143,15 @@ def _content(file: Any, where: str) -> bytes:
 
 def _is_image(array: np.ndarray[Any, Any]) -> bool:
     return array.dtype != object and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)))
+
+
+def _require_no_channels_first(array: np.ndarray[Any, Any], what: str) -> None:
+    """Raises DataError for 3 × height × width or 4 × height × width: more often one image than three or four grey ones."""
+    if array.ndim == 3 and array.shape[0] in (3, 4) and min(array.shape[1:]) > 4:
+        raise DataError(
+            f"{what}: an array of shape {array.shape}, one image with its channels first or {array.shape[0]} grey images; give "
+            "height × width × channels, or a list of arrays"
+        )
 
 
 def _shortened(path: Path, limit: int = 200) -> str:

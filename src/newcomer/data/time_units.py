@@ -1,5 +1,6 @@
 """Units of the time column (seconds, …, nanoseconds, dates), inferred from the size of the values, and conversion between them."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from fractions import Fraction
 
@@ -25,6 +26,16 @@ def time_units_of(log: ClickLog) -> NDArray[np.int8]:
     for number, (low, high) in enumerate(EPOCHS if not log.has_dates else (), start=1):
         found[(log.time >= low) & (log.time <= high)] = number
     return found
+
+
+def require_one_unit(units: Collection[str], column: str) -> None:
+    """Raises DataError for more than one unit since 1970; plain numbers, such as 0 for an unknown time, may be among them.
+
+    >>> require_one_unit({"seconds", "plain numbers"}, "seen")
+    """
+    known = [unit for unit in TIME_UNITS[1:] if unit in units]
+    if len(known) > 1:
+        raise DataError(f"time '{column}' is in {known[0]} in some rows and in {known[1]} in others; write one unit")
 
 
 def to_time_unit(log: ClickLog, unit: str | None) -> ClickLog:

@@ -3,7 +3,8 @@
 - *Orientation*: the EXIF orientation is applied.
 - *Transparency* is composited on white.
 - *More than 8 bits* (16- or 32-bit grey, floats): see `to_bytes`. The scale depends on this image alone, so decoding does not
-  depend on the batch.
+  depend on the batch. Colour of 16 bits a channel is decoded to its upper 8; one that leaves these nearly empty, such as 12-bit
+  values in a 16-bit file, is rejected.
 - *Animations*: the first frame. Colour profiles are not applied.
 - *Size*: an image of more than `LARGE_PIXELS` pixels is reduced, its shorter side to at least `MIN_SHORTER_SIDE`: a JPEG during
   decoding, others by box averaging. More than `MAX_PIXELS` pixels are rejected. Large images are decoded one at a time.
@@ -57,10 +58,17 @@ HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 SAMPLE = 2**20
 """Number of evenly spaced pixels from which the scale of a deep image is estimated."""
 
+DARKEST_DEEP = 64
+"""A colour image of 16 bits a channel whose upper 8 bits stay below this holds at most 14 bits."""
+
 ROWS = 256
 """Rows of a deep image that are converted at once."""
 
 _large_image_lock = Lock()
+
+
+class _UnsuitableError(Exception):
+    """A valid image whose pixels cannot be shown in 8 bits."""
 
 
 def read_image(source: Path | bytes, name: str | None = None) -> PILImage:
@@ -122,7 +130,7 @@ def check_image(file: Path) -> None:
         _draft_if_large(image)
         _require_max_pixels(image)
         with _exclusive(image):
-            image.load()
+            _load(image)
 
 
 @contextmanager
@@ -134,6 +142,8 @@ def decoding_errors(where: str, source: Path | bytes = b"") -> Iterator[None]:
             yield
     except DataError:
         raise
+    except _UnsuitableError as error:
+        raise DataError(f"{where}: {error}") from None
     except (UnidentifiedImageError, IsADirectoryError):
         if Path(where).suffix.lower() in HEIC or _is_heic(source):
             raise DataError(f"{where}: HEIC images are not supported; convert it to JPEG") from None
@@ -163,6 +173,7 @@ def to_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
     - Integers that are 8-bit values times 257 or 256 are restored.
     - Other non-negative integers: black is 0, white the maximum of the smallest bit depth (at least 8) that holds all but a
       thousandth of the pixels: 12 bits for a 12-bit camera, whatever the width of the file. Brighter pixels are white.
+    - Pixels that are NaN or infinite are black.
     - Floats in [0, 1] (resampling may overshoot): 1 is white. Up to 16: white is the 0.999 quantile. Above: like integers.
     - With negative numbers: from the 0.001 quantile to the 0.999 quantile.
 
@@ -202,13 +213,27 @@ def _black_and_white(values: NDArray[Any], whole: bool) -> tuple[float, float]:
 
 def _decode_rgb(image: PILImage) -> PILImage:
     _require_max_pixels(image)
-    image.load()
+    _load(image)
     turn = ORIENTATION_TRANSPOSES.get(_orientation(image))
     rgb = _to_rgb8(image)
     if turn is not None:
         rgb = rgb.transpose(turn)
     rgb.info = {}  # orientation and transparency have been applied
     return rgb
+
+
+def _load(image: PILImage) -> None:
+    """Decode completely. Raises _UnsuitableError for 16-bit colour whose upper 8 bits are nearly empty, and for no finite pixel."""
+    deep = image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    image.load()
+    if deep and max(high for _, high in _colours(image).getextrema()) < DARKEST_DEEP:
+        raise _UnsuitableError("16 bits a channel, of which the upper ones are empty; convert it to 8 bits a channel")
+    if image.mode == "F" and not np.isfinite(np.asarray(image)).any():
+        raise _UnsuitableError("an image without a finite pixel; remove it or replace it")
+
+
+def _colours(image: PILImage) -> Any:
+    return image.convert("RGB") if image.mode != "RGB" else image
 
 
 def _to_rgb8(image: PILImage) -> PILImage:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from PIL import Image
+
 from newcomer.data.class_names import class_name
 from newcomer.data.examples import Examples, PILImage
 from newcomer.data.io.image_decoding import check_header as check_header
@@ -72,6 +74,11 @@ def class_files(root: Path, get: str, left_out: list[str] | None = None) -> list
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; {get}")
     found: list[Path] = []
+    for file in (p for p in list_visible(root) if p.is_file() and p.suffix.lower() in Image.registered_extensions()):
+        message = f"{file}: an image beside the class folders; move it into the folder of its class"
+        if left_out is None:
+            raise DataError(message)
+        left_out.append(message)
     for folder in (p for p in list_visible(root) if p.is_dir()):
         try:
             class_name(folder.name)

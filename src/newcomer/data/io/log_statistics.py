@@ -15,7 +15,7 @@ from newcomer.data.io.timestamps import FRACTION
 from newcomer.data.labels import LabelStatistics, require_both_classes
 from newcomer.data.running_stats import RunningStats
 from newcomer.data.schema import NOBODY, Field, Schema
-from newcomer.data.time_units import TIME_UNITS, time_units_of
+from newcomer.data.time_units import TIME_UNITS, require_one_unit, time_units_of
 from newcomer.data.value_conflicts import (
     COUNT,
     FIRST,
@@ -102,6 +102,7 @@ class LogStatistics:
         self.rows += len(log)
         self.labels = log.labels if self.labels is None or log.labels is None else self.labels + log.labels
         self.time_units |= {TIME_UNITS[number] for number in np.unique(time_units_of(log))}
+        require_one_unit(self.time_units, self.schema.time)
         first, last = int(log.time.min()), int(log.time.max())
         self.first = first if self.first is None else min(self.first, first)
         self.last = last if self.last is None else max(self.last, last)
