@@ -244,6 +244,10 @@ def test_another_column_can_hold_the_ids(emerg: Place) -> None:
     assert live.warm(FIRST).new == 0
     with pytest.raises(DataError, match="no column 'reqest'; did you mean 'request'"):
         live.warm(named, event_id="reqest")
+    for misspelt in ("EventID", "event_id ", "eventId"):
+        with pytest.raises(DataError, match=f"column '{misspelt}' looks like event ids"):
+            live.warm(FIRST.rename({"event_id": misspelt}))
+    assert live.warm(FIRST.rename({"event_id": "EventID"}), event_id="EventID").new == 0
     for wrong in (None, "", "x" * 256):
         with pytest.raises(DataError, match=r"row 1, column 'event_id' is .* give every event an id"):
             live.warm(FIRST.with_columns(pl.lit(wrong, dtype=pl.String).alias("event_id")))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 import numpy as np
 import polars as pl
@@ -43,6 +44,11 @@ def event_ids(
     if frame is None or (column is None and (COLUMN not in frame.columns or COLUMN in meant)):
         if column is not None:
             raise DataError(f"{where}: no column '{column}'; give events as a table")
+        for name in (name for name in (frame.columns if frame is not None else ()) if name not in meant):
+            if name != COLUMN and re.sub(r"[\W_]", "", name.lower()) == "eventid":
+                raise DataError(
+                    f"{where}: column '{name}' looks like event ids; name it with event_id='{name}' (--event-id), or rename it"
+                )
         require_time_unit(log, clock, where)
         return digests(log)
     name = column or COLUMN
