@@ -1,5 +1,5 @@
-# docker build -t newcomer . && docker run --rm -v "$PWD/runs:/work/runs" newcomer          the demo; its report lies in runs/demo
-# docker run --rm -v "$PWD:/work" newcomer newcomer --help                                  any other command
+# docker build -t newcomer . && docker run --rm -v "$PWD/runs:/data/runs" newcomer          the demo; its report lies in runs/demo
+# docker run --rm -v "$PWD:/data" newcomer newcomer --help                                  any other command
 FROM python:3.12-slim
 
 WORKDIR /source
@@ -7,5 +7,5 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu --constraint constraints.txt '.[all]'
 
-WORKDIR /work
+WORKDIR /data
 CMD ["newcomer", "demo"]

@@ -33,13 +33,13 @@ from newcomer.items.networks.emerg_network import EmerGNetwork
 from newcomer.items.networks.item_network import ItemNetwork, State
 from newcomer.items.networks.tower_network import TowerConfig, TowerNetwork
 from newcomer.items.padding import PaddedBatch
-from newcomer.nn.ctr.field_embeddings import FieldSize, Names, Numbers
+from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldSize, NumericSize
 from newcomer.shapes import Tensor
 from newcomer.streams.cold_start import ColdStart, OldItems
 from newcomer.streams.stage import Stage
 
-ITEM_FIELDS: list[FieldSize] = [Names(5)]
-ROW_FIELDS: list[FieldSize] = [Names(6), Names(4), Numbers()]
+ITEM_FIELDS: list[FieldSize] = [CategoricalSize(5)]
+ROW_FIELDS: list[FieldSize] = [CategoricalSize(6), CategoricalSize(4), NumericSize()]
 RULES: dict[str, Adaptation] = {
     "map": MAPAdaptation(initial_scale=0.7, linearizations=3),
     "learned_sgd": LearnedSGD(initial_scale=0.2, steps=3),

@@ -19,7 +19,7 @@ from newcomer.items.methods.emerg import EmerG
 from newcomer.items.networks.emerg_network import EmerGNetwork
 from newcomer.items.training.episodes import PAIRS, Episodes, Quarters
 from newcomer.items.training.meta_learning import episode_loss
-from newcomer.nn.ctr.field_embeddings import Names
+from newcomer.nn.ctr.field_embeddings import CategoricalSize
 from newcomer.seeds import spawn
 from newcomer.streams.cold_start import ColdStart
 
@@ -188,8 +188,8 @@ def test_a_network_has_the_same_parameters_whatever_was_drawn_before(small: Clic
 def test_the_network_is_equivariant_to_items() -> None:
     torch.manual_seed(0)
     network = EmerGNetwork(
-        [Names(4)],
-        [Names(5), Names(3)],
+        [CategoricalSize(4)],
+        [CategoricalSize(5), CategoricalSize(3)],
         width=4,
         layers=2,
         init_std=1.0,

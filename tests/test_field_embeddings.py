@@ -2,12 +2,14 @@
 
 import torch
 
-from newcomer.nn.ctr.field_embeddings import FieldEmbeddings, Names, Numbers
+from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldEmbeddings, NumericSize
 
 
 def made() -> FieldEmbeddings:
     torch.manual_seed(0)
-    return FieldEmbeddings([Names(5), Names(6), Numbers(), Numbers(4)], width=3, init_std=1.0)
+    return FieldEmbeddings(
+        [CategoricalSize(5), CategoricalSize(6), NumericSize(), NumericSize(4)], width=3, init_std=1.0
+    )
 
 
 def values(**given: torch.Tensor) -> list[torch.Tensor]:
@@ -61,7 +63,7 @@ def test_a_vector_of_which_a_number_is_missing_is_not_known() -> None:
 
 def test_a_vector_of_one_is_a_number() -> None:
     torch.manual_seed(0)
-    fields = FieldEmbeddings([Numbers(), Numbers(1)], width=3, init_std=1.0)
+    fields = FieldEmbeddings([NumericSize(), NumericSize(1)], width=3, init_std=1.0)
     with torch.no_grad():
         fields.tables[1].copy_(fields.tables[0])
     number = torch.tensor([0.7, float("nan"), -2.0])
@@ -71,7 +73,7 @@ def test_a_vector_of_one_is_a_number() -> None:
 
 def test_a_long_vector_starts_as_loud_as_a_number() -> None:
     torch.manual_seed(0)
-    fields = FieldEmbeddings([Numbers(), Numbers(400)], width=2000, init_std=0.1)
+    fields = FieldEmbeddings([NumericSize(), NumericSize(400)], width=2000, init_std=0.1)
     number, vector = fields([torch.ones(1), torch.randn(1, 400)])
     assert 0.7 < vector.std() / number.std() < 1.4
 

@@ -193,7 +193,7 @@ def test_other_models_have_no_directions(kind: Callable[[str], ClassLearner], ti
 
 
 def test_what_cannot_be_looked_into_is_said_in_a_line(tasks: list[Examples], tiny: Folder) -> None:
-    with pytest.raises(LearnerError, match="no task has moved the weights yet"):
+    with pytest.raises(LearnerError, match="no task has changed the weights yet"):
         look(SDLoRA(str(tiny("vit"))))
     with pytest.raises(LearnerError, match="none of the examples is of a class that the model knows"):
         look(taught(tiny, tasks[:1]), tasks[1])

@@ -17,7 +17,7 @@ from newcomer.items.methods.emerg import EmerG
 from newcomer.items.networks.emerg_network import EmerGNetwork, Graph
 from newcomer.items.networks.graph_cache import GraphCache
 from newcomer.items.networks.item_network import State
-from newcomer.nn.ctr.field_embeddings import Names, Numbers
+from newcomer.nn.ctr.field_embeddings import CategoricalSize, NumericSize
 from newcomer.shapes import Tensor
 
 ITEMS = 5
@@ -28,7 +28,15 @@ OWN: Values = [torch.tensor([2, 3, 4, 1, 2, 3])]
 def network(graph: str = "generated") -> EmerGNetwork:
     torch.manual_seed(0)
     settings: dict[str, Any] = {"has_shared_graph": False, "attention": False, "generate_init": True, "tower": [4]}
-    found = EmerGNetwork([Names(5)], [Names(4), Numbers()], width=3, layers=3, init_std=0.5, graph=graph, **settings)  # type: ignore[arg-type]
+    found = EmerGNetwork(
+        [CategoricalSize(5)],
+        [CategoricalSize(4), NumericSize()],
+        width=3,
+        layers=3,
+        init_std=0.5,
+        graph=graph,  # type: ignore[arg-type]
+        **settings,
+    )
     found.add_scales(0.5)
     return found
 

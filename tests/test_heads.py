@@ -11,7 +11,7 @@ from torch import Tensor
 
 from newcomer.nn.features.class_statistics import ClassStatistics
 from newcomer.nn.heads.gaussian import RealignedGaussian
-from newcomer.nn.heads.head import Found, Head, Linear
+from newcomer.nn.heads.head import Head, Linear, WeightBias
 from newcomer.nn.heads.kernel import KernelRidge, arc_cosine
 from newcomer.nn.heads.lda import LDA
 from newcomer.nn.heads.linear import TrainedLinearHead
@@ -43,7 +43,7 @@ def nothing(statistics: ClassStatistics) -> Linear:
     return torch.zeros_like(statistics.mean), torch.zeros_like(statistics.count)
 
 
-def folded(head: Head, statistics: ClassStatistics) -> Found:
+def folded(head: Head, statistics: ClassStatistics) -> WeightBias:
     return head.fold(statistics, nothing(statistics))
 
 

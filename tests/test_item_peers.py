@@ -35,7 +35,7 @@ from newcomer.items.training.meta_learning import MetaLearning, episode_loss
 from newcomer.items.training.pretraining import _loss
 from newcomer.nn.ctr.autoint import HEADS, AutoInt, FieldAttention
 from newcomer.nn.ctr.dcn_v2 import LAYERS, DCNv2
-from newcomer.nn.ctr.field_embeddings import FieldSize, Names
+from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldSize
 from newcomer.nn.ctr.gaussians import DiagonalGaussian, squared_wasserstein
 from newcomer.shapes import Tensor
 from newcomer.streams.cold_start import ColdStart, OldItems
@@ -43,7 +43,10 @@ from newcomer.streams.stage import Stage
 from newcomer.training.checkpoint import Checkpoint
 
 ITEMS, ROWS, FIELDS, WIDTH = 3, 4, 5, 4
-SIZES: tuple[list[FieldSize], list[FieldSize]] = ([Names(5), Names(4)], [Names(6), Names(4)])
+SIZES: tuple[list[FieldSize], list[FieldSize]] = (
+    [CategoricalSize(5), CategoricalSize(4)],
+    [CategoricalSize(6), CategoricalSize(4)],
+)
 OWN: Values = [torch.tensor([2, 3, 4]), torch.tensor([3, 2, 3])]
 EVENTS = 5
 BATCH = PaddedBatch(
@@ -77,7 +80,11 @@ def clicks(seed: int = 0) -> Clicks:
     """Of each item as many events as `BATCH` has places for."""
     generator = torch.Generator().manual_seed(seed)
     count = ITEMS * EVENTS
-    rows = [torch.randint(2, size.count, (count,), generator=generator) for size in SIZES[1] if isinstance(size, Names)]
+    rows = [
+        torch.randint(2, size.count, (count,), generator=generator)
+        for size in SIZES[1]
+        if isinstance(size, CategoricalSize)
+    ]
     label = torch.randint(2, (count,), generator=generator).double()
     return Clicks(torch.arange(ITEMS).repeat_interleave(EVENTS), label, torch.arange(count), [], rows)
 

@@ -16,13 +16,13 @@ from newcomer.items.networks.item_network import ItemNetwork, State
 from newcomer.items.networks.tower_network import TowerConfig, TowerNetwork
 from newcomer.items.padding import PaddedBatch, by_item
 from newcomer.nn.ctr.feature_graph import higher_orders
-from newcomer.nn.ctr.field_embeddings import FieldSize, Names, Numbers
-from newcomer.nn.optim.analytic_gradients import Orders
+from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldSize, NumericSize
+from newcomer.nn.optim.analytic_gradients import HigherOrders
 from newcomer.shapes import Tensor
 
 ITEMS, ROWS, WIDTH = 4, 6, 4
-ITEM_SIZES: list[FieldSize] = [Names(5), Names(6), Numbers(), Numbers(3)]
-ROW_SIZES: list[FieldSize] = [Names(7), Names(6), Numbers(), Numbers(2)]
+ITEM_SIZES: list[FieldSize] = [CategoricalSize(5), CategoricalSize(6), NumericSize(), NumericSize(3)]
+ROW_SIZES: list[FieldSize] = [CategoricalSize(7), CategoricalSize(6), NumericSize(), NumericSize(2)]
 Network = TypeVar("Network", bound=ItemNetwork)
 RULE = MAPAdaptation(initial_scale=1.0, linearizations=2)
 
@@ -31,6 +31,11 @@ def emerg(graph: str = "generated", layers: int = 2, **changes: Any) -> EmerGNet
     settings: dict[str, Any] = {"attention": False, "tower": [6, 5], "generate_init": True, "init_std": 0.5}
     settings |= {"width": WIDTH, "layers": layers, "graph": graph, "has_shared_graph": False} | changes
     return EmerGNetwork(ITEM_SIZES, ROW_SIZES, **settings)
+
+
+@pytest.fixture(autouse=True)
+def same_weights_in_any_order_of_tests() -> None:
+    torch.manual_seed(0)
 
 
 def ready(network: Network, seed: int = 0) -> Network:
@@ -155,7 +160,7 @@ def test_orders_and_their_slopes_are_those_of_torch(fields: int, layers: int, ti
         graph = (sample.round() if ties else sample).requires_grad_()
         by_graphs = torch.randn(1, layers, fields, fields, generator=chance)
         slow = higher_orders(graph, layers)
-        fast = Orders.of(graph[0].detach().numpy(), layers)
+        fast = HigherOrders.of(graph[0].detach().numpy(), layers)
         torch.testing.assert_close(torch.from_numpy(fast.graphs), slow[0].detach())
         (gradient,) = torch.autograd.grad(slow, graph, by_graphs)
         found = torch.from_numpy(fast.backward(by_graphs[0].numpy()))
@@ -166,7 +171,7 @@ def test_a_graph_that_is_the_same_everywhere_has_the_slopes_of_torch() -> None:
     graph = torch.zeros(1, 4, 4, requires_grad=True)
     slow = higher_orders(graph, 2)
     (gradient,) = torch.autograd.grad(slow, graph, torch.ones_like(slow))
-    fast = Orders.of(graph[0].detach().numpy(), 2)
+    fast = HigherOrders.of(graph[0].detach().numpy(), 2)
     torch.testing.assert_close(torch.from_numpy(fast.backward(fast.graphs * 0 + 1)), gradient[0])
 
 

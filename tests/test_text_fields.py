@@ -23,7 +23,7 @@ from newcomer.items.encoding.encoder import Encoder
 from newcomer.items.encoding.text_encoder import TextEncoder
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.methods.id_tuning import IdTuning
-from newcomer.nn.ctr.field_embeddings import Names, Numbers
+from newcomer.nn.ctr.field_embeddings import CategoricalSize, NumericSize
 
 ABOUT = ["where is my card", "the card was stolen", "top up failed", "exchange rate of the euro", "refund please"]
 SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 1, "batch_size": 64, "warmup_steps": 2}
@@ -129,8 +129,8 @@ def test_an_encoder_that_reads_pictures_is_refused(tiny: Callable[[str], Path]) 
 def test_what_a_network_embeds_is_said_field_by_field(encoder: str) -> None:
     log = log_from_frame(table().with_columns(price=1.5), schema_of(encoder, Field("price", "item", "numeric")))
     fitted = Encoder.fit(log)
-    assert fitted.item_sizes() == [Numbers(16), Numbers(3), Numbers(1)]
-    assert fitted.row_sizes() == [Names(2 + len(log.users))]
+    assert fitted.item_sizes() == [NumericSize(16), NumericSize(3), NumericSize(1)]
+    assert fitted.row_sizes() == [CategoricalSize(2 + len(log.users))]
     again = Encoder.from_json(log.schema, fitted.to_json())
     for one, other in zip(fitted.items(log.items), again.items(log.items), strict=True):
         torch.testing.assert_close(one, other, equal_nan=True, rtol=0, atol=0)

@@ -171,3 +171,9 @@ def test_a_training_log_in_two_units_is_refused(tmp_path: Path) -> None:
     log = read_log(str(tmp_path / "*.csv"), Schema("item", "user", "click", "time"))
     with pytest.raises(DataError, match=r"^time 'time' is in seconds in some rows and in milliseconds in others"):
         LogStatistics(log.schema).add(log)
+
+
+def test_a_clock_that_runs_from_zero_over_all_ranges_is_one_unit() -> None:
+    """Microseconds since a start pass the ranges of seconds and of milliseconds since 1970."""
+    times = pl.int_range(0, 4 * 10**12, 10**10, eager=True).to_list()
+    assert LogStatistics(log([0]).schema).add(log(times)).rows == len(times)

@@ -70,7 +70,7 @@ def analyse(learner: ClassLearner, examples: Examples | None) -> Generator[Step,
         raise LearnerError(f"a model of '{learner.name}' has no directions to look into; give one of '{SDLoRA.name}'")
     tasks = _tasks(learner)
     if not tasks:
-        raise LearnerError("no task has moved the weights yet; teach at least two new classes first")
+        raise LearnerError("no task has changed the weights yet; learn at least two new classes first")
     cosines, depths = _cosines(learner.lora.products().double())
     return {
         "tasks": [task.entry.name for task in tasks],

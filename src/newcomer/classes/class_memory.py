@@ -13,7 +13,7 @@ from newcomer.nn.features.drift_map import guarded
 from newcomer.nn.features.novelty import QUANTILES, Novelty, quantiles
 from newcomer.nn.features.temperature import temperature
 from newcomer.nn.heads.gaussian import RealignedGaussian
-from newcomer.nn.heads.head import Found, Head, Linear
+from newcomer.nn.heads.head import Head, Linear, WeightBias
 from newcomer.nn.heads.kernel import KernelRidge
 from newcomer.nn.heads.lda import LDA
 from newcomer.nn.heads.linear import TrainedLinearHead
@@ -72,7 +72,7 @@ class ClassMemory:
         found = float(self.temperatures[HEADS.index(head)])
         return 1.0 if math.isnan(found) else found
 
-    def fold(self, head: Head, trained: Linear) -> Found:
+    def fold(self, head: Head, trained: Linear) -> WeightBias:
         """Weight and bias that this head computes, in float32."""
         weight, bias = head.fold(self.statistics.double(), trained)
         return weight.float(), bias.float()

@@ -24,7 +24,7 @@ from newcomer.data.examples import Examples, Input, Subset, require_examples
 from newcomer.data.inputs import LoadedInputs, as_inputs, is_single
 from newcomer.errors import LearnerError, NewcomerError, nearest
 from newcomer.nn.features.novelty import Novelty
-from newcomer.nn.heads.head import Found, Linear
+from newcomer.nn.heads.head import Linear, WeightBias
 from newcomer.printable import counted, listed
 from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
@@ -80,7 +80,7 @@ class ClassLearner(Learner[Examples, Examples]):
         self.head_name, self.shrinkage, self.drift_map = classifier.head, classifier.shrinkage, classifier.drift_map
         self.head = make_head(classifier.head, classifier.shrinkage)
         # caches with the memory that they were computed from: a memory is immutable and gets replaced
-        self._classifier: tuple[ClassMemory, Found] | None = None
+        self._classifier: tuple[ClassMemory, WeightBias] | None = None
         self._novelty: tuple[ClassMemory, Novelty] | None = None
 
     def __repr__(self) -> str:
@@ -157,7 +157,7 @@ class ClassLearner(Learner[Examples, Examples]):
         """
         return self._logits(self.features(inputs))
 
-    def linear_classifier(self) -> Found:
+    def linear_classifier(self) -> WeightBias:
         """Weight and bias of the classifier, one row per class, on the CPU, divided by the temperature: its softmax is calibrated.
 
         With `support_points` its input are the features' kernels with these points (`nn.heads.kernel`), else the features.

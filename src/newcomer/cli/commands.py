@@ -5,10 +5,7 @@ from collections.abc import Mapping
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("runs", "Run both methods and their baselines on embedded data."),
     "run": ("runs", "Run a recipe with all its seeds, and write a report."),
-    "compare": (
-        "comparison",
-        "Compare all rows of a recipe at the same search budget.",
-    ),
+    "compare": ("comparison", "Compare all rows of a recipe at the same search budget."),
     "report": ("runs", "Print tables of runs, and write an HTML page with plots."),
     "recipes": ("runs", "List the shipped recipes."),
     "learn": ("models", "Learn new classes, or add examples of known ones."),
@@ -20,9 +17,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "forget": ("models", "Remove a class of a classifier, or items of a click model."),
     "checkout": ("models", "Copy an earlier stage of a store into a new one."),
     "export": ("models", "Export a classifier for other libraries."),
-    "analyse": (
-        "analysis",
-        "Plot what a model has learned.",
-    ),
+    "analyse": ("analysis", "Plot what a model has learned."),
     "inspect": ("inspection", "Show a model, one of its items, or a click log's schema."),
 }

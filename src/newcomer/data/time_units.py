@@ -29,12 +29,14 @@ def time_units_of(log: ClickLog) -> NDArray[np.int8]:
 
 
 def require_one_unit(units: Collection[str], column: str) -> None:
-    """Raises DataError for more than one unit since 1970; plain numbers, such as 0 for an unknown time, may be among them.
+    """Raises DataError for more than one unit since 1970.
 
-    >>> require_one_unit({"seconds", "plain numbers"}, "seen")
+    With plain numbers among them the column may count something else, such as microseconds from 0 on, over all these ranges.
+
+    >>> require_one_unit({"seconds", "milliseconds", "plain numbers"}, "seen")
     """
     known = [unit for unit in TIME_UNITS[1:] if unit in units]
-    if len(known) > 1:
+    if len(known) > 1 and TIME_UNITS[NUMBERS] not in units:
         raise DataError(f"time '{column}' is in {known[0]} in some rows and in {known[1]} in others; write one unit")
 
 

@@ -1,4 +1,4 @@
-"""RanPAC: random projections and a ridge regression solved anew (McDonnell et al., NeurIPS 2023, arXiv 2307.02251)."""
+"""RanPAC: random projections and an exact ridge regression after every task (McDonnell et al., NeurIPS 2023, arXiv 2307.02251)."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from newcomer.classes.configuration import Classifier, CompiledRuntime, Training
 from newcomer.classes.lora_learner import DirectionLearner
 from newcomer.errors import LearnerError
 from newcomer.nn.features.temperature import temperature
-from newcomer.nn.heads.head import Found
+from newcomer.nn.heads.head import WeightBias
 from newcomer.nn.heads.random_features import RidgeStatistics, random_features, select_ridge
 from newcomer.seeds import spawn
 from newcomer.shapes import Float, Int, Tensor
@@ -74,7 +74,7 @@ class RanPAC(DirectionLearner):
         """The factors of the first task's LoRA and the linear head, which is trained with it and not used afterwards."""
         return {name: group for name, group in super().trainable().items() if name != "magnitudes"}
 
-    def linear_classifier(self) -> Found:
+    def linear_classifier(self) -> WeightBias:
         """Raises LearnerError: there is none."""
         self._require_classes()
         raise LearnerError("RanPAC's head is not linear in the backbone's features, so it cannot be exported")

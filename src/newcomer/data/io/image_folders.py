@@ -9,8 +9,8 @@ from PIL import Image
 
 from newcomer.data.class_names import class_name
 from newcomer.data.examples import Examples, PILImage
+from newcomer.data.io.image_decoding import HEIC, check_image
 from newcomer.data.io.image_decoding import check_header as check_header
-from newcomer.data.io.image_decoding import check_image
 from newcomer.data.io.image_decoding import read_image as read_image
 from newcomer.data.paths import locate
 from newcomer.errors import DataError
@@ -74,7 +74,7 @@ def class_files(root: Path, get: str, left_out: list[str] | None = None) -> list
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; {get}")
     found: list[Path] = []
-    for file in (p for p in list_visible(root) if p.is_file() and p.suffix.lower() in Image.registered_extensions()):
+    for file in (p for p in list_visible(root) if p.is_file() and _has_image_suffix(p)):
         message = f"{file}: an image beside the class folders; move it into the folder of its class"
         if left_out is None:
             raise DataError(message)
@@ -156,6 +156,11 @@ def list_visible(folder: Path) -> list[Path]:
         return sorted(p for p in folder.iterdir() if not _is_system_file(p.name))
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror or error})") from None
+
+
+def _has_image_suffix(file: Path) -> bool:
+    suffix = file.suffix.lower()
+    return suffix in HEIC or Image.registered_extensions().get(suffix) in Image.OPEN
 
 
 def _is_system_file(name: str) -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from newcomer.items.adaptation.rules import NEWTON_STEPS, MAPAdaptation
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.networks.item_network import ItemNetwork, State
-from newcomer.nn.ctr.field_embeddings import FieldEmbeddings, Names
+from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldEmbeddings
 from newcomer.nn.optim.analytic_gradients import RowGradient
 from newcomer.nn.optim.map_logistic import MIN_CURVATURE, ROUNDING, STEP_SIZES
 from newcomer.nn.optim.numpy_views import Array, ModuleViews, view
@@ -126,7 +126,7 @@ class EmbeddingTables:
     @classmethod
     def of(cls, fields: FieldEmbeddings) -> Self:
         pairs = zip(fields.sizes, fields.tables, strict=True)
-        return cls([(isinstance(size, Names), view(table)) for size, table in pairs])
+        return cls([(isinstance(size, CategoricalSize), view(table)) for size, table in pairs])
 
     def __call__(self, values: Sequence[Any]) -> list[Array]:
         """One vector per field; a value is one index or several, or one number or several."""

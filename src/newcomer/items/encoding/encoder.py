@@ -17,7 +17,7 @@ from newcomer.data.schema import NOBODY, Field, Schema
 from newcomer.data.vocabulary import StandardScaler, VectorScaler, Vocabulary, coding_from_json
 from newcomer.errors import DataError, DataWarning
 from newcomer.items.encoding.text_encoder import TextEncoder
-from newcomer.nn.ctr.field_embeddings import FieldSize, Names, Numbers
+from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldSize, NumericSize
 from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
 
@@ -124,7 +124,7 @@ class Encoder:
     def users(self) -> int:
         """Number of user codes, 'missing' and 'unseen' included."""
         size = _size(self.codings[self.schema.user])
-        assert isinstance(size, Names)  # an id is a name
+        assert isinstance(size, CategoricalSize)  # an id is a name
         return size.count
 
     @property
@@ -255,11 +255,11 @@ def _fit(field: Field, column: Column, times: NDArray[np.int64] | None = None) -
 def _size(coding: Coding) -> FieldSize:
     match coding:
         case Vocabulary():
-            return Names(len(coding))
+            return CategoricalSize(len(coding))
         case StandardScaler():
-            return Numbers()
+            return NumericSize()
         case _:
-            return Numbers(len(coding))
+            return NumericSize(len(coding))
 
 
 def _coding(table: Mapping[str, Json]) -> Coding:

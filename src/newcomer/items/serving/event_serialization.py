@@ -10,7 +10,7 @@ from newcomer.data.vocabulary import BOUND
 from newcomer.items.encoding.bounds import out_of_bounds, within_bounds
 from newcomer.items.encoding.encoder import Clicks, Encoder, concat_values
 from newcomer.items.serving.serialization import trimmed
-from newcomer.nn.ctr.field_embeddings import Names
+from newcomer.nn.ctr.field_embeddings import CategoricalSize
 from newcomer.settings import Json
 from newcomer.store.states import Event
 
@@ -22,7 +22,7 @@ def to_values(clicks: Clicks, row: int) -> list[Json]:
 
 def to_clicks(events: Sequence[tuple[int, Event]], encoder: Encoder, device: torch.device) -> Clicks:
     """Stored events as encoded rows; `events`: item index and event. Numbers are clipped to the bounds."""
-    kinds = [torch.int64 if isinstance(size, Names) else torch.float32 for size in encoder.row_sizes()]
+    kinds = [torch.int64 if isinstance(size, CategoricalSize) else torch.float32 for size in encoder.row_sizes()]
     columns = [
         [torch.tensor(_from_json(event.values[n] if event.values else None), dtype=kind)[None] for _, event in events]
         for n, kind in enumerate(kinds)

@@ -17,7 +17,7 @@ from newcomer.items.networks.item_network import State, without_prefix
 from newcomer.shapes import Tensor
 from newcomer.store.states import ItemState, now
 
-READDED = "anew"
+READDED = "readded"
 """Tensor that marks an item that was deleted and added again: its initial state is not that of the trained item."""
 
 SUFFICIENT = 200

@@ -287,7 +287,7 @@ def fingerprint(folder: str | Path) -> str:
     """
     stages = Store(folder).manifest().stages
     if not stages:
-        raise StoreError(f"{folder}: has learned nothing yet; teach it old items first")
+        raise StoreError(f"{folder}: has learned nothing yet; train it on old items first")
     return str(stages[0]["sha256"])[:16]
 
 

@@ -12,20 +12,20 @@ from newcomer.shapes import Float, Tensor
 
 
 @dataclass(frozen=True)
-class Names:
+class CategoricalSize:
     """A categorical field with `count` values, index 0 (padding, missing) and 1 (unseen) included."""
 
     count: int
 
 
 @dataclass(frozen=True)
-class Numbers:
+class NumericSize:
     """A numeric field, or a vector field of length `count`."""
 
     count: int = 1
 
 
-FieldSize = Names | Numbers
+FieldSize = CategoricalSize | NumericSize
 
 
 class FieldEmbeddings(nn.Module):
@@ -34,7 +34,7 @@ class FieldEmbeddings(nn.Module):
     The embeddings of 'missing' and 'unseen' are initialized at zero. Numbers are mapped without a bias; vectors with a NaN are
     missing, which has an embedding of its own.
 
-    >>> fields = FieldEmbeddings([Names(5), Names(7), Numbers(), Numbers(3)], width=4, init_std=0.1)
+    >>> fields = FieldEmbeddings([CategoricalSize(5), CategoricalSize(7), NumericSize(), NumericSize(3)], width=4, init_std=0.1)
     >>> colour, words, price = torch.tensor([2, 4]), torch.tensor([[2, 3, 6], [5, 0, 0]]), torch.tensor([0.3, float("nan")])
     >>> fields([colour, words, price, torch.ones(2, 3)]).shape      # field, thing, width
     torch.Size([4, 2, 4])
@@ -69,11 +69,11 @@ class FieldEmbeddings(nn.Module):
             found: Tensor = self.computed[str(field)](value)
             return found
         table = self.tables[field]
-        return _embedded(value, table) if isinstance(self.sizes[field], Names) else _mapped(value, table)
+        return _embedded(value, table) if isinstance(self.sizes[field], CategoricalSize) else _mapped(value, table)
 
 
 def _table(size: FieldSize, width: int, init_std: float) -> Float[Tensor, "row width"]:
-    if isinstance(size, Numbers):
+    if isinstance(size, NumericSize):
         table = torch.randn(size.count + 1, width) * init_std
         table[:-1] *= max(size.count, 1) ** -0.5  # a long vector says as much at first as a number does
         return table

@@ -41,9 +41,9 @@ class RealignedGaussian(Head):
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
             x, target = self.sample(statistics)
             origin, bias = (t.float().clone() for t in start)
-            hot = temperature(F.linear(x, origin, bias), target)
-            origin = origin / hot
-            weight, bias = origin.clone().requires_grad_(), (bias / hot).requires_grad_()
+            scale = temperature(F.linear(x, origin, bias), target)
+            origin = origin / scale
+            weight, bias = origin.clone().requires_grad_(), (bias / scale).requires_grad_()
             optimizer = torch.optim.LBFGS(
                 [weight, bias], max_iter=self.steps, history_size=5, line_search_fn="strong_wolfe"
             )

@@ -9,7 +9,7 @@ from newcomer.shapes import Float, Tensor
 Linear = tuple[Float[Tensor, "class width"], Float[Tensor, " class"]]
 """Weight and bias of a linear classifier of features: logits = x Wᵀ + b."""
 
-Found = tuple[Float[Tensor, "class term"], Float[Tensor, " class"]]
+WeightBias = tuple[Float[Tensor, "class term"], Float[Tensor, " class"]]
 """Weight and bias of a linear classifier of a head's terms (the features, or kernel values)."""
 
 
@@ -20,7 +20,7 @@ class Head(ABC):
     """Whether the classifier is stored because computing it takes longer than reading it."""
 
     @abstractmethod
-    def fold(self, statistics: ClassStatistics, trained: Linear) -> Found:
+    def fold(self, statistics: ClassStatistics, trained: Linear) -> WeightBias:
         """Weight and bias, in the statistics' dtype; `trained`: the linear head trained by gradients."""
 
     def support_points(self, statistics: ClassStatistics) -> Float[Tensor, "point width"] | None:

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from newcomer.nn.features.class_statistics import ClassStatistics
-from newcomer.nn.heads.head import Found, Head, Linear
+from newcomer.nn.heads.head import Head, Linear, WeightBias
 from newcomer.shapes import Float, Tensor
 
 
@@ -35,7 +35,7 @@ class KernelRidge(Head):
     noise: float = 0.03
     limit: int = 4096
 
-    def fold(self, statistics: ClassStatistics, trained: Linear) -> Found:
+    def fold(self, statistics: ClassStatistics, trained: Linear) -> WeightBias:
         points, classes = self.support_points(statistics), len(statistics.count)
         target = torch.arange(classes).repeat_interleave(len(points) // classes)
         target = F.one_hot(target).to(points) - 1 / classes

@@ -56,7 +56,7 @@ class SymmetricGraph:
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class HigherOrders:
     """`higher_orders` of one graph, and its backward pass."""
 
     graphs: Array
@@ -67,7 +67,7 @@ class Orders:
     products: Sequence[SymmetricGraph]
 
     @classmethod
-    def of(cls, graph: Array, orders: int) -> "Orders":
+    def of(cls, graph: Array, orders: int) -> "HigherOrders":
         fields, raw = len(graph), SymmetricGraph.of(graph)
         entries = raw.entries.copy()
         entries.flat[:: fields + 1] = 1
@@ -113,7 +113,7 @@ class GraphGradient:
 
     def __call__(self, graph: Array, vectors: Array) -> tuple[float, Array, Array]:
         """The logit, and its gradients with respect to the first field's vector and the raw graph; `vectors`: field width."""
-        orders, width = Orders.of(graph, len(self.weights)), vectors.shape[1]
+        orders, width = HigherOrders.of(graph, len(self.weights)), vectors.shape[1]
         messages = orders.graphs @ vectors @ self.weights
         leaks = np.where(messages > 0, np.float32(1), self.leak)
         leaks[-1] = 1
