@@ -124,7 +124,7 @@ def test_what_is_no_image_is_named_before_anything_is_learned(content: bytes, ro
 
 def test_a_folder_in_a_class_is_no_image(root: Path) -> None:
     (root / "train" / "wren" / "young").mkdir()
-    with pytest.raises(DataError, match="young: not a readable image"):
+    with pytest.raises(DataError, match="young: a folder, where images of one class are expected"):
         image_folder(str(root))
 
 

@@ -144,7 +144,10 @@ def test_more_of_a_known_class_is_said_to_adapt_nothing(shapes: Path, shell: She
     code, out, _ = shell.call("learn", "shapes", "more")
     assert code == 0
     assert "more of known classes: disc. The class statistics are updated; no weight is trained." in out
-    entries = Store(shapes).entries()
+    assert "count twice" not in out
+    again = shell.call("learn", "shapes", "more")[1]
+    assert "These are the files of task 2: their examples count twice; `newcomer checkout` goes back." in again
+    entries = Store(shapes).entries()[:-1]
     assert [entry.info["what"] for entry in entries] == ["learn"] * 3
     assert not any(key.startswith("direction") for key in entries[-1].tensors)
 

@@ -120,9 +120,9 @@ def test_a_missing_number_is_marked_where_the_schema_says_so() -> None:
     [
         ({"liked": [1, 2, 0]}, r"row 2, label 'liked' is 2; write 1"),
         ({"liked": ["yes", "0", "1"]}, r"row 1, label 'liked' is 'yes'"),
-        ({"liked": [0, 1, None]}, r"row 3, label 'liked' is None"),
+        ({"liked": [0, 1, None]}, r"row 3, label 'liked' is empty"),
         ({"seen": ["1", "2", "soon"]}, r"row 3, time 'seen' is 'soon'"),
-        ({"price": [1.0, float("nan"), 2.0]}, r"row 2, column 'price' is nan"),
+        ({"price": [1.0, float("nan"), 2.0]}, r"row 2, column 'price' is empty"),
         ({"price": ["1", "2", "dear"]}, r"row 3, column 'price': 'dear' is not a number"),
         ({"film": ["b", None, "b"]}, r"row 2, column 'film' is empty"),
         (
@@ -240,9 +240,9 @@ def test_times_are_numbers_or_dates(given: list[Any], stored: list[int]) -> None
         (["17", "2024-01-01"], r"row 2, time 't' is '2024-01-01', other values are like '17'; write"),
         (["2024-01-31", "2024-02-30"], r"row 2, time 't' is '2024-02-30'"),
         (["2024-01-31T25:00"], r"row 1, time 't' is '2024-01-31T25:00'; write an increasing integer"),
-        (["2024-01-31", ""], r"row 2, time 't' is ''"),
+        (["2024-01-31", ""], r"row 2, time 't' is empty"),
         ([1.0, float("nan")], r"row 2, time 't' is nan"),
-        ([date(2024, 1, 1), None], r"row 2, time 't' is None"),
+        ([date(2024, 1, 1), None], r"row 2, time 't' is empty"),
     ],
 )
 def test_a_time_that_is_none_is_named_with_its_row(given: list[Any], message: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from newcomer.classes.learner import ClassLearner
 from newcomer.errors import SettingError, StoreError
+from newcomer.printable import counted
 from newcomer.registry import find_learner
 from newcomer.settings import Json
 from newcomer.store.folder import MANIFEST, Manifest, Store
@@ -142,7 +143,7 @@ def store_card(manifest: Manifest, classes: list[str], repo_id: str, metrics: Ma
         metadata: dict[str, Json] = {"base_model": name} if "/" in name and not local else {}
         metadata["pipeline_tag"] = f"{'image' if images else 'text'}-classification"
         tags += ["continual-learning", "class-incremental-learning"]
-        title = f"{kind.__name__}: {len(classes)} classes of {'images' if images else 'texts'}"
+        title = f"{kind.__name__}: {counted(len(classes), 'class', 'classes')} of {'images' if images else 'texts'}"
         what = f"A classifier that learns new classes task by task ({kind.__name__}), on the backbone `{name}`."
         what += " The backbone is not part of this repository" + ("; give its folder as `backbone=`." if local else ".")
         use = 'model.predict("photo.png")' if images else 'model.predict("a text")'

@@ -13,7 +13,7 @@ import pytest
 from films import FILMS, QUICK, SCHEMA, events, features, log, taught
 from newcomer.data.io.log_reader import log_from_rows
 from newcomer.data.schema import Field, Schema
-from newcomer.errors import DataError
+from newcomer.errors import DataError, DataWarning
 from newcomer.items.encoding.encoder import Encoder
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.event_ids import digests
@@ -111,7 +111,7 @@ def test_the_command_reports_what_did_not_count(store: Path, shell: Shell) -> No
     shown = events(FILMS[2], 3).with_columns(liked=pl.lit(0))
     shown.write_csv(shell.folder / "shown.csv")
     shown.with_columns(liked=pl.lit(1)).write_csv(shell.folder / "clicked.csv")
-    assert "3 new events of 1 items" in shell.call("warm", str(store), "shown.csv", "--states", url)[1]
+    assert "3 new events of 1 item," in shell.call("warm", str(store), "shown.csv", "--states", url)[1]
     code, out, err = shell.call("warm", str(store), "clicked.csv", "--states", url)
     assert code == 3
     assert "3 that had counted with another label and did not count again" in out
@@ -162,7 +162,7 @@ def test_an_event_counts_once_whatever_clock_its_time_comes_from(begin: float, t
 
 def test_an_event_of_a_model_of_dates_counts_once(tmp_path: Path) -> None:
     """The same of a model whose own events had dates; a number that is no moment is refused by its row."""
-    dates = pl.col("seen").cast(pl.Int64).cast(pl.Datetime("ms"))
+    dates = (pl.col("seen").cast(pl.Int64) + 1_600_000_000_000).cast(pl.Datetime("ms"))
     EmerG(SCHEMA, **QUICK).learn(log().with_columns(dates)).save(tmp_path / "store")
     live, alike = ItemService.open(tmp_path / "store"), events("film 1", 2)
     bare = alike.drop("event_id")
@@ -177,7 +177,10 @@ def test_an_event_of_a_model_of_dates_counts_once(tmp_path: Path) -> None:
         live.warm(number)
     done = live.warm(number, on_error="report")
     assert (done.new, done.known, len(done.left_out)) == (0, 1, 1)
-    assert live.warm(alike).new == 2  # ids of their own tell events apart
+    with pytest.warns(
+        DataWarning, match=r"time 'seen' of 2 of 2 events is like \d+ in row 1, but training had dates: the events"
+    ):
+        assert live.warm(alike).new == 2  # ids of their own tell events apart
     live.close()
 
 
@@ -189,9 +192,45 @@ def test_dates_for_a_model_of_plain_numbers_are_refused_by_row(live: ItemService
     )
     with pytest.raises(DataError, match=message):
         live.warm(dated.drop("event_id"))
-    assert live.warm(dated).new == 2
+    with pytest.warns(DataWarning, match=r"is like 2024-05-01T00:00:00.000 in row 1, but training had plain numbers"):
+        assert live.warm(dated).new == 2
     live.learner.encoder = Encoder.from_json(
         live.learner.schema, [part for part in live.learner.encoder.to_json() if "clock" not in part]
     )
     assert live.learner.encoder.clock is None
     assert live.warm(dated.drop("event_id")[:1]).new == 1
+
+
+@pytest.mark.parametrize("time", [20200924, 44100.5, -1.0, 0, 16e9, 1.7e10])
+def test_a_time_that_no_clock_shows_is_refused_by_row(time: float, tmp_path: Path) -> None:
+    """A day as a number (20200924), a spreadsheet's serial number (44100.5), a sentinel (0, -1), a digit too many: they counted."""
+    live, alike = timed(tmp_path, 1.7e9), events("new", 3, start=1_700_000_000).drop("event_id")
+    wrong = alike.with_columns(seen=pl.Series([1.7e9, time, 1.7e9 + 1]))
+    with pytest.raises(
+        DataError, match=r"row 2, time 'seen' is .*, but training had seconds since 1970: .*write seconds or dates"
+    ):
+        live.warm(wrong)
+    done = live.warm(wrong, on_error="report")
+    assert (done.new, len(done.left_out)) == (2, 1)
+    assert "row 2, time 'seen'" in done.left_out[0]
+    live.close()
+
+
+def test_truth_values_are_no_times(live: ItemService) -> None:
+    """True counted as an event of time 1."""
+    with pytest.raises(DataError, match=r"time 'seen' holds true and false"):
+        live.warm(events("new", 2).with_columns(seen=pl.lit(True)))
+
+
+@pytest.mark.parametrize("begin", [1.7e9, 1.7e12])
+def test_dates_and_numbers_of_one_call_are_read_row_by_row(begin: float, tmp_path: Path) -> None:
+    """Two clients wrote times in two ways: the whole call was refused, and not the row that has no time."""
+    live, alike = timed(tmp_path, begin), events("new", 4).drop("event_id")
+    seen = ["1700000000", "2023-11-14T22:13:21.5Z", "soon", 1700000002]
+    rows = [row | {"seen": time} for row, time in zip(alike.drop("seen").to_dicts(), seen, strict=True)]
+    done = live.warm(rows, on_error="report")
+    assert (done.new, len(done.left_out)) == (3, 1)
+    assert "row 3, time 'seen' is 'soon'" in done.left_out[0]
+    numbers = [1700000000000, 1700000001500, 1700000002000]
+    assert live.warm(alike[[0, 1, 3]].with_columns(pl.Series("seen", numbers))).known == 3
+    live.close()

@@ -263,3 +263,27 @@ def test_a_json_file_of_requests_is_told_the_format(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text('[{"item": "a"}]')
     with pytest.raises(DataError, match=r"r\.json: JSON as a whole; write JSON lines \(\.jsonl\), one object per line"):
         read_rows(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"sep=,\nitem,user,click,time\na,b,1,1\n", r"line 1 is 'sep=,', which tells a spreadsheet the separator"),
+        (b"# made by hand\nitem,user,click,time\na,b,1,1\n", r"line 1 is a comment, '# made by hand', not a header"),
+        (
+            b"item,user,click,time\na,b,1,1\nitem,user,click,time\n",
+            r"row 2, label 'click' is 'click'; the header is repeated",
+        ),
+        ("item,user,click,time\na,b,1,1\n".encode("utf-16"), r"is UTF-16, as spreadsheets save"),
+        (b"item,user,click,time\na,b,,1\n", r"row 1, label 'click' is empty"),
+        (b"item,user,click,time\na,b,1,\n", r"row 1, time 'time' is empty"),
+    ],
+)
+def test_what_is_not_a_row_is_called_what_it_is(content: bytes, message: str, tmp_path: Path) -> None:
+    """A spreadsheet's `sep=` line was said to have too few names, and UTF-16 to be a line that is not UTF-8."""
+    (tmp_path / "log.csv").write_bytes(content)
+    schema = Schema("item", "user", "click", "time")
+    with pytest.raises(DataError, match=message):
+        read_log(tmp_path / "log.csv", schema)
+    with pytest.raises(DataError, match=message):
+        LogStatistics.of(ChunkedLog(tmp_path / "log.csv", schema))

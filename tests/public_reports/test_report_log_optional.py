@@ -190,3 +190,16 @@ def test_users_of_requests_may_differ_from_row_to_row() -> None:
         assert [log.users.columns["city"].texts()[user] for user in log.user] == rows["city"]
     with pytest.raises(DataError, match="two values of 'city'"):
         log_from_frame(table(city=["p", "q", "z", "r"]), SCHEMA)
+
+
+def test_a_word_that_stands_for_no_user_is_said() -> None:
+    """Half of the users were 'undefined', and learned as one user without a word."""
+    users = ["undefined"] * 5 + [f"u{n}" for n in range(5)]
+    rows = {"item": ["a", "b"] * 5, "user": users, "click": [1, 0] * 5, "time": list(range(10))}
+    plain = Schema("item", "user", "click", "time")
+    with pytest.warns(
+        DataWarning, match=r"column 'user': 'undefined' is in 5 of 10 rows, .*add it to missing_values in the schema"
+    ):
+        LogStatistics(plain).add(log_from_frame(pl.DataFrame(rows), plain)).warn_of_placeholders()
+    told = Schema("item", "user", "click", "time", missing_values=("undefined",), user_missing="mark")
+    LogStatistics(told).add(log_from_frame(pl.DataFrame(rows), told)).warn_of_placeholders()

@@ -18,7 +18,7 @@ from newcomer.data.io.log_statistics import LogStatistics
 from newcomer.data.io.shuffle import latest_events
 from newcomer.data.io.timestamps import infer_date_order, parse_timestamps
 from newcomer.data.schema import Schema
-from newcomer.errors import DataError
+from newcomer.errors import DataError, DataWarning
 
 DAY = datetime(2019, 10, 1, tzinfo=UTC)
 
@@ -177,3 +177,33 @@ def test_a_clock_that_runs_from_zero_over_all_ranges_is_one_unit() -> None:
     """Microseconds since a start pass the ranges of seconds and of milliseconds since 1970."""
     times = pl.int_range(0, 4 * 10**12, 10**10, eager=True).to_list()
     assert LogStatistics(log([0]).schema).add(log(times)).rows == len(times)
+
+
+@pytest.mark.parametrize(("times", "shown"), [([0, -1], "-1"), ([17 * 10**9], "17000000000")])
+def test_a_few_times_far_from_all_others_are_said(times: list[int], shown: str) -> None:
+    """0 for an unknown time: such events came first, and with them their items were old ones."""
+    every = [*range(1_600_000_000, 1_600_000_010), *times]
+    statistics = LogStatistics(log([0]).schema).add(log(every))
+    message = (
+        rf"time 'time': {len(times)} of {len(every)} rows are no seconds since 1970, such as {shown}, first in row 11"
+    )
+    assert statistics.times is not None
+    with pytest.warns(DataWarning, match=message):
+        assert statistics.times.unit("time") == "seconds"
+
+
+def test_a_date_that_stands_for_none_is_said() -> None:
+    statistics = LogStatistics(log([0]).schema).add(log(["2020-05-01", "0001-01-01", "2020-05-02"]))
+    assert statistics.times is not None
+    with pytest.warns(
+        DataWarning, match=r"1 of 3 rows are no dates of this age.*0001-01-01T00:00:00.000, first in row 2"
+    ):
+        assert statistics.times.unit("time") == "dates"
+
+
+@pytest.mark.parametrize("step", [10**4, 10**7])
+def test_a_clock_from_zero_is_not_taken_for_outliers(step: int) -> None:
+    """Milliseconds since a start, over some days and over some years."""
+    statistics = LogStatistics(log([0]).schema).add(log(list(range(0, 10**5 * step // 10**2, step))))
+    assert statistics.times is not None
+    assert statistics.times.unit("time") in (None, "plain numbers")

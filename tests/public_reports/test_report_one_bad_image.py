@@ -39,6 +39,7 @@ def birds(shell: Shell) -> Path:
     truncated(folder / "tit" / "cut, too.jpeg")
     (folder / "wren" / "notes.txt").write_text("seen in May")
     (folder / "wren" / "link.png").symlink_to("/nowhere/image.png")
+    (folder / "wren" / "2023").mkdir()
     (folder / "tit" / "2.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(90))
     (folder / "owl").mkdir()
     return folder
@@ -48,14 +49,17 @@ WRONG = ["wren/cut.jpg: a damaged image", "tit/cut, too.jpeg: a damaged", "wren/
          "tit/2.HEIC: HEIC images are not supported; convert it to JPEG"]  # fmt: skip
 
 
+FOLDERS = ["owl: a class without images", "wren/2023: a folder, where images of one class are expected"]
+
+
 def test_damaged_images_are_found_before_the_lesson_and_left_out(birds: Path, shell: Shell) -> None:
     """A user's lesson of thousands of images ended in its first pass at the one that a copy had cut off."""
     code, out, err = shell.call("learn", "m", "birds", *NEW)
     assert code == 3
     assert "12 examples; new classes: finch, robin, tit, wren" in out
     assert "12/12" not in out.partition("12 examples")[0]  # 14 were decoded, before it says what it learns
-    assert all(any(part in line for line in err.splitlines()) for part in [*WRONG, "owl: a class without images"])
-    assert err.count("newcomer: left out: ") == len(err.splitlines()) == 6
+    assert all(any(part in line for line in err.splitlines()) for part in [*WRONG, *FOLDERS])
+    assert err.count("newcomer: left out: ") == len(err.splitlines()) == 7
     assert Store(shell.folder / "m").entries()[0].info["examples"] == 12
 
 
@@ -63,6 +67,7 @@ def test_strict_refuses_a_lesson_with_a_damaged_image(birds: Path, shell: Shell)
     """Who wants all or nothing gets it, and nothing is learned."""
     assert "owl: a class without images" in shell.fails("learn", "m", "birds", *NEW, "--strict")
     (birds / "owl").rmdir()
+    (birds / "wren" / "2023").rmdir()
     for name in ("wren/notes.txt", "wren/link.png", "tit/2.HEIC"):
         (birds / name).unlink()
     assert "a damaged image (image file is truncated" in shell.fails("learn", "m", "birds", *NEW, "--strict")

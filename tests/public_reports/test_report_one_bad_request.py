@@ -14,7 +14,7 @@ from films import FILMS, QUICK, SCHEMA, alter, events, features, log, requests, 
 from newcomer.data.io.frames import as_frame
 from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
-from newcomer.errors import DataError, StoreError
+from newcomer.errors import DataError, DataWarning, StoreError
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.service import ItemService
 from shell import Shell
@@ -121,7 +121,7 @@ def test_all_that_is_wrong_with_events_and_items_is_named_and_the_rest_is_done(
     assert shell.files() == before
     code, out, err = shell.call("add", str(store), "n.csv", *states)
     assert (code, err.count("\n")) == (3, 2)
-    assert "1 items added" in out
+    assert "1 item added" in out
     assert "item 'film 2' is there with other features" in err
     assert "row 3, column 'minutes'" in err
 
@@ -303,3 +303,27 @@ def test_an_item_that_comes_twice_refuses_no_other(
     code, out, err = shell.call("add", str(store), "n.csv", *states, "--json")
     assert (code, json.loads(out)["new"], err.count("\n")) == (3, ["a", "b", "d"], 1)
     assert "n.csv: item 'c' occurs twice" in err
+
+
+def test_item_features_of_requests_and_events_that_contradict_the_item_are_said(live: ItemService) -> None:
+    """A shop sent the new genre of an item with each request: it was ignored without a word."""
+    right = live.score(requests(*FILMS[:3]))["score"].to_list()
+    told = live.score(requests(*FILMS[:3], genre=["war", "love", "war"], minutes=[80.0, 81.0, None]))
+    assert told["score"].to_list() == right
+    message = rf"column 'genre': 2 of 4 rows have another value than the item has, such as that of item '{FILMS[0]}' in row 2;"
+    with pytest.warns(DataWarning, match=message):
+        asked = live.score(requests("?", FILMS[0], FILMS[0], FILMS[1], genre="love"), on_error="report")
+    assert asked["score"].to_list() == [None, right[0], right[0], right[1]]
+    with pytest.warns(DataWarning, match=r"column 'minutes': 3 of 3 rows"):
+        live.warm(events(FILMS[0], 3, minutes=10.0))
+    with pytest.warns(DataWarning, match=r"row 1, column 'minutes': 'long' is not a number; the features"):
+        live.warm(events(FILMS[0], 1, minutes="long"))
+
+
+def test_a_key_that_a_line_has_twice_is_refused(store: Path, shell: Shell, states: list[str]) -> None:
+    """Of two values of one name the last was taken."""
+    twice = '{"film": "film 0", "viewer": 1, "viewer": 2, "page": "home", "price": 1}'
+    (shell.folder / "r.jsonl").write_text(twice + "\n" + twice.replace('"viewer": 2, ', ""))
+    code, out, err = shell.call("score", str(store), "r.jsonl", *states)
+    assert (code, [row["error"] is None for row in lines(out)]) == (3, [False, True])
+    assert err == "newcomer: left out: r.jsonl: line 1 has the key 'viewer' twice; write it once\n"

@@ -145,7 +145,7 @@ def test_the_command_refuses_such_an_item_answers_the_rest_and_heals(store: Path
     assert "item 'film 0'" in shell.fails("score", str(store), "r.jsonl", "--states", url, "--strict")
     code, out, err = shell.call("warm", str(store), "--repair", "--states", url)
     assert (code, err) == (0, "")
-    assert "1 items recomputed: film 0" in out
+    assert "1 item recomputed: film 0" in out
     assert shell.call("score", str(store), "r.jsonl", "--states", url)[0] == 0
     assert "no events; give a table of them, or --repair" in shell.fails("warm", str(store))
 

@@ -1,6 +1,5 @@
 """Input tables of commands: files, or JSON lines on standard input, streamed."""
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from newcomer.data.io.frames import frame_from_rows
-from newcomer.data.io.row_files import JSON_LINES, read_rows
+from newcomer.data.io.row_files import JSON_LINES, json_object, read_rows
 from newcomer.errors import DataError
 
 STDIN = "-"
@@ -109,22 +108,11 @@ def _table_of(lines: Sequence[str], where: str, before: int, strict: bool) -> In
     for number, line in enumerate(lines, before + 1):
         if not line.strip():
             continue
-        row = _object(line)
-        if row is None:
-            broken[len(rows)] = (
-                f'{source}: line {number} is not a JSON object; write one per line, in UTF-8, such as {{"item": "i7"}}'
-            )
+        try:
+            rows.append(json_object(line, f"{source}: line {number}"))
+        except DataError as error:
             if strict:
-                raise DataError(broken[len(rows)])
-        rows.append(row or {})
+                raise
+            broken[len(rows)] = str(error)
+            rows.append({})
     return InputTable(frame_from_rows(rows, where), where, broken)
-
-
-def _object(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line.removeprefix("\ufeff"))
-        if "\\ud" in line.lower():  # half of a character that was cut is none
-            json.dumps(row, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None

@@ -14,7 +14,7 @@ from newcomer.data.inference.schema import propose, write_schema
 from newcomer.data.io.tables import FORMATS
 from newcomer.errors import SettingError, StoreError
 from newcomer.items.learner import ItemLearner
-from newcomer.printable import printable_json
+from newcomer.printable import counted, printable_json
 from newcomer.registry import LEARNERS
 from newcomer.settings import Json
 from newcomer.store.folder import Entry, Manifest, Store
@@ -98,7 +98,7 @@ def _show_classes(store: Path, json_: bool) -> None:
     _show_manifest(store, manifest)
     known = _show_stages(rows)
     if known:
-        console.print(f"{len(known)} classes: {shorten(', '.join(known), 300)}", highlight=False)
+        console.print(f"{counted(len(known), 'class', 'classes')}: {shorten(', '.join(known), 300)}", highlight=False)
     if magnitudes:
         shown = "; ".join(" ".join(f"{value:.3g}" for value in row[:8]) for row in magnitudes)
         console.print(f"magnitudes by direction: {shorten(shown, 300)}", highlight=False)

@@ -19,7 +19,7 @@ from newcomer.items.learner import ItemLearner
 from newcomer.items.serving.results import OnError
 from newcomer.items.serving.scoring import merge_errors
 from newcomer.items.serving.service import SCORE_COLUMNS, ItemService, Repaired, Warmed
-from newcomer.printable import printable_json
+from newcomer.printable import counted, printable_json
 from newcomer.registry import LEARNERS
 from newcomer.settings import Json
 from newcomer.store.folder import Store
@@ -52,7 +52,7 @@ def add(
         result = {"new": list(added.new), "known": list(added.known)}
         _print(result | {"left_out": left_out, "unseen": added.unseen.to_json()})
     else:
-        text = f"{store}: {len(added.new)} items added"
+        text = f"{store}: {counted(len(added.new), 'item')} added"
         if added.known:
             text += f"; {len(added.known)} were there already with the same features: {shorten(', '.join(added.known), 200)}"
         say(text + _never_seen(added.unseen))
@@ -86,7 +86,7 @@ def score(
         write_rows(every, out)
         unseen = int(every["unseen"].sum())
         result = f"; {unseen:,} values of requests were never seen before" if unseen else ""
-        say(f"{out}: {len(every)} answers{result}")
+        say(f"{out}: {counted(len(every), 'answer')}{result}")
     finish(left_out)
 
 
@@ -189,11 +189,11 @@ def _print_answers(answers: pl.DataFrame, wanted: bool) -> None:
 def _summary(store: Path, done: Warmed | None, repaired: Repaired | None) -> Iterator[str]:
     """Summary lines."""
     if repaired is not None:
-        yield f"{store}: {len(repaired.items)} items recomputed" + (
+        yield f"{store}: {counted(len(repaired.items), 'item')} recomputed" + (
             f": {shorten(', '.join(repaired.items), 200)}" if repaired.items else ""
         )
     if done is not None:
-        text = f"{store}: {done.new} new events of {len(done.items)} items, {done.known} known already"
+        text = f"{store}: {counted(done.new, 'new event')} of {counted(len(done.items), 'item')}, {done.known} known already"
         if done.conflicting:
             text += f", {done.conflicting} that had counted with another label and did not count again"
         yield text + _never_seen(done.unseen)

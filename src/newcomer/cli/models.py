@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from newcomer.cli.items import forget_items
 from newcomer.cli.prediction_output import Answer, print_json, print_tables
 from newcomer.cli.program import Track, app, bar, finish, name_left_out, say, shorten, stoppable
 from newcomer.data.examples import Examples
+from newcomer.data.fingerprint import fingerprint
 from newcomer.data.inputs import Query
 from newcomer.data.io.example_sources import image_queries, text_queries, training_examples
 from newcomer.data.io.image_folders import ImageFiles, decoding_problems
@@ -21,6 +23,7 @@ from newcomer.errors import DataError, NewcomerError, SettingError, StoreError, 
 from newcomer.experiments.tracking import find_tracker
 from newcomer.experiments.tracking import track as tracked
 from newcomer.export import FORMS
+from newcomer.printable import counted
 from newcomer.registry import CLASSES, LEARNERS
 from newcomer.settings import Json, fill, parse_change
 from newcomer.store.folder import Store
@@ -38,6 +41,9 @@ BackbonePlace = Annotated[
     str | None,
     typer.Option("--backbone", help="Folder or hub name of the model's backbone, if it has moved."),
 ]
+
+DATA = "data"
+"""Entry of a stage's information: SHA-256 of the files that it has learned."""
 
 HINT = "hint: for texts, `--learner frozen --head kernel` is often as accurate and trains no weights"
 
@@ -83,7 +89,8 @@ def learn(
             model = _new(store, backbone, learner, settings, of_backbone)
         if model.backbone.reads_images:
             examples = _decodable(examples, left_out, strict)
-        say(_summary(model, examples))
+        digest = _digest(data)
+        say(_summary(model, examples) + _learned_before(model, digest))
         if not (known or learner or model.backbone.reads_images):
             say(HINT)
         stage: Stage[Examples, Examples] = Stage(model.next_stage, examples, {})
@@ -91,11 +98,12 @@ def learn(
             steps = ((store, step) for step in model.fit_stage(stage))
             for _, step in tracked(steps, lambda _: tracker(f"{store.name}/{stage.name}", model.settings)):
                 shown.follow(step)
+            model.entries[-1] = replace(model.entries[-1], info={**model.entries[-1].info, DATA: digest})
             model.save(store)
             shown.say(description="saved")
     score = model.entries[-1].info.get("held-out accuracy")
     outcome = "" if score is None else f"; held-out accuracy of the new classes {100 * score:.0f} %"
-    say(f"{store}: {stage.name} learned, {len(model.classes)} classes{outcome}")
+    say(f"{store}: {stage.name} learned, {counted(len(model.classes), 'class', 'classes')}{outcome}")
     finish(left_out)
 
 
@@ -163,8 +171,9 @@ def _forget_class(store: Path, class_: str, backbone: str | None) -> None:
     with _locked(store):
         model = open_model(store, backbone).forget(class_)
         model.save(store)
+    left = counted(len(model.classes), "class", "classes")
     say(
-        f"{store}: '{class_}' removed, {len(model.classes)} classes left. Its mean and its row of the head are deleted; the effect "
+        f"{store}: '{class_}' removed, {left} left. Its mean and its row of the head are deleted; the effect "
         "of its examples on the adapted weights and on the pooled covariance remains, and so do the earlier stages of this store."
     )
 
@@ -317,11 +326,27 @@ def _changes(given: list[str]) -> tuple[dict[str, Json], dict[str, Json]]:
     )
 
 
+def _digest(data: Path) -> Json:
+    """SHA-256 of the contents of the files of a data set; None if one cannot be read."""
+    try:
+        return (fingerprint({"path": str(data)}) or {}).get("sha256")
+    except DataError:
+        return None
+
+
+def _learned_before(model: ClassLearner, digest: Json) -> str:
+    """A sentence if a stage has learned the same files."""
+    for entry in model.entries:
+        if digest is not None and entry.info.get(DATA) == digest:
+            return f" These are the files of {entry.name}: their examples count twice; `newcomer checkout` goes back."
+    return ""
+
+
 def _summary(model: ClassLearner, examples: Examples) -> str:
     """Summary of the examples before training."""
     new = [name for name in examples.classes if name not in model.classes]
     known = [name for name in examples.classes if name in model.classes]
-    summary = f"{len(examples)} examples"
+    summary = counted(len(examples), "example")
     if new:
         summary += f"; new classes: {shorten(', '.join(new), 200)}"
     if known:

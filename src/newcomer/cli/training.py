@@ -17,6 +17,7 @@ from newcomer.errors import StoreError
 from newcomer.experiments.tracking import find_tracker
 from newcomer.experiments.tracking import track as tracked
 from newcomer.items.methods.emerg import EmerG
+from newcomer.printable import counted
 from newcomer.registry import ITEMS
 from newcomer.store.folder import Store
 from newcomer.streams.cold_start import OldItems
@@ -68,7 +69,7 @@ def train(
             model.save(store)
             checkpoint.remove()
             shown.say(description="saved")
-    say(f"{store}: {len(model.known)} items learned from {len(events)} events")
+    say(f"{store}: {counted(len(model.known), 'item')} learned from {counted(len(events), 'event')}")
 
 
 def show_proposal(proposal: Proposal) -> None:

@@ -147,7 +147,11 @@ def parse_labels(frame: pl.DataFrame, schema: Schema, where: str) -> tuple[pl.Se
     if not right.fill_null(False).all():
         wrong = ~right.fill_null(False)
         at = int(wrong.arg_true()[0])
-        raise DataError(f"{where}: row {row_number(frame, wrong)}, label '{schema.label}' is {given[at]!r}; {wanted}")
+        if given[at] == schema.label:
+            wanted = "the header is repeated there; remove the row"
+        raise DataError(
+            f"{where}: row {row_number(frame, wrong)}, label '{schema.label}' is {_shown(given[at])}; {wanted}"
+        )
     if threshold is not None and threshold < EPOCHS[0][0] and are_epochs(numbers):
         raise DataError(
             f"{where}: label '{schema.label}' holds {given[0]!r} and the like, which are times; "
@@ -155,6 +159,10 @@ def parse_labels(frame: pl.DataFrame, schema: Schema, where: str) -> tuple[pl.Se
         )
     clicks = (numbers if threshold is None else numbers >= threshold).cast(pl.Float32)
     return clicks.alias(schema.label), numbers.alias(ORIGINAL_LABEL)
+
+
+def _shown(value: object) -> str:
+    return "empty" if value is None or value == "" or value != value else repr(value)
 
 
 def label_numbers(given: pl.Series) -> pl.Series:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from newcomer.classes.learner import ClassLearner
+from newcomer.printable import counted
 
 IMAGES = (
     "newcomer learned images as their owners see them: turned as their EXIF orientation says, what is transparent on white, and "
@@ -18,7 +19,7 @@ def card(learner: ClassLearner, form: str, load: str, *remarks: str) -> str:
     backbone = learner.backbone
     name = Path(backbone.name).name if backbone.folder else backbone.name  # nobody else has that folder
     parts = [
-        f"# A classifier of {kind}: {len(learner.classes)} classes",
+        f"# A classifier of {kind}: {counted(len(learner.classes), 'class', 'classes')}",
         f"{form} Its classes were taught to `{name}` by newcomer ({learner.name}).",
         f"```python\n{load}\n```",
         *remarks,

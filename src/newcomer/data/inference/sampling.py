@@ -14,6 +14,7 @@ from newcomer.data.io.tables import (
     reading_errors,
     require_commas,
     require_format,
+    require_header,
     require_newlines,
 )
 from newcomer.data.value_conflicts import COUNT
@@ -82,6 +83,7 @@ def _part(file: Path, rows: int, size: int) -> Sample:
     with file.open("rb") as opened:
         header, lines = opened.readline(), opened.read(2**16)
     require_newlines(header, file)
+    require_header(header, file)
     length = max(1, len(lines) // max(1, lines.count(b"\n")))
     size = min(size, rows * length)
     if file.stat().st_size <= size + len(header):

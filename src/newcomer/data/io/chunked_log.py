@@ -11,7 +11,7 @@ from newcomer.data.click_log import ClickLog
 from newcomer.data.io.column_parsing import ROW
 from newcomer.data.io.csv_chunking import NEWLINE, chunk_offsets, lines_before
 from newcomer.data.io.log_reader import ResolvedValues, Source, checked_columns, encode_log, matching_files, read_log
-from newcomer.data.io.tables import reading_errors, require_format, require_newlines, require_utf8
+from newcomer.data.io.tables import reading_errors, require_format, require_header, require_newlines, require_utf8
 from newcomer.data.io.timestamps import are_dates
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError, SettingError
@@ -156,6 +156,7 @@ def _open_csv(path: Path, rows: int) -> tuple[_File, list[int], int]:
         header = stream.read(offsets[0])
     require_utf8(header, path)
     require_newlines(header, path)
+    require_header(header, path)
     header = header if header.endswith(b"\n") else header + b"\n"
     columns = pl.read_csv(header, infer_schema=False).columns
     return _File(stamp, columns, header), offsets, count

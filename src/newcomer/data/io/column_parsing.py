@@ -232,7 +232,7 @@ def _numbers(
         )
     if advice is not None and numbers.is_nan().any():
         row = row_number(frame, numbers.is_nan())
-        raise DataError(f"{where}: row {row}, column '{given.name}' is nan; fill it, or {advice}")
+        raise DataError(f"{where}: row {row}, column '{given.name}' is empty; fill it, or {advice}")
     return numbers
 
 

@@ -116,7 +116,9 @@ def from_array(pixels: NDArray[Any], where: str = "image") -> PILImage:
 
 
 def check_header(file: Path) -> None:
-    """Raises DataError for a file without an image header."""
+    """Raises DataError for a file without an image header, and for a folder."""
+    if file.is_dir():
+        raise DataError(f"{file}: a folder, where images of one class are expected; move its images up, or remove it")
     with decoding_errors(str(file), file), _stream(file) as stream, Image.open(stream):
         pass
 

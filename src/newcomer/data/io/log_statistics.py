@@ -1,5 +1,6 @@
 """Statistics of a click log needed before training (entities, value counts, moments, clicks), in one pass over its chunks."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Self
 
@@ -13,9 +14,10 @@ from newcomer.data.io.column_parsing import ROW
 from newcomer.data.io.log_reader import entity_table
 from newcomer.data.io.timestamps import FRACTION
 from newcomer.data.labels import LabelStatistics, require_both_classes
+from newcomer.data.placeholders import placeholder_ids
 from newcomer.data.running_stats import RunningStats
 from newcomer.data.schema import NOBODY, Field, Schema
-from newcomer.data.time_units import TIME_UNITS, require_one_unit, time_units_of
+from newcomer.data.time_units import TimeStatistics
 from newcomer.data.value_conflicts import (
     COUNT,
     FIRST,
@@ -26,7 +28,7 @@ from newcomer.data.value_conflicts import (
     resolve_conflicts,
     too_many_conflicts,
 )
-from newcomer.errors import DataError
+from newcomer.errors import DataError, DataWarning
 
 NAME, COUNTS = "name", "count"
 EVENTS, CLICKS = "events ", "clicks "
@@ -53,8 +55,7 @@ class LogStatistics:
         """Per context field: moments of numbers, or counts of values."""
         self.labels: LabelStatistics | None = None
         """Statistics of the original labels, if a threshold turns them into clicks."""
-        self.time_units = set[str]()
-        """Units of the times; see `time_units`."""
+        self.times: TimeStatistics | None = None
         self.rows = 0
         self.first: int | None = None
         """Times of the earliest and of the latest event; None before there is any."""
@@ -101,8 +102,9 @@ class LogStatistics:
             self.context[field.name] = _add_column(field, self.context[field.name], log.context[field.name])
         self.rows += len(log)
         self.labels = log.labels if self.labels is None or log.labels is None else self.labels + log.labels
-        self.time_units |= {TIME_UNITS[number] for number in np.unique(time_units_of(log))}
-        require_one_unit(self.time_units, self.schema.time)
+        found = TimeStatistics.of(log)
+        self.times = found if self.times is None else self.times + found
+        self.times.require_one_unit(self.schema.time)
         first, last = int(log.time.min()), int(log.time.max())
         self.first = first if self.first is None else min(self.first, first)
         self.last = last if self.last is None else max(self.last, last)
@@ -110,6 +112,18 @@ class LogStatistics:
     def require_both_classes(self) -> None:
         """Raises DataError if no event or every event is a click."""
         require_both_classes(self.rows, int(self.clicks.sum()), self.schema)
+
+    def warn_of_placeholders(self) -> None:
+        """DataWarning for a user or item id that seems to stand for an unknown one; see `placeholder_ids`."""
+        for entities in (self._users, self._items):
+            counts = entities.frame.group_by(entities.id_column).agg(pl.col(COUNT).sum())
+            for name, count in placeholder_ids(counts[entities.id_column], counts[COUNT]):
+                warnings.warn(
+                    f"column '{entities.id_column}': '{name}' is in {count:,} of {self.rows:,} rows, learned as one id; if it "
+                    "stands for a missing one, add it to missing_values in the schema",
+                    DataWarning,
+                    stacklevel=3,
+                )
 
     @property
     def items(self) -> EntityTable:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import dropwhile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import polars as pl
 
@@ -62,16 +62,32 @@ def frame_from_jsonl(lines: Iterable[str], where: str) -> pl.DataFrame:
     rows = []
     for number, line in enumerate(lines, 1):
         if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
-                raise DataError(
-                    f'{where}: line {number} is not a JSON object; write one per line, such as {{"item": "i7"}}'
-                )
-            rows.append(row)
+            rows.append(json_object(line, f"{where}: line {number}"))
     return frame_from_rows(rows, where)
+
+
+def json_object(line: str, where: str) -> dict[str, Any]:
+    """The JSON object in this line. Raises DataError for anything else, and for a key that occurs twice."""
+    try:
+        row = json.loads(line.removeprefix("\ufeff"), object_pairs_hook=_unique_keys)
+        if "\\ud" in line.lower():  # an unpaired surrogate is no character
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except DataError as error:
+        raise DataError(f"{where} {error}") from None
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise DataError(f'{where} is not a JSON object; write one per line, in UTF-8, such as {{"item": "i7"}}')
+    return row
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"has the key '{name}' twice; write it once")
+    return found
 
 
 def frame_to_jsonl(frame: pl.DataFrame) -> Iterable[str]:

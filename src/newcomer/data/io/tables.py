@@ -111,8 +111,20 @@ def read_possibly_empty(file: Path) -> pl.DataFrame:
         content = file.read_bytes()
         require_utf8(content, file)
         require_newlines(content, file)
+        require_header(content, file)
         require_closed_quotes(content, file)
         return drop_trailing_blank_rows(pl.read_csv(content, infer_schema=False))
+
+
+def require_header(content: bytes, file: Path) -> None:
+    """Raises DataError for a first line that is not a header: a spreadsheet's separator line, or a comment."""
+    line = content.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0].decode().strip()
+    if line.lower().startswith("sep="):
+        raise DataError(
+            f"{file}: line 1 is {line!r}, which tells a spreadsheet the separator, not a header; delete the line"
+        )
+    if line.startswith("#") and "," not in line:
+        raise DataError(f"{file}: line 1 is a comment, {line[:60]!r}, not a header; delete the line")
 
 
 def require_commas(columns: Sequence[str], where: str) -> None:
@@ -191,5 +203,7 @@ def require_utf8(content: bytes, file: Path, lines_before: Callable[[], int] = l
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise DataError(f"{file}: is UTF-16, as spreadsheets save 'Unicode text'; save it as UTF-8") from None
         line = lines_before() + content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{file}: line {line} is not UTF-8; save the file as UTF-8") from None

@@ -60,6 +60,8 @@ def parse_time_column(
         raise DataError(
             f"{where}: time '{given.name}' holds {str(given.dtype).lower()}; write one number or date per row"
         )
+    if given.dtype == pl.Boolean:
+        raise DataError(f"{where}: time '{given.name}' holds true and false; write one number or date per row")
     if given.dtype == pl.String:
         given = given.str.strip_chars(BLANK)
     found, left = _dates(given, order) if are_dates(given) else _numbers(given)
@@ -84,6 +86,23 @@ def are_dates(given: pl.Series) -> bool:
     return bool((first.str.contains(YEAR_FIRST) | first.str.contains(YEAR_LAST)).any())
 
 
+def dates_as_numbers(given: pl.Series, order: DateOrder | None = None) -> pl.Series:
+    """Dates among numbers as milliseconds since 1970 in text; a column of one kind as it is.
+
+    >>> dates_as_numbers(pl.Series("seen", ["1700000000", "1970-01-02 00:00:00.0005"])).to_list()
+    ['1700000000', '86400000.5']
+    """
+    if given.dtype != pl.String:
+        return given
+    texts = given.str.strip_chars(BLANK)
+    dated = (texts.str.contains(YEAR_FIRST) | texts.str.contains(YEAR_LAST)).fill_null(False)
+    if dated.all() or not dated.any():
+        return given
+    found, left = _dates(texts, order)
+    numbers = found.cast(pl.String) + left.cast(pl.String).str.strip_prefix("0").replace(".0", "")
+    return _where(dated & numbers.is_not_null(), numbers, given).alias(given.name)
+
+
 def infer_date_order(given: pl.Series) -> DateOrder | None:
     """Order of day and month if some dates have only one reading; None if all or none are ambiguous.
 
@@ -103,7 +122,8 @@ def _invalid_time(
 ) -> DataError:
     at, row = int(found.is_null().arg_true()[0]), row_number(frame, found.is_null())
     others = given.filter(found.is_not_null()).head(1).cast(pl.String).to_list()
-    value = f"{where}: row {row}, time '{given.name}' is {given[at]!r}"
+    is_empty = given[at] is None or (given.dtype == pl.String and not given[at])
+    value = f"{where}: row {row}, time '{given.name}' is {'empty' if is_empty else repr(given[at])}"
     if order is None and given.dtype == pl.String and bool(given[at : at + 1].str.contains(YEAR_LAST)[0]):
         return DataError(
             f"{value}, with the day or the month first; "

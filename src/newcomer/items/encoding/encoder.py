@@ -108,7 +108,7 @@ class Encoder:
             codings,
             user_history,
             survey.labels,
-            min(survey.time_units) if len(survey.time_units) == 1 else None,
+            None if survey.times is None else survey.times.unit(schema.time),
         )
 
     def item_sizes(self) -> list[FieldSize]:

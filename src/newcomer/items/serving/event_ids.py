@@ -12,7 +12,6 @@ from newcomer.data.click_log import ClickLog, Column
 from newcomer.data.io.column_parsing import scalar_values
 from newcomer.data.io.tables import require_columns
 from newcomer.data.schema import Schema
-from newcomer.data.time_units import require_time_unit
 from newcomer.errors import DataError
 from newcomer.settings import Json
 
@@ -23,42 +22,46 @@ LONGEST = 255
 """Maximum length of event and item ids in characters, limited by the databases."""
 
 
-def event_ids(
-    log: ClickLog,
-    frame: pl.DataFrame | None = None,
-    column: str | None = None,
-    where: str = "table",
-    clock: str | None = None,
-) -> list[str]:
-    """Event id of each row: from this column, else from a column `event_id` that the schema does not use, else `digests`.
+def id_column(schema: Schema, frame: pl.DataFrame | None, column: str | None, where: str) -> str | None:
+    """The column of event ids: this one, else `event_id` if the schema does not use it; None if there is none.
 
-    Raises DataError for a column that is not there or that the schema gives another meaning, such as the items' ids, and for an id
-    that is empty or longer than 255 characters. Without an id column, also for a time in another unit than the `clock` of training.
+    Raises DataError for a column that is not there or that the schema gives another meaning, such as the items' ids.
     """
-    meant = _meanings(log.schema)
+    meant = _meanings(schema)
     if column in meant:
         raise DataError(
             f"{where}: column '{column}' is the schema's {meant[column]}, and does not tell one event from another; name a column "
             "of ids of events, or leave it out: ids are then made of the whole event"
         )
-    if frame is None or (column is None and (COLUMN not in frame.columns or COLUMN in meant)):
-        if column is not None:
+    if column is not None:
+        if frame is None:
             raise DataError(f"{where}: no column '{column}'; give events as a table")
-        for name in (name for name in (frame.columns if frame is not None else ()) if name not in meant):
-            if name != COLUMN and re.sub(r"[\W_]", "", name.lower()) == "eventid":
-                raise DataError(
-                    f"{where}: column '{name}' looks like event ids; name it with event_id='{name}' (--event-id), or rename it"
-                )
-        require_time_unit(log, clock, where)
-        return digests(log)
-    name = column or COLUMN
-    require_columns(frame.columns, [name], where)
+        require_columns(frame.columns, [column], where)
+        return column
+    if frame is None:
+        return None
+    if COLUMN in frame.columns and COLUMN not in meant:
+        require_columns(frame.columns, [COLUMN], where)
+        return COLUMN
+    for name in (name for name in frame.columns if name not in meant):
+        if name != COLUMN and re.sub(r"[\W_]", "", name.lower()) == "eventid":
+            raise DataError(
+                f"{where}: column '{name}' looks like event ids; name it with event_id='{name}' (--event-id), or rename it"
+            )
+    return None
+
+
+def read_ids(frame: pl.DataFrame, name: str, where: str) -> list[str]:
+    """The event ids in this column. Raises DataError for an id that is empty or longer than 255 characters."""
     ids = canonical(scalar_values(frame.select(name), name, where), where)
     wrong = (ids.is_null() | (ids.str.len_chars() > LONGEST)).fill_null(True)
     if wrong.any():
         row = int(wrong.arg_true()[0])
+        value = frame[name][row]
+        is_empty = value is None or not str(value).strip()
         raise DataError(
-            f"{where}: row {row + 1}, column '{name}' is {frame[name][row]!r}; give every event an id of 1 to {LONGEST} characters"
+            f"{where}: row {row + 1}, column '{name}' is {'empty' if is_empty else repr(value)}; give every event an id of 1 to "
+            f"{LONGEST} characters"
         )
     return ids.to_list()
 

@@ -8,12 +8,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from newcomer.data.click_log import ClickLog, EntityTable
+from newcomer.data.io.column_parsing import scalar_values
 from newcomer.data.io.log_reader import items_and_conflicts, items_from_frame, log_from_frame
+from newcomer.data.io.timestamps import dates_as_numbers
 from newcomer.data.schema import Schema
-from newcomer.data.time_units import to_time_unit
+from newcomer.data.time_units import NUMBERS, TIME_UNITS, require_time_unit, to_time_unit, warn_of_time_unit
 from newcomer.errors import DataError
 from newcomer.items.encoding.encoder import Encoder
-from newcomer.items.serving.event_ids import event_ids
+from newcomer.items.serving.event_ids import digests, id_column, read_ids
 from newcomer.items.serving.results import OnError
 from newcomer.items.serving.row_isolation import readable
 
@@ -44,21 +46,35 @@ def parse_requests(requests: ClickLog | pl.DataFrame, schema: Schema, where: str
 def parse_events(
     events: ClickLog | pl.DataFrame, encoder: Encoder, event_id: str | None, where: str, on_error: OnError
 ) -> ParsedRows:
-    """Parse events; times are converted to the unit of training. Raises DataError: see `readable` and `event_ids`."""
-    schema, clock = encoder.schema, encoder.clock
-    if isinstance(events, ClickLog):
-        events = to_time_unit(events, clock)
-        return ParsedRows(events, np.arange(len(events)), {}, event_ids(events, None, event_id, where, clock))
+    """Parse events; times are converted to the unit of training.
 
-    def read(frame: pl.DataFrame) -> tuple[ClickLog, list[str]]:
-        log = to_time_unit(log_from_frame(frame, schema, items=False, where=where), clock)
-        return log, event_ids(log, frame, event_id, where, clock)
+    An event without an id needs a time in that unit; of one with an id, another time is a DataWarning. Raises DataError: see
+    `readable` and `event_ids`.
+    """
+    schema, clock = encoder.schema, encoder.clock
+    column = id_column(schema, None if isinstance(events, ClickLog) else events, event_id, where)
+    if isinstance(events, ClickLog):
+        require_time_unit(events, clock, where)
+        events = to_time_unit(events, clock)
+        return ParsedRows(events, np.arange(len(events)), {}, digests(events))
+
+    def read(frame: pl.DataFrame) -> tuple[ClickLog, ClickLog, list[str]]:
+        if clock is not None and clock != TIME_UNITS[NUMBERS] and schema.time in frame.columns:
+            times = scalar_values(frame, schema.time, where, "time")
+            frame = frame.with_columns(dates_as_numbers(times, schema.time_order))
+        log = log_from_frame(frame, schema, items=False, where=where)
+        converted = to_time_unit(log, clock)
+        if column is not None:
+            return log, converted, read_ids(frame, column, where)
+        require_time_unit(log, clock, where)
+        return log, converted, digests(converted)
 
     found, rows, wrong = readable(events, read, on_error)
     if found is None:
         return ParsedRows(None, rows, dict(wrong))
-    log, ids = found
-    return ParsedRows(replace(log, row=rows[log.row]), rows, dict(wrong), ids)
+    log, converted, ids = found
+    warn_of_time_unit(replace(log, row=rows[log.row]), clock, where)
+    return ParsedRows(replace(converted, row=rows[log.row]), rows, dict(wrong), ids)
 
 
 def parse_items(

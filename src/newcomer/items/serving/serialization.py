@@ -14,7 +14,7 @@ from newcomer.errors import StoreError
 from newcomer.items.encoding.bounds import within_bounds
 from newcomer.items.encoding.encoder import Values, concat_values
 from newcomer.items.networks.item_network import State, without_prefix
-from newcomer.shapes import Tensor
+from newcomer.shapes import Bool, Tensor
 from newcomer.store.states import ItemState, now
 
 READDED = "readded"
@@ -75,9 +75,21 @@ def from_parameters(rows: Sequence[ItemState], device: torch.device) -> tuple[Va
 
 def same_features(one: Values, at: int, other: Values, there: int) -> bool:
     """Whether two items have equal encoded features, irrespective of the order of several values."""
-    mine, theirs = (within_bounds([v[n : n + 1] for v in values]) for values, n in ((one, at), (other, there)))
-    pairs = ((_ordered(a[0]), _ordered(b[0])) for a, b in zip(mine, theirs, strict=True))
-    return all(a.shape == b.shape and torch.equal(a.nan_to_num(-math.inf), b.nan_to_num(-math.inf)) for a, b in pairs)
+    pairs = zip(one, other, strict=True)
+    return all(bool(equal_values(a[at : at + 1], b[there : there + 1])) for a, b in pairs)
+
+
+def equal_values(one: Tensor, other: Tensor) -> Bool[Tensor, " row"]:
+    """Whether encoded values of one field are equal, row by row, irrespective of padding and the order of several values."""
+    one, other = within_bounds([one, other])
+    if one.is_floating_point():
+        if one.shape != other.shape:
+            return torch.zeros(len(one), dtype=torch.bool, device=one.device)
+        equal = one.nan_to_num(-math.inf) == other.nan_to_num(-math.inf)
+    else:
+        width = max(value.shape[1] if value.ndim > 1 else 1 for value in (one, other))
+        equal = _sorted(one, width) == _sorted(other, width)
+    return equal if equal.ndim == 1 else equal.all(dim=1)
 
 
 def _read(row: ItemState) -> dict[str, Tensor]:
@@ -94,6 +106,6 @@ def trimmed(value: Tensor) -> Tensor:
     return value[: max(1, int((value != 0).sum()))]
 
 
-def _ordered(value: Tensor) -> Tensor:
-    value = trimmed(value)
-    return value if value.ndim == 0 or value.is_floating_point() else value.sort().values
+def _sorted(value: Tensor, width: int) -> Tensor:
+    value = value if value.ndim > 1 else value[:, None]
+    return torch.nn.functional.pad(value, (0, width - value.shape[1])).sort(dim=1).values

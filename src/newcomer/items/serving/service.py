@@ -9,6 +9,7 @@ import polars as pl
 
 from newcomer.data.canonical import canonical_name
 from newcomer.data.click_log import ClickLog, EntityTable
+from newcomer.data.io.column_parsing import ROW
 from newcomer.data.io.frames import as_frame
 from newcomer.errors import DataError, LearnerError, StoreError
 from newcomer.items.encoding.encoder import Values
@@ -17,6 +18,7 @@ from newcomer.items.learner import ItemLearner
 from newcomer.items.serving.cached_items import CachedItems
 from newcomer.items.serving.event_batch import EventBatch, item_names
 from newcomer.items.serving.event_ids import LONGEST
+from newcomer.items.serving.feature_conflicts import item_fields_in, warn_of_other_features
 from newcomer.items.serving.finite_checks import all_finite
 from newcomer.items.serving.item_cache import ItemCache
 from newcomer.items.serving.repair import needs_repair, repaired
@@ -131,6 +133,7 @@ class ItemService(CachedItems):
             unseen = unseen + more
             yield merge_errors(found, asked.rows[there] - begin, len(rows), errors, self.model) if errors else found
         unseen.warn(self._expected())
+        self._warn_of_other_features(requests, log, where)
 
     def warm(
         self,
@@ -161,6 +164,7 @@ class ItemService(CachedItems):
         warm_up.known = len(given.log) - len(arrived) - len(conflicts)
         done = warm_up.count(arrived)
         done.unseen.warn(self._expected())
+        self._warn_of_other_features(events, given.log, where)
         return done
 
     def forget(self, items: Collection[str]) -> list[str]:
@@ -273,6 +277,11 @@ class ItemService(CachedItems):
                 )
             )
         return same
+
+    def _warn_of_other_features(self, given: ClickLog | pl.DataFrame, log: ClickLog | None, where: str) -> None:
+        if log is not None and not isinstance(given, ClickLog) and item_fields_in(given, self.learner.encoder):
+            known = self.refreshed(item_names(log), {})
+            warn_of_other_features(given.with_row_index(ROW)[log.row], self.learner.encoder, known, where)
 
     def _expected(self) -> list[str]:
         """Columns of which nearly all is unseen as a rule: the users', where most had one or two events when they were learned."""

@@ -24,6 +24,7 @@ class TrainingData(ABC):
 
     def __init__(self, survey: LogStatistics, device: torch.device, user_history: bool = False) -> None:
         survey.require_both_classes()
+        survey.warn_of_placeholders()
         self.encoder, self.device = Encoder.fit(survey, user_history), device
         self.items: EntityTable = survey.items
         self.counts: list[int] = survey.events.tolist()
