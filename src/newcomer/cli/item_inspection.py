@@ -8,7 +8,7 @@ from rich.table import Table as RichTable
 from newcomer.cli.items import open_service
 from newcomer.cli.program import console, shorten
 from newcomer.data.vocabulary import Vocabulary
-from newcomer.items.methods.emerg import EmerG
+from newcomer.items.analysis.item_graphs import heaviest_edges
 from newcomer.items.serving.service import ItemService
 from newcomer.printable import printable_json
 from newcomer.settings import Json
@@ -48,7 +48,7 @@ def show_item(store: Path, item: str, states: str | None, json_: bool) -> None:
     """Show one item: phase, events, and the edges with the largest weights of its graph, if any."""
     with _open_read_only(store, states) as service:
         row, state = service.look_up(item)
-    edges = _edges(service.learner.graphs(state)[0].tolist(), service) if isinstance(service.learner, EmerG) else []
+    edges = heaviest_edges(service.learner, state, EDGES) or []
     info = {"model": service.model, "phase": row.phase, "events": row.events, "version": row.version}
     info |= {"updated_at": row.updated_at, "shapes": {key: list(value.shape[1:]) for key, value in state.items()}}
     if json_:
@@ -93,12 +93,6 @@ def _fields(service: ItemService) -> list[dict[str, Json]]:
 
 def _numbers(service: ItemService) -> int:
     return sum(value[0].numel() for value in service.learner.state.values())
-
-
-def _edges(graph: list[list[float]], service: ItemService) -> list[tuple[str, str, float]]:
-    names = [node.name for node in service.learner.nodes]
-    edges = [(names[i], names[j], round(graph[i][j], 4)) for j in range(len(names)) for i in range(j)]
-    return sorted(edges, key=lambda edge: -edge[2])[:EDGES]
 
 
 def _print(head: str, rows: list[tuple[object, ...]], *others: str) -> None:

@@ -18,6 +18,7 @@ from newcomer.items.analysis.learning_curves import curves, item_rows
 from newcomer.items.analysis.planted_interactions import planted_ranks
 from newcomer.items.learner import ItemLearner
 from newcomer.items.methods.emerg import EmerG
+from newcomer.items.networks.item_network import State
 from newcomer.settings import Json
 from newcomer.shapes import Float, Tensor
 from newcomer.training.learner import Step
@@ -72,6 +73,15 @@ def analyse(
         ],
         "planted": planted_ranks(answers, model.nodes, cold, graphs),
     }
+
+
+def heaviest_edges(learner: ItemLearner, state: State, most: int) -> list[tuple[str, str, float]] | None:
+    """Edges of one item's graph, the largest weights first: two fields and a weight; None without item graphs."""
+    if not isinstance(learner, EmerG):
+        return None
+    graph, names = learner.graphs(state)[0].tolist(), [node.name for node in learner.nodes]
+    edges = [(names[i], names[j], round(graph[i][j], 4)) for j in range(len(names)) for i in range(j)]
+    return sorted(edges, key=lambda edge: -edge[2])[:most]
 
 
 def _with_graphs(learner: ItemLearner) -> EmerG:

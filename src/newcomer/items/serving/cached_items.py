@@ -3,7 +3,10 @@
 import difflib
 import os
 from collections.abc import Collection
+from math import inf
 from threading import Lock
+from time import monotonic
+from typing import Self
 
 from newcomer.data.canonical import canonical_name
 from newcomer.errors import DataError, StoreError
@@ -22,6 +25,9 @@ class CachedItems:
         self.learner, self.model, self.states = learner, model, states
         learner.network.eval().requires_grad_(False)
         self._cache, self._cache_lock, self._imported, self._process = ItemCache(), Lock(), False, os.getpid()
+        self.max_age = 0.0
+        """Seconds for which a state that was current may be used for scores without asking the database again."""
+        self._checked: dict[str, float] = {}
 
     def headers(self) -> dict[str, ItemHeader]:
         """Version, phase and number of events of every item."""
@@ -47,6 +53,18 @@ class CachedItems:
         """Close the database connections."""
         self.states.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def changed(self, names: Collection[str]) -> None:
+        """Ask the database again for these items, whatever `max_age` is."""
+        with self._cache_lock:
+            for name in names:
+                self._checked.pop(name, None)
+
     def not_known(self, item: str) -> DataError:
         """The error for an unknown item."""
         close = difflib.get_close_matches(item, self.headers(), n=1)
@@ -62,16 +80,23 @@ class CachedItems:
                 "forgotten; make it writable, or keep states elsewhere (--states URL)"
             )
 
-    def refreshed(self, names: Collection[str], damaged: dict[str, StoreError] | None = None) -> ItemCache:
-        """The cache with the current versions of these items; items that the database lacks are missing.
+    def refreshed(
+        self, names: Collection[str], damaged: dict[str, StoreError] | None = None, max_age: float = 0.0
+    ) -> ItemCache:
+        """The cache with the versions of these items of at most `max_age` seconds ago; items that the database lacks are missing.
 
         Damaged items are collected in `damaged`, or raise StoreError if it is None.
         """
         self._import_trained_items()
         with self._cache_lock:
+            now = monotonic()
+            names = [name for name in names if now - self._checked.get(name, -inf) > max_age] if max_age else names
+            if not names:
+                return self._cache
             headers = self.states.headers(self.model, names)
             if any(name in self._cache.numbers and name not in headers for name in names):
                 self._cache = ItemCache()  # rows were deleted
+                self._checked.clear()
             while stale := self._cache.outdated(headers):
                 try:
                     rows = self.states.get(self.model, stale).values()
@@ -82,6 +107,7 @@ class CachedItems:
                         raise
                     damaged[error.item] = error
                     del headers[error.item]
+            self._checked |= dict.fromkeys(headers, now)
             return self._cache
 
     def _import_trained_items(self) -> None:

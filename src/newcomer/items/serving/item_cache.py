@@ -10,7 +10,7 @@ from newcomer.items.encoding.bounds import out_of_bounds, within_bounds
 from newcomer.items.encoding.encoder import Values, concat_values
 from newcomer.items.networks.item_network import State
 from newcomer.items.serving.finite_checks import all_finite
-from newcomer.items.serving.serialization import from_parameters, same_features
+from newcomer.items.serving.serialization import from_parameters, phase, same_features
 from newcomer.store.states import ItemHeader, ItemState
 
 
@@ -61,6 +61,17 @@ class ItemCache:
         ]
         new = sorted(set(range(len(rows))) - set(old))
         return found._changed(rows, old, state, device)._extended(rows, new, item_features, state)
+
+    def with_new(self, names: Sequence[str], item_features: Values, state: State) -> Self:
+        """The cache with items that no database has, in their initial states."""
+        stacked = {key: torch.cat([self.state[key], value]) if self.headers else value for key, value in state.items()}
+        return replace(
+            self,
+            numbers={**self.numbers, **{name: len(self.headers) + n for n, name in enumerate(names)}},
+            item_features=concat_values([self.item_features, item_features]) if self.headers else item_features,
+            state=stacked,
+            headers=[*self.headers, *[ItemHeader(0, phase(0), 0)] * len(names)],
+        )
 
     def _is_another(self, row: ItemState, item_features: Values, at: int, readded: bool) -> bool:
         """Whether the item was deleted and added again with other features."""

@@ -163,6 +163,7 @@ class ItemService(CachedItems):
         warm_up.differ(conflicts)
         warm_up.known = len(given.log) - len(arrived) - len(conflicts)
         done = warm_up.count(arrived)
+        self.changed(done.items)
         done.unseen.warn(self._expected())
         self._warn_of_other_features(events, given.log, where)
         return done
@@ -180,7 +181,9 @@ class ItemService(CachedItems):
         for name in names:
             if name not in there:
                 raise self.not_known(name)
-        return sorted(self.states.forget(self.model, names))
+        gone = sorted(self.states.forget(self.model, names))
+        self.changed(gone)
+        return gone
 
     def repair(self) -> Repaired:
         """Recompute items with non-finite states or out-of-bounds values from their initial states and stored events.
@@ -224,7 +227,7 @@ class ItemService(CachedItems):
 
     def _answered(self, log: ClickLog, where: str, on_error: OnError) -> tuple[pl.DataFrame, Unseen]:
         damaged: dict[str, StoreError] | None = None if on_error == "raise" else {}
-        known = self.refreshed(item_names(log), damaged)
+        known = self.refreshed(item_names(log), damaged, self.max_age)
         wrong = item_errors(log, known, damaged or {}, where)
         if wrong and on_error == "raise":
             raise wrong[min(wrong)]

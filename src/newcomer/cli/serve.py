@@ -1,0 +1,86 @@
+"""`newcomer serve`: click models and classifiers over HTTP."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from newcomer.cli.program import app, say
+from newcomer.errors import SettingError
+from newcomer.extras import optional_imports
+from newcomer.server.configuration import Limits, ServeConfig
+
+APPLICATION = "newcomer.server.app:app_from_environment"
+
+DRAIN_SECONDS = 10
+"""Time that requests have to finish when the service stops."""
+
+
+@app.command()
+def serve(
+    stores: Annotated[
+        list[Path], typer.Argument(help="Folders of models: one click model, any number of classifiers.")
+    ],
+    states: Annotated[
+        str | None,
+        typer.Option("--states", help="URL of the state database; by default items.db in the model's folder."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's need --token-file.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes that answer.")] = 1,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with a line 'ROLE TOKEN' for each client; ROLE is read, write or admin.")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the service's own files; by default NAME.service beside the first model."),
+    ] = None,
+    clicked: Annotated[list[str] | None, typer.Option(help="Event type that is a click; may be repeated.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Requests per second and client that one worker answers.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Folder or hub name of the classifiers' backbone, if it has moved.")
+    ] = None,
+) -> None:
+    """Serve models over HTTP: register, score and warm up items, classify inputs. Stops at Ctrl-C."""
+    try:
+        config = ServeConfig(
+            stores=tuple(stores),
+            folder=folder,
+            states=states,
+            host=host,
+            port=port,
+            workers=workers,
+            token_file=token_file,
+            clicked=tuple(clicked or ["click"]),
+            backbone=backbone,
+            limits=Limits(rate=rate),
+        )
+    except ValidationError as error:
+        raise SettingError(f"serve: {error.errors()[0]['loc'][-1]}: {error.errors()[0]['msg']}") from None
+    with optional_imports():
+        import uvicorn
+
+        from newcomer.server.app import check, create_app
+        from newcomer.server.metrics import FOLDER
+        from newcomer.server.middleware import log_to_stderr
+    log_to_stderr()
+    say(f"serving {', '.join(check(config))} at http://{host}:{port}; documentation at /docs; Ctrl-C stops")
+    options: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+    }
+    options |= {"timeout_graceful_shutdown": DRAIN_SECONDS}
+    if workers == 1:
+        uvicorn.run(create_app(config), **options)
+        return
+    with tempfile.TemporaryDirectory(prefix="newcomer-metrics-") as metrics:
+        os.environ |= {**config.to_environment(), FOLDER: metrics}
+        uvicorn.run(APPLICATION, factory=True, workers=workers, **options)

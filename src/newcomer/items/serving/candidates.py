@@ -1,0 +1,145 @@
+"""Scoring of many candidates for one user and context: known items, items by their features alone, unknown ids."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from newcomer.data.canonical import canonical
+from newcomer.data.click_log import ClickLog, EntityTable
+from newcomer.data.io.frames import as_series
+from newcomer.data.io.log_reader import items_and_conflicts, log_from_frame
+from newcomer.errors import DataError
+from newcomer.items.encoding.unseen_values import Unseen
+from newcomer.items.serving.item_cache import ItemCache
+from newcomer.items.serving.scoring import SCORE_COLUMNS, score_requests
+from newcomer.items.serving.service import ItemService
+
+OnUnknown = Literal["error", "null", "prior"]
+"""An unknown id is an error, has no score, or is scored as an item about which nothing is known."""
+
+ROW = re.compile(r"\brow (\d+)\b")
+
+ITEM = "item_id"
+"""Column with the candidates' ids; null for candidates given by their features."""
+
+
+def score_candidates(
+    service: ItemService,
+    candidates: Sequence[str | int | Mapping[str, Any]],
+    request: Mapping[str, Any],
+    on_unknown: OnUnknown = "error",
+) -> tuple[pl.DataFrame, Unseen]:
+    """Scores of these candidates, with a column `ITEM` and those of `SCORE_COLUMNS`, in order; and counts of unseen values.
+
+    A candidate is an item's id, or a mapping of item fields, scored as a new item without being added (with an id of a known item:
+    as that item). `request`: the user, its fields and the context fields by column.
+    Raises DataError for values that cannot be read, and with `on_unknown` 'error' for unknown ids.
+    """
+    schema = service.learner.schema
+    names, features = _parse(candidates, schema.item)
+    known = service.refreshed({name for name in names if name is not None}, max_age=service.max_age)
+    anonymous = [n for n, name in enumerate(names) if name is None or (name not in known.numbers and n in features)]
+    unknown = [
+        n for n, name in enumerate(names) if name is not None and name not in known.numbers and n not in features
+    ]
+    if unknown and on_unknown == "error":
+        n = unknown[0]
+        raise DataError(f"candidates: row {n + 1}, column '{schema.item}': {service.not_known(str(names[n]))}")
+    if on_unknown == "prior":
+        anonymous = sorted([*anonymous, *unknown])
+    placeholders = {n: f"\0{n}" for n in anonymous}
+    if placeholders:
+        rows = {placeholders[n]: features.get(n) for n in anonymous}
+        known = _with_new_items(service, known, rows, {placeholders[n]: n for n in anonymous})
+    ids = [placeholders.get(n, str(name)) for n, name in enumerate(names)]
+    right = [n for n, name in enumerate(ids) if name in known.numbers]
+    answers, unseen = pl.DataFrame(schema=SCORE_COLUMNS), Unseen()
+    if right:
+        log = _log([ids[n] for n in right], request, service)
+        answers, unseen = score_requests(service.learner, service.model, known, log, {}, "candidates")
+    found = pl.DataFrame({ITEM: names}, schema={ITEM: pl.String})
+    positions = pl.Series("at", right, dtype=pl.UInt32)
+    answers = found.with_row_index("at").join(
+        answers.with_columns(positions), on="at", how="left", maintain_order="left"
+    )
+    return answers.drop("at").with_columns(model=pl.lit(service.model)), unseen
+
+
+def _parse(
+    candidates: Sequence[str | int | Mapping[str, Any]], item: str
+) -> tuple[list[str | None], dict[int, dict[str, Any]]]:
+    """Canonical ids, None if a candidate has none; and the features of candidates that have some."""
+    given = [candidate.get(item) if isinstance(candidate, Mapping) else candidate for candidate in candidates]
+    names = canonical(as_series(item, given, "candidates"), "candidates").to_list()
+    features = {
+        n: {key: value for key, value in candidate.items() if key != item}
+        for n, candidate in enumerate(candidates)
+        if isinstance(candidate, Mapping) and set(candidate) - {item}
+    }
+    for n, name in enumerate(names):
+        if name is None and n not in features:
+            raise DataError(f"candidates: row {n + 1}, column '{item}' is empty; give an item's id, or its fields")
+    return names, features
+
+
+def _with_new_items(
+    service: ItemService, known: ItemCache, rows: Mapping[str, Mapping[str, Any] | None], numbers: Mapping[str, int]
+) -> ItemCache:
+    """The cache with temporary items, of these fields or, where None, with all fields missing."""
+    schema, encoder, device = service.learner.schema, service.learner.encoder, service.learner.device
+    tables = []
+    for part, fields in (
+        ({name: row for name, row in rows.items() if row is not None}, schema.fields),
+        (
+            {name: {} for name, row in rows.items() if row is None},
+            tuple(replace(field, missing="mark") for field in schema.fields),
+        ),
+    ):
+        if part:
+            tables.append(_item_table(part, replace(schema, fields=fields), numbers))
+    for table in tables:
+        features = [values.to(device) for values in encoder.items(table)]
+        known = known.with_new(table.ids, features, service.learner.cold_state(features, len(table)))
+    return known
+
+
+def _item_table(rows: Mapping[str, Mapping[str, Any]], schema: Any, numbers: Mapping[str, int]) -> EntityTable:
+    names = list(rows)
+    columns = dict.fromkeys(key for row in rows.values() for key in row)
+    unknown = next((key for key in columns if key not in {field.name for field in schema.of("item")}), None)
+    if unknown is not None:
+        name = next(name for name in names if unknown in rows[name])
+        raise DataError(f"candidates: row {numbers[name] + 1}, column '{unknown}' is no field of an item; leave it out")
+    frame = pl.DataFrame(
+        [
+            pl.Series(schema.item, names),
+            *(as_series(key, [row.get(key) for row in rows.values()], "candidates") for key in columns),
+        ]
+    )
+    try:
+        return items_and_conflicts(frame, schema, "candidates")[0]
+    except DataError as error:
+        raise DataError(
+            ROW.sub(lambda row: f"row {numbers[names[int(row[1]) - 1]] + 1}", str(error), count=1)
+        ) from None
+
+
+def _log(ids: Sequence[str], request: Mapping[str, Any], service: ItemService) -> ClickLog:
+    """One row a candidate: the request is read once."""
+    schema = service.learner.schema
+    row = pl.DataFrame(
+        [as_series(key, [value], "request") for key, value in request.items()] + [pl.Series(schema.item, ["?"])]
+    )
+    one = log_from_frame(row, schema, items=False, labels=False, where="request")
+    distinct = {name: n for n, name in enumerate(sorted(set(ids)))}
+    zeros = np.zeros(len(ids), dtype=np.int64)
+    return replace(
+        one.take(zeros),
+        items=EntityTable(tuple(distinct), {}),
+        item=np.array([distinct[name] for name in ids], dtype=np.int32),
+        row=np.arange(len(ids)),
+    )

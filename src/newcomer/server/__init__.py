@@ -1,0 +1,1 @@
+"""HTTP service of click models and classifiers: `newcomer serve`."""

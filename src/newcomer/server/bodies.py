@@ -1,0 +1,189 @@
+"""Bodies of requests and answers; those of click models are made from the schema's columns."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from newcomer.data.schema import Field as SchemaField
+from newcomer.data.schema import Schema
+
+Scalar = str | int | float | bool | None
+Value = Scalar | list[Scalar]
+"""Value of a field; lists for fields of several values and vectors."""
+
+Id = str | int | float
+
+EVENT_ID, REQUEST_ID, EVENT_TYPE = "event_id", "request_id", "event_type"
+"""Keys of an event besides the schema's columns."""
+
+
+class Body(BaseModel):
+    """A body; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ItemStatus(BaseModel):
+    """An item in an answer."""
+
+    item_id: str
+    phase: str = Field(description="cold, warm or sufficient, by the number of events")
+    events: int = Field(description="number of events that its state is adapted to")
+
+
+class AddedItem(ItemStatus):
+    status: Literal["new", "known"] = Field(description="known: it was there with the same features")
+
+
+class Refused(BaseModel):
+    """Something of a body that was left out."""
+
+    pointer: str | None = Field(default=None, description="JSON pointer into the body")
+    detail: str
+
+
+class AddedItems(BaseModel):
+    model: str
+    items: list[AddedItem]
+    refused: list[Refused]
+
+
+class ItemPage(BaseModel):
+    items: list[ItemStatus]
+    next: str | None = Field(description="value of `after` for the next page; null on the last one")
+
+
+class Edge(BaseModel):
+    fields: tuple[str, str]
+    weight: float
+
+
+class ItemDetails(ItemStatus):
+    model: str
+    version: int
+    updated_at: str
+    graph: list[Edge] | None = Field(
+        description="edges of the item's feature graph, largest weights first; null without one"
+    )
+
+
+class Score(BaseModel):
+    item_id: str | None = Field(description="null for a candidate that was given by its features")
+    score: float | None = Field(description="click probability; null for an unknown item with on_unknown = null")
+    phase: str | None
+    events: int | None
+
+
+class Scores(BaseModel):
+    request_id: str = Field(description="names user and context in events")
+    model: str
+    scores: list[Score]
+
+
+class Counts(BaseModel):
+    """What became of the events of a request."""
+
+    new: int = Field(description="counted now")
+    known: int = Field(description="counted before, by their id")
+    conflicting: int = Field(description="counted before with another label; not counted")
+    refused: int
+    errors: list[Refused]
+
+
+class Choice(BaseModel):
+    label: str
+    probability: float
+
+
+class Classified(BaseModel):
+    classes: list[Choice]
+    known: bool = Field(description="false: it probably belongs to no known class")
+    error: str | None = Field(default=None, description="why this input was not classified")
+
+
+class Classifications(BaseModel):
+    model: str
+    results: list[Classified]
+
+
+class ClassifyBody(Body):
+    inputs: list[str] = Field(min_length=1, description="texts, or images in base64")
+    top: int = Field(default=3, ge=1, le=1000)
+    reject: float | None = Field(default=None, ge=0, le=1, description="false-rejection rate")
+
+
+class ClassList(BaseModel):
+    model: str
+    stage: int = Field(description="number of stages that the model has learned")
+    classes: list[str]
+
+
+class Bodies:
+    """Bodies for a click model of this schema: `ItemsBody`, `ScoreBody`, `EventsBody`; their values by column."""
+
+    def __init__(self, schema: Schema, rows: int) -> None:
+        self.schema = schema
+        item_id, user_id = (schema.item, Id, ...), (schema.user, Id | None, None)
+        item_fields = [(field.name, Value, _default(field)) for field in schema.of("item")]
+        user_fields = [(field.name, Value, None) for field in schema.of("user")]
+        context = [(field.name, Value, _default(field)) for field in schema.of("context")]
+        item = _model("Item", [item_id, *item_fields], "A new item: its id and fields.")
+        fields = [(name, kind, None) for name, kind, _ in item_fields]
+        candidate = _model("Candidate", [(schema.item, Id | None, None), *fields], "An item by its features.")
+        context_body = _model("Context", context, "Context fields of the request.")
+        event = _model(
+            "Event",
+            [
+                item_id,
+                user_id,
+                *user_fields,
+                *[(name, kind, None) for name, kind, _ in context],
+                (schema.label, int | float | bool | str | None, None),
+                (schema.time, int | float | str | None, None),
+                *[
+                    (name, str | None, None)
+                    for name in (EVENT_ID, REQUEST_ID, EVENT_TYPE)
+                    if name not in _columns(schema)
+                ],
+            ],
+            "An impression or a click. With `request_id`, user and context are those of the scores of that request.",
+        )
+        self.Items = create_model("ItemsBody", __base__=Body, items=(_list_of(item, rows), ...))
+        self.Events = create_model("EventsBody", __base__=Body, events=(_list_of(event, rows), ...))
+        default = context_body() if not any(field.missing == "error" for field in schema.of("context")) else ...
+        self.Score = _model(
+            "ScoreBody",
+            [
+                user_id,
+                *user_fields,
+                ("context", context_body, default),
+                ("candidates", _list_of(Id | candidate, rows), ...),
+                ("on_unknown", Literal["error", "null", "prior"], "error"),
+            ],
+            "A user in a context, and candidate items by id or by features.",
+        )
+
+    def row(self, model: BaseModel) -> dict[str, Any]:
+        """Values of a body by column; absent keys are absent."""
+        return model.model_dump(by_alias=True, exclude_unset=True)
+
+
+def _list_of(kind: Any, most: int) -> Any:
+    return Annotated[list[kind], Field(min_length=1, max_length=most)]
+
+
+def _columns(schema: Schema) -> set[str]:
+    return {schema.label, schema.time, *(node.name for node in schema.nodes)}
+
+
+def _default(field: SchemaField) -> Any:
+    return None if field.missing == "mark" else ...
+
+
+def _model(name: str, fields: Sequence[tuple[str, Any, Any]], doc: str) -> type[BaseModel]:
+    """A model whose fields are named by aliases: a column may have any name."""
+    entries: Mapping[str, Any] = {
+        f"field_{n}": (kind, Field(default, alias=alias)) for n, (alias, kind, default) in enumerate(fields)
+    }
+    return create_model(name, __base__=Body, __doc__=doc, **entries)

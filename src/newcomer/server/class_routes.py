@@ -1,0 +1,144 @@
+"""Routes of classifiers: classify inputs, list and delete classes."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+
+from newcomer.classes.predictions import Prediction
+from newcomer.data.inputs import Input
+from newcomer.data.io.image_decoding import read_image
+from newcomer.errors import DataError, LearnerError, NewcomerError
+from newcomer.server.bodies import Choice, Classifications, Classified, ClassifyBody, ClassList
+from newcomer.server.classifiers import ServedClassifier
+from newcomer.server.metrics import Metrics
+from newcomer.server.problems import ProblemError
+from newcomer.server.security import Guard, Role
+
+CONTENT = {
+    "application/json": {"schema": ClassifyBody.model_json_schema()},
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "required": ["files"],
+            "properties": {
+                "files": {"type": "array", "items": {"type": "string", "contentMediaType": "application/octet-stream"}},
+                "top": {"type": "integer"},
+                "reject": {"type": "number"},
+            },
+        }
+    },
+}
+"""Bodies of `classify`."""
+
+Model = Annotated[str | None, Query(description="name of the classifier; needed if several are served")]
+
+
+class ClassRoutes:
+    """Routes for these classifiers by name."""
+
+    def __init__(self, models: dict[str, ServedClassifier], guard: Guard, metrics: Metrics, inputs: int) -> None:
+        self.models, self.metrics, self.most = models, metrics, inputs
+        self.router = APIRouter(tags=["classes"])
+        read, write = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE))
+        route = self.router.add_api_route
+        route(
+            "/classify",
+            self.classify,
+            methods=["POST"],
+            dependencies=[read],
+            openapi_extra={"requestBody": {"required": True, "content": CONTENT}},
+        )
+        route("/classes", self.classes, methods=["GET"], dependencies=[read])
+        route("/classes/{name:path}", self.delete, methods=["DELETE"], dependencies=[write], status_code=204)
+
+    async def classify(self, request: Request, model: Model = None) -> Classifications:
+        """Classes with calibrated probabilities: of texts or images in base64 (JSON), or of uploaded files (multipart)."""
+        served = self._served(model)
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            async with request.form(max_files=self.most, max_fields=8) as form:
+                contents = [await one.read() for one in form.getlist("files") if isinstance(one, UploadFile)]
+                fields = {key: value for key, value in form.items() if isinstance(value, str)}
+            body = _validated(fields | {"inputs": [""] * len(contents)})
+            return await run_in_threadpool(self._classify, served, contents, body)
+        try:
+            content = await request.json()
+        except ValueError:
+            raise ProblemError(HTTPStatus.BAD_REQUEST, "the body is no JSON") from None
+        body = _validated(content)
+        return await run_in_threadpool(self._classify, served, body.inputs, body)
+
+    def classes(self, model: Model = None) -> ClassList:
+        """The classes that the model knows."""
+        served = self._served(model)
+        learner = served.learner()
+        return ClassList(model=served.name, stage=len(learner.entries), classes=list(learner.classes))
+
+    def delete(self, name: str, model: Model = None) -> None:
+        """Remove a class: its statistics and its row of the head. Its effect on the adapted weights remains."""
+        try:
+            self._served(model).forget(name)
+        except LearnerError as error:
+            raise ProblemError(HTTPStatus.NOT_FOUND, str(error)) from None
+
+    def _served(self, name: str | None) -> ServedClassifier:
+        if name is None and len(self.models) == 1:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            known = ", ".join(self.models)
+            detail = (
+                f"model '{name}' is not served" if name else "several classifiers are served; name one with ?model="
+            )
+            raise ProblemError(HTTPStatus.NOT_FOUND if name else HTTPStatus.UNPROCESSABLE_ENTITY, f"{detail}: {known}")
+        return self.models[name]
+
+    def _classify(self, served: ServedClassifier, given: Sequence[str | bytes], body: ClassifyBody) -> Classifications:
+        if len(given) > self.most:
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, f"{len(given)} inputs, but at most {self.most} are classified at once"
+            )
+        inputs = [_input(one, f"input {number}", served.reads_images) for number, one in enumerate(given, 1)]
+        right = [one for one in inputs if not isinstance(one, NewcomerError)]
+        answers = served.learner().iter_predictions(right, top=body.top, reject=body.reject)
+        results = [_result(one if isinstance(one, NewcomerError) else next(answers)) for one in inputs]
+        for result in results:
+            outcome = "unreadable" if result.error else "known" if result.known else "novel"
+            self.metrics.classified.labels(served.name, outcome).inc()
+        return Classifications(model=served.name, results=results)
+
+
+def _validated(content: Any) -> ClassifyBody:
+    try:
+        return ClassifyBody.model_validate(content)
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
+
+
+def _input(given: str | bytes, where: str, image: bool) -> Input | NewcomerError:
+    """The image or text, or the error: an image in base64 may be a data URL."""
+    try:
+        if not image:
+            return given if isinstance(given, str) else given.decode("utf-8")
+        if isinstance(given, str):
+            given = base64.b64decode(given.partition(",")[2] if given.startswith("data:") else given, validate=True)
+        return read_image(given, where)
+    except binascii.Error:
+        return DataError(f"{where} is not base64; this model reads images")
+    except UnicodeDecodeError:
+        return DataError(f"{where} is not UTF-8; this model reads texts")
+    except DataError as error:
+        return error
+
+
+def _result(answer: Prediction | NewcomerError) -> Classified:
+    if isinstance(answer, NewcomerError):
+        return Classified(classes=[], known=False, error=str(answer))
+    pairs = zip(answer.classes, answer.probabilities, strict=True)
+    return Classified(classes=[Choice(label=name, probability=share) for name, share in pairs], known=answer.known)

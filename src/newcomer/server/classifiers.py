@@ -1,0 +1,51 @@
+"""A classifier in service: the model of its store, loaded anew when the store changes."""
+
+from pathlib import Path
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+from newcomer.classes.learner import ClassLearner
+from newcomer.registry import find_learner
+from newcomer.store.folder import Store
+
+CHECK_SECONDS = 1.0
+"""Seconds after which the store is looked at again."""
+
+
+class ServedClassifier:
+    """The model of a store. Thread-safe; what another process has learned is served within `CHECK_SECONDS`."""
+
+    def __init__(self, folder: Path, backbone: str | None = None) -> None:
+        self.folder, self.name = folder, folder.resolve().name
+        self._backbone, self._lock = backbone, Lock()
+        self._stages = Store(folder).manifest().stages
+        self._learner, self._checked = self._load(), monotonic()
+        self.reads_images = self._learner.backbone.reads_images
+
+    def learner(self) -> ClassLearner:
+        """The current model."""
+        if monotonic() - self._checked > CHECK_SECONDS:
+            with self._lock:
+                self._refresh()
+        return self._learner
+
+    def forget(self, name: str) -> None:
+        """Remove a class from the store. Raises LearnerError for an unknown class, StoreError while another process writes."""
+        with self._lock, Store(self.folder).held():
+            model = self._load()
+            model.forget(name)
+            model.save(self.folder)
+            self._stages, self._learner = Store(self.folder).manifest().stages, model
+
+    def _refresh(self) -> None:
+        self._checked = monotonic()
+        stages = Store(self.folder).manifest().stages
+        if stages != self._stages:
+            self._stages, self._learner = stages, self._load()
+
+    def _load(self) -> ClassLearner:
+        kind = find_learner(Store(self.folder).manifest().learner)
+        assert issubclass(kind, ClassLearner)  # see app
+        settings: dict[str, Any] = {} if self._backbone is None else {"backbone": self._backbone}
+        return kind.load(self.folder, **settings)

@@ -1,0 +1,70 @@
+"""Prometheus metrics; of several workers together (`PROMETHEUS_MULTIPROC_DIR`)."""
+
+import os
+from collections import Counter as Counts
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from newcomer.items.encoding.unseen_values import Unseen
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable with the folder that the workers share."""
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """What is counted in this process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "newcomer_requests", "Requests by route and status.", ["method", "route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "newcomer_request_seconds",
+            "Latency of requests.",
+            ["method", "route"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.scores = Counter("newcomer_scores", "Scores by the item's phase.", ["phase"], registry=self.registry)
+        self.unseen = Counter(
+            "newcomer_unseen_values",
+            "Values of requests that training did not have.",
+            ["field"],
+            registry=self.registry,
+        )
+        self.values = Counter("newcomer_values", "Values of requests.", ["field"], registry=self.registry)
+        self.events = Counter(
+            "newcomer_events", "Events: new, known, conflicting, refused.", ["outcome"], registry=self.registry
+        )
+        self.classified = Counter(
+            "newcomer_classified",
+            "Inputs classified: known, novel, unreadable.",
+            ["model", "outcome"],
+            registry=self.registry,
+        )
+
+    def scored(self, phases: Sequence[str | None], unseen: Unseen) -> None:
+        """Count scores and the values of their request."""
+        for phase, count in Counts(phases).items():
+            self.scores.labels(phase or "unknown").inc(count)
+        for name, counted in unseen.columns.items():
+            self.values.labels(name).inc(counted.values)
+            self.unseen.labels(name).inc(counted.unseen)
+
+    def counted(self, new: int, known: int, conflicting: int, refused: int) -> None:
+        """Count events."""
+        for outcome, count in (("new", new), ("known", known), ("conflicting", conflicting), ("refused", refused)):
+            self.events.labels(outcome).inc(count)
+
+    def exposition(self) -> bytes:
+        """All metrics, of all workers, in Prometheus' text format."""
+        if not os.environ.get(FOLDER):
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

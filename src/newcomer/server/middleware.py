@@ -1,0 +1,132 @@
+"""ASGI middleware: a limit on bodies, request ids, latency and structured logs."""
+
+import json
+import logging
+import re
+import secrets
+import sys
+import time
+from http import HTTPStatus
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from newcomer.server.metrics import Metrics
+from newcomer.server.problems import MEDIA_TYPE
+
+log = logging.getLogger("newcomer.server")
+
+REQUEST_ID = b"x-request-id"
+VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+QUIET = {"/healthz", "/readyz", "/metrics"}
+"""Routes that are not logged when they succeed."""
+
+
+class BodyLimit:
+    """Refuses bodies of more than `most` bytes, by their declared length or while they arrive."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self.app, self.most = app, most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > self.most:
+            await self._refuse(scope, send)
+            return
+        read, refused = 0, False
+
+        async def limited() -> Message:
+            nonlocal read, refused
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self.most:
+                refused = True
+                return {"type": "http.disconnect"}
+            return message
+
+        async def answer(message: Message) -> None:
+            if not refused:
+                await send(message)
+
+        try:
+            await self.app(scope, limited, answer)
+        except Exception:
+            if not refused:
+                raise
+        if refused:
+            await self._refuse(scope, send)
+
+    async def _refuse(self, scope: Scope, send: Send) -> None:
+        status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        detail = f"a body has at most {self.most} bytes; send less at a time"
+        content = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail}
+        body = json.dumps(content | {"instance": scope["path"]}).encode()
+        headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": int(status), "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class Observed:
+    """Gives each request an id (the client's `X-Request-Id`, or a new one), measures and logs it."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(REQUEST_ID, b"")
+        request_id = given if VALID_ID.fullmatch(given) else secrets.token_hex(8).encode()
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
+        begin, status = time.perf_counter(), 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (REQUEST_ID, request_id)]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, answer)
+        finally:
+            self._observe(scope, status, time.perf_counter() - begin, request_id.decode())
+
+    def _observe(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+        route = getattr(scope.get("route"), "path", "unknown")
+        method = scope["method"] if route != "unknown" else "unknown"
+        self.metrics.requests.labels(method, route, str(status)).inc()
+        self.metrics.seconds.labels(method, route).observe(seconds)
+        if status >= 400 or route not in QUIET:
+            fields = {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 2)}
+            log.info("request", extra={"request_id": request_id, **fields})
+
+
+class JsonLines(logging.Formatter):
+    """Log records as JSON, one a line; extra fields as keys. Bodies, tokens and query strings are never logged."""
+
+    FIELDS = ("request_id", "method", "route", "status", "ms", "job", "model")
+
+    def format(self, record: logging.LogRecord) -> str:
+        content: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        content |= {name: getattr(record, name) for name in self.FIELDS if hasattr(record, name)}
+        if record.exc_info:
+            content["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(content)
+
+
+def log_to_stderr() -> None:
+    """Write the service's log as JSON lines to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)

@@ -1,0 +1,114 @@
+"""Errors as problem details (RFC 9457, `application/problem+json`)."""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from newcomer.errors import DataError, LearnerError, NewcomerError, SettingError, StoreError
+from newcomer.settings import Json
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: Mapping[type[NewcomerError], HTTPStatus] = {
+    DataError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    SettingError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    LearnerError: HTTPStatus.CONFLICT,
+    StoreError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+"""Status by error; subclasses as their base."""
+
+ROW = re.compile(r"^(?P<where>\w+): row (?P<row>\d+)(?:, (?:column|time|label) '(?P<column>[^']*)')?")
+"""Beginning of a message about a row of a body's list `where`."""
+
+log = logging.getLogger("newcomer.server")
+
+
+class ProblemError(Exception):
+    """An answer other than success; `pointers` are JSON pointers into the body."""
+
+    def __init__(self, status: HTTPStatus, detail: str, errors: Sequence[Mapping[str, Json]] = ()) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.errors = status, detail, errors
+
+
+def problem(
+    request: Request, status: int, detail: str, errors: Sequence[Mapping[str, Json]] = (), headers: Any = None
+) -> JSONResponse:
+    """The response for a problem."""
+    content: dict[str, Json] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": int(status),
+        "detail": detail,
+        "instance": request.url.path,
+        "request_id": getattr(request.state, "request_id", None),
+    }
+    content |= {"errors": [dict(error) for error in errors]} if errors else {}
+    return JSONResponse(content, status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def status_of(error: NewcomerError) -> HTTPStatus:
+    """Status of an error of the library."""
+    return next(
+        (status for kind, status in STATUS.items() if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR
+    )
+
+
+def row_error(message: str) -> dict[str, Json]:
+    """An error's message with a JSON pointer, if it names a row of a list in the body.
+
+    >>> row_error("items: row 2, column 'price': 'x' is not a number")
+    {'pointer': '/items/1/price', 'detail': "items: row 2, column 'price': 'x' is not a number"}
+    """
+    found = ROW.match(message)
+    if found is None:
+        return {"detail": message}
+    column = f"/{_escaped(found['column'])}" if found["column"] else ""
+    return {"pointer": f"/{found['where']}/{int(found['row']) - 1}{column}", "detail": message}
+
+
+def install(app: FastAPI) -> None:
+    """Answer all errors with problem details; an unexpected one without its traceback, which is logged."""
+
+    @app.exception_handler(ProblemError)
+    async def _problem(request: Request, error: ProblemError) -> JSONResponse:
+        return problem(request, error.status, error.detail, error.errors)
+
+    @app.exception_handler(NewcomerError)
+    async def _library(request: Request, error: NewcomerError) -> JSONResponse:
+        status = status_of(error)
+        if status >= 500:
+            log.warning("%s", error, extra={"request_id": getattr(request.state, "request_id", None)})
+        return problem(request, status, str(error), [row_error(str(error))] if status == 422 else [])
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [_validation_error(one) for one in error.errors()[:100]]
+        first = errors[0]
+        return problem(request, 422, f"{first['pointer']}: {first['detail']}", errors)
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        return problem(request, error.status_code, str(error.detail), headers=error.headers)
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("unexpected", exc_info=error, extra={"request_id": getattr(request.state, "request_id", None)})
+        return problem(request, 500, "an unexpected error; it is in the service's log under this request_id")
+
+
+def _validation_error(error: Mapping[str, Any]) -> dict[str, Json]:
+    source, *path = error["loc"] or ("body",)
+    pointer = "".join(f"/{_escaped(str(part))}" for part in path) or "/"
+    return {"pointer": pointer if source == "body" else f"{source}:{pointer}", "detail": str(error["msg"])}
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,118 @@
+"""Tokens with roles, and limits per client."""
+
+import hmac
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from http import HTTPStatus
+from pathlib import Path
+from threading import Lock
+
+from fastapi import Request
+
+from newcomer.errors import SettingError
+from newcomer.server.problems import ProblemError
+
+MIN_LENGTH = 16
+"""Minimum number of characters of a token."""
+
+MAX_CLIENTS = 10_000
+"""Clients whose rates are remembered; beyond it the oldest are dropped."""
+
+
+class Role(IntEnum):
+    """What a token allows; a higher role includes the lower ones."""
+
+    READ = 1
+    WRITE = 2
+    ADMIN = 3
+
+
+def read_tokens(file: Path) -> dict[str, Role]:
+    """Tokens of a file: one `role token` a line (role: read, write or admin); empty lines and lines with # are skipped.
+
+    Raises SettingError, with the line, for anything else, and for a file without tokens. Messages never contain a token.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})") from None
+    found: dict[str, Role] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        role, _, token = line.strip().partition(" ")
+        token = token.strip()
+        if role.upper() not in Role.__members__ or not token or " " in token:
+            raise SettingError(f"{file}: line {number} is not 'ROLE TOKEN'; ROLE is read, write or admin")
+        if len(token) < MIN_LENGTH:
+            raise SettingError(
+                f"{file}: the token in line {number} has fewer than {MIN_LENGTH} characters; make a longer one"
+            )
+        found[token] = Role[role.upper()]
+    if not found:
+        raise SettingError(f"{file}: holds no token; write lines such as: write TOKEN")
+    return found
+
+
+@dataclass
+class RateLimit:
+    """Token bucket per client: `rate` requests per second, bursts of twice as many."""
+
+    rate: float | None
+    clock: Callable[[], float] = time.monotonic
+    _level: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def take(self, client: str) -> bool:
+        """Whether this request of the client is within the rate.
+
+        >>> limit = RateLimit(1, clock=lambda: 0.0)
+        >>> [limit.take("a") for _ in range(3)], limit.take("b")
+        ([True, True, False], True)
+        """
+        if self.rate is None:
+            return True
+        now, burst = self.clock(), max(2 * self.rate, 1.0)
+        with self._lock:
+            level, then = self._level.pop(client, (burst, now))
+            level = min(burst, level + (now - then) * self.rate)
+            allowed = level >= 1
+            self._level[client] = (level - allowed, now)
+            if len(self._level) > MAX_CLIENTS:
+                del self._level[next(iter(self._level))]
+        return allowed
+
+
+class Guard:
+    """Checks the role and rate of requests. Without tokens every request is allowed."""
+
+    def __init__(self, tokens: Mapping[str, Role] | None, rate: float | None) -> None:
+        self._tokens = tokens if tokens is None else {token.encode(): role for token, role in tokens.items()}
+        self._limit = RateLimit(rate)
+
+    def requires(self, role: Role) -> Callable[[Request], None]:
+        """A dependency of a route that needs this role."""
+
+        def check(request: Request) -> None:
+            client = self._client(request, role)
+            if not self._limit.take(client):
+                raise ProblemError(
+                    HTTPStatus.TOO_MANY_REQUESTS, f"more than {self._limit.rate:g} requests per second; wait"
+                )
+
+        return check
+
+    def _client(self, request: Request, role: Role) -> str:
+        """Token or address of the request. Raises ProblemError (401, 403) if it may not do this."""
+        if self._tokens is None:
+            return request.client.host if request.client else ""
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        given = token.strip().encode()
+        granted = [known for known in self._tokens if hmac.compare_digest(known, given)]  # all are compared
+        if kind.lower() != "bearer" or not granted:
+            raise ProblemError(HTTPStatus.UNAUTHORIZED, "no valid token; send the header Authorization: Bearer TOKEN")
+        if self._tokens[granted[0]] < role:
+            raise ProblemError(HTTPStatus.FORBIDDEN, f"this token does not have the role '{role.name.lower()}'")
+        return granted[0].decode()

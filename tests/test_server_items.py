@@ -1,0 +1,255 @@
+"""Items over HTTP: what the service answers is what the library answers; what does not fit is said with its place."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from fastapi.testclient import TestClient
+
+from films import FILMS, QUICK, SCHEMA, log, taught
+from newcomer.data.schema import Field, Schema
+from newcomer.errors import SettingError
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.service import ItemService
+from newcomer.server.app import create_app
+from newcomer.server.configuration import Limits, ServeConfig
+
+CONTEXT: dict[str, Any] = {"page": "home", "price": 0.5}
+NEW = {"film": "new", "genre": "war", "minutes": 99.0}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return taught(tmp_path_factory.mktemp("films") / "store")
+
+
+@pytest.fixture
+def config(store: Path, tmp_path: Path) -> ServeConfig:
+    return ServeConfig(stores=(store,), states=f"sqlite:///{tmp_path / 'items.db'}", folder=tmp_path / "own")
+
+
+@pytest.fixture
+def client(config: ServeConfig) -> Iterator[TestClient]:
+    with TestClient(create_app(config), raise_server_exceptions=False) as client:
+        yield client
+
+
+def score(client: TestClient, *candidates: Any, **more: Any) -> Any:
+    body = {"viewer": 3, "context": CONTEXT, "candidates": list(candidates)} | more
+    return client.post("/score", json=body)
+
+
+def event(**values: Any) -> dict[str, Any]:
+    return {"film": "new", "viewer": 3, **CONTEXT, "liked": 1, "seen": 1000, **values}
+
+
+def test_a_registered_item_is_scored_as_the_library_scores_it(
+    client: TestClient, config: ServeConfig, store: Path
+) -> None:
+    answer = client.post("/items", json={"items": [NEW]})
+    assert answer.json()["items"] == [{"item_id": "new", "status": "new", "phase": "cold", "events": 0}]
+    found = score(client, "new", *FILMS).json()
+    with ItemService.open(store, config.states) as service:
+        rows = [{"film": name, "viewer": 3} | CONTEXT for name in ("new", *FILMS)]
+        right = service.score(rows)
+    assert [row["item_id"] for row in found["scores"]] == ["new", *FILMS]
+    assert [row["score"] for row in found["scores"]] == right["score"].to_list()
+    assert [row["events"] for row in found["scores"]] == right["events"].to_list()
+    assert found["model"] == right["model"][0]
+
+
+def test_a_candidate_by_its_features_has_the_score_of_such_an_item_and_is_not_added(client: TestClient) -> None:
+    alone = score(
+        client, {"genre": "war", "minutes": 99.0}, FILMS[0], {"film": "new", "genre": "war", "minutes": 99}
+    ).json()
+    client.post("/items", json={"items": [NEW]})
+    added = score(client, "new").json()["scores"][0]
+    assert alone["scores"][0]["score"] == alone["scores"][2]["score"] == added["score"]
+    assert [row["item_id"] for row in alone["scores"]] == [None, FILMS[0], "new"]
+    assert client.get("/items/nobody").status_code == 404
+
+
+@pytest.mark.parametrize("on_unknown", ["error", "null", "prior"])
+def test_an_unknown_candidate_is_what_was_asked(client: TestClient, on_unknown: str) -> None:
+    answer = score(client, FILMS[0], "nobody", on_unknown=on_unknown)
+    if on_unknown == "error":
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["pointer"] == "/candidates/1/film"
+        return
+    known, unknown = answer.json()["scores"]
+    assert known["score"] == score(client, FILMS[0]).json()["scores"][0]["score"]
+    assert (unknown["score"] is None) == (on_unknown == "null")
+
+
+def test_an_event_changes_its_item_alone_and_counts_once(client: TestClient) -> None:
+    client.post("/items", json={"items": [NEW, NEW | {"film": "other"}]})
+    before = score(client, "new", "other").json()["scores"]
+    body = {"events": [event(event_id=f"e{n}") for n in range(5)]}
+    assert client.post("/events", json=body).json() == {
+        "new": 5,
+        "known": 0,
+        "conflicting": 0,
+        "refused": 0,
+        "errors": [],
+    }
+    assert client.post("/events", json=body).json()["known"] == 5
+    after = score(client, "new", "other").json()["scores"]
+    assert after[0]["score"] > before[0]["score"]
+    assert (after[0]["phase"], after[0]["events"]) == ("warm", 5)
+    assert after[1] == before[1]
+
+
+def test_an_event_joins_its_request(client: TestClient, config: ServeConfig, store: Path, tmp_path: Path) -> None:
+    """User and context come from the request id: the state is that of an event which says them."""
+    client.post("/items", json={"items": [NEW, NEW | {"film": "twin"}]})
+    request = score(client, "new").json()["request_id"]
+    joined = {"film": "new", "request_id": request, "event_type": "click", "seen": 1000}
+    assert client.post("/events", json={"events": [joined]}).json()["new"] == 1
+    assert client.post("/events", json={"events": [joined]}).json()["known"] == 1  # one click an item and request
+    client.post("/events", json={"events": [event(film="twin")]})
+    one, other = score(client, "new", "twin").json()["scores"]
+    assert one["score"] == pytest.approx(other["score"], abs=1e-6)
+    forged = client.post(
+        "/events", json={"events": [joined | {"request_id": request[:-2] + "AA"}, joined | {"film": "twin"}]}
+    )
+    assert forged.json() | {"errors": None} == {"new": 1, "known": 0, "conflicting": 0, "refused": 1, "errors": None}
+    assert forged.json()["errors"][0] == {
+        "pointer": "/events/0",
+        "detail": "events: row 1, request_id is not one of this service",
+    }
+
+
+def test_event_types_are_labels(config: ServeConfig) -> None:
+    with TestClient(create_app(config.model_copy(update={"clicked": ("purchase",)}))) as client:
+        client.post("/items", json={"items": [NEW]})
+        kinds = ["purchase", "impression", "click"]
+        plain = {key: value for key, value in event().items() if key != "liked"}
+        body = {"events": [plain | {"event_id": kind, "event_type": kind} for kind in kinds]}
+        assert client.post("/events", json=body).json()["new"] == 3
+        with ItemService.open(config.stores[0], config.states) as service:
+            assert service.states.labels(service.model, {"new": kinds}) == {
+                "new": {"purchase": 1, "impression": 0, "click": 0}
+            }
+
+
+def test_each_event_that_does_not_fit_is_refused_with_its_place(client: TestClient) -> None:
+    client.post("/items", json={"items": [NEW]})
+    rows = [event(event_id="a"), event(film="nobody", event_id="b"), event(price="dear", event_id="c"),
+            event(event_id="d", liked=None), event(event_id="e", event_type="click"), event(liked=0, event_id="a")]  # fmt: skip
+    found = client.post("/events", json={"events": rows}).json()
+    assert [found[key] for key in ("new", "known", "conflicting", "refused")] == [1, 0, 1, 4]
+    assert sorted(error["pointer"] for error in found["errors"] if error["pointer"]) == [
+        "/events/1/film",
+        "/events/2/price",
+        "/events/3/liked",
+        "/events/4/event_type",
+        "/events/5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointer"),
+    [
+        ("/items", {"items": [NEW, {"film": "x", "genr": "war", "minutes": 1}]}, "/items/1/genr"),
+        ("/items", {"items": [{"genre": "war", "minutes": 1}]}, "/items/0/film"),
+        ("/items", {"items": [{"film": "x", "genre": "war", "minutes": "long"}]}, "/items/0/minutes"),
+        ("/items", {"items": []}, "/items"),
+        ("/score", {"viewer": 3, "candidates": ["a"]}, "/context"),
+        ("/score", {"viewer": 3, "context": CONTEXT, "candidates": [{"genre": 1, "minutes": "x"}]}, "/candidates/0/minutes"),
+        ("/score", {"viewer": {"a": 1}, "context": CONTEXT, "candidates": ["a"]}, "/viewer/str"),
+        ("/events", {"events": [event(colour="red")]}, "/events/0/colour"),
+        ("/events", [], "/"),
+    ],
+)  # fmt: skip
+def test_a_body_that_does_not_fit_is_refused_with_its_path(
+    client: TestClient, path: str, body: Any, pointer: str
+) -> None:
+    answer = client.post(path, json=body)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert pointer in [error["pointer"] for error in answer.json()["errors"]]
+
+
+def test_items_are_listed_by_phase_page_by_page_and_deleted_for_good(client: TestClient) -> None:
+    names = [f"new {n}" for n in range(7)]
+    client.post("/items", json={"items": [NEW | {"film": name} for name in names]})
+    found, after = [], None
+    while True:
+        page = client.get("/items", params={"phase": "cold", "limit": 3, "after": after or ""}).json()
+        found += [item["item_id"] for item in page["items"]]
+        if (after := page["next"]) is None:
+            break
+    assert found == names
+    assert client.delete("/items/new 3").status_code == 204
+    assert client.delete("/items/new 3").status_code == 404
+    assert score(client, "new 3").status_code == 422
+    details = client.get(f"/items/{FILMS[0]}").json()
+    assert details["phase"] == "warm"
+    assert len(details["graph"]) == 10
+
+
+def test_the_time_of_an_event_may_be_that_of_its_arrival(tmp_path: Path) -> None:
+    dated = log().with_columns((pl.col("seen").cast(pl.Int64) + 1_600_000_000_000).cast(pl.Datetime("ms")))
+    EmerG(SCHEMA, **QUICK).learn(dated).save(tmp_path / "store")
+    with TestClient(create_app(ServeConfig(stores=(tmp_path / "store",)))) as client:
+        timeless = {key: value for key, value in event(film=FILMS[0]).items() if key != "seen"}
+        assert client.post("/events", json={"events": [timeless | {"event_id": "1"}]}).json()["new"] == 1
+
+
+def test_columns_may_have_any_names(tmp_path: Path) -> None:
+    """Columns that are no names in Python, or that the bodies use themselves."""
+    names = {
+        "film": "model_id",
+        "viewer": "class",
+        "genre": "_genre",
+        "page": "event_id",
+        "liked": "copy",
+        "seen": "request id",
+    }
+    renamed = log().rename(names)
+    fields = (Field("_genre", "item"), Field("event_id", "context"))
+    schema = Schema("model_id", "class", "copy", "request id", fields)
+    EmerG(schema, **QUICK).learn(renamed).save(tmp_path / "store")
+    with TestClient(create_app(ServeConfig(stores=(tmp_path / "store",)))) as client:
+        client.post("/items", json={"items": [{"model_id": "new", "_genre": "war"}]})
+        body = {"class": 3, "context": {"event_id": "home"}, "candidates": ["new"]}
+        request = client.post("/score", json=body).json()["request_id"]
+        clicked = {"model_id": "new", "request_id": request, "copy": 1, "request id": 5}
+        assert client.post("/events", json={"events": [clicked]}).json()["new"] == 1
+        assert client.get("/items/new").json()["events"] == 1
+
+
+def test_limits(config: ServeConfig) -> None:
+    limits = Limits(body=4096, rows=10)
+    with TestClient(create_app(config.model_copy(update={"limits": limits}))) as client:
+        assert score(client, *["x"] * 11).status_code == 422
+        large = client.post("/score", content=b"{" + b" " * 5000)
+        assert large.status_code == 413
+        assert large.headers["content-type"] == "application/problem+json"
+        streamed = client.post("/score", content=(b" " * 1000 for _ in range(6)))
+        assert streamed.status_code == 413
+
+
+def test_metrics_and_probes(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    score(client, *FILMS[:2])
+    client.post("/events", json={"events": [event(film=FILMS[0], event_id="x")]})
+    found = client.get("/metrics").text
+    assert 'newcomer_scores_total{phase="warm"} 2.0' in found
+    assert 'newcomer_events_total{outcome="new"} 1.0' in found
+    assert 'newcomer_requests_total{method="POST",route="/score",status="200"} 1.0' in found
+
+
+def test_the_description_is_openapi_and_names_the_columns(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()
+    assert described["openapi"].startswith("3.1")
+    assert set(described["components"]["schemas"]["Item"]["properties"]) == {"film", "genre", "minutes"}
+    assert "viewer" in described["components"]["schemas"]["ScoreBody"]["properties"]
+
+
+def test_an_open_address_needs_tokens(config: ServeConfig) -> None:
+    with pytest.raises(SettingError, match=r"--host 0\.0\.0\.0: others can reach this address; give --token-file"):
+        create_app(config.model_copy(update={"host": "0.0.0.0"}))

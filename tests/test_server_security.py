@@ -1,0 +1,116 @@
+"""Who may do what: tokens, roles, rates; what never appears in an answer or a log."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from films import FILMS, taught
+from newcomer.errors import SettingError
+from newcomer.items.serving.service import ItemService
+from newcomer.server.app import create_app
+from newcomer.server.configuration import Limits, ServeConfig
+from newcomer.server.middleware import JsonLines
+from newcomer.server.security import read_tokens
+
+TOKENS = {"read": "r" * 20, "write": "w" * 20, "admin": "a" * 20}
+NEW = {"film": "new", "genre": "war", "minutes": 99.0}
+SCORE = {"viewer": 3, "context": {"page": "home", "price": 0.5}, "candidates": [FILMS[0]]}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return taught(tmp_path_factory.mktemp("films") / "store")
+
+
+@pytest.fixture
+def config(store: Path, tmp_path: Path) -> ServeConfig:
+    (tmp_path / "tokens").write_text("# clients\n" + "".join(f"{role} {token}\n" for role, token in TOKENS.items()))
+    return ServeConfig(
+        stores=(store,),
+        states=f"sqlite:///{tmp_path / 'items.db'}",
+        folder=tmp_path / "own",
+        token_file=tmp_path / "tokens",
+    )
+
+
+@pytest.fixture
+def client(config: ServeConfig) -> Iterator[TestClient]:
+    with TestClient(create_app(config), raise_server_exceptions=False) as client:
+        yield client
+
+
+def as_(role: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {TOKENS[role]}"}
+
+
+@pytest.mark.parametrize(
+    ("role", "scores", "adds"), [(None, 401, 401), ("read", 200, 403), ("write", 200, 200), ("admin", 200, 200)]
+)
+def test_a_role_includes_the_lower_ones(client: TestClient, role: str | None, scores: int, adds: int) -> None:
+    headers = as_(role) if role else {}
+    assert client.post("/score", json=SCORE, headers=headers).status_code == scores
+    assert client.post("/items", json={"items": [NEW]}, headers=headers).status_code == adds
+    assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header", ["Bearer", "Bearer " + "x" * 20, "Basic " + TOKENS["admin"], TOKENS["admin"], "Bearer é"]
+)
+def test_a_wrong_token_is_refused(client: TestClient, header: str) -> None:
+    answer = client.post("/score", json=SCORE, headers={b"Authorization": header.encode()})
+    assert answer.status_code == 401
+    assert TOKENS["admin"] not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no token"),
+        ("root " + "x" * 20, "line 1 is not 'ROLE TOKEN'"),
+        ("read short", "fewer than 16"),
+        ("read", "line 1"),
+    ],
+)
+def test_a_file_of_tokens_that_is_none_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text(content)
+    with pytest.raises(SettingError, match=message):
+        read_tokens(tmp_path / "tokens")
+    with pytest.raises(SettingError, match="cannot be read"):
+        read_tokens(tmp_path / "none")
+
+
+def test_more_requests_than_the_rate_are_refused(config: ServeConfig) -> None:
+    limited = config.model_copy(update={"limits": Limits(rate=0.001)})
+    with TestClient(create_app(limited)) as client:
+        statuses = [client.post("/score", json=SCORE, headers=as_("read")).status_code for _ in range(3)]
+        assert statuses == [200, 429, 429]
+        assert client.post("/score", json=SCORE, headers=as_("write")).status_code == 200
+
+
+def test_an_unexpected_error_is_logged_and_not_shown(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("secret of the house")
+
+    monkeypatch.setattr(ItemService, "refreshed", broken)
+    logging.getLogger("newcomer.server").propagate = True
+    with caplog.at_level(logging.INFO, "newcomer.server"):
+        answer = client.post("/score", json=SCORE, headers=as_("read") | {"X-Request-Id": "mine-1"})
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert answer.json()["request_id"] == "mine-1"
+    lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    assert any("secret of the house" in line.get("traceback", "") and line["request_id"] == "mine-1" for line in lines)
+    assert not any(token in json.dumps(lines) for token in TOKENS.values())
+
+
+def test_a_password_of_the_database_is_shown_nowhere(config: ServeConfig) -> None:
+    shown = config.model_copy(update={"states": "postgresql://me:hush@host/db"}).info()
+    assert "hush" not in json.dumps(shown)
+    assert "token_file" not in shown
