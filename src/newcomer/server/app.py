@@ -96,11 +96,10 @@ def check(config: ServeConfig) -> list[str]:
     config.require_safe()
     if config.token_file:
         read_tokens(config.token_file)
-    RequestIds.in_folder(config.own_folder)
     open_classifiers(config)
-    items = open_items(config)
-    if items is not None:
+    if (items := open_items(config)) is not None:
         items.close()
+        RequestIds.in_folder(config.own_folder)
     return [folder.resolve().name for folder in config.stores]
 
 

@@ -1,0 +1,96 @@
+"""`newcomer serve` as processes: several workers, one of which is killed; what a user gets wrong."""
+
+import os
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from films import FILMS, taught
+from newcomer.items.serving.service import ItemService
+from serving import service, wait_until_ready
+from shell import Shell
+
+NEW = [{"film": f"new {n}", "genre": "war", "minutes": 99.0} for n in range(4)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return taught(tmp_path_factory.mktemp("films") / "store")
+
+
+def event(item: int, number: int) -> dict[str, Any]:
+    values = {"viewer": number % 7, "page": "home", "price": 0.5, "liked": number % 2, "seen": 1000 + number}
+    return {"film": f"new {item}", "event_id": f"e{number}"} | values
+
+
+def send(client: httpx.Client, body: Any) -> dict[str, int]:
+    """Post events until they are acknowledged."""
+    for _ in range(1000):
+        try:
+            answer = client.post("/events", json=body)
+        except httpx.TransportError:
+            time.sleep(0.05)
+            continue
+        if answer.status_code == 200:
+            found: dict[str, int] = answer.json()
+            return found
+        assert answer.status_code == 503, answer.text
+    raise AssertionError("never acknowledged")
+
+
+def children(process: subprocess.Popen[bytes]) -> list[int]:
+    """Worker processes."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == process.pid and b"spawn_main" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers in /proc")
+def test_no_acknowledged_event_is_lost_when_a_worker_is_killed(store: Path, tmp_path: Path) -> None:
+    """Four clients send events to two workers, one of which is killed meanwhile: each event counts once."""
+    states = f"sqlite:///{tmp_path / 'items.db'}"
+    words = [str(store), "--states", states, "--folder", str(tmp_path / "own"), "--workers", "2"]
+    with service(*words, log=tmp_path / "log") as (client, process):
+        assert client.post("/items", json={"items": NEW}).status_code == 200
+        batches = [
+            {"events": [event(item, n) for n in range(begin, begin + 5)]}
+            for item in range(4)
+            for begin in range(0, 50, 5)
+        ]
+        victim = children(process)[0]
+        with ThreadPoolExecutor(4) as pool:
+            sent = [pool.submit(send, client, batch) for batch in batches]
+            os.kill(victim, signal.SIGKILL)
+            done = [one.result() for one in sent]
+        assert all(one["refused"] == one["conflicting"] == 0 for one in done)
+        wait_until_ready(client, process)
+        assert [client.get(f"/items/new {n}").json()["events"] for n in range(4)] == [50] * 4
+        again = send(client, {"events": [event(item, n) for item in range(4) for n in range(50)]})
+        assert (again["new"], again["known"]) == (0, 200)
+        assert 'newcomer_events_total{outcome="known"} 200' in client.get("/metrics").text.replace("200.0", "200")
+        body = {"viewer": 3, "context": {"page": "home", "price": 0.5}, "candidates": [*FILMS, "new 0"]}
+        scores = [row["score"] for row in client.post("/score", json=body).json()["scores"]]
+    with ItemService.open(store, states) as items:
+        rows = [{"film": name, "viewer": 3, "page": "home", "price": 0.5} for name in body["candidates"]]
+        assert items.score(rows)["score"].to_list() == pytest.approx(scores, abs=1e-6)
+    assert b"Traceback" not in (tmp_path / "log").read_bytes()
+
+
+def test_what_cannot_be_served_is_refused_before_anything_starts(store: Path, shell: Shell) -> None:
+    assert "nowhere: " in shell.fails("serve", "nowhere")
+    assert "give --token-file" in shell.fails("serve", str(store), "--host", "0.0.0.0")
+    assert "the second click model" in shell.fails("serve", str(store), str(store))
+    (shell.folder / "tokens").write_text("read short")
+    assert "tokens: the token in line 1" in shell.fails("serve", str(store), "--token-file", "tokens")
