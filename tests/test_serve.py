@@ -80,7 +80,7 @@ def test_no_acknowledged_event_is_lost_when_a_worker_is_killed(store: Path, tmp_
         again = send(client, {"events": [event(item, n) for item in range(4) for n in range(50)]})
         assert (again["new"], again["known"]) == (0, 200)
         assert 'newcomer_events_total{outcome="known"} 200' in client.get("/metrics").text.replace("200.0", "200")
-        body = {"viewer": 3, "context": {"page": "home", "price": 0.5}, "candidates": [*FILMS, "new 0"]}
+        body: dict[str, Any] = {"viewer": 3, "context": {"page": "home", "price": 0.5}, "candidates": [*FILMS, "new 0"]}
         scores = [row["score"] for row in client.post("/score", json=body).json()["scores"]]
     with ItemService.open(store, states) as items:
         rows = [{"film": name, "viewer": 3, "page": "home", "price": 0.5} for name in body["candidates"]]

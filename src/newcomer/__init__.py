@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from newcomer.classes.methods.ranpac import RanPAC
     from newcomer.classes.methods.sd_lora import SDLoRA
     from newcomer.classes.methods.sequential_lora import SequentialLoRA
+    from newcomer.client import AsyncClient, Client, ServiceError
     from newcomer.data.examples import Examples
     from newcomer.data.schema import Field, Schema
     from newcomer.errors import (
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
     from newcomer.streams.cold_start import ColdStart
 
 _MODULES = {
+    "AsyncClient": "client",
     "CODAPrompt": "classes.methods.coda_prompt",
     "CVAR": "items.methods.cvar",
+    "Client": "client",
     "ClassIncremental": "streams.class_incremental",
     "ColdStart": "streams.cold_start",
     "DataError": "errors",
@@ -69,6 +72,7 @@ _MODULES = {
     "SDLoRA": "classes.methods.sd_lora",
     "Schema": "data.schema",
     "SequentialLoRA": "classes.methods.sequential_lora",
+    "ServiceError": "client",
     "SettingError": "errors",
     "StoreError": "errors",
     "StreamError": "errors",
@@ -79,7 +83,9 @@ __all__ = [
     "CVAR",
     "L2P",
     "MWUF",
+    "AsyncClient",
     "CODAPrompt",
+    "Client",
     "ClassIncremental",
     "ColdStart",
     "DataError",
@@ -104,6 +110,7 @@ __all__ = [
     "SDLoRA",
     "Schema",
     "SequentialLoRA",
+    "ServiceError",
     "SettingError",
     "StoreError",
     "StreamError",

@@ -21,6 +21,7 @@ EXTRAS: Mapping[str, str] = {
     "fastapi": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",
+    "httpx": "client",
     "tensorboard": "tensorboard",
     "mlflow": "mlflow",
     "wandb": "wandb",

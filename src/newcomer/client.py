@@ -1,0 +1,283 @@
+"""Client of a service (`newcomer serve`), synchronous and asynchronous.
+
+Requests that fail on the way, or that the service cannot answer now, are sent again: events carry ids, so each counts once.
+"""
+
+import asyncio
+import base64
+import random
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel
+
+from newcomer.errors import NewcomerError
+from newcomer.server.bodies import (
+    EVENT_ID,
+    REQUEST_ID,
+    AddedItems,
+    Classifications,
+    ClassList,
+    Counts,
+    ItemDetails,
+    ItemPage,
+    Scores,
+)
+from newcomer.settings import Json
+
+T = TypeVar("T", bound=BaseModel)
+
+AGAIN = {429, 502, 503, 504}
+"""Statuses after which a request is sent again."""
+
+Row = Mapping[str, Any]
+OnUnknown = Literal["error", "null", "prior"]
+
+
+class ServiceError(NewcomerError):
+    """An answer other than success. `status`: of HTTP, None without an answer; `errors`: JSON pointers and details."""
+
+    def __init__(self, detail: str, status: int | None = None, errors: Sequence[Mapping[str, Json]] = ()) -> None:
+        super().__init__(detail)
+        self.status, self.errors = status, errors
+
+
+class _Empty(BaseModel):
+    """The answer of a deletion."""
+
+
+@dataclass(frozen=True)
+class _Request(Generic[T]):
+    """A request, and the type of its answer."""
+
+    method: str
+    path: str
+    answer: type[T]
+    json: Any = None
+    params: Mapping[str, Any] | None = None
+
+
+class _Policy:
+    """What both clients do with requests: headers, retries, errors."""
+
+    def __init__(self, url: str, token: str | None, timeout: float, retries: int) -> None:
+        self.retries = retries
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.options: dict[str, Any] = {"base_url": url, "headers": headers, "timeout": timeout}
+
+    def pause(self, attempt: int, response: httpx.Response | None) -> float | None:
+        """Seconds to wait before the next attempt; None if there is none."""
+        if attempt >= self.retries or (response is not None and response.status_code not in AGAIN):
+            return None
+        asked = response.headers.get("retry-after", "") if response is not None else ""
+        return float(asked) if asked.isdigit() else random.uniform(0.5, 1) * 0.1 * 2**attempt
+
+    def result(self, request: _Request[T], response: httpx.Response) -> T:
+        """The answer. Raises ServiceError for any other."""
+        if response.is_success:
+            return request.answer.model_validate_json(response.content or b"{}")
+        try:
+            content = response.json()
+            detail, errors = str(content["detail"]), content.get("errors", ())
+        except (ValueError, KeyError, TypeError):
+            detail, errors = response.text[:200] or response.reason_phrase, ()
+        raise ServiceError(detail, response.status_code, errors)
+
+
+class Client:
+    """A service at this URL. Thread-safe; to be closed, or used as a context manager.
+
+    `token`: see `newcomer serve --token-file`. `timeout`: seconds of one attempt. `retries`: further attempts after failures on the
+    way and after answers that say "not now".
+
+    All methods raise ServiceError for an answer other than success, or without any.
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, timeout: float = 10.0, retries: int = 4) -> None:
+        self._policy = _Policy(url, token, timeout, retries)
+        self._http = httpx.Client(**self._policy.options)
+
+    def add(self, items: Sequence[Row]) -> AddedItems:
+        """Register items: their ids and fields by column."""
+        return self._send(_add(items))
+
+    def score(
+        self, user: Row, context: Row, candidates: Sequence[str | int | Row], on_unknown: OnUnknown = "error"
+    ) -> Scores:
+        """Click probabilities of candidates, given by ids or by fields. `user`: the user's id and fields by column."""
+        return self._send(_score(user, context, candidates, on_unknown))
+
+    def warm(self, events: Sequence[Row]) -> Counts:
+        """Count events. One without `event_id` and `request_id` gets an id here, so that it counts once if it is sent again."""
+        return self._send(_warm(events))
+
+    def forget(self, item: str) -> None:
+        """Delete an item and its events."""
+        self._send(_Request("DELETE", f"/items/{quote(item, safe='')}", _Empty))
+
+    def item(self, item: str) -> ItemDetails:
+        """Phase, events and graph of an item."""
+        return self._send(_Request("GET", f"/items/{quote(item, safe='')}", ItemDetails))
+
+    def items(self, phase: str | None = None) -> Iterator[str]:
+        """Ids of all items, or of those of a phase, in order."""
+        after: str | None = ""
+        while after is not None:
+            page = self._send(_page(phase, after))
+            yield from (item.item_id for item in page.items)
+            after = page.next
+
+    def predict(
+        self, inputs: Sequence[str | bytes | Path], top: int = 3, reject: float | None = None, model: str | None = None
+    ) -> Classifications:
+        """Classes of texts, or of images: paths or the contents of files."""
+        return self._send(_predict(inputs, top, reject, model))
+
+    def classes(self, model: str | None = None) -> ClassList:
+        """The classes that a classifier knows."""
+        return self._send(_Request("GET", "/classes", ClassList, params=_named(model)))
+
+    def forget_class(self, name: str, model: str | None = None) -> None:
+        """Remove a class of a classifier."""
+        self._send(_Request("DELETE", f"/classes/{quote(name, safe='')}", _Empty, params=_named(model)))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _send(self, request: _Request[T]) -> T:
+        for attempt in range(self._policy.retries + 1):
+            try:
+                response = self._http.request(request.method, request.path, json=request.json, params=request.params)
+            except httpx.TransportError as error:
+                pause = self._policy.pause(attempt, None)
+                if pause is None:
+                    raise ServiceError(f"{self._http.base_url}: no answer ({error})") from None
+            else:
+                pause = self._policy.pause(attempt, response)
+                if response.is_success or pause is None:
+                    return self._policy.result(request, response)
+            time.sleep(pause)
+        raise AssertionError  # the last attempt has returned or raised
+
+
+class AsyncClient:
+    """`Client`, asynchronous."""
+
+    def __init__(self, url: str, token: str | None = None, *, timeout: float = 10.0, retries: int = 4) -> None:
+        self._policy = _Policy(url, token, timeout, retries)
+        self._http = httpx.AsyncClient(**self._policy.options)
+
+    async def add(self, items: Sequence[Row]) -> AddedItems:
+        return await self._send(_add(items))
+
+    async def score(
+        self, user: Row, context: Row, candidates: Sequence[str | int | Row], on_unknown: OnUnknown = "error"
+    ) -> Scores:
+        return await self._send(_score(user, context, candidates, on_unknown))
+
+    async def warm(self, events: Sequence[Row]) -> Counts:
+        return await self._send(_warm(events))
+
+    async def forget(self, item: str) -> None:
+        await self._send(_Request("DELETE", f"/items/{quote(item, safe='')}", _Empty))
+
+    async def item(self, item: str) -> ItemDetails:
+        return await self._send(_Request("GET", f"/items/{quote(item, safe='')}", ItemDetails))
+
+    async def items(self, phase: str | None = None) -> list[str]:
+        """Ids of all items, or of those of a phase, in order."""
+        found, after = list[str](), ""
+        while True:
+            page = await self._send(_page(phase, after))
+            found += [item.item_id for item in page.items]
+            if page.next is None:
+                return found
+            after = page.next
+
+    async def predict(
+        self, inputs: Sequence[str | bytes | Path], top: int = 3, reject: float | None = None, model: str | None = None
+    ) -> Classifications:
+        return await self._send(_predict(inputs, top, reject, model))
+
+    async def classes(self, model: str | None = None) -> ClassList:
+        return await self._send(_Request("GET", "/classes", ClassList, params=_named(model)))
+
+    async def forget_class(self, name: str, model: str | None = None) -> None:
+        await self._send(_Request("DELETE", f"/classes/{quote(name, safe='')}", _Empty, params=_named(model)))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _send(self, request: _Request[T]) -> T:
+        for attempt in range(self._policy.retries + 1):
+            try:
+                response = await self._http.request(
+                    request.method, request.path, json=request.json, params=request.params
+                )
+            except httpx.TransportError as error:
+                pause = self._policy.pause(attempt, None)
+                if pause is None:
+                    raise ServiceError(f"{self._http.base_url}: no answer ({error})") from None
+            else:
+                pause = self._policy.pause(attempt, response)
+                if response.is_success or pause is None:
+                    return self._policy.result(request, response)
+            await asyncio.sleep(pause)
+        raise AssertionError  # the last attempt has returned or raised
+
+
+def _add(items: Sequence[Row]) -> _Request[AddedItems]:
+    return _Request("POST", "/items", AddedItems, {"items": [dict(item) for item in items]})
+
+
+def _score(user: Row, context: Row, candidates: Sequence[str | int | Row], on_unknown: OnUnknown) -> _Request[Scores]:
+    given = [dict(one) if isinstance(one, Mapping) else one for one in candidates]
+    body = {**user, "context": dict(context), "candidates": given, "on_unknown": on_unknown}
+    return _Request("POST", "/score", Scores, body)
+
+
+def _warm(events: Sequence[Row]) -> _Request[Counts]:
+    has_id = (EVENT_ID, REQUEST_ID)
+    rows = [
+        dict(event) if any(event.get(name) is not None for name in has_id) else {**event, EVENT_ID: uuid.uuid4().hex}
+        for event in events
+    ]
+    return _Request("POST", "/events", Counts, {"events": rows})
+
+
+def _page(phase: str | None, after: str) -> _Request[ItemPage]:
+    params = {"limit": 1000} | ({"phase": phase} if phase else {}) | ({"after": after} if after else {})
+    return _Request("GET", "/items", ItemPage, params=params)
+
+
+def _predict(
+    inputs: Sequence[str | bytes | Path], top: int, reject: float | None, model: str | None
+) -> _Request[Classifications]:
+    contents = [one.read_bytes() if isinstance(one, Path) else one for one in inputs]
+    given = [base64.b64encode(one).decode() if isinstance(one, bytes) else one for one in contents]
+    body = {"inputs": given, "top": top, "reject": reject}
+    return _Request("POST", "/classify", Classifications, body, _named(model))
+
+
+def _named(model: str | None) -> dict[str, str] | None:
+    return None if model is None else {"model": model}

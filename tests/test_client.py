@@ -1,0 +1,132 @@
+"""The client: the library's verbs over HTTP, retried without counting an event twice."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from films import FILMS, taught
+from newcomer import FrozenBackbone
+from newcomer.client import AsyncClient, Client, ServiceError
+from newcomer.data.examples import Examples
+from newcomer.server.app import create_app
+from newcomer.server.configuration import ServeConfig
+
+NEW = {"film": "a/b é", "genre": "war", "minutes": 99.0}
+EVENT = {"film": "a/b é", "viewer": 3, "page": "home", "price": 0.5, "liked": 1, "seen": 1000}
+CONTEXT = {"page": "home", "price": 0.5}
+
+
+@pytest.fixture
+def client(tmp_path: Path, tasks: list[Examples]) -> Iterator[Client]:
+    taught(tmp_path / "films")
+    FrozenBackbone("micro-vit").learn(tasks[0]).save(tmp_path / "digits")
+    app = create_app(ServeConfig(stores=(tmp_path / "films", tmp_path / "digits")))
+    with TestClient(app) as inside, Client("http://testserver", retries=2) as client:
+        client._http = inside  # type: ignore[assignment]  # the same verbs, without a socket
+        yield client
+
+
+def test_the_life_of_an_item(client: Client) -> None:
+    assert client.add([NEW]).items[0].status == "new"
+    scores = client.score({"viewer": 3}, CONTEXT, ["a/b é", FILMS[0], {"genre": "war", "minutes": 99.0}])
+    assert scores.scores[0].score == scores.scores[2].score
+    clicked = {"film": "a/b é", "request_id": scores.request_id, "event_type": "click", "seen": 1000}
+    assert client.warm([clicked, EVENT]).new == 2
+    assert client.item("a/b é").events == 2
+    assert list(client.items("warm")) == sorted(["a/b é", *FILMS])
+    client.forget("a/b é")
+    with pytest.raises(ServiceError, match="is not known") as raised:
+        client.item("a/b é")
+    assert raised.value.status == 404
+    with pytest.raises(ServiceError) as refused:
+        client.score({"viewer": 3}, CONTEXT, ["a/b é"])
+    assert refused.value.errors[0]["pointer"] == "/candidates/0/film"
+
+
+def test_classes(client: Client, tasks: list[Examples], tmp_path: Path) -> None:
+    image: Any = tasks[0].inputs[0]
+    image.save(tmp_path / "a.png")
+    found = client.predict([tmp_path / "a.png", (tmp_path / "a.png").read_bytes()], top=1)
+    assert found.results[0] == found.results[1]
+    assert client.classes().classes == ["0", "1"]
+    client.forget_class("0")
+    with pytest.raises(ServiceError, match="class '0' is not known"):
+        client.forget_class("0")
+
+
+def failing(
+    app: Any, failures: int, status: int | None
+) -> tuple[Callable[[httpx.Request], httpx.Response], list[bytes]]:
+    """A transport to this app that loses the first answers, after the app has done what was asked, or answers `status`."""
+    bodies: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(request.content)
+        with TestClient(app) as inside:
+            found = inside.request(request.method, str(request.url), content=request.content, headers=request.headers)
+        if len(bodies) <= failures:
+            if status is None:
+                raise httpx.ReadError("lost")
+            return httpx.Response(status, json={"detail": "not now"})
+        return httpx.Response(found.status_code, content=found.content)
+
+    return answer, bodies
+
+
+@pytest.mark.parametrize("status", [None, 503, 429])
+def test_an_event_whose_answer_was_lost_counts_once(tmp_path: Path, status: int | None) -> None:
+    taught(tmp_path / "films")
+    app = create_app(ServeConfig(stores=(tmp_path / "films",)))
+    answer, bodies = failing(app, 2, status)
+    with Client("http://testserver", retries=2) as client:
+        client._http = httpx.Client(base_url="http://testserver", transport=httpx.MockTransport(answer))
+        counts = client.warm([EVENT | {"film": FILMS[0]}])
+    assert (counts.new, counts.known) == (0, 1)  # it was counted at the first attempt
+    assert len(bodies) == 3
+    assert len(set(bodies)) == 1
+
+
+def test_a_service_that_does_not_answer_is_said_after_the_last_attempt(tmp_path: Path) -> None:
+    with (
+        Client("http://127.0.0.1:9", retries=1, timeout=1) as client,
+        pytest.raises(ServiceError, match="no answer") as raised,
+    ):
+        client.add([NEW])
+    assert raised.value.status is None
+
+
+def test_a_refusal_is_not_sent_again(tmp_path: Path) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(403, text="no")
+
+    with Client("http://testserver", token="t" * 16) as client:
+        client._http = httpx.Client(base_url="http://testserver", transport=httpx.MockTransport(answer))
+        with pytest.raises(ServiceError, match="no"):
+            client.add([NEW])
+    assert len(asked) == 1
+
+
+def test_both_clients_have_the_same_methods_and_answers(tmp_path: Path) -> None:
+    def methods(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    assert methods(Client) == methods(AsyncClient)
+    taught(tmp_path / "films")
+    app = create_app(ServeConfig(stores=(tmp_path / "films",)))
+
+    async def run() -> tuple[Any, Any]:
+        async with AsyncClient("http://testserver") as client:
+            client._http = httpx.AsyncClient(base_url="http://testserver", transport=httpx.ASGITransport(app))
+            return await client.score({"viewer": 3}, CONTEXT, FILMS[:2]), await client.items()
+
+    scores, items = asyncio.run(run())
+    assert [score.item_id for score in scores.scores] == FILMS[:2]
+    assert items == sorted(FILMS)
