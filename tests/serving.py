@@ -5,12 +5,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+import uvicorn
 
 WAIT = 300
 """Seconds in which a service must answer on a crowded machine."""
@@ -55,3 +58,20 @@ def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes] | No
             pass
         time.sleep(0.1)
     raise AssertionError("the service does not answer")
+
+
+@contextmanager
+def in_thread(app: Any) -> Iterator[str]:
+    """The URL of this application, served by a thread of this process."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=url) as client:
+            wait_until_ready(client)
+        yield url
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -3,8 +3,11 @@
 import pkgutil
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
@@ -12,7 +15,12 @@ import newcomer
 from newcomer.cli.commands import COMMANDS
 from newcomer.cli.program import load_command
 from newcomer.data.datasets.digits import digits
+from newcomer.data.schema import Field, Schema
 from newcomer.experiments.recipe import read_recipe, shipped
+from newcomer.items.methods.emerg import EmerG
+from newcomer.server.app import create_app
+from newcomer.server.configuration import ServeConfig
+from serving import in_thread
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -59,6 +67,30 @@ def write_readers_files(folder: Path) -> None:
     (folder / "clicks.csv").write_text("\n".join(rows) + "\n")
 
 
+SERVICE = "http://localhost:8000"
+
+
+@contextmanager
+def served_shop(folder: Path) -> Iterator[str]:
+    """The URL of the service that the page on it speaks to."""
+    fields = (Field("genre", "item"), Field("device", "context"))
+    schema = Schema("item_id", "user_id", "click", "timestamp", fields)
+    rows = range(80)
+    columns = {
+        "item_id": [n % 4 for n in rows],
+        "user_id": [n % 10 for n in rows],
+        "genre": ["ab"[n % 2] for n in rows],
+    }
+    columns |= {
+        "device": ["tv"] * 80,
+        "click": [n % 3 % 2 for n in rows],
+        "timestamp": [1_700_000_000 + n for n in rows],
+    }
+    EmerG(schema, pretrain_epochs=1, meta_epochs=1, device="cpu").learn(pl.DataFrame(columns)).save(folder / "shop")
+    with in_thread(create_app(ServeConfig(stores=(folder / "shop",)))) as url:
+        yield url
+
+
 def test_the_readme_has_code_and_commands_and_is_short() -> None:
     assert len(blocks(PAGES[0])) >= 2
     assert len(commands(PAGES[0])) >= 4
@@ -74,8 +106,9 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     names: dict[str, object] = {"__name__": "page"}
-    for number, block in enumerate(blocks(page)):
-        exec(compile(block, f"{page.name}, block {number}", "exec"), names)
+    with served_shop(tmp_path) if page.name == "service.md" else nullcontext(SERVICE) as url:
+        for number, block in enumerate(blocks(page)):
+            exec(compile(block.replace(SERVICE, url), f"{page.name}, block {number}", "exec"), names)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=page_name)
