@@ -210,7 +210,6 @@ def test_an_interrupted_comparison_resumes_to_the_same_result(
     assert mine == other
 
 
-@pytest.mark.slow  # those that Ctrl-C stopped do so in every run
 def test_two_processes_give_the_same_result_as_one(recipe: Recipe, whole: Path, tmp_path: Path) -> None:
     over = compared(recipe, tmp_path / "out", processes=2)
     assert len(over) == 7 + 8
@@ -514,6 +513,7 @@ def test_usage_errors_are_one_line(shell: Shell) -> None:
     assert "no recipe 'digit'" in shell.fails("compare", "birds.toml", "digit")
 
 
+@pytest.mark.slow  # six processes
 def test_ctrl_c_stops_every_process_and_the_same_command_resumes(file: Path, whole: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "newcomer", "compare", str(file), "--seeds", "2", "--processes", "2", "--out", "out"]
     given: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True}
