@@ -1,6 +1,6 @@
 """What holds for every learner of new classes, whatever its method."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from covering import covering, values
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.lora_learner import LoRALearner
@@ -54,6 +55,20 @@ CASES: dict[str, tuple[str, type[ClassLearner], dict[str, Any]]] = {
     ),
     "sd-lora, bf16": ("vit", SDLoRA, TRAINED | {"precision": "bf16"}),
     "sd-lora on texts": ("bert", SDLoRA, TRAINED),
+    "sd-lora, many settings of training": (
+        "vit",
+        SDLoRA,
+        TRAINED
+        | {"magnitude_sharing": "projection", "schedule": "cosine", "head_learning_rate": 5e-3, "head": "gaussian"}
+        | {"augment": "crop", "gradient_accumulation_steps": 3, "cache_gib": 0, "precision": "bf16"},
+    ),
+    "sd-lora, ranks, slower later, averaged, kd that always fires": (
+        "vit",
+        SDLoRA,
+        TRAINED
+        | {"rank": [[1, 3], [2, 1]], "later_lr_factor": 0.5, "weight_averaging": 0.5, "kd_threshold": 1.0}
+        | {"head": "ridge"},
+    ),
     "sequential, new classes": ("vit", SequentialLoRA, TRAINED | {"loss_classes": "new", "head": "lda"}),
     "sequential, seen classes": ("vit", SequentialLoRA, TRAINED | {"loss_classes": "seen"}),
     "sequential, first task only": ("vit", SequentialLoRA, TRAINED | {"adapted_tasks": 1, "head": "lda"}),
@@ -88,14 +103,26 @@ CASES: dict[str, tuple[str, type[ClassLearner], dict[str, Any]]] = {
 }
 
 
+def cases(names: Iterable[str]) -> list[Any]:
+    """As parameters; together those of every run meet every learner, encoder and value of a setting."""
+    chosen = {name: CASES[name] for name in names}
+    every = [settings for _, _, settings in chosen.values()]
+    return covering({n: values(kind, every, own) | {("encoder", e)} for n, (e, kind, own) in chosen.items()})
+
+
+References = dict[tuple[str, int], tuple[Tensor, dict[str, Tensor]]]
+
+
 @dataclass
 class Case:
     """One learner, its lessons, and inputs to ask it about."""
 
+    name: str
     kind: type[ClassLearner]
     settings: dict[str, Any]
     folder: Path
     lessons: Sequence[Examples]
+    references: References
 
     def made(self, backbone: Backbone | str | None = None, **changes: Any) -> Any:
         return self.kind(backbone or str(self.folder), **self.settings | changes)
@@ -106,21 +133,30 @@ class Case:
             learner.learn(lesson)
         return learner
 
+    def reference(self, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logits and bits of a learner that was taught so many lessons and nothing else; trained once."""
+        if (self.name, count) not in self.references:
+            learner = self.taught(count)
+            self.references[self.name, count] = learner.logits(self.asked), bits(learner)
+        return self.references[self.name, count]
+
     @property
     def asked(self) -> list[Input]:
         return [x for lesson in self.lessons for x in lesson.inputs]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def build(tiny: Callable[[str], Path], tasks: list[Examples], questions: list[Examples]) -> Callable[[str], Case]:
+    references: References = {}
+
     def built(name: str) -> Case:
         encoder, kind, settings = CASES[name]
-        return Case(kind, settings, tiny(encoder), tasks if encoder == "vit" else questions)
+        return Case(name, kind, settings, tiny(encoder), tasks if encoder == "vit" else questions, references)
 
     return built
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=cases(CASES))
 def case(request: pytest.FixtureRequest, build: Callable[[str], Case]) -> Case:
     """Every learner."""
     return build(request.param)
@@ -130,7 +166,7 @@ def trains_in_every_task(kind: type[ClassLearner], settings: dict[str, Any]) -> 
     return issubclass(kind, GradientLearner) and not {"adapt_first_task", "adapted_tasks"} & settings.keys()
 
 
-@pytest.fixture(params=[name for name, (_, kind, how) in CASES.items() if trains_in_every_task(kind, how)])
+@pytest.fixture(params=cases(name for name, (_, kind, how) in CASES.items() if trains_in_every_task(kind, how)))
 def trained(request: pytest.FixtureRequest, build: Callable[[str], Case]) -> Case:
     """Every learner that is trained by gradients in every task."""
     return build(request.param)
@@ -171,15 +207,15 @@ def test_every_class_learner_of_the_recipes_is_here() -> None:
 
 
 def test_the_same_seed_gives_the_same_bits(case: Case) -> None:
-    first = case.taught(2)
+    logits, wanted = case.reference(2)
     torch.manual_seed(123)  # chance from elsewhere shifts nothing
-    second = case.taught(2)
-    assert torch.equal(first.logits(case.asked), second.logits(case.asked))
-    assert equal(bits(first), bits(second))
+    again = case.taught(2)
+    assert torch.equal(again.logits(case.asked), logits)
+    assert equal(bits(again), wanted)
 
 
 def test_another_seed_gives_other_bits(trained: Case) -> None:
-    assert not torch.equal(trained.taught(1).logits(trained.asked), trained.taught(1, seed=1).logits(trained.asked))
+    assert not torch.equal(trained.taught(1, seed=1).logits(trained.asked), trained.reference(1)[0])
 
 
 def test_saved_and_loaded_gives_the_same_logits_to_the_bit(case: Case, tmp_path: Path) -> None:
@@ -206,9 +242,9 @@ def test_learning_on_from_a_store_equals_never_stopped(case: Case, tmp_path: Pat
         learner = case.kind.load(tmp_path / "store")
     learner.save(tmp_path / "store")  # a store that was loaded is extended
     assert (tmp_path / "store" / "stage-000.safetensors").read_bytes() == first
-    whole = case.taught(2)
-    assert torch.equal(learner.logits(case.asked), whole.logits(case.asked))
-    assert equal(bits(learner), bits(whole))
+    logits, wanted = case.reference(2)
+    assert torch.equal(learner.logits(case.asked), logits)
+    assert equal(bits(learner), wanted)
 
 
 def learn_on(kind: type[ClassLearner], store: Path, lesson: Examples, asked: list[Input]) -> Any:
@@ -219,17 +255,22 @@ def learn_on(kind: type[ClassLearner], store: Path, lesson: Examples, asked: lis
     return learner.logits(asked).numpy()
 
 
-def test_learning_goes_on_in_another_process_to_the_same_bits(build: Callable[[str], Case], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def another() -> Iterator[ProcessPoolExecutor]:
     """One process for all learners: starting it is what takes the time."""
-    cases = {tmp_path / str(number): build(name) for number, name in enumerate(CASES)}
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as another:
-        for folder, case in cases.items():
-            case.taught(1).save(folder)
-            lesson = Examples(list(case.lessons[1].inputs), case.lessons[1].labels)
-            found = torch.from_numpy(another.submit(learn_on, case.kind, folder, lesson, case.asked).result())
-            wanted = case.taught(2).logits(case.asked)
-            assert torch.equal(found, wanted)
-            assert torch.equal(case.kind.load(folder).logits(case.asked), wanted)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        yield process
+
+
+def test_learning_goes_on_in_another_process_to_the_same_bits(
+    case: Case, another: ProcessPoolExecutor, tmp_path: Path
+) -> None:
+    case.taught(1).save(tmp_path / "store")
+    lesson = Examples(list(case.lessons[1].inputs), case.lessons[1].labels)
+    found = another.submit(learn_on, case.kind, tmp_path / "store", lesson, case.asked).result()
+    wanted, _ = case.reference(2)
+    assert torch.equal(torch.from_numpy(found), wanted)
+    assert torch.equal(case.kind.load(tmp_path / "store").logits(case.asked), wanted)
 
 
 def test_predicting_changes_neither_parameters_nor_modes(case: Case) -> None:
@@ -332,7 +373,7 @@ def test_a_study_that_is_given_up_leaves_the_learner_as_it_was(known: int, case:
     assert equal(bits(learner), before)
     assert learner.classes == classes
     assert len(learner.entries) == known
-    assert torch.equal(learner.learn(case.lessons[known]).logits(case.asked), case.taught(known + 1).logits(case.asked))
+    assert torch.equal(learner.learn(case.lessons[known]).logits(case.asked), case.reference(known + 1)[0])
 
 
 @pytest.mark.parametrize("known", [0, 1])
@@ -344,7 +385,7 @@ def test_a_study_that_fails_leaves_the_learner_as_it_was(known: int, case: Case)
         learner.learn(Examples(Damaged(lesson.inputs), lesson.labels))
     assert equal(bits(learner), before)
     assert len(learner.classes) == 2 * known
-    assert torch.equal(learner.learn(lesson).logits(case.asked), case.taught(known + 1).logits(case.asked))
+    assert torch.equal(learner.learn(lesson).logits(case.asked), case.reference(known + 1)[0])
 
 
 @pytest.mark.parametrize("epochs", [2, 8])
@@ -448,14 +489,20 @@ def test_nothing_learned_is_nothing_to_ask(case: Case) -> None:
 
 def test_two_learners_share_one_backbone(case: Case) -> None:
     shared = Backbone(str(case.folder))
-    one, other = case.made(shared), SDLoRA(shared, **TRAINED | {"seed": 7})
+    opposite = replace(
+        case,
+        name=f"opposite of {case.folder}",
+        kind=SDLoRA,
+        settings=TRAINED | {"seed": 7},
+        lessons=case.lessons[1::-1],
+    )
+    one, other = case.made(shared), opposite.made(shared)
     one.learn(case.lessons[0])
     other.learn(case.lessons[1])
     one.learn(case.lessons[1])
     other.learn(case.lessons[0])
-    assert torch.equal(one.logits(case.asked), case.taught(2).logits(case.asked))
-    alone = SDLoRA(str(case.folder), **TRAINED | {"seed": 7}).learn(case.lessons[1]).learn(case.lessons[0])
-    assert torch.equal(other.logits(case.asked), alone.logits(case.asked))
+    assert torch.equal(one.logits(case.asked), case.reference(2)[0])
+    assert torch.equal(other.logits(opposite.asked), opposite.reference(2)[0])
 
 
 def test_a_store_of_another_machine_is_opened_on_the_device_of_this_one(case: Case, tmp_path: Path) -> None:
@@ -525,7 +572,7 @@ def test_a_backbone_may_move_but_not_change(case: Case, tiny: Callable[[str], Pa
         found.learn(case.lessons[1]).save(tmp_path / "store")
     finally:
         (tmp_path / "moved").rename(case.folder)
-    assert torch.equal(found.logits(case.asked), case.taught(2).logits(case.asked))
+    assert torch.equal(found.logits(case.asked), case.reference(2)[0])
     with pytest.raises(StoreError, match=r"a dependency has changed: backbone\.\w+ was"):
         case.kind.load(tmp_path / "store", backbone=str(tiny("deit")))
     with pytest.raises(SettingError, match=r"bakbone is not a setting of .*; did you mean 'backbone'"):

@@ -513,6 +513,7 @@ def test_usage_errors_are_one_line(shell: Shell) -> None:
     assert "no recipe 'digit'" in shell.fails("compare", "birds.toml", "digit")
 
 
+@pytest.mark.slow  # six processes
 def test_ctrl_c_stops_every_process_and_the_same_command_resumes(file: Path, whole: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "newcomer", "compare", str(file), "--seeds", "2", "--processes", "2", "--out", "out"]
     given: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True}

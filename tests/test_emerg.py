@@ -206,6 +206,7 @@ def test_the_network_is_equivariant_to_items() -> None:
     torch.testing.assert_close(network(network.initial_state(own, 3), own, turned), logits.flip(0))
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_item_graphs_are_worth_their_price_where_interactions_were_planted() -> None:
     """In the world that the recipe describes the same model without item graphs is behind in every phase."""
@@ -219,6 +220,7 @@ def test_item_graphs_are_worth_their_price_where_interactions_were_planted() -> 
     assert found["emerg"][-1] > 0.97 * stream.info()["limit"]
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_the_planted_interaction_is_the_heaviest_edge_of_most_items() -> None:
     """Over seeds: rounding, and so the processor, decides which kinds of items are found, but not how many.

@@ -443,7 +443,7 @@ def test_before_it_has_learned_a_method_begins_where_all_begin(
     np.testing.assert_allclose(learner.score(world.new.query), plain.score(world.new.query), rtol=1e-6)
 
 
-@pytest.mark.parametrize("after", [19, 25])
+@pytest.mark.parametrize("after", [19, pytest.param(25, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("files", [False, True], ids=["in memory", "in files"])
 def test_cut_off_in_its_own_training_a_method_goes_on_to_the_same_bits(
     method: tuple[type[ItemLearner], dict[str, Any]], world: ColdStart, files: bool, after: int, tmp_path: Path

@@ -404,7 +404,7 @@ def run(script: str, place: Place, parts: list[pl.DataFrame], folder: Path) -> s
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("name", ["emerg", "deepfm, all events so far"])
+@pytest.mark.parametrize("name", ["emerg", pytest.param("deepfm, all events so far", marks=pytest.mark.slow)])
 def test_killed_at_any_moment_no_event_is_lost_or_counted_twice(place: Place, tmp_path: Path) -> None:
     parts = [events(NEW, 2, seed=seed).drop("event_id") for seed in range(20, 40)]
     place.ready()

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -46,11 +47,21 @@ def clicks(shell: Shell) -> Shell:
     return shell
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where models are kept that several tests begin with."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def shop(clicks: Shell) -> Shell:
-    """The same with a model that has learned the old items, in `shop`."""
-    code, _, err = clicks.call("train", "shop", "old.csv", *SET)
-    assert (code, err) == (0, "")
+def shop(clicks: Shell, kept: Path) -> Shell:
+    """The same with a model that has learned the old items, in `shop`; trained once."""
+    if not (kept / "shop").exists():
+        code, _, err = clicks.call("train", "shop", "old.csv", *SET)
+        assert (code, err) == (0, "")
+        shutil.copytree(clicks.folder / "shop", kept / "shop")
+    else:
+        shutil.copytree(kept / "shop", clicks.folder / "shop")
     return clicks
 
 
@@ -219,13 +230,17 @@ def test_mistakes_are_one_line_and_change_nothing(words: list[str], message: str
 
 
 @pytest.fixture
-def mistaken(shop: Shell) -> Shell:
+def mistaken(shop: Shell, kept: Path) -> Shell:
     """With a classifier, files that are broken, and a database that has taken up the items."""
-    assert (
-        shop.call("learn", "birds-model", "birds", "--backbone", "micro-vit", "--set", "epochs=1", "--set", "rank=1")[0]
-        == 0
-    )
-    assert shop.call("warm", "shop", "old.csv")[0] == 0
+    quick = ["--backbone", "micro-vit", "--set", "epochs=1", "--set", "rank=1"]
+    if not (kept / "birds-model").exists():
+        assert shop.call("learn", "birds-model", "birds", *quick)[0] == 0
+        assert shop.call("warm", "shop", "old.csv")[0] == 0
+        shutil.copytree(shop.folder / "birds-model", kept / "birds-model")
+        shutil.copyfile(shop.folder / "shop" / "items.db", kept / "items.db")
+    else:
+        shutil.copytree(kept / "birds-model", shop.folder / "birds-model")
+        shutil.copyfile(kept / "items.db", shop.folder / "shop" / "items.db")
     (shop.folder / "garbage.db").write_bytes(b"garbage" * 1000)
     (shop.folder / "bare.jsonl").write_text('{"item": "i0099"}\n')
     (shop.folder / "broken.jsonl").write_text('{"item": "i0001"}\nno json\n')

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,11 +104,20 @@ def test_three_lessons_in_three_processes_and_a_fourth_that_is_killed(shell: She
     assert there.logits(pictures).equal(whole.logits(pictures))
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept") / "shapes"
+
+
 @pytest.fixture
-def shapes(shell: Shell, lessons: list[Path]) -> Path:
-    """A model of two lessons."""
-    assert shell.call("learn", "shapes", "lesson-0", "--backbone", "micro-vit", *QUICK)[0] == 0
-    assert shell.call("learn", "shapes", "lesson-1")[0] == 0
+def shapes(shell: Shell, lessons: list[Path], kept: Path) -> Path:
+    """A model of two lessons; trained once."""
+    if not kept.exists():
+        assert shell.call("learn", "shapes", "lesson-0", "--backbone", "micro-vit", *QUICK)[0] == 0
+        assert shell.call("learn", "shapes", "lesson-1")[0] == 0
+        shutil.copytree(shell.folder / "shapes", kept)
+    else:
+        shutil.copytree(kept, shell.folder / "shapes")
     return shell.folder / "shapes"
 
 

@@ -42,7 +42,11 @@ def free_port() -> str:
 
 
 @pytest.mark.parametrize(
-    "launcher", [["torch.distributed.run"], ["accelerate.commands.launch", "--cpu"]], ids=["torchrun", "accelerate"]
+    "launcher",
+    [
+        pytest.param(["torch.distributed.run"], id="torchrun"),
+        pytest.param(["accelerate.commands.launch", "--cpu"], id="accelerate", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_learn_what_one_does(launcher: list[str], tmp_path: Path) -> None:
     port = free_port()

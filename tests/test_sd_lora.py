@@ -180,6 +180,7 @@ torch.testing.assert_close(*seen, atol=1e-3, rtol=1e-3)
 """
 
 
+@pytest.mark.slow
 def test_a_compiled_backbone_learns_the_same() -> None:
     """In a process of its own, without the checks of shapes, which cannot be traced."""
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)

@@ -205,10 +205,10 @@ def test_a_forked_process_is_refused_with_a_sentence(used: str, codes: str, stor
 CLASSES_AFTER_FORK = """
 import os, sys, torch
 torch.set_num_threads(2)
-from newcomer import SDLoRA
+from newcomer import FrozenBackbone
 from newcomer.data.datasets.digits import digits
 train, _ = digits()
-model = SDLoRA("micro-vit", rank=2, epochs=1).learn(train.select(range(40)))
+model = FrozenBackbone("micro-vit").learn(train.select(range(40)))
 model.predict(train.inputs[0])
 if os.fork() == 0:
     try:

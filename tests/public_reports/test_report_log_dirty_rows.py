@@ -63,7 +63,7 @@ def readings(frame: pl.DataFrame, folder: Path, schema: Schema = SCHEMA) -> list
     ways: list[Callable[[], LogStatistics]] = [
         lambda: LogStatistics(schema).add(read_log(folder / "log.csv", schema)),
         lambda: LogStatistics.of(ChunkedLog(folder / "log.csv", schema, rows=90)),
-        lambda: LogStatistics.of(ChunkedLog(folder / "log.csv", schema, rows=7)),
+        lambda: LogStatistics.of(ChunkedLog(folder / "log.csv", schema, rows=17)),
     ]
     for read in ways:
         with warnings.catch_warnings(record=True) as said:
