@@ -112,6 +112,8 @@ def test_it_cannot_be_exported_and_says_so(tiny: Folder, tasks: list[Examples], 
     for export in FORMS.values():
         with pytest.raises(LearnerError, match="not linear in the backbone's features, so it cannot be exported"):
             export(learner, tmp_path / "new")
+    with pytest.raises(LearnerError, match="cannot be exported"):
+        learner.encoder_weights()
     assert not (tmp_path / "new").exists()
 
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch.nn import functional as F
@@ -23,6 +23,8 @@ TERMS_BATCH = 1024
 class FeatureClassifier(Part):
     """Logits and novelty scores of features. Its class memory is kept in place of examples."""
 
+    is_linear: ClassVar[bool] = True
+    """Whether it is one linear layer on the features or their kernels, so that a model can be exported."""
     memory: ClassMemory
 
     def __init__(self, width: int, settings: Classifier, linear_head: LinearHead | None = None) -> None:

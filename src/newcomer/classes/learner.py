@@ -263,9 +263,9 @@ class ClassLearner(Learner[Examples, Examples]):
     def encoder_weights(self) -> dict[str, Tensor]:
         """Adapted weights by their names in `backbone.model`.
 
-        Raises LearnerError if other weights are not all that is adapted.
+        Raises LearnerError for a model that is not the backbone with other weights and a head.
         """
-        weights = self.adapter.encoder_weights()
+        weights = self.adapter.encoder_weights() if self.classifier.is_linear else None
         if weights is None:
             raise LearnerError(
                 f"{type(self).__name__} is not only an encoder with other weights, so it cannot be exported"

@@ -78,6 +78,7 @@ class RanPAC(ClassLearner):
 class RandomFeatureClassifier(FeatureClassifier):
     """Ridge regression on random features; the class memory, of the features themselves, gives novelty scores."""
 
+    is_linear = False
     projection: Float[Tensor, "width wide"]
     """R, drawn from the seed at the first task, in whose entry it is."""
     sums: RidgeStatistics
