@@ -1,5 +1,6 @@
 """What holds for every learner of new classes, whatever its method."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,18 +15,18 @@ from torch import Tensor
 from covering import covering, values
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.lora_learner import LoRALearner
+from newcomer.classes.lora_adapters import LoRAAdapter
 from newcomer.classes.methods.coda_prompt import CODAPrompt
 from newcomer.classes.methods.dual_prompt import DualPrompt
 from newcomer.classes.methods.frozen import FrozenBackbone
-from newcomer.classes.methods.full_fine_tuning import FullFineTuning
+from newcomer.classes.methods.full_fine_tuning import FullFineTuning, TrainedWeights
 from newcomer.classes.methods.inf_lora import InfLoRA
 from newcomer.classes.methods.l2p import L2P
 from newcomer.classes.methods.ranpac import RanPAC
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.classes.methods.sequential_lora import SequentialLoRA
-from newcomer.classes.prompt_learner import PromptLearner
-from newcomer.classes.training_loop import GradientLearner
+from newcomer.classes.parts import Part
+from newcomer.classes.prompt_adapter import PromptAdapter
 from newcomer.data.examples import Examples, Input
 from newcomer.errors import DataError, LearnerError, SettingError, StoreError
 from newcomer.experiments import recipe
@@ -35,7 +36,7 @@ from newcomer.training.learner import MACHINE_SETTINGS
 TRAINED: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "rank": 2}
 WHOLE: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3}
 PROMPTED: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2}
-CASES: dict[str, tuple[str, type[ClassLearner], dict[str, Any]]] = {
+CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "sd-lora": ("vit", SDLoRA, TRAINED),
     "sd-lora, a magnitude each projection": ("vit", SDLoRA, TRAINED | {"magnitude_sharing": "projection"}),
     "sd-lora, cosine, own head rate": ("vit", SDLoRA, TRAINED | {"schedule": "cosine", "head_learning_rate": 5e-3}),
@@ -118,7 +119,7 @@ class Case:
     """One learner, its lessons, and inputs to ask it about."""
 
     name: str
-    kind: type[ClassLearner]
+    kind: Any
     settings: dict[str, Any]
     folder: Path
     lessons: Sequence[Examples]
@@ -162,8 +163,8 @@ def case(request: pytest.FixtureRequest, build: Callable[[str], Case]) -> Case:
     return build(request.param)
 
 
-def trains_in_every_task(kind: type[ClassLearner], settings: dict[str, Any]) -> bool:
-    return issubclass(kind, GradientLearner) and not {"adapt_first_task", "adapted_tasks"} & settings.keys()
+def trains_in_every_task(kind: Any, settings: dict[str, Any]) -> bool:
+    return kind is not FrozenBackbone and not {"adapt_first_task", "adapted_tasks"} & settings.keys()
 
 
 @pytest.fixture(params=cases(name for name, (_, kind, how) in CASES.items() if trains_in_every_task(kind, how)))
@@ -176,16 +177,17 @@ def bits(learner: ClassLearner) -> dict[str, Tensor]:
     """All that a learner has: every parameter and buffer of its parts, and what its last entry holds."""
     found = {f"backbone.{name}": t for name, t in learner.backbone.state_dict().items()}
     found |= {f"stored {place}": t for place, t in enumerate(learner._stored_tensors())}
-    if isinstance(learner, GradientLearner):
-        found |= {f"linear_head.{name}": t for name, t in learner.linear_head.state_dict().items()}
-    if isinstance(learner, FullFineTuning):
-        found |= {f"weights.{name}": t for name, t in learner.weights.items()}
-    if isinstance(learner, PromptLearner):
-        found |= {f"prompts.{name}": t for name, t in learner.prompts.state_dict().items()}
-    if isinstance(learner, LoRALearner):
-        found |= {f"bank.{name}": t for name, t in learner.lora.state_dict().items()}
-        found |= {f"up {p}": t for p, t in enumerate(learner.lora.up)} | {
-            f"down {p}": t for p, t in enumerate(learner.lora.down)
+    adapter = learner.adapter
+    if learner.loop is not None:
+        found |= {f"linear_head.{name}": t for name, t in learner.loop.linear_head.state_dict().items()}
+    if isinstance(adapter, TrainedWeights):
+        found |= {f"weights.{name}": t for name, t in adapter.weights.items()}
+    if isinstance(adapter, PromptAdapter):
+        found |= {f"prompts.{name}": t for name, t in adapter.prompts.state_dict().items()}
+    if isinstance(adapter, LoRAAdapter):
+        found |= {f"bank.{name}": t for name, t in adapter.lora.state_dict().items()}
+        found |= {f"up {p}": t for p, t in enumerate(adapter.lora.up)} | {
+            f"down {p}": t for p, t in enumerate(adapter.lora.down)
         }
     found |= learner.memory.tensors()
     if learner.classes and not isinstance(learner, RanPAC):
@@ -204,6 +206,19 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def test_every_class_learner_of_the_recipes_is_here() -> None:
     assert {kind for _, kind, _ in CASES.values()} == set(recipe.CLASSES.learners.values())
+
+
+def heirs(kind: Any) -> list[Any]:
+    return [heir for child in kind.__subclasses__() for heir in (child, *heirs(child))]
+
+
+def test_shipped_classes_are_abstract_or_final() -> None:
+    """To know a method one reads its file and the parts that it names."""
+    assert all(kind.__bases__ == (ClassLearner,) for kind in recipe.CLASSES.learners.values())
+    shipped = [part for part in heirs(Part) if part.__module__.startswith("newcomer.")]
+    assert len(shipped) > 12
+    for part in shipped:
+        assert inspect.isabstract(part) or not set(shipped) & set(part.__subclasses__())
 
 
 def test_the_same_seed_gives_the_same_bits(case: Case) -> None:
@@ -320,25 +335,35 @@ def test_the_backbone_keeps_its_bits(case: Case) -> None:
 
 def test_what_a_stage_has_closed_keeps_its_bits(trained: Case) -> None:
     learner = trained.taught(1)
-    weight, bias = learner.linear_head.weight.detach().clone(), learner.linear_head.bias.detach().clone()
-    closed = range(learner.lora.directions if isinstance(learner, LoRALearner) else 0)  # none: all is trained on
+    weight, bias = (t.clone() for t in learner.loop.linear_head.rows())
+    closed = range(
+        learner.lora.directions if isinstance(learner.adapter, LoRAAdapter) else 0
+    )  # none: all is trained on
     directions = [factor.clone() for task in closed for pair in learner.lora.direction(task) for factor in pair]
     learner.learn(trained.lessons[1])
     now = [factor for task in closed for pair in learner.lora.direction(task) for factor in pair]
     assert all(torch.equal(a, b) for a, b in zip(directions, now, strict=True))
-    kept = torch.equal(learner.linear_head.weight[:2], weight) and torch.equal(learner.linear_head.bias[:2], bias)
-    reinitialized = learner.head_init == "lda"  # all rows, before each task
-    assert kept == (learner.loss_classes == "new" and not reinitialized)
+    now_weight, now_bias = learner.loop.linear_head.rows()
+    kept = torch.equal(now_weight[:2], weight) and torch.equal(now_bias[:2], bias)
+    reinitialized = learner.loop.training.head_init == "lda"  # all rows, before each task
+    assert kept == (learner.loop.loss_classes == "new" and not reinitialized)
 
 
-def test_every_trainable_parameter_receives_a_gradient(trained: Case) -> None:
+def test_every_trainable_parameter_receives_a_gradient(trained: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = trained.made(epochs=4)  # the head moves first, then B, then A and α
+    fit, groups = learner.loop.fit, dict[str, list[torch.nn.Parameter]]()
+
+    def watched(task: Any, adapter: Any, trained_groups: Any) -> Any:
+        groups.clear()
+        groups.update({**trained_groups, "head": list(learner.loop.linear_head.parameters())})
+        return fit(task, adapter, trained_groups)
+
+    monkeypatch.setattr(learner.loop, "fit", watched)
     for number, lesson in enumerate(trained.lessons[:2]):
         touched: dict[int, Tensor] = {}
         for step in learner.fit_stage(Stage(f"task {number}", lesson, {})):
             if step.part != f"task {number}":  # features are looked at
                 continue
-            groups = learner.trainable()  # at the last step the task is still open
             for parameter in (p for group in groups.values() for p in group):
                 assert parameter.grad is not None
                 seen = touched.setdefault(id(parameter), torch.zeros_like(parameter, dtype=torch.bool))
@@ -391,9 +416,9 @@ def test_a_study_that_fails_leaves_the_learner_as_it_was(known: int, case: Case)
 @pytest.mark.parametrize("epochs", [2, 8])
 def test_what_diverges_is_an_answer_and_changes_nothing(epochs: int, trained: Case) -> None:
     learner = trained.made(batch_size=100)
-    learner.later_lr_factor, learner.weight_averaging = 1.0, 0.0
+    learner.loop.training = replace(learner.loop.training, later_lr_factor=1.0, weight_averaging=0.0)
     learner.learn(trained.lessons[0])
-    learner.training = replace(learner.training, epochs=epochs, learning_rate=1e30)
+    learner.loop.training = replace(learner.loop.training, epochs=epochs, learning_rate=1e30)
     before = bits(learner)
     with pytest.raises(
         LearnerError,

@@ -108,8 +108,8 @@ def test_a_later_update_does_nothing_to_remembered_inputs(
     learner = InfLoRA(str(tiny(kind)), rank=2, epochs=4, batch_size=8, learning_rate=1e-2, total_tasks=2).learn(
         lessons[0]
     )
-    remembered = [torch.eye(16, dtype=torch.float64) - projector(old) for old in learner.old_inputs]
-    assert all(0 < old.remembered < 16 for old in learner.old_inputs)
+    remembered = [torch.eye(16, dtype=torch.float64) - projector(old) for old in learner.old_inputs.memories]
+    assert all(0 < old.remembered < 16 for old in learner.old_inputs.memories)
     learner.learn(lessons[1])
     for (up, down), inside in zip(learner.lora.direction(1), remembered, strict=True):
         update = (up @ down).double()

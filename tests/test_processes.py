@@ -162,7 +162,8 @@ def test_parts_of_texts_are_the_whole_batch_with_less_padding(
             str(tiny("bert")), rank=2, epochs=1, batch_size=8, learning_rate=1e-3, gradient_accumulation_steps=parts
         )
         feed = Loader(learner.backbone, lesson.inputs, 0)
-        rows = learner._micro_batches(feed, range(8))
+        assert learner.loop is not None
+        rows = learner.loop._micro_batches(feed, range(8))
         assert sorted(row for part in rows for row in part) == list(range(8))
         sizes.clear()
         for part in rows:

@@ -17,7 +17,7 @@ from newcomer.backbones.families import FAMILIES
 from newcomer.classes.methods.coda_prompt import CODAPrompt
 from newcomer.classes.methods.dual_prompt import DualPrompt
 from newcomer.classes.methods.l2p import L2P
-from newcomer.classes.prompt_learner import attentions, layer_of
+from newcomer.classes.prompt_adapter import attentions, layer_of
 from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples, Input
 from newcomer.errors import LearnerError, SettingError
@@ -331,13 +331,13 @@ def test_the_query_is_the_frozen_feature_whatever_was_learned(
     with torch.no_grad():
         plain = learner.backbone(encoded)
     asked: list[Tensor] = []
-    inner = learner._features_with_prompts
+    inner = learner.adapter.features_with_prompts
 
     def listening(encoded: Any, query: Tensor) -> Any:
         asked.append(query)
         return inner(encoded, query)
 
-    monkeypatch.setattr(learner, "_features_with_prompts", listening)
+    monkeypatch.setattr(learner.adapter, "features_with_prompts", listening)
     for lesson in tasks[:2]:
         learner.learn(lesson)
         asked.clear()
@@ -348,10 +348,10 @@ def test_the_query_is_the_frozen_feature_whatever_was_learned(
 
 def test_layers_beyond_the_last_are_left_out(tiny: Folder) -> None:
     """Two layers: both have the general prefix, and the experts are in the last."""
-    learner = DualPrompt(str(tiny("vit")), general_length=2, expert_length=3)
-    assert [list(learner.general_layers), list(learner.expert_layers)] == [[0, 1], [1]]
-    assert learner.prompts.experts.shape == (0, 1, 2, 3, 16)
-    assert CODAPrompt(str(tiny("vit"))).prompts.key.shape == (2, 0, 16)
+    adapter = DualPrompt(str(tiny("vit")), general_length=2, expert_length=3).adapter
+    assert [list(adapter.general_layers), list(adapter.expert_layers)] == [[0, 1], [1]]
+    assert adapter.prompts.experts.shape == (0, 1, 2, 3, 16)
+    assert CODAPrompt(str(tiny("vit"))).adapter.prompts.key.shape == (2, 0, 16)
 
 
 def test_an_entry_holds_what_its_stage_added(tiny: Folder, tasks: list[Examples]) -> None:
@@ -364,7 +364,7 @@ def test_an_entry_holds_what_its_stage_added(tiny: Folder, tasks: list[Examples]
 
 def closed(learner: Any) -> list[Tensor]:
     """What no later task may change, of as many tasks as there were."""
-    return [t.detach().clone() for t in learner.prompts.buffers()]
+    return [t.detach().clone() for t in learner.adapter.prompts.buffers()]
 
 
 def test_prompts_of_closed_tasks_keep_their_bits(tiny: Folder, tasks: list[Examples]) -> None:

@@ -81,8 +81,9 @@ def test_a_forgotten_class_s_examples_stay_examples_of_none() -> None:
 
 def test_the_logits_are_linear_in_the_projected_features(tiny: Folder, tasks: list[Examples]) -> None:
     learner = RanPAC(str(tiny("vit")), projection_dim=50).learn(tasks[0]).learn(tasks[1])
-    h = random_features(learner.features(tasks[0].inputs), learner.projection)
-    wanted = h @ learner.sums.solved(learner.ridge).T / learner.temperature
+    classifier: Any = learner.classifier
+    h = random_features(learner.features(tasks[0].inputs), classifier.projection)
+    wanted = h @ classifier.sums.solved(classifier.ridge).T / classifier.temperature
     torch.testing.assert_close(learner.logits(tasks[0].inputs), wanted, atol=1e-5, rtol=1e-5)
     assert [entry.info["ridge"] in RIDGES for entry in learner.entries] == [True, True]
     assert ["ranpac.projection" in entry.tensors for entry in learner.entries] == [True, False]
@@ -111,6 +112,8 @@ def test_it_cannot_be_exported_and_says_so(tiny: Folder, tasks: list[Examples], 
     for export in FORMS.values():
         with pytest.raises(LearnerError, match="not linear in the backbone's features, so it cannot be exported"):
             export(learner, tmp_path / "new")
+    with pytest.raises(LearnerError, match="cannot be exported"):
+        learner.encoder_weights()
     assert not (tmp_path / "new").exists()
 
 

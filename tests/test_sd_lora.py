@@ -112,8 +112,9 @@ def test_closing_a_task_changes_no_logit(tasks: list[Examples], tiny: Folder) ->
     fit_stage = learner.fit_stage(Stage("task 1", tasks[1], {}))
     while (step := next(fit_stage)).part != "task 1" or step.step < step.steps:
         pass
+    assert learner.loop is not None
     with learner.lora.applied(), torch.no_grad():
-        before = learner.linear_head(learner.backbone(learner.backbone.encode(tasks[1].inputs)))
+        before = learner.loop.linear_head(learner.backbone(learner.backbone.encode(tasks[1].inputs)))
     assert learner.lora.directions == 1
     for _ in fit_stage:
         pass

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from newcomer.classes.class_memory import make_head
 from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.classes.methods.ranpac import RanPAC
 from newcomer.classes.methods.sd_lora import SDLoRA
@@ -54,8 +55,9 @@ def test_trained_rows_answer_as_they_are(tasks: list[Examples]) -> None:
     """The rows of the head are edited after an answer: the next one is by the new rows."""
     learner, inputs = taught(tasks, head="linear"), tasks[0].inputs
     before = learner.logits(inputs)
-    learner.linear_head.weight.data.mul_(2)
-    learner.linear_head.bias.data.mul_(2)
+    assert learner.loop is not None
+    learner.loop.linear_head.weight.data.mul_(2)
+    learner.loop.linear_head.bias.data.mul_(2)
     torch.testing.assert_close(learner.logits(inputs), 2 * before)
 
 
@@ -98,7 +100,10 @@ def test_another_head_or_shrinkage_is_fitted(tasks: list[Examples], tmp_path: Pa
     for change in ({"head": "kernel"}, {"head": "lda"}, {"shrinkage": 0.9}):
         found = SDLoRA.load(tmp_path / "store", **change)
         assert not any(torch.equal(found.linear_classifier()[0], kept) for kept in made.entries[-1].tensors.values())
-        wanted = found.memory.fold(found.head, found._trained_head())[0] / found.memory.temperature(found.head_name)
+        assert found.loop is not None
+        name, rows = found.classifier.settings.head, found.loop.linear_head.rows()
+        head = make_head(name, found.classifier.settings.shrinkage)
+        wanted = found.memory.fold(head, rows)[0] / found.memory.temperature(name)
         assert torch.equal(found.linear_classifier()[0], wanted)
 
 

@@ -171,7 +171,7 @@ def _line(learner: SDLoRA, before: _Task, after: _Task, old: Examples, new: Exam
         for index, fraction in enumerate(FRACTIONS):
             magnitudes = (1 - fraction) * before.magnitudes + fraction * after.magnitudes
             with _weighing(learner.lora, magnitudes), evaluating(learner.backbone):
-                features = learner._encode(encoded).float().cpu()
+                features = learner.adapter.encode(encoded).float().cpu()
             for head, (read, classes) in heads.items():
                 predicted = read(features).argmax(1).tolist()
                 right[head][side][index] += sum(classes[k] == label for k, label in zip(predicted, labels, strict=True))
