@@ -53,9 +53,9 @@ def test_settings_that_cannot_be(words: list[str], message: str, shell: Shell) -
     assert not (shell.folder / "runs").exists()
 
 
-def test_recipes_and_peers_that_are_not_there(shell: Shell) -> None:
+def test_recipes_and_baselines_that_are_not_there(shell: Shell) -> None:
     assert "did you mean 'digits'?" in shell.fails("run", "digit")
-    assert "no peer" in shell.fails("run", "birds.toml", "--peer", "joint")
+    assert "no baseline" in shell.fails("run", "birds.toml", "--baseline", "joint")
 
 
 @pytest.mark.parametrize(

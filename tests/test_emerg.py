@@ -212,7 +212,7 @@ def test_item_graphs_are_worth_their_price_where_interactions_were_planted() -> 
     written = read_recipe("world")
     stream = written.build_stream()
     found: dict[str, list[float]] = {}
-    for row in (written.with_peer("no-item-graph"), written):
+    for row in (written.with_baseline("no-item-graph"), written):
         learner = row.build_learner(stream)
         found[row.row] = [event.values["auc"] for event in run(learner, stream) if isinstance(event, Score)]
     assert min(np.subtract(found["emerg"], found["no-item-graph"])) > 0.02

@@ -273,7 +273,7 @@ def test_the_curve_has_a_table_and_a_figure_and_the_phases_stay_their_own(tmp_pa
         item_record(
             tmp_path / "runs" / f"a{seed}", [0.6, 0.7, 0.8, 0.9], seed=seed, curve=curve, sufficient=0.95 + lift
         )
-    item_record(tmp_path / "runs" / "b", [0.5] * 4, row="old peer", position=1)
+    item_record(tmp_path / "runs" / "b", [0.5] * 4, row="old baseline", position=1)
     tables = tables_of(tmp_path / "runs")
     assert list(tables["AUC, pooled"].head) == ["", "seeds", *PHASES, "seconds"]
     assert tables["AUC, pooled"].rows[0][2] == "0.6000 ± 0.0000"

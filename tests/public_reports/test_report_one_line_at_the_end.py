@@ -61,7 +61,7 @@ def test_a_terminal_of_another_encoding_shows_every_name(encoding: str, shell: S
     """The user listed names in another script on a console of code page 1252: UnicodeEncodeError; here a row called 鳥."""
     recipe = shell.folder / "birds.toml"
     recipe.write_text(
-        'title = "Vögel 鳥"\n' + recipe.read_text() + '[peers."鳥 \U0001f426".learner]\nname = "frozen"\n', "utf-8"
+        'title = "Vögel 鳥"\n' + recipe.read_text() + '[baselines."鳥 \U0001f426".learner]\nname = "frozen"\n', "utf-8"
     )
     script = "from newcomer.cli.program import console, say; from newcomer.experiments.recipe import read_recipe; "
     script += "from newcomer.cli.entry import escape_unencodable; import sys; escape_unencodable(sys.stdout); "

@@ -8,7 +8,7 @@ from PIL import Image
 from newcomer.data.fingerprint import fingerprint, have_changed
 from shell import Shell
 
-COMPARED = '[search]\nbudget = 2\n[search.settings]\nrank = [1, 2]\n[peers.plain.learner]\nname = "frozen"\n'
+COMPARED = '[search]\nbudget = 2\n[search.settings]\nrank = [1, 2]\n[baselines.plain.learner]\nname = "frozen"\n'
 
 
 def corrected(shell: Shell) -> None:

@@ -43,15 +43,17 @@ def run(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting, such as learner.rank=4.")] = None,
     seed: Seed = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds per row; by default the recipe's.")] = None,
-    peer: Annotated[str | None, typer.Option(help="Run this peer of the recipe instead of its learner.")] = None,
-    peers: Annotated[bool, typer.Option("--peers", help="Run all peers of the recipe as well.")] = False,
+    baseline: Annotated[
+        str | None, typer.Option(help="Run this baseline of the recipe instead of its learner.")
+    ] = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="Run all baselines of the recipe as well.")] = False,
     track: Track = None,
     out: Out = None,
 ) -> None:
     """Run a recipe with all its seeds, and write a report. Resumable: the same command continues an interrupted run. A run that
     diverges is skipped and reported."""
     filled = read_recipe(recipe, [*(set_ or []), *([f"seeds={seeds}"] if seeds else [])], seed)
-    rows = filled.rows() if peers else [filled.with_peer(peer) if peer else filled]
+    rows = filled.rows() if baselines else [filled.with_baseline(baseline) if baseline else filled]
     folder = out or Path("runs") / filled.name
     left_out = _run(
         [row.with_chosen().with_seed(row.seed + n) for n in range(filled.seeds) for row in rows],

@@ -1,4 +1,4 @@
-"""Peers for new items: towers equal their plain forms, and each warm-up method is what its paper writes down."""
+"""Baselines for new items: towers equal their plain forms, and each warm-up method is what its paper writes down."""
 
 import copy
 from collections.abc import Iterator
