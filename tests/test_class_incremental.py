@@ -127,7 +127,7 @@ def test_training_classes_without_an_exam_may_be_left_out() -> None:
         ({"train_per_class": 0}, r"stream.train_per_class = 0; give a number from 1 on"),
         ({"eval_per_class": -2}, r"stream.eval_per_class = -2; give a number from 1 on"),
         ({"tasks": []}, "stream.tasks is empty"),
-        ({"tasks": [["class 0", "class 1"], [], ["class 2"]]}, "task 1 is empty"),
+        ({"tasks": [["class 0", "class 1"], [], ["class 2"]]}, "task 2 is empty"),
         ({"tasks": [["class 0", "class 1"], ["class 2", "class 0"]]}, "class 'class 0' occurs 2 times in stream.tasks"),
         ({"tasks": [["class 0", "class 0"], ["class 1", "class 2"]]}, "class 'class 0' occurs 2 times"),
         ({"tasks": [["class 0"], ["class 1", "class 9"]]}, "names class 'class 9', which has no training examples"),

@@ -365,7 +365,7 @@ def test_what_diverges_is_an_answer_and_changes_nothing(epochs: int, trained: Ca
 def test_an_empty_lesson_is_refused_and_changes_nothing(case: Case) -> None:
     learner = case.taught(1)
     before = bits(learner)
-    with pytest.raises(LearnerError, match="stage 'task 1' has no examples to learn from"):
+    with pytest.raises(LearnerError, match="stage 'task 2' has no examples to learn from"):
         learner.learn(Examples([], []))
     assert equal(bits(learner), before)
 
@@ -510,7 +510,7 @@ def test_another_learners_store_is_refused(case: Case, tmp_path: Path) -> None:
     other = next(kind for _, kind, _ in CASES.values() if kind is not case.kind)
     with pytest.raises(StoreError, match=f"holds a model of '{case.kind.name}', not of '{other.name}'"):
         other.load(tmp_path / "store")
-    with pytest.raises(StoreError, match="stage 'task 0' there was learned otherwise; save elsewhere"):
+    with pytest.raises(StoreError, match="stage 'task 1' there was learned otherwise; save elsewhere"):
         case.taught(1, seed=5).save(tmp_path / "store")
 
 

@@ -77,7 +77,7 @@ def test_writing_the_same_again_changes_nothing(store: Store) -> None:
         (Manifest("frozen", MANIFEST.settings, MANIFEST.depends_on), [0, 1], "holds another model"),
         (Manifest("sd-lora", MANIFEST.settings, {"backbone": {"fingerprint": "other"}}), [0, 1], "holds another model"),
         (MANIFEST, [0], "holds 2 stages, this model only 1"),
-        (MANIFEST, [0, 5, 6], "stage 'task 5' there was learned otherwise"),
+        (MANIFEST, [0, 5, 6], "stage 'task 6' there was learned otherwise"),
     ],
 )
 def test_another_model_or_history_is_refused_and_nothing_is_changed(

@@ -99,7 +99,8 @@ def fill(
 ) -> dict[str, Json]:
     """All settings of `make`, those in `given` validated, the others at their defaults.
 
-    `where` is the path shown in messages, `provided` names arguments that are not settings (objects passed separately).
+    `where` is the path before a setting's name in messages, or empty; `provided` names arguments that are not settings (objects
+    passed separately).
 
     >>> def source(path: str, limit: int = 3): ...
     >>> fill(source, {"path": "birds", "limit": "4"}, "data")
@@ -111,16 +112,16 @@ def fill(
     Raises SettingError at the first unknown, missing or impossible setting.
     """
     settings = {name: setting for name, setting in settings_of(make).items() if name not in provided}
-    name = getattr(make, "name", make.__name__)
+    name, path = getattr(make, "name", make.__name__), f"{where}." if where else ""
     for key in given:
         if key not in settings:
-            raise SettingError(f"{where}.{key} is not a setting of {name}; {nearest(key, settings)}")
+            raise SettingError(f"{path}{key} is not a setting of {name}; {nearest(key, settings)}")
     filled: dict[str, Json] = {}
     for key, setting in settings.items():
         if key in given:
-            filled[key] = setting.to_json(setting.valid(given[key], f"{where}.{key}"))
+            filled[key] = setting.to_json(setting.valid(given[key], f"{path}{key}"))
         elif setting.default is inspect.Parameter.empty:
-            raise SettingError(f"{where}.{key} is missing; {name} needs it")
+            raise SettingError(f"{path}{key} is missing; {name} needs it")
         else:
             filled[key] = setting.to_json(setting.default)
     return filled

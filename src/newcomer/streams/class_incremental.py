@@ -121,7 +121,7 @@ def _named(tasks: list[list[str]], known: Sequence[str]) -> list[list[str]]:
             raise StreamError(f"class '{name}' occurs {count} times in stream.tasks; every class belongs to one task")
     for index, task in enumerate(tasks):
         if not task:
-            raise StreamError(f"stream.tasks: task {index} is empty; give it classes or remove it")
+            raise StreamError(f"stream.tasks: task {index + 1} is empty; give it classes or remove it")
     if not tasks:
         raise StreamError("stream.tasks is empty; give a number or the classes of each task")
     return [list(task) for task in tasks]
