@@ -123,8 +123,8 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def _require_settings(self) -> None:
         if not isinstance(self.backbone, (str, Path)):
             raise SettingError(
-                f"NewcomerClassifier: backbone = {self.backbone!r} cannot be: give '{FEATURES}' for arrays, or an encoder's name or "
-                "folder"
+                f"NewcomerClassifier: backbone = {self.backbone!r} cannot be: give '{FEATURES}' for arrays, or an encoder's "
+                "name or folder"
             )
         if self.backbone != FEATURES:
             return

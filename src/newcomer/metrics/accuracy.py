@@ -48,7 +48,7 @@ def forgetting(accuracy: Float[ndarray, "stage task"]) -> float:
 
     Chaudhry et al. 2018; the best is taken over all stages, the last included, so it is in [0, 1] and 0 says that nothing was lost.
 
-    >>> round(forgetting(np.array([[0.9, np.nan], [0.5, 0.8]])), 4)     # lost 0.4 of task 0
+    >>> round(forgetting(np.array([[0.9, np.nan], [0.5, 0.8]])), 4)     # lost 0.4 of the first task
     0.4
 
     NaN where the stages did not teach one task each (joint training), or there is one task only.

@@ -13,7 +13,7 @@ from newcomer.streams.stage import Stage
 
 
 class ClassIncremental:
-    """Stage t trains on the classes of task t and evaluates on tasks 0 … t.
+    """Stage t trains on the classes of task t and evaluates on the tasks so far.
 
     - `tasks`: a number, for equal parts of the classes in an order drawn from the seed (the first tasks take the remainder),
       or the classes of each task by name.
