@@ -114,7 +114,7 @@ def run_half(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:
     real, calls = Image.open, iter(range(1000))
 
     def closing(*words: object, **more: object) -> object:
-        if next(calls) == 24 + 6 + 6 + 3:  # headers, the first lesson, its exam, and into the second lesson
+        if next(calls) == 24 + 6 + 6 + 3:  # headers, the first task, its exam, and into the second task
             raise KeyboardInterrupt
         return real(*words, **more)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Streams of classes: tasks are disjoint and cover all, no exam is taught, and chance depends on the seed alone."""
+"""Streams of classes: tasks are disjoint and cover all, no exam is trained, and chance depends on the seed alone."""
 
 from collections import Counter
 from typing import Any
@@ -57,19 +57,19 @@ def test_tasks_are_disjoint_and_cover_all_classes(
     seed=st.integers(0, 99),
 )
 @settings(max_examples=60, deadline=None)
-def test_no_example_of_an_exam_is_ever_taught(
+def test_no_example_of_an_exam_is_ever_trained(
     limits: tuple[int | None, int | None], eval_split: str, joint: bool, seed: int
 ) -> None:
     stream = made(
         tasks=3, eval_split=eval_split, joint=joint, seed=seed, train_per_class=limits[0], eval_per_class=limits[1]
     )
     stages = list(stream)
-    taught = [x for stage in stages for x in stage.train.inputs]
+    trained = [x for stage in stages for x in stage.train.inputs]
     asked = [x for examples in stages[-1].eval_sets.values() for x in examples.inputs]
-    assert len(set(taught)) == len(taught)
-    assert not set(taught) & set(asked)
+    assert len(set(trained)) == len(trained)
+    assert not set(trained) & set(asked)
     assert all(str(x).startswith("train" if eval_split == "validation" else "test") for x in asked)
-    assert stream.info() == {"tasks": stream.tasks, "train_examples": len(taught), "eval_examples": len(asked)}
+    assert stream.info() == {"tasks": stream.tasks, "train_examples": len(trained), "eval_examples": len(asked)}
     for limit, chosen in zip(limits, (stages[-1].train, stages[-1].eval_sets["task 0"]), strict=True):
         assert limit is None or max(Counter(chosen.labels).values()) <= limit
 

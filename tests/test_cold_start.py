@@ -33,12 +33,12 @@ def stream(request: pytest.FixtureRequest, log: ClickLog) -> ColdStart:
     return ColdStart(log, **settings)
 
 
-def lessons(stream: ColdStart) -> tuple[OldItems, NewItems, list[NewEvents]]:
+def training_data(stream: ColdStart) -> tuple[OldItems, NewItems, list[NewEvents]]:
     old, new, *warm = (stage.train for stage in stream)
     assert isinstance(old, OldItems)
     assert isinstance(old.log, ClickLog)
     assert isinstance(new, NewItems)
-    return old, new, [lesson for lesson in warm if isinstance(lesson, NewEvents)]
+    return old, new, [train for train in warm if isinstance(train, NewEvents)]
 
 
 def test_the_stages_are_the_phases_of_an_items_life(stream: ColdStart) -> None:
@@ -48,14 +48,14 @@ def test_the_stages_are_the_phases_of_an_items_life(stream: ColdStart) -> None:
 
 
 def test_iterating_again_gives_the_same_rows(stream: ColdStart) -> None:
-    rows = [[lesson.log.row.tolist() for lesson in lessons(stream)[2]] for _ in range(2)]
+    rows = [[train.log.row.tolist() for train in training_data(stream)[2]] for _ in range(2)]
     assert rows[0] == rows[1]
 
 
-def test_lessons_and_query_share_no_row_and_old_and_new_no_item(stream: ColdStart) -> None:
-    _old, new, warm = lessons(stream)
+def test_training_data_and_query_share_no_row_and_old_and_new_no_item(stream: ColdStart) -> None:
+    _old, new, warm = training_data(stream)
     query = next(stage.eval_sets["query"] for stage in stream if stage.eval_sets)
-    rows = [part.row for part in (stream.old_log, *(lesson.log for lesson in warm), query)]
+    rows = [part.row for part in (stream.old_log, *(train.log for train in warm), query)]
     assert len(np.unique(np.concatenate(rows))) == sum(map(len, rows))
     names = {stream.old_log.items.ids[item] for item in stream.old_log.item}
     assert not names & set(new.items.ids)
@@ -63,12 +63,10 @@ def test_lessons_and_query_share_no_row_and_old_and_new_no_item(stream: ColdStar
 
 
 def test_phases_go_by_time_and_hold_so_many_events_of_every_item(stream: ColdStart) -> None:
-    _, new, warm = lessons(stream)
+    _, new, warm = training_data(stream)
     query = next(stage.eval_sets["query"] for stage in stream if stage.eval_sets)
     for name in new.items.ids:
-        parts = [
-            part.take(part.item == part.items.ids.index(name)) for part in (*(lesson.log for lesson in warm), query)
-        ]
+        parts = [part.take(part.item == part.items.ids.index(name)) for part in (*(train.log for train in warm), query)]
         assert [len(part) for part in parts[:3]] == [3, 3, 3]
         times = np.concatenate([part.time for part in parts])
         assert (np.sort(times)[:9] == np.sort(times[:9])).all()
@@ -78,11 +76,11 @@ def test_phases_go_by_time_and_hold_so_many_events_of_every_item(stream: ColdSta
 
 def test_the_honest_preset_has_one_date_for_all(log: ClickLog) -> None:
     stream = ColdStart(log, preset="honest", min_old_events=48, before=0.6, validation=0.3, phase_events=3)
-    old, _, warm = lessons(stream)
+    old, _, warm = training_data(stream)
     assert old.validation is not None
     held = old.validation
     early = [stream.old_log, held.query, *held.phases]
-    late = [*(lesson.log for lesson in warm), stream.new.query]
+    late = [*(train.log for train in warm), stream.new.query]
     assert max(int(part.time.max()) for part in early) < min(int(part.time.min()) for part in late)
     assert not set(held.items.ids) & {stream.old_log.items.ids[item] for item in stream.old_log.item}
 
@@ -141,7 +139,7 @@ def curved(request: pytest.FixtureRequest, log: ClickLog) -> ColdStart:
 
 
 def on_the_curve(stream: ColdStart) -> tuple[NewItems, list[ClickLog], ClickLog]:
-    """What is added, the lessons after it, and the exam."""
+    """What is added, the training_data after it, and the exam."""
     added, *shown = list(stream)[5:]
     assert isinstance(added.train, NewItems)
     logs = [stage.train.log for stage in shown if isinstance(stage.train, NewEvents)]
@@ -262,7 +260,7 @@ def pair(request: pytest.FixtureRequest, log: ClickLog) -> tuple[ColdStart, Cold
 
 
 def all_rows(stream: ColdStart) -> list[ClickLog]:
-    """Everything that a learner is taught or asked."""
+    """Everything that a learner is trained or asked."""
     parts: list[ClickLog] = []
     for stage in stream:
         if isinstance(stage.train, OldItems):
@@ -275,9 +273,9 @@ def all_rows(stream: ColdStart) -> list[ClickLog]:
     return parts
 
 
-def test_validation_asks_of_old_items_what_was_never_taught(pair: tuple[ColdStart, ColdStart]) -> None:
+def test_validation_asks_of_old_items_what_was_never_trained(pair: tuple[ColdStart, ColdStart]) -> None:
     test, validation = pair
-    _, new, warm = lessons(validation)
+    _, new, warm = training_data(validation)
     old = ids(test.old_log) | (set(test.validation.items.ids) if test.validation else set())
     (query,) = {
         id(stage.eval_sets["query"]): stage.eval_sets["query"] for stage in validation if stage.eval_sets
@@ -286,7 +284,7 @@ def test_validation_asks_of_old_items_what_was_never_taught(pair: tuple[ColdStar
     assert ids(query) <= set(new.items.ids) <= old
     assert not set(new.items.ids) & ids(validation.old_log)
     assert ids(validation.old_log) | set(new.items.ids) == old
-    rows = [part.row for part in (validation.old_log, *(lesson.log for lesson in warm), query)]
+    rows = [part.row for part in (validation.old_log, *(train.log for train in warm), query)]
     assert len(np.unique(np.concatenate(rows))) == sum(map(len, rows))
 
 

@@ -47,7 +47,7 @@ def together(parts: list[Examples]) -> Examples:
     return Examples([x for part in parts for x in part.inputs], [name for part in parts for name in part.labels])
 
 
-def taught(tiny: Folder, tasks: list[Examples], **settings: Any) -> SDLoRA:
+def trained(tiny: Folder, tasks: list[Examples], **settings: Any) -> SDLoRA:
     learner = SDLoRA(str(tiny("vit")), **{**SETTINGS, **settings})
     for task in tasks:
         learner.learn(task)
@@ -65,7 +65,7 @@ def weights(learner: SDLoRA) -> torch.Tensor:
 def test_distances_are_those_of_the_formed_weights(
     magnitudes: Sharing, tasks: list[Examples], tiny: Folder, tmp_path: Path
 ) -> None:
-    learner = taught(tiny, tasks, magnitude_sharing=magnitudes)
+    learner = trained(tiny, tasks, magnitude_sharing=magnitudes)
     learner.learn(tasks[0])  # known classes only: moves nothing
     learner.save(tmp_path / "model")
     states = torch.stack([weights(SDLoRA.load(tmp_path / "model", stages=stages)) for stages in range(4)])
@@ -77,7 +77,7 @@ def test_distances_are_those_of_the_formed_weights(
 
 
 def test_a_direction_dropped_for_its_fit_still_moved_the_weights(tasks: list[Examples], tiny: Folder) -> None:
-    found = look(taught(tiny, tasks[:2], kd_threshold=1.0))
+    found = look(trained(tiny, tasks[:2], kd_threshold=1.0))
     assert found["tasks"] == ["task 0", "task 1"]
     assert found["directions"] == ["task 0"]
     assert [len(part["after"]) for part in found["training"]] == [1, 1]
@@ -85,7 +85,7 @@ def test_a_direction_dropped_for_its_fit_still_moved_the_weights(tasks: list[Exa
 
 
 def test_equal_directions_have_cosine_1_and_directions_at_right_angles_0(tasks: list[Examples], tiny: Folder) -> None:
-    learner = taught(tiny, tasks[:1])
+    learner = trained(tiny, tasks[:1])
     bank = learner.lora
     first = bank.direction(0)
     aside = [(up - a @ (a.T @ up), down) for up, down in first for a in [torch.linalg.qr(up).Q]]
@@ -101,7 +101,7 @@ def test_equal_directions_have_cosine_1_and_directions_at_right_angles_0(tasks: 
 
 
 def test_training_is_told_step_by_step(tasks: list[Examples], tiny: Folder) -> None:
-    learner = taught(tiny, tasks, weight_averaging=0.0)  # with it the end is not where the last step was
+    learner = trained(tiny, tasks, weight_averaging=0.0)  # with it the end is not where the last step was
     for place, part in enumerate(look(learner)["training"]):
         assert part["step"] == list(range(1, 19))
         assert [len(row) for row in part["magnitudes"]] == [place] * 18
@@ -114,7 +114,7 @@ def test_training_is_told_step_by_step(tasks: list[Examples], tiny: Folder) -> N
 def test_the_line_ends_at_the_models_after_both_tasks(
     head: str, tasks: list[Examples], tiny: Folder, tmp_path: Path
 ) -> None:
-    learner = taught(tiny, tasks, head=head)
+    learner = trained(tiny, tasks, head=head)
     learner.save(tmp_path / "model")
     before = learner.lora.magnitudes
     said_before = learner.logits(tasks[0].inputs)
@@ -144,7 +144,7 @@ def test_the_line_ends_at_the_models_after_both_tasks(
 
 
 def test_lent_magnitudes_come_back_after_an_error(tasks: list[Examples], tiny: Folder) -> None:
-    bank = taught(tiny, tasks[:1]).lora
+    bank = trained(tiny, tasks[:1]).lora
     own = bank.magnitudes
     with pytest.raises(KeyError), _weighing(bank, torch.zeros(1, 1)):
         raise KeyError
@@ -152,7 +152,7 @@ def test_lent_magnitudes_come_back_after_an_error(tasks: list[Examples], tiny: F
 
 
 def test_the_line_leaves_out_what_was_forgotten_and_what_has_no_examples(tasks: list[Examples], tiny: Folder) -> None:
-    learner = taught(tiny, tasks)
+    learner = trained(tiny, tasks)
     learner.forget(tasks[1].labels[0])
     (first, second) = look(learner, together(tasks))["line"]
     assert (first["examples"], second["examples"]) == ({"old": 12, "new": 6}, {"old": 6, "new": 12})
@@ -160,7 +160,7 @@ def test_the_line_leaves_out_what_was_forgotten_and_what_has_no_examples(tasks: 
 
 
 def test_without_data_there_is_no_line(tasks: list[Examples], tiny: Folder, tmp_path: Path) -> None:
-    found = look(taught(tiny, tasks[:2]))
+    found = look(trained(tiny, tasks[:2]))
     assert found["line"] is None
     write_class_analysis(found, tmp_path / "page")
     written = {path.name for path in (tmp_path / "page").iterdir()}
@@ -169,7 +169,7 @@ def test_without_data_there_is_no_line(tasks: list[Examples], tiny: Folder, tmp_
 
 
 def test_one_task_has_a_page_of_what_there_is(tasks: list[Examples], tiny: Folder, tmp_path: Path) -> None:
-    found = look(taught(tiny, tasks[:1]), tasks[0])
+    found = look(trained(tiny, tasks[:1]), tasks[0])
     assert found["line"] == []
     write_class_analysis(found, tmp_path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
@@ -178,7 +178,7 @@ def test_one_task_has_a_page_of_what_there_is(tasks: list[Examples], tiny: Folde
 
 
 def test_old_stores_without_traces_are_told_without_them(tasks: list[Examples], tiny: Folder, tmp_path: Path) -> None:
-    learner = taught(tiny, tasks[:2])
+    learner = trained(tiny, tasks[:2])
     for place, entry in enumerate(learner.entries):
         kept = {name: tensor for name, tensor in entry.tensors.items() if not name.startswith("trace.")}
         learner.entries[place] = Entry(entry.name, kept, entry.info)
@@ -196,7 +196,7 @@ def test_what_cannot_be_looked_into_is_said_in_a_line(tasks: list[Examples], tin
     with pytest.raises(LearnerError, match="no task has changed the weights yet"):
         look(SDLoRA(str(tiny("vit"))))
     with pytest.raises(LearnerError, match="none of the examples is of a class that the model knows"):
-        look(taught(tiny, tasks[:1]), tasks[1])
+        look(trained(tiny, tasks[:1]), tasks[1])
 
 
 def by_hand(tasks: int) -> dict[str, Json]:

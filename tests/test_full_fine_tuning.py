@@ -73,7 +73,7 @@ def test_only_what_is_named_is_trained_and_kept(tiny: Folder, tasks: list[Exampl
 def test_an_entry_holds_the_weights_where_they_moved(tiny: Folder, tasks: list[Examples], tmp_path: Path) -> None:
     learner = FullFineTuning(str(tiny("vit")), **HOW).learn(tasks[0])
     early = learner.logits(tasks[0].inputs)
-    learner.learn(tasks[0]).learn(tasks[1])  # the second lesson knows all its classes
+    learner.learn(tasks[0]).learn(tasks[1])  # the second task knows all its classes
     learner.forget(learner.classes[0]).save(tmp_path / "store")
     held = [any(name.startswith("weights.") for name in entry.tensors) for entry in learner.entries]
     assert held == [True, False, True, False]

@@ -73,7 +73,7 @@ def test_statistics_are_those_of_a_plain_loop() -> None:
 @given(seed=st.integers(0, 1000), share=st.floats(0, 1), width=st.integers(1, 6), rank=st.sampled_from([0, 6]))
 @settings(max_examples=25, deadline=None)
 def test_joined_statistics_are_those_computed_together(seed: int, share: float, width: int, rank: int) -> None:
-    """However the examples of four classes are dealt to two lessons."""
+    """However the examples of four classes are dealt to two tasks."""
     x, target = sample(seed, 4, width)
     first = torch.rand(len(x), generator=torch.Generator().manual_seed(seed)) < share
     joined = ClassStatistics.of(x[first], target[first], 4, rank).joined(
@@ -181,7 +181,7 @@ def test_one_class_is_no_error(name: str) -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("seed", range(3))
-def test_the_order_of_lessons_does_not_matter(name: str, seed: int) -> None:
+def test_the_order_of_tasks_does_not_matter(name: str, seed: int) -> None:
     x, target = sample(seed, classes=4, width=3)
     first = target < 2
     parts = [ClassStatistics.of(x[rows], target[rows], 4, rank=3) for rows in (~first, first)]

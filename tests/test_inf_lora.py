@@ -104,13 +104,13 @@ def test_moments_are_those_of_all_inputs_that_are_no_padding() -> None:
 def test_a_later_update_does_nothing_to_remembered_inputs(
     kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]
 ) -> None:
-    lessons = tasks if kind != "bert" else questions
+    used_tasks = tasks if kind != "bert" else questions
     learner = InfLoRA(str(tiny(kind)), rank=2, epochs=4, batch_size=8, learning_rate=1e-2, total_tasks=2).learn(
-        lessons[0]
+        used_tasks[0]
     )
     remembered = [torch.eye(16, dtype=torch.float64) - projector(old) for old in learner.old_inputs]
     assert all(0 < old.remembered < 16 for old in learner.old_inputs)
-    learner.learn(lessons[1])
+    learner.learn(tasks[1])
     for (up, down), inside in zip(learner.lora.direction(1), remembered, strict=True):
         update = (up @ down).double()
         assert update.norm() > 0.01

@@ -449,11 +449,11 @@ def test_cut_off_in_its_own_training_a_method_goes_on_to_the_same_bits(
     method: tuple[type[ItemLearner], dict[str, Any]], world: ColdStart, files: bool, after: int, tmp_path: Path
 ) -> None:
     kind, settings = method
-    lesson = world.old
+    train = world.old
     if files:
         frame(world.old_log).write_parquet(tmp_path / "old.parquet")
-        lesson = OldItems(ChunkedLog(tmp_path / "old.parquet", world.schema, rows=100))
-    stage: Any = Stage("old", lesson, {})
+        train = OldItems(ChunkedLog(tmp_path / "old.parquet", world.schema, rows=100))
+    stage: Any = Stage("old", train, {})
     whole = kind(world.schema, **settings)
     parts = [step.part for step in whole.fit_stage(stage)]
     cut = kind(world.schema, **settings).fit_stage(stage, Checkpoint(tmp_path / "kept", every_seconds=0))

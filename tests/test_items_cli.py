@@ -1,4 +1,4 @@
-"""A click model on the command line: taught a log, given items, asked, warmed up and looked at; mistakes are one line."""
+"""A click model on the command line: trained a log, given items, asked, warmed up and looked at; mistakes are one line."""
 
 import io
 import json
@@ -171,7 +171,7 @@ def test_every_command_of_the_page_runs(clicks: Shell, monkeypatch: pytest.Monke
     assert len(pl.read_parquet(clicks.folder / "answers.parquet")) == 20
 
 
-def test_another_method_can_be_taught(clicks: Shell) -> None:
+def test_another_method_can_be_trained(clicks: Shell) -> None:
     few = [*SET[:4], "--set", "hidden=[8]"]
     assert clicks.call("train", "fm", "old.csv", "--learner", "id-tuning", *few)[0] == 0
     assert Store(clicks.folder / "fm").manifest().learner == "id-tuning"

@@ -338,8 +338,8 @@ def test_the_query_is_the_frozen_feature_whatever_was_learned(
         return inner(encoded, query)
 
     monkeypatch.setattr(learner, "_features_with_prompts", listening)
-    for lesson in tasks[:2]:
-        learner.learn(lesson)
+    for task in tasks[:2]:
+        learner.learn(task)
         asked.clear()
         features = learner.features(tasks[0].inputs)
         torch.testing.assert_close(torch.cat(asked), plain)

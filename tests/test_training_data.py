@@ -237,7 +237,7 @@ def test_the_same_files_and_seed_give_the_same_bits_and_another_seed_others(
     assert not all(torch.equal(value, bits(other)[key]) for key, value in bits(one).items())
 
 
-def test_a_learner_taught_from_files_lives_as_any_other(case: Any, tmp_path: Path) -> None:
+def test_a_learner_trained_from_files_lives_as_any_other(case: Any, tmp_path: Path) -> None:
     kind, settings = case
     (tmp_path / "log").mkdir()
     files = in_files(tmp_path / "log", table(), rows=60)

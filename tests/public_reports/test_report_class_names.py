@@ -102,7 +102,7 @@ def test_a_store_of_other_spellings_is_read_in_the_one_spelling() -> None:
     assert known_names(["card ", "card"]) == ["card ", "card"]  # two classes there stay two
 
 
-def test_yesterdays_class_is_taught_on(tiny: Callable[[str], Path]) -> None:
+def test_yesterdays_class_is_trained_on(tiny: Callable[[str], Path]) -> None:
     """The same, with a learner: the entry is what its store holds."""
     learner = FrozenBackbone(str(tiny("bert"))).learn(Examples(["my card", "the rate"], ["card", "rate"]))
     entry = learner.entries[0]

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from films import FILMS, QUICK, SCHEMA, events, features, log, taught
+from films import FILMS, QUICK, SCHEMA, events, features, log, trained
 from newcomer.data.io.log_reader import log_from_rows
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError
@@ -25,7 +25,7 @@ CLICK = "is a click here, and has counted as no click"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taught(tmp_path_factory.mktemp("films") / "store")
+    return trained(tmp_path_factory.mktemp("films") / "store")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from films import FILMS, alter, events, features, requests, taught
+from films import FILMS, alter, events, features, requests, trained
 from newcomer.errors import DataError, StoreError
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.service import ItemService, fingerprint
@@ -16,16 +16,16 @@ from shell import Shell
 
 @pytest.fixture
 def folder(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
-    """A store of its own, copied from one that was taught once."""
-    if "store" not in _TAUGHT:
-        _TAUGHT["store"] = taught(tmp_path_factory.mktemp("films") / "store")
+    """A store of its own, copied from one that was trained once."""
+    if "store" not in _TRAINED:
+        _TRAINED["store"] = trained(tmp_path_factory.mktemp("films") / "store")
     (tmp_path / "store").mkdir()
-    for file in _TAUGHT["store"].iterdir():
+    for file in _TRAINED["store"].iterdir():
         (tmp_path / "store" / file.name).write_bytes(file.read_bytes())
     return tmp_path / "store"
 
 
-_TAUGHT: dict[str, Path] = {}
+_TRAINED: dict[str, Path] = {}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Labels of another kind than a model was taught with are refused, and so is a log that has one answer alone."""
+"""Labels of another kind than a model was trained with are refused, and so is a log that has one answer alone."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -50,7 +50,7 @@ def test_labels_of_another_scale_than_in_training_are_refused(labels: list[Any])
 
 
 @pytest.mark.parametrize(
-    ("taught", "threshold", "labels", "wrong"),
+    ("trained", "threshold", "labels", "wrong"),
     [
         (list(range(101)), 60.0, [0.7, 0.85, 0.95, 0.99], "from 0 to 1"),  # fractions for percents
         (list(range(101)), 60.0, [70, 85, 99], None),
@@ -60,11 +60,11 @@ def test_labels_of_another_scale_than_in_training_are_refused(labels: list[Any])
     ],
 )
 def test_fractions_given_for_percents_are_refused(
-    taught: list[float], threshold: float, labels: list[float], wrong: str | None
+    trained: list[float], threshold: float, labels: list[float], wrong: str | None
 ) -> None:
     """Shares of .70 to .99 given to a model of percents: every one counted as no click."""
     schema = Schema("i", "u", "score", clicked_from=threshold)
-    encoder = Encoder.fit(log(taught, schema))
+    encoder = Encoder.fit(log(trained, schema))
     if wrong is None:
         return encoder.require_labels(log(labels, schema))
     with pytest.raises(DataError, match=f"labels 'score' are all {wrong}, but only 2 of 101 labels in training were"):

@@ -48,8 +48,8 @@ WRONG = ["wren/cut.jpg: a damaged image", "tit/cut, too.jpeg: a damaged", "wren/
          "tit/2.HEIC: HEIC images are not supported; convert it to JPEG"]  # fmt: skip
 
 
-def test_damaged_images_are_found_before_the_lesson_and_left_out(birds: Path, shell: Shell) -> None:
-    """A user's lesson of thousands of images ended in its first pass at the one that a copy had cut off."""
+def test_damaged_images_are_found_before_the_task_and_left_out(birds: Path, shell: Shell) -> None:
+    """A user's task of thousands of images ended in its first pass at the one that a copy had cut off."""
     code, out, err = shell.call("learn", "m", "birds", *NEW)
     assert code == 3
     assert "12 examples; new classes: finch, robin, tit, wren" in out
@@ -59,7 +59,7 @@ def test_damaged_images_are_found_before_the_lesson_and_left_out(birds: Path, sh
     assert Store(shell.folder / "m").entries()[0].info["examples"] == 12
 
 
-def test_strict_refuses_a_lesson_with_a_damaged_image(birds: Path, shell: Shell) -> None:
+def test_strict_refuses_a_task_with_a_damaged_image(birds: Path, shell: Shell) -> None:
     """Who wants all or nothing gets it, and nothing is learned."""
     assert "owl: a class without images" in shell.fails("learn", "m", "birds", *NEW, "--strict")
     (birds / "owl").rmdir()
@@ -68,7 +68,7 @@ def test_strict_refuses_a_lesson_with_a_damaged_image(birds: Path, shell: Shell)
     assert "a damaged image (image file is truncated" in shell.fails("learn", "m", "birds", *NEW, "--strict")
 
 
-def test_a_lesson_of_which_nothing_can_be_read_is_refused(shell: Shell) -> None:
+def test_a_task_of_which_nothing_can_be_read_is_refused(shell: Shell) -> None:
     """All of a folder's images are of a kind that is not read."""
     (shell.folder / "d" / "a").mkdir(parents=True)
     for number in range(2):
@@ -148,7 +148,7 @@ def test_answers_are_written_as_they_are_found(model: Shell, monkeypatch: pytest
     "name", [*sorted(SYSTEM_FILES), "Thumbs.db", "DESKTOP.INI", ".DS_Store", "._1.png", "Icon\r", "ehThumbs.db"]
 )
 def test_what_file_managers_leave_is_passed_over_whatever_its_case(name: str, shell: Shell) -> None:
-    """A folder that was opened in Windows, on a Mac or a NAS: `thumbs.db` ended the lesson, `@eaDir` was a class."""
+    """A folder that was opened in Windows, on a Mac or a NAS: `thumbs.db` ended the task, `@eaDir` was a class."""
     root = shell.folder / "birds" / "train"
     for folder in (root, root / "wren"):
         (folder / name).write_bytes(b"x")
@@ -200,8 +200,8 @@ def test_rows_without_text_or_class_are_left_out_by_their_numbers(shell: Shell) 
     assert row_ranges([1]) == "row 1"
 
 
-def test_a_store_that_cannot_be_written_is_refused_before_the_lesson(shell: Shell) -> None:
-    """A user's lesson of hours ended where its place could not be written."""
+def test_a_store_that_cannot_be_written_is_refused_before_the_task(shell: Shell) -> None:
+    """A user's task of hours ended where its place could not be written."""
     (shell.folder / "place").write_text("a file")
     code, out, err = shell.call("learn", "place/m", "birds", *NEW)
     assert code == 2

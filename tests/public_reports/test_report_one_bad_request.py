@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from films import FILMS, QUICK, SCHEMA, alter, events, features, log, requests, taught
+from films import FILMS, QUICK, SCHEMA, alter, events, features, log, requests, trained
 from newcomer.data.io.frames import as_frame
 from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
@@ -22,7 +22,7 @@ from shell import Shell
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taught(tmp_path_factory.mktemp("films") / "store")
+    return trained(tmp_path_factory.mktemp("films") / "store")
 
 
 @pytest.fixture

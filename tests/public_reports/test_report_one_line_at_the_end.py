@@ -122,7 +122,7 @@ def test_a_report_or_an_export_on_a_full_disk_is_one_line_and_leaves_nothing(
 def test_a_run_is_saved_where_folders_cannot_be_flushed(
     code: int, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model taught on a disk over a network (SMB, FUSE): 'Invalid argument' of os.fsync, after the lesson."""
+    """A model trained on a disk over a network (SMB, FUSE): 'Invalid argument' of os.fsync, after the task."""
     import stat
 
     from newcomer.experiments.recipe import read_recipe

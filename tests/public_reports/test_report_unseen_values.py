@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from films import events, requests, taught
+from films import events, requests, trained
 from newcomer.errors import DataWarning
 from newcomer.items.encoding.unseen_values import Counted, Unseen
 from newcomer.items.methods.emerg import EmerG
@@ -18,7 +18,7 @@ from shell import Shell
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taught(tmp_path_factory.mktemp("films") / "store")
+    return trained(tmp_path_factory.mktemp("films") / "store")
 
 
 @pytest.fixture
