@@ -325,7 +325,7 @@ class Damaged(list[Input]):
 
 
 @pytest.mark.parametrize("known", [0, 1])
-def test_a_study_that_is_given_up_leaves_the_learner_as_it_was(known: int, case: Case) -> None:
+def test_an_interrupted_training_leaves_the_learner_as_it_was(known: int, case: Case) -> None:
     learner = case.learned(known)
     before, classes = bits(learner), list(learner.classes)
     interrupted(learner, case.tasks[known], 1)
@@ -348,7 +348,7 @@ def test_a_study_that_fails_leaves_the_learner_as_it_was(known: int, case: Case)
 
 
 @pytest.mark.parametrize("epochs", [2, 8])
-def test_what_diverges_is_an_answer_and_changes_nothing(epochs: int, trained: Case) -> None:
+def test_divergence_is_an_error_and_changes_nothing(epochs: int, trained: Case) -> None:
     learner = trained.made(batch_size=100)
     learner.later_lr_factor, learner.weight_averaging = 1.0, 0.0
     learner.learn(trained.tasks[0])
@@ -436,7 +436,7 @@ def test_answers_are_the_best_classes_with_probabilities(case: Case) -> None:
     assert refused == sorted(refused)
 
 
-def test_nothing_learned_is_nothing_to_ask(case: Case) -> None:
+def test_predicting_before_learning_is_an_error(case: Case) -> None:
     learner = case.made()
     with pytest.raises(LearnerError, match="has learned no class; call learn first"):
         learner.predict(case.asked)
@@ -483,7 +483,7 @@ def test_settings_may_change_when_a_model_is_loaded(trained: Case, tmp_path: Pat
             trained.kind.load(tmp_path / "store", epochs=1)
 
 
-def test_a_model_answers_within_anyones_modes(case: Case, tmp_path: Path) -> None:
+def test_predictions_do_not_depend_on_the_callers_torch_modes(case: Case, tmp_path: Path) -> None:
     """Loaded and asked in inference mode, and asked in mixed precision before it is asked without."""
     learner = case.learned(1)
     learner.save(tmp_path / "store")
@@ -497,7 +497,7 @@ def test_a_model_answers_within_anyones_modes(case: Case, tmp_path: Path) -> Non
     assert torch.equal(loaded.logits(case.asked), wanted)
 
 
-def test_what_is_unknown_cannot_be_told_from_one_example_a_class(case: Case) -> None:
+def test_novelty_needs_two_examples_of_a_class(case: Case) -> None:
     task = case.tasks[0].select([0, len(case.tasks[0]) - 1])
     learner = case.made().learn(task)
     assert all(0 < a.probabilities[0] <= 1 for a in learner.predict_topk(case.asked))

@@ -41,7 +41,7 @@ def training_data(stream: ColdStart) -> tuple[OldItems, NewItems, list[NewEvents
     return old, new, [train for train in warm if isinstance(train, NewEvents)]
 
 
-def test_the_stages_are_the_phases_of_an_items_life(stream: ColdStart) -> None:
+def test_the_stages_are_the_phases_of_an_item(stream: ColdStart) -> None:
     assert [stage.name for stage in stream] == ["old", "cold", "warm-a", "warm-b", "warm-c"]
     assert len(stream) == 5
     assert [list(stage.eval_sets) for stage in stream] == [[], *[["query"]] * 4]
@@ -151,7 +151,7 @@ def ids(log: ClickLog) -> set[str]:
     return {log.items.ids[item] for item in log.item}
 
 
-def test_the_stages_of_the_curve_follow_the_life_and_say_how_many_events_were_seen(curved: ColdStart) -> None:
+def test_the_stages_of_the_curve_follow_the_phases_and_name_the_number_of_events(curved: ColdStart) -> None:
     names = [stage.name for stage in curved]
     assert names[:5] == ["old", "cold", "warm-a", "warm-b", "warm-c"]
     assert names[5:8] == ["0 events", "1 events", "2 events"]
@@ -273,7 +273,7 @@ def all_rows(stream: ColdStart) -> list[ClickLog]:
     return parts
 
 
-def test_validation_asks_of_old_items_what_was_never_trained(pair: tuple[ColdStart, ColdStart]) -> None:
+def test_validation_uses_events_of_old_items_that_are_not_trained_on(pair: tuple[ColdStart, ColdStart]) -> None:
     test, validation = pair
     _, new, warm = training_data(validation)
     old = ids(test.old_log) | (set(test.validation.items.ids) if test.validation else set())
@@ -296,7 +296,7 @@ def test_no_row_of_a_new_item_or_of_the_curve_is_anywhere_in_validation(pair: tu
     assert not np.isin(np.concatenate([part.row for part in all_rows(validation)]), np.concatenate(tested)).any()
 
 
-def test_validation_is_a_life_like_any_other_without_a_trial_inside(pair: tuple[ColdStart, ColdStart]) -> None:
+def test_validation_streams_have_the_same_stages_and_no_validation(pair: tuple[ColdStart, ColdStart]) -> None:
     test, validation = pair
     assert [stage.name for stage in validation] == ["old", "cold", "warm-a", "warm-b", "warm-c"]
     assert len(validation) == 5

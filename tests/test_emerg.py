@@ -170,7 +170,7 @@ def test_the_report_sees_the_graphs_of_three_items(small: ClickLog) -> None:
         assert f"{one} × {other}" == small.items.columns[PLANTED].texts()[int(graph["title"][1:])]
 
 
-def test_without_item_graphs_only_the_id_is_an_items_own(small: ClickLog) -> None:
+def test_without_item_graphs_an_items_state_is_its_id(small: ClickLog) -> None:
     learner = trained(small, graph="shared")
     assert set(learner.state) == {"id", "bias"}
     assert learner.network.hypernetwork is None

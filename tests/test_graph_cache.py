@@ -152,7 +152,7 @@ def test_a_copy_begins_empty() -> None:
     assert_same(of, copy.deepcopy(prepared), state, rows(0, 1))
 
 
-def test_a_learner_that_was_asked_all_the_time_answers_as_one_that_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predicting_between_tasks_does_not_change_later_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
     chance = np.random.default_rng(0)
     film = chance.permutation(np.repeat(np.arange(8), 12))
     frame = pl.DataFrame(

@@ -60,7 +60,7 @@ def test_the_memory_is_that_of_a_slow_loop(ranks: tuple[int, ...]) -> None:
         torch.testing.assert_close(projector(memory), wanted, atol=1e-5, rtol=0)
 
 
-def test_what_is_held_of_the_inputs_is_at_least_what_was_asked_for() -> None:
+def test_the_remembered_energy_is_at_least_the_threshold() -> None:
     memory = GradientMemory.empty(12)
     for task, share in enumerate((0.5, 0.9, 0.99)):
         new = moment(12, 9, task)
@@ -80,7 +80,7 @@ def test_free_directions_are_the_main_ones_outside_of_the_memory() -> None:
     torch.testing.assert_close((free @ new @ free.T).diagonal(), largest, atol=1e-5, rtol=1e-5)
 
 
-def test_where_nothing_is_free_nothing_is_given() -> None:
+def test_a_full_memory_leaves_no_free_directions() -> None:
     memory = GradientMemory.empty(4).extended(moment(4, 4, 0), 1.0)
     assert memory.remembered == 4
     assert not memory.free(moment(4, 4, 1), 2).any()
@@ -120,7 +120,7 @@ def test_a_later_update_does_nothing_to_remembered_inputs(
     assert all(before.trace() / 16 <= now + 1e-6 for before, now in zip(remembered, info, strict=True))
 
 
-def test_only_what_was_not_chosen_is_trained(tiny: Folder, tasks: list[Examples]) -> None:
+def test_the_designed_rows_and_old_magnitudes_stay_fixed(tiny: Folder, tasks: list[Examples]) -> None:
     learner = InfLoRA(str(tiny("vit")), rank=2, epochs=3, batch_size=8, learning_rate=1e-2).learn(tasks[0])
     magnitude = learner.lora.magnitudes.clone()
     learner.learn(tasks[1])
@@ -130,7 +130,7 @@ def test_only_what_was_not_chosen_is_trained(tiny: Folder, tasks: list[Examples]
     assert learner.info()["cost"]["parameters"] == 2 * 16 * 4 + 2 * 17
 
 
-def test_inputs_that_are_no_numbers_are_an_answer(tiny: Folder, tasks: list[Examples]) -> None:
+def test_non_finite_inputs_are_an_error(tiny: Folder, tasks: list[Examples]) -> None:
     learner = InfLoRA(str(tiny("vit")), rank=2, epochs=2, batch_size=100, learning_rate=1e30, schedule="constant")
     with pytest.raises(LearnerError, match="the inputs of a layer are not finite; lower the learning rate"):
         learner.learn(tasks[0])

@@ -371,7 +371,7 @@ def test_a_setting_that_cannot_be_is_an_error(change: dict[str, Any]) -> None:
         EmerG(SCHEMA, **change)
 
 
-def test_where_items_begin_is_amid_the_old_ones_each_counting_once(case: Any, stream: ColdStart) -> None:
+def test_residuals_of_old_items_have_mean_zero(case: Any, stream: ColdStart) -> None:
     learner = trained(case, stream, 1)
     if not learner._keeps_trained_ids:
         pytest.skip("its old items are tuned as new ones are")

@@ -58,7 +58,7 @@ def lines(shown: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in shown.splitlines()]
 
 
-def test_the_whole_life_of_new_items(clicks: Shell) -> None:
+def test_new_items_are_added_scored_warmed_and_forgotten(clicks: Shell) -> None:
     code, out, err = clicks.call("inspect", "old.csv", "--write", "old.toml")
     assert (code, err) == (0, "")
     assert all(part in out for part in ("item id", "label", "480 events", "old.toml: written"))

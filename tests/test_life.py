@@ -125,7 +125,7 @@ def test_answers_as_json_and_as_a_table(shapes: Path, shell: Shell) -> None:
     assert "disc" in out
 
 
-def test_what_belongs_to_no_known_class_is_said(shapes: Path, shell: Shell) -> None:
+def test_an_input_of_no_known_class_is_marked(shapes: Path, shell: Shell) -> None:
     def refused(*words: str) -> float:
         lines = shell.call("predict", "shapes", *words, "--json", "--reject", "0.1")[1].splitlines()
         return sum(not json.loads(line)["known"] for line in lines) / len(lines)
@@ -140,7 +140,7 @@ def test_what_belongs_to_no_known_class_is_said(shapes: Path, shell: Shell) -> N
     assert "none known" in shown
 
 
-def test_more_of_a_known_class_is_said_to_adapt_nothing(shapes: Path, shell: Shell) -> None:
+def test_more_of_a_known_class_is_reported_to_train_no_weight(shapes: Path, shell: Shell) -> None:
     folder(shell.folder / "more", "disc", first=20)
     code, out, _ = shell.call("learn", "shapes", "more")
     assert code == 0
@@ -150,7 +150,7 @@ def test_more_of_a_known_class_is_said_to_adapt_nothing(shapes: Path, shell: She
     assert not any(key.startswith("direction") for key in entries[-1].tensors)
 
 
-def test_a_single_new_class_is_said_to_adapt_nothing(shapes: Path, shell: Shell) -> None:
+def test_a_single_new_class_is_reported_to_train_no_weight(shapes: Path, shell: Shell) -> None:
     folder(shell.folder / "more", "steps")
     code, out, _ = shell.call("learn", "shapes", "more")
     assert code == 0
@@ -227,7 +227,7 @@ def test_a_model_is_exported(form: str, shapes: Path, shell: Shell) -> None:
     assert "--to pfet: no such format; did you mean 'peft'?" in shell.fails("export", "shapes", "new", "--to", "pfet")
 
 
-def test_a_model_is_looked_into(shapes: Path, shell: Shell) -> None:
+def test_a_model_is_analysed(shapes: Path, shell: Shell) -> None:
     pictures = shell.folder / "all"
     for task in ("task-0", "task-1"):
         for name in (shell.folder / task).iterdir():

@@ -50,7 +50,7 @@ def halves(seed: int, classes: int, each: int, apart: float = 2.0) -> tuple[Tens
 
 @pytest.mark.parametrize("head", READING)
 @pytest.mark.parametrize("apart", [1.0, 3.0])
-def test_probabilities_mean_what_they_say(head: HeadName, apart: float) -> None:
+def test_probabilities_are_calibrated(head: HeadName, apart: float) -> None:
     """On examples never seen, the mean of the best probability is the share that is right."""
     x, target, asked, wanted = halves(0, classes=5, each=200, apart=apart)
     memory = trained(x, target, head)
@@ -60,7 +60,7 @@ def test_probabilities_mean_what_they_say(head: HeadName, apart: float) -> None:
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
-def test_the_threshold_refuses_the_share_of_known_ones_that_was_asked_for(share: float) -> None:
+def test_the_threshold_rejects_the_requested_share_of_known_inputs(share: float) -> None:
     x, target, asked, _ = halves(1, classes=5, each=300)
     memory = trained(x, target)
     novelty = Novelty.of(memory.statistics.double(), 0.1)(asked.double())
@@ -68,7 +68,7 @@ def test_the_threshold_refuses_the_share_of_known_ones_that_was_asked_for(share:
     assert refused == pytest.approx(share, abs=0.03)
 
 
-def test_strangers_are_refused_more_often_than_known_ones() -> None:
+def test_unknown_inputs_are_rejected_more_often_than_known_ones() -> None:
     x, target = world(2, classes=8, each=200, apart=9.0)
     known = target < 5
     memory = trained(x[known], target[known])
@@ -78,7 +78,7 @@ def test_strangers_are_refused_more_often_than_known_ones() -> None:
     assert refused[known].double().mean() < 0.08
 
 
-def test_novelty_is_what_its_formula_says() -> None:
+def test_novelty_equals_its_formula() -> None:
     x, target = world(3, classes=3, each=20)
     statistics = ClassStatistics.of(x, target, 3)
     within, total = statistics.scatter / (len(x) - 3), torch.cov(x.double().T, correction=0)
@@ -89,7 +89,7 @@ def test_novelty_is_what_its_formula_says() -> None:
         assert value == pytest.approx(float(near - middle @ torch.linalg.solve(total, middle)))
 
 
-def test_two_tasks_are_remembered_as_one() -> None:
+def test_statistics_of_two_tasks_equal_those_of_one() -> None:
     x, target = world(4, classes=4, each=10)
     first = target < 2
     memory, _ = trained(x[first], target[first]).with_task(x[~first], target[~first], "lda", 0.1, rows(4))
@@ -129,7 +129,7 @@ def test_a_new_class_of_one_example_beside_known_ones() -> None:
     assert memory.threshold(0.05) < math.inf  # the others' own
 
 
-def test_what_is_written_is_read_to_the_bit() -> None:
+def test_written_and_read_back_is_bit_identical() -> None:
     memory = trained(*world(8, classes=3, each=6))
     tensors, again = memory.tensors(), ClassMemory.from_tensors(memory.tensors())
     assert tensors.keys() == again.tensors().keys()
@@ -177,12 +177,12 @@ def test_the_same_examples_again_leave_what_was_calibrated_as_it_was() -> None:
     assert torch.equal(again.novelty_quantiles, memory.novelty_quantiles)
 
 
-def test_a_single_class_says_nothing_of_temperatures() -> None:
+def test_a_single_class_leaves_the_temperature() -> None:
     x, target = world(11, classes=1, each=10)
     assert trained(x, target).held_out_count.tolist() == [0] * len(HEADS)
 
 
-def test_a_temperature_is_found_wherever_the_logits_stand() -> None:
+def test_the_temperature_is_found_at_any_offset_of_the_logits() -> None:
     draw = torch.Generator().manual_seed(0)
     logits = torch.randn(4000, 4, generator=draw, dtype=torch.float64) * 2
     target = torch.multinomial(logits.softmax(1), 1, generator=draw)[:, 0]

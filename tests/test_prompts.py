@@ -186,7 +186,7 @@ def failing() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", ["vit", "bert"])
 @pytest.mark.parametrize("fails", [False, True])
-def test_afterwards_the_model_is_the_plain_one_to_the_bit(kind: str, fails: bool, tiny: Folder) -> None:
+def test_after_applied_the_model_is_the_plain_one_to_the_bit(kind: str, fails: bool, tiny: Folder) -> None:
     backbone = Backbone(str(tiny(kind)))
     encoded, layers = backbone.encode(some(backbone)), places(backbone)
     first = layer_of(backbone.model, list(attentions(backbone.model)))
@@ -213,7 +213,7 @@ def test_what_cannot_be_set_is_refused(tiny: Folder) -> None:
         CODAPrompt(str(tiny("vit")), prompt_length=7)
 
 
-def test_a_query_chooses_the_prompts_of_the_nearest_keys() -> None:
+def test_a_query_selects_the_prompts_of_the_nearest_keys() -> None:
     pool = PromptPool(6, 2, 4, 3)
     pool.draw(torch.Generator().manual_seed(0))
     query = random(1, 5, 4)
@@ -225,7 +225,7 @@ def test_a_query_chooses_the_prompts_of_the_nearest_keys() -> None:
         torch.testing.assert_close(distance[i], torch.as_tensor(far))
 
 
-def test_a_chosen_key_is_drawn_to_its_query_and_no_other_moves() -> None:
+def test_the_key_loss_moves_the_selected_key_towards_its_query_alone() -> None:
     pool = PromptPool(4, 2, 3, 3)
     pool.draw(torch.Generator().manual_seed(0))
     query = random(0, 1, 3)
@@ -303,7 +303,7 @@ def test_new_components_are_orthonormal_and_orthogonal_to_all_old_ones(tasks: in
         torch.testing.assert_close(prompts.penalty(), torch.tensor(0.0), rtol=0, atol=1e-6)
 
 
-def test_where_there_is_no_room_components_are_merely_of_norm_1() -> None:
+def test_components_beyond_the_width_have_unit_norm() -> None:
     fresh = orthonormal_rows(random(0, 3, 4), 3, torch.Generator().manual_seed(0))
     torch.testing.assert_close(fresh.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(random(0, 3, 4) @ fresh[0], torch.zeros(3), rtol=0, atol=1e-5)

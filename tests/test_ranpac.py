@@ -114,7 +114,7 @@ def test_it_cannot_be_exported_and_says_so(tiny: Folder, tasks: list[Examples], 
     assert not (tmp_path / "new").exists()
 
 
-def test_digits_are_told_apart_better_than_by_the_nearest_mean() -> None:
+def test_digits_are_classified_better_than_by_the_nearest_mean() -> None:
     train, test = digits()
     stream = ClassIncremental(train, test, tasks=5, train_per_class=40, eval_per_class=40)
     scores = []

@@ -127,7 +127,7 @@ def test_so_they_do_for_a_tower_alone(hidden: list[int]) -> None:
         assert_twins(network, moved(network), row(number))
 
 
-def test_from_where_items_begin_and_for_rows_that_stand_for_themselves() -> None:
+def test_formulas_equal_autograd_at_the_initial_state_and_by_row() -> None:
     network = ready(emerg())
     for number in range(ROWS):
         assert_twins(network, warm.initial_state(network, OWN, ITEMS), row(number).by_row())

@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> Store:
     return found
 
 
-def test_what_is_written_is_read_to_the_bit(store: Store) -> None:
+def test_written_and_read_back_is_bit_identical(store: Store) -> None:
     for number, found in enumerate(store.entries()):
         wanted = entry(number)
         assert (found.name, found.info) == (wanted.name, wanted.info)
@@ -113,7 +113,7 @@ def test_an_earlier_state_can_be_checked_out(store: Store, tmp_path: Path) -> No
     assert not (tmp_path / "other").exists()
 
 
-def test_a_disk_that_fails_at_its_last_word_loses_no_stage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_on_closing_loses_no_stage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new manifest is in its place, and then the folder cannot be synced: what the manifest names is still there."""
     real, calls = os.fsync, iter(range(100))
 

@@ -180,7 +180,7 @@ def test_the_record_says_how_often_a_direction_was_distilled(
     assert SDLoRA.load(tmp_path).info() == info
 
 
-def test_a_training_is_watched_in_its_own_entry_alone(tiny: Folder, tasks: list[Examples]) -> None:
+def test_traces_of_a_training_are_in_its_own_entry(tiny: Folder, tasks: list[Examples]) -> None:
     learner = SDLoRA(str(tiny("vit")), rank=2, epochs=2, batch_size=8).learn(tasks[0]).learn(tasks[1])
     learner.forget(learner.classes[0]).learn(tasks[1])  # the last task is of known classes only
     watched = [{key for key in entry.tensors if key.startswith("trace.")} for entry in learner.entries]

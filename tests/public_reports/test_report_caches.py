@@ -50,7 +50,7 @@ def test_a_single_number_is_folded_when_that_is_said(tasks: list[Examples]) -> N
     assert not torch.equal(learner.features(inputs), before)
 
 
-def test_trained_rows_answer_as_they_are(tasks: list[Examples]) -> None:
+def test_a_linear_head_predicts_with_its_trained_rows(tasks: list[Examples]) -> None:
     """The rows of the head are edited after an answer: the next one is by the new rows."""
     learner, inputs = trained(tasks, head="linear"), tasks[0].inputs
     before = learner.logits(inputs)

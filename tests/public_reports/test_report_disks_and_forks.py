@@ -220,7 +220,7 @@ os.wait()
 """
 
 
-def test_a_classifier_that_was_forked_says_so() -> None:
+def test_a_forked_classifier_is_an_error() -> None:
     """gunicorn #2478: a model that had answered before the fork waited for ever in the workers."""
     done = subprocess.run([sys.executable, "-c", CLASSES_AFTER_FORK], capture_output=True, text=True, timeout=120)
     assert "StoreError" in done.stdout

@@ -36,7 +36,7 @@ def piped(learner: ClassLearner, folder: Path, inputs: list[Any], **options: Any
 @pytest.mark.parametrize(
     ("kind", "place"), [("bert", {}), ("vit", {}), ("vit", {"size": 12}), ("dinov2", {"pooling": "mean"})]
 )
-def test_a_pipeline_in_halves_answers_as_in_full(
+def test_a_pipeline_in_half_precision_predicts_the_same(
     kind: str,
     place: dict[str, Any],
     head: Any,

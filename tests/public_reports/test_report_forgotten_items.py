@@ -66,7 +66,7 @@ def test_an_item_whose_rows_were_deleted_by_hand_does_not_come_back_either(
     assert set(again(opened, folder).headers()) == set(FILMS) - {"film 1", "film 2"}
 
 
-def test_added_again_it_begins_anew_and_its_events_count_anew(opened: list[ItemService], folder: Path) -> None:
+def test_an_item_added_again_starts_cold_and_its_events_count_again(opened: list[ItemService], folder: Path) -> None:
     """The same title is on sale again, with other features: nothing of before is left."""
     live, other = opened[0], again(opened, folder)
     live.add(features("twin"))
@@ -138,7 +138,7 @@ def test_the_command_forgets_items(folder: Path, shell: Shell) -> None:
     assert "give --class NAME of a classifier, or --item ID" in shell.fails("forget", str(folder))
 
 
-def test_nothing_is_forgotten_where_one_is_not_there(opened: list[ItemService]) -> None:
+def test_forgetting_with_one_unknown_item_deletes_none(opened: list[ItemService]) -> None:
     """A typo in the second of two names."""
     with pytest.raises(DataError, match=r"item 'film 22' is not known; did you mean 'film 2'\?"):
         opened[0].forget(["film 1", "film 22"])

@@ -88,7 +88,7 @@ def readings(frame: pl.DataFrame, folder: Path, schema: Schema = SCHEMA) -> list
     return found
 
 
-def test_one_dirty_row_changes_nothing_but_is_said(tmp_path: Path) -> None:
+def test_one_dirty_row_changes_nothing_and_is_warned_of(tmp_path: Path) -> None:
     """A user's log of 6,000 events had one row with another genre: its field became context, and training stopped."""
     frame = table()
     early = int(frame.with_row_index().filter(pl.col("item") == "i3").sort("time")["index"][0])

@@ -147,7 +147,7 @@ def test_answers_are_written_as_they_are_found(model: Shell, monkeypatch: pytest
 @pytest.mark.parametrize(
     "name", [*sorted(SYSTEM_FILES), "Thumbs.db", "DESKTOP.INI", ".DS_Store", "._1.png", "Icon\r", "ehThumbs.db"]
 )
-def test_what_file_managers_leave_is_passed_over_whatever_its_case(name: str, shell: Shell) -> None:
+def test_files_of_file_managers_are_ignored_in_any_case(name: str, shell: Shell) -> None:
     """A folder that was opened in Windows, on a Mac or a NAS: `thumbs.db` ended the task, `@eaDir` was a class."""
     root = shell.folder / "birds" / "train"
     for folder in (root, root / "wren"):
@@ -169,7 +169,7 @@ def test_a_pipe_in_a_folder_does_not_stop_the_command(model: Shell) -> None:
     assert model.call("predict", "m", "birds/test")[0] == 0
 
 
-def test_a_name_that_is_not_utf8_is_answered(model: Shell) -> None:
+def test_a_file_name_that_is_not_utf8_is_predicted(model: Shell) -> None:
     """An archive from another system: printing the file's name ended in a UnicodeEncodeError."""
     source = model.folder / "birds" / "train" / "wren" / "0.png"
     try:
@@ -209,7 +209,7 @@ def test_a_store_that_cannot_be_written_is_refused_before_the_task(shell: Shell)
     assert "examples" not in out
 
 
-def test_validation_exams_of_one_class_of_many_examples_are_dealt_at_once() -> None:
+def test_validation_splits_of_a_large_class_are_drawn_at_once() -> None:
     """A user's stream of 100,000 examples a class took hours to begin with `eval_set = "validation"`."""
     count = 60_000
     examples = Examples([f"{n}" for n in range(2 * count)], ["a", "b"] * count)
@@ -219,7 +219,7 @@ def test_validation_exams_of_one_class_of_many_examples_are_dealt_at_once() -> N
     assert stream.info()["eval_examples"] == count // 2
 
 
-def test_a_model_is_looked_into_with_what_can_be_read(model: Shell, birds: Path) -> None:
+def test_a_model_is_analysed_on_the_readable_examples(model: Shell, birds: Path) -> None:
     """The images of `analyse` are those of a user's folder, too."""
     for name in ("wren/cut.jpg", "tit/cut, too.jpeg"):
         (birds / name).unlink()

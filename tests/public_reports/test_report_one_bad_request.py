@@ -126,7 +126,7 @@ def test_all_that_is_wrong_with_events_and_items_is_named_and_the_rest_is_done(
     assert "row 3, column 'minutes'" in err
 
 
-def test_where_all_is_wrong_it_is_one_mistake(store: Path, shell: Shell, states: list[str]) -> None:
+def test_a_wholly_invalid_input_is_one_error(store: Path, shell: Shell, states: list[str]) -> None:
     """A table of another shop: nothing is done, exit code 2, one line."""
     requests("a", "b", "c").write_ndjson(shell.folder / "r.jsonl")
     assert shell.call("inspect", str(store), *states)[0] == 0

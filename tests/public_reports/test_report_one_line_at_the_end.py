@@ -37,7 +37,7 @@ def test_ctrl_c_while_everything_is_imported_is_one_line(tmp_path: Path) -> None
     assert (process.returncode, out, err) == (130, "", "newcomer: stopped before it began\n")
 
 
-def test_a_reader_that_had_enough_is_no_error() -> None:
+def test_a_closed_reader_is_no_error() -> None:
     """The user typed `newcomer recipes | head -1` and got a BrokenPipeError with its trace."""
     with started("recipes") as process:
         assert process.stdout is not None
@@ -80,7 +80,7 @@ def test_a_terminal_of_another_encoding_shows_every_name(encoding: str, shell: S
     ]
 
 
-def test_words_that_cannot_be_are_one_line_and_no_escape(shell: Shell) -> None:
+def test_invalid_arguments_are_one_line_without_escapes(shell: Shell) -> None:
     """A file name with a terminal escape in it, taken for a command by a wrong glob."""
     assert "No such command 'x\\x1b[31m'" in shell.fails("x\x1b[31m")
 

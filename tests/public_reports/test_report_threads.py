@@ -67,13 +67,13 @@ def wrong(ask: Sequence[Callable[[], Tensor]], calls: int = 20) -> int:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_three_threads_are_answered_as_one_is(name: str, tasks: list[Examples]) -> None:
+def test_three_threads_get_the_predictions_of_one(name: str, tasks: list[Examples]) -> None:
     """peft #804: a server's threads share one adapted model; 78 of 120 answers were wrong, without an exception."""
     learner = trained(name, "micro-vit", tasks)
     assert wrong([lambda: learner.logits(tasks[0].inputs), lambda: learner.logits(tasks[1].inputs[:5])]) == 0
 
 
-def test_learners_that_share_a_backbone_do_not_meet(tasks: list[Examples]) -> None:
+def test_learners_on_one_backbone_do_not_interfere(tasks: list[Examples]) -> None:
     """ultralytics #5302: models that are used by several threads at once give each other's results."""
     backbone = Backbone("micro-vit")
     learners = [trained(name, backbone, tasks) for name in METHODS]
@@ -84,7 +84,7 @@ def test_learners_that_share_a_backbone_do_not_meet(tasks: list[Examples]) -> No
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_one_answers_while_another_learns_on_the_same_backbone(name: str, tasks: list[Examples]) -> None:
+def test_one_learner_predicts_while_another_trains_on_the_same_backbone(name: str, tasks: list[Examples]) -> None:
     """fastai #2228: predictions in a thread beside the training were those of half-changed weights; training as well."""
     backbone = Backbone("micro-vit")
     answering = SDLoRA(backbone, epochs=2, learning_rate=0.05).learn(tasks[0]).learn(tasks[1])
@@ -106,7 +106,7 @@ def test_one_answers_while_another_learns_on_the_same_backbone(name: str, tasks:
     assert torch.equal(learned[0].logits(tasks[1].inputs), alone.logits(tasks[1].inputs))
 
 
-def test_who_is_being_trained_answers_nobody_else(tasks: list[Examples]) -> None:
+def test_a_learner_in_training_refuses_other_threads(tasks: list[Examples]) -> None:
     """fastai #2228, of one learner: what is half trained refuses other threads in place of an answer of neither model."""
     learner = SDLoRA("micro-vit", epochs=2).learn(tasks[0])
     told = learner.logits(tasks[0].inputs)

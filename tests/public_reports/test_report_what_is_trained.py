@@ -89,7 +89,7 @@ def test_a_mistake_in_the_file_is_one_line(learner: str, message: str, here: She
 
 
 @pytest.mark.parametrize("liked", [0, 1])
-def test_a_log_with_one_answer_alone_teaches_nothing(liked: int, here: Shell) -> None:
+def test_a_log_with_one_label_alone_is_refused(liked: int, here: Shell) -> None:
     """A log of clicks alone, or of none: it trained without a word."""
     one = log().with_columns(liked=pl.lit(liked))
     one.write_csv(here.folder / "one.csv")
