@@ -1,4 +1,4 @@
-"""What tests share: shapes checked at run time, tiny encoders, small tasks, and real data where there is some."""
+"""Shared fixtures: shapes checked at run time, tiny encoders, small tasks, and real data where there is some."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""A small click model of films for tests: trained in a second, with a database of its own."""
+"""A small click model of films, trained in a second, with a database of its own."""
 
 import sqlite3
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The numbers read off the accuracy matrix, against plain loops over what each means."""
+"""Metrics of the accuracy matrix against plain loops."""
 
 import numpy as np
 import pytest

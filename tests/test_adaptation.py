@@ -1,4 +1,4 @@
-"""Rules from events to states: each equals its plain slow form, and none cares how the events were laid out."""
+"""Adaptations: each equals a plain slow form, and none depends on how events are batched."""
 
 import copy
 from collections.abc import Callable
@@ -188,7 +188,7 @@ def test_after_one_event_the_map_estimate_equals_bisection_along_one_direction(n
 
 
 def posterior_slope(events: EventLikelihood, begin: State, now: State) -> Tensor:
-    """The gradient of − log posterior where the network is as it is, in units of the prior's spread."""
+    """The gradient of − log posterior at this state, in units of the prior's std."""
     spread = flatten_state({key: value[None] for key, value in events.network.positive_scales().items()})[0]
     at = flatten_state(now).requires_grad_()
     loss = functional.binary_cross_entropy_with_logits(

@@ -1,4 +1,4 @@
-"""Backbones from a folder: what they see, where they can be adapted, and what they refuse."""
+"""Backbones from a folder: their features, the projections that are adapted, and what they refuse."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A mistake is one line on stderr and exit code 2, through the real command line, and leaves nothing half-written."""
+"""User errors on the command line: one line on stderr, exit code 2, and nothing half-written."""
 
 import subprocess
 import sys
@@ -114,7 +114,7 @@ def run_half(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:
     real, calls = Image.open, iter(range(1000))
 
     def closing(*words: object, **more: object) -> object:
-        if next(calls) == 24 + 6 + 6 + 3:  # headers, the first task, its exam, and into the second task
+        if next(calls) == 24 + 6 + 6 + 3:  # headers, the first task, its evaluation, and into the second task
             raise KeyboardInterrupt
         return real(*words, **more)  # type: ignore[arg-type]
 

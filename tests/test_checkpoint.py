@@ -1,4 +1,4 @@
-"""A long stage that was killed goes on from where it was, to the same bits; what is kept of another stage is not gone on from."""
+"""Checkpoints: an interrupted stage resumes to the same bits, and checkpoints of other stages are not used."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Streams of classes: tasks are disjoint and cover all, no exam is trained, and chance depends on the seed alone."""
+"""Class-incremental streams: tasks are disjoint and cover all classes; no evaluation example is trained on."""
 
 from collections import Counter
 from typing import Any

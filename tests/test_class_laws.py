@@ -1,4 +1,4 @@
-"""What holds for every learner of new classes, whatever its method."""
+"""Laws of every learner of classes."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -90,7 +90,7 @@ CASES: dict[str, tuple[str, type[ClassLearner], dict[str, Any]]] = {
 
 @dataclass
 class Case:
-    """One learner, its tasks, and inputs to ask it about."""
+    """One learner, its tasks, and all their inputs."""
 
     kind: type[ClassLearner]
     settings: dict[str, Any]
@@ -212,7 +212,7 @@ def test_learning_on_from_a_store_equals_never_stopped(case: Case, tmp_path: Pat
 
 
 def learn_on(kind: type[ClassLearner], store: Path, task: Examples, asked: list[Input]) -> Any:
-    """What another process does: load, learn, save, answer."""
+    """In another process: load, learn, save, predict."""
     torch.set_num_threads(1)
     learner = kind.load(store)
     learner.learn(task).save(store)
@@ -415,7 +415,7 @@ def test_a_forgotten_class_is_offered_no_more(case: Case, tmp_path: Path) -> Non
     loaded = case.kind.load(tmp_path / "store")
     assert torch.equal(loaded.logits(case.asked), learner.logits(case.asked))
     assert torch.equal(case.kind.load(tmp_path / "store", stages=2).logits(case.asked), before)
-    assert loaded.learn(case.tasks[0]).classes == [*learner.classes, gone]  # it can be learned again
+    assert loaded.learn(case.tasks[0]).classes == [*learner.classes, gone]  # the class can be learned again
     with pytest.raises(LearnerError, match=f"class '{gone}' is not known; known: "):
         learner.forget(gone)
 
@@ -460,7 +460,7 @@ def test_two_learners_share_one_backbone(case: Case) -> None:
 
 def test_a_store_of_another_machine_is_opened_on_the_device_of_this_one(case: Case, tmp_path: Path) -> None:
     learner = case.learned(1)
-    learner.settings["device"] = "cuda"  # as if it had been learned there
+    learner.settings["device"] = "cuda"  # as if it had been trained there
     learner.save(tmp_path / "store")
     loaded = case.kind.load(tmp_path / "store")
     assert torch.equal(loaded.logits(case.asked), learner.logits(case.asked))
@@ -484,7 +484,7 @@ def test_settings_may_change_when_a_model_is_loaded(trained: Case, tmp_path: Pat
 
 
 def test_predictions_do_not_depend_on_the_callers_torch_modes(case: Case, tmp_path: Path) -> None:
-    """Loaded and asked in inference mode, and asked in mixed precision before it is asked without."""
+    """Loaded and used in inference mode, and used in mixed precision before full precision."""
     learner = case.learned(1)
     learner.save(tmp_path / "store")
     wanted = learner.logits(case.asked)

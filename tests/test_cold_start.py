@@ -1,4 +1,4 @@
-"""The cold-start stream: who learns from what, and nobody from the query."""
+"""The cold-start stream: which events train which stage, and none of the query."""
 
 import itertools
 from typing import Any
@@ -139,7 +139,7 @@ def curved(request: pytest.FixtureRequest, log: ClickLog) -> ColdStart:
 
 
 def on_the_curve(stream: ColdStart) -> tuple[NewItems, list[ClickLog], ClickLog]:
-    """What is added, the training_data after it, and the exam."""
+    """The items added, the events after it, and the query."""
     added, *shown = list(stream)[5:]
     assert isinstance(added.train, NewItems)
     logs = [stage.train.log for stage in shown if isinstance(stage.train, NewEvents)]
@@ -260,7 +260,7 @@ def pair(request: pytest.FixtureRequest, log: ClickLog) -> tuple[ColdStart, Cold
 
 
 def all_rows(stream: ColdStart) -> list[ClickLog]:
-    """Everything that a learner is trained or asked."""
+    """Everything that a learner trains on or is evaluated on."""
     parts: list[ClickLog] = []
     for stage in stream:
         if isinstance(stage.train, OldItems):

@@ -1,4 +1,4 @@
-"""What a learner costs is counted, not estimated: by hand on a tiny encoder, and against the plain one."""
+"""Costs are counted: against a tiny encoder by hand, and against the plain backbone."""
 
 import json
 from collections.abc import Callable

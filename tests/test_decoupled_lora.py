@@ -1,4 +1,4 @@
-"""The decoupled bank: directions of unit norm, and a sum that any number of tasks folds into one matrix."""
+"""Decoupled LoRA: directions have unit norm, and the update of any number of tasks is one matrix."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""The embedded default for classes: real digits, and a micro ViT that has never seen one."""
+"""The embedded digits and the micro ViT, which was trained on letters only."""
 
 import importlib.util
 import sys

@@ -1,4 +1,4 @@
-"""The drift map carries old statistics to where the features went, and keeps its hands off where it cannot know."""
+"""The drift map: moves old statistics along with the features, and is not used where it explains nothing."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""EmerG: what its steps do, and that it finds what was planted."""
+"""EmerG: its steps equal their equations, and it finds planted interactions."""
 
 import itertools
 from dataclasses import replace
@@ -247,4 +247,4 @@ def heaviest_is_planted(learner: EmerG, stream: ColdStart) -> float:
     pairs = list(itertools.combinations(range(len(nodes)), 2))
     heaviest = [max(pairs, key=lambda pair: graph[pair]) for graph in graphs]
     planted = stream.new.items.columns[PLANTED].texts()
-    return float(np.mean([f"{nodes[m]} × {nodes[n]}" == told for (m, n), told in zip(heaviest, planted, strict=True)]))
+    return float(np.mean([f"{nodes[m]} × {nodes[n]}" == pair for (m, n), pair in zip(heaviest, planted, strict=True)]))

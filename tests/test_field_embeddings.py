@@ -1,4 +1,4 @@
-"""Fields of any kind become vectors."""
+"""Embeddings of fields of every kind."""
 
 import torch
 

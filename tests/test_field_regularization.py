@@ -1,4 +1,4 @@
-"""Fields that are computed while they are learned: what they say, and that plain tables say it afterwards."""
+"""Computed embeddings, such as smoothed values and user histories, and the plain tables that they fold into."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -98,26 +98,27 @@ def test_folded_tables_equal_the_computed_embeddings() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 7), st.integers(0, 10**6))
-def test_user_histories_are_sums_without_the_current_row(users: int, deeds: int, seed: int) -> None:
+def test_user_histories_are_sums_without_the_current_row(users: int, events: int, seed: int) -> None:
     chance = torch.Generator().manual_seed(seed)
-    times = torch.randint(0, 3, (users, deeds), generator=chance)
-    tastes = UserHistoryEmbedding(times, width=3, init_std=1.0)
+    times = torch.randint(0, 3, (users, events), generator=chance)
+    history = UserHistoryEmbedding(times, width=3, init_std=1.0)
     for user in range(users):
-        for own in range(-1, deeds):
+        for own in range(-1, events):
             if own >= 0 and not times[user, own]:
                 continue
             left = times[user].clone()
             if own >= 0:
                 left[own] -= 1
             slow = (
-                sum((left[d] * tastes.codes[d] for d in range(deeds)), torch.zeros(3)) / max(int(left.sum()), 1) ** 0.5
+                sum((left[d] * history.codes[d] for d in range(events)), torch.zeros(3))
+                / max(int(left.sum()), 1) ** 0.5
             )
-            torch.testing.assert_close(tastes(torch.tensor([user + users * (1 + own)]))[0], slow)
-    torch.testing.assert_close(tastes.table(), tastes(torch.arange(users)))
+            torch.testing.assert_close(history(torch.tensor([user + users * (1 + own)]))[0], slow)
+    torch.testing.assert_close(history.table(), history(torch.arange(users)))
 
 
 def test_the_user_history_of_a_row_does_not_leak_its_label() -> None:
-    """With one answer turned round, that row reads the same as before."""
+    """With one label flipped, that row's history is the same."""
     log = films()
     turned = log.take(np.arange(len(log)))
     turned.label[7] = 1 - turned.label[7]

@@ -1,4 +1,4 @@
-"""Full fine-tuning: the weights are its own, wherever they came from and whoever else stands on the backbone."""
+"""Full fine-tuning: its weights are its own, wherever they were loaded from and whoever shares the backbone."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Scores with what was kept of items are the scores without it, whatever became of the items meanwhile."""
+"""The graph cache: scores with it equal scores without it after any change of states."""
 
 import copy
 from concurrent.futures import ThreadPoolExecutor

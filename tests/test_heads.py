@@ -1,4 +1,4 @@
-"""Heads without stored examples, against scikit-learn and against what plain loops give."""
+"""Heads from class statistics, against scikit-learn and plain loops."""
 
 import numpy as np
 import pytest
@@ -214,7 +214,7 @@ def test_ridge_is_the_least_squares_solution_for_one_hot_targets(shrinkage: floa
 
 
 def test_realigned_gaussians_know_a_wide_class_from_a_narrow_one() -> None:
-    """Two classes of one mean's distance whose spreads differ: the best line is not where one covariance puts it."""
+    """Two classes of one mean's distance whose variances differ: the best line is not where one covariance puts it."""
     draw = torch.Generator().manual_seed(0)
     narrow, wide = (
         torch.randn(2000, 2, generator=draw, dtype=torch.float64) * torch.tensor(s) for s in ([0.2, 1.0], [2.0, 1.0])

@@ -1,4 +1,4 @@
-"""Folders of images: what is read is what lies there, and what cannot be read is named."""
+"""Image folders: every image is read, and what cannot be read is named."""
 
 import io
 from pathlib import Path

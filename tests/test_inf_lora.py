@@ -1,4 +1,4 @@
-"""InfLoRA: a new update does nothing to what is remembered, and the memory is that of a plain loop."""
+"""InfLoRA: a new update does nothing to remembered inputs, and the memory equals that of a plain loop."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Baselines for new items: towers equal their plain forms, and each warm-up method is what its paper writes down."""
+"""Baselines for new items: towers equal their plain forms, and warm-up methods their papers' equations."""
 
 import copy
 from collections.abc import Iterator
@@ -480,8 +480,8 @@ def test_a_service_stores_the_state_of_every_method(
     for phase in world.new.phases:
         live.warm(phase)
         learner.warm(phase)
-        told = live.score(world.new.query)["score"].to_numpy()
-        np.testing.assert_allclose(told, learner.score(world.new.query), atol=1e-5)
+        scores = live.score(world.new.query)["score"].to_numpy()
+        np.testing.assert_allclose(scores, learner.score(world.new.query), atol=1e-5)
     live.close()
 
 

@@ -1,4 +1,4 @@
-"""What holds for every learner of new items, whatever its method."""
+"""Laws of every learner of items."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A learner in service is the learner in memory, whatever happens meanwhile."""
+"""The item service equals the learner in memory, with several processes, threads and failures."""
 
 import os
 import sqlite3
@@ -170,21 +170,21 @@ def test_a_learner_that_was_warmed_before_it_was_saved_goes_on_from_there(place:
     np.testing.assert_allclose(scores(live), learner.score(QUERY), atol=1e-6)
     live.warm(SECOND)
     np.testing.assert_allclose(scores(live), learner.warm(SECOND).score(QUERY), atol=1e-5)
-    told = live.score(QUERY)
-    assert set(told.filter(QUERY["film"] >= "film 08")["events"]) == {11}
-    assert set(told.filter(QUERY["film"] < "film 08")["events"]) == {30}
+    answers = live.score(QUERY)
+    assert set(answers.filter(QUERY["film"] >= "film 08")["events"]) == {11}
+    assert set(answers.filter(QUERY["film"] < "film 08")["events"]) == {30}
 
 
 def test_a_score_names_model_phase_and_events(place: Place) -> None:
     live = place.ready()
     live.warm(FIRST.filter(pl.col("film") == "film 08"))
-    told = live.score(QUERY)
-    assert told.schema == SCORE_COLUMNS
-    assert set(told["model"]) == {fingerprint(place.store)}
-    cold, warm = told.filter(QUERY["film"] == "film 09"), told.filter(QUERY["film"] == "film 08")
+    answers = live.score(QUERY)
+    assert answers.schema == SCORE_COLUMNS
+    assert set(answers["model"]) == {fingerprint(place.store)}
+    cold, warm = answers.filter(QUERY["film"] == "film 09"), answers.filter(QUERY["film"] == "film 08")
     assert set(zip(cold["phase"], cold["events"], strict=True)) == {("cold", 0)}
     assert set(zip(warm["phase"], warm["events"], strict=True)) == {("warm", 6)}
-    assert told["score"].is_between(0, 1).all()
+    assert answers["score"].is_between(0, 1).all()
 
 
 def test_warming_some_items_leaves_all_others_and_the_weights_as_they_were(place: Place) -> None:

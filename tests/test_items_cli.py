@@ -1,4 +1,4 @@
-"""A click model on the command line: trained a log, given items, asked, warmed up and looked at; mistakes are one line."""
+"""A click model on the command line: train, add, score, warm, inspect; errors are one line."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Click logs: what is read is what is in the file, and what cannot be is said in one line."""
+"""Click logs: columns are read as they are in the file, and invalid ones are one-line errors."""
 
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Statistics of the chunks are those of the whole, and what is fitted on it is what was fitted on the whole log."""
+"""Statistics of chunks equal those of the whole log, and so does what is fitted to them."""
 
 from pathlib import Path
 from typing import Any

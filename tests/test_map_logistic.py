@@ -1,4 +1,4 @@
-"""The likeliest move under a Gaussian prior: the slow plain minimum, found in a few steps."""
+"""The MAP estimate of logistic regression against a plain optimiser."""
 
 import itertools
 from typing import Any
@@ -17,7 +17,7 @@ MANY = 60
 
 
 def problem(items: int, rows: int, numbers: int, seed: int, prior_std: float = 1.0) -> dict[str, Tensor]:
-    """Random logits, slopes and answers; about a quarter of the rows only fill up."""
+    """Random logits, gradients and labels; about a quarter of the rows are padding."""
     chance = torch.Generator().manual_seed(seed)
 
     def normal(*size: int) -> Tensor:
@@ -43,7 +43,7 @@ def unlikeliness(move: Tensor, item: int, known: dict[str, Tensor]) -> Tensor:
 
 
 def slowly(known: dict[str, Tensor]) -> Tensor:
-    """The twin: a library's optimiser, item by item, in units of the prior's spread."""
+    """The twin: a library's optimiser, item by item, in units of the prior's std."""
     found = []
     for item in range(len(known["logits"])):
         units = torch.zeros_like(known["prior_std"], requires_grad=True)

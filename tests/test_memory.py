@@ -1,4 +1,4 @@
-"""What is kept of classes in place of their examples: enough to answer, to say how surely, and to know a stranger."""
+"""The class memory: statistics, calibrated temperatures and novelty thresholds without stored examples."""
 
 import math
 
@@ -34,7 +34,7 @@ def trained(x: Tensor, target: Tensor, head: HeadName = "lda") -> ClassMemory:
 
 
 def answers(memory: ClassMemory, head: HeadName, x: Tensor) -> Tensor:
-    """What this head says of features, before any temperature."""
+    """This head's logits of features, before any temperature."""
     reader = make_head(head, 0.1)
     weight, bias = memory.fold(reader, rows(len(memory.novelty_quantiles)))
     terms = reader.terms(memory.statistics, x)

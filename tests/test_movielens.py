@@ -1,4 +1,4 @@
-"""MovieLens as it is downloaded."""
+"""MovieLens from its original files."""
 
 from collections.abc import Callable
 from pathlib import Path

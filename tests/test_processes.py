@@ -1,4 +1,4 @@
-"""Several processes side by side learn what one alone does, and only one of them writes."""
+"""Several processes learn the same as one, and the first alone writes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Prompts: how they enter every family's layers, how they are found, and that the learners are what their papers say."""
+"""Prompts: their place in every family's attention, their selection, and the learners against their papers."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -54,22 +54,22 @@ def prefix(seed: int, width: int, batch: int = 3, rows: int = 4) -> Prefix:
 
 
 class Plain(nn.Module):
-    """An attention of one head as in a textbook; told a prefix, it computes with it."""
+    """Single-head attention as in a textbook, with an optional prefix."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.q, self.k, self.v = (nn.Linear(width, width, dtype=torch.float64) for _ in range(3))
-        self.told: Prefix | None = None
+        self.prefix: Prefix | None = None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         query, key, value = self.q(x), self.k(x), self.v(x)
-        if self.told:
-            key, value = torch.cat([self.told.keys, key], 1), torch.cat([self.told.values, value], 1)
+        if self.prefix:
+            key, value = torch.cat([self.prefix.keys, key], 1), torch.cat([self.prefix.values, value], 1)
         scores = query @ key.mT / math.sqrt(x.shape[2])
         if mask is not None:
             shown = mask[:, 0].expand(scores.shape[0], -1, -1)
-            if self.told:
-                shown = torch.cat([shown.new_ones(*shown.shape[:2], self.told.keys.shape[1]), shown], 2)
+            if self.prefix:
+                shown = torch.cat([shown.new_ones(*shown.shape[:2], self.prefix.keys.shape[1]), shown], 2)
             scores = scores.masked_fill(~shown.expand_as(scores), -torch.inf)
         found: Tensor = scores.softmax(2) @ value
         return found
@@ -83,10 +83,10 @@ def test_attention_with_a_prefix_and_its_gradients_are_those_of_the_written_out_
     shown[..., 0] = True
     mask = (shown,) if queries else ()
     rows = [torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-    layer.told = Prefix(*rows)
+    layer.prefix = Prefix(*rows)
     wanted = layer(x, *mask)
     wanted_gradients = torch.autograd.grad(wanted.square().sum(), rows)
-    layer.told = None
+    layer.prefix = None
     with prefixed([(Attention(layer, "k", "v"), Prefix(*rows))]):
         found = layer(x, *mask)
     torch.testing.assert_close(found, wanted)

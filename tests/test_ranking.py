@@ -1,4 +1,4 @@
-"""Ranking metrics: each fast one beside a slow plain one, and the truths that hold for all scores."""
+"""Ranking metrics: each against a slow plain form, and identities that hold for all scores."""
 
 import math
 

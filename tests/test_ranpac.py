@@ -1,4 +1,4 @@
-"""RanPAC: sums that grow are all examples together, whatever their order; and what it is not is said."""
+"""RanPAC: its sums equal those of all examples together in any order; exports are refused."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Recipes: defaults are filled in, unknown settings are errors, and every shipped recipe takes its first steps."""
+"""Recipes: defaults are filled in, unknown settings are errors, and every shipped recipe takes two steps."""
 
 import json
 from collections.abc import Callable

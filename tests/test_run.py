@@ -1,4 +1,4 @@
-"""A run writes down what happened, and cut off anywhere it goes on to the same result."""
+"""Runs: the record has every event, and an interrupted run resumes to the same result."""
 
 import errno
 import json

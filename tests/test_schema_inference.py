@@ -1,4 +1,4 @@
-"""A proposed schema: what a log was made of is found again, and what would mislead is left out."""
+"""Schema inference: the columns of a log get their roles, and misleading ones are left out."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""SD-LoRA end to end: its numbers do not drift, and real encoders learn."""
+"""SD-LoRA end to end: golden losses, and real encoders learn."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The simulated world keeps its promises."""
+"""Simulated clicks: drawn from the stated probabilities, with the planted interactions."""
 
 import numpy as np
 import pytest
@@ -31,8 +31,8 @@ def test_clicks_are_drawn_from_the_stated_probabilities() -> None:
 
 def test_a_kind_of_items_has_one_pair_of_fields_and_no_two_kinds_the_same() -> None:
     items = simulate_click_log().items
-    told = set(zip(items.columns["kind"].texts(), items.columns[PLANTED].texts(), strict=True))
-    assert len(told) == len({kind for kind, _ in told}) == len({pair for _, pair in told}) == 20
+    kinds = set(zip(items.columns["kind"].texts(), items.columns[PLANTED].texts(), strict=True))
+    assert len(kinds) == len({kind for kind, _ in kinds}) == len({pair for _, pair in kinds}) == 20
     for pair in items.columns[PLANTED].texts():
         assert set(pair.split(" × ")) <= {*USER_FIELDS, *CONTEXT_FIELDS}
 

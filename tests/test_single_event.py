@@ -1,4 +1,4 @@
-"""One event by formulas: the state that autograd's way finds, taken whenever it may be and never otherwise."""
+"""Formulas for one event equal autograd, and are used exactly where they hold."""
 
 from collections.abc import Iterator
 from typing import Any, TypeVar, get_args
@@ -71,8 +71,8 @@ CLICKS = Clicks(
 def row(number: int, label: float | None = None) -> Clicks:
     """One event: users' fields stay beside those of the others, as in a log."""
     at = slice(number, number + 1)
-    told = CLICKS.label[at] if label is None else torch.tensor([label])
-    return Clicks(CLICKS.item[at], told, CLICKS.user[at], CLICKS.of_users, [values[at] for values in CLICKS.of_rows])
+    labels = CLICKS.label[at] if label is None else torch.tensor([label])
+    return Clicks(CLICKS.item[at], labels, CLICKS.user[at], CLICKS.of_users, [values[at] for values in CLICKS.of_rows])
 
 
 def moved(network: ItemNetwork, seed: int = 1) -> State:

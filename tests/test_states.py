@@ -1,4 +1,4 @@
-"""States of items in a database: what is written is there, all of it or none, whoever else writes."""
+"""Item-state databases: transactions are complete or absent, with several writers."""
 
 import random
 import sqlite3

@@ -1,4 +1,4 @@
-"""A store is complete up to its last stage at every moment, says what is wrong with it, and never loses what it had."""
+"""Stores: complete up to the last stage at every moment, errors name what is wrong, and nothing saved is lost."""
 
 import errno
 import json

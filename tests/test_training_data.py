@@ -1,4 +1,4 @@
-"""Old items' events in files are those in memory, and what is learned from them is as good."""
+"""Old items' events from files equal those in memory, and training on them is as accurate."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""SD-LoRA's variants: ranks by schedule (RR), and directions that older ones explain are not kept (KD)."""
+"""SD-LoRA's variants: rank schedules (RR), and distillation of directions that older ones explain (KD)."""
 
 from collections.abc import Callable
 from pathlib import Path

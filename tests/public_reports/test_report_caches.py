@@ -1,4 +1,4 @@
-"""What is kept so as not to be computed again is never older than what it was computed from, and is kept with a store."""
+"""Caches are never older than what they were computed from, and are kept with a store."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -95,8 +95,8 @@ def test_a_full_disk_is_found_before_the_task(shell: Shell, tiny: Any, monkeypat
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     monkeypatch.setattr("newcomer.classes.learner.ClassLearner._fit_stage", lambda *_: pytest.fail("trained"))
-    told = shell.fails("learn", "model", "birds/train", "--backbone", str(tiny("vit")))
-    assert "model: could not be written (No space left on device); nothing was changed" in told
+    message = shell.fails("learn", "model", "birds/train", "--backbone", str(tiny("vit")))
+    assert "model: could not be written (No space left on device); nothing was changed" in message
     assert not (shell.folder / "model").exists()
 
 

@@ -1,4 +1,4 @@
-"""A row that diverged cannot win a search: its try has failed, the comparison goes on and says what was left out."""
+"""A diverged trial is not chosen: it has failed, and the comparison continues and names what was left out."""
 
 import json
 from pathlib import Path

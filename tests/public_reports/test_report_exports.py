@@ -1,4 +1,4 @@
-"""Exports where people load them: in halves, with a single class, by peft and by readers of ONNX folders."""
+"""Exports where people load them: in half precision, with a single class, by peft and by readers of ONNX folders."""
 
 import json
 import shutil
@@ -97,12 +97,12 @@ def test_what_a_peft_card_says_works_elsewhere(
     card = (tmp_path / "this-folder" / "README.md").read_text()
     assert "models/" not in card
     assert not list((tmp_path / "this-folder").rglob("*.bin"))
-    told: dict[str, Any] = {}
-    exec(card.partition("```python\n")[2].partition("```")[0], told)
+    names: dict[str, Any] = {}
+    exec(card.partition("```python\n")[2].partition("```")[0], names)
     head = load_file(tmp_path / "this-folder" / "head.safetensors")
     encoded = learner.backbone.encode(task.inputs)
     with torch.inference_mode():
-        states = told["encoder"].eval()(**encoded).last_hidden_state
+        states = names["encoder"].eval()(**encoded).last_hidden_state
         pooled = states[:, 0]
         if "attention_mask" in encoded:
             mask = encoded["attention_mask"][:, :, None]

@@ -1,4 +1,4 @@
-"""An item that was deleted stays deleted, and begins anew where it is added again."""
+"""A deleted item stays deleted, and starts cold when it is added again."""
 
 from collections.abc import Iterator
 from pathlib import Path

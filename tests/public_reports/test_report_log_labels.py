@@ -1,4 +1,4 @@
-"""Labels of another kind than a model was trained with are refused, and so is a log that has one answer alone."""
+"""Labels of another kind than a model was trained with are refused, and so is a log with a single label."""
 
 from collections.abc import Iterator
 from dataclasses import replace

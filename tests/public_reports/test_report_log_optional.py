@@ -1,4 +1,4 @@
-"""What may be missing may be missing: a value, a column, a user, a line; and advice can be followed."""
+"""Optional values, columns, users and lines may be missing; the advice of messages can be followed."""
 
 from collections.abc import Callable
 from pathlib import Path

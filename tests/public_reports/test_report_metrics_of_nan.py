@@ -1,4 +1,4 @@
-"""Scores that are no numbers have no rank: no metric makes a number of them, and no model that gives them is chosen."""
+"""Non-finite scores: no metric is computed from them, and no model that gives them is chosen."""
 
 from collections.abc import Callable
 from typing import Any

@@ -67,10 +67,10 @@ def test_a_comparison_from_elsewhere_removes_and_reads_nothing_outside(shell: Sh
     victim.mkdir()
     (victim / "photo.jpg").write_bytes(b"mine")
     for change in ({"seeds": ["/../../../../victim"]}, {"seeds": [0, None]}):
-        told = json.loads(json.dumps(honest))
-        (row,) = told["rows"].values()
+        forged = json.loads(json.dumps(honest))
+        (row,) = forged["rows"].values()
         row |= change | {"ran_with": {"rank": 77}}
-        path.write_text(json.dumps(told))
+        path.write_text(json.dumps(forged))
         assert "not a valid comparison" in shell.fails("compare", "birds.toml", "--seeds", "1", "--out", "out")
     for name in ("../../victim", "/etc", ".."):
         path.write_text(json.dumps(honest | {"rows": dict.fromkeys([name], *honest["rows"].values())}))

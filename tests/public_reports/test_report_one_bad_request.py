@@ -101,8 +101,8 @@ def test_all_that_is_wrong_with_events_and_items_is_named_and_the_rest_is_done(
     table[1, "liked"], table[2, "film"], table[3, "film"], table[4, "price"] = "maybe", "unknown", "unknown", "cheap"
     table.write_csv(shell.folder / "e.csv")
     code, out, err = shell.call("warm", str(store), "e.csv", *states, "--json")
-    told = json.loads(out)
-    assert (code, told["new"], len(told["left_out"])) == (3, 2, 3)
+    result = json.loads(out)
+    assert (code, result["new"], len(result["left_out"])) == (3, 2, 3)
     assert err.count("\n") == 3
     assert all(
         part in err

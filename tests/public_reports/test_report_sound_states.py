@@ -1,4 +1,4 @@
-"""No number that is none is ever written as an item's state or given as an answer, and what holds one already is made anew."""
+"""Non-finite numbers are neither written as an item's state nor returned as scores; damaged states are recomputed."""
 
 import json
 from collections.abc import Iterator

@@ -114,7 +114,7 @@ def test_what_an_encoding_lacks_is_what_json_escapes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["predict"], "Missing argument"),
         (["lern"], "No such command 'lern'"),
@@ -124,10 +124,10 @@ def test_what_an_encoding_lacks_is_what_json_escapes() -> None:
         (["run", "digits", "--\x1b[31m[/b]"], r"--\x1b[31m[/b]"),
     ],
 )
-def test_wrong_arguments_are_one_line(words: list[str], told: str, shell: Shell) -> None:
+def test_wrong_arguments_are_one_line(words: list[str], message: str, shell: Shell) -> None:
     """A usage block of four lines, with whatever the words held written to the terminal as it was."""
     err = shell.fails(*words)
-    assert told in err
+    assert message in err
     assert "--help`" in err
 
 

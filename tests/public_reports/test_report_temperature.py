@@ -1,4 +1,4 @@
-"""A temperature is found only where logits tell something."""
+"""A temperature is fitted only where logits are informative."""
 
 import pytest
 import torch

@@ -54,12 +54,12 @@ def together(work: Callable[[int], None], threads: int = 3) -> None:
 
 def wrong(ask: Sequence[Callable[[], Tensor]], calls: int = 20) -> int:
     """How many of three threads' calls, which take turns with what they `ask`, are not answered to the bit as one thread is."""
-    told, bad = [one() for one in ask], []
+    expected, bad = [one() for one in ask], []
 
     def work(number: int) -> None:
         for turn in range(calls):
             which = (number + turn) % len(ask)
-            bad.append(not torch.equal(ask[which](), told[which]))
+            bad.append(not torch.equal(ask[which](), expected[which]))
 
     together(work)
     assert len(bad) == 3 * calls
@@ -78,8 +78,8 @@ def test_learners_on_one_backbone_do_not_interfere(tasks: list[Examples]) -> Non
     backbone = Backbone("micro-vit")
     learners = [trained(name, backbone, tasks) for name in METHODS]
     ask = [partial(learner.logits, tasks[0].inputs) for learner in learners]
-    told = [one() for one in ask]
-    assert not any(torch.equal(told[i], told[j]) for i in range(len(told)) for j in range(i))
+    expected = [one() for one in ask]
+    assert not any(torch.equal(expected[i], expected[j]) for i in range(len(expected)) for j in range(i))
     assert wrong(ask, calls=2 * len(ask)) == 0
 
 
@@ -88,7 +88,7 @@ def test_one_learner_predicts_while_another_trains_on_the_same_backbone(name: st
     """fastai #2228: predictions in a thread beside the training were those of half-changed weights; training as well."""
     backbone = Backbone("micro-vit")
     answering = SDLoRA(backbone, epochs=2, learning_rate=0.05).learn(tasks[0]).learn(tasks[1])
-    told, alone = answering.logits(tasks[0].inputs), trained(name, Backbone("micro-vit"), tasks)
+    expected, alone = answering.logits(tasks[0].inputs), trained(name, Backbone("micro-vit"), tasks)
     done, bad, learned = threading.Event(), [], []
 
     def work(number: int) -> None:
@@ -98,7 +98,7 @@ def test_one_learner_predicts_while_another_trains_on_the_same_backbone(name: st
             finally:
                 done.set()
         while not done.is_set():
-            bad.append(not torch.equal(answering.logits(tasks[0].inputs), told))
+            bad.append(not torch.equal(answering.logits(tasks[0].inputs), expected))
 
     together(work, 2)
     assert len(bad) > 1
@@ -109,7 +109,7 @@ def test_one_learner_predicts_while_another_trains_on_the_same_backbone(name: st
 def test_a_learner_in_training_refuses_other_threads(tasks: list[Examples]) -> None:
     """fastai #2228, of one learner: what is half trained refuses other threads in place of an answer of neither model."""
     learner = SDLoRA("micro-vit", epochs=2).learn(tasks[0])
-    told = learner.logits(tasks[0].inputs)
+    expected = learner.logits(tasks[0].inputs)
     steps = learner.fit_stage(Stage("task 1", tasks[1], {}))
     next(steps)
     refused: list[bool] = []
@@ -124,7 +124,7 @@ def test_a_learner_in_training_refuses_other_threads(tasks: list[Examples]) -> N
     assert len(refused) == 4
     learner.logits(tasks[0].inputs)  # who teaches may look
     steps.close()  # type: ignore[attr-defined]
-    together(lambda _: torch.testing.assert_close(learner.logits(tasks[0].inputs), told), 2)
+    together(lambda _: torch.testing.assert_close(learner.logits(tasks[0].inputs), expected), 2)
 
 
 @pytest.mark.parametrize("folder", ["sentence-transformers/all-MiniLM-L6-v2", "bert"])

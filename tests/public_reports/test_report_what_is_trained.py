@@ -1,4 +1,4 @@
-"""What `train` teaches is what its file says and the command line changes, and it is said."""
+"""`train` trains the learner of the schema file with the changes of the command line, and says which."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is found of a model's items is what its graphs and its answers say."""
+"""Analysis of click models: equal to direct computations with graphs and scores."""
 
 import itertools
 import json

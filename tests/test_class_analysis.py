@@ -1,4 +1,4 @@
-"""What is found inside a model is what its weights and its exams say."""
+"""Analysis of SD-LoRA models: equal to direct computations with weights and evaluation sets."""
 
 import json
 import re

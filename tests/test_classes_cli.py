@@ -1,4 +1,4 @@
-"""The life of a model on the command line: trained in many processes, killed, asked, made to forget, and looked back at."""
+"""A classifier on the command line: learn in several processes, after a kill too, predict, forget, check out, inspect."""
 
 import json
 import os
@@ -218,7 +218,7 @@ def test_an_earlier_state_becomes_a_model_of_its_own(shapes: Path, shell: Shell)
 
 @pytest.mark.parametrize("form", ["transformers", "peft"])
 def test_a_model_is_exported(form: str, shapes: Path, shell: Shell) -> None:
-    """What is in the folder, and that other libraries read it, is told in test_export."""
+    """The folder's content and its loading by other libraries: see test_export."""
     code, out, err = shell.call("export", "shapes", "elsewhere", "--to", form)
     assert (code, err) == (0, "")
     assert "elsewhere/README.md says how to load it" in out
