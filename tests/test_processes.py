@@ -46,14 +46,14 @@ def free_port() -> str:
 )
 def test_two_processes_learn_what_one_does(launcher: list[str], tmp_path: Path) -> None:
     port = free_port()
-    (tmp_path / "teach.py").write_text(SCRIPT)
+    (tmp_path / "train.py").write_text(SCRIPT)
     count = (
         ["--nproc_per_node=2", "--master_port", port]
         if len(launcher) == 1
         else ["--num_processes=2", "--main_process_port", port]
     )
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, *count, str(tmp_path / "teach.py"), str(tmp_path / "store")],
+        [sys.executable, "-m", *launcher, *count, str(tmp_path / "train.py"), str(tmp_path / "store")],
         capture_output=True,
         text=True,
         check=False,

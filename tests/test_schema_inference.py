@@ -148,7 +148,7 @@ FIELDS = st.builds(
     missing=st.sampled_from(["error", "mark"]),
     min_count=st.integers(1, 5),
     separator=NAMES,
-    most=st.integers(1, 100),
+    max_values=st.integers(1, 100),
 )
 
 

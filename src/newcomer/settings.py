@@ -168,7 +168,7 @@ def checked(init: Init) -> Init:
     Raises SettingError for a value that a setting cannot have, and for a field given beside its group.
     """
     parameters = list(inspect.signature(init).parameters.values())[1:]
-    own = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    keyword_only = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     positional = {p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD}
 
     @functools.wraps(init)
@@ -187,7 +187,7 @@ def checked(init: Init) -> Init:
         given = {name: known[name].valid(value, f"{type(self).__name__}: {name}") for name, value in flat.items()}
         values = {name: given.get(name, setting.default) for name, setting in known.items()}
         vars(self).setdefault("settings", {name: known[name].to_json(value) for name, value in values.items()})
-        init(self, *args, **passed, **_arguments(known, given, own))
+        init(self, *args, **passed, **_arguments(known, given, keyword_only))
 
     setattr(call, CHECKED, True)
     return cast(Init, call)
@@ -212,13 +212,15 @@ def _flat(given: Mapping[str, Any], known: Mapping[str, Setting], where: str) ->
     return flat
 
 
-def _arguments(known: Mapping[str, Setting], given: Mapping[str, Json], own: Collection[str]) -> dict[str, Any]:
-    """The constructor's `own` arguments, groups put together, and what it passes on by name."""
+def _arguments(
+    known: Mapping[str, Setting], given: Mapping[str, Json], keyword_only: Collection[str]
+) -> dict[str, Any]:
+    """The constructor's `keyword_only` arguments, groups put together, and what it passes on by name."""
     groups: dict[str, dict[str, Any]] = {}
     arguments: dict[str, Any] = {}
     for name, value in given.items():
         setting = known[name]
-        if setting.field is None or setting.argument not in own:
+        if setting.field is None or setting.argument not in keyword_only:
             arguments[name] = value
         else:
             groups.setdefault(setting.argument, {})[setting.field] = value

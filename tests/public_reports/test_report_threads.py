@@ -122,7 +122,7 @@ def test_a_learner_in_training_refuses_other_threads(tasks: list[Examples]) -> N
 
     together(work, 2)
     assert len(refused) == 4
-    learner.logits(tasks[0].inputs)  # who teaches may look
+    learner.logits(tasks[0].inputs)  # the training thread may predict
     steps.close()  # type: ignore[attr-defined]
     together(lambda _: torch.testing.assert_close(learner.logits(tasks[0].inputs), expected), 2)
 

@@ -146,7 +146,7 @@ def forget_items(store: Path, items: Sequence[str], states: str | None) -> None:
         gone = service.forget(items)
     say(
         f"{store}: {shorten(', '.join(gone), 200)}: state and events are deleted, and do not come back. What was learned from "
-        "them remains in the shared weights; of an item that the model was taught with, so does what the store keeps of that."
+        "them remains in the shared weights; and of an item of the training log so does its state in the store."
     )
 
 

@@ -71,7 +71,7 @@ app = typer.Typer(
     cls=Program,
     add_completion=False,
     no_args_is_help=True,
-    help="Teach a trained model its newcomers.",
+    help="Add new classes and new items to trained models.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -89,7 +89,7 @@ def _program(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Teach a trained model its newcomers."""
+    """Add new classes and new items to trained models."""
 
 
 def load_command(name: str) -> Any:

@@ -60,7 +60,7 @@ def train(
         raise StoreError(f"{store}: holds a model already; choose another folder, or give new items to `newcomer add`")
     with stoppable("the same command continues where it stopped"), Store(store).held():
         meaning = read_schema(schema) if schema else _proposed(log)
-        events = open_log(log, replace(meaning, disagreeing=0.0) if strict else meaning)
+        events = open_log(log, replace(meaning, max_conflict_share=0.0) if strict else meaning)
         say(description)
         if learner is None and kind is EmerG:
             say(HINT)

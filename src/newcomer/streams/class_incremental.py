@@ -22,7 +22,7 @@ class ClassIncremental:
     - `eval_split`: 'test' or 'validation'; the latter is held out from the training examples, for model selection.
     - `joint`: one stage that trains on all classes and evaluates on all tasks: the joint-training upper bound.
 
-    Raises StreamError for a label in two tasks, an empty task, a test class that is never taught, and too few examples.
+    Raises StreamError for a label in two tasks, an empty task, a test class that is never trained on, and too few examples.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class ClassIncremental:
         if eval_split == "validation":
             pools = {name: drawn[name][train_per_class:] if train_per_class else drawn[name][::4] for name in drawn}
             asked = {name: set(pool) for name, pool in pools.items()}
-            kept = {name: [i for i in drawn[name] if i not in asked[name]] for name in drawn}
-            self._eval, self._train = _Drawn(train, pools, eval_per_class), _Drawn(train, kept, train_per_class)
+            remaining = {name: [i for i in drawn[name] if i not in asked[name]] for name in drawn}
+            self._eval, self._train = _Drawn(train, pools, eval_per_class), _Drawn(train, remaining, train_per_class)
         else:
             self._eval = _Drawn(test, _by_class(test, seed, "test"), eval_per_class)
             self._train = _Drawn(train, drawn, train_per_class)
@@ -80,7 +80,7 @@ class ClassIncremental:
             yield Stage(f"task {t}", self._train.of(task), {f"task {k}": eval_sets[f"task {k}"] for k in range(t + 1)})
 
     def info(self) -> dict[str, Json]:
-        """The classes of every task, and how many examples are taught and asked."""
+        """The classes of every task, and how many examples they are trained and evaluated on."""
         names = [name for task in self.tasks for name in task]
         return {
             "tasks": self.tasks,
