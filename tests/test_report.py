@@ -89,7 +89,7 @@ def test_tables_show_means_and_stds_in_the_recipes_order(runs: Path) -> None:
         ["frozen (1 unfinished)", "0", "–", "–", "–", "–"],
         ["joint", "1", "90.0", "–", "–", "2"],
     ]
-    assert "Fast <CPU>, 1 threads" in table.note
+    assert "Fast <CPU>, 1 thread" in table.note
 
 
 def test_markdown_has_one_line_per_row(runs: Path) -> None:

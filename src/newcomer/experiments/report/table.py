@@ -7,7 +7,7 @@ import numpy as np
 
 from newcomer.experiments.report.runs import EVENTS, Run
 from newcomer.metrics.ranking import rela_impr
-from newcomer.printable import printable
+from newcomer.printable import counted, printable
 
 CLASS_COLUMNS = {"Acc": ".1f", "AAA": ".1f", "forgetting": ".1f", "seconds": ".0f"}
 ITEM_SCORES = {
@@ -133,7 +133,7 @@ def cell(values: Sequence[float], format_spec: str) -> str:
 def _note(runs: Sequence[Run]) -> str:
     """The machines and the commits of these runs."""
     machines = dict.fromkeys(
-        f"{m['processor']}, {m['threads']} threads" for m in (run.events[0]["machine"] for run in runs)
+        f"{m['processor']}, {counted(m['threads'], 'thread')}" for m in (run.events[0]["machine"] for run in runs)
     )
     commits = dict.fromkeys(str(run.events[0]["commit"]) for run in runs)
     listed = ", ".join(commits) if len(commits) <= MAX_COMMITS else f"one of {len(commits)}, each in its record"
