@@ -1,4 +1,4 @@
-"""What holds for every learner of new classes, whatever its method."""
+"""Laws of every learner of classes."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -116,34 +116,34 @@ References = dict[tuple[str, int], tuple[Tensor, dict[str, Tensor]]]
 
 @dataclass
 class Case:
-    """One learner, its lessons, and inputs to ask it about."""
+    """One learner, its tasks, and all their inputs."""
 
     name: str
     kind: Any
     settings: dict[str, Any]
     folder: Path
-    lessons: Sequence[Examples]
+    tasks: Sequence[Examples]
     references: References
 
     def made(self, backbone: Backbone | str | None = None, **changes: Any) -> Any:
         return self.kind(backbone or str(self.folder), **self.settings | changes)
 
-    def taught(self, count: int, **changes: Any) -> Any:
+    def learned(self, count: int, **changes: Any) -> Any:
         learner = self.made(**changes)
-        for lesson in self.lessons[:count]:
-            learner.learn(lesson)
+        for task in self.tasks[:count]:
+            learner.learn(task)
         return learner
 
     def reference(self, count: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The logits and bits of a learner that was taught so many lessons and nothing else; trained once."""
+        """The logits and bits of a learner that was learned so many tasks and nothing else; trained once."""
         if (self.name, count) not in self.references:
-            learner = self.taught(count)
+            learner = self.learned(count)
             self.references[self.name, count] = learner.logits(self.asked), bits(learner)
         return self.references[self.name, count]
 
     @property
     def asked(self) -> list[Input]:
-        return [x for lesson in self.lessons for x in lesson.inputs]
+        return [x for task in self.tasks for x in task.inputs]
 
 
 @pytest.fixture(scope="module")
@@ -224,18 +224,18 @@ def test_shipped_classes_are_abstract_or_final() -> None:
 def test_the_same_seed_gives_the_same_bits(case: Case) -> None:
     logits, wanted = case.reference(2)
     torch.manual_seed(123)  # chance from elsewhere shifts nothing
-    again = case.taught(2)
+    again = case.learned(2)
     assert torch.equal(again.logits(case.asked), logits)
     assert equal(bits(again), wanted)
 
 
 def test_another_seed_gives_other_bits(trained: Case) -> None:
-    assert not torch.equal(trained.taught(1, seed=1).logits(trained.asked), trained.reference(1)[0])
+    assert not torch.equal(trained.learned(1, seed=1).logits(trained.asked), trained.reference(1)[0])
 
 
 def test_saved_and_loaded_gives_the_same_logits_to_the_bit(case: Case, tmp_path: Path) -> None:
     learner = case.made()
-    early = [learner.learn(lesson).logits(case.asked) for lesson in case.lessons[:2]]
+    early = [learner.learn(task).logits(case.asked) for task in case.tasks[:2]]
     learner.save(tmp_path / "store")
     loaded = case.kind.load(tmp_path / "store")
     assert torch.equal(loaded.logits(case.asked), early[1])
@@ -250,8 +250,8 @@ def test_saved_and_loaded_gives_the_same_logits_to_the_bit(case: Case, tmp_path:
 
 def test_learning_on_from_a_store_equals_never_stopped(case: Case, tmp_path: Path) -> None:
     learner = case.made()
-    for lesson in case.lessons[:2]:
-        learner.learn(lesson)
+    for task in case.tasks[:2]:
+        learner.learn(task)
         learner.save(tmp_path / "store")
         first = (tmp_path / "store" / "stage-000.safetensors").read_bytes()
         learner = case.kind.load(tmp_path / "store")
@@ -262,11 +262,11 @@ def test_learning_on_from_a_store_equals_never_stopped(case: Case, tmp_path: Pat
     assert equal(bits(learner), wanted)
 
 
-def learn_on(kind: type[ClassLearner], store: Path, lesson: Examples, asked: list[Input]) -> Any:
-    """What another process does: load, learn, save, answer."""
+def learn_on(kind: type[ClassLearner], store: Path, task: Examples, asked: list[Input]) -> Any:
+    """In another process: load, learn, save, predict."""
     torch.set_num_threads(1)
     learner = kind.load(store)
-    learner.learn(lesson).save(store)
+    learner.learn(task).save(store)
     return learner.logits(asked).numpy()
 
 
@@ -280,30 +280,30 @@ def another() -> Iterator[ProcessPoolExecutor]:
 def test_learning_goes_on_in_another_process_to_the_same_bits(
     case: Case, another: ProcessPoolExecutor, tmp_path: Path
 ) -> None:
-    case.taught(1).save(tmp_path / "store")
-    lesson = Examples(list(case.lessons[1].inputs), case.lessons[1].labels)
-    found = another.submit(learn_on, case.kind, tmp_path / "store", lesson, case.asked).result()
+    case.learned(1).save(tmp_path / "store")
+    task = Examples(list(case.tasks[1].inputs), case.tasks[1].labels)
+    found = another.submit(learn_on, case.kind, tmp_path / "store", task, case.asked).result()
     wanted, _ = case.reference(2)
     assert torch.equal(torch.from_numpy(found), wanted)
     assert torch.equal(case.kind.load(tmp_path / "store").logits(case.asked), wanted)
 
 
 def test_predicting_changes_neither_parameters_nor_modes(case: Case) -> None:
-    learner = case.taught(1)
+    learner = case.learned(1)
     learner.backbone.model.train()  # as a user may have left it
     next(learner.backbone.model.children()).eval()
     modes = [part.training for part in learner.backbone.modules()]
     before = bits(learner)
     gradients = torch.is_grad_enabled()
     learner.predict(case.asked)
-    learner.evaluate(case.lessons[0])
+    learner.evaluate(case.tasks[0])
     assert equal(bits(learner), before)
     assert [part.training for part in learner.backbone.modules()] == modes
     assert torch.is_grad_enabled() == gradients
 
 
 def test_a_batch_is_its_examples(case: Case) -> None:
-    learner = case.taught(2)
+    learner = case.learned(2)
     together = learner.logits(case.asked)
     alone = torch.cat([learner.logits([x]) for x in case.asked])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
@@ -312,35 +312,35 @@ def test_a_batch_is_its_examples(case: Case) -> None:
 
 
 def test_predictions_are_names_of_classes(case: Case) -> None:
-    learner = case.taught(2)
+    learner = case.learned(2)
     answers = learner.predict(case.asked)
     assert answers == [learner.classes[i] for i in learner.logits(case.asked).argmax(1).tolist()]
     assert learner.predict(case.asked[3]) == answers[3]
-    right = sum(a == b for a, b in zip(answers[: len(case.lessons[0])], case.lessons[0].labels, strict=True))
-    assert learner.evaluate(case.lessons[0]) == {
-        "accuracy": pytest.approx(right / len(case.lessons[0])),
-        "examples": len(case.lessons[0]),
+    right = sum(a == b for a, b in zip(answers[: len(case.tasks[0])], case.tasks[0].labels, strict=True))
+    assert learner.evaluate(case.tasks[0]) == {
+        "accuracy": pytest.approx(right / len(case.tasks[0])),
+        "examples": len(case.tasks[0]),
     }
 
 
 def test_the_backbone_keeps_its_bits(case: Case) -> None:
     learner = case.made()
     before = {name: p.detach().clone() for name, p in learner.backbone.named_parameters()}
-    for lesson in case.lessons[:2]:
-        learner.learn(lesson)
+    for task in case.tasks[:2]:
+        learner.learn(task)
     after = dict(learner.backbone.named_parameters())
     assert all(torch.equal(after[name], p) for name, p in before.items())
     assert not any(p.requires_grad for p in after.values())
 
 
 def test_what_a_stage_has_closed_keeps_its_bits(trained: Case) -> None:
-    learner = trained.taught(1)
+    learner = trained.learned(1)
     weight, bias = (t.clone() for t in learner.loop.linear_head.rows())
     closed = range(
         learner.lora.directions if isinstance(learner.adapter, LoRAAdapter) else 0
     )  # none: all is trained on
     directions = [factor.clone() for task in closed for pair in learner.lora.direction(task) for factor in pair]
-    learner.learn(trained.lessons[1])
+    learner.learn(trained.tasks[1])
     now = [factor for task in closed for pair in learner.lora.direction(task) for factor in pair]
     assert all(torch.equal(a, b) for a, b in zip(directions, now, strict=True))
     now_weight, now_bias = learner.loop.linear_head.rows()
@@ -359,9 +359,9 @@ def test_every_trainable_parameter_receives_a_gradient(trained: Case, monkeypatc
         return fit(task, adapter, trained_groups)
 
     monkeypatch.setattr(learner.loop, "fit", watched)
-    for number, lesson in enumerate(trained.lessons[:2]):
+    for number, task in enumerate(trained.tasks[:2]):
         touched: dict[int, Tensor] = {}
-        for step in learner.fit_stage(Stage(f"task {number}", lesson, {})):
+        for step in learner.fit_stage(Stage(f"task {number}", task, {})):
             if step.part != f"task {number}":  # features are looked at
                 continue
             for parameter in (p for group in groups.values() for p in group):
@@ -374,8 +374,8 @@ def test_every_trainable_parameter_receives_a_gradient(trained: Case, monkeypatc
         assert all(touched[id(p)].all() for p in groups.get("magnitudes", ()))  # the closed tasks' ones, too
 
 
-def interrupted(learner: ClassLearner, lesson: Examples, steps: int) -> None:
-    fit_stage = learner.fit_stage(Stage(f"task {len(learner.entries)}", lesson, {}))
+def interrupted(learner: ClassLearner, task: Examples, steps: int) -> None:
+    fit_stage = learner.fit_stage(Stage(f"task {len(learner.entries)}", task, {}))
     for _ in range(steps):
         next(fit_stage)
     fit_stage.close()  # type: ignore[attr-defined]
@@ -391,64 +391,64 @@ class Damaged(list[Input]):
 
 
 @pytest.mark.parametrize("known", [0, 1])
-def test_a_study_that_is_given_up_leaves_the_learner_as_it_was(known: int, case: Case) -> None:
-    learner = case.taught(known)
+def test_an_interrupted_training_leaves_the_learner_as_it_was(known: int, case: Case) -> None:
+    learner = case.learned(known)
     before, classes = bits(learner), list(learner.classes)
-    interrupted(learner, case.lessons[known], 1)
+    interrupted(learner, case.tasks[known], 1)
     assert equal(bits(learner), before)
     assert learner.classes == classes
     assert len(learner.entries) == known
-    assert torch.equal(learner.learn(case.lessons[known]).logits(case.asked), case.reference(known + 1)[0])
+    assert torch.equal(learner.learn(case.tasks[known]).logits(case.asked), case.reference(known + 1)[0])
 
 
 @pytest.mark.parametrize("known", [0, 1])
 def test_a_study_that_fails_leaves_the_learner_as_it_was(known: int, case: Case) -> None:
-    learner = case.taught(known)
+    learner = case.learned(known)
     before = bits(learner)
-    lesson = case.lessons[known]
+    task = case.tasks[known]
     with pytest.raises(DataError, match="a damaged picture"):
-        learner.learn(Examples(Damaged(lesson.inputs), lesson.labels))
+        learner.learn(Examples(Damaged(task.inputs), task.labels))
     assert equal(bits(learner), before)
     assert len(learner.classes) == 2 * known
-    assert torch.equal(learner.learn(lesson).logits(case.asked), case.reference(known + 1)[0])
+    assert torch.equal(learner.learn(task).logits(case.asked), case.reference(known + 1)[0])
 
 
 @pytest.mark.parametrize("epochs", [2, 8])
-def test_what_diverges_is_an_answer_and_changes_nothing(epochs: int, trained: Case) -> None:
+def test_divergence_is_an_error_and_changes_nothing(epochs: int, trained: Case) -> None:
     learner = trained.made(batch_size=100)
     learner.loop.training = replace(learner.loop.training, later_lr_factor=1.0, weight_averaging=0.0)
-    learner.learn(trained.lessons[0])
+    learner.learn(trained.tasks[0])
     learner.loop.training = replace(learner.loop.training, epochs=epochs, learning_rate=1e30)
     before = bits(learner)
     with pytest.raises(
         LearnerError,
         match=r"(the loss became (nan|inf)|(the features|the inputs of a layer) are not finite); lower the learning rate",
     ):
-        learner.learn(trained.lessons[1])
+        learner.learn(trained.tasks[1])
     assert equal(bits(learner), before)
 
 
-def test_an_empty_lesson_is_refused_and_changes_nothing(case: Case) -> None:
-    learner = case.taught(1)
+def test_an_empty_task_is_refused_and_changes_nothing(case: Case) -> None:
+    learner = case.learned(1)
     before = bits(learner)
-    with pytest.raises(LearnerError, match="stage 'task 1' has no examples to learn from"):
+    with pytest.raises(LearnerError, match="stage 'task 2' has no examples to learn from"):
         learner.learn(Examples([], []))
     assert equal(bits(learner), before)
 
 
 def test_more_examples_of_known_classes_count_and_adapt_nothing(case: Case) -> None:
-    learner = case.taught(1)
+    learner = case.learned(1)
     adapted = ("lora.", "linear_head.", "up", "down", "weights.", "prompts.")
     parts = {name: t for name, t in bits(learner).items() if name.startswith(adapted)}
-    learner.learn(case.lessons[0])
+    learner.learn(case.tasks[0])
     assert len(learner.classes) == 2
-    assert learner.memory.statistics.count.tolist() == [2 * case.lessons[0].labels.count(n) for n in learner.classes]
+    assert learner.memory.statistics.count.tolist() == [2 * case.tasks[0].labels.count(n) for n in learner.classes]
     assert equal(parts, {name: bits(learner)[name] for name in parts})
 
 
-def test_a_lesson_may_mix_known_and_new_classes(case: Case) -> None:
-    learner = case.taught(1)
-    old, new = case.lessons[0], case.lessons[1]
+def test_a_task_may_mix_known_and_new_classes(case: Case) -> None:
+    learner = case.learned(1)
+    old, new = case.tasks[0], case.tasks[1]
     learner.learn(Examples([*new.inputs, old.inputs[0]], [*new.labels, old.labels[0]]))
     assert learner.classes == [*dict.fromkeys([*old.labels, *new.labels])]
     assert learner.memory.statistics.count[0] == old.labels.count(old.labels[0]) + 1
@@ -456,21 +456,21 @@ def test_a_lesson_may_mix_known_and_new_classes(case: Case) -> None:
 
 
 def test_a_single_new_class_is_known_afterwards(case: Case) -> None:
-    learner = case.taught(1)
-    lesson = case.lessons[1]
-    one = lesson.select([i for i, label in enumerate(lesson.labels) if label == lesson.labels[0]])
+    learner = case.learned(1)
+    task = case.tasks[1]
+    one = task.select([i for i, label in enumerate(task.labels) if label == task.labels[0]])
     if learner.settings.get("head") == "linear":  # rows that are compared with nothing stay at zero
         with pytest.raises(LearnerError, match="the linear head learns nothing from a single class"):
             learner.learn(one)
         return
     learner.learn(one)
-    assert learner.classes[-1] == lesson.labels[0]
+    assert learner.classes[-1] == task.labels[0]
     assert learner.logits(case.asked).shape[1] == 3
-    assert learner.predict(one.inputs).count(lesson.labels[0]) > len(one) / 2
+    assert learner.predict(one.inputs).count(task.labels[0]) > len(one) / 2
 
 
 def test_a_forgotten_class_is_offered_no_more(case: Case, tmp_path: Path) -> None:
-    learner = case.taught(2)
+    learner = case.learned(2)
     learner.save(tmp_path / "store")
     before, gone = learner.logits(case.asked), learner.classes[1]
     learner.forget(gone).save(tmp_path / "store")
@@ -481,13 +481,13 @@ def test_a_forgotten_class_is_offered_no_more(case: Case, tmp_path: Path) -> Non
     loaded = case.kind.load(tmp_path / "store")
     assert torch.equal(loaded.logits(case.asked), learner.logits(case.asked))
     assert torch.equal(case.kind.load(tmp_path / "store", stages=2).logits(case.asked), before)
-    assert loaded.learn(case.lessons[0]).classes == [*learner.classes, gone]  # it can be taught again
+    assert loaded.learn(case.tasks[0]).classes == [*learner.classes, gone]  # the class can be learned again
     with pytest.raises(LearnerError, match=f"class '{gone}' is not known; known: "):
         learner.forget(gone)
 
 
 def test_answers_are_the_best_classes_with_probabilities(case: Case) -> None:
-    learner = case.taught(2)
+    learner = case.learned(2)
     logits = learner.logits(case.asked)
     for row, answer in zip(logits, learner.predict_topk(case.asked, top=3), strict=True):
         assert answer.classes == [
@@ -502,14 +502,14 @@ def test_answers_are_the_best_classes_with_probabilities(case: Case) -> None:
     assert refused == sorted(refused)
 
 
-def test_nothing_learned_is_nothing_to_ask(case: Case) -> None:
+def test_predicting_before_learning_is_an_error(case: Case) -> None:
     learner = case.made()
     with pytest.raises(LearnerError, match="has learned no class; call learn first"):
         learner.predict(case.asked)
     with pytest.raises(
-        LearnerError, match=f"the evaluation set has class '{case.lessons[1].labels[0]}', which was never learned"
+        LearnerError, match=f"the evaluation set has class '{case.tasks[1].labels[0]}', which was never learned"
     ):
-        case.taught(1).evaluate(case.lessons[1])
+        case.learned(1).evaluate(case.tasks[1])
 
 
 def test_two_learners_share_one_backbone(case: Case) -> None:
@@ -519,20 +519,20 @@ def test_two_learners_share_one_backbone(case: Case) -> None:
         name=f"opposite of {case.folder}",
         kind=SDLoRA,
         settings=TRAINED | {"seed": 7},
-        lessons=case.lessons[1::-1],
+        tasks=case.tasks[1::-1],
     )
     one, other = case.made(shared), opposite.made(shared)
-    one.learn(case.lessons[0])
-    other.learn(case.lessons[1])
-    one.learn(case.lessons[1])
-    other.learn(case.lessons[0])
+    one.learn(case.tasks[0])
+    other.learn(case.tasks[1])
+    one.learn(case.tasks[1])
+    other.learn(case.tasks[0])
     assert torch.equal(one.logits(case.asked), case.reference(2)[0])
     assert torch.equal(other.logits(opposite.asked), opposite.reference(2)[0])
 
 
 def test_a_store_of_another_machine_is_opened_on_the_device_of_this_one(case: Case, tmp_path: Path) -> None:
-    learner = case.taught(1)
-    learner.settings["device"] = "cuda"  # as if it had been taught there
+    learner = case.learned(1)
+    learner.settings["device"] = "cuda"  # as if it had been trained there
     learner.save(tmp_path / "store")
     loaded = case.kind.load(tmp_path / "store")
     assert torch.equal(loaded.logits(case.asked), learner.logits(case.asked))
@@ -540,10 +540,10 @@ def test_a_store_of_another_machine_is_opened_on_the_device_of_this_one(case: Ca
 
 
 def test_settings_may_change_when_a_model_is_loaded(trained: Case, tmp_path: Path) -> None:
-    trained.taught(1).save(tmp_path / "store")
+    trained.learned(1).save(tmp_path / "store")
     if trained.kind.fixed_settings is not None:
         other: Any = trained.kind.load(tmp_path / "store", epochs=1, head="ridge")
-        assert other.learn(trained.lessons[1]).settings["epochs"] == 1
+        assert other.learn(trained.tasks[1]).settings["epochs"] == 1
         other.save(tmp_path / "store")
         assert [entry.info["settings"]["epochs"] for entry in other.entries] == [2, 1]
     if trained.kind is SDLoRA:
@@ -555,9 +555,9 @@ def test_settings_may_change_when_a_model_is_loaded(trained: Case, tmp_path: Pat
             trained.kind.load(tmp_path / "store", epochs=1)
 
 
-def test_a_model_answers_within_anyones_modes(case: Case, tmp_path: Path) -> None:
-    """Loaded and asked in inference mode, and asked in mixed precision before it is asked without."""
-    learner = case.taught(1)
+def test_predictions_do_not_depend_on_the_callers_torch_modes(case: Case, tmp_path: Path) -> None:
+    """Loaded and used in inference mode, and used in mixed precision before full precision."""
+    learner = case.learned(1)
     learner.save(tmp_path / "store")
     wanted = learner.logits(case.asked)
     with torch.inference_mode():
@@ -569,32 +569,32 @@ def test_a_model_answers_within_anyones_modes(case: Case, tmp_path: Path) -> Non
     assert torch.equal(loaded.logits(case.asked), wanted)
 
 
-def test_what_is_unknown_cannot_be_told_from_one_example_a_class(case: Case) -> None:
-    lesson = case.lessons[0].select([0, len(case.lessons[0]) - 1])
-    learner = case.made().learn(lesson)
+def test_novelty_needs_two_examples_of_a_class(case: Case) -> None:
+    task = case.tasks[0].select([0, len(case.tasks[0]) - 1])
+    learner = case.made().learn(task)
     assert all(0 < a.probabilities[0] <= 1 for a in learner.predict_topk(case.asked))
     with pytest.raises(LearnerError, match="too few examples for a rejection threshold"):
         learner.predict_topk(case.asked, reject=0.05)
 
 
 def test_another_learners_store_is_refused(case: Case, tmp_path: Path) -> None:
-    case.taught(1).save(tmp_path / "store")
+    case.learned(1).save(tmp_path / "store")
     other = next(kind for _, kind, _ in CASES.values() if kind is not case.kind)
     with pytest.raises(StoreError, match=f"holds a model of '{case.kind.name}', not of '{other.name}'"):
         other.load(tmp_path / "store")
-    with pytest.raises(StoreError, match="stage 'task 0' there was learned otherwise; save elsewhere"):
-        case.taught(1, seed=5).save(tmp_path / "store")
+    with pytest.raises(StoreError, match="stage 'task 1' there was learned otherwise; save elsewhere"):
+        case.learned(1, seed=5).save(tmp_path / "store")
 
 
 def test_a_backbone_may_move_but_not_change(case: Case, tiny: Callable[[str], Path], tmp_path: Path) -> None:
-    learner = case.taught(1)
+    learner = case.learned(1)
     learner.save(tmp_path / "store")
     case.folder.rename(tmp_path / "moved")
     try:
         with pytest.raises(DataError, match="cannot be loaded"):
             case.kind.load(tmp_path / "store")
         found = case.kind.load(tmp_path / "store", backbone=str(tmp_path / "moved"))
-        found.learn(case.lessons[1]).save(tmp_path / "store")
+        found.learn(case.tasks[1]).save(tmp_path / "store")
     finally:
         (tmp_path / "moved").rename(case.folder)
     assert torch.equal(found.logits(case.asked), case.reference(2)[0])

@@ -1,4 +1,4 @@
-"""EmerG: what its steps do, and that it finds what was planted."""
+"""EmerG: its steps equal their equations, and it finds planted interactions."""
 
 import itertools
 from dataclasses import replace
@@ -170,7 +170,7 @@ def test_the_report_sees_the_graphs_of_three_items(small: ClickLog) -> None:
         assert f"{one} × {other}" == small.items.columns[PLANTED].texts()[int(graph["title"][1:])]
 
 
-def test_without_item_graphs_only_the_id_is_an_items_own(small: ClickLog) -> None:
+def test_without_item_graphs_an_items_state_is_its_id(small: ClickLog) -> None:
     learner = trained(small, graph="shared")
     assert set(learner.state) == {"id", "bias"}
     assert learner.network.hypernetwork is None
@@ -213,7 +213,7 @@ def test_item_graphs_are_worth_their_price_where_interactions_were_planted() -> 
     written = read_recipe("world")
     stream = written.build_stream()
     found: dict[str, list[float]] = {}
-    for row in (written.with_peer("no-item-graph"), written):
+    for row in (written.with_baseline("no-item-graph"), written):
         learner = row.build_learner(stream)
         found[row.row] = [event.values["auc"] for event in run(learner, stream) if isinstance(event, Score)]
     assert min(np.subtract(found["emerg"], found["no-item-graph"])) > 0.02
@@ -249,4 +249,4 @@ def heaviest_is_planted(learner: EmerG, stream: ColdStart) -> float:
     pairs = list(itertools.combinations(range(len(nodes)), 2))
     heaviest = [max(pairs, key=lambda pair: graph[pair]) for graph in graphs]
     planted = stream.new.items.columns[PLANTED].texts()
-    return float(np.mean([f"{nodes[m]} × {nodes[n]}" == told for (m, n), told in zip(heaviest, planted, strict=True)]))
+    return float(np.mean([f"{nodes[m]} × {nodes[n]}" == pair for (m, n), pair in zip(heaviest, planted, strict=True)]))

@@ -1,4 +1,4 @@
-"""Other libraries load what was learned, and give the same logits."""
+"""Exports: other libraries load them and give the same logits."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Full fine-tuning: the weights are its own, wherever they came from and whoever else stands on the backbone."""
+"""Full fine-tuning: its weights are its own, wherever they were loaded from and whoever shares the backbone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_every_weight_moves_and_the_backbone_s_own_stay(tiny: Folder, tasks: lis
     assert all(torch.equal(p, frozen[name]) for name, p in learner.backbone.model.named_parameters())
 
 
-def test_it_sees_what_a_model_with_its_weights_sees(tiny: Folder, tasks: list[Examples]) -> None:
+def test_features_equal_those_of_a_model_with_the_merged_weights(tiny: Folder, tasks: list[Examples]) -> None:
     learner = FullFineTuning(str(tiny("vit")), **HOW).learn(tasks[0])
     other = Backbone(str(tiny("vit")))
     other.model.load_state_dict({name: own.detach() for name, own in learner.adapter.weights.items()})
@@ -41,7 +41,7 @@ def test_it_sees_what_a_model_with_its_weights_sees(tiny: Folder, tasks: list[Ex
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_names_and_answers_do_not_depend_on_who_adapts_the_same_backbone(
+def test_names_and_predictions_do_not_depend_on_other_learners_of_the_backbone(
     first: bool, tiny: Folder, tasks: list[Examples], tmp_path: Path
 ) -> None:
     shared = Backbone(str(tiny("vit")))
@@ -73,7 +73,7 @@ def test_only_what_is_named_is_trained_and_kept(tiny: Folder, tasks: list[Exampl
 def test_an_entry_holds_the_weights_where_they_moved(tiny: Folder, tasks: list[Examples], tmp_path: Path) -> None:
     learner = FullFineTuning(str(tiny("vit")), **HOW).learn(tasks[0])
     early = learner.logits(tasks[0].inputs)
-    learner.learn(tasks[0]).learn(tasks[1])  # the second lesson knows all its classes
+    learner.learn(tasks[0]).learn(tasks[1])  # the second task knows all its classes
     learner.forget(learner.classes[0]).save(tmp_path / "store")
     held = [any(name.startswith("weights.") for name in entry.tensors) for entry in learner.entries]
     assert held == [True, False, True, False]

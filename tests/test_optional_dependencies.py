@@ -1,4 +1,4 @@
-"""What is imported when, and what a missing optional dependency is answered with."""
+"""What is imported when, and the errors of missing optional dependencies."""
 
 import subprocess
 import sys

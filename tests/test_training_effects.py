@@ -1,4 +1,4 @@
-"""What single settings of training do, each against a computation of its own."""
+"""Single training settings, each against a computation of its own."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -142,9 +142,7 @@ def _lines(learner: SDLoRA, tasks: Sequence[_Task], examples: Examples) -> Gener
     for index, label in enumerate(examples.labels):
         indices.setdefault(label, []).append(index)
     if not indices.keys() & set(learner.classes):
-        raise LearnerError(
-            "none of the examples is of a class that the model knows; give data of the classes it was taught"
-        )
+        raise LearnerError("none of the examples is of a class that the model knows; give data of its classes")
     found = []
     for before, after in pairwise(tasks):
         known = [name for name in learner.classes if name in indices and name in after.known]

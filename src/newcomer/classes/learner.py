@@ -25,7 +25,7 @@ from newcomer.data.examples import Examples, Input, Subset, require_examples
 from newcomer.data.inputs import LoadedInputs, as_inputs, is_single
 from newcomer.errors import LearnerError, NewcomerError, nearest
 from newcomer.nn.heads.head import WeightBias
-from newcomer.printable import counted, listed
+from newcomer.printable import counted, listed, stage_title
 from newcomer.settings import Json
 from newcomer.shapes import Float, Tensor
 from newcomer.store.folder import Entry
@@ -274,9 +274,9 @@ class ClassLearner(Learner[Examples, Examples]):
 
     def _fit_stage(self, stage: Stage[Examples, Examples]) -> Generator[Step, None, Entry]:
         _require_threads()
-        require_examples(stage.train, f"stage '{stage.name}'")
+        require_examples(stage.train, f"stage '{stage_title(stage.name)}'")
         if not len(stage.train):
-            raise LearnerError(f"stage '{stage.name}' has no examples to learn from")
+            raise LearnerError(f"stage '{stage_title(stage.name)}' has no examples to learn from")
         labels, inputs = stage.train.labels, self._loaded(stage.train.inputs)
         class_index = {name: i for i, name in enumerate(dict.fromkeys([*self.classes, *labels]))}
         target, new = torch.tensor([class_index[label] for label in labels]), len(class_index) - len(self.classes)

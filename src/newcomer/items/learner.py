@@ -415,9 +415,9 @@ class ItemLearner(Learner[StageData, ClickLog]):
     def _on_device(self, values: Values) -> Values:
         return [value.to(self.device) for value in values]
 
-    def _run_stage(self, name: str, lesson: StageData, progress: Progress | None = None) -> Self:
+    def _run_stage(self, name: str, train: StageData, progress: Progress | None = None) -> Self:
         require_own_process()
-        for step in self.fit_stage(Stage(name, lesson, {})):
+        for step in self.fit_stage(Stage(name, train, {})):
             if progress is not None:
                 progress(step)
         return self
