@@ -1,11 +1,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test learning check bench tables docs package clean
+.PHONY: setup demo test test-all learning check bench tables docs package clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: $(BIN)/.ready  ## a virtual environment with everything, as it was tested
 
@@ -19,8 +19,11 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 demo: setup  ## watch it meet new classes and new items; writes runs/demo/report.html
 	$(BIN)/newcomer demo
 
-test: setup  ## all tests
-	$(BIN)/python -m pytest --numprocesses 2
+test: setup  ## all tests but the slow ones
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test-all: setup  ## all tests
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m ''
 
 learning: setup  ## tests of what is learned, once more with the arithmetic of other processors
 	ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(BIN)/python -m pytest --numprocesses 2 -m learning

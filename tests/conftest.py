@@ -1,4 +1,4 @@
-"""What tests share: shapes checked at run time, tiny encoders, small lessons, and real data where there is some."""
+"""Shared fixtures: shapes checked at run time, tiny encoders, small tasks, and real data where there is some."""
 
 import os
 import random
@@ -163,7 +163,7 @@ def _write_encoder(kind: str, folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tasks() -> list[Examples]:
-    """Three lessons of two digits each, six pictures a digit."""
+    """Three tasks of two digits each, six pictures a digit."""
     train, _ = digits()
     pairs = (("0", "1"), ("2", "3"), ("4", "5"))
     places = {
@@ -174,7 +174,7 @@ def tasks() -> list[Examples]:
 
 @pytest.fixture(scope="session")
 def questions() -> list[Examples]:
-    """Two lessons of two intents each."""
+    """Two tasks of two intents each."""
     asked = {
         "lost": ["my card is lost", "where is my card", "lost my card", "the card was stolen"],
         "rate": ["the exchange rate of the euro", "rate of a pound", "where is the rate", "exchange rate please"],

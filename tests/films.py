@@ -1,4 +1,4 @@
-"""A small click model of films for tests: taught in a second, with a database of its own."""
+"""A small click model of films, trained in a second, with a database of its own."""
 
 import sqlite3
 from pathlib import Path
@@ -55,7 +55,7 @@ def log(rows: int = 400, seed: int = 0) -> pl.DataFrame:
     )
 
 
-def taught(folder: Path, schema: Schema = SCHEMA, **settings: Any) -> Path:
+def trained(folder: Path, schema: Schema = SCHEMA, **settings: Any) -> Path:
     """The store of a model that has learned the log."""
     EmerG(schema, **QUICK | settings).learn(log()).save(folder)
     return folder

@@ -1,4 +1,4 @@
-"""The numbers read off the accuracy matrix, against plain loops over what each means."""
+"""Metrics of the accuracy matrix against plain loops."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def matrices(draw: st.DrawFn) -> Matrix:
 
 @given(accuracy=matrices(), seed=st.integers(0, 99))
 @settings(max_examples=80, deadline=None)
-def test_the_numbers_are_what_their_definitions_say(accuracy: Matrix, seed: int) -> None:
+def test_metrics_equal_their_definitions(accuracy: Matrix, seed: int) -> None:
     tasks = len(accuracy)
     examples = np.random.default_rng(seed).integers(1, 50, tasks)
     last = [accuracy[-1, k] for k in range(tasks)]
@@ -48,7 +48,7 @@ def test_the_numbers_are_what_their_definitions_say(accuracy: Matrix, seed: int)
 
 @given(accuracy=matrices())
 @settings(max_examples=30, deadline=None)
-def test_the_matrix_is_what_was_written_down(accuracy: Matrix) -> None:
+def test_the_accuracy_matrix_holds_the_recorded_scores(accuracy: Matrix) -> None:
     tasks = len(accuracy)
     scores = [(f"task {t}", f"task {k}", accuracy[t, k]) for t in range(tasks) for k in range(t + 1)]
     np.testing.assert_array_equal(accuracy_matrix(scores), accuracy)

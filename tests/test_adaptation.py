@@ -1,4 +1,4 @@
-"""Rules from events to states: each equals its plain slow form, and none cares how the events were laid out."""
+"""Adaptations: each equals a plain slow form, and none depends on how events are batched."""
 
 import copy
 from collections.abc import Callable
@@ -172,7 +172,7 @@ def bisected(logit: float, label: float, reach: float) -> float:
     return (low + high) / 2
 
 
-def test_after_one_event_bayes_moves_along_one_line_as_far_as_bisection_says(network: ItemNetwork) -> None:
+def test_after_one_event_the_map_estimate_equals_bisection_along_one_direction(network: ItemNetwork) -> None:
     """δ = s² J (y − σ(z + x)) with x = J δ, the one number that is not known."""
     rule = MAPAdaptation(initial_scale=0.4, linearizations=1)
     network = learned(network, rule)
@@ -188,7 +188,7 @@ def test_after_one_event_bayes_moves_along_one_line_as_far_as_bisection_says(net
 
 
 def posterior_slope(events: EventLikelihood, begin: State, now: State) -> Tensor:
-    """The gradient of − log posterior where the network is as it is, in units of the prior's spread."""
+    """The gradient of − log posterior at this state, in units of the prior's std."""
     spread = flatten_state({key: value[None] for key, value in events.network.positive_scales().items()})[0]
     at = flatten_state(now).requires_grad_()
     loss = functional.binary_cross_entropy_with_logits(
@@ -199,7 +199,7 @@ def posterior_slope(events: EventLikelihood, begin: State, now: State) -> Tensor
     return slope * spread
 
 
-def test_many_linearisations_arrive_where_the_posterior_of_the_network_itself_is_flat(network: ItemNetwork) -> None:
+def test_many_linearizations_converge_to_the_mode_of_the_exact_posterior(network: ItemNetwork) -> None:
     """Until there, two of them leave a small part of the slope at the beginning."""
     rule = MAPAdaptation(initial_scale=0.1, linearizations=40)
     network = learned(network, rule)
@@ -241,14 +241,14 @@ def test_items_together_are_items_alone(network: ItemNetwork, rule: Adaptation) 
         equal(rule.warm(one_item(events, item), mine), {key: value[item : item + 1] for key, value in together.items()})
 
 
-def test_the_order_of_events_is_nothing_to_any_rule(network: ItemNetwork, rule: Adaptation) -> None:
+def test_no_adaptation_depends_on_the_order_of_events(network: ItemNetwork, rule: Adaptation) -> None:
     events, state = happened(learned(network, rule), [6, 6])
     mixed = torch.randperm(6, generator=torch.Generator().manual_seed(3))
     other = replace(events, batch=replace(events.batch, rows=events.batch.rows[:, mixed]))
     equal(rule.warm(other, state), rule.warm(events, state))
 
 
-def test_all_events_twice_are_a_wider_prior_to_bayes_and_nothing_to_rules_of_the_mean(
+def test_doubling_all_events_widens_the_prior_of_map_and_changes_no_mean_rule(
     network: ItemNetwork, rule: Adaptation
 ) -> None:
     network = learned(network, rule)
@@ -263,7 +263,7 @@ def test_all_events_twice_are_a_wider_prior_to_bayes_and_nothing_to_rules_of_the
     equal(rule.warm(twice, state), once)
 
 
-def test_a_rate_of_nothing_is_no_step_and_a_small_one_follows_the_gradient(network: ItemNetwork) -> None:
+def test_a_learning_rate_of_0_is_no_step_and_a_small_one_follows_the_gradient(network: ItemNetwork) -> None:
     rule = LearnedSGD(initial_scale=1e-6, steps=1)
     network = copy.deepcopy(network)
     network.add_scales(1e-6)
@@ -280,7 +280,7 @@ def test_a_rate_of_nothing_is_no_step_and_a_small_one_follows_the_gradient(netwo
     equal(LearnedSGD(initial_scale=1.0, steps=0).warm(events, state), state, tolerance=0)
 
 
-def test_a_prior_of_no_width_holds_every_state_where_it_began(network: ItemNetwork) -> None:
+def test_a_prior_of_width_0_keeps_every_initial_state(network: ItemNetwork) -> None:
     rule = MAPAdaptation(initial_scale=1.0, linearizations=2)
     network = learned(network, rule)
     events, state = happened(network, [4, 2])
@@ -297,9 +297,7 @@ def test_events_that_are_learned_from_are_explained_better(network: ItemNetwork,
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
 @pytest.mark.parametrize("count", [1, 5000])
-def test_events_that_are_all_alike_give_finite_states(
-    network: ItemNetwork, rule: Adaptation, label: float, count: int
-) -> None:
+def test_identical_events_give_finite_states(network: ItemNetwork, rule: Adaptation, label: float, count: int) -> None:
     network = learned(network, rule).float()
     events, state = happened(network.double(), [count, 1])
     network.float()
@@ -320,9 +318,7 @@ def test_what_is_learned_in_service_needs_no_gradient_afterwards(network: ItemNe
 
 @pytest.mark.parametrize("name", ["map", "learned_sgd"])
 @pytest.mark.parametrize("second_order", [False, True])
-def test_an_episode_says_of_every_scale_how_it_should_change(
-    network: ItemNetwork, name: str, second_order: bool
-) -> None:
+def test_gradients_of_the_scales_equal_central_differences(network: ItemNetwork, name: str, second_order: bool) -> None:
     """By central differences of the loss after the rule, scale by scale."""
     rule = RULES[name]
     network = learned(network, rule)

@@ -1,4 +1,4 @@
-"""Augmented pictures are the same pictures, seen otherwise."""
+"""Augmentation: crops and flips of the same images."""
 
 import torch
 from torch import Tensor

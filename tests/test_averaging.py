@@ -1,4 +1,4 @@
-"""The mean of weights over the last steps."""
+"""Weight averaging over the last steps."""
 
 import pytest
 import torch

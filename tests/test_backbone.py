@@ -1,4 +1,4 @@
-"""Backbones from a folder: what they see, where they can be adapted, and what they refuse."""
+"""Backbones from a folder: their features, the projections that are adapted, and what they refuse."""
 
 import json
 import re
@@ -79,12 +79,12 @@ def test_features_are_one_vector_an_input_and_need_no_gradient(
 def test_sd_lora_learns_two_tasks_on_it(
     kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]
 ) -> None:
-    lessons = tasks[:2] if kind in PICTURES else questions
+    used_tasks = tasks[:2] if kind in PICTURES else questions
     learner = SDLoRA(str(tiny(kind)), rank=2, epochs=15, batch_size=8, learning_rate=1e-2)
-    learner.learn(lessons[0])
-    assert learner.evaluate(lessons[0])["accuracy"] > 0.5
-    learner.learn(lessons[1])
-    assert learner.logits(lessons[1].inputs).shape == (len(lessons[1]), 4)
+    learner.learn(used_tasks[0])
+    assert learner.evaluate(used_tasks[0])["accuracy"] > 0.5
+    learner.learn(used_tasks[1])
+    assert learner.logits(used_tasks[1].inputs).shape == (len(tasks[1]), 4)
     assert learner.lora.ranks == [2, 2]
     assert all(up.abs().sum() > 0 for task in range(2) for up, _ in learner.lora.direction(task))
 

@@ -1,4 +1,4 @@
-"""A mistake is one line on stderr and exit code 2, through the real command line, and leaves nothing half-written."""
+"""User errors on the command line: one line on stderr, exit code 2, and nothing half-written."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def test_the_recipe_itself_works(shell: Shell) -> None:
     assert "runs/sd-lora/seed-0/record.jsonl" in shell.files()
     code, out, err = shell.call("inspect", "runs/sd-lora/seed-0/store")
     assert (code, err) == (0, "")
-    assert all(part in out for part in ("sd-lora, format 3", "rank = 2", "task 1"))
+    assert all(part in out for part in ("sd-lora, format 3", "rank=2", "task 1", "task 2"))
     code, out, err = shell.call("report", "runs", "--out", "pages/report.html")
     assert (code, err) == (0, "")
     assert "<svg" in (shell.folder / "pages" / "report.html").read_text(encoding="utf-8")
@@ -34,7 +34,7 @@ def test_the_recipe_itself_works(shell: Shell) -> None:
         (["stream.tsks=4"], "did you mean 'tasks'?"),
         (["stream.tasks=9"], "9 tasks of 4 classes would leave a task empty; give at most 4 tasks"),
         (['stream.tasks=[["wren","tit"],["tit","finch","robin"]]'], "class 'tit' occurs 2 times in stream.tasks"),
-        (['stream.tasks=[["wren","tit"],[],["finch","robin"]]'], "stream.tasks: task 1 is empty"),
+        (['stream.tasks=[["wren","tit"],[],["finch","robin"]]'], "stream.tasks: task 2 is empty"),
         (['stream.tasks=[["wren","tit"],["finch"]]'], "test class 'robin' is in no task"),
         (['stream.tasks=[["wren","dodo"]]'], "class 'dodo', which has no training examples"),
         (["backbone.name=nobody/no-such-model"], "backbone 'nobody/no-such-model' cannot be loaded"),
@@ -53,9 +53,9 @@ def test_settings_that_cannot_be(words: list[str], message: str, shell: Shell) -
     assert not (shell.folder / "runs").exists()
 
 
-def test_recipes_and_peers_that_are_not_there(shell: Shell) -> None:
+def test_recipes_and_baselines_that_are_not_there(shell: Shell) -> None:
     assert "did you mean 'digits'?" in shell.fails("run", "digit")
-    assert "no peer" in shell.fails("run", "birds.toml", "--peer", "joint")
+    assert "no baseline" in shell.fails("run", "birds.toml", "--baseline", "joint")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def run_half(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:
     real, calls = Image.open, iter(range(1000))
 
     def closing(*words: object, **more: object) -> object:
-        if next(calls) == 24 + 6 + 6 + 3:  # headers, the first lesson, its exam, and into the second lesson
+        if next(calls) == 24 + 6 + 6 + 3:  # headers, the first task, its evaluation, and into the second task
             raise KeyboardInterrupt
         return real(*words, **more)  # type: ignore[arg-type]
 

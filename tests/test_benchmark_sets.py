@@ -1,4 +1,4 @@
-"""ImageNet-R, ImageNet-A, CUB-200 and DomainNet: all layouts give the same examples, no other split passes for the one meant."""
+"""ImageNet-R, ImageNet-A, CUB-200 and DomainNet: all layouts give the same examples, and another split is refused."""
 
 import hashlib
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""A long stage that was killed goes on from where it was, to the same bits; what is kept of another stage is not gone on from."""
+"""Checkpoints: an interrupted stage resumes to the same bits, and checkpoints of other stages are not used."""
 
 import errno
 import json
@@ -78,26 +78,26 @@ def with_validation(folder: Path) -> OldItems:
     return old
 
 
-LESSONS: dict[str, Callable[[Path], OldItems]] = {
+TRAINING_DATA: dict[str, Callable[[Path], OldItems]] = {
     "in memory": in_memory,
     "in files": in_files,
     "with validation items": with_validation,
 }
 CASES = {
     f"{trained_part}, {name}": (
-        lesson,
+        train,
         {"meta_trains": trained_part} | ({"meta_lr": 1e-3} if trained_part == "all" else {}),
     )
     for trained_part in ("all", "rule")
-    for name, lesson in LESSONS.items()
+    for name, train in TRAINING_DATA.items()
 }
 
 
 class Case:
     """A learner's settings and its first stage."""
 
-    def __init__(self, lesson: OldItems, settings: dict[str, Any]) -> None:
-        self.stage: Stage[StageData, ClickLog] = Stage("old", lesson, {})
+    def __init__(self, train: OldItems, settings: dict[str, Any]) -> None:
+        self.stage: Stage[StageData, ClickLog] = Stage("old", train, {})
         self.settings = SHORT | settings
         self.steps: list[Step] = []
         self.never_stopped = self.goes_on(None)
@@ -119,8 +119,8 @@ class Case:
 
 @pytest.fixture(scope="module", params=CASES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    lesson, settings = CASES[request.param]
-    return Case(lesson(tmp_path_factory.mktemp("lesson")), settings)
+    train, settings = CASES[request.param]
+    return Case(train(tmp_path_factory.mktemp("train")), settings)
 
 
 @pytest.fixture(scope="module")
@@ -310,9 +310,9 @@ def test_what_was_kept_by_other_settings_is_left_alone(plain: Case, tmp_path: Pa
 def test_what_was_kept_of_other_data_is_left_alone(plain: Case, tmp_path: Path, other: dict[str, int]) -> None:
     plain.killed(tmp_path, 12)
     rows = log(new=0, **other)
-    lesson = OldItems(rows.take(np.arange(len(rows) - 1)))  # the counts are others too
+    train = OldItems(rows.take(np.arange(len(rows) - 1)))  # the counts are others too
     with pytest.raises(StoreError, match="other settings or data") as caught:
-        list(EmerG(SCHEMA, **plain.settings).fit_stage(Stage("old", lesson, {}), Checkpoint(tmp_path, every_seconds=0)))
+        list(EmerG(SCHEMA, **plain.settings).fit_stage(Stage("old", train, {}), Checkpoint(tmp_path, every_seconds=0)))
     assert f"remove {tmp_path} to start anew" in one_line(caught)
 
 

@@ -1,4 +1,4 @@
-"""A log in chunks is the log: every way through its files equals the plain one through the whole."""
+"""A log read in chunks equals the log read as a whole."""
 
 import os
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Streams of classes: tasks are disjoint and cover all, no exam is taught, and chance depends on the seed alone."""
+"""Class-incremental streams: tasks are disjoint and cover all classes; no evaluation example is trained on."""
 
 from collections import Counter
 from typing import Any
@@ -57,19 +57,19 @@ def test_tasks_are_disjoint_and_cover_all_classes(
     seed=st.integers(0, 99),
 )
 @settings(max_examples=60, deadline=None)
-def test_no_example_of_an_exam_is_ever_taught(
+def test_training_and_evaluation_examples_are_disjoint(
     limits: tuple[int | None, int | None], eval_split: str, joint: bool, seed: int
 ) -> None:
     stream = made(
         tasks=3, eval_split=eval_split, joint=joint, seed=seed, train_per_class=limits[0], eval_per_class=limits[1]
     )
     stages = list(stream)
-    taught = [x for stage in stages for x in stage.train.inputs]
+    trained = [x for stage in stages for x in stage.train.inputs]
     asked = [x for examples in stages[-1].eval_sets.values() for x in examples.inputs]
-    assert len(set(taught)) == len(taught)
-    assert not set(taught) & set(asked)
+    assert len(set(trained)) == len(trained)
+    assert not set(trained) & set(asked)
     assert all(str(x).startswith("train" if eval_split == "validation" else "test") for x in asked)
-    assert stream.info() == {"tasks": stream.tasks, "train_examples": len(taught), "eval_examples": len(asked)}
+    assert stream.info() == {"tasks": stream.tasks, "train_examples": len(trained), "eval_examples": len(asked)}
     for limit, chosen in zip(limits, (stages[-1].train, stages[-1].eval_sets["task 0"]), strict=True):
         assert limit is None or max(Counter(chosen.labels).values()) <= limit
 
@@ -93,7 +93,7 @@ def test_fewer_examples_are_the_first_of_those_drawn() -> None:
     assert list(few) == list(many)[:2]
 
 
-def test_joint_teaches_everything_at_once_and_sits_all_exams() -> None:
+def test_joint_training_is_one_stage_evaluated_on_all_tasks() -> None:
     stream, apart = made(tasks=3, joint=True), made(tasks=3)
     (stage,) = stream
     assert len(stream) == 1
@@ -108,7 +108,7 @@ def test_tasks_may_be_named() -> None:
     assert [set(stage.train.labels) for stage in stream] == [{"class 2"}, {"class 0", "class 1"}]
 
 
-def test_training_classes_without_an_exam_may_be_left_out() -> None:
+def test_training_classes_without_evaluation_examples_may_be_left_out() -> None:
     test = texts(2, 1, "test")
     assert ClassIncremental(texts(3, 2, "train"), test, tasks=[["class 0"], ["class 1"]]).tasks == [
         ["class 0"],
@@ -127,7 +127,7 @@ def test_training_classes_without_an_exam_may_be_left_out() -> None:
         ({"train_per_class": 0}, r"stream.train_per_class = 0; give a number from 1 on"),
         ({"eval_per_class": -2}, r"stream.eval_per_class = -2; give a number from 1 on"),
         ({"tasks": []}, "stream.tasks is empty"),
-        ({"tasks": [["class 0", "class 1"], [], ["class 2"]]}, "task 1 is empty"),
+        ({"tasks": [["class 0", "class 1"], [], ["class 2"]]}, "task 2 is empty"),
         ({"tasks": [["class 0", "class 1"], ["class 2", "class 0"]]}, "class 'class 0' occurs 2 times in stream.tasks"),
         ({"tasks": [["class 0", "class 0"], ["class 1", "class 2"]]}, "class 'class 0' occurs 2 times"),
         ({"tasks": [["class 0"], ["class 1", "class 9"]]}, "names class 'class 9', which has no training examples"),
@@ -146,7 +146,7 @@ def test_a_test_class_that_is_never_trained_is_refused() -> None:
         ClassIncremental(texts(2, 2, "train"), texts(3, 1, "test"), tasks=2)
 
 
-def test_a_class_without_an_exam_is_refused() -> None:
+def test_a_class_without_evaluation_examples_is_refused() -> None:
     with pytest.raises(StreamError, match="class 'class 2' has no test examples; add some or leave the class out"):
         ClassIncremental(texts(3, 2, "train"), texts(2, 1, "test"), tasks=3)
 
@@ -167,7 +167,7 @@ def test_inputs_are_not_touched_before_they_are_asked_for() -> None:
         stages[0].train.inputs[0]
 
 
-def test_some_of_some_are_some() -> None:
+def test_a_slice_of_a_subset_is_a_subset() -> None:
     chosen = Subset(["a", "b", "c", "d"], [3, 1, 0])
     assert list(chosen) == ["d", "b", "a"]
     assert list(chosen[1:]) == ["b", "a"]

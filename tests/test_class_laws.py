@@ -1,6 +1,7 @@
-"""What holds for every learner of new classes, whatever its method."""
+"""Laws of every learner of classes."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -11,20 +12,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from covering import covering, values
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.lora_learner import LoRALearner
+from newcomer.classes.lora_adapters import LoRAAdapter
 from newcomer.classes.methods.coda_prompt import CODAPrompt
 from newcomer.classes.methods.dual_prompt import DualPrompt
 from newcomer.classes.methods.frozen import FrozenBackbone
-from newcomer.classes.methods.full_fine_tuning import FullFineTuning
+from newcomer.classes.methods.full_fine_tuning import FullFineTuning, TrainedWeights
 from newcomer.classes.methods.inf_lora import InfLoRA
 from newcomer.classes.methods.l2p import L2P
 from newcomer.classes.methods.ranpac import RanPAC
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.classes.methods.sequential_lora import SequentialLoRA
-from newcomer.classes.prompt_learner import PromptLearner
-from newcomer.classes.training_loop import GradientLearner
+from newcomer.classes.parts import Part
+from newcomer.classes.prompt_adapter import PromptAdapter
 from newcomer.data.examples import Examples, Input
 from newcomer.errors import DataError, LearnerError, SettingError, StoreError
 from newcomer.experiments import recipe
@@ -34,7 +36,7 @@ from newcomer.training.learner import MACHINE_SETTINGS
 TRAINED: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "rank": 2}
 WHOLE: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3}
 PROMPTED: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2}
-CASES: dict[str, tuple[str, type[ClassLearner], dict[str, Any]]] = {
+CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "sd-lora": ("vit", SDLoRA, TRAINED),
     "sd-lora, a magnitude each projection": ("vit", SDLoRA, TRAINED | {"magnitude_sharing": "projection"}),
     "sd-lora, cosine, own head rate": ("vit", SDLoRA, TRAINED | {"schedule": "cosine", "head_learning_rate": 5e-3}),
@@ -54,6 +56,20 @@ CASES: dict[str, tuple[str, type[ClassLearner], dict[str, Any]]] = {
     ),
     "sd-lora, bf16": ("vit", SDLoRA, TRAINED | {"precision": "bf16"}),
     "sd-lora on texts": ("bert", SDLoRA, TRAINED),
+    "sd-lora, many settings of training": (
+        "vit",
+        SDLoRA,
+        TRAINED
+        | {"magnitude_sharing": "projection", "schedule": "cosine", "head_learning_rate": 5e-3, "head": "gaussian"}
+        | {"augment": "crop", "gradient_accumulation_steps": 3, "cache_gib": 0, "precision": "bf16"},
+    ),
+    "sd-lora, ranks, slower later, averaged, kd that always fires": (
+        "vit",
+        SDLoRA,
+        TRAINED
+        | {"rank": [[1, 3], [2, 1]], "later_lr_factor": 0.5, "weight_averaging": 0.5, "kd_threshold": 1.0}
+        | {"head": "ridge"},
+    ),
     "sequential, new classes": ("vit", SequentialLoRA, TRAINED | {"loss_classes": "new", "head": "lda"}),
     "sequential, seen classes": ("vit", SequentialLoRA, TRAINED | {"loss_classes": "seen"}),
     "sequential, first task only": ("vit", SequentialLoRA, TRAINED | {"adapted_tasks": 1, "head": "lda"}),
@@ -88,49 +104,70 @@ CASES: dict[str, tuple[str, type[ClassLearner], dict[str, Any]]] = {
 }
 
 
+def cases(names: Iterable[str]) -> list[Any]:
+    """As parameters; together those of every run meet every learner, encoder and value of a setting."""
+    chosen = {name: CASES[name] for name in names}
+    every = [settings for _, _, settings in chosen.values()]
+    return covering({n: values(kind, every, own) | {("encoder", e)} for n, (e, kind, own) in chosen.items()})
+
+
+References = dict[tuple[str, int], tuple[Tensor, dict[str, Tensor]]]
+
+
 @dataclass
 class Case:
-    """One learner, its lessons, and inputs to ask it about."""
+    """One learner, its tasks, and all their inputs."""
 
-    kind: type[ClassLearner]
+    name: str
+    kind: Any
     settings: dict[str, Any]
     folder: Path
-    lessons: Sequence[Examples]
+    tasks: Sequence[Examples]
+    references: References
 
     def made(self, backbone: Backbone | str | None = None, **changes: Any) -> Any:
         return self.kind(backbone or str(self.folder), **self.settings | changes)
 
-    def taught(self, count: int, **changes: Any) -> Any:
+    def learned(self, count: int, **changes: Any) -> Any:
         learner = self.made(**changes)
-        for lesson in self.lessons[:count]:
-            learner.learn(lesson)
+        for task in self.tasks[:count]:
+            learner.learn(task)
         return learner
+
+    def reference(self, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logits and bits of a learner that was learned so many tasks and nothing else; trained once."""
+        if (self.name, count) not in self.references:
+            learner = self.learned(count)
+            self.references[self.name, count] = learner.logits(self.asked), bits(learner)
+        return self.references[self.name, count]
 
     @property
     def asked(self) -> list[Input]:
-        return [x for lesson in self.lessons for x in lesson.inputs]
+        return [x for task in self.tasks for x in task.inputs]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def build(tiny: Callable[[str], Path], tasks: list[Examples], questions: list[Examples]) -> Callable[[str], Case]:
+    references: References = {}
+
     def built(name: str) -> Case:
         encoder, kind, settings = CASES[name]
-        return Case(kind, settings, tiny(encoder), tasks if encoder == "vit" else questions)
+        return Case(name, kind, settings, tiny(encoder), tasks if encoder == "vit" else questions, references)
 
     return built
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=cases(CASES))
 def case(request: pytest.FixtureRequest, build: Callable[[str], Case]) -> Case:
     """Every learner."""
     return build(request.param)
 
 
-def trains_in_every_task(kind: type[ClassLearner], settings: dict[str, Any]) -> bool:
-    return issubclass(kind, GradientLearner) and not {"adapt_first_task", "adapted_tasks"} & settings.keys()
+def trains_in_every_task(kind: Any, settings: dict[str, Any]) -> bool:
+    return kind is not FrozenBackbone and not {"adapt_first_task", "adapted_tasks"} & settings.keys()
 
 
-@pytest.fixture(params=[name for name, (_, kind, how) in CASES.items() if trains_in_every_task(kind, how)])
+@pytest.fixture(params=cases(name for name, (_, kind, how) in CASES.items() if trains_in_every_task(kind, how)))
 def trained(request: pytest.FixtureRequest, build: Callable[[str], Case]) -> Case:
     """Every learner that is trained by gradients in every task."""
     return build(request.param)
@@ -140,16 +177,17 @@ def bits(learner: ClassLearner) -> dict[str, Tensor]:
     """All that a learner has: every parameter and buffer of its parts, and what its last entry holds."""
     found = {f"backbone.{name}": t for name, t in learner.backbone.state_dict().items()}
     found |= {f"stored {place}": t for place, t in enumerate(learner._stored_tensors())}
-    if isinstance(learner, GradientLearner):
-        found |= {f"linear_head.{name}": t for name, t in learner.linear_head.state_dict().items()}
-    if isinstance(learner, FullFineTuning):
-        found |= {f"weights.{name}": t for name, t in learner.weights.items()}
-    if isinstance(learner, PromptLearner):
-        found |= {f"prompts.{name}": t for name, t in learner.prompts.state_dict().items()}
-    if isinstance(learner, LoRALearner):
-        found |= {f"bank.{name}": t for name, t in learner.lora.state_dict().items()}
-        found |= {f"up {p}": t for p, t in enumerate(learner.lora.up)} | {
-            f"down {p}": t for p, t in enumerate(learner.lora.down)
+    adapter = learner.adapter
+    if learner.loop is not None:
+        found |= {f"linear_head.{name}": t for name, t in learner.loop.linear_head.state_dict().items()}
+    if isinstance(adapter, TrainedWeights):
+        found |= {f"weights.{name}": t for name, t in adapter.weights.items()}
+    if isinstance(adapter, PromptAdapter):
+        found |= {f"prompts.{name}": t for name, t in adapter.prompts.state_dict().items()}
+    if isinstance(adapter, LoRAAdapter):
+        found |= {f"bank.{name}": t for name, t in adapter.lora.state_dict().items()}
+        found |= {f"up {p}": t for p, t in enumerate(adapter.lora.up)} | {
+            f"down {p}": t for p, t in enumerate(adapter.lora.down)
         }
     found |= learner.memory.tensors()
     if learner.classes and not isinstance(learner, RanPAC):
@@ -170,21 +208,34 @@ def test_every_class_learner_of_the_recipes_is_here() -> None:
     assert {kind for _, kind, _ in CASES.values()} == set(recipe.CLASSES.learners.values())
 
 
+def heirs(kind: Any) -> list[Any]:
+    return [heir for child in kind.__subclasses__() for heir in (child, *heirs(child))]
+
+
+def test_shipped_classes_are_abstract_or_final() -> None:
+    """To know a method one reads its file and the parts that it names."""
+    assert all(kind.__bases__ == (ClassLearner,) for kind in recipe.CLASSES.learners.values())
+    shipped = [part for part in heirs(Part) if part.__module__.startswith("newcomer.")]
+    assert len(shipped) > 12
+    for part in shipped:
+        assert inspect.isabstract(part) or not set(shipped) & set(part.__subclasses__())
+
+
 def test_the_same_seed_gives_the_same_bits(case: Case) -> None:
-    first = case.taught(2)
+    logits, wanted = case.reference(2)
     torch.manual_seed(123)  # chance from elsewhere shifts nothing
-    second = case.taught(2)
-    assert torch.equal(first.logits(case.asked), second.logits(case.asked))
-    assert equal(bits(first), bits(second))
+    again = case.learned(2)
+    assert torch.equal(again.logits(case.asked), logits)
+    assert equal(bits(again), wanted)
 
 
 def test_another_seed_gives_other_bits(trained: Case) -> None:
-    assert not torch.equal(trained.taught(1).logits(trained.asked), trained.taught(1, seed=1).logits(trained.asked))
+    assert not torch.equal(trained.learned(1, seed=1).logits(trained.asked), trained.reference(1)[0])
 
 
 def test_saved_and_loaded_gives_the_same_logits_to_the_bit(case: Case, tmp_path: Path) -> None:
     learner = case.made()
-    early = [learner.learn(lesson).logits(case.asked) for lesson in case.lessons[:2]]
+    early = [learner.learn(task).logits(case.asked) for task in case.tasks[:2]]
     learner.save(tmp_path / "store")
     loaded = case.kind.load(tmp_path / "store")
     assert torch.equal(loaded.logits(case.asked), early[1])
@@ -199,55 +250,60 @@ def test_saved_and_loaded_gives_the_same_logits_to_the_bit(case: Case, tmp_path:
 
 def test_learning_on_from_a_store_equals_never_stopped(case: Case, tmp_path: Path) -> None:
     learner = case.made()
-    for lesson in case.lessons[:2]:
-        learner.learn(lesson)
+    for task in case.tasks[:2]:
+        learner.learn(task)
         learner.save(tmp_path / "store")
         first = (tmp_path / "store" / "stage-000.safetensors").read_bytes()
         learner = case.kind.load(tmp_path / "store")
     learner.save(tmp_path / "store")  # a store that was loaded is extended
     assert (tmp_path / "store" / "stage-000.safetensors").read_bytes() == first
-    whole = case.taught(2)
-    assert torch.equal(learner.logits(case.asked), whole.logits(case.asked))
-    assert equal(bits(learner), bits(whole))
+    logits, wanted = case.reference(2)
+    assert torch.equal(learner.logits(case.asked), logits)
+    assert equal(bits(learner), wanted)
 
 
-def learn_on(kind: type[ClassLearner], store: Path, lesson: Examples, asked: list[Input]) -> Any:
-    """What another process does: load, learn, save, answer."""
+def learn_on(kind: type[ClassLearner], store: Path, task: Examples, asked: list[Input]) -> Any:
+    """In another process: load, learn, save, predict."""
     torch.set_num_threads(1)
     learner = kind.load(store)
-    learner.learn(lesson).save(store)
+    learner.learn(task).save(store)
     return learner.logits(asked).numpy()
 
 
-def test_learning_goes_on_in_another_process_to_the_same_bits(build: Callable[[str], Case], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def another() -> Iterator[ProcessPoolExecutor]:
     """One process for all learners: starting it is what takes the time."""
-    cases = {tmp_path / str(number): build(name) for number, name in enumerate(CASES)}
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as another:
-        for folder, case in cases.items():
-            case.taught(1).save(folder)
-            lesson = Examples(list(case.lessons[1].inputs), case.lessons[1].labels)
-            found = torch.from_numpy(another.submit(learn_on, case.kind, folder, lesson, case.asked).result())
-            wanted = case.taught(2).logits(case.asked)
-            assert torch.equal(found, wanted)
-            assert torch.equal(case.kind.load(folder).logits(case.asked), wanted)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        yield process
+
+
+def test_learning_goes_on_in_another_process_to_the_same_bits(
+    case: Case, another: ProcessPoolExecutor, tmp_path: Path
+) -> None:
+    case.learned(1).save(tmp_path / "store")
+    task = Examples(list(case.tasks[1].inputs), case.tasks[1].labels)
+    found = another.submit(learn_on, case.kind, tmp_path / "store", task, case.asked).result()
+    wanted, _ = case.reference(2)
+    assert torch.equal(torch.from_numpy(found), wanted)
+    assert torch.equal(case.kind.load(tmp_path / "store").logits(case.asked), wanted)
 
 
 def test_predicting_changes_neither_parameters_nor_modes(case: Case) -> None:
-    learner = case.taught(1)
+    learner = case.learned(1)
     learner.backbone.model.train()  # as a user may have left it
     next(learner.backbone.model.children()).eval()
     modes = [part.training for part in learner.backbone.modules()]
     before = bits(learner)
     gradients = torch.is_grad_enabled()
     learner.predict(case.asked)
-    learner.evaluate(case.lessons[0])
+    learner.evaluate(case.tasks[0])
     assert equal(bits(learner), before)
     assert [part.training for part in learner.backbone.modules()] == modes
     assert torch.is_grad_enabled() == gradients
 
 
 def test_a_batch_is_its_examples(case: Case) -> None:
-    learner = case.taught(2)
+    learner = case.learned(2)
     together = learner.logits(case.asked)
     alone = torch.cat([learner.logits([x]) for x in case.asked])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
@@ -256,48 +312,58 @@ def test_a_batch_is_its_examples(case: Case) -> None:
 
 
 def test_predictions_are_names_of_classes(case: Case) -> None:
-    learner = case.taught(2)
+    learner = case.learned(2)
     answers = learner.predict(case.asked)
     assert answers == [learner.classes[i] for i in learner.logits(case.asked).argmax(1).tolist()]
     assert learner.predict(case.asked[3]) == answers[3]
-    right = sum(a == b for a, b in zip(answers[: len(case.lessons[0])], case.lessons[0].labels, strict=True))
-    assert learner.evaluate(case.lessons[0]) == {
-        "accuracy": pytest.approx(right / len(case.lessons[0])),
-        "examples": len(case.lessons[0]),
+    right = sum(a == b for a, b in zip(answers[: len(case.tasks[0])], case.tasks[0].labels, strict=True))
+    assert learner.evaluate(case.tasks[0]) == {
+        "accuracy": pytest.approx(right / len(case.tasks[0])),
+        "examples": len(case.tasks[0]),
     }
 
 
 def test_the_backbone_keeps_its_bits(case: Case) -> None:
     learner = case.made()
     before = {name: p.detach().clone() for name, p in learner.backbone.named_parameters()}
-    for lesson in case.lessons[:2]:
-        learner.learn(lesson)
+    for task in case.tasks[:2]:
+        learner.learn(task)
     after = dict(learner.backbone.named_parameters())
     assert all(torch.equal(after[name], p) for name, p in before.items())
     assert not any(p.requires_grad for p in after.values())
 
 
 def test_what_a_stage_has_closed_keeps_its_bits(trained: Case) -> None:
-    learner = trained.taught(1)
-    weight, bias = learner.linear_head.weight.detach().clone(), learner.linear_head.bias.detach().clone()
-    closed = range(learner.lora.directions if isinstance(learner, LoRALearner) else 0)  # none: all is trained on
+    learner = trained.learned(1)
+    weight, bias = (t.clone() for t in learner.loop.linear_head.rows())
+    closed = range(
+        learner.lora.directions if isinstance(learner.adapter, LoRAAdapter) else 0
+    )  # none: all is trained on
     directions = [factor.clone() for task in closed for pair in learner.lora.direction(task) for factor in pair]
-    learner.learn(trained.lessons[1])
+    learner.learn(trained.tasks[1])
     now = [factor for task in closed for pair in learner.lora.direction(task) for factor in pair]
     assert all(torch.equal(a, b) for a, b in zip(directions, now, strict=True))
-    kept = torch.equal(learner.linear_head.weight[:2], weight) and torch.equal(learner.linear_head.bias[:2], bias)
-    reinitialized = learner.head_init == "lda"  # all rows, before each task
-    assert kept == (learner.loss_classes == "new" and not reinitialized)
+    now_weight, now_bias = learner.loop.linear_head.rows()
+    kept = torch.equal(now_weight[:2], weight) and torch.equal(now_bias[:2], bias)
+    reinitialized = learner.loop.training.head_init == "lda"  # all rows, before each task
+    assert kept == (learner.loop.loss_classes == "new" and not reinitialized)
 
 
-def test_every_trainable_parameter_receives_a_gradient(trained: Case) -> None:
+def test_every_trainable_parameter_receives_a_gradient(trained: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     learner = trained.made(epochs=4)  # the head moves first, then B, then A and α
-    for number, lesson in enumerate(trained.lessons[:2]):
+    fit, groups = learner.loop.fit, dict[str, list[torch.nn.Parameter]]()
+
+    def watched(task: Any, adapter: Any, trained_groups: Any) -> Any:
+        groups.clear()
+        groups.update({**trained_groups, "head": list(learner.loop.linear_head.parameters())})
+        return fit(task, adapter, trained_groups)
+
+    monkeypatch.setattr(learner.loop, "fit", watched)
+    for number, task in enumerate(trained.tasks[:2]):
         touched: dict[int, Tensor] = {}
-        for step in learner.fit_stage(Stage(f"task {number}", lesson, {})):
+        for step in learner.fit_stage(Stage(f"task {number}", task, {})):
             if step.part != f"task {number}":  # features are looked at
                 continue
-            groups = learner.trainable()  # at the last step the task is still open
             for parameter in (p for group in groups.values() for p in group):
                 assert parameter.grad is not None
                 seen = touched.setdefault(id(parameter), torch.zeros_like(parameter, dtype=torch.bool))
@@ -308,8 +374,8 @@ def test_every_trainable_parameter_receives_a_gradient(trained: Case) -> None:
         assert all(touched[id(p)].all() for p in groups.get("magnitudes", ()))  # the closed tasks' ones, too
 
 
-def interrupted(learner: ClassLearner, lesson: Examples, steps: int) -> None:
-    fit_stage = learner.fit_stage(Stage(f"task {len(learner.entries)}", lesson, {}))
+def interrupted(learner: ClassLearner, task: Examples, steps: int) -> None:
+    fit_stage = learner.fit_stage(Stage(f"task {len(learner.entries)}", task, {}))
     for _ in range(steps):
         next(fit_stage)
     fit_stage.close()  # type: ignore[attr-defined]
@@ -325,64 +391,64 @@ class Damaged(list[Input]):
 
 
 @pytest.mark.parametrize("known", [0, 1])
-def test_a_study_that_is_given_up_leaves_the_learner_as_it_was(known: int, case: Case) -> None:
-    learner = case.taught(known)
+def test_an_interrupted_training_leaves_the_learner_as_it_was(known: int, case: Case) -> None:
+    learner = case.learned(known)
     before, classes = bits(learner), list(learner.classes)
-    interrupted(learner, case.lessons[known], 1)
+    interrupted(learner, case.tasks[known], 1)
     assert equal(bits(learner), before)
     assert learner.classes == classes
     assert len(learner.entries) == known
-    assert torch.equal(learner.learn(case.lessons[known]).logits(case.asked), case.taught(known + 1).logits(case.asked))
+    assert torch.equal(learner.learn(case.tasks[known]).logits(case.asked), case.reference(known + 1)[0])
 
 
 @pytest.mark.parametrize("known", [0, 1])
 def test_a_study_that_fails_leaves_the_learner_as_it_was(known: int, case: Case) -> None:
-    learner = case.taught(known)
+    learner = case.learned(known)
     before = bits(learner)
-    lesson = case.lessons[known]
+    task = case.tasks[known]
     with pytest.raises(DataError, match="a damaged picture"):
-        learner.learn(Examples(Damaged(lesson.inputs), lesson.labels))
+        learner.learn(Examples(Damaged(task.inputs), task.labels))
     assert equal(bits(learner), before)
     assert len(learner.classes) == 2 * known
-    assert torch.equal(learner.learn(lesson).logits(case.asked), case.taught(known + 1).logits(case.asked))
+    assert torch.equal(learner.learn(task).logits(case.asked), case.reference(known + 1)[0])
 
 
 @pytest.mark.parametrize("epochs", [2, 8])
-def test_what_diverges_is_an_answer_and_changes_nothing(epochs: int, trained: Case) -> None:
+def test_divergence_is_an_error_and_changes_nothing(epochs: int, trained: Case) -> None:
     learner = trained.made(batch_size=100)
-    learner.later_lr_factor, learner.weight_averaging = 1.0, 0.0
-    learner.learn(trained.lessons[0])
-    learner.training = replace(learner.training, epochs=epochs, learning_rate=1e30)
+    learner.loop.training = replace(learner.loop.training, later_lr_factor=1.0, weight_averaging=0.0)
+    learner.learn(trained.tasks[0])
+    learner.loop.training = replace(learner.loop.training, epochs=epochs, learning_rate=1e30)
     before = bits(learner)
     with pytest.raises(
         LearnerError,
         match=r"(the loss became (nan|inf)|(the features|the inputs of a layer) are not finite); lower the learning rate",
     ):
-        learner.learn(trained.lessons[1])
+        learner.learn(trained.tasks[1])
     assert equal(bits(learner), before)
 
 
-def test_an_empty_lesson_is_refused_and_changes_nothing(case: Case) -> None:
-    learner = case.taught(1)
+def test_an_empty_task_is_refused_and_changes_nothing(case: Case) -> None:
+    learner = case.learned(1)
     before = bits(learner)
-    with pytest.raises(LearnerError, match="stage 'task 1' has no examples to learn from"):
+    with pytest.raises(LearnerError, match="stage 'task 2' has no examples to learn from"):
         learner.learn(Examples([], []))
     assert equal(bits(learner), before)
 
 
 def test_more_examples_of_known_classes_count_and_adapt_nothing(case: Case) -> None:
-    learner = case.taught(1)
+    learner = case.learned(1)
     adapted = ("lora.", "linear_head.", "up", "down", "weights.", "prompts.")
     parts = {name: t for name, t in bits(learner).items() if name.startswith(adapted)}
-    learner.learn(case.lessons[0])
+    learner.learn(case.tasks[0])
     assert len(learner.classes) == 2
-    assert learner.memory.statistics.count.tolist() == [2 * case.lessons[0].labels.count(n) for n in learner.classes]
+    assert learner.memory.statistics.count.tolist() == [2 * case.tasks[0].labels.count(n) for n in learner.classes]
     assert equal(parts, {name: bits(learner)[name] for name in parts})
 
 
-def test_a_lesson_may_mix_known_and_new_classes(case: Case) -> None:
-    learner = case.taught(1)
-    old, new = case.lessons[0], case.lessons[1]
+def test_a_task_may_mix_known_and_new_classes(case: Case) -> None:
+    learner = case.learned(1)
+    old, new = case.tasks[0], case.tasks[1]
     learner.learn(Examples([*new.inputs, old.inputs[0]], [*new.labels, old.labels[0]]))
     assert learner.classes == [*dict.fromkeys([*old.labels, *new.labels])]
     assert learner.memory.statistics.count[0] == old.labels.count(old.labels[0]) + 1
@@ -390,21 +456,21 @@ def test_a_lesson_may_mix_known_and_new_classes(case: Case) -> None:
 
 
 def test_a_single_new_class_is_known_afterwards(case: Case) -> None:
-    learner = case.taught(1)
-    lesson = case.lessons[1]
-    one = lesson.select([i for i, label in enumerate(lesson.labels) if label == lesson.labels[0]])
+    learner = case.learned(1)
+    task = case.tasks[1]
+    one = task.select([i for i, label in enumerate(task.labels) if label == task.labels[0]])
     if learner.settings.get("head") == "linear":  # rows that are compared with nothing stay at zero
         with pytest.raises(LearnerError, match="the linear head learns nothing from a single class"):
             learner.learn(one)
         return
     learner.learn(one)
-    assert learner.classes[-1] == lesson.labels[0]
+    assert learner.classes[-1] == task.labels[0]
     assert learner.logits(case.asked).shape[1] == 3
-    assert learner.predict(one.inputs).count(lesson.labels[0]) > len(one) / 2
+    assert learner.predict(one.inputs).count(task.labels[0]) > len(one) / 2
 
 
 def test_a_forgotten_class_is_offered_no_more(case: Case, tmp_path: Path) -> None:
-    learner = case.taught(2)
+    learner = case.learned(2)
     learner.save(tmp_path / "store")
     before, gone = learner.logits(case.asked), learner.classes[1]
     learner.forget(gone).save(tmp_path / "store")
@@ -415,13 +481,13 @@ def test_a_forgotten_class_is_offered_no_more(case: Case, tmp_path: Path) -> Non
     loaded = case.kind.load(tmp_path / "store")
     assert torch.equal(loaded.logits(case.asked), learner.logits(case.asked))
     assert torch.equal(case.kind.load(tmp_path / "store", stages=2).logits(case.asked), before)
-    assert loaded.learn(case.lessons[0]).classes == [*learner.classes, gone]  # it can be taught again
+    assert loaded.learn(case.tasks[0]).classes == [*learner.classes, gone]  # the class can be learned again
     with pytest.raises(LearnerError, match=f"class '{gone}' is not known; known: "):
         learner.forget(gone)
 
 
 def test_answers_are_the_best_classes_with_probabilities(case: Case) -> None:
-    learner = case.taught(2)
+    learner = case.learned(2)
     logits = learner.logits(case.asked)
     for row, answer in zip(logits, learner.predict_topk(case.asked, top=3), strict=True):
         assert answer.classes == [
@@ -436,31 +502,37 @@ def test_answers_are_the_best_classes_with_probabilities(case: Case) -> None:
     assert refused == sorted(refused)
 
 
-def test_nothing_learned_is_nothing_to_ask(case: Case) -> None:
+def test_predicting_before_learning_is_an_error(case: Case) -> None:
     learner = case.made()
     with pytest.raises(LearnerError, match="has learned no class; call learn first"):
         learner.predict(case.asked)
     with pytest.raises(
-        LearnerError, match=f"the evaluation set has class '{case.lessons[1].labels[0]}', which was never learned"
+        LearnerError, match=f"the evaluation set has class '{case.tasks[1].labels[0]}', which was never learned"
     ):
-        case.taught(1).evaluate(case.lessons[1])
+        case.learned(1).evaluate(case.tasks[1])
 
 
 def test_two_learners_share_one_backbone(case: Case) -> None:
     shared = Backbone(str(case.folder))
-    one, other = case.made(shared), SDLoRA(shared, **TRAINED | {"seed": 7})
-    one.learn(case.lessons[0])
-    other.learn(case.lessons[1])
-    one.learn(case.lessons[1])
-    other.learn(case.lessons[0])
-    assert torch.equal(one.logits(case.asked), case.taught(2).logits(case.asked))
-    alone = SDLoRA(str(case.folder), **TRAINED | {"seed": 7}).learn(case.lessons[1]).learn(case.lessons[0])
-    assert torch.equal(other.logits(case.asked), alone.logits(case.asked))
+    opposite = replace(
+        case,
+        name=f"opposite of {case.folder}",
+        kind=SDLoRA,
+        settings=TRAINED | {"seed": 7},
+        tasks=case.tasks[1::-1],
+    )
+    one, other = case.made(shared), opposite.made(shared)
+    one.learn(case.tasks[0])
+    other.learn(case.tasks[1])
+    one.learn(case.tasks[1])
+    other.learn(case.tasks[0])
+    assert torch.equal(one.logits(case.asked), case.reference(2)[0])
+    assert torch.equal(other.logits(opposite.asked), opposite.reference(2)[0])
 
 
 def test_a_store_of_another_machine_is_opened_on_the_device_of_this_one(case: Case, tmp_path: Path) -> None:
-    learner = case.taught(1)
-    learner.settings["device"] = "cuda"  # as if it had been taught there
+    learner = case.learned(1)
+    learner.settings["device"] = "cuda"  # as if it had been trained there
     learner.save(tmp_path / "store")
     loaded = case.kind.load(tmp_path / "store")
     assert torch.equal(loaded.logits(case.asked), learner.logits(case.asked))
@@ -468,10 +540,10 @@ def test_a_store_of_another_machine_is_opened_on_the_device_of_this_one(case: Ca
 
 
 def test_settings_may_change_when_a_model_is_loaded(trained: Case, tmp_path: Path) -> None:
-    trained.taught(1).save(tmp_path / "store")
+    trained.learned(1).save(tmp_path / "store")
     if trained.kind.fixed_settings is not None:
         other: Any = trained.kind.load(tmp_path / "store", epochs=1, head="ridge")
-        assert other.learn(trained.lessons[1]).settings["epochs"] == 1
+        assert other.learn(trained.tasks[1]).settings["epochs"] == 1
         other.save(tmp_path / "store")
         assert [entry.info["settings"]["epochs"] for entry in other.entries] == [2, 1]
     if trained.kind is SDLoRA:
@@ -483,9 +555,9 @@ def test_settings_may_change_when_a_model_is_loaded(trained: Case, tmp_path: Pat
             trained.kind.load(tmp_path / "store", epochs=1)
 
 
-def test_a_model_answers_within_anyones_modes(case: Case, tmp_path: Path) -> None:
-    """Loaded and asked in inference mode, and asked in mixed precision before it is asked without."""
-    learner = case.taught(1)
+def test_predictions_do_not_depend_on_the_callers_torch_modes(case: Case, tmp_path: Path) -> None:
+    """Loaded and used in inference mode, and used in mixed precision before full precision."""
+    learner = case.learned(1)
     learner.save(tmp_path / "store")
     wanted = learner.logits(case.asked)
     with torch.inference_mode():
@@ -497,35 +569,35 @@ def test_a_model_answers_within_anyones_modes(case: Case, tmp_path: Path) -> Non
     assert torch.equal(loaded.logits(case.asked), wanted)
 
 
-def test_what_is_unknown_cannot_be_told_from_one_example_a_class(case: Case) -> None:
-    lesson = case.lessons[0].select([0, len(case.lessons[0]) - 1])
-    learner = case.made().learn(lesson)
+def test_novelty_needs_two_examples_of_a_class(case: Case) -> None:
+    task = case.tasks[0].select([0, len(case.tasks[0]) - 1])
+    learner = case.made().learn(task)
     assert all(0 < a.probabilities[0] <= 1 for a in learner.predict_topk(case.asked))
     with pytest.raises(LearnerError, match="too few examples for a rejection threshold"):
         learner.predict_topk(case.asked, reject=0.05)
 
 
 def test_another_learners_store_is_refused(case: Case, tmp_path: Path) -> None:
-    case.taught(1).save(tmp_path / "store")
+    case.learned(1).save(tmp_path / "store")
     other = next(kind for _, kind, _ in CASES.values() if kind is not case.kind)
     with pytest.raises(StoreError, match=f"holds a model of '{case.kind.name}', not of '{other.name}'"):
         other.load(tmp_path / "store")
-    with pytest.raises(StoreError, match="stage 'task 0' there was learned otherwise; save elsewhere"):
-        case.taught(1, seed=5).save(tmp_path / "store")
+    with pytest.raises(StoreError, match="stage 'task 1' there was learned otherwise; save elsewhere"):
+        case.learned(1, seed=5).save(tmp_path / "store")
 
 
 def test_a_backbone_may_move_but_not_change(case: Case, tiny: Callable[[str], Path], tmp_path: Path) -> None:
-    learner = case.taught(1)
+    learner = case.learned(1)
     learner.save(tmp_path / "store")
     case.folder.rename(tmp_path / "moved")
     try:
         with pytest.raises(DataError, match="cannot be loaded"):
             case.kind.load(tmp_path / "store")
         found = case.kind.load(tmp_path / "store", backbone=str(tmp_path / "moved"))
-        found.learn(case.lessons[1]).save(tmp_path / "store")
+        found.learn(case.tasks[1]).save(tmp_path / "store")
     finally:
         (tmp_path / "moved").rename(case.folder)
-    assert torch.equal(found.logits(case.asked), case.taught(2).logits(case.asked))
+    assert torch.equal(found.logits(case.asked), case.reference(2)[0])
     with pytest.raises(StoreError, match=r"a dependency has changed: backbone\.\w+ was"):
         case.kind.load(tmp_path / "store", backbone=str(tiny("deit")))
     with pytest.raises(SettingError, match=r"bakbone is not a setting of .*; did you mean 'backbone'"):

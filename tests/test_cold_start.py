@@ -1,4 +1,4 @@
-"""The cold-start stream: who learns from what, and nobody from the query."""
+"""The cold-start stream: which events train which stage, and none of the query."""
 
 import itertools
 from typing import Any
@@ -33,29 +33,29 @@ def stream(request: pytest.FixtureRequest, log: ClickLog) -> ColdStart:
     return ColdStart(log, **settings)
 
 
-def lessons(stream: ColdStart) -> tuple[OldItems, NewItems, list[NewEvents]]:
+def training_data(stream: ColdStart) -> tuple[OldItems, NewItems, list[NewEvents]]:
     old, new, *warm = (stage.train for stage in stream)
     assert isinstance(old, OldItems)
     assert isinstance(old.log, ClickLog)
     assert isinstance(new, NewItems)
-    return old, new, [lesson for lesson in warm if isinstance(lesson, NewEvents)]
+    return old, new, [train for train in warm if isinstance(train, NewEvents)]
 
 
-def test_the_stages_are_the_phases_of_an_items_life(stream: ColdStart) -> None:
+def test_the_stages_are_the_phases_of_an_item(stream: ColdStart) -> None:
     assert [stage.name for stage in stream] == ["old", "cold", "warm-a", "warm-b", "warm-c"]
     assert len(stream) == 5
     assert [list(stage.eval_sets) for stage in stream] == [[], *[["query"]] * 4]
 
 
 def test_iterating_again_gives_the_same_rows(stream: ColdStart) -> None:
-    rows = [[lesson.log.row.tolist() for lesson in lessons(stream)[2]] for _ in range(2)]
+    rows = [[train.log.row.tolist() for train in training_data(stream)[2]] for _ in range(2)]
     assert rows[0] == rows[1]
 
 
-def test_lessons_and_query_share_no_row_and_old_and_new_no_item(stream: ColdStart) -> None:
-    _old, new, warm = lessons(stream)
+def test_training_data_and_query_share_no_row_and_old_and_new_no_item(stream: ColdStart) -> None:
+    _old, new, warm = training_data(stream)
     query = next(stage.eval_sets["query"] for stage in stream if stage.eval_sets)
-    rows = [part.row for part in (stream.old_log, *(lesson.log for lesson in warm), query)]
+    rows = [part.row for part in (stream.old_log, *(train.log for train in warm), query)]
     assert len(np.unique(np.concatenate(rows))) == sum(map(len, rows))
     names = {stream.old_log.items.ids[item] for item in stream.old_log.item}
     assert not names & set(new.items.ids)
@@ -63,12 +63,10 @@ def test_lessons_and_query_share_no_row_and_old_and_new_no_item(stream: ColdStar
 
 
 def test_phases_go_by_time_and_hold_so_many_events_of_every_item(stream: ColdStart) -> None:
-    _, new, warm = lessons(stream)
+    _, new, warm = training_data(stream)
     query = next(stage.eval_sets["query"] for stage in stream if stage.eval_sets)
     for name in new.items.ids:
-        parts = [
-            part.take(part.item == part.items.ids.index(name)) for part in (*(lesson.log for lesson in warm), query)
-        ]
+        parts = [part.take(part.item == part.items.ids.index(name)) for part in (*(train.log for train in warm), query)]
         assert [len(part) for part in parts[:3]] == [3, 3, 3]
         times = np.concatenate([part.time for part in parts])
         assert (np.sort(times)[:9] == np.sort(times[:9])).all()
@@ -78,11 +76,11 @@ def test_phases_go_by_time_and_hold_so_many_events_of_every_item(stream: ColdSta
 
 def test_the_honest_preset_has_one_date_for_all(log: ClickLog) -> None:
     stream = ColdStart(log, preset="honest", min_old_events=48, before=0.6, validation=0.3, phase_events=3)
-    old, _, warm = lessons(stream)
+    old, _, warm = training_data(stream)
     assert old.validation is not None
     held = old.validation
     early = [stream.old_log, held.query, *held.phases]
-    late = [*(lesson.log for lesson in warm), stream.new.query]
+    late = [*(train.log for train in warm), stream.new.query]
     assert max(int(part.time.max()) for part in early) < min(int(part.time.min()) for part in late)
     assert not set(held.items.ids) & {stream.old_log.items.ids[item] for item in stream.old_log.item}
 
@@ -141,7 +139,7 @@ def curved(request: pytest.FixtureRequest, log: ClickLog) -> ColdStart:
 
 
 def on_the_curve(stream: ColdStart) -> tuple[NewItems, list[ClickLog], ClickLog]:
-    """What is added, the lessons after it, and the exam."""
+    """The items added, the events after it, and the query."""
     added, *shown = list(stream)[5:]
     assert isinstance(added.train, NewItems)
     logs = [stage.train.log for stage in shown if isinstance(stage.train, NewEvents)]
@@ -153,7 +151,7 @@ def ids(log: ClickLog) -> set[str]:
     return {log.items.ids[item] for item in log.item}
 
 
-def test_the_stages_of_the_curve_follow_the_life_and_say_how_many_events_were_seen(curved: ColdStart) -> None:
+def test_the_stages_of_the_curve_follow_the_phases_and_name_the_number_of_events(curved: ColdStart) -> None:
     names = [stage.name for stage in curved]
     assert names[:5] == ["old", "cold", "warm-a", "warm-b", "warm-c"]
     assert names[5:8] == ["0 events", "1 events", "2 events"]
@@ -262,7 +260,7 @@ def pair(request: pytest.FixtureRequest, log: ClickLog) -> tuple[ColdStart, Cold
 
 
 def all_rows(stream: ColdStart) -> list[ClickLog]:
-    """Everything that a learner is taught or asked."""
+    """Everything that a learner trains on or is evaluated on."""
     parts: list[ClickLog] = []
     for stage in stream:
         if isinstance(stage.train, OldItems):
@@ -275,9 +273,9 @@ def all_rows(stream: ColdStart) -> list[ClickLog]:
     return parts
 
 
-def test_validation_asks_of_old_items_what_was_never_taught(pair: tuple[ColdStart, ColdStart]) -> None:
+def test_validation_uses_events_of_old_items_that_are_not_trained_on(pair: tuple[ColdStart, ColdStart]) -> None:
     test, validation = pair
-    _, new, warm = lessons(validation)
+    _, new, warm = training_data(validation)
     old = ids(test.old_log) | (set(test.validation.items.ids) if test.validation else set())
     (query,) = {
         id(stage.eval_sets["query"]): stage.eval_sets["query"] for stage in validation if stage.eval_sets
@@ -286,7 +284,7 @@ def test_validation_asks_of_old_items_what_was_never_taught(pair: tuple[ColdStar
     assert ids(query) <= set(new.items.ids) <= old
     assert not set(new.items.ids) & ids(validation.old_log)
     assert ids(validation.old_log) | set(new.items.ids) == old
-    rows = [part.row for part in (validation.old_log, *(lesson.log for lesson in warm), query)]
+    rows = [part.row for part in (validation.old_log, *(train.log for train in warm), query)]
     assert len(np.unique(np.concatenate(rows))) == sum(map(len, rows))
 
 
@@ -298,7 +296,7 @@ def test_no_row_of_a_new_item_or_of_the_curve_is_anywhere_in_validation(pair: tu
     assert not np.isin(np.concatenate([part.row for part in all_rows(validation)]), np.concatenate(tested)).any()
 
 
-def test_validation_is_a_life_like_any_other_without_a_trial_inside(pair: tuple[ColdStart, ColdStart]) -> None:
+def test_validation_streams_have_the_same_stages_and_no_validation(pair: tuple[ColdStart, ColdStart]) -> None:
     test, validation = pair
     assert [stage.name for stage in validation] == ["old", "cold", "warm-a", "warm-b", "warm-c"]
     assert len(validation) == 5

@@ -63,14 +63,14 @@ ceiling = ["joint"]
 [search.settings]
 learning_rate = [1e-3, 1e-2]
 epochs = [1, 2]
-[peers.frozen.learner]
+[baselines.frozen.learner]
 name = "frozen"
-[peers.frozen.search.settings]
+[baselines.frozen.search.settings]
 shrinkage = [0.1, 0.3, 0.9]
-[peers.prototypes.learner]
+[baselines.prototypes.learner]
 name = "frozen"
 head = "prototypes"
-[peers.joint.stream]
+[baselines.joint.stream]
 joint = true
 """
 ROWS = ["sd-lora", "frozen", "prototypes", "joint"]
@@ -282,7 +282,7 @@ def test_a_diverging_trial_has_no_score(recipe: Recipe, tmp_path: Path, monkeypa
 
 
 def test_rows_without_a_grid_run_with_their_defaults(file: Path, tmp_path: Path) -> None:
-    text = re.sub(r"\[(?:peers\.frozen\.)?search\.settings\]\n(?:\w+ = .*\n)+", "", file.read_text())
+    text = re.sub(r"\[(?:baselines\.frozen\.)?search\.settings\]\n(?:\w+ = .*\n)+", "", file.read_text())
     file.write_text(text)
     over = compared(read_recipe(str(file)), tmp_path / "out", only=["frozen", "prototypes"])
     assert [folder for folder, _ in over] == [
@@ -303,7 +303,7 @@ def test_another_recipe_in_the_same_folder_is_an_error(file: Path, whole: Path) 
 
 
 def test_runs_of_others_are_never_removed(recipe: Recipe, tmp_path: Path) -> None:
-    other = recipe.with_peer("frozen")
+    other = recipe.with_baseline("frozen")
     list(
         run_recipe(replace(other, learner={**other.learner, "shrinkage": 0.2}), tmp_path / "out" / "frozen" / "seed-0")
     )
@@ -321,7 +321,7 @@ def test_runs_of_others_are_never_removed(recipe: Recipe, tmp_path: Path) -> Non
 def test_invalid_comparisons_are_one_line_errors(file: Path, recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="recipe 'small' has no row 'frozne'; did you mean 'frozen'"):
         compared(recipe, tmp_path / "out", only=["frozne"])
-    file.write_text(file.read_text() + '[peers.search.learner]\nname = "frozen"\n')
+    file.write_text(file.read_text() + '[baselines.search.learner]\nname = "frozen"\n')
     with pytest.raises(RecipeError, match="row 'search' has the name of the trials' folder"):
         compared(read_recipe(str(file)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -343,7 +343,7 @@ def test_one_comparison_at_a_time_in_a_folder(recipe: Recipe, tmp_path: Path) ->
 
 
 def jobs(recipe: Recipe, folder: Path) -> list[Job]:
-    return [Job(recipe.with_peer("frozen").with_seed(n), folder / str(n), str(n)) for n in range(3)]
+    return [Job(recipe.with_baseline("frozen").with_seed(n), folder / str(n), str(n)) for n in range(3)]
 
 
 def test_a_killed_worker_is_an_error_and_terminates_the_others(recipe: Recipe, tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_a_killed_worker_is_an_error_and_terminates_the_others(recipe: Recipe, t
 
 
 def test_an_error_in_a_worker_is_raised_in_the_parent(recipe: Recipe, tmp_path: Path) -> None:
-    list(run_recipe(recipe.with_peer("frozen"), tmp_path / "1"))  # another seed than that of job 1
+    list(run_recipe(recipe.with_baseline("frozen"), tmp_path / "1"))  # another seed than that of job 1
     with (
         pytest.raises(RecipeError, match=r"holds a run of other settings \(seed = 0 there, 1 here\)"),
         Workers(2) as pool,
@@ -372,7 +372,7 @@ def test_all_jobs_finish_and_their_events_are_in_order(recipe: Recipe, tmp_path:
         content = list(pool.run(jobs(recipe, tmp_path)))
         assert len(multiprocessing.active_children()) == 2
         assert list(pool.run([])) == []
-        content += list(pool.run([Job(recipe.with_peer("prototypes"), tmp_path / "more", "more")]))
+        content += list(pool.run([Job(recipe.with_baseline("prototypes"), tmp_path / "more", "more")]))
     assert content[-1][0].title == "more"
     for job in jobs(recipe, tmp_path):
         mine = [event for other, event in content if other.folder == job.folder]
@@ -492,7 +492,7 @@ def test_the_page_is_self_contained_and_has_every_table(tmp_path: Path) -> None:
 
 
 def test_the_command_compares_and_reports_and_a_second_call_does_nothing(shell: Shell) -> None:
-    grid = '\n[search.settings]\nlearning_rate = [1e-3, 1e-2]\n[peers.frozen.learner]\nname = "frozen"\n'
+    grid = '\n[search.settings]\nlearning_rate = [1e-3, 1e-2]\n[baselines.frozen.learner]\nname = "frozen"\n'
     (shell.folder / "birds.toml").write_text((shell.folder / "birds.toml").read_text() + grid)
     words = ["compare", "birds.toml", "--seeds", "2", "--set", "stream.train_per_class=2", "--budget", "2"]
     code, out, err = shell.call(*words)
@@ -513,6 +513,7 @@ def test_usage_errors_are_one_line(shell: Shell) -> None:
     assert "no recipe 'digit'" in shell.fails("compare", "birds.toml", "digit")
 
 
+@pytest.mark.slow  # six processes
 def test_ctrl_c_stops_every_process_and_the_same_command_resumes(file: Path, whole: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "newcomer", "compare", str(file), "--seeds", "2", "--processes", "2", "--out", "out"]
     given: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "text": True}

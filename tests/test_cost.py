@@ -1,4 +1,4 @@
-"""What a learner costs is counted, not estimated: by hand on a tiny encoder, and against the plain one."""
+"""Costs are counted: against a tiny encoder by hand, and against the plain backbone."""
 
 import json
 from collections.abc import Callable
@@ -60,8 +60,8 @@ def test_every_merged_learner_costs_the_plain_backbone(tiny: Folder, tasks: list
     ]
     for learner in learners:
         assert learner.info().get("cost") is None
-        for number, lesson in enumerate(tasks[:2], 1):
-            cost = learner.learn(lesson).info()["cost"]
+        for number, task in enumerate(tasks[:2], 1):
+            cost = learner.learn(task).info()["cost"]
             assert cost["passes"] == 1
             assert cost["gflops"] == (plain + 2 * 16 * 2 * number) / 1e9
     spread = RanPAC(str(tiny("vit")), projection_dim=30).learn(tasks[0]).info()["cost"]
@@ -78,8 +78,8 @@ def test_what_is_trained_and_stored_is_counted(tiny: Folder, tasks: list[Example
     ]
     factors, rows = 4 * 2 * (16 + 16), 2 * 17
     learner = SDLoRA(str(tiny("vit")), **SETTINGS)
-    for number, lesson in enumerate(tasks[:2], 1):
-        cost = learner.learn(lesson).info()["cost"]
+    for number, task in enumerate(tasks[:2], 1):
+        cost = learner.learn(task).info()["cost"]
         assert cost["parameters"] == factors + number + rows  # its factors, all magnitudes, its own rows
         assert cost["stored"] == number * (factors + 1 + rows) + memory[number - 1]
     seen = SequentialLoRA(str(tiny("vit")), loss_classes="seen", **SETTINGS).learn(tasks[0]).learn(tasks[1])
@@ -96,7 +96,7 @@ def both(tasks: list[Examples]) -> Examples:
     return Examples([*tasks[0].inputs, *tasks[1].inputs], [*tasks[0].labels, *tasks[1].labels])
 
 
-def test_a_lesson_of_known_classes_trains_nothing(tiny: Folder, tasks: list[Examples]) -> None:
+def test_a_task_of_known_classes_trains_nothing(tiny: Folder, tasks: list[Examples]) -> None:
     learner = SDLoRA(str(tiny("vit")), **SETTINGS).learn(tasks[0]).learn(tasks[0])
     assert learner.info()["cost"]["parameters"] == 0
 

@@ -1,4 +1,4 @@
-"""Multiplying by a formed weight: the gradients are those of the terms it was formed of, whichever way they are had."""
+"""The merged linear layer: its gradients equal those of the sum of terms, by both ways of computing them."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""The decoupled bank: directions of unit norm, and a sum that any number of tasks folds into one matrix."""
+"""Decoupled LoRA: directions have unit norm, and the update of any number of tasks is one matrix."""
 
 from collections.abc import Callable
 from functools import partial
@@ -176,7 +176,7 @@ def test_restored_tasks_give_the_same_update_to_the_bit() -> None:
     assert all(torch.equal(bank.update(p), other.update(p)) for p in range(2))
 
 
-def test_outside_of_applied_the_model_computes_what_it_always_did() -> None:
+def test_outside_of_applied_the_model_is_unchanged() -> None:
     torch.manual_seed(0)
     plain = Net().double()
     x = torch.randn(4, WIDTH, dtype=torch.float64)
@@ -232,7 +232,7 @@ def test_merging_learning_on_and_merging_again_is_never_merging() -> None:
     assert torch.equal(*found)
 
 
-def test_a_mistake_within_applied_leaves_the_model_as_it_was() -> None:
+def test_an_error_within_applied_leaves_the_model_unchanged() -> None:
     net, bank = made("shared")
     with pytest.raises(ZeroDivisionError), bank.applied():
         raise ZeroDivisionError

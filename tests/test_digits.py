@@ -1,4 +1,4 @@
-"""The embedded default for classes: real digits, and a micro ViT that has never seen one."""
+"""The embedded digits and the micro ViT, which was trained on letters only."""
 
 import importlib.util
 import sys
@@ -60,7 +60,7 @@ def test_train_and_test_are_disjoint_and_cover_all_digits() -> None:
     assert not set(bits(train)) & set(bits(test))
 
 
-def test_every_digit_has_fifty_images_in_the_exam() -> None:
+def test_every_digit_has_fifty_images_in_the_test_set() -> None:
     _, asked = digits()
     assert Counter(asked.labels) == dict.fromkeys("0123456789", 50)
 

@@ -111,6 +111,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
             exec(compile(block.replace(SERVICE, url), f"{page.name}, block {number}", "exec"), names)
 
 
+@pytest.mark.slow  # the code is that of the tutorials, which runs above
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=page_name)
 def test_notebooks_run(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
@@ -151,8 +152,8 @@ def test_links_to_files_exist(page: Path) -> None:
 
 
 def test_make_targets_of_the_readme_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    assert set(re.findall(r"\bmake ([a-z]+)\b(?= *(?:#|`|\n))", README)) <= targets
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)\b(?= *(?:#|`|\n))", README)) <= targets
 
 
 def test_recipes_of_the_docs_are_valid(tmp_path: Path) -> None:

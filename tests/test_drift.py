@@ -1,4 +1,4 @@
-"""The drift map carries old statistics to where the features went, and keeps its hands off where it cannot know."""
+"""The drift map: moves old statistics along with the features, and is not used where it explains nothing."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def test_features_that_are_no_numbers_move_nothing(broken: float) -> None:
     assert guarded(x, y, target) == (None, 0.0)
 
 
-def test_where_nothing_moved_nothing_is_done() -> None:
+def test_without_drift_there_is_no_map() -> None:
     x, target = world(0)
     assert guarded(x, x, target) == (None, 0.0)
 

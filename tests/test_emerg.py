@@ -1,4 +1,4 @@
-"""EmerG: what its steps do, and that it finds what was planted."""
+"""EmerG: its steps equal their equations, and it finds planted interactions."""
 
 import itertools
 from dataclasses import replace
@@ -170,7 +170,7 @@ def test_the_report_sees_the_graphs_of_three_items(small: ClickLog) -> None:
         assert f"{one} × {other}" == small.items.columns[PLANTED].texts()[int(graph["title"][1:])]
 
 
-def test_without_item_graphs_only_the_id_is_an_items_own(small: ClickLog) -> None:
+def test_without_item_graphs_an_items_state_is_its_id(small: ClickLog) -> None:
     learner = trained(small, graph="shared")
     assert set(learner.state) == {"id", "bias"}
     assert learner.network.hypernetwork is None
@@ -206,19 +206,21 @@ def test_the_network_is_equivariant_to_items() -> None:
     torch.testing.assert_close(network(network.initial_state(own, 3), own, turned), logits.flip(0))
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_item_graphs_are_worth_their_price_where_interactions_were_planted() -> None:
     """In the world that the recipe describes the same model without item graphs is behind in every phase."""
     written = read_recipe("world")
     stream = written.build_stream()
     found: dict[str, list[float]] = {}
-    for row in (written.with_peer("no-item-graph"), written):
+    for row in (written.with_baseline("no-item-graph"), written):
         learner = row.build_learner(stream)
         found[row.row] = [event.values["auc"] for event in run(learner, stream) if isinstance(event, Score)]
     assert min(np.subtract(found["emerg"], found["no-item-graph"])) > 0.02
     assert found["emerg"][-1] > 0.97 * stream.info()["limit"]
 
 
+@pytest.mark.slow
 @pytest.mark.learning
 def test_the_planted_interaction_is_the_heaviest_edge_of_most_items() -> None:
     """Over seeds: rounding, and so the processor, decides which kinds of items are found, but not how many.
@@ -247,4 +249,4 @@ def heaviest_is_planted(learner: EmerG, stream: ColdStart) -> float:
     pairs = list(itertools.combinations(range(len(nodes)), 2))
     heaviest = [max(pairs, key=lambda pair: graph[pair]) for graph in graphs]
     planted = stream.new.items.columns[PLANTED].texts()
-    return float(np.mean([f"{nodes[m]} × {nodes[n]}" == told for (m, n), told in zip(heaviest, planted, strict=True)]))
+    return float(np.mean([f"{nodes[m]} × {nodes[n]}" == pair for (m, n), pair in zip(heaviest, planted, strict=True)]))

@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from newcomer import FrozenBackbone
 from newcomer.data.examples import Examples
+from newcomer.errors import DataError, NewcomerError
 from newcomer.estimator import NewcomerClassifier
 
 KNOWN: dict[str, str] = {}
@@ -74,3 +75,51 @@ def test_every_head_learns_iris_like_data(head: Any) -> None:
     y = np.repeat(["x", "y", "z"], 30)
     x = chance.normal(size=(90, 4)) + 4 * np.eye(4)[np.repeat([0, 1, 2], 30)]
     assert NewcomerClassifier(head=head).fit(x[::2], y[::2]).score(x[1::2], y[1::2]) > 0.9
+
+
+TEXTS = ["my card is lost", "lost my card", "rate of the euro", "exchange rate"]
+ARRAYS = [[0.0, 1.0], [0.1, 0.9], [1.0, 0.0], [0.9, 0.1]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "inputs", "message"),
+    [
+        ({"backbone": None}, ARRAYS, "backbone = None cannot be: give 'features'"),
+        ({"backbone": 3}, ARRAYS, "backbone = 3 cannot be: give 'features'"),
+        (
+            {"backbone": "featurs"},
+            TEXTS,
+            r"backbone 'featurs' cannot be loaded .*; for arrays .* leave it at 'features'",
+        ),
+        ({"backbone": "micro-vit"}, ARRAYS, "array of numbers, but backbone = 'micro-vit' reads images or texts"),
+        (
+            {"backbone": "micro-vit"},
+            np.array(ARRAYS),
+            "array of numbers, but backbone = 'micro-vit' reads images or texts",
+        ),
+        (
+            {"backbone": "micro-vit"},
+            TEXTS,
+            "my card is lost: no such file; this model reads images, .* use a text encoder",
+        ),
+        ({}, TEXTS, "inputs of type str, but backbone = 'features' takes arrays of numbers"),
+        ({}, np.array(TEXTS), "inputs of type str_, but backbone = 'features' takes arrays of numbers"),
+        ({"head": "kernl"}, ARRAYS, "NewcomerClassifier.head = 'kernl' cannot be"),
+        ({"shrinkage": -1}, ARRAYS, "NewcomerClassifier.shrinkage = -1 cannot be"),
+        ({"learner": "sd-lora"}, ARRAYS, "nothing is trained; leave learner and settings out"),
+        ({"settings": {"epochs": 3}}, ARRAYS, "nothing is trained; leave learner and settings out"),
+        ({"backbone": "micro-vit", "learner": "emerg"}, TEXTS, "learner = 'emerg' is a click model"),
+        ({"backbone": "micro-vit", "learner": "sdlora"}, TEXTS, "did you mean 'sd-lora'"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(arguments: dict[str, Any], inputs: Any, message: str) -> None:
+    with pytest.raises(NewcomerError, match=message):
+        NewcomerClassifier(**arguments).fit(inputs, ["a", "a", "b", "b"])
+
+
+def test_predicting_refuses_inputs_of_the_other_kind() -> None:
+    model = NewcomerClassifier().fit(ARRAYS, ["a", "a", "b", "b"])
+    with pytest.raises(DataError, match="takes arrays of numbers"):
+        model.predict(TEXTS)
+    with pytest.raises(DataError, match="takes arrays of numbers"):
+        model.predict("my card")

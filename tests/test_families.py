@@ -1,4 +1,4 @@
-"""Families of encoders: what each gives for a feature, towers of larger models, and projections that are fused."""
+"""Families of encoders: features of each, towers of two-tower models, and fused projections."""
 
 import json
 import shutil

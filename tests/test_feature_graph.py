@@ -1,4 +1,4 @@
-"""The graph network: layer l holds exactly the interactions of order l + 1 that the graph allows."""
+"""The graph network: layer l has exactly the interactions of order l + 1 that the graph allows."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Fields of any kind become vectors."""
+"""Embeddings of fields of every kind."""
 
 import torch
 
@@ -71,14 +71,14 @@ def test_a_vector_of_one_is_a_number() -> None:
     assert torch.equal(found[0], found[1])
 
 
-def test_a_long_vector_starts_as_loud_as_a_number() -> None:
+def test_a_long_vector_has_the_initial_scale_of_a_number() -> None:
     torch.manual_seed(0)
     fields = FieldEmbeddings([NumericSize(), NumericSize(400)], width=2000, init_std=0.1)
     number, vector = fields([torch.ones(1), torch.randn(1, 400)])
     assert 0.7 < vector.std() / number.std() < 1.4
 
 
-def test_no_value_and_an_unseen_one_say_nothing_at_first() -> None:
+def test_missing_and_unseen_values_start_at_zero() -> None:
     found = made()(values(one=torch.tensor([0, 1]), several=torch.tensor([[0], [1]])))
     assert not found[:2].any()
 

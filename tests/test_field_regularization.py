@@ -1,4 +1,4 @@
-"""Fields that are computed while they are learned: what they say, and that plain tables say it afterwards."""
+"""Computed embeddings, such as smoothed values and user histories, and the plain tables that they fold into."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +54,7 @@ def lent(smooth: float) -> tuple[EmerG, FieldEmbeddings, Tensor]:
     return learner, learner.network.item_fields, before
 
 
-def test_a_value_says_the_weighed_mean_of_what_all_say_and_what_is_no_number_says_its_own() -> None:
+def test_a_smoothed_value_is_the_weighted_mean_and_non_numeric_values_keep_their_own() -> None:
     learner, fields, table = lent(2.0)
     names = learner.encoder.codings["year"].names  # type: ignore[union-attr]
     values = torch.arange(2, 2 + len(names))
@@ -68,7 +68,7 @@ def test_a_value_says_the_weighed_mean_of_what_all_say_and_what_is_no_number_say
         torch.testing.assert_close(found[place], mean)
 
 
-def test_a_narrow_kernel_reads_each_value_for_itself_and_a_wide_one_all_alike() -> None:
+def test_a_narrow_kernel_smooths_nothing_and_a_wide_one_averages_all() -> None:
     numbers = torch.tensor([2, 3, 4, 8])
     _, fields, table = lent(1e-3)
     torch.testing.assert_close(fields([numbers, numbers * 0])[0], table[numbers])
@@ -77,7 +77,7 @@ def test_a_narrow_kernel_reads_each_value_for_itself_and_a_wide_one_all_alike() 
     torch.testing.assert_close(found, found[:1].expand_as(found))
 
 
-def test_names_that_are_numbers_but_lie_nowhere_spoil_no_other() -> None:
+def test_a_category_named_nan_leaves_smoothing_finite() -> None:
     log = films()
     strange = Column.of_names(["nan" if name == "unknown" else name for name in log.items.columns["year"].texts()])
     items = replace(log.items, columns={**log.items.columns, "year": strange})
@@ -86,7 +86,7 @@ def test_names_that_are_numbers_but_lie_nowhere_spoil_no_other() -> None:
     assert np.isfinite(learner.score(log)).all()
 
 
-def test_folded_tables_say_what_was_computed() -> None:
+def test_folded_tables_equal_the_computed_embeddings() -> None:
     _, fields, _ = lent(2.0)
     values = [torch.arange(13), torch.zeros(13, dtype=torch.long)]
     before = fields(values)
@@ -98,26 +98,27 @@ def test_folded_tables_say_what_was_computed() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 7), st.integers(0, 10**6))
-def test_tastes_are_sums_without_the_row_at_hand(users: int, deeds: int, seed: int) -> None:
+def test_user_histories_are_sums_without_the_current_row(users: int, events: int, seed: int) -> None:
     chance = torch.Generator().manual_seed(seed)
-    times = torch.randint(0, 3, (users, deeds), generator=chance)
-    tastes = UserHistoryEmbedding(times, width=3, init_std=1.0)
+    times = torch.randint(0, 3, (users, events), generator=chance)
+    history = UserHistoryEmbedding(times, width=3, init_std=1.0)
     for user in range(users):
-        for own in range(-1, deeds):
+        for own in range(-1, events):
             if own >= 0 and not times[user, own]:
                 continue
             left = times[user].clone()
             if own >= 0:
                 left[own] -= 1
             slow = (
-                sum((left[d] * tastes.codes[d] for d in range(deeds)), torch.zeros(3)) / max(int(left.sum()), 1) ** 0.5
+                sum((left[d] * history.codes[d] for d in range(events)), torch.zeros(3))
+                / max(int(left.sum()), 1) ** 0.5
             )
-            torch.testing.assert_close(tastes(torch.tensor([user + users * (1 + own)]))[0], slow)
-    torch.testing.assert_close(tastes.table(), tastes(torch.arange(users)))
+            torch.testing.assert_close(history(torch.tensor([user + users * (1 + own)]))[0], slow)
+    torch.testing.assert_close(history.table(), history(torch.arange(users)))
 
 
-def test_what_a_row_reads_of_its_user_does_not_tell_its_answer() -> None:
-    """With one answer turned round, that row reads the same as before."""
+def test_the_user_history_of_a_row_does_not_leak_its_label() -> None:
+    """With one label flipped, that row's history is the same."""
     log = films()
     turned = log.take(np.arange(len(log)))
     turned.label[7] = 1 - turned.label[7]
@@ -133,7 +134,7 @@ def test_what_a_row_reads_of_its_user_does_not_tell_its_answer() -> None:
     torch.testing.assert_close(found[0], found[1])
 
 
-def test_new_items_rows_read_all_of_a_user_and_strangers_read_nothing() -> None:
+def test_rows_of_new_items_see_the_whole_user_history_and_unknown_users_none() -> None:
     learner = IdTuning(SCHEMA, user_history=True, width=4, hidden=[4], pretrain_epochs=1, meta_epochs=1).learn(films())
     assert learner.nodes[-1].name == reading.USER_HISTORY
     assert learner.network.fields == len(learner.nodes)
@@ -171,7 +172,7 @@ def test_dropped_fields_are_learned_from_fewer_rows() -> None:
         ({"field_dropout": {"year": 2.0}}, r"field_dropout = .* less than or equal to 1"),
     ],
 )
-def test_what_cannot_be_read_so_is_said_at_once(settings: dict[str, Any], message: str) -> None:
+def test_invalid_regularization_settings_are_refused_at_once(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         EmerG(SCHEMA, **settings)
 
@@ -183,7 +184,7 @@ def test_names_that_are_no_numbers_cannot_be_smoothed() -> None:
         EmerG(SCHEMA, smoothing_bandwidth={"mood": 1.0}, **SHORT).learn(films())
 
 
-def test_a_field_called_tastes_stands_in_the_way() -> None:
+def test_a_field_named_like_the_user_history_is_refused() -> None:
     with pytest.raises(SettingError, match="makes a field 'user_history', which the log has already"):
         EmerG(Schema("i", "u", fields=(Field("user_history", "user"),)), user_history=True)
 

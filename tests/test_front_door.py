@@ -63,7 +63,7 @@ def test_a_frame_may_hold_paths_and_images(tmp_path: Path) -> None:
     assert learner.predict([white, path]) == ["1", "0"]
 
 
-def test_what_is_wrong_with_a_frame_is_said() -> None:
+def test_errors_of_a_frame_are_named() -> None:
     frame = pl.DataFrame({"text": ["a", None], "label": ["x", "y"]})
     with pytest.raises(DataError, match=r"^frame: no column 'labels'; did you mean 'label'\?$"):
         Examples.from_frame(frame, label="labels")
@@ -102,7 +102,7 @@ def test_rows_are_mappings_and_an_encoded_image_is_its_bytes_or_its_path(tmp_pat
     assert (list(texts.inputs), texts.labels) == (["a", "b"], ["1", "0"])
 
 
-def test_what_is_wrong_with_a_dataset_is_said() -> None:
+def test_errors_of_a_dataset_are_named() -> None:
     two = Dataset(
         {"title": ["a"], "body": ["b"], "label": [-1]}, {"title": Value(), "body": Value(), "label": ClassLabel()}
     )

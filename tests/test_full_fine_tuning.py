@@ -1,4 +1,4 @@
-"""Full fine-tuning: the weights are its own, wherever they came from and whoever else stands on the backbone."""
+"""Full fine-tuning: its weights are its own, wherever they were loaded from and whoever shares the backbone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,23 +25,23 @@ def test_every_weight_moves_and_the_backbone_s_own_stay(tiny: Folder, tasks: lis
     learner = FullFineTuning(str(tiny("vit")), **HOW)
     frozen = {name: p.clone() for name, p in learner.backbone.model.named_parameters()}
     learner.learn(tasks[0])
-    assert learner.weights.keys() == frozen.keys()
-    still = [name for name, own in learner.weights.items() if torch.equal(own, frozen[name])]
+    assert learner.adapter.weights.keys() == frozen.keys()
+    still = [name for name, own in learner.adapter.weights.items() if torch.equal(own, frozen[name])]
     assert still == []
     assert all(torch.equal(p, frozen[name]) for name, p in learner.backbone.model.named_parameters())
 
 
-def test_it_sees_what_a_model_with_its_weights_sees(tiny: Folder, tasks: list[Examples]) -> None:
+def test_features_equal_those_of_a_model_with_the_merged_weights(tiny: Folder, tasks: list[Examples]) -> None:
     learner = FullFineTuning(str(tiny("vit")), **HOW).learn(tasks[0])
     other = Backbone(str(tiny("vit")))
-    other.model.load_state_dict({name: own.detach() for name, own in learner.weights.items()})
+    other.model.load_state_dict({name: own.detach() for name, own in learner.adapter.weights.items()})
     with evaluating(other):
         wanted = other(other.encode(tasks[0].inputs))
     torch.testing.assert_close(learner.features(tasks[0].inputs), wanted.clone(), atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_names_and_answers_do_not_depend_on_who_adapts_the_same_backbone(
+def test_names_and_predictions_do_not_depend_on_other_learners_of_the_backbone(
     first: bool, tiny: Folder, tasks: list[Examples], tmp_path: Path
 ) -> None:
     shared = Backbone(str(tiny("vit")))
@@ -57,15 +57,15 @@ def test_names_and_answers_do_not_depend_on_who_adapts_the_same_backbone(
     alone = FullFineTuning(str(tiny("vit")), **HOW).learn(tasks[0]).learn(tasks[1])
     loaded = FullFineTuning.load(tmp_path / "store")
     for twin in (alone, loaded):
-        assert twin.weights.keys() == learner.weights.keys()
+        assert twin.adapter.weights.keys() == learner.adapter.weights.keys()
         assert torch.equal(twin.logits(tasks[0].inputs), learner.logits(tasks[0].inputs))
 
 
 def test_only_what_is_named_is_trained_and_kept(tiny: Folder, tasks: list[Examples]) -> None:
     learner = FullFineTuning(str(tiny("vit")), weights=["layernorm"], **HOW).learn(tasks[0])
-    assert learner.weights
-    assert all("layernorm" in name for name in learner.weights)
-    assert learner.info()["cost"]["parameters"] == 2 * 16 * len(learner.weights) / 2 + 2 * 17
+    assert learner.adapter.weights
+    assert all("layernorm" in name for name in learner.adapter.weights)
+    assert learner.info()["cost"]["parameters"] == 2 * 16 * len(learner.adapter.weights) / 2 + 2 * 17
     with pytest.raises(SettingError, match=r"weights = \['layrnorm'\] is in no weight's name of '.*'; names are"):
         FullFineTuning(str(tiny("vit")), weights=["layrnorm"])
 
@@ -73,7 +73,7 @@ def test_only_what_is_named_is_trained_and_kept(tiny: Folder, tasks: list[Exampl
 def test_an_entry_holds_the_weights_where_they_moved(tiny: Folder, tasks: list[Examples], tmp_path: Path) -> None:
     learner = FullFineTuning(str(tiny("vit")), **HOW).learn(tasks[0])
     early = learner.logits(tasks[0].inputs)
-    learner.learn(tasks[0]).learn(tasks[1])  # the second lesson knows all its classes
+    learner.learn(tasks[0]).learn(tasks[1])  # the second task knows all its classes
     learner.forget(learner.classes[0]).save(tmp_path / "store")
     held = [any(name.startswith("weights.") for name in entry.tensors) for entry in learner.entries]
     assert held == [True, False, True, False]
@@ -91,8 +91,10 @@ def test_the_first_task_s_update_may_be_the_only_one(tiny: Folder, tasks: list[E
         learner.learn(tasks[1])
         assert torch.equal(learner.features(tasks[0].inputs), seen)
         assert learner.entries[0].info["adapted"] is True
-    assert rows.linear_head.weight[2:].any()  # trained on, on what is frozen
-    assert not lda.linear_head.weight[2:].any()
+    assert rows.loop is not None
+    assert lda.loop is not None
+    assert rows.loop.linear_head.weight[2:].any()  # trained on, on what is frozen
+    assert not lda.loop.linear_head.weight[2:].any()
     never = SequentialLoRA(str(tiny("vit")), adapted_tasks=0, **how).learn(tasks[0])
     with evaluating(never.backbone):
         plain = never.backbone(never.backbone.encode(tasks[0].inputs))

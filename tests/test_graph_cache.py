@@ -1,4 +1,4 @@
-"""Scores with what was kept of items are the scores without it, whatever became of the items meanwhile."""
+"""The graph cache: scores with it equal scores without it after any change of states."""
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
@@ -152,7 +152,7 @@ def test_a_copy_begins_empty() -> None:
     assert_same(of, copy.deepcopy(prepared), state, rows(0, 1))
 
 
-def test_a_learner_that_was_asked_all_the_time_answers_as_one_that_was_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predicting_between_tasks_does_not_change_later_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
     chance = np.random.default_rng(0)
     film = chance.permutation(np.repeat(np.arange(8), 12))
     frame = pl.DataFrame(

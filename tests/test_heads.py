@@ -1,4 +1,4 @@
-"""Heads without stored examples, against scikit-learn and against what plain loops give."""
+"""Heads from class statistics, against scikit-learn and plain loops."""
 
 import numpy as np
 import pytest
@@ -73,7 +73,7 @@ def test_statistics_are_those_of_a_plain_loop() -> None:
 @given(seed=st.integers(0, 1000), share=st.floats(0, 1), width=st.integers(1, 6), rank=st.sampled_from([0, 6]))
 @settings(max_examples=25, deadline=None)
 def test_joined_statistics_are_those_computed_together(seed: int, share: float, width: int, rank: int) -> None:
-    """However the examples of four classes are dealt to two lessons."""
+    """However the examples of four classes are dealt to two tasks."""
     x, target = sample(seed, 4, width)
     first = torch.rand(len(x), generator=torch.Generator().manual_seed(seed)) < share
     joined = ClassStatistics.of(x[first], target[first], 4, rank).joined(
@@ -124,7 +124,7 @@ def test_forgetting_a_large_class_changes_nothing_between_the_others(name: str) 
     torch.testing.assert_close(now[:, 0] - now[:, 1], was[:, 0] - was[:, 1])
 
 
-def test_with_one_example_a_class_the_spread_within_is_taken_to_be_that_between() -> None:
+def test_with_one_example_a_class_the_covariance_is_that_of_the_means() -> None:
     for size in (0.1, 1000):
         x = size * torch.eye(3, dtype=torch.float64)
         weight, bias = folded(LDA(0.3), ClassStatistics.of(x, torch.arange(3), 3))
@@ -134,7 +134,7 @@ def test_with_one_example_a_class_the_spread_within_is_taken_to_be_that_between(
 
 @pytest.mark.parametrize("shrinkage", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_linear_discriminant_answers_as_scikit_learns_does(shrinkage: float, seed: int) -> None:
+def test_lda_equals_scikit_learns(shrinkage: float, seed: int) -> None:
     x, target = sample(seed, classes=4, width=3)
     centred = x - torch.stack([x[target == k].mean(0) for k in target.tolist()])
     covariance = (centred.T @ centred / (len(x) - 4)).numpy()
@@ -181,7 +181,7 @@ def test_one_class_is_no_error(name: str) -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("seed", range(3))
-def test_the_order_of_lessons_does_not_matter(name: str, seed: int) -> None:
+def test_the_order_of_tasks_does_not_matter(name: str, seed: int) -> None:
     x, target = sample(seed, classes=4, width=3)
     first = target < 2
     parts = [ClassStatistics.of(x[rows], target[rows], 4, rank=3) for rows in (~first, first)]
@@ -192,14 +192,14 @@ def test_the_order_of_lessons_does_not_matter(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_classes_far_apart_are_told_apart(name: str) -> None:
+def test_distant_classes_are_separated(name: str) -> None:
     x, target = sample(6, classes=3, width=4)
     x = x + 100 * torch.eye(4, dtype=torch.float64)[target]
     assert (logits(HEADS[name], ClassStatistics.of(x, target, 3, rank=2), x).argmax(1) == target).all()
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 0.3])
-def test_ridge_is_the_least_squares_answer_to_one_hot_targets(shrinkage: float) -> None:
+def test_ridge_is_the_least_squares_solution_for_one_hot_targets(shrinkage: float) -> None:
     x, target = sample(7, classes=3, width=4)
     weight, bias = folded(Ridge(shrinkage), ClassStatistics.of(x, target, 3))
     centred, target = x - x.mean(0), torch.eye(3, dtype=torch.float64)[target]
@@ -214,7 +214,7 @@ def test_ridge_is_the_least_squares_answer_to_one_hot_targets(shrinkage: float) 
 
 
 def test_realigned_gaussians_know_a_wide_class_from_a_narrow_one() -> None:
-    """Two classes of one mean's distance whose spreads differ: the best line is not where one covariance puts it."""
+    """Two classes of one mean's distance whose variances differ: the best line is not where one covariance puts it."""
     draw = torch.Generator().manual_seed(0)
     narrow, wide = (
         torch.randn(2000, 2, generator=draw, dtype=torch.float64) * torch.tensor(s) for s in ([0.2, 1.0], [2.0, 1.0])
@@ -230,7 +230,7 @@ def test_realigned_gaussians_know_a_wide_class_from_a_narrow_one() -> None:
 
 
 @pytest.mark.parametrize("each", [1, 2, 5, 200])
-def test_what_realigned_gaussians_draw_has_the_statistics_it_was_drawn_from(each: int) -> None:
+def test_samples_of_realigned_gaussians_have_the_class_statistics(each: int) -> None:
     x, target = sample(8, classes=4, width=3, each=200)
     rows = torch.cat([(target == k).nonzero()[: each if k < 2 else 200, 0] for k in range(4)])
     x, target = x[rows], target[rows]
@@ -246,7 +246,7 @@ def test_what_realigned_gaussians_draw_has_the_statistics_it_was_drawn_from(each
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_realigned_gaussians_are_the_discriminant_where_they_are_held_fast(seed: int) -> None:
+def test_realigned_gaussians_with_large_decay_equal_lda(seed: int) -> None:
     x, target = sample(seed, classes=4, width=3, each=30)
     statistics = ClassStatistics.of(x, target, 4, rank=3)
     (held, _), (start, _) = (
@@ -302,7 +302,7 @@ def test_where_classes_are_many_each_gets_fewer_points() -> None:
     ]
 
 
-def test_the_kernel_head_tells_a_class_from_the_one_around_it() -> None:
+def test_the_kernel_head_separates_a_class_from_one_around_it() -> None:
     """Which no line can: they have the same mean."""
     draw = torch.Generator().manual_seed(0)
     inner, outer = (scale * torch.randn(500, 2, generator=draw, dtype=torch.float64) for scale in (0.2, 3.0))
@@ -316,7 +316,7 @@ def test_the_kernel_head_tells_a_class_from_the_one_around_it() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
-def test_the_kernel_head_answers_the_same_in_whatever_units(scale: float) -> None:
+def test_the_kernel_head_is_invariant_to_the_scale_of_features(scale: float) -> None:
     x, target = sample(3, classes=4, width=3)
     one, other = (
         logits(KernelRidge(), ClassStatistics.of(x * unit, target, 4, rank=3), x * unit) for unit in (1.0, scale)
@@ -324,7 +324,7 @@ def test_the_kernel_head_answers_the_same_in_whatever_units(scale: float) -> Non
     torch.testing.assert_close(one, other)
 
 
-def test_trained_rows_are_read_as_they_are() -> None:
+def test_the_linear_head_folds_to_its_trained_rows() -> None:
     x, target = sample(9, classes=2, width=3)
     rows = torch.randn(2, 3), torch.randn(2)
     weight, bias = TrainedLinearHead().fold(ClassStatistics.of(x, target, 2), rows)

@@ -1,15 +1,21 @@
 """Models on the Hugging Face hub, against a local server with its HTTP API."""
 
+import gc
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from huggingface_hub import constants
 
+import newcomer
 from hub_server import Repository, hub_server
 from newcomer import FrozenBackbone, IdTuning, SDLoRA, SettingError, StoreError, hub
 from newcomer.data.datasets.simulated_clicks import simulate_click_log
@@ -54,48 +60,65 @@ def python(server: Hub, tmp_path: Path) -> Python:
 
 PREDICT = """
 images = [np.random.default_rng(n).integers(0, 255, (8, 8, 3), dtype=np.uint8) for n in range(4)]
-print(model.predict_proba(images).tobytes().hex())
+def predict(model):
+    print(model.predict_proba(images).tobytes().hex())
 """
+IMAGES = [np.random.default_rng(n).integers(0, 255, (8, 8, 3), dtype=np.uint8) for n in range(4)]
+
+
+@pytest.fixture
+def here(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """This process knows only this hub."""
+    address = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, server[0])
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
+    monkeypatch.setattr(constants, "ENDPOINT", server[0])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    return server
 
 
 def test_a_store_pushed_and_loaded_predicts_the_same_and_from_the_cache_without_the_hub(
     store: Path, server: Hub, python: Python
 ) -> None:
-    url = python(f"print(push_to_hub({str(store)!r}, 'ada/digits', private=True, metrics={{'accuracy': 0.91234}}))")
+    code = f"""
+print(push_to_hub({str(store)!r}, 'ada/digits', private=True, metrics={{'accuracy': 0.91234}}))
+predict(newcomer.load({str(store)!r}))
+predict(newcomer.load('ada/digits'))
+"""
+    url, local, there = python(PREDICT + code).split()
     repository = server[1]["ada/digits"]
     assert repository.private
     assert url == f"{server[0]}/ada/digits/commit/{repository.branches['main']}"
-    local = python(f"model = newcomer.load({str(store)!r})" + PREDICT)
-    assert python("model = newcomer.load('ada/digits')" + PREDICT) == local
-    assert python("model = newcomer.load('ada/digits')" + PREDICT, HF_HUB_OFFLINE="1") == local
-    assert (
-        python("model = newcomer.FrozenBackbone.from_pretrained('ada/digits')" + PREDICT, HF_HUB_OFFLINE="1") == local
-    )
+    assert there == local
+    code = "predict(newcomer.load('ada/digits'))\npredict(newcomer.FrozenBackbone.from_pretrained('ada/digits'))"
+    assert python(PREDICT + code, HF_HUB_OFFLINE="1").split() == [local, local]
 
 
-def test_a_learner_is_pushed_to_a_branch_and_loaded_from_it(store: Path, server: Hub, python: Python) -> None:
-    code = f"model = newcomer.FrozenBackbone.from_pretrained({str(store)!r}, device='cpu')"
-    code += "\nmodel.push_to_hub('ada/digits', revision='next')"
-    local = python(code + PREDICT)
-    assert python("model = newcomer.load('ada/digits', revision='next')" + PREDICT) == local
-    assert set(server[1]["ada/digits"].branches) == {"main", "next"}
-    error = python("try: newcomer.load('ada/digits', revision='v9')\nexcept newcomer.StoreError as error: print(error)")
-    assert error.startswith("ada/digits: no such folder, and not downloaded from the hub (")
-    assert len(error.splitlines()) == 1
+def test_a_learner_is_pushed_to_a_branch_and_loaded_from_it(store: Path, here: Hub) -> None:
+    model = FrozenBackbone.from_pretrained(str(store), device="cpu")
+    model.push_to_hub("ada/digits", revision="next")
+    there = newcomer.load("ada/digits", revision="next")
+    assert (there.predict_proba(IMAGES) == model.predict_proba(IMAGES)).all()
+    assert set(here[1]["ada/digits"].branches) == {"main", "next"}
+    with pytest.raises(StoreError, match=one_line("ada/digits: no such folder, and not downloaded from the hub (")):
+        newcomer.load("ada/digits", revision="v9")
+
+
+def one_line(beginning: str) -> str:
+    return rf"\A{re.escape(beginning)}.+\Z"
 
 
 def test_an_unknown_repository_and_a_hub_that_refuses_are_one_sentence(
-    store: Path, server: Hub, python: Python
+    store: Path, here: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caught = "\nexcept newcomer.NewcomerError as error: print(type(error).__name__, error)"
-    error = python("try: newcomer.load('ada/nothing')" + caught)
-    assert error.startswith("StoreError ada/nothing: no such folder, and not downloaded from the hub (")
-    assert len(error.splitlines()) == 1
-    error = python(f"try: push_to_hub({str(store)!r}, 'ada/digits')" + caught, HF_ENDPOINT="http://127.0.0.1:1")
-    assert error.startswith("StoreError ada/digits: not uploaded to the hub (")
-    assert len(error.splitlines()) == 1
-    error = python(f"try: push_to_hub({str(store)!r}, 'a/b/c')" + caught)
-    assert error == "SettingError 'a/b/c' is not the id of a repository; give 'user/name'"
+    with pytest.raises(StoreError, match=one_line("ada/nothing: no such folder, and not downloaded from the hub (")):
+        newcomer.load("ada/nothing")
+    with pytest.raises(SettingError, match=r"\A'a/b/c' is not the id of a repository; give 'user/name'\Z"):
+        hub.push_to_hub(store, "a/b/c")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")  # where nobody answers
+    with pytest.raises(StoreError, match=one_line("ada/digits: not uploaded to the hub (")):
+        hub.push_to_hub(store, "ada/digits")
 
 
 def test_the_model_card_has_the_hubs_metadata_and_says_how_to_load(store: Path) -> None:
@@ -197,19 +220,22 @@ def test_a_base_class_cannot_be_loaded_from_the_hub() -> None:
         ClassLearner.from_pretrained("ada/digits")
 
 
-def test_a_click_model_of_the_hub_does_not_write_into_the_cache(tmp_path: Path, python: Python) -> None:
+def test_a_click_model_of_the_hub_does_not_write_into_the_cache(
+    tmp_path: Path, here: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = simulate_click_log(old_items=20, old_events=20, new_items=2, users=50)
     IdTuning(log.schema, meta_epochs=0).learn(log).save(tmp_path / "clicks")
-    score = """
-item = {field.name: 1 for field in service.learner.schema.nodes} | {service.learner.schema.item: 'brand new'}
-"""
-    code = f"service = newcomer.load({str(tmp_path / 'clicks')!r})" + score
-    python(code + f"service.add([item]); push_to_hub({str(tmp_path / 'clicks')!r}, 'ada/clicks', states=True)")
-    there = python("service = newcomer.load('ada/clicks'); print('brand new' in service.headers())")
-    assert there == "True"
-    python("service = newcomer.load('ada/clicks'); service.forget('brand new'); service.close()")
-    again = "service = newcomer.load('ada/clicks'); print('brand new' in service.headers(), service.states.where)"
-    printed = python(again, HF_HUB_OFFLINE="1").split()
-    assert printed[0] == "True"
-    assert not Path(printed[-1].removeprefix("sqlite:///")).exists()
+    with closing(newcomer.load(tmp_path / "clicks")) as service:
+        service.add([{field.name: 1 for field in log.schema.nodes} | {log.schema.item: "brand new"}])
+    hub.push_to_hub(tmp_path / "clicks", "ada/clicks", states=True)
+    with closing(newcomer.load("ada/clicks")) as service:
+        assert "brand new" in service.headers()
+        service.forget("brand new")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with closing(newcomer.load("ada/clicks")) as service:
+        assert "brand new" in service.headers()
+        copy = Path(service.states.where.removeprefix("sqlite:///"))
+    del service
+    gc.collect()
+    assert not copy.exists()
     assert not list((tmp_path / "cache").rglob("items.db-*"))

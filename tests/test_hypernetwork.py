@@ -1,4 +1,4 @@
-"""Hypernetworks: all rows at once are the rows one by one."""
+"""Hypernetworks: a batch of items equals the items one by one."""
 
 import torch
 from torch import nn

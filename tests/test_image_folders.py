@@ -1,4 +1,4 @@
-"""Folders of images: what is read is what lies there, and what cannot be read is named."""
+"""Image folders: every image is read, and what cannot be read is named."""
 
 import io
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_classes_and_images_come_in_order_of_their_names(root: Path) -> None:
     assert [colour[0] for colour in reds if isinstance(colour, tuple)] == [20, 21, 10, 11, 30, 31]
 
 
-def test_what_file_managers_leave_is_passed_over(root: Path) -> None:
+def test_files_of_file_managers_are_ignored(root: Path) -> None:
     (root / "train" / ".cache").mkdir()
     (root / "train" / "README.txt").write_text("about")
     for litter in (".DS_Store", "Thumbs.db"):

@@ -1,4 +1,4 @@
-"""InfLoRA: a new update does nothing to what is remembered, and the memory is that of a plain loop."""
+"""InfLoRA: a new update does nothing to remembered inputs, and the memory equals that of a plain loop."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_the_memory_is_that_of_a_slow_loop(ranks: tuple[int, ...]) -> None:
         torch.testing.assert_close(projector(memory), wanted, atol=1e-5, rtol=0)
 
 
-def test_what_is_held_of_the_inputs_is_at_least_what_was_asked_for() -> None:
+def test_the_remembered_energy_is_at_least_the_threshold() -> None:
     memory = GradientMemory.empty(12)
     for task, share in enumerate((0.5, 0.9, 0.99)):
         new = moment(12, 9, task)
@@ -80,7 +80,7 @@ def test_free_directions_are_the_main_ones_outside_of_the_memory() -> None:
     torch.testing.assert_close((free @ new @ free.T).diagonal(), largest, atol=1e-5, rtol=1e-5)
 
 
-def test_where_nothing_is_free_nothing_is_given() -> None:
+def test_a_full_memory_leaves_no_free_directions() -> None:
     memory = GradientMemory.empty(4).extended(moment(4, 4, 0), 1.0)
     assert memory.remembered == 4
     assert not memory.free(moment(4, 4, 1), 2).any()
@@ -104,13 +104,13 @@ def test_moments_are_those_of_all_inputs_that_are_no_padding() -> None:
 def test_a_later_update_does_nothing_to_remembered_inputs(
     kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]
 ) -> None:
-    lessons = tasks if kind != "bert" else questions
+    used_tasks = tasks if kind != "bert" else questions
     learner = InfLoRA(str(tiny(kind)), rank=2, epochs=4, batch_size=8, learning_rate=1e-2, total_tasks=2).learn(
-        lessons[0]
+        used_tasks[0]
     )
-    remembered = [torch.eye(16, dtype=torch.float64) - projector(old) for old in learner.old_inputs]
-    assert all(0 < old.remembered < 16 for old in learner.old_inputs)
-    learner.learn(lessons[1])
+    remembered = [torch.eye(16, dtype=torch.float64) - projector(old) for old in learner.old_inputs.memories]
+    assert all(0 < old.remembered < 16 for old in learner.old_inputs.memories)
+    learner.learn(used_tasks[1])
     for (up, down), inside in zip(learner.lora.direction(1), remembered, strict=True):
         update = (up @ down).double()
         assert update.norm() > 0.01
@@ -120,7 +120,7 @@ def test_a_later_update_does_nothing_to_remembered_inputs(
     assert all(before.trace() / 16 <= now + 1e-6 for before, now in zip(remembered, info, strict=True))
 
 
-def test_only_what_was_not_chosen_is_trained(tiny: Folder, tasks: list[Examples]) -> None:
+def test_the_designed_rows_and_old_magnitudes_stay_fixed(tiny: Folder, tasks: list[Examples]) -> None:
     learner = InfLoRA(str(tiny("vit")), rank=2, epochs=3, batch_size=8, learning_rate=1e-2).learn(tasks[0])
     magnitude = learner.lora.magnitudes.clone()
     learner.learn(tasks[1])
@@ -130,7 +130,7 @@ def test_only_what_was_not_chosen_is_trained(tiny: Folder, tasks: list[Examples]
     assert learner.info()["cost"]["parameters"] == 2 * 16 * 4 + 2 * 17
 
 
-def test_inputs_that_are_no_numbers_are_an_answer(tiny: Folder, tasks: list[Examples]) -> None:
+def test_non_finite_inputs_are_an_error(tiny: Folder, tasks: list[Examples]) -> None:
     learner = InfLoRA(str(tiny("vit")), rank=2, epochs=2, batch_size=100, learning_rate=1e30, schedule="constant")
     with pytest.raises(LearnerError, match="the inputs of a layer are not finite; lower the learning rate"):
         learner.learn(tasks[0])

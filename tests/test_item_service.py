@@ -1,4 +1,4 @@
-"""A learner in service is the learner in memory, whatever happens meanwhile."""
+"""The item service equals the learner in memory, with several processes, threads and failures."""
 
 import os
 import sqlite3
@@ -150,7 +150,7 @@ def scores(live: ItemService, table: pl.DataFrame = QUERY) -> np.ndarray[Any, An
 FILMS = [f"film {n:02d}" for n in range(12)]
 
 
-def test_a_service_gives_what_the_learner_in_memory_gives(place: Place) -> None:
+def test_a_service_equals_the_learner_in_memory(place: Place) -> None:
     learner, live = place.learner(), place.live()
     learner.add(features(NEW))
     assert live.add(features(NEW)) == Added([f"film {n:02d}" for n in NEW], [])
@@ -170,21 +170,21 @@ def test_a_learner_that_was_warmed_before_it_was_saved_goes_on_from_there(place:
     np.testing.assert_allclose(scores(live), learner.score(QUERY), atol=1e-6)
     live.warm(SECOND)
     np.testing.assert_allclose(scores(live), learner.warm(SECOND).score(QUERY), atol=1e-5)
-    told = live.score(QUERY)
-    assert set(told.filter(QUERY["film"] >= "film 08")["events"]) == {11}
-    assert set(told.filter(QUERY["film"] < "film 08")["events"]) == {30}
+    answers = live.score(QUERY)
+    assert set(answers.filter(QUERY["film"] >= "film 08")["events"]) == {11}
+    assert set(answers.filter(QUERY["film"] < "film 08")["events"]) == {30}
 
 
-def test_an_answer_says_model_phase_and_events(place: Place) -> None:
+def test_a_score_names_model_phase_and_events(place: Place) -> None:
     live = place.ready()
     live.warm(FIRST.filter(pl.col("film") == "film 08"))
-    told = live.score(QUERY)
-    assert told.schema == SCORE_COLUMNS
-    assert set(told["model"]) == {fingerprint(place.store)}
-    cold, warm = told.filter(QUERY["film"] == "film 09"), told.filter(QUERY["film"] == "film 08")
+    answers = live.score(QUERY)
+    assert answers.schema == SCORE_COLUMNS
+    assert set(answers["model"]) == {fingerprint(place.store)}
+    cold, warm = answers.filter(QUERY["film"] == "film 09"), answers.filter(QUERY["film"] == "film 08")
     assert set(zip(cold["phase"], cold["events"], strict=True)) == {("cold", 0)}
     assert set(zip(warm["phase"], warm["events"], strict=True)) == {("warm", 6)}
-    assert told["score"].is_between(0, 1).all()
+    assert answers["score"].is_between(0, 1).all()
 
 
 def test_warming_some_items_leaves_all_others_and_the_weights_as_they_were(place: Place) -> None:
@@ -227,7 +227,7 @@ def test_doubles_in_one_table_are_as_good_as_none(place: Place, tmp_path: Path) 
     alike(live, other, FILMS)
 
 
-def test_an_event_without_an_id_is_known_by_what_it_says(emerg: Place) -> None:
+def test_an_event_without_an_id_is_identified_by_its_content(emerg: Place) -> None:
     live, nameless = emerg.ready(), FIRST.drop("event_id", "genre", "minutes", "words")
     assert live.warm(nameless).new == 24
     assert live.warm(nameless.sample(fraction=1, shuffle=True, seed=1)).new == 0
@@ -264,7 +264,7 @@ def test_the_clock_may_go_backwards(place: Place, tmp_path: Path) -> None:
     alike(live, other, FILMS)
 
 
-def test_added_again_with_the_same_features_is_said_and_with_others_is_an_error(place: Place) -> None:
+def test_adding_an_item_again_with_the_same_features_is_reported_and_with_others_an_error(place: Place) -> None:
     live = place.ready()
     before = live.states.get(live.model, FILMS)
     assert live.add(features(range(6, 12))) == Added([], FILMS[6:])
@@ -276,9 +276,7 @@ def test_added_again_with_the_same_features_is_said_and_with_others_is_an_error(
     assert live.states.get(live.model, [*FILMS, "film 12", "film 13"]) == before
 
 
-def test_of_two_that_add_an_item_at_once_the_first_says_what_it_is(
-    emerg: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_concurrent_additions_the_first_wins(emerg: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     live, other = emerg.live(), emerg.live()
     scores(live, QUERY.filter(pl.col("film") < "film 08"))
     add, first = live.states.add, features(range(8, 10))
@@ -295,7 +293,7 @@ def test_of_two_that_add_an_item_at_once_the_first_says_what_it_is(
     np.testing.assert_allclose(scores(live), scores(other), atol=1e-6)
 
 
-def test_what_one_process_writes_the_others_see(place: Place) -> None:
+def test_writes_of_one_process_are_seen_by_others(place: Place) -> None:
     one, other = place.ready(), place.live()
     assert (scores(one) == scores(other)).all()
     one.add(features(range(12, 13)))
@@ -404,7 +402,7 @@ def run(script: str, place: Place, parts: list[pl.DataFrame], folder: Path) -> s
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("name", ["emerg", "deepfm, all events so far"])
+@pytest.mark.parametrize("name", ["emerg", pytest.param("deepfm, all events so far", marks=pytest.mark.slow)])
 def test_killed_at_any_moment_no_event_is_lost_or_counted_twice(place: Place, tmp_path: Path) -> None:
     parts = [events(NEW, 2, seed=seed).drop("event_id") for seed in range(20, 40)]
     place.ready()
@@ -504,7 +502,7 @@ def test_phases_go_by_the_number_of_events() -> None:
 
 
 @pytest.mark.parametrize("kind", [EmerG, IdTuning])
-def test_items_without_any_characteristic_live_too(kind: type[ItemLearner], tmp_path: Path) -> None:
+def test_items_without_fields_go_through_all_phases(kind: type[ItemLearner], tmp_path: Path) -> None:
     bare = Schema("film", "viewer", "liked", "seen")
     settings = META if kind is EmerG else SHORT | {"hidden": [8]}
     learner = kind(bare, **settings).learn(events(OLD, 20))

@@ -1,9 +1,10 @@
-"""A click model on the command line: taught a log, given items, asked, warmed up and looked at; mistakes are one line."""
+"""A click model on the command line: train, add, score, warm, inspect; errors are one line."""
 
 import io
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -46,11 +47,21 @@ def clicks(shell: Shell) -> Shell:
     return shell
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where models are kept that several tests begin with."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def shop(clicks: Shell) -> Shell:
-    """The same with a model that has learned the old items, in `shop`."""
-    code, _, err = clicks.call("train", "shop", "old.csv", *SET)
-    assert (code, err) == (0, "")
+def shop(clicks: Shell, kept: Path) -> Shell:
+    """The same with a model that has learned the old items, in `shop`; trained once."""
+    if not (kept / "shop").exists():
+        code, _, err = clicks.call("train", "shop", "old.csv", *SET)
+        assert (code, err) == (0, "")
+        shutil.copytree(clicks.folder / "shop", kept / "shop")
+    else:
+        shutil.copytree(kept / "shop", clicks.folder / "shop")
     return clicks
 
 
@@ -58,7 +69,7 @@ def lines(shown: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in shown.splitlines()]
 
 
-def test_the_whole_life_of_new_items(clicks: Shell) -> None:
+def test_new_items_are_added_scored_warmed_and_forgotten(clicks: Shell) -> None:
     code, out, err = clicks.call("inspect", "old.csv", "--write", "old.toml")
     assert (code, err) == (0, "")
     assert all(part in out for part in ("item id", "label", "480 events", "old.toml: written"))
@@ -135,7 +146,8 @@ def test_inspecting_shows_phases_fields_and_sizes_and_writes_nothing(shop: Shell
     shop.call("warm", "shop", "events.csv")
     code, out, err = shop.call("inspect", "shop")
     assert (code, err) == (0, "")
-    assert all(part in out for part in ("emerg, format", "warm", "540", "taste", f"parameters per item: {numbers}"))
+    assert all(part in out for part in ("emerg, format", "warm", "540", "taste"))
+    assert re.search(rf"^parameters per item +{numbers:,} *$", out, re.MULTILINE)
 
 
 def test_inspecting_an_item_shows_its_state_and_its_heaviest_edges(shop: Shell) -> None:
@@ -170,7 +182,7 @@ def test_every_command_of_the_page_runs(clicks: Shell, monkeypatch: pytest.Monke
     assert len(pl.read_parquet(clicks.folder / "answers.parquet")) == 20
 
 
-def test_another_method_can_be_taught(clicks: Shell) -> None:
+def test_another_method_can_be_trained(clicks: Shell) -> None:
     few = [*SET[:4], "--set", "hidden=[8]"]
     assert clicks.call("train", "fm", "old.csv", "--learner", "id-tuning", *few)[0] == 0
     assert Store(clicks.folder / "fm").manifest().learner == "id-tuning"
@@ -183,7 +195,10 @@ def test_another_method_can_be_taught(clicks: Shell) -> None:
     [
         (["train", "shop", "old.csv"], "shop: holds a model already; choose another folder"),
         (["train", "x", "old.csv", "--learner", "emrg"], "no such method for items; did you mean 'emerg'?"),
-        (["train", "x", "old.csv", "--set", "widt=3"], "learner.widt is not a setting of emerg; did you mean 'width'?"),
+        (
+            ["train", "x", "old.csv", "--set", "widt=3"],
+            "newcomer: widt is not a setting of emerg; did you mean 'width'?",
+        ),
         (["train", "x", "nowhere.csv"], "nowhere.csv: no such file"),
         (["train", "x", "old.csv", "--schema", "nowhere.toml"], "nowhere.toml: cannot be read as a recipe"),
         (["add", "shop", "old.txt"], "old.txt: neither .csv nor .parquet"),
@@ -219,13 +234,17 @@ def test_mistakes_are_one_line_and_change_nothing(words: list[str], message: str
 
 
 @pytest.fixture
-def mistaken(shop: Shell) -> Shell:
+def mistaken(shop: Shell, kept: Path) -> Shell:
     """With a classifier, files that are broken, and a database that has taken up the items."""
-    assert (
-        shop.call("learn", "birds-model", "birds", "--backbone", "micro-vit", "--set", "epochs=1", "--set", "rank=1")[0]
-        == 0
-    )
-    assert shop.call("warm", "shop", "old.csv")[0] == 0
+    quick = ["--backbone", "micro-vit", "--set", "epochs=1", "--set", "rank=1"]
+    if not (kept / "birds-model").exists():
+        assert shop.call("learn", "birds-model", "birds", *quick)[0] == 0
+        assert shop.call("warm", "shop", "old.csv")[0] == 0
+        shutil.copytree(shop.folder / "birds-model", kept / "birds-model")
+        shutil.copyfile(shop.folder / "shop" / "items.db", kept / "items.db")
+    else:
+        shutil.copytree(kept / "birds-model", shop.folder / "birds-model")
+        shutil.copyfile(kept / "items.db", shop.folder / "shop" / "items.db")
     (shop.folder / "garbage.db").write_bytes(b"garbage" * 1000)
     (shop.folder / "bare.jsonl").write_text('{"item": "i0099"}\n')
     (shop.folder / "broken.jsonl").write_text('{"item": "i0001"}\nno json\n')

@@ -30,7 +30,7 @@ def test_an_unknown_method_or_head_is_one_line(shell: Shell, tiny: Callable[[str
     assert "head" in shell.fails(*words, "--head", "kernl")
 
 
-def test_a_new_text_model_is_told_of_the_kernel_head_once(shell: Shell, tiny: Callable[[str], Path]) -> None:
+def test_a_new_text_model_gets_the_hint_at_the_kernel_head_once(shell: Shell, tiny: Callable[[str], Path]) -> None:
     rows = ["text,label", *(f"my card is {'lost' if n % 2 else 'stolen'},{n % 2}" for n in range(8))]
     (shell.folder / "texts.csv").write_text("\n".join(rows) + "\n")
     code, out, err = shell.call("learn", "m", "texts.csv", "--backbone", str(tiny("bert")), "--set", "epochs=1")

@@ -1,4 +1,4 @@
-"""A head that grows, and its golden neighbour: nothing known is touched by what is new."""
+"""The trained linear head grows by new rows, and old rows keep their bits; golden losses."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Click logs: what is read is what is in the file, and what cannot be is said in one line."""
+"""Click logs: columns are read as they are in the file, and invalid ones are one-line errors."""
 
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
@@ -341,7 +341,7 @@ def test_an_item_has_one_vector() -> None:
 
 
 def test_of_very_many_values_the_first_are_read() -> None:
-    fields = (Field("tags", "context", "multi", most=3), Field("about", "context", "text", most=2))
+    fields = (Field("tags", "context", "multi", max_values=3), Field("about", "context", "text", max_values=2))
     frame = changed(
         tags=["|".join(f"t{n % 5}" for n in range(1000)), "a|b", ""], about=["sea sea sun moon", "up", "no " * 500]
     )
@@ -385,13 +385,13 @@ def test_columns_that_are_empty_or_constant_are_read() -> None:
 
 
 def test_a_schema_keeps_what_it_can_say() -> None:
-    fields = (Field("about", "item", "text", encoder="some/encoder", most=3), Field("look", "item", "vector"))
+    fields = (Field("about", "item", "text", encoder="some/encoder", max_values=3), Field("look", "item", "vector"))
     schema = Schema("film", "viewer", fields=fields, clicked_from=3.5)
     assert Schema.from_json(schema.to_json()) == schema
     with pytest.raises(DataError, match=r"field 'page' is categorical and has an encoder; set kind = 'text'"):
         Field("page", "context", encoder="some/encoder")
-    with pytest.raises(DataError, match=r"schema.fields\[0\].most = 0 cannot be"):
-        Schema.from_json({"item": "i", "user": "u", "fields": [{"name": "tags", "role": "user", "most": 0}]})
+    with pytest.raises(DataError, match=r"schema.fields\[0\].max_values = 0 cannot be"):
+        Schema.from_json({"item": "i", "user": "u", "fields": [{"name": "tags", "role": "user", "max_values": 0}]})
 
 
 def test_a_schema_without_later_settings_is_written_as_it_always_was() -> None:

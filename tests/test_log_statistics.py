@@ -1,4 +1,4 @@
-"""Statistics of the chunks are those of the whole, and what is fitted on it is what was fitted on the whole log."""
+"""Statistics of chunks equal those of the whole log, and so does what is fitted to them."""
 
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def test_a_survey_of_any_parts_in_any_order_is_that_of_the_whole(parts: list[int
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 40), st.integers(0, 9))
-def test_what_is_fitted_is_what_the_definitions_say(count: int, seed: int) -> None:
+def test_fitted_statistics_equal_their_definitions(count: int, seed: int) -> None:
     log = log_from_frame(frame(60, seed), SCHEMA).take(np.arange(count))  # its tables hold more than its rows
     encoder = Encoder.fit(log)
     agree(said(encoder), fitted_plainly(log))
@@ -164,7 +164,7 @@ def test_vectors_of_two_lengths_are_an_error(tmp_path: Path, role: Any) -> None:
         Encoder.fit(LogStatistics.of(ChunkedLog(tmp_path / "log.csv", schema, rows=1)))
 
 
-def test_a_survey_keeps_nothing_for_another_event_of_what_is_known() -> None:
+def test_memory_of_the_statistics_pass_does_not_grow_with_events() -> None:
     log = log_from_frame(frame(40), SCHEMA)
     statistics = LogStatistics(SCHEMA).add(log)
     size = statistics.items, statistics.users
@@ -175,7 +175,7 @@ def test_a_survey_keeps_nothing_for_another_event_of_what_is_known() -> None:
     assert (statistics.rows, int(statistics.events.sum())) == (160, 160)
 
 
-def test_an_empty_log_has_nothing_to_survey() -> None:
+def test_an_empty_log_has_empty_statistics() -> None:
     statistics = LogStatistics(SCHEMA).add(log_from_frame(frame(5), SCHEMA).take(np.arange(0)))
     assert (statistics.rows, statistics.first, len(statistics.items), statistics.events.tolist()) == (0, None, 0, [])
 
@@ -209,7 +209,7 @@ NUMBERS = st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), max_size=30)
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=5))
-def test_spreads_add_up_to_the_spread_of_all(parts: list[list[float]]) -> None:
+def test_running_stats_of_parts_equal_those_of_all(parts: list[list[float]]) -> None:
     together = sum((RunningStats.of(np.array(part)) for part in parts[1:]), start=RunningStats.of(np.array(parts[0])))
     numbers = [number for part in parts for number in part if not np.isnan(number)]
     assert together.count == len(numbers)
@@ -245,7 +245,7 @@ def test_equal_numbers_have_no_deviation_however_they_are_parted() -> None:
         assert StandardScaler.of("x", spread).encode(Column.of_numbers([0.1])).tolist() == [0.0]
 
 
-def test_what_is_read_again_for_training_is_what_was_surveyed(tmp_path: Path) -> None:
+def test_training_reads_the_rows_of_the_statistics_pass(tmp_path: Path) -> None:
     files = ChunkedLog(written(table(30), tmp_path, "parquet"), FILMS, rows=7)
     encoder = Encoder.fit(LogStatistics.of(files))
     whole = files.read(*files.chunks)

@@ -1,4 +1,4 @@
-"""The likeliest move under a Gaussian prior: the slow plain minimum, found in a few steps."""
+"""The MAP estimate of logistic regression against a plain optimiser."""
 
 import itertools
 from typing import Any
@@ -17,7 +17,7 @@ MANY = 60
 
 
 def problem(items: int, rows: int, numbers: int, seed: int, prior_std: float = 1.0) -> dict[str, Tensor]:
-    """Random logits, slopes and answers; about a quarter of the rows only fill up."""
+    """Random logits, gradients and labels; about a quarter of the rows are padding."""
     chance = torch.Generator().manual_seed(seed)
 
     def normal(*size: int) -> Tensor:
@@ -43,7 +43,7 @@ def unlikeliness(move: Tensor, item: int, known: dict[str, Tensor]) -> Tensor:
 
 
 def slowly(known: dict[str, Tensor]) -> Tensor:
-    """The twin: a library's optimiser, item by item, in units of the prior's spread."""
+    """The twin: a library's optimiser, item by item, in units of the prior's std."""
     found = []
     for item in range(len(known["logits"])):
         units = torch.zeros_like(known["prior_std"], requires_grad=True)
@@ -64,7 +64,7 @@ def slowly(known: dict[str, Tensor]) -> Tensor:
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7), st.floats(0.01, 2.0), st.integers(0, 10**6))
 @example(1, 5, 4, 2.0, 2784)  # whole steps of Newton's walk in a circle here
-def test_it_is_what_a_plain_optimiser_finds_item_by_item(
+def test_it_equals_a_plain_optimiser_item_by_item(
     items: int, rows: int, numbers: int, spread: float, seed: int
 ) -> None:
     known = problem(items, rows, numbers, seed, spread)
@@ -73,7 +73,7 @@ def test_it_is_what_a_plain_optimiser_finds_item_by_item(
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.floats(0.01, 3.0), st.integers(0, 10**6))
-def test_where_it_arrives_no_direction_is_likelier(rows: int, numbers: int, spread: float, seed: int) -> None:
+def test_the_estimate_is_a_maximum_of_the_posterior(rows: int, numbers: int, spread: float, seed: int) -> None:
     known = problem(1, rows, numbers, seed, spread)
     move = map_estimate(**known, steps=MANY)[0].requires_grad_()
     (slope,) = torch.autograd.grad(unlikeliness(move, 0, known), move)
@@ -83,7 +83,7 @@ def test_where_it_arrives_no_direction_is_likelier(rows: int, numbers: int, spre
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.floats(0.01, 100.0), st.integers(0, 10**6))
 @example(5, 4, 2.0, 2784)
-def test_no_step_loses_however_wide_the_prior(rows: int, numbers: int, spread: float, seed: int) -> None:
+def test_no_step_lowers_the_posterior_at_any_prior_width(rows: int, numbers: int, spread: float, seed: int) -> None:
     known = problem(1, rows, numbers, seed, spread)
     losses = [unlikeliness(map_estimate(**known, steps=steps)[0], 0, known) for steps in range(12)]
     for before, after in itertools.pairwise(losses):
@@ -167,7 +167,7 @@ def test_a_narrow_prior_holds_and_the_first_move_grows_with_its_variance(rows: i
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
 @pytest.mark.parametrize(("rows", "numbers"), [(1, 40), (40, 40), (5000, 1), (5000, 40)])
-def test_answers_that_are_all_alike_move_far_but_not_without_end(label: float, rows: int, numbers: int) -> None:
+def test_identical_labels_move_a_state_far_but_finitely(label: float, rows: int, numbers: int) -> None:
     known = {key: value.float() for key, value in problem(2, rows, numbers, seed=4).items()}
     known["labels"] = torch.full_like(known["labels"], label)
     known["jacobian"] = known["jacobian"].abs()  # one direction explains all
@@ -180,7 +180,7 @@ def test_answers_that_are_all_alike_move_far_but_not_without_end(label: float, r
 
 
 @pytest.mark.parametrize("rows", [1, 20, 5000])
-def test_five_steps_are_as_good_as_many(rows: int) -> None:
+def test_five_newton_steps_suffice(rows: int) -> None:
     known = problem(1, rows, 20, seed=5, prior_std=0.6)
     few, many = (map_estimate(**known, steps=steps)[0] for steps in (5, MANY))
     nothing = unlikeliness(torch.zeros_like(few), 0, known)

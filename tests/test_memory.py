@@ -1,4 +1,4 @@
-"""What is kept of classes in place of their examples: enough to answer, to say how surely, and to know a stranger."""
+"""The class memory: statistics, calibrated temperatures and novelty thresholds without stored examples."""
 
 import math
 
@@ -29,12 +29,12 @@ def rows(classes: int) -> Linear:
     return torch.zeros(classes, WIDTH), torch.zeros(classes)
 
 
-def taught(x: Tensor, target: Tensor, head: HeadName = "lda") -> ClassMemory:
+def trained(x: Tensor, target: Tensor, head: HeadName = "lda") -> ClassMemory:
     return ClassMemory.empty(WIDTH).with_task(x, target, head, 0.1, rows(int(target.max()) + 1))[0]
 
 
 def answers(memory: ClassMemory, head: HeadName, x: Tensor) -> Tensor:
-    """What this head says of features, before any temperature."""
+    """This head's logits of features, before any temperature."""
     reader = make_head(head, 0.1)
     weight, bias = memory.fold(reader, rows(len(memory.novelty_quantiles)))
     terms = reader.terms(memory.statistics, x)
@@ -50,35 +50,35 @@ def halves(seed: int, classes: int, each: int, apart: float = 2.0) -> tuple[Tens
 
 @pytest.mark.parametrize("head", READING)
 @pytest.mark.parametrize("apart", [1.0, 3.0])
-def test_probabilities_mean_what_they_say(head: HeadName, apart: float) -> None:
+def test_probabilities_are_calibrated(head: HeadName, apart: float) -> None:
     """On examples never seen, the mean of the best probability is the share that is right."""
     x, target, asked, wanted = halves(0, classes=5, each=200, apart=apart)
-    memory = taught(x, target, head)
+    memory = trained(x, target, head)
     said = (answers(memory, head, asked) / memory.temperature(head)).softmax(1).max(1)
     right = (said.indices == wanted).double().mean().item()
     assert said.values.mean().item() == pytest.approx(right, abs=0.06)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
-def test_the_threshold_refuses_the_share_of_known_ones_that_was_asked_for(share: float) -> None:
+def test_the_threshold_rejects_the_requested_share_of_known_inputs(share: float) -> None:
     x, target, asked, _ = halves(1, classes=5, each=300)
-    memory = taught(x, target)
+    memory = trained(x, target)
     novelty = Novelty.of(memory.statistics.double(), 0.1)(asked.double())
     refused = (novelty > memory.threshold(share)).double().mean().item()
     assert refused == pytest.approx(share, abs=0.03)
 
 
-def test_strangers_are_refused_more_often_than_known_ones() -> None:
+def test_unknown_inputs_are_rejected_more_often_than_known_ones() -> None:
     x, target = world(2, classes=8, each=200, apart=9.0)
     known = target < 5
-    memory = taught(x[known], target[known])
+    memory = trained(x[known], target[known])
     novelty = Novelty.of(memory.statistics.double(), 0.1)(x.double())
     refused = novelty > memory.threshold(0.05)
     assert refused[~known].double().mean() > 0.9
     assert refused[known].double().mean() < 0.08
 
 
-def test_novelty_is_what_its_formula_says() -> None:
+def test_novelty_equals_its_formula() -> None:
     x, target = world(3, classes=3, each=20)
     statistics = ClassStatistics.of(x, target, 3)
     within, total = statistics.scatter / (len(x) - 3), torch.cov(x.double().T, correction=0)
@@ -89,11 +89,11 @@ def test_novelty_is_what_its_formula_says() -> None:
         assert value == pytest.approx(float(near - middle @ torch.linalg.solve(total, middle)))
 
 
-def test_two_lessons_are_remembered_as_one() -> None:
+def test_statistics_of_two_tasks_equal_those_of_one() -> None:
     x, target = world(4, classes=4, each=10)
     first = target < 2
-    memory, _ = taught(x[first], target[first]).with_task(x[~first], target[~first], "lda", 0.1, rows(4))
-    together = taught(x, target)
+    memory, _ = trained(x[first], target[first]).with_task(x[~first], target[~first], "lda", 0.1, rows(4))
+    together = trained(x, target)
     for key in ("count", "mean", "scatter"):
         torch.testing.assert_close(
             getattr(memory.statistics, key), getattr(together.statistics, key), atol=1e-4, rtol=1e-4
@@ -112,7 +112,7 @@ def test_the_held_out_score_is_near_that_of_new_examples(head: HeadName) -> None
 @pytest.mark.parametrize("each", [1, 2, FOLDS + 1])
 def test_few_examples_are_no_error(each: int) -> None:
     x, target = world(6, classes=3, each=each)
-    memory = taught(x, target)
+    memory = trained(x, target)
     assert memory.threshold(0.05) == (math.inf if each == 1 else memory.threshold(0.05))
     assert 0 < memory.temperature("lda") < math.inf
     assert memory.with_task(x[:1], target[:1], "lda", 0.1, rows(3))[0].statistics.count[0] == each + 1
@@ -121,21 +121,23 @@ def test_few_examples_are_no_error(each: int) -> None:
 def test_a_new_class_of_one_example_beside_known_ones() -> None:
     x, target = world(7, classes=3, each=5)
     known = target < 2
-    memory, held_out = taught(x[known], target[known]).with_task(x[~known][:1], target[~known][:1], "lda", 0.1, rows(3))
+    memory, held_out = trained(x[known], target[known]).with_task(
+        x[~known][:1], target[~known][:1], "lda", 0.1, rows(3)
+    )
     assert held_out is None
     assert memory.statistics.count.tolist() == [5, 5, 1]
     assert memory.threshold(0.05) < math.inf  # the others' own
 
 
-def test_what_is_written_is_read_to_the_bit() -> None:
-    memory = taught(*world(8, classes=3, each=6))
+def test_written_and_read_back_is_bit_identical() -> None:
+    memory = trained(*world(8, classes=3, each=6))
     tensors, again = memory.tensors(), ClassMemory.from_tensors(memory.tensors())
     assert tensors.keys() == again.tensors().keys()
     assert all(torch.equal(t.nan_to_num(-1), again.tensors()[key].nan_to_num(-1)) for key, t in tensors.items())
 
 
 def test_a_store_from_before_a_head_came_is_read_without_its_temperature() -> None:
-    memory = taught(*world(8, classes=3, each=6), "lda")
+    memory = trained(*world(8, classes=3, each=6), "lda")
     tensors = {
         name: t[:-1] if name.endswith(("temperatures", "held_out_count")) else t for name, t in memory.tensors().items()
     }
@@ -147,12 +149,12 @@ def test_a_store_from_before_a_head_came_is_read_without_its_temperature() -> No
 @pytest.mark.parametrize("head", ["prototypes", "ridge", "lda"])
 def test_a_head_chosen_later_is_calibrated_as_if_it_had_been_chosen_before(head: HeadName) -> None:
     x, target = world(9, classes=4, each=30)
-    assert taught(x, target, "lda").temperature(head) == taught(x, target, head).temperature(head)
+    assert trained(x, target, "lda").temperature(head) == trained(x, target, head).temperature(head)
 
 
 def test_a_kernel_chosen_later_is_calibrated_by_fewer_examples() -> None:
     x, target = world(9, classes=4, each=30)
-    elsewhere, here = taught(x, target, "lda"), taught(x, target, "kernel")
+    elsewhere, here = trained(x, target, "lda"), trained(x, target, "kernel")
     assert elsewhere.temperature("kernel") == pytest.approx(here.temperature("kernel"), rel=0.3)
     place = HEADS.index("kernel")
     assert elsewhere.held_out_count[place] == here.held_out_count[place] / FOLDS
@@ -160,27 +162,27 @@ def test_a_kernel_chosen_later_is_calibrated_by_fewer_examples() -> None:
 
 def test_draws_have_calibrated_a_gaussian_that_is_chosen_later() -> None:
     x, target = world(9, classes=4, each=30)
-    assert taught(x, target, "lda").temperature("gaussian") == 1.0
-    found = taught(x, target, "gaussian").temperature("gaussian")
+    assert trained(x, target, "lda").temperature("gaussian") == 1.0
+    found = trained(x, target, "gaussian").temperature("gaussian")
     assert found != 1.0
     assert 0.2 < found < 5
 
 
 def test_the_same_examples_again_leave_what_was_calibrated_as_it_was() -> None:
     x, target = world(10, classes=3, each=10)
-    memory = taught(x, target)
+    memory = trained(x, target)
     again, held_out = memory.with_task(x, target, "lda", 0.1, rows(3))
     assert held_out is None
     assert again.temperature("lda") == memory.temperature("lda")
     assert torch.equal(again.novelty_quantiles, memory.novelty_quantiles)
 
 
-def test_a_single_class_says_nothing_of_temperatures() -> None:
+def test_a_single_class_leaves_the_temperature() -> None:
     x, target = world(11, classes=1, each=10)
-    assert taught(x, target).held_out_count.tolist() == [0] * len(HEADS)
+    assert trained(x, target).held_out_count.tolist() == [0] * len(HEADS)
 
 
-def test_a_temperature_is_found_wherever_the_logits_stand() -> None:
+def test_the_temperature_is_found_at_any_offset_of_the_logits() -> None:
     draw = torch.Generator().manual_seed(0)
     logits = torch.randn(4000, 4, generator=draw, dtype=torch.float64) * 2
     target = torch.multinomial(logits.softmax(1), 1, generator=draw)[:, 0]

@@ -1,4 +1,4 @@
-"""MovieLens as it is downloaded."""
+"""MovieLens from its original files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_the_split_of_movielens_1m_has_the_published_sizes(real_data: Callable[[
     old, cold, *warm = (stage.train for stage in stages)
     assert (len(np.unique(old.log.item)), len(old.log)) == (1_420, 854_530)  # type: ignore[union-attr]
     assert len(cold.items) == 972  # type: ignore[union-attr]
-    assert [len(lesson.log) for lesson in warm] == [19_440] * 3  # type: ignore[union-attr]
+    assert [len(train.log) for train in warm] == [19_440] * 3  # type: ignore[union-attr]
     assert [len(stage.eval_sets["query"]) for stage in stages[1:]] == [58_409] * 4
 
 

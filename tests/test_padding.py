@@ -1,4 +1,4 @@
-"""Padded batches hold every row once, whatever the counts."""
+"""Padded batches hold every row once."""
 
 import torch
 from hypothesis import given

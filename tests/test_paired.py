@@ -1,4 +1,4 @@
-"""The paired test against printed tables and against its integral, and Holm's order."""
+"""The paired t test against printed tables and its integral, and Holm's correction."""
 
 import math
 

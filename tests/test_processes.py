@@ -1,4 +1,4 @@
-"""Several processes side by side learn what one alone does, and only one of them writes."""
+"""Several processes learn the same as one, and the first alone writes."""
 
 import json
 import os
@@ -42,18 +42,22 @@ def free_port() -> str:
 
 
 @pytest.mark.parametrize(
-    "launcher", [["torch.distributed.run"], ["accelerate.commands.launch", "--cpu"]], ids=["torchrun", "accelerate"]
+    "launcher",
+    [
+        pytest.param(["torch.distributed.run"], id="torchrun"),
+        pytest.param(["accelerate.commands.launch", "--cpu"], id="accelerate", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_learn_what_one_does(launcher: list[str], tmp_path: Path) -> None:
     port = free_port()
-    (tmp_path / "teach.py").write_text(SCRIPT)
+    (tmp_path / "train.py").write_text(SCRIPT)
     count = (
         ["--nproc_per_node=2", "--master_port", port]
         if len(launcher) == 1
         else ["--num_processes=2", "--main_process_port", port]
     )
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, *count, str(tmp_path / "teach.py"), str(tmp_path / "store")],
+        [sys.executable, "-m", *launcher, *count, str(tmp_path / "train.py"), str(tmp_path / "store")],
         capture_output=True,
         text=True,
         check=False,
@@ -73,7 +77,7 @@ def test_two_processes_learn_what_one_does(launcher: list[str], tmp_path: Path) 
 
 
 def test_the_command_line_runs_in_two_processes_and_one_of_them_writes(shell: Shell) -> None:
-    """A run, then more of the same run after its store was cut back; and a lesson."""
+    """A run, then more of the same run after its store was cut back; and a task."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def together(*words: str) -> None:
@@ -105,11 +109,10 @@ def test_the_command_line_runs_in_two_processes_and_one_of_them_writes(shell: Sh
     assert SDLoRA.load(shell.folder / "model").classes == ["finch", "robin", "tit", "wren"]
 
 
-def test_a_script_that_ends_half_way_through_a_lesson_ends_quietly() -> None:
+def test_a_script_that_ends_half_way_through_a_task_ends_quietly() -> None:
     begun, _, _ = SCRIPT.partition("for stage")
     script = (
-        begun
-        + "lesson = learner.fit_stage(next(iter(stream)))\nnext(step for step in lesson if step.part == 'task 0')\n"
+        begun + "task = learner.fit_stage(next(iter(stream)))\nnext(step for step in task if step.part == 'task 0')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
@@ -143,7 +146,7 @@ def test_gradients_in_parts_are_those_of_the_whole_batch(tiny: Callable[[str], P
 def test_parts_of_texts_are_the_whole_batch_with_less_padding(
     tiny: Callable[[str], Path], questions: list[Examples], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lesson, sizes = questions[0], []
+    task, sizes = questions[0], []
     preprocess = Backbone.preprocess
 
     def counted(self: Backbone, inputs: Sequence[Input]) -> dict[str, torch.Tensor]:
@@ -157,13 +160,14 @@ def test_parts_of_texts_are_the_whole_batch_with_less_padding(
         learner = SDLoRA(
             str(tiny("bert")), rank=2, epochs=1, batch_size=8, learning_rate=1e-3, gradient_accumulation_steps=parts
         )
-        feed = Loader(learner.backbone, lesson.inputs, 0)
-        rows = learner._micro_batches(feed, range(8))
+        feed = Loader(learner.backbone, task.inputs, 0)
+        assert learner.loop is not None
+        rows = learner.loop._micro_batches(feed, range(8))
         assert sorted(row for part in rows for row in part) == list(range(8))
         sizes.clear()
         for part in rows:
             feed.read(part)
         padded.append(sum(sizes))
-        features.append(learner.learn(lesson).features(lesson.inputs))
+        features.append(learner.learn(task).features(task.inputs))
     torch.testing.assert_close(features[0], features[1], atol=1e-5, rtol=1e-4)
     assert padded[1] < padded[0]

@@ -1,4 +1,4 @@
-"""Prompts: how they enter every family's layers, how they are found, and that the learners are what their papers say."""
+"""Prompts: their place in every family's attention, their selection, and the learners against their papers."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from newcomer.backbones.families import FAMILIES
 from newcomer.classes.methods.coda_prompt import CODAPrompt
 from newcomer.classes.methods.dual_prompt import DualPrompt
 from newcomer.classes.methods.l2p import L2P
-from newcomer.classes.prompt_learner import attentions, layer_of
+from newcomer.classes.prompt_adapter import attentions, layer_of
 from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples, Input
 from newcomer.errors import LearnerError, SettingError
@@ -54,22 +54,22 @@ def prefix(seed: int, width: int, batch: int = 3, rows: int = 4) -> Prefix:
 
 
 class Plain(nn.Module):
-    """An attention of one head as in a textbook; told a prefix, it computes with it."""
+    """Single-head attention as in a textbook, with an optional prefix."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.q, self.k, self.v = (nn.Linear(width, width, dtype=torch.float64) for _ in range(3))
-        self.told: Prefix | None = None
+        self.prefix: Prefix | None = None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         query, key, value = self.q(x), self.k(x), self.v(x)
-        if self.told:
-            key, value = torch.cat([self.told.keys, key], 1), torch.cat([self.told.values, value], 1)
+        if self.prefix:
+            key, value = torch.cat([self.prefix.keys, key], 1), torch.cat([self.prefix.values, value], 1)
         scores = query @ key.mT / math.sqrt(x.shape[2])
         if mask is not None:
             shown = mask[:, 0].expand(scores.shape[0], -1, -1)
-            if self.told:
-                shown = torch.cat([shown.new_ones(*shown.shape[:2], self.told.keys.shape[1]), shown], 2)
+            if self.prefix:
+                shown = torch.cat([shown.new_ones(*shown.shape[:2], self.prefix.keys.shape[1]), shown], 2)
             scores = scores.masked_fill(~shown.expand_as(scores), -torch.inf)
         found: Tensor = scores.softmax(2) @ value
         return found
@@ -83,10 +83,10 @@ def test_attention_with_a_prefix_and_its_gradients_are_those_of_the_written_out_
     shown[..., 0] = True
     mask = (shown,) if queries else ()
     rows = [torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-    layer.told = Prefix(*rows)
+    layer.prefix = Prefix(*rows)
     wanted = layer(x, *mask)
     wanted_gradients = torch.autograd.grad(wanted.square().sum(), rows)
-    layer.told = None
+    layer.prefix = None
     with prefixed([(Attention(layer, "k", "v"), Prefix(*rows))]):
         found = layer(x, *mask)
     torch.testing.assert_close(found, wanted)
@@ -186,7 +186,7 @@ def failing() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", ["vit", "bert"])
 @pytest.mark.parametrize("fails", [False, True])
-def test_afterwards_the_model_is_the_plain_one_to_the_bit(kind: str, fails: bool, tiny: Folder) -> None:
+def test_after_applied_the_model_is_the_plain_one_to_the_bit(kind: str, fails: bool, tiny: Folder) -> None:
     backbone = Backbone(str(tiny(kind)))
     encoded, layers = backbone.encode(some(backbone)), places(backbone)
     first = layer_of(backbone.model, list(attentions(backbone.model)))
@@ -213,7 +213,7 @@ def test_what_cannot_be_set_is_refused(tiny: Folder) -> None:
         CODAPrompt(str(tiny("vit")), prompt_length=7)
 
 
-def test_a_query_chooses_the_prompts_of_the_nearest_keys() -> None:
+def test_a_query_selects_the_prompts_of_the_nearest_keys() -> None:
     pool = PromptPool(6, 2, 4, 3)
     pool.draw(torch.Generator().manual_seed(0))
     query = random(1, 5, 4)
@@ -225,7 +225,7 @@ def test_a_query_chooses_the_prompts_of_the_nearest_keys() -> None:
         torch.testing.assert_close(distance[i], torch.as_tensor(far))
 
 
-def test_a_chosen_key_is_drawn_to_its_query_and_no_other_moves() -> None:
+def test_the_key_loss_moves_the_selected_key_towards_its_query_alone() -> None:
     pool = PromptPool(4, 2, 3, 3)
     pool.draw(torch.Generator().manual_seed(0))
     query = random(0, 1, 3)
@@ -303,7 +303,7 @@ def test_new_components_are_orthonormal_and_orthogonal_to_all_old_ones(tasks: in
         torch.testing.assert_close(prompts.penalty(), torch.tensor(0.0), rtol=0, atol=1e-6)
 
 
-def test_where_there_is_no_room_components_are_merely_of_norm_1() -> None:
+def test_components_beyond_the_width_have_unit_norm() -> None:
     fresh = orthonormal_rows(random(0, 3, 4), 3, torch.Generator().manual_seed(0))
     torch.testing.assert_close(fresh.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(random(0, 3, 4) @ fresh[0], torch.zeros(3), rtol=0, atol=1e-5)
@@ -331,15 +331,15 @@ def test_the_query_is_the_frozen_feature_whatever_was_learned(
     with torch.no_grad():
         plain = learner.backbone(encoded)
     asked: list[Tensor] = []
-    inner = learner._features_with_prompts
+    inner = learner.adapter.features_with_prompts
 
     def listening(encoded: Any, query: Tensor) -> Any:
         asked.append(query)
         return inner(encoded, query)
 
-    monkeypatch.setattr(learner, "_features_with_prompts", listening)
-    for lesson in tasks[:2]:
-        learner.learn(lesson)
+    monkeypatch.setattr(learner.adapter, "features_with_prompts", listening)
+    for task in tasks[:2]:
+        learner.learn(task)
         asked.clear()
         features = learner.features(tasks[0].inputs)
         torch.testing.assert_close(torch.cat(asked), plain)
@@ -348,10 +348,10 @@ def test_the_query_is_the_frozen_feature_whatever_was_learned(
 
 def test_layers_beyond_the_last_are_left_out(tiny: Folder) -> None:
     """Two layers: both have the general prefix, and the experts are in the last."""
-    learner = DualPrompt(str(tiny("vit")), general_length=2, expert_length=3)
-    assert [list(learner.general_layers), list(learner.expert_layers)] == [[0, 1], [1]]
-    assert learner.prompts.experts.shape == (0, 1, 2, 3, 16)
-    assert CODAPrompt(str(tiny("vit"))).prompts.key.shape == (2, 0, 16)
+    adapter = DualPrompt(str(tiny("vit")), general_length=2, expert_length=3).adapter
+    assert [list(adapter.general_layers), list(adapter.expert_layers)] == [[0, 1], [1]]
+    assert adapter.prompts.experts.shape == (0, 1, 2, 3, 16)
+    assert CODAPrompt(str(tiny("vit"))).adapter.prompts.key.shape == (2, 0, 16)
 
 
 def test_an_entry_holds_what_its_stage_added(tiny: Folder, tasks: list[Examples]) -> None:
@@ -364,7 +364,7 @@ def test_an_entry_holds_what_its_stage_added(tiny: Folder, tasks: list[Examples]
 
 def closed(learner: Any) -> list[Tensor]:
     """What no later task may change, of as many tasks as there were."""
-    return [t.detach().clone() for t in learner.prompts.buffers()]
+    return [t.detach().clone() for t in learner.adapter.prompts.buffers()]
 
 
 def test_prompts_of_closed_tasks_keep_their_bits(tiny: Folder, tasks: list[Examples]) -> None:

@@ -1,4 +1,4 @@
-"""What the package promises to whoever imports it."""
+"""The public interface of the package."""
 
 import importlib
 import inspect

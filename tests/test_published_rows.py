@@ -37,7 +37,7 @@ def test_published_trials_are_the_first_trials_of_the_recipe(name: str) -> None:
 
 def test_the_bare_defaults_of_sd_lora_are_a_row_of_its_tables() -> None:
     defaults = fill(SDLoRA, {}, "learner", provided=["backbone"])
-    learner = read_recipe("banking77-minilm").with_peer("sd-lora-defaults").with_chosen().learner
+    learner = read_recipe("banking77-minilm").with_baseline("sd-lora-defaults").with_chosen().learner
     assert {**defaults, "name": "sd-lora"} == {**learner, "seed": defaults["seed"]}
 
 

@@ -1,4 +1,4 @@
-"""Ranking metrics: each fast one beside a slow plain one, and the truths that hold for all scores."""
+"""Ranking metrics: each against a slow plain form, and identities that hold for all scores."""
 
 import math
 
@@ -108,7 +108,7 @@ def test_calibration_error_is_what_counting_in_bins_gives(rows: list[tuple[int, 
 
 @settings(deadline=None)
 @given(ROWS)
-def test_knowing_the_click_rate_alone_has_normalised_entropy_1(rows: list[tuple[int, bool, int]]) -> None:
+def test_predicting_the_click_rate_has_normalised_entropy_1(rows: list[tuple[int, bool, int]]) -> None:
     label = [int(y) for _, y, _ in rows]
     rate = sum(label) / len(label)
     expected = 1.0 if 0 < rate < 1 else math.nan

@@ -1,4 +1,4 @@
-"""RanPAC: sums that grow are all examples together, whatever their order; and what it is not is said."""
+"""RanPAC: its sums equal those of all examples together in any order; exports are refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ def sample(count: int, width: int, classes: int, seed: int = 0) -> tuple[Tensor,
     return centres[target] + torch.randn(count, width, generator=chance), target
 
 
-def test_lessons_in_any_order_solve_what_all_examples_together_do() -> None:
+def test_tasks_in_any_order_solve_what_all_examples_together_do() -> None:
     x, target = sample(60, 4, 3)
     h = random_features(x, torch.randn(4, 20, generator=torch.Generator().manual_seed(1)))
     by_class = [target == k for k in range(3)]
@@ -81,14 +81,15 @@ def test_a_forgotten_class_s_examples_stay_examples_of_none() -> None:
 
 def test_the_logits_are_linear_in_the_projected_features(tiny: Folder, tasks: list[Examples]) -> None:
     learner = RanPAC(str(tiny("vit")), projection_dim=50).learn(tasks[0]).learn(tasks[1])
-    h = random_features(learner.features(tasks[0].inputs), learner.projection)
-    wanted = h @ learner.sums.solved(learner.ridge).T / learner.temperature
+    classifier: Any = learner.classifier
+    h = random_features(learner.features(tasks[0].inputs), classifier.projection)
+    wanted = h @ classifier.sums.solved(classifier.ridge).T / classifier.temperature
     torch.testing.assert_close(learner.logits(tasks[0].inputs), wanted, atol=1e-5, rtol=1e-5)
     assert [entry.info["ridge"] in RIDGES for entry in learner.entries] == [True, True]
     assert ["ranpac.projection" in entry.tensors for entry in learner.entries] == [True, False]
 
 
-def test_the_first_lesson_adapts_and_no_later_one(tiny: Folder, tasks: list[Examples]) -> None:
+def test_the_first_task_adapts_and_no_later_one(tiny: Folder, tasks: list[Examples]) -> None:
     settings: dict[str, Any] = {"projection_dim": 50, "rank": 2, "epochs": 2, "batch_size": 8, "learning_rate": 1e-2}
     learner = RanPAC(str(tiny("vit")), adapt_first_task="lora", **settings).learn(tasks[0])
     frozen = FrozenBackbone(str(tiny("vit"))).features(tasks[0].inputs)
@@ -111,10 +112,12 @@ def test_it_cannot_be_exported_and_says_so(tiny: Folder, tasks: list[Examples], 
     for export in FORMS.values():
         with pytest.raises(LearnerError, match="not linear in the backbone's features, so it cannot be exported"):
             export(learner, tmp_path / "new")
+    with pytest.raises(LearnerError, match="cannot be exported"):
+        learner.encoder_weights()
     assert not (tmp_path / "new").exists()
 
 
-def test_digits_are_told_apart_better_than_by_the_nearest_mean() -> None:
+def test_digits_are_classified_better_than_by_the_nearest_mean() -> None:
     train, test = digits()
     stream = ClassIncremental(train, test, tasks=5, train_per_class=40, eval_per_class=40)
     scores = []

@@ -1,4 +1,4 @@
-"""Recipes: defaults are filled in, unknown settings are errors, and every shipped recipe takes its first steps."""
+"""Recipes: defaults are filled in, unknown settings are errors, and every shipped recipe takes two steps."""
 
 import json
 from collections.abc import Callable
@@ -33,9 +33,9 @@ name = "micro-vit"
 [learner]
 name = "sd-lora"
 rank = 3
-[peers.joint.stream]
+[baselines.joint.stream]
 joint = true
-[peers.frozen.learner]
+[baselines.frozen.learner]
 name = "frozen"
 """
 
@@ -160,7 +160,7 @@ def test_seeds_default_to_one(tmp_path: Path) -> None:
     assert read_recipe(written(tmp_path)).seeds == 1
     assert read_recipe(written(tmp_path), ["seeds=2"]).seeds == 2
     thrice = read_recipe(written(tmp_path, "seeds = 3\n" + DIGITS))
-    assert [row.seeds for row in thrice.rows()] == [3, 3, 3]  # peers have as many seeds
+    assert [row.seeds for row in thrice.rows()] == [3, 3, 3]  # baselines have as many seeds
     assert (
         thrice.resolved() == read_recipe(written(tmp_path)).resolved()
     )  # a run does not depend on the number of seeds
@@ -173,53 +173,65 @@ def test_invalid_numbers_of_seeds_are_errors(value: str, tmp_path: Path) -> None
     assert "\n" not in str(caught.value)
 
 
-PEERS = """
-[peers.higher.learner]
+BASELINES = """
+[baselines.higher.learner]
 rank = 5
-[peers.named.learner]
+[baselines.named.learner]
 name = "sd-lora"
 epochs = 2
-[peers.other.learner]
+[baselines.other.learner]
 name = "sequential-lora"
-[peers.both]
+[baselines.both]
 stream = { tasks = 3 }
 learner = { epochs = 4 }
 """
 
 
-def test_a_peer_without_a_learner_name_changes_the_recipes_learner(tmp_path: Path) -> None:
-    recipe = read_recipe(written(tmp_path, DIGITS + PEERS))
-    assert recipe.with_peer("higher").learner == {**recipe.learner, "rank": 5}
-    both = recipe.with_peer("both")
+def test_a_baseline_without_a_learner_name_changes_the_recipes_learner(tmp_path: Path) -> None:
+    recipe = read_recipe(written(tmp_path, DIGITS + BASELINES))
+    assert recipe.with_baseline("higher").learner == {**recipe.learner, "rank": 5}
+    both = recipe.with_baseline("both")
     assert both.learner == {**recipe.learner, "epochs": 4}
     assert both.stream == {**recipe.stream, "tasks": 3}
 
 
-def test_a_peer_with_a_learner_name_inherits_no_settings(tmp_path: Path) -> None:
-    recipe = read_recipe(written(tmp_path, DIGITS + PEERS))
+def test_a_baseline_with_a_learner_name_inherits_no_settings(tmp_path: Path) -> None:
+    recipe = read_recipe(written(tmp_path, DIGITS + BASELINES))
     fresh = read_recipe(written(tmp_path, DIGITS.replace("rank = 3", "epochs = 2"))).learner
-    named = recipe.with_peer("named").learner
+    named = recipe.with_baseline("named").learner
     assert named == fresh
     assert named["rank"] != recipe.learner["rank"] == 3
-    other = recipe.with_peer("other").learner
+    other = recipe.with_baseline("other").learner
     assert (other["name"], other["rank"]) == ("sequential-lora", named["rank"])
 
 
-def test_changes_of_the_learner_apply_to_peers_without_a_learner_name(tmp_path: Path) -> None:
-    recipe = read_recipe(written(tmp_path, DIGITS + PEERS), ["learner.batch_size=7", "learner.rank=9"])
-    assert (recipe.with_peer("higher").learner["batch_size"], recipe.with_peer("higher").learner["rank"]) == (7, 5)
-    assert recipe.with_peer("named").learner["batch_size"] != 7
+def test_changes_of_the_learner_apply_to_baselines_without_a_learner_name(tmp_path: Path) -> None:
+    recipe = read_recipe(written(tmp_path, DIGITS + BASELINES), ["learner.batch_size=7", "learner.rank=9"])
+    assert (recipe.with_baseline("higher").learner["batch_size"], recipe.with_baseline("higher").learner["rank"]) == (
+        7,
+        5,
+    )
+    assert recipe.with_baseline("named").learner["batch_size"] != 7
 
 
-def test_an_invalid_setting_of_a_peer_is_named_with_the_peer(tmp_path: Path) -> None:
-    text = DIGITS + "[peers.higher.learner]\nrnak = 5\n"
-    with pytest.raises(RecipeError, match=r"in \[peers\.higher\]: learner\.rnak is not a setting of sd-lora"):
+def test_an_invalid_setting_of_a_baseline_is_named_with_the_baseline(tmp_path: Path) -> None:
+    text = DIGITS + "[baselines.higher.learner]\nrnak = 5\n"
+    with pytest.raises(RecipeError, match=r"in \[baselines\.higher\]: learner\.rnak is not a setting of sd-lora"):
         read_recipe(written(tmp_path, text)).rows()
 
 
 @pytest.mark.parametrize(
     "change",
-    ["learner", "learner.rank", "=3", "learner=3", "rank=3", "peers.frozen.learner.name=x", "learner.=3", "seed.x=3"],
+    [
+        "learner",
+        "learner.rank",
+        "=3",
+        "learner=3",
+        "rank=3",
+        "baselines.frozen.learner.name=x",
+        "learner.=3",
+        "seed.x=3",
+    ],
 )
 def test_a_malformed_change_is_an_error(change: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"write it as part\.setting=value, e\.g\. learner\.rank=4"):
@@ -262,25 +274,29 @@ def test_unknown_and_invalid_settings_are_named(changes: list[str], message: str
         ('[backbone]\nname = "micro-vit"', "", r"backbone\.name is missing; Backbone needs it"),
         ("tasks = 2", "tasks = ", r"mine\.toml: cannot be read as a recipe"),
         (
-            "[peers.joint.stream]",
-            "[peers.joint.straem]",
-            r"in \[peers\.joint\]: straem is not part of a recipe; did you mean 'stream'",
+            "[baselines.joint.stream]",
+            "[baselines.joint.straem]",
+            r"in \[baselines\.joint\]: straem is not part of a recipe; did you mean 'stream'",
         ),
         (
             "joint = true",
             "joimt = true",
-            r"in \[peers\.joint\]: stream\.joimt is not a setting .* did you mean 'joint'",
+            r"in \[baselines\.joint\]: stream\.joimt is not a setting .* did you mean 'joint'",
         ),
         (
             'name = "frozen"',
             'name = "frozne"',
-            r"in \[peers\.frozen\]: learner\.name = 'frozne' is not a learner; did you mean 'frozen'",
+            r"in \[baselines\.frozen\]: learner\.name = 'frozne' is not a learner; did you mean 'frozen'",
         ),
-        ("[peers.joint.stream]\njoint = true", "[peers]\njoint = 3", r"in \[peers\.joint\]: joint = 3 is not a table"),
         (
-            "[peers.joint.stream]\njoint = true",
-            "[peers.joint]\nstream = 3",
-            r"in \[peers\.joint\]: stream = 3 is not a table",
+            "[baselines.joint.stream]\njoint = true",
+            "[baselines]\njoint = 3",
+            r"in \[baselines\.joint\]: joint = 3 is not a table",
+        ),
+        (
+            "[baselines.joint.stream]\njoint = true",
+            "[baselines.joint]\nstream = 3",
+            r"in \[baselines\.joint\]: stream = 3 is not a table",
         ),
     ],
 )
@@ -296,7 +312,7 @@ def test_a_change_of_a_part_that_is_not_a_table_is_an_error(tmp_path: Path) -> N
         read_recipe(written(tmp_path, DIGITS.replace('[data]\nname = "digits"', "data = 3")), ["data.seed=3"])
 
 
-def test_unknown_recipes_and_peers_suggest_the_nearest(tmp_path: Path) -> None:
+def test_unknown_recipes_and_baselines_suggest_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no recipe 'digit'; did you mean 'digits'\? or give a \.toml file"):
         read_recipe("digit")
     with pytest.raises(RecipeError, match=r"nowhere\.toml: cannot be read as a recipe"):
@@ -304,8 +320,8 @@ def test_unknown_recipes_and_peers_suggest_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes('title = "größer"'.encode("latin-1"))
     with pytest.raises(RecipeError, match=r"latin\.toml: cannot be read as a recipe"):
         read_recipe(str(tmp_path / "latin.toml"))
-    with pytest.raises(RecipeError, match=r"recipe 'mine' has no peer 'frozne'; did you mean 'frozen'"):
-        read_recipe(written(tmp_path)).with_peer("frozne")
+    with pytest.raises(RecipeError, match=r"recipe 'mine' has no baseline 'frozne'; did you mean 'frozen'"):
+        read_recipe(written(tmp_path)).with_baseline("frozne")
 
 
 def test_a_learner_is_built_from_its_recipe(tmp_path: Path) -> None:
@@ -324,9 +340,9 @@ ceiling = ["joint"]
 [search.settings]
 learning_rate = [1e-3, 2e-3]
 rank = [3, "6"]
-[peers.frozen.search.settings]
+[baselines.frozen.search.settings]
 shrinkage = [0.1, 0.3]
-[peers.prototypes.learner]
+[baselines.prototypes.learner]
 name = "frozen"
 head = "prototypes"
 """
@@ -349,13 +365,13 @@ def test_a_row_has_its_own_grid_or_the_settings_that_its_learner_has(tmp_path: P
 def test_a_run_does_not_depend_on_the_search(tmp_path: Path) -> None:
     plain, searched = (read_recipe(written(tmp_path, text)) for text in (DIGITS, DIGITS + SEARCH))
     for row in ("joint", "frozen"):
-        assert plain.with_peer(row).resolved() == searched.with_peer(row).resolved()
+        assert plain.with_baseline(row).resolved() == searched.with_baseline(row).resolved()
     assert not plain.search.settings
 
 
 def test_a_call_can_change_a_search_and_another_learner_has_none_of_the_file(tmp_path: Path) -> None:
     changed = read_recipe(written(tmp_path, DIGITS + SEARCH), ["search.budget=9", "search.settings={rank=[1,2]}"])
-    assert changed.search.budget == changed.with_peer("joint").search.budget == 9
+    assert changed.search.budget == changed.with_baseline("joint").search.budget == 9
     assert changed.search.settings == {"rank": [1, 2]}
     inner = read_recipe(written(tmp_path, DIGITS + SEARCH), ["search.settings.rank=[1,3]"]).search.settings
     assert inner["rank"] == [1, 3]
@@ -376,8 +392,12 @@ def test_a_call_can_change_a_search_and_another_learner_has_none_of_the_file(tmp
         ('[3, "6"]', "3", r"search\.settings\.rank = 3 is not a list of values; write \[one, another\]"),
         ('[3, "6"]', "[]", r"search\.settings\.rank = \[\] is not a list of values"),
         ('[3, "6"]', '[3, "3"]', r"search\.settings\.rank has 3 twice; remove one"),
-        ("shrinkage = [", "rank = [", r"in \[peers\.frozen\]: search\.settings\.rank is not a setting of frozen"),
-        ("frozen.search.settings", "frozen.search", r"in \[peers\.frozen\]: search\.shrinkage is not part of a recipe"),
+        ("shrinkage = [", "rank = [", r"in \[baselines\.frozen\]: search\.settings\.rank is not a setting of frozen"),
+        (
+            "frozen.search.settings",
+            "frozen.search",
+            r"in \[baselines\.frozen\]: search\.shrinkage is not part of a recipe",
+        ),
     ],
 )
 def test_a_search_with_a_mistake_is_one_line(old: str, new: str, message: str, tmp_path: Path) -> None:

@@ -58,11 +58,11 @@ def test_the_documented_method_learns_saves_and_loads(
     assert loaded.settings == learner.settings
     assert (loaded.settings["hidden"], loaded.settings["epochs"], loaded.settings["learning_rate"]) == (8, 1, 1e-3)
     assert torch.equal(loaded.logits(tasks[0].inputs), learner.logits(tasks[0].inputs))  # type: ignore[attr-defined]
-    body = method[method.index("class FeatureAdapter") :]
+    body = method[method.index("class ResidualMLP") :]
     assert len([line for line in body.splitlines() if line.strip()]) <= 42
 
 
-def test_it_is_a_row_of_recipes_and_a_word_of_the_command_line(method: str, shell: Shell) -> None:
+def test_it_works_in_recipes_and_on_the_command_line(method: str, shell: Shell) -> None:
     recipe = read_recipe("digits", ["learner.name=feature-adapter", "learner.hidden=4"])
     assert (recipe.learner["hidden"], recipe.family.name) == (4, "classes")
     assert "feature-adapter" in CLASSES
@@ -96,7 +96,7 @@ def test_a_broken_package_is_named_when_it_is_asked_for(code: str, message: str,
         read_recipe("digits", ["learner.name=feature-adapter"])
 
 
-def test_an_unknown_name_is_answered_by_the_nearest() -> None:
+def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(SettingError, match=r"no learner 'sd-lra'; did you mean 'sd-lora'\?"):
         find_learner("sd-lra")
 
@@ -114,7 +114,7 @@ def test_a_users_subclass_keeps_its_own_settings(
     learner = Late(str(tiny("vit")), first_layer=1, epochs=1, rank=2).learn(tasks[0])
     learner.save(tmp_path / "store")
     loaded = Late.load(tmp_path / "store")
-    assert (loaded.first_layer, loaded.rank, loaded.training.epochs) == (1, [[1, 2]], 1)
+    assert (loaded.first_layer, loaded.rank, loaded.settings["epochs"]) == (1, [[1, 2]], 1)
     assert loaded.settings == learner.settings
     assert torch.equal(loaded.logits(tasks[0].inputs), learner.logits(tasks[0].inputs))
     with pytest.raises(SettingError, match="first_layer = 'x' cannot be"):

@@ -89,7 +89,7 @@ def test_tables_show_means_and_stds_in_the_recipes_order(runs: Path) -> None:
         ["frozen (1 unfinished)", "0", "–", "–", "–", "–"],
         ["joint", "1", "90.0", "–", "–", "2"],
     ]
-    assert "Fast <CPU>, 1 threads" in table.note
+    assert "Fast <CPU>, 1 thread" in table.note
 
 
 def test_markdown_has_one_line_per_row(runs: Path) -> None:
@@ -273,7 +273,7 @@ def test_the_curve_has_a_table_and_a_figure_and_the_phases_stay_their_own(tmp_pa
         item_record(
             tmp_path / "runs" / f"a{seed}", [0.6, 0.7, 0.8, 0.9], seed=seed, curve=curve, sufficient=0.95 + lift
         )
-    item_record(tmp_path / "runs" / "b", [0.5] * 4, row="old peer", position=1)
+    item_record(tmp_path / "runs" / "b", [0.5] * 4, row="old baseline", position=1)
     tables = tables_of(tmp_path / "runs")
     assert list(tables["AUC, pooled"].head) == ["", "seeds", *PHASES, "seconds"]
     assert tables["AUC, pooled"].rows[0][2] == "0.6000 ± 0.0000"
@@ -309,7 +309,7 @@ def test_calibration_by_events_is_a_table_where_it_was_written_down(tmp_path: Pa
 
 
 @pytest.mark.parametrize("phases", [0, 1, 3])
-def test_a_run_that_was_cut_off_is_no_obstacle(tmp_path: Path, phases: int) -> None:
+def test_an_interrupted_run_does_not_break_a_report(tmp_path: Path, phases: int) -> None:
     item_record(tmp_path / "runs" / "a", [0.6, 0.7, 0.8, 0.9])
     item_record(tmp_path / "runs" / "b", [0.6, 0.7, 0.8, 0.9][:phases], seed=1)
     item_record(tmp_path / "runs" / "c", [0.6, 0.7, 0.8, 0.9][:phases], row="id-tuning", position=1)
@@ -318,7 +318,7 @@ def test_a_run_that_was_cut_off_is_no_obstacle(tmp_path: Path, phases: int) -> N
     write_page(find_runs([tmp_path / "runs" / "b"]), tmp_path / "report.html")
 
 
-def test_a_class_run_that_was_cut_off_is_no_obstacle(tmp_path: Path) -> None:
+def test_an_interrupted_class_run_does_not_break_a_report(tmp_path: Path) -> None:
     record(tmp_path / "runs" / "a", [[1.0], [0.5, 1.0]])
     record(tmp_path / "runs" / "b", [[1.0]], seed=1, finished=False)
     write_page(find_runs([tmp_path / "runs"]), tmp_path / "report.html")

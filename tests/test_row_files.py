@@ -1,4 +1,4 @@
-"""JSON lines are as good as any other table."""
+"""JSON lines are read and written as any other table."""
 
 import json
 from pathlib import Path

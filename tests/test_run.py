@@ -1,4 +1,4 @@
-"""A run writes down what happened, and cut off anywhere it goes on to the same result."""
+"""Runs: the record has every event, and an interrupted run resumes to the same result."""
 
 import errno
 import json
@@ -44,15 +44,15 @@ rank = 2
 epochs = {epochs}
 batch_size = 6
 learning_rate = 1e-2
-[peers.sequential.learner]
+[baselines.sequential.learner]
 name = "sequential-lora"
 rank = 2
 epochs = 1
 batch_size = 6
 loss_classes = "seen"
-[peers.frozen.learner]
+[baselines.frozen.learner]
 name = "frozen"
-[peers.joint.stream]
+[baselines.joint.stream]
 joint = true
 """
 
@@ -67,7 +67,7 @@ def file(tiny: Callable[[str], Path], tmp_path: Path) -> Path:
 @pytest.fixture(params=["sd-lora", "sequential", "frozen", "joint"])
 def recipe(request: pytest.FixtureRequest, file: Path) -> Recipe:
     filled = read_recipe(str(file))
-    return filled if request.param == "sd-lora" else filled.with_peer(request.param)
+    return filled if request.param == "sd-lora" else filled.with_baseline(request.param)
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
@@ -193,7 +193,7 @@ def test_a_folder_with_other_settings_is_left_alone(file: Path, tmp_path: Path) 
         (read_recipe(str(file), ["learner.rank=3"]), r"learner\.rank = 2 there, 3 here"),
         (read_recipe(str(file), ["stream.tasks=2"]), r"stream\.tasks = 3 there, 2 here"),
         (recipe.with_seed(1), r"seed = 0 there, 1 here"),
-        (recipe.with_peer("frozen"), r"row = 'sd-lora' there, 'frozen' here"),
+        (recipe.with_baseline("frozen"), r"row = 'sd-lora' there, 'frozen' here"),
         (replace(recipe, title="x"), r"title = 'Digits' there, 'x' here"),
     ):
         with pytest.raises(
@@ -332,10 +332,10 @@ batch_size = 64
 meta_epochs = 2
 episodes_per_step = 4
 meta_lr = 1e-2
-[peers.all-weights.learner]
+[baselines.all-weights.learner]
 meta_trains = "all"
 meta_lr = 1e-3
-[peers.deepfm.learner]
+[baselines.deepfm.learner]
 name = "id-tuning"
 width = 4
 hidden = [8]
@@ -348,7 +348,7 @@ batch_size = 64
 def items(request: pytest.FixtureRequest, tmp_path: Path) -> Recipe:
     (tmp_path / "items.toml").write_text(ITEMS)
     filled = read_recipe(str(tmp_path / "items.toml"))
-    return filled if request.param == "emerg" else filled.with_peer(request.param)
+    return filled if request.param == "emerg" else filled.with_baseline(request.param)
 
 
 @pytest.fixture

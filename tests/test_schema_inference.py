@@ -1,4 +1,4 @@
-"""A proposed schema: what a log was made of is found again, and what would mislead is left out."""
+"""Schema inference: the columns of a log get their roles, and misleading ones are left out."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -85,7 +85,7 @@ def proposal(file: Path) -> Proposal:
     return propose(file)
 
 
-def test_what_a_log_is_made_of_is_found_again(proposal: Proposal) -> None:
+def test_the_schema_of_a_simulated_log_is_inferred(proposal: Proposal) -> None:
     schema = proposal.schema
     assert (schema.item, schema.user, schema.label, schema.time) == ("product_id", "customer", "clicked", "shown_at")
     assert {field.name: (field.role, field.kind) for field in schema.fields} == EXPECTED
@@ -107,7 +107,7 @@ def test_what_a_log_is_made_of_is_found_again(proposal: Proposal) -> None:
         ("sku_number", "one-to-one with 'product_id'"),
     ],
 )
-def test_what_would_mislead_is_left_out_and_says_why(proposal: Proposal, column: str, reason: str) -> None:
+def test_misleading_columns_are_left_out_with_a_reason(proposal: Proposal, column: str, reason: str) -> None:
     assert column in proposal.left_out
     assert proposal.reasons[column].startswith(f"left out: {reason}")
 
@@ -148,7 +148,7 @@ FIELDS = st.builds(
     missing=st.sampled_from(["error", "mark"]),
     min_count=st.integers(1, 5),
     separator=NAMES,
-    most=st.integers(1, 100),
+    max_values=st.integers(1, 100),
 )
 
 
@@ -215,19 +215,19 @@ def test_of_ratings_the_upper_quarter_of_the_scale_are_clicks(tmp_path: Path, st
     assert f"{threshold:g} and more count as clicks" in found.reasons["rating"]
 
 
-def test_answers_come_before_ratings_and_the_rating_is_an_outcome(tmp_path: Path) -> None:
+def test_binary_labels_come_before_ratings_which_are_outcomes(tmp_path: Path) -> None:
     found = proposed(tmp_path, rating=lambda i, u, n: n % 5 + 1)
     assert found.schema.label == "label"
     assert "an outcome" in found.reasons["rating"]
 
 
-def test_the_better_of_several_names_is_taken_and_the_others_are_said(tmp_path: Path) -> None:
+def test_the_best_of_several_names_is_taken_and_the_others_are_named(tmp_path: Path) -> None:
     found = proposed(tmp_path, video=lambda i, u, n: n % 13)
     assert found.schema.item == "item"
     assert "other candidates: 'video'" in found.reasons["item"]
 
 
-def test_what_holds_only_because_rows_are_single_is_context(tmp_path: Path) -> None:
+def test_dependencies_that_hold_for_single_rows_only_are_context(tmp_path: Path) -> None:
     found = proposed(tmp_path, user=lambda i, u, n: n // 2 if n < 4 else n, page=lambda i, u, n: f"p{(n * 7 + i) % 9}")
     assert next(field.role for field in found.schema.fields if field.name == "page") == "context"
 
@@ -243,7 +243,7 @@ def test_what_holds_only_because_rows_are_single_is_context(tmp_path: Path) -> N
         (lambda i, u, n: 1000 + n * n % 977, "numeric"),
     ],
 )
-def test_kinds_are_told_by_the_values(tmp_path: Path, values: Callable[[int, int, int], Any], kind: str) -> None:
+def test_kinds_are_inferred_from_the_values(tmp_path: Path, values: Callable[[int, int, int], Any], kind: str) -> None:
     found = proposed(tmp_path, thing=values)
     (field,) = found.schema.fields
     assert field.kind == kind

@@ -1,4 +1,4 @@
-"""Words of the user, checked: errors, settings, and the addresses of chance."""
+"""Settings, errors, and the addresses of random numbers."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""One event by formulas: the state that autograd's way finds, taken whenever it may be and never otherwise."""
+"""Formulas for one event equal autograd, and are used exactly where they hold."""
 
 from collections.abc import Iterator
 from typing import Any, TypeVar, get_args
@@ -71,8 +71,8 @@ CLICKS = Clicks(
 def row(number: int, label: float | None = None) -> Clicks:
     """One event: users' fields stay beside those of the others, as in a log."""
     at = slice(number, number + 1)
-    told = CLICKS.label[at] if label is None else torch.tensor([label])
-    return Clicks(CLICKS.item[at], told, CLICKS.user[at], CLICKS.of_users, [values[at] for values in CLICKS.of_rows])
+    labels = CLICKS.label[at] if label is None else torch.tensor([label])
+    return Clicks(CLICKS.item[at], labels, CLICKS.user[at], CLICKS.of_users, [values[at] for values in CLICKS.of_rows])
 
 
 def moved(network: ItemNetwork, seed: int = 1) -> State:
@@ -127,7 +127,7 @@ def test_so_they_do_for_a_tower_alone(hidden: list[int]) -> None:
         assert_twins(network, moved(network), row(number))
 
 
-def test_from_where_items_begin_and_for_rows_that_stand_for_themselves() -> None:
+def test_formulas_equal_autograd_at_the_initial_state_and_by_row() -> None:
     network = ready(emerg())
     for number in range(ROWS):
         assert_twins(network, warm.initial_state(network, OWN, ITEMS), row(number).by_row())

@@ -1,4 +1,4 @@
-"""States of items in a database: what is written is there, all of it or none, whoever else writes."""
+"""Item-state databases: transactions are complete or absent, with several writers."""
 
 import random
 import sqlite3
@@ -62,7 +62,7 @@ def test_what_is_added_is_there_for_others_and_stays_what_it_was(opened: Callabl
     assert other.seen("m", {"b": ["y", "z"], "a": ["x"]}) == {"b": {"y"}, "a": set()}
 
 
-def test_two_models_have_nothing_in_common(states: SqlItemStates) -> None:
+def test_two_models_in_one_database_do_not_interfere(states: SqlItemStates) -> None:
     states.add("one", [change("a", 0, "x")])
     assert states.headers("other") == {}
     assert states.get("other", ["a"]) == {}

@@ -1,4 +1,4 @@
-"""A store is complete up to its last stage at every moment, says what is wrong with it, and never loses what it had."""
+"""Stores: complete up to the last stage at every moment, errors name what is wrong, and nothing saved is lost."""
 
 import errno
 import json
@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> Store:
     return found
 
 
-def test_what_is_written_is_read_to_the_bit(store: Store) -> None:
+def test_written_and_read_back_is_bit_identical(store: Store) -> None:
     for number, found in enumerate(store.entries()):
         wanted = entry(number)
         assert (found.name, found.info) == (wanted.name, wanted.info)
@@ -77,7 +77,7 @@ def test_writing_the_same_again_changes_nothing(store: Store) -> None:
         (Manifest("frozen", MANIFEST.settings, MANIFEST.depends_on), [0, 1], "holds another model"),
         (Manifest("sd-lora", MANIFEST.settings, {"backbone": {"fingerprint": "other"}}), [0, 1], "holds another model"),
         (MANIFEST, [0], "holds 2 stages, this model only 1"),
-        (MANIFEST, [0, 5, 6], "stage 'task 5' there was learned otherwise"),
+        (MANIFEST, [0, 5, 6], "stage 'task 6' there was learned otherwise"),
     ],
 )
 def test_another_model_or_history_is_refused_and_nothing_is_changed(
@@ -113,7 +113,7 @@ def test_an_earlier_state_can_be_checked_out(store: Store, tmp_path: Path) -> No
     assert not (tmp_path / "other").exists()
 
 
-def test_a_disk_that_fails_at_its_last_word_loses_no_stage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_on_closing_loses_no_stage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new manifest is in its place, and then the folder cannot be synced: what the manifest names is still there."""
     real, calls = os.fsync, iter(range(100))
 

@@ -1,4 +1,4 @@
-"""Taobao's ads as they are downloaded."""
+"""Taobao's ads from their original files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Texts read by a frozen encoder, and vectors from elsewhere, as fields of items."""
+"""Item fields of texts, read by a frozen encoder, and of vectors."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tables of texts: every text and label as it stands in the file, whatever it looks like."""
+"""Tables of texts: every text and label as it is in the file."""
 
 from collections.abc import Callable
 from pathlib import Path

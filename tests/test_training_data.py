@@ -1,4 +1,4 @@
-"""Old items' events in files are those in memory, and what is learned from them is as good."""
+"""Old items' events from files equal those in memory, and training on them is as accurate."""
 
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ def by_item(parts: list[Clicks]) -> list[Any]:
 
 @pytest.mark.parametrize("max_rows", [1, 7, 30, 999])
 @pytest.mark.parametrize("at_once", [1, 60, 10**6])
-def test_the_latest_events_are_those_found_plainly(
+def test_the_latest_events_equal_those_of_a_plain_loop(
     both: tuple[TrainingData, TrainingData], max_rows: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_ROWS", at_once)
@@ -211,7 +211,7 @@ def bits(learner: Any) -> dict[str, Tensor]:
 
 @pytest.mark.learning
 @pytest.mark.parametrize("rows", [60, 10**6], ids=["in parts", "in one mix"])
-def test_what_is_learned_from_files_is_as_good_as_from_memory(case: Any, rows: int, tmp_path: Path) -> None:
+def test_training_from_files_is_as_accurate_as_from_memory(case: Any, rows: int, tmp_path: Path) -> None:
     kind, settings = case
     log, later = log_from_frame(table(), SCHEMA), log_from_frame(table(seed=1), SCHEMA)
     memory, files = kind(SCHEMA, **settings), kind(SCHEMA, **settings)
@@ -237,7 +237,7 @@ def test_the_same_files_and_seed_give_the_same_bits_and_another_seed_others(
     assert not all(torch.equal(value, bits(other)[key]) for key, value in bits(one).items())
 
 
-def test_a_learner_taught_from_files_lives_as_any_other(case: Any, tmp_path: Path) -> None:
+def test_a_learner_trained_from_files_has_the_same_item_phases(case: Any, tmp_path: Path) -> None:
     kind, settings = case
     (tmp_path / "log").mkdir()
     files = in_files(tmp_path / "log", table(), rows=60)

@@ -1,4 +1,4 @@
-"""What single settings of training do, each against a computation of its own."""
+"""Single training settings, each against a computation of its own."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,13 +13,20 @@ from newcomer import Schema, SDLoRA
 from newcomer.classes.class_memory import ClassMemory, make_head
 from newcomer.data.examples import Examples
 from newcomer.data.io.log_reader import log_from_frame
+from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.streams.cold_start import ColdStart
+from newcomer.streams.stage import Stage
 
 QUICK: dict[str, Any] = {"rank": 2, "epochs": 2, "batch_size": 8, "device": "cpu", "head": "linear", "drift_map": False}
 
 
 def logits(learner: SDLoRA, tasks: list[Examples]) -> torch.Tensor:
     return learner.logits([x for task in tasks for x in task.inputs])
+
+
+def linear_head(learner: SDLoRA) -> LinearHead:
+    assert learner.loop is not None
+    return learner.loop.linear_head
 
 
 def test_later_tasks_train_at_the_factored_learning_rates(tiny: Callable[[str], Path], tasks: list[Examples]) -> None:
@@ -29,7 +36,8 @@ def test_later_tasks_train_at_the_factored_learning_rates(tiny: Callable[[str], 
     unfactored = SDLoRA(folder, **QUICK, learning_rate=0.02, head_learning_rate=0.04, later_lr_factor=1.0)
     factored.learn(first).learn(second)
     by_hand.learn(first)
-    by_hand.training = replace(by_hand.training, learning_rate=0.005, head_learning_rate=0.01)
+    assert by_hand.loop is not None
+    by_hand.loop.training = replace(by_hand.loop.training, learning_rate=0.005, head_learning_rate=0.01)
     by_hand.learn(second)
     assert torch.equal(logits(factored, tasks[:2]), logits(by_hand, tasks[:2]))
     assert not torch.allclose(logits(factored, tasks[:2]), logits(unfactored.learn(first).learn(second), tasks[:2]))
@@ -37,16 +45,18 @@ def test_later_tasks_train_at_the_factored_learning_rates(tiny: Callable[[str], 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_parameters_end_as_their_mean_over_the_last_steps(
-    share: float, tiny: Callable[[str], Path], tasks: list[Examples], monkeypatch: pytest.MonkeyPatch
+    share: float, tiny: Callable[[str], Path], tasks: list[Examples]
 ) -> None:
     learner = SDLoRA(str(tiny("vit")), **QUICK, learning_rate=0.02, weight_averaging=share, head_init="zero")
-    recorded: list[torch.Tensor] = []
-    monkeypatch.setattr(learner, "_on_step", lambda *_: recorded.append(learner.linear_head.weight.detach().clone()))
-    learner.learn(tasks[0])
+    recorded = [
+        linear_head(learner).weight.detach().clone()
+        for step in learner.fit_stage(Stage("task 0", tasks[0], {}))
+        if step.part == "task 0"
+    ]
     last = recorded[len(recorded) - round(share * len(recorded)) :]
     assert len(recorded) > len(last) or share == 1
-    torch.testing.assert_close(learner.linear_head.weight.detach(), torch.stack(last).mean(0))
-    assert not torch.allclose(learner.linear_head.weight.detach(), recorded[-1])
+    torch.testing.assert_close(linear_head(learner).weight.detach(), torch.stack(last).mean(0))
+    assert not torch.allclose(linear_head(learner).weight.detach(), recorded[-1])
 
 
 def test_the_head_starts_at_calibrated_discriminant_analysis(
@@ -63,8 +73,8 @@ def test_the_head_starts_at_calibrated_discriminant_analysis(
     temperature = memory.temperature("lda")
     assert abs(temperature - 1) > 0.05
     learner.learn(examples)
-    torch.testing.assert_close(learner.linear_head.weight.detach(), weight / temperature, atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(learner.linear_head.bias.detach(), bias / temperature, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(linear_head(learner).weight.detach(), weight / temperature, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(linear_head(learner).bias.detach(), bias / temperature, atol=1e-4, rtol=1e-3)
 
 
 def test_validation_items_have_the_click_rates_of_new_items() -> None:

@@ -1,4 +1,4 @@
-"""SD-LoRA's variants: ranks by schedule (RR), and directions that older ones explain are not kept (KD)."""
+"""SD-LoRA's variants: rank schedules (RR), and distillation of directions that older ones explain (KD)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -152,8 +152,8 @@ def test_residuals_are_those_of_least_squares_on_whole_matrices(sharing: Sharing
 
 def test_ranks_follow_the_schedule(tiny: Folder, tasks: list[Examples]) -> None:
     learner = SDLoRA(str(tiny("vit")), rank=[[1, 3], [3, 1]], epochs=1, batch_size=8)
-    for lesson in tasks:
-        learner.learn(lesson)
+    for task in tasks:
+        learner.learn(task)
     assert learner.info()["ranks"] == [3, 3, 1]
     learner.learn(tasks[0])  # known classes: no direction, and no step in the schedule
     assert learner.info()["ranks"] == [3, 3, 1]
@@ -170,8 +170,8 @@ def test_the_record_says_how_often_a_direction_was_distilled(
     threshold: float | None, ranks: list[int], tiny: Folder, tasks: list[Examples], tmp_path: Path
 ) -> None:
     learner = SDLoRA(str(tiny("vit")), rank=2, kd_threshold=threshold, epochs=2, batch_size=8, learning_rate=1e-2)
-    for lesson in tasks:
-        learner.learn(lesson)
+    for task in tasks:
+        learner.learn(task)
     info = learner.info()
     assert info["ranks"] == ranks
     assert info["distilled"] == 3 - len(ranks)
@@ -180,9 +180,9 @@ def test_the_record_says_how_often_a_direction_was_distilled(
     assert SDLoRA.load(tmp_path).info() == info
 
 
-def test_a_training_is_watched_in_its_own_entry_alone(tiny: Folder, tasks: list[Examples]) -> None:
+def test_traces_of_a_training_are_in_its_own_entry(tiny: Folder, tasks: list[Examples]) -> None:
     learner = SDLoRA(str(tiny("vit")), rank=2, epochs=2, batch_size=8).learn(tasks[0]).learn(tasks[1])
-    learner.forget(learner.classes[0]).learn(tasks[1])  # the last lesson is of known classes only
+    learner.forget(learner.classes[0]).learn(tasks[1])  # the last task is of known classes only
     watched = [{key for key in entry.tensors if key.startswith("trace.")} for entry in learner.entries]
     assert [bool(keys) for keys in watched] == [True, True, False, False]
     assert watched[0] == {"trace.step", "trace.residual", "trace.magnitudes"}

@@ -1,4 +1,4 @@
-"""Vocabularies: sorted, the same on every machine, and never surprised."""
+"""Vocabularies: sorted, equal on every machine, with unseen values handled."""
 
 import random
 

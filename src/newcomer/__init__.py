@@ -1,4 +1,4 @@
-"""Teach a trained model its newcomers: new classes (SD-LoRA) and new items (EmerG), without retraining and without forgetting."""
+"""Add new classes (SD-LoRA) and new items (EmerG) to trained models, without retraining and without forgetting."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

@@ -1,18 +1,23 @@
 """scikit-learn estimator: a classifier of images, texts or feature arrays whose `partial_fit` takes new classes."""
 
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from newcomer.classes.class_memory import ClassMemory, StatisticsHead, make_head
 from newcomer.classes.learner import ClassLearner
+from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.data.examples import Examples
+from newcomer.errors import DataError, SettingError
 from newcomer.registry import find_learner
+from newcomer.settings import fill
 from newcomer.shapes import Float, Int, Tensor
 
 FEATURES = "features"
@@ -27,11 +32,15 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     - `backbone`: 'features' for arrays [example, feature]; else a pre-trained encoder by its name on the hub or its folder, and
       inputs are images or texts (see `Examples`).
-    - `learner`: name of a class learner, such as 'sd-lora', 'frozen' or 'ranpac'; with 'features' there is nothing to adapt.
+    - `learner`: name of a class learner, such as 'sd-lora' or 'ranpac'; with 'features' there is nothing to adapt, and no other
+      than 'frozen'.
     - `head`: 'lda', 'ridge', 'prototypes', 'gaussian' or 'kernel' (`nn.heads`).
     - `shrinkage`: of covariances towards a multiple of the identity.
     - `settings`: further settings of the learner, such as {"epochs": 5}.
     - `random_state`: seed.
+
+    `fit` and `partial_fit` raise SettingError for arguments that cannot be, DataError for an encoder that cannot be loaded and for
+    inputs that the backbone does not read.
 
     Attributes: `classes_`, sorted; `n_features_in_` with 'features'; `learner_`, the `ClassLearner` behind it, otherwise.
 
@@ -87,6 +96,8 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return tags
 
     def _learn(self, inputs: Any, y: Any, reset: bool) -> Self:
+        self._require_settings()
+        self._require_kind(inputs)
         if self.backbone == FEATURES:
             inputs, y = validate_data(self, inputs, y, reset=reset, dtype=np.float32)
         check_classification_targets(y)
@@ -109,10 +120,48 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self._order = [index[label] for label in sorted(self._labels, key=position.__getitem__)]
         return self
 
+    def _require_settings(self) -> None:
+        if not isinstance(self.backbone, (str, Path)):
+            raise SettingError(
+                f"NewcomerClassifier: backbone = {self.backbone!r} cannot be: give '{FEATURES}' for arrays, or an encoder's "
+                "name or folder"
+            )
+        if self.backbone != FEATURES:
+            return
+        if self.settings or self.learner != FrozenBackbone.name:
+            raise SettingError(
+                f"NewcomerClassifier: with backbone = '{FEATURES}' nothing is trained; leave learner and settings out, or give an "
+                "encoder"
+            )
+        given = {"head": self.head, "shrinkage": self.shrinkage}
+        fill(FrozenBackbone, given, "NewcomerClassifier", provided=["backbone"])
+
+    def _require_kind(self, inputs: Any) -> None:
+        """Raises DataError for texts, paths and images where features are expected, and for features where they are not."""
+        shape = getattr(inputs, "shape", ())
+        first = next(iter(inputs), None) if isinstance(inputs, (list, tuple)) or len(shape) == 1 else inputs
+        if self.backbone == FEATURES and isinstance(first, (str, Path, Image)):
+            raise DataError(
+                f"NewcomerClassifier: inputs of type {type(first).__name__}, but backbone = '{FEATURES}' takes arrays of numbers; "
+                "for images or texts give an encoder"
+            )
+        if self.backbone != FEATURES and (len(shape) == 2 or isinstance(first, (list, tuple))):
+            raise DataError(
+                f"NewcomerClassifier: inputs are an array of numbers, but backbone = '{self.backbone}' reads images or texts; for "
+                f"features leave it at '{FEATURES}'"
+            )
+
     def _make_learner(self) -> ClassLearner:
         kind: Any = find_learner(self.learner)
+        if not issubclass(kind, ClassLearner):
+            raise SettingError(
+                f"NewcomerClassifier: learner = '{self.learner}' is a click model; give a learner of classes"
+            )
         settings = {"head": self.head, "shrinkage": self.shrinkage, "seed": self.random_state, **(self.settings or {})}
-        learner: ClassLearner = kind(self.backbone, **settings)
+        try:
+            learner: ClassLearner = kind(self.backbone, **settings)
+        except DataError as error:
+            raise DataError(f"{error}; for arrays of features leave it at '{FEATURES}'") from None
         return learner
 
     def _update(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> None:
@@ -125,6 +174,7 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self._weight, self._bias = weight / temperature, bias / temperature
 
     def _logits(self, inputs: Any) -> Float[Tensor, "batch class"]:
+        self._require_kind(inputs)
         if self.backbone != FEATURES:
             return self.learner_.logits(inputs)[:, self._learner_order()]
         features = validate_data(self, inputs, reset=False, dtype=np.float32)

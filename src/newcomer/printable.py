@@ -1,6 +1,7 @@
-"""Escaping of untrusted text for terminals: control characters, colours, line breaks and bidirectional overrides."""
+"""Text for people: names, counts, and untrusted text without control characters, line breaks and bidirectional overrides."""
 
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,17 @@ def counted(count: int, one: str, many: str = "") -> str:
     ('1 class', '2 items')
     """
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def stage_title(name: str) -> str:
+    """The name of a stage, an evaluation set or a part of training as it is shown: tasks count from 1.
+
+    In records and stores, and so in the addresses of random numbers, they count from 0.
+
+    >>> stage_title("task 0, after"), stage_title("warm-a")
+    ('task 1, after', 'warm-a')
+    """
+    return name if name.startswith("forget ") else re.sub(r"\btask (\d+)\b", lambda m: f"task {int(m[1]) + 1}", name)
 
 
 def printable(text: object) -> str:

@@ -99,7 +99,8 @@ def fill(
 ) -> dict[str, Json]:
     """All settings of `make`, those in `given` validated, the others at their defaults.
 
-    `where` is the path shown in messages, `provided` names arguments that are not settings (objects passed separately).
+    `where` is the path before a setting's name in messages, or empty; `provided` names arguments that are not settings (objects
+    passed separately).
 
     >>> def source(path: str, limit: int = 3): ...
     >>> fill(source, {"path": "birds", "limit": "4"}, "data")
@@ -111,16 +112,16 @@ def fill(
     Raises SettingError at the first unknown, missing or impossible setting.
     """
     settings = {name: setting for name, setting in settings_of(make).items() if name not in provided}
-    name = getattr(make, "name", make.__name__)
+    name, path = getattr(make, "name", make.__name__), f"{where}." if where else ""
     for key in given:
         if key not in settings:
-            raise SettingError(f"{where}.{key} is not a setting of {name}; {nearest(key, settings)}")
+            raise SettingError(f"{path}{key} is not a setting of {name}; {nearest(key, settings)}")
     filled: dict[str, Json] = {}
     for key, setting in settings.items():
         if key in given:
-            filled[key] = setting.to_json(setting.valid(given[key], f"{where}.{key}"))
+            filled[key] = setting.to_json(setting.valid(given[key], f"{path}{key}"))
         elif setting.default is inspect.Parameter.empty:
-            raise SettingError(f"{where}.{key} is missing; {name} needs it")
+            raise SettingError(f"{path}{key} is missing; {name} needs it")
         else:
             filled[key] = setting.to_json(setting.default)
     return filled
@@ -167,7 +168,7 @@ def checked(init: Init) -> Init:
     Raises SettingError for a value that a setting cannot have, and for a field given beside its group.
     """
     parameters = list(inspect.signature(init).parameters.values())[1:]
-    own = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    keyword_only = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     positional = {p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD}
 
     @functools.wraps(init)
@@ -186,7 +187,7 @@ def checked(init: Init) -> Init:
         given = {name: known[name].valid(value, f"{type(self).__name__}: {name}") for name, value in flat.items()}
         values = {name: given.get(name, setting.default) for name, setting in known.items()}
         vars(self).setdefault("settings", {name: known[name].to_json(value) for name, value in values.items()})
-        init(self, *args, **passed, **_arguments(known, given, own))
+        init(self, *args, **passed, **_arguments(known, given, keyword_only))
 
     setattr(call, CHECKED, True)
     return cast(Init, call)
@@ -211,13 +212,15 @@ def _flat(given: Mapping[str, Any], known: Mapping[str, Setting], where: str) ->
     return flat
 
 
-def _arguments(known: Mapping[str, Setting], given: Mapping[str, Json], own: Collection[str]) -> dict[str, Any]:
-    """The constructor's `own` arguments, groups put together, and what it passes on by name."""
+def _arguments(
+    known: Mapping[str, Setting], given: Mapping[str, Json], keyword_only: Collection[str]
+) -> dict[str, Any]:
+    """The constructor's `keyword_only` arguments, groups put together, and what it passes on by name."""
     groups: dict[str, dict[str, Any]] = {}
     arguments: dict[str, Any] = {}
     for name, value in given.items():
         setting = known[name]
-        if setting.field is None or setting.argument not in own:
+        if setting.field is None or setting.argument not in keyword_only:
             arguments[name] = value
         else:
             groups.setdefault(setting.argument, {})[setting.field] = value

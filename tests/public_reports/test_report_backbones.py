@@ -208,7 +208,7 @@ def test_a_store_reads_as_it_learned_whatever_a_folder_says_later(
 def test_a_store_of_before_is_read_as_before(
     said: dict[str, Any], copied: Folder, questions: list[Examples], tmp_path: Path
 ) -> None:
-    """What was taught when folders were not asked keeps the mean over all tokens, and says so from its next lesson on."""
+    """What was trained when folders were not asked keeps the mean over all tokens, and says so from its next task on."""
     folder = sentence_folder(copied("bert"), length=5, pooling_mode_mean_tokens=False, **said)
     learner = FrozenBackbone(PlainBackbone(str(folder))).learn(questions[0])
     assert (learner.backbone.pooling, learner.backbone.max_tokens) == ("mean", 24)
@@ -247,7 +247,7 @@ def test_a_relative_backbone_is_found_from_another_folder(
         ["forget", "../m", "--class", "wren"],
     ):
         assert shell.call(*command, "--backbone", "../kept/vit")[0] == 0, command
-    assert shell.call("predict", "../m", picture)[0] == 0  # the last lesson has told the store where it is
+    assert shell.call("predict", "../m", picture)[0] == 0  # the last task has told the store where it is
 
 
 def test_a_project_that_was_moved_as_a_whole_opens(

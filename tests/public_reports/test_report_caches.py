@@ -1,4 +1,4 @@
-"""What is kept so as not to be computed again is never older than what it was computed from, and is kept with a store."""
+"""Caches are never older than what they were computed from, and are kept with a store."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from newcomer.classes.class_memory import make_head
 from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.classes.methods.ranpac import RanPAC
 from newcomer.classes.methods.sd_lora import SDLoRA
@@ -25,14 +26,14 @@ EDITS: dict[str, Callable[[SDLoRA], object]] = {
 }
 
 
-def taught(tasks: list[Examples], **settings: Any) -> SDLoRA:
+def trained(tasks: list[Examples], **settings: Any) -> SDLoRA:
     return SDLoRA("micro-vit", rank=3, epochs=2, learning_rate=0.02, **settings).learn(tasks[0]).learn(tasks[1])
 
 
 @pytest.mark.parametrize("edit", EDITS)
 def test_weights_that_are_edited_through_data_are_folded_anew(edit: str, tasks: list[Examples]) -> None:
     """Somebody scales a model's factors in place, by `.data`: the old weights went on answering."""
-    learner, inputs = taught(tasks), tasks[0].inputs
+    learner, inputs = trained(tasks), tasks[0].inputs
     before = learner.features(inputs)
     EDITS[edit](learner)
     seen = learner.features(inputs)
@@ -43,19 +44,20 @@ def test_weights_that_are_edited_through_data_are_folded_anew(edit: str, tasks: 
 
 def test_a_single_number_is_folded_when_that_is_said(tasks: list[Examples]) -> None:
     """What no sample meets is taken up by `refold`."""
-    learner, inputs = taught(tasks), tasks[0].inputs
+    learner, inputs = trained(tasks), tasks[0].inputs
     before = learner.features(inputs)
     learner.lora.up[0].data[1, 1] += 5
     learner.lora.refold()
     assert not torch.equal(learner.features(inputs), before)
 
 
-def test_trained_rows_answer_as_they_are(tasks: list[Examples]) -> None:
+def test_a_linear_head_predicts_with_its_trained_rows(tasks: list[Examples]) -> None:
     """The rows of the head are edited after an answer: the next one is by the new rows."""
-    learner, inputs = taught(tasks, head="linear"), tasks[0].inputs
+    learner, inputs = trained(tasks, head="linear"), tasks[0].inputs
     before = learner.logits(inputs)
-    learner.linear_head.weight.data.mul_(2)
-    learner.linear_head.bias.data.mul_(2)
+    assert learner.loop is not None
+    learner.loop.linear_head.weight.data.mul_(2)
+    learner.loop.linear_head.bias.data.mul_(2)
     torch.testing.assert_close(learner.logits(inputs), 2 * before)
 
 
@@ -93,12 +95,15 @@ def test_a_store_that_is_opened_fits_nothing(
 
 def test_another_head_or_shrinkage_is_fitted(tasks: list[Examples], tmp_path: Path) -> None:
     """What is kept belongs to the head that it was fitted for."""
-    made = taught(tasks, head="gaussian", shrinkage=0.3)
+    made = trained(tasks, head="gaussian", shrinkage=0.3)
     made.save(tmp_path / "store")
     for change in ({"head": "kernel"}, {"head": "lda"}, {"shrinkage": 0.9}):
         found = SDLoRA.load(tmp_path / "store", **change)
         assert not any(torch.equal(found.linear_classifier()[0], kept) for kept in made.entries[-1].tensors.values())
-        wanted = found.memory.fold(found.head, found._trained_head())[0] / found.memory.temperature(found.head_name)
+        assert found.loop is not None
+        name, rows = found.classifier.settings.head, found.loop.linear_head.rows()
+        head = make_head(name, found.classifier.settings.shrinkage)
+        wanted = found.memory.fold(head, rows)[0] / found.memory.temperature(name)
         assert torch.equal(found.linear_classifier()[0], wanted)
 
 

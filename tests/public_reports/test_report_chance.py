@@ -1,4 +1,4 @@
-"""Chance that is borrowed is given back, on every device."""
+"""The global random state is restored, on every device."""
 
 from typing import Any
 

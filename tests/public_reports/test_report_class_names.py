@@ -87,7 +87,7 @@ def test_leading_zeros_and_case_are_kept() -> None:
     assert [class_name(label) for label in labels] == labels
 
 
-def test_a_class_is_forgotten_and_examined_by_any_spelling(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_class_is_forgotten_and_evaluated_by_any_spelling(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     """A user learned `3` and later asks for 3.0."""
     learner = FrozenBackbone(str(tiny("bert"))).learn(Examples(["my card", "lost", "the rate", "euro"], [3, 3, 4, 4]))
     assert learner.evaluate(Examples(["my card"], [3.0]))["examples"] == 1
@@ -102,7 +102,7 @@ def test_a_store_of_other_spellings_is_read_in_the_one_spelling() -> None:
     assert known_names(["card ", "card"]) == ["card ", "card"]  # two classes there stay two
 
 
-def test_yesterdays_class_is_taught_on(tiny: Callable[[str], Path]) -> None:
+def test_a_class_of_an_old_store_is_updated_in_its_new_spelling(tiny: Callable[[str], Path]) -> None:
     """The same, with a learner: the entry is what its store holds."""
     learner = FrozenBackbone(str(tiny("bert"))).learn(Examples(["my card", "the rate"], ["card", "rate"]))
     entry = learner.entries[0]

@@ -141,12 +141,12 @@ def test_what_cannot_be_examples_is_one_line_before_anything_is_learned(inputs: 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("lesson", [TEXTS, (TEXTS, LABELS), None, "my card", pd.DataFrame({"text": TEXTS})])
-def test_a_lesson_that_is_no_examples_is_one_line(lesson: Any, learner: FrozenBackbone) -> None:
+@pytest.mark.parametrize("task", [TEXTS, (TEXTS, LABELS), None, "my card", pd.DataFrame({"text": TEXTS})])
+def test_a_task_that_is_no_examples_is_one_line(task: Any, learner: FrozenBackbone) -> None:
     """A user called `learn` with a list, as other libraries' `fit` allows."""
     for call in (learner.learn, learner.evaluate):
         with pytest.raises(DataError, match=r"where Examples\(inputs, labels\) were expected"):
-            call(lesson)
+            call(task)
     with pytest.raises(LearnerError, match="the evaluation set has no examples"):
         learner.evaluate(Examples([], []))
 
@@ -192,8 +192,8 @@ def test_images_may_be_learned_from_paths_and_arrays(seeing: FrozenBackbone, tmp
     paths = [tmp_path / f"{n}.png" for n in range(4)]
     for path, one in zip(paths, pixels, strict=True):
         Image.fromarray(one).save(path)
-    lessons = [pixels, paths, [str(path) for path in paths], [Image.fromarray(one) for one in pixels]]
-    found = [FrozenBackbone(seeing.backbone).learn(Examples(lesson, [0, 0, 1, 1])).logits(pixels) for lesson in lessons]
+    tasks = [pixels, paths, [str(path) for path in paths], [Image.fromarray(one) for one in pixels]]
+    found = [FrozenBackbone(seeing.backbone).learn(Examples(task, [0, 0, 1, 1])).logits(pixels) for task in tasks]
     assert all(torch.equal(one, found[0]) for one in found)
 
 
@@ -278,7 +278,7 @@ def test_sequences_that_read_from_disk_stay_lazy() -> None:
 
 
 def test_examples_come_from_a_folder_or_a_table(tmp_path: Path) -> None:
-    """Users look for the way from their own folder to a lesson."""
+    """Users look for the way from their own folder to a task."""
     for name in ("wren", "tit"):
         (tmp_path / "birds" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "birds" / name / "1.png")

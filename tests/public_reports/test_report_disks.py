@@ -38,7 +38,7 @@ def refusing_folders(number: int) -> Callable[[int], None]:
 def test_a_disk_that_flushes_no_folder_holds_stores_and_records(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A user's folder on SMB and one on FUSE: a lesson was taught, and then the save was refused: no store could ever be."""
+    """A user's folder on SMB and one on FUSE: a task was trained, and then the save was refused: no store could ever be."""
     monkeypatch.setattr(os, "fsync", refusing_folders(number))
     Store(tmp_path / "store").write(MODEL, [ENTRY])
     assert len(Store(tmp_path / "store").entries()) == 1
@@ -87,16 +87,16 @@ def test_a_disk_without_locks_holds_stores(number: int, tmp_path: Path, monkeypa
     Store(tmp_path / "store").truncate(0)
 
 
-def test_a_full_disk_is_found_before_the_lesson(shell: Shell, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_found_before_the_task(shell: Shell, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user's disk was full: hours of learning, then no space left for what was learned."""
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    monkeypatch.setattr("newcomer.classes.learner.ClassLearner._fit_stage", lambda *_: pytest.fail("taught"))
-    told = shell.fails("learn", "model", "birds/train", "--backbone", str(tiny("vit")))
-    assert "model: could not be written (No space left on device); nothing was changed" in told
+    monkeypatch.setattr("newcomer.classes.learner.ClassLearner._fit_stage", lambda *_: pytest.fail("trained"))
+    message = shell.fails("learn", "model", "birds/train", "--backbone", str(tiny("vit")))
+    assert "model: could not be written (No space left on device); nothing was changed" in message
     assert not (shell.folder / "model").exists()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from films import FILMS, events, log, requests, taught
+from films import FILMS, events, log, requests, trained
 from newcomer.data.io.row_files import write_rows
 from newcomer.errors import DataError, StoreError
 from newcomer.items.serving.service import ItemService
@@ -21,7 +21,7 @@ from shell import Shell
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = taught(tmp_path_factory.mktemp("films") / "store")
+    store = trained(tmp_path_factory.mktemp("films") / "store")
     live = ItemService.open(store)
     live.warm(events("film 1", 5))
     live.close()
@@ -141,7 +141,7 @@ def test_a_store_that_was_never_served_is_served_read_only_too(
     tmp_path: Path, read_only: Callable[[Path], None]
 ) -> None:
     """The same where there is no database yet."""
-    taught(tmp_path / "store")
+    trained(tmp_path / "store")
     read_only(tmp_path / "store")
     live = ItemService.open(tmp_path / "store")
     assert live.score(requests(*FILMS))["score"].is_finite().all()
@@ -152,7 +152,7 @@ def test_a_store_that_was_never_served_is_served_read_only_too(
 
 def test_a_database_that_was_not_closed_is_not_read_half(tmp_path: Path, read_only: Callable[[Path], None]) -> None:
     """The same where a part of it lies in its log still."""
-    taught(tmp_path / "store")
+    trained(tmp_path / "store")
     live = ItemService.open(tmp_path / "store")
     live.headers()
     read_only(tmp_path / "store")
@@ -205,10 +205,10 @@ def test_a_forked_process_is_refused_with_a_sentence(used: str, codes: str, stor
 CLASSES_AFTER_FORK = """
 import os, sys, torch
 torch.set_num_threads(2)
-from newcomer import SDLoRA
+from newcomer import FrozenBackbone
 from newcomer.data.datasets.digits import digits
 train, _ = digits()
-model = SDLoRA("micro-vit", rank=2, epochs=1).learn(train.select(range(40)))
+model = FrozenBackbone("micro-vit").learn(train.select(range(40)))
 model.predict(train.inputs[0])
 if os.fork() == 0:
     try:
@@ -220,7 +220,7 @@ os.wait()
 """
 
 
-def test_a_classifier_that_was_forked_says_so() -> None:
+def test_a_forked_classifier_is_an_error() -> None:
     """gunicorn #2478: a model that had answered before the fork waited for ever in the workers."""
     done = subprocess.run([sys.executable, "-c", CLASSES_AFTER_FORK], capture_output=True, text=True, timeout=120)
     assert "StoreError" in done.stdout

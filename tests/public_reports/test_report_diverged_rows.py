@@ -1,4 +1,4 @@
-"""A row that diverged cannot win a search: its try has failed, the comparison goes on and says what was left out."""
+"""A diverged trial is not chosen: it has failed, and the comparison continues and names what was left out."""
 
 import json
 from pathlib import Path
@@ -16,12 +16,12 @@ SEARCH = """
 budget = 3
 [search.settings]
 learning_rate = [1e30, 1e-3]
-[peers.wild.learner]
+[baselines.wild.learner]
 name = "sd-lora"
 rank = 2
 epochs = 2
 batch_size = 4
-[peers.wild.search.settings]
+[baselines.wild.search.settings]
 learning_rate = [1e30, 1e31]
 """
 
@@ -50,8 +50,8 @@ def test_a_non_finite_score_is_a_failure(value: float, shell: Shell, monkeypatch
     assert (score, failure) == (None, "its score is not finite")
 
 
-PEER = """
-[peers.wild.learner]
+BASELINE = """
+[baselines.wild.learner]
 name = "sd-lora"
 rank = 2
 epochs = 2
@@ -61,14 +61,14 @@ learning_rate = 1e30
 
 
 def test_a_run_that_diverges_does_not_end_the_others(shell: Shell) -> None:
-    """`run --peers` stopped at the first row that diverged, and reported on none."""
+    """`run --baselines` stopped at the first row that diverged, and reported on none."""
     recipe = shell.folder / "birds.toml"
-    recipe.write_text(PEER + recipe.read_text())
-    code, _, err = shell.call("run", "birds.toml", "--peers", "--seeds", "2", "--out", "runs")
+    recipe.write_text(BASELINE + recipe.read_text())
+    code, _, err = shell.call("run", "birds.toml", "--baselines", "--seeds", "2", "--out", "runs")
     assert code == 3, err
     assert err.count("newcomer: left out: birds · wild · seed ") == err.count("the loss became nan") == 2
     assert (shell.folder / "runs" / "report.html").exists()
     assert (shell.folder / "runs" / "sd-lora" / "seed-1" / "record.jsonl").exists()
-    code, _, err = shell.call("run", "birds.toml", "--peer", "wild", "--out", "wild")
+    code, _, err = shell.call("run", "birds.toml", "--baseline", "wild", "--out", "wild")
     assert (code, err.count("\n")) == (2, 1)
     assert "the loss became nan" in err

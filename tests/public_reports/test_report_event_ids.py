@@ -1,4 +1,4 @@
-"""What an event is called: each counts, each counts once, and one that comes again with another answer is said."""
+"""Event ids: every event counts once, and one that comes again with another label is reported."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from films import FILMS, QUICK, SCHEMA, events, features, log, taught
+from films import FILMS, QUICK, SCHEMA, events, features, log, trained
 from newcomer.data.io.log_reader import log_from_rows
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, DataWarning
@@ -25,7 +25,7 @@ CLICK = "is a click here, and has counted as no click"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taught(tmp_path_factory.mktemp("films") / "store")
+    return trained(tmp_path_factory.mktemp("films") / "store")
 
 
 @pytest.fixture
@@ -116,8 +116,8 @@ def test_the_command_reports_what_did_not_count(store: Path, shell: Shell) -> No
     assert code == 3
     assert "3 that had counted with another label and did not count again" in out
     assert err.count(CLICK) == err.count("\n") == 3
-    told = json.loads(shell.call("warm", str(store), "clicked.csv", "--states", url, "--json")[1])
-    assert (told["new"], told["known"], told["conflicting"], len(told["left_out"])) == (0, 0, 3, 3)
+    result = json.loads(shell.call("warm", str(store), "clicked.csv", "--states", url, "--json")[1])
+    assert (result["new"], result["known"], result["conflicting"], len(result["left_out"])) == (0, 0, 3, 3)
 
 
 def test_a_number_is_one_however_many_bits_it_has(live: ItemService) -> None:
@@ -133,8 +133,8 @@ def test_numbers_of_few_digits_are_called_what_they_were() -> None:
     """An event that an older version has counted does not count again."""
     schema = Schema("i", "u", "liked", "seen", (Field("price", "context", "numeric"),))
     made = log_from_rows(schema, i=["a"] * 3, u=["b"] * 3, liked=[1] * 3, seen=[1] * 3, price=[0.1, 19.99, 1234.5])
-    told = [["a", "b", 1, 1, {"price": price}] for price in (0.1, 19.99, 1234.5)]
-    assert digests(made) == [hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32] for row in told]
+    result = [["a", "b", 1, 1, {"price": price}] for price in (0.1, 19.99, 1234.5)]
+    assert digests(made) == [hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32] for row in result]
 
 
 SPELLED: list[list[Any]] = [

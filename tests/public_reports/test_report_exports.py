@@ -1,4 +1,4 @@
-"""Exports where people load them: in halves, with a single class, by peft and by readers of ONNX folders."""
+"""Exports where people load them: in half precision, with a single class, by peft and by readers of ONNX folders."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def piped(learner: ClassLearner, folder: Path, inputs: list[Any], **options: Any
 @pytest.mark.parametrize(
     ("kind", "place"), [("bert", {}), ("vit", {}), ("vit", {"size": 12}), ("dinov2", {"pooling": "mean"})]
 )
-def test_a_pipeline_in_halves_answers_as_in_full(
+def test_a_pipeline_in_half_precision_predicts_the_same(
     kind: str,
     place: dict[str, Any],
     head: Any,
@@ -48,10 +48,10 @@ def test_a_pipeline_in_halves_answers_as_in_full(
 ) -> None:
     """transformers #33997: mat1 and mat2 must have the same dtype, where a part of a model is built in its saved type."""
     backbone = Backbone(str(tiny(kind)), **place)
-    lesson = (tasks if backbone.reads_images else questions)[0]
-    learner = FrozenBackbone(backbone, head=head).learn(lesson)
+    task = (tasks if backbone.reads_images else questions)[0]
+    learner = FrozenBackbone(backbone, head=head).learn(task)
     FORMS["transformers"](learner, tmp_path / "exported")
-    wanted, inputs = learner.predict_topk(lesson.inputs, top=1), list(lesson.inputs)
+    wanted, inputs = learner.predict_topk(task.inputs, top=1), list(task.inputs)
     for options, near in (({}, 1e-3), ({"dtype": dtype}, 0.05)):
         found = piped(learner, tmp_path / "exported", inputs, **options)
         sure = [one.probabilities[0] for one in wanted]
@@ -64,15 +64,15 @@ def test_a_pipeline_in_halves_answers_as_in_full(
 def test_a_model_of_one_class_is_loaded_and_certain(
     kind: str, head: Any, tiny: Folder, tasks: list[Examples], questions: list[Examples], tmp_path: Path
 ) -> None:
-    """transformers #45479: a first lesson of one class exported what could not be loaded."""
+    """transformers #45479: a first task of one class exported what could not be loaded."""
     learner = FrozenBackbone(str(tiny(kind)), head=head)
-    lesson = (tasks if learner.backbone.reads_images else questions)[0]
-    only = lesson.select([i for i, label in enumerate(lesson.labels) if label == lesson.labels[0]])
+    task = (tasks if learner.backbone.reads_images else questions)[0]
+    only = task.select([i for i, label in enumerate(task.labels) if label == task.labels[0]])
     learner.learn(only)
     FORMS["transformers"](learner, tmp_path / "exported")
-    assert piped(learner, tmp_path / "exported", list(lesson.inputs)) == [(lesson.labels[0], 1.0)] * len(lesson)
+    assert piped(learner, tmp_path / "exported", list(task.inputs)) == [(task.labels[0], 1.0)] * len(task)
     FORMS["onnx"](learner, tmp_path / "onnx")
-    assert transformers.AutoConfig.from_pretrained(tmp_path / "onnx").id2label == {0: lesson.labels[0]}
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "onnx").id2label == {0: task.labels[0]}
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft still asks for it
@@ -90,25 +90,25 @@ def test_what_a_peft_card_says_works_elsewhere(
     (tmp_path / "models" / kind / "notes.bin").write_bytes(b"pickled")
     monkeypatch.chdir(tmp_path)
     learner = SDLoRA(f"models/{kind}", rank=2, epochs=2, learning_rate=0.05, head="lda")
-    lesson = (tasks if learner.backbone.reads_images else questions)[0]
-    learner.learn(lesson)
+    task = (tasks if learner.backbone.reads_images else questions)[0]
+    learner.learn(task)
     FORMS["peft"](learner, tmp_path / "this-folder")
     shutil.rmtree(tmp_path / "models")
     card = (tmp_path / "this-folder" / "README.md").read_text()
     assert "models/" not in card
     assert not list((tmp_path / "this-folder").rglob("*.bin"))
-    told: dict[str, Any] = {}
-    exec(card.partition("```python\n")[2].partition("```")[0], told)
+    names: dict[str, Any] = {}
+    exec(card.partition("```python\n")[2].partition("```")[0], names)
     head = load_file(tmp_path / "this-folder" / "head.safetensors")
-    encoded = learner.backbone.encode(lesson.inputs)
+    encoded = learner.backbone.encode(task.inputs)
     with torch.inference_mode():
-        states = told["encoder"].eval()(**encoded).last_hidden_state
+        states = names["encoder"].eval()(**encoded).last_hidden_state
         pooled = states[:, 0]
         if "attention_mask" in encoded:
             mask = encoded["attention_mask"][:, :, None]
             pooled = (states * mask).sum(1) / mask.sum(1)
     logits = F.linear(pooled, head["weight"], head["bias"])
-    torch.testing.assert_close(logits, learner.logits(lesson.inputs), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(logits, learner.logits(task.inputs), atol=1e-3, rtol=1e-3)
 
 
 def test_a_peft_card_names_a_model_of_the_hub(questions: list[Examples], tmp_path: Path) -> None:
@@ -127,8 +127,8 @@ def test_an_onnx_folder_says_what_it_is(
 ) -> None:
     """Without config.json and its id2label, optimum and transformers.js could not read the folder."""
     learner = FrozenBackbone(str(tiny(kind)), head=head)
-    lesson = (tasks if learner.backbone.reads_images else questions)[0]
-    learner.learn(lesson)
+    task = (tasks if learner.backbone.reads_images else questions)[0]
+    learner.learn(task)
     FORMS["onnx"](learner, tmp_path / "out")
     config = transformers.AutoConfig.from_pretrained(tmp_path / "out", trust_remote_code=False)
     assert config.id2label == dict(enumerate(learner.classes))
@@ -142,7 +142,7 @@ def test_a_card_says_what_is_done_to_pictures(
     tiny: Folder, tasks: list[Examples], questions: list[Examples], tmp_path: Path
 ) -> None:
     """A phone's or a transparent picture is read otherwise elsewhere: who loads an export has to know."""
-    for kind, lesson in (("vit", tasks[0]), ("bert", questions[0])):
-        FORMS["transformers"](FrozenBackbone(str(tiny(kind))).learn(lesson), tmp_path / kind)
+    for kind, task in (("vit", tasks[0]), ("bert", questions[0])):
+        FORMS["transformers"](FrozenBackbone(str(tiny(kind))).learn(task), tmp_path / kind)
         card = (tmp_path / kind / "README.md").read_text()
         assert ("EXIF" in card and "transparent on white" in card) == (kind == "vit")

@@ -24,9 +24,9 @@ ROWS = [
 @pytest.fixture
 def desk(shell: Shell, tiny: Callable[[str], Path]) -> Shell:
     """A model of texts called `desk`."""
-    (shell.folder / "lesson.csv").write_text("text,label\n" + "".join(f"{t},{label}\n" for t, label in ROWS))
+    (shell.folder / "task.csv").write_text("text,label\n" + "".join(f"{t},{label}\n" for t, label in ROWS))
     words = ["--backbone", str(tiny("bert")), "--set", "epochs=1", "--set", "rank=1"]
-    assert shell.call("learn", "desk", "lesson.csv", *words)[0] == 0
+    assert shell.call("learn", "desk", "task.csv", *words)[0] == 0
     return shell
 
 

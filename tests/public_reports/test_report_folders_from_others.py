@@ -200,7 +200,7 @@ def test_no_manifest_ends_in_a_trace(number: int, learned: Path, shell: Shell) -
     "info", [[], "text", {"classes": 3}, {"classes": [1, 2]}, {"classes": ["a"], "held-out accuracy": "much"}, {}]
 )
 def test_no_stage_ends_in_a_trace(info: Any, learned: Path, shell: Shell) -> None:
-    """Facts of other types than ours, the checksum right."""
+    """Metadata of other types than ours, the checksum right."""
     import hashlib
     import shutil
 

@@ -1,4 +1,4 @@
-"""An item that was deleted stays deleted, and begins anew where it is added again."""
+"""A deleted item stays deleted, and starts cold when it is added again."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from films import FILMS, alter, events, features, requests, taught
+from films import FILMS, alter, events, features, requests, trained
 from newcomer.errors import DataError, StoreError
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.service import ItemService, fingerprint
@@ -16,16 +16,16 @@ from shell import Shell
 
 @pytest.fixture
 def folder(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
-    """A store of its own, copied from one that was taught once."""
-    if "store" not in _TAUGHT:
-        _TAUGHT["store"] = taught(tmp_path_factory.mktemp("films") / "store")
+    """A store of its own, copied from one that was trained once."""
+    if "store" not in _TRAINED:
+        _TRAINED["store"] = trained(tmp_path_factory.mktemp("films") / "store")
     (tmp_path / "store").mkdir()
-    for file in _TAUGHT["store"].iterdir():
+    for file in _TRAINED["store"].iterdir():
         (tmp_path / "store" / file.name).write_bytes(file.read_bytes())
     return tmp_path / "store"
 
 
-_TAUGHT: dict[str, Path] = {}
+_TRAINED: dict[str, Path] = {}
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_an_item_whose_rows_were_deleted_by_hand_does_not_come_back_either(
     assert set(again(opened, folder).headers()) == set(FILMS) - {"film 1", "film 2"}
 
 
-def test_added_again_it_begins_anew_and_its_events_count_anew(opened: list[ItemService], folder: Path) -> None:
+def test_an_item_added_again_starts_cold_and_its_events_count_again(opened: list[ItemService], folder: Path) -> None:
     """The same title is on sale again, with other features: nothing of before is left."""
     live, other = opened[0], again(opened, folder)
     live.add(features("twin"))
@@ -138,7 +138,7 @@ def test_the_command_forgets_items(folder: Path, shell: Shell) -> None:
     assert "give --class NAME of a classifier, or --item ID" in shell.fails("forget", str(folder))
 
 
-def test_nothing_is_forgotten_where_one_is_not_there(opened: list[ItemService]) -> None:
+def test_forgetting_with_one_unknown_item_deletes_none(opened: list[ItemService]) -> None:
     """A typo in the second of two names."""
     with pytest.raises(DataError, match=r"item 'film 22' is not known; did you mean 'film 2'\?"):
         opened[0].forget(["film 1", "film 22"])

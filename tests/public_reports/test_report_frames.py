@@ -59,7 +59,7 @@ def test_a_number_that_stands_for_nothing_does_so_in_every_type(bid: object) -> 
     assert np.isnan(log.context["bid"].values).all()
 
 
-def test_a_column_in_capitals_is_said() -> None:
+def test_a_column_in_capitals_is_warned_of() -> None:
     """An optional column called DEVICE was read as missing without a word."""
     with pytest.warns(DataWarning, match="did you mean 'BID'"):
         log_from_frame(rows(BID=[0.5]), SCHEMA, items=False, labels=False)

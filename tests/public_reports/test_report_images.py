@@ -82,10 +82,10 @@ def test_a_phones_image_is_read_alike_from_a_path_its_bytes_and_an_opened_image(
         for given in (path, str(path), path.read_bytes(), opened, converted, ImageFiles([path])[0]):
             assert torch.equal(learner.logits([given]), wanted)
         assert opened.getexif()[0x0112] == 6  # the caller's own stays as it was
-    lesson = Examples([path, *[half(False, 3)] * 2], ["top", "left", "left"])
-    taught = FrozenBackbone(learner.backbone).learn(lesson)
-    apart = FrozenBackbone(learner.backbone).learn(Examples([half(True, 99), *[half(False, 3)] * 2], lesson.labels))
-    assert torch.equal(taught.logits([path]), apart.logits([path]))
+    task = Examples([path, *[half(False, 3)] * 2], ["top", "left", "left"])
+    trained = FrozenBackbone(learner.backbone).learn(task)
+    apart = FrozenBackbone(learner.backbone).learn(Examples([half(True, 99), *[half(False, 3)] * 2], task.labels))
+    assert torch.equal(trained.logits([path]), apart.logits([path]))
 
 
 def test_orientation_is_applied_once() -> None:

@@ -63,7 +63,7 @@ def readings(frame: pl.DataFrame, folder: Path, schema: Schema = SCHEMA) -> list
     ways: list[Callable[[], LogStatistics]] = [
         lambda: LogStatistics(schema).add(read_log(folder / "log.csv", schema)),
         lambda: LogStatistics.of(ChunkedLog(folder / "log.csv", schema, rows=90)),
-        lambda: LogStatistics.of(ChunkedLog(folder / "log.csv", schema, rows=7)),
+        lambda: LogStatistics.of(ChunkedLog(folder / "log.csv", schema, rows=17)),
     ]
     for read in ways:
         with warnings.catch_warnings(record=True) as said:
@@ -88,7 +88,7 @@ def readings(frame: pl.DataFrame, folder: Path, schema: Schema = SCHEMA) -> list
     return found
 
 
-def test_one_dirty_row_changes_nothing_but_is_said(tmp_path: Path) -> None:
+def test_one_dirty_row_changes_nothing_and_is_warned_of(tmp_path: Path) -> None:
     """A user's log of 6,000 events had one row with another genre: its field became context, and training stopped."""
     frame = table()
     early = int(frame.with_row_index().filter(pl.col("item") == "i3").sort("time")["index"][0])
@@ -161,7 +161,7 @@ def test_training_reads_pieces_with_the_values_that_count(tmp_path: Path) -> Non
 @pytest.mark.parametrize("share", [0.01, 0.0, 0.05])
 def test_more_rows_than_the_stated_share_are_an_error(tmp_path: Path, share: float) -> None:
     """One in a hundred by default; a schema may say another share, 0 for none. In pieces as in memory."""
-    schema = replace(SCHEMA, disagreeing=share)
+    schema = replace(SCHEMA, max_conflict_share=share)
     assert Schema.from_json(schema.to_json()) == schema
     few = int(share * ROWS)
     if few:

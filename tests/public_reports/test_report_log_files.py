@@ -258,7 +258,7 @@ def test_lines_that_end_in_cr_alone_are_named(tmp_path: Path) -> None:
             read()
 
 
-def test_a_json_file_of_requests_is_told_the_format(tmp_path: Path) -> None:
+def test_a_json_file_of_requests_names_the_expected_format(tmp_path: Path) -> None:
     """'neither .csv nor .parquet', though JSON lines are read too."""
     (tmp_path / "r.json").write_text('[{"item": "a"}]')
     with pytest.raises(DataError, match=r"r\.json: JSON as a whole; write JSON lines \(\.jsonl\), one object per line"):

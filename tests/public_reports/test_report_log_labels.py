@@ -1,4 +1,4 @@
-"""Labels of another kind than a model was taught with are refused, and so is a log that has one answer alone."""
+"""Labels of another kind than a model was trained with are refused, and so is a log with a single label."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -50,7 +50,7 @@ def test_labels_of_another_scale_than_in_training_are_refused(labels: list[Any])
 
 
 @pytest.mark.parametrize(
-    ("taught", "threshold", "labels", "wrong"),
+    ("trained", "threshold", "labels", "wrong"),
     [
         (list(range(101)), 60.0, [0.7, 0.85, 0.95, 0.99], "from 0 to 1"),  # fractions for percents
         (list(range(101)), 60.0, [70, 85, 99], None),
@@ -60,11 +60,11 @@ def test_labels_of_another_scale_than_in_training_are_refused(labels: list[Any])
     ],
 )
 def test_fractions_given_for_percents_are_refused(
-    taught: list[float], threshold: float, labels: list[float], wrong: str | None
+    trained: list[float], threshold: float, labels: list[float], wrong: str | None
 ) -> None:
     """Shares of .70 to .99 given to a model of percents: every one counted as no click."""
     schema = Schema("i", "u", "score", clicked_from=threshold)
-    encoder = Encoder.fit(log(taught, schema))
+    encoder = Encoder.fit(log(trained, schema))
     if wrong is None:
         return encoder.require_labels(log(labels, schema))
     with pytest.raises(DataError, match=f"labels 'score' are all {wrong}, but only 2 of 101 labels in training were"):
@@ -80,7 +80,7 @@ def test_a_store_that_counted_zeros_and_ones_is_read() -> None:
 
 
 @pytest.mark.parametrize("labels", [[5] * 20, [1], [1, 5, 1], [4.5, 2], [3] * 50])
-def test_labels_of_the_same_scale_are_welcome(labels: list[Any]) -> None:
+def test_labels_of_the_same_scale_are_accepted(labels: list[Any]) -> None:
     """One star is one star, as long as there are not very many of it alone."""
     Encoder.fit(log([1, 2, 3, 4, 5] * 20)).require_labels(log(labels))
 
@@ -117,7 +117,7 @@ def test_a_threshold_of_one_takes_true_and_false() -> None:
         ([4, 5], STARS, "label 'stars': all of 2 events are clicks; set clicked_from, which is 4"),
     ],
 )
-def test_a_log_of_one_answer_is_refused(labels: list[Any], schema: Schema, message: str) -> None:
+def test_a_log_of_one_label_is_refused(labels: list[Any], schema: Schema, message: str) -> None:
     """Users log clicks alone, or set a threshold that no label reaches: training went on without a word."""
     with pytest.raises(DataError, match=message):
         LogStatistics(schema).add(log(labels, schema)).require_both_classes()
@@ -167,7 +167,7 @@ def test_labels_of_another_scale_that_come_one_a_call_are_refused(rated: ItemSer
     assert one_a_call(rated, [5, 1, 1], start=1000) == 3  # a label of the scale of training begins anew
 
 
-def test_a_model_of_answers_and_fractions_counts_no_run(tmp_path: Path) -> None:
+def test_labels_from_0_to_1_are_accepted_where_training_had_them(tmp_path: Path) -> None:
     """Where labels of training were from 0 to 1 themselves, nothing is refused."""
     EmerG(replace(SCHEMA, clicked_from=0.5), **QUICK).learn(films()).save(tmp_path / "store")
     live = ItemService.open(tmp_path / "store")
@@ -183,7 +183,7 @@ def rows_of(labels: list[float], items: int, users: int) -> ClickLog:
     return log(labels, TEN, i=[n % items for n in range(len(labels))], u=[n % users for n in range(len(labels))])
 
 
-def test_labels_of_half_the_scale_are_told() -> None:
+def test_labels_of_half_the_scale_are_warned_of() -> None:
     """Stars of 1 to 5 given to a model of 1 to 10: each film was liked by nobody."""
     encoder = Encoder.fit(log([*range(1, 11)] * 10, TEN))
     again = Encoder.from_json(TEN, encoder.to_json())
@@ -206,7 +206,7 @@ def test_labels_of_half_the_scale_are_told() -> None:
         ([*range(1, 10)] * 10, 90, 90),
     ],
 )
-def test_a_part_of_the_scale_that_has_reasons_is_not_told(labels: list[float], items: int, users: int) -> None:
+def test_a_plausible_part_of_the_scale_is_not_warned_of(labels: list[float], items: int, users: int) -> None:
     """Few items, few users, or few labels, whose part of the scale says nothing of the scale."""
     Encoder.fit(log([*range(1, 11)] * 10, TEN)).require_labels(rows_of(labels, items, users))
 

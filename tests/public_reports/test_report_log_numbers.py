@@ -1,4 +1,4 @@
-"""A number far out says what it says, and ruins nothing for the others."""
+"""Outliers are bounded and do not affect other values."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What may be missing may be missing: a value, a column, a user, a line; and advice can be followed."""
+"""Optional values, columns, users and lines may be missing; the advice of messages can be followed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_a_column_that_no_file_has_is_a_mistake(tmp_path: Path) -> None:
             read()
 
 
-def test_a_misspelled_optional_column_of_a_request_is_said() -> None:
+def test_a_misspelled_optional_column_of_a_request_is_warned_of() -> None:
     """A request may lack the column, but probably does not mean to."""
     with pytest.warns(
         DataWarning, match="requests: no column 'device', which is read as missing; did you mean 'devise'"

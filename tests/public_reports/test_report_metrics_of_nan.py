@@ -1,4 +1,4 @@
-"""Scores that are no numbers have no rank: no metric makes a number of them, and no model that gives them is chosen."""
+"""Non-finite scores: no metric is computed from them, and no model that gives them is chosen."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +46,7 @@ def test_true_probabilities_that_are_no_numbers_are_an_error() -> None:
         bayes_auc([0.5, float("nan")])
 
 
-def test_a_model_whose_weights_are_no_numbers_gives_no_scores_and_fails_its_exam() -> None:
+def test_a_model_with_non_finite_weights_gives_no_scores_and_fails_its_evaluation() -> None:
     """A diverged row of a comparison was judged like any other; now its run ends, which a search counts as a failed try."""
     model = EmerG(SCHEMA, **QUICK).learn(log())
     with torch.no_grad():

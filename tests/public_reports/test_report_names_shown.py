@@ -56,7 +56,7 @@ def test_names_are_printed_as_they_are(name: str, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("name", ESCAPED)
-def test_what_a_terminal_obeys_is_spelled_out(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_terminal_escapes_are_printed_as_text(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """CWE-150: escapes in a file's name turned the terminal's colours, moved its cursor, or turned the text around them."""
     table = RichTable(name, title=name)
     table.add_row(name)
@@ -133,7 +133,7 @@ def test_names_are_text_in_a_picture(name: str) -> None:
         assert "卡片" in svg  # as text: the reader's fonts draw it
 
 
-def test_what_is_found_stays_as_it_is_in_json(tmp_path: Path) -> None:
+def test_results_survive_json(tmp_path: Path) -> None:
     from newcomer.experiments.report.html import write_folder
     from newcomer.store.writing import to_json
 

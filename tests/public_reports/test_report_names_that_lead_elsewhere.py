@@ -14,7 +14,7 @@ from newcomer.experiments.report.record_schema import read_comparison_file
 from newcomer.store.names import invalid_reason
 from shell import Shell
 
-PEER = '[peers."{}".learner]\nname = "frozen"\n'
+BASELINE = '[baselines."{}".learner]\nname = "frozen"\n'
 START = {
     "event": "start",
     "position": 0,
@@ -34,11 +34,11 @@ COMPARED = {"title": "Birds", "family": "classes", "floor": [], "ceiling": [], "
     "name", ["../x", "a/b", "..", ".", "", "/tmp/x", "a\\b", "c:x", "x\x1b[31m", "nul", "x.", "ü" * 101]
 )
 def test_a_row_whose_name_leads_elsewhere_is_refused_before_anything_is_made(name: str, shell: Shell) -> None:
-    """CWE-22: a recipe from elsewhere with a peer called `../x`, whose run was written beside the folder of --out."""
+    """CWE-22: a recipe from elsewhere with a baseline called `../x`, whose run was written beside the folder of --out."""
     quoted = name.encode("unicode_escape").decode() if "\x1b" not in name else "x\\u001b[31m"
     with (shell.folder / "birds.toml").open("a") as file:
-        file.write(PEER.format(quoted if name != "ü" * 101 else name))
-    assert "cannot be the name of a folder" in shell.fails("run", "birds.toml", "--peers", "--out", "deep/er/out")
+        file.write(BASELINE.format(quoted if name != "ü" * 101 else name))
+    assert "cannot be the name of a folder" in shell.fails("run", "birds.toml", "--baselines", "--out", "deep/er/out")
     assert not (shell.folder / "deep").exists()
 
 
@@ -67,10 +67,10 @@ def test_a_comparison_from_elsewhere_removes_and_reads_nothing_outside(shell: Sh
     victim.mkdir()
     (victim / "photo.jpg").write_bytes(b"mine")
     for change in ({"seeds": ["/../../../../victim"]}, {"seeds": [0, None]}):
-        told = json.loads(json.dumps(honest))
-        (row,) = told["rows"].values()
+        forged = json.loads(json.dumps(honest))
+        (row,) = forged["rows"].values()
         row |= change | {"ran_with": {"rank": 77}}
-        path.write_text(json.dumps(told))
+        path.write_text(json.dumps(forged))
         assert "not a valid comparison" in shell.fails("compare", "birds.toml", "--seeds", "1", "--out", "out")
     for name in ("../../victim", "/etc", ".."):
         path.write_text(json.dumps(honest | {"rows": dict.fromkeys([name], *honest["rows"].values())}))

@@ -53,7 +53,7 @@ FOLDERS = ["owl: a class without images", "wren/2023: a folder, where images of 
 
 
 def test_damaged_images_are_found_before_the_lesson_and_left_out(birds: Path, shell: Shell) -> None:
-    """A user's lesson of thousands of images ended in its first pass at the one that a copy had cut off."""
+    """A user's task of thousands of images ended in its first pass at the one that a copy had cut off."""
     code, out, err = shell.call("learn", "m", "birds", *NEW)
     assert code == 3
     assert "12 examples; new classes: finch, robin, tit, wren" in out
@@ -63,7 +63,7 @@ def test_damaged_images_are_found_before_the_lesson_and_left_out(birds: Path, sh
     assert Store(shell.folder / "m").entries()[0].info["examples"] == 12
 
 
-def test_strict_refuses_a_lesson_with_a_damaged_image(birds: Path, shell: Shell) -> None:
+def test_strict_refuses_a_task_with_a_damaged_image(birds: Path, shell: Shell) -> None:
     """Who wants all or nothing gets it, and nothing is learned."""
     assert "owl: a class without images" in shell.fails("learn", "m", "birds", *NEW, "--strict")
     (birds / "owl").rmdir()
@@ -73,7 +73,7 @@ def test_strict_refuses_a_lesson_with_a_damaged_image(birds: Path, shell: Shell)
     assert "a damaged image (image file is truncated" in shell.fails("learn", "m", "birds", *NEW, "--strict")
 
 
-def test_a_lesson_of_which_nothing_can_be_read_is_refused(shell: Shell) -> None:
+def test_a_task_of_which_nothing_can_be_read_is_refused(shell: Shell) -> None:
     """All of a folder's images are of a kind that is not read."""
     (shell.folder / "d" / "a").mkdir(parents=True)
     for number in range(2):
@@ -152,8 +152,8 @@ def test_answers_are_written_as_they_are_found(model: Shell, monkeypatch: pytest
 @pytest.mark.parametrize(
     "name", [*sorted(SYSTEM_FILES), "Thumbs.db", "DESKTOP.INI", ".DS_Store", "._1.png", "Icon\r", "ehThumbs.db"]
 )
-def test_what_file_managers_leave_is_passed_over_whatever_its_case(name: str, shell: Shell) -> None:
-    """A folder that was opened in Windows, on a Mac or a NAS: `thumbs.db` ended the lesson, `@eaDir` was a class."""
+def test_files_of_file_managers_are_ignored_in_any_case(name: str, shell: Shell) -> None:
+    """A folder that was opened in Windows, on a Mac or a NAS: `thumbs.db` ended the task, `@eaDir` was a class."""
     root = shell.folder / "birds" / "train"
     for folder in (root, root / "wren"):
         (folder / name).write_bytes(b"x")
@@ -174,7 +174,7 @@ def test_a_pipe_in_a_folder_does_not_stop_the_command(model: Shell) -> None:
     assert model.call("predict", "m", "birds/test")[0] == 0
 
 
-def test_a_name_that_is_not_utf8_is_answered(model: Shell) -> None:
+def test_a_file_name_that_is_not_utf8_is_predicted(model: Shell) -> None:
     """An archive from another system: printing the file's name ended in a UnicodeEncodeError."""
     source = model.folder / "birds" / "train" / "wren" / "0.png"
     try:
@@ -205,8 +205,8 @@ def test_rows_without_text_or_class_are_left_out_by_their_numbers(shell: Shell) 
     assert row_ranges([1]) == "row 1"
 
 
-def test_a_store_that_cannot_be_written_is_refused_before_the_lesson(shell: Shell) -> None:
-    """A user's lesson of hours ended where its place could not be written."""
+def test_a_store_that_cannot_be_written_is_refused_before_the_task(shell: Shell) -> None:
+    """A user's task of hours ended where its place could not be written."""
     (shell.folder / "place").write_text("a file")
     code, out, err = shell.call("learn", "place/m", "birds", *NEW)
     assert code == 2
@@ -214,7 +214,7 @@ def test_a_store_that_cannot_be_written_is_refused_before_the_lesson(shell: Shel
     assert "examples" not in out
 
 
-def test_validation_exams_of_one_class_of_many_examples_are_dealt_at_once() -> None:
+def test_validation_splits_of_a_large_class_are_drawn_at_once() -> None:
     """A user's stream of 100,000 examples a class took hours to begin with `eval_set = "validation"`."""
     count = 60_000
     examples = Examples([f"{n}" for n in range(2 * count)], ["a", "b"] * count)
@@ -224,7 +224,7 @@ def test_validation_exams_of_one_class_of_many_examples_are_dealt_at_once() -> N
     assert stream.info()["eval_examples"] == count // 2
 
 
-def test_a_model_is_looked_into_with_what_can_be_read(model: Shell, birds: Path) -> None:
+def test_a_model_is_analysed_on_the_readable_examples(model: Shell, birds: Path) -> None:
     """The images of `analyse` are those of a user's folder, too."""
     for name in ("wren/cut.jpg", "tit/cut, too.jpeg"):
         (birds / name).unlink()

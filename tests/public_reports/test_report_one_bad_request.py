@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from films import FILMS, QUICK, SCHEMA, alter, events, features, log, requests, taught
+from films import FILMS, QUICK, SCHEMA, alter, events, features, log, requests, trained
 from newcomer.data.io.frames import as_frame
 from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
@@ -22,7 +22,7 @@ from shell import Shell
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taught(tmp_path_factory.mktemp("films") / "store")
+    return trained(tmp_path_factory.mktemp("films") / "store")
 
 
 @pytest.fixture
@@ -101,8 +101,8 @@ def test_all_that_is_wrong_with_events_and_items_is_named_and_the_rest_is_done(
     table[1, "liked"], table[2, "film"], table[3, "film"], table[4, "price"] = "maybe", "unknown", "unknown", "cheap"
     table.write_csv(shell.folder / "e.csv")
     code, out, err = shell.call("warm", str(store), "e.csv", *states, "--json")
-    told = json.loads(out)
-    assert (code, told["new"], len(told["left_out"])) == (3, 2, 3)
+    result = json.loads(out)
+    assert (code, result["new"], len(result["left_out"])) == (3, 2, 3)
     assert err.count("\n") == 3
     assert all(
         part in err
@@ -126,7 +126,7 @@ def test_all_that_is_wrong_with_events_and_items_is_named_and_the_rest_is_done(
     assert "row 3, column 'minutes'" in err
 
 
-def test_where_all_is_wrong_it_is_one_mistake(store: Path, shell: Shell, states: list[str]) -> None:
+def test_a_wholly_invalid_input_is_one_error(store: Path, shell: Shell, states: list[str]) -> None:
     """A table of another shop: nothing is done, exit code 2, one line."""
     requests("a", "b", "c").write_ndjson(shell.folder / "r.jsonl")
     assert shell.call("inspect", str(store), *states)[0] == 0

@@ -37,7 +37,7 @@ def test_ctrl_c_while_everything_is_imported_is_one_line(tmp_path: Path) -> None
     assert (process.returncode, out, err) == (130, "", "newcomer: stopped before it began\n")
 
 
-def test_a_reader_that_had_enough_is_no_error() -> None:
+def test_a_closed_reader_is_no_error() -> None:
     """The user typed `newcomer recipes | head -1` and got a BrokenPipeError with its trace."""
     with started("recipes") as process:
         assert process.stdout is not None
@@ -61,7 +61,7 @@ def test_a_terminal_of_another_encoding_shows_every_name(encoding: str, shell: S
     """The user listed names in another script on a console of code page 1252: UnicodeEncodeError; here a row called 鳥."""
     recipe = shell.folder / "birds.toml"
     recipe.write_text(
-        'title = "Vögel 鳥"\n' + recipe.read_text() + '[peers."鳥 \U0001f426".learner]\nname = "frozen"\n', "utf-8"
+        'title = "Vögel 鳥"\n' + recipe.read_text() + '[baselines."鳥 \U0001f426".learner]\nname = "frozen"\n', "utf-8"
     )
     script = "from newcomer.cli.program import console, say; from newcomer.experiments.recipe import read_recipe; "
     script += "from newcomer.cli.entry import escape_unencodable; import sys; escape_unencodable(sys.stdout); "
@@ -80,7 +80,7 @@ def test_a_terminal_of_another_encoding_shows_every_name(encoding: str, shell: S
     ]
 
 
-def test_words_that_cannot_be_are_one_line_and_no_escape(shell: Shell) -> None:
+def test_invalid_arguments_are_one_line_without_escapes(shell: Shell) -> None:
     """A file name with a terminal escape in it, taken for a command by a wrong glob."""
     assert "No such command 'x\\x1b[31m'" in shell.fails("x\x1b[31m")
 
@@ -122,7 +122,7 @@ def test_a_report_or_an_export_on_a_full_disk_is_one_line_and_leaves_nothing(
 def test_a_run_is_saved_where_folders_cannot_be_flushed(
     code: int, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model taught on a disk over a network (SMB, FUSE): 'Invalid argument' of os.fsync, after the lesson."""
+    """A model trained on a disk over a network (SMB, FUSE): 'Invalid argument' of os.fsync, after the task."""
     import stat
 
     from newcomer.experiments.recipe import read_recipe

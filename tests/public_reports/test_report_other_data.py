@@ -8,7 +8,7 @@ from PIL import Image
 from newcomer.data.fingerprint import fingerprint, have_changed
 from shell import Shell
 
-COMPARED = '[search]\nbudget = 2\n[search.settings]\nrank = [1, 2]\n[peers.plain.learner]\nname = "frozen"\n'
+COMPARED = '[search]\nbudget = 2\n[search.settings]\nrank = [1, 2]\n[baselines.plain.learner]\nname = "frozen"\n'
 
 
 def corrected(shell: Shell) -> None:
@@ -31,8 +31,8 @@ def test_a_comparison_of_corrected_data_is_not_gone_on_with(shell: Shell) -> Non
     recipe.write_text(recipe.read_text() + COMPARED)
     assert shell.call("compare", "birds.toml", "--seeds", "1", "--out", "runs")[0] == 0
     corrected(shell)
-    told = shell.fails("compare", "birds.toml", "--seeds", "1", "--out", "runs")
-    assert "the files of data 'image-folder' have changed" in told
+    message = shell.fails("compare", "birds.toml", "--seeds", "1", "--out", "runs")
+    assert "the files of data 'image-folder' have changed" in message
 
 
 def test_files_elsewhere_or_touched_are_the_same_data(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

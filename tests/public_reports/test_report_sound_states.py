@@ -1,4 +1,4 @@
-"""No number that is none is ever written as an item's state or given as an answer, and what holds one already is made anew."""
+"""Non-finite numbers are neither written as an item's state nor returned as scores; damaged states are recomputed."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from films import FILMS, events, features, poison, requests, taught
+from films import FILMS, events, features, poison, requests, trained
 from newcomer.errors import LearnerError, StoreError
 from newcomer.items.lifecycle import Lifecycle
 from newcomer.items.methods.emerg import EmerG
@@ -21,7 +21,7 @@ from shell import Shell
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taught(tmp_path_factory.mktemp("films") / "store")
+    return trained(tmp_path_factory.mktemp("films") / "store")
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_ctrl_c_while_starting_is_one_line() -> None:
     assert (process.returncode, err) == (130, b"newcomer: stopped before it began\n")
 
 
-def test_ctrl_c_in_a_command_that_has_nothing_to_say_about_it(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_in_a_command_without_a_handler_is_one_line(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while a report was drawn, in a command that goes on nowhere."""
 
     def stopped(*_: object) -> None:
@@ -114,7 +114,7 @@ def test_what_an_encoding_lacks_is_what_json_escapes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["predict"], "Missing argument"),
         (["lern"], "No such command 'lern'"),
@@ -124,17 +124,15 @@ def test_what_an_encoding_lacks_is_what_json_escapes() -> None:
         (["run", "digits", "--\x1b[31m[/b]"], r"--\x1b[31m[/b]"),
     ],
 )
-def test_wrong_words_are_one_line(words: list[str], told: str, shell: Shell) -> None:
+def test_wrong_arguments_are_one_line(words: list[str], message: str, shell: Shell) -> None:
     """A usage block of four lines, with whatever the words held written to the terminal as it was."""
     err = shell.fails(*words)
-    assert told in err
+    assert message in err
     assert "--help`" in err
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error", "/mnt/x"), MemoryError(), EOFError()])
-def test_whatever_the_machine_lacks_is_one_line(
-    error: BaseException, shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_resources_are_one_line(error: BaseException, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that was pulled out, a machine without memory, an input that ended."""
 
     def failing(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""A temperature is found only where logits tell something."""
+"""A temperature is fitted only where logits are informative."""
 
 import pytest
 import torch
@@ -17,12 +17,12 @@ from newcomer.nn.features.temperature import HOTTEST, temperature
     ],
     ids=["zero", "equal", "equal in each row", "rounding", "no numbers"],
 )
-def test_logits_that_tell_nothing_have_the_temperature_one(logits: torch.Tensor) -> None:
+def test_uninformative_logits_have_temperature_1(logits: torch.Tensor) -> None:
     """Logits that are the same for all classes had 1e-4: whatever came later was taken for certain."""
     assert temperature(logits, torch.tensor([0, 1, 2, 0, 1, 2])) == 1.0
 
 
-def test_logits_that_mislead_stay_hot() -> None:
+def test_misleading_logits_have_a_high_temperature() -> None:
     """Answers that are mostly wrong are worth less than none: their temperature is as high as it goes."""
     target = torch.tensor([0, 1] * 20)
     assert temperature(5.0 * torch.eye(2)[1 - target], target) == pytest.approx(HOTTEST, rel=1e-3)

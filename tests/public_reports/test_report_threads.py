@@ -26,7 +26,7 @@ Folder = Callable[[str], Path]
 METHODS: dict[str, Any] = {name: kind for name, kind in LEARNERS.items() if issubclass(kind, ClassLearner)}
 
 
-def taught(name: str, backbone: Backbone | str, tasks: list[Examples]) -> ClassLearner:
+def trained(name: str, backbone: Backbone | str, tasks: list[Examples]) -> ClassLearner:
     rates = {"frozen": {}, "full-fine-tuning": {"epochs": 2, "learning_rate": 1e-3}}
     how: dict[str, Any] = rates.get(name, {"epochs": 2, "learning_rate": 0.05})
     learner: ClassLearner = METHODS[name](backbone, **how)
@@ -54,12 +54,12 @@ def together(work: Callable[[int], None], threads: int = 3) -> None:
 
 def wrong(ask: Sequence[Callable[[], Tensor]], calls: int = 20) -> int:
     """How many of three threads' calls, which take turns with what they `ask`, are not answered to the bit as one thread is."""
-    told, bad = [one() for one in ask], []
+    expected, bad = [one() for one in ask], []
 
     def work(number: int) -> None:
         for turn in range(calls):
             which = (number + turn) % len(ask)
-            bad.append(not torch.equal(ask[which](), told[which]))
+            bad.append(not torch.equal(ask[which](), expected[which]))
 
     together(work)
     assert len(bad) == 3 * calls
@@ -67,38 +67,38 @@ def wrong(ask: Sequence[Callable[[], Tensor]], calls: int = 20) -> int:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_three_threads_are_answered_as_one_is(name: str, tasks: list[Examples]) -> None:
+def test_three_threads_get_the_predictions_of_one(name: str, tasks: list[Examples]) -> None:
     """peft #804: a server's threads share one adapted model; 78 of 120 answers were wrong, without an exception."""
-    learner = taught(name, "micro-vit", tasks)
+    learner = trained(name, "micro-vit", tasks)
     assert wrong([lambda: learner.logits(tasks[0].inputs), lambda: learner.logits(tasks[1].inputs[:5])]) == 0
 
 
-def test_learners_that_share_a_backbone_do_not_meet(tasks: list[Examples]) -> None:
+def test_learners_on_one_backbone_do_not_interfere(tasks: list[Examples]) -> None:
     """ultralytics #5302: models that are used by several threads at once give each other's results."""
     backbone = Backbone("micro-vit")
-    learners = [taught(name, backbone, tasks) for name in METHODS]
+    learners = [trained(name, backbone, tasks) for name in METHODS]
     ask = [partial(learner.logits, tasks[0].inputs) for learner in learners]
-    told = [one() for one in ask]
-    assert not any(torch.equal(told[i], told[j]) for i in range(len(told)) for j in range(i))
+    expected = [one() for one in ask]
+    assert not any(torch.equal(expected[i], expected[j]) for i in range(len(expected)) for j in range(i))
     assert wrong(ask, calls=2 * len(ask)) == 0
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_one_answers_while_another_learns_on_the_same_backbone(name: str, tasks: list[Examples]) -> None:
+def test_one_learner_predicts_while_another_trains_on_the_same_backbone(name: str, tasks: list[Examples]) -> None:
     """fastai #2228: predictions in a thread beside the training were those of half-changed weights; training as well."""
     backbone = Backbone("micro-vit")
     answering = SDLoRA(backbone, epochs=2, learning_rate=0.05).learn(tasks[0]).learn(tasks[1])
-    told, alone = answering.logits(tasks[0].inputs), taught(name, Backbone("micro-vit"), tasks)
+    expected, alone = answering.logits(tasks[0].inputs), trained(name, Backbone("micro-vit"), tasks)
     done, bad, learned = threading.Event(), [], []
 
     def work(number: int) -> None:
         if number == 0:
             try:
-                learned.append(taught(name, backbone, tasks))
+                learned.append(trained(name, backbone, tasks))
             finally:
                 done.set()
         while not done.is_set():
-            bad.append(not torch.equal(answering.logits(tasks[0].inputs), told))
+            bad.append(not torch.equal(answering.logits(tasks[0].inputs), expected))
 
     together(work, 2)
     assert len(bad) > 1
@@ -106,10 +106,10 @@ def test_one_answers_while_another_learns_on_the_same_backbone(name: str, tasks:
     assert torch.equal(learned[0].logits(tasks[1].inputs), alone.logits(tasks[1].inputs))
 
 
-def test_who_is_being_taught_answers_nobody_else(tasks: list[Examples]) -> None:
-    """fastai #2228, of one learner: what is half taught refuses other threads in place of an answer of neither model."""
+def test_a_learner_in_training_refuses_other_threads(tasks: list[Examples]) -> None:
+    """fastai #2228, of one learner: what is half trained refuses other threads in place of an answer of neither model."""
     learner = SDLoRA("micro-vit", epochs=2).learn(tasks[0])
-    told = learner.logits(tasks[0].inputs)
+    expected = learner.logits(tasks[0].inputs)
     steps = learner.fit_stage(Stage("task 1", tasks[1], {}))
     next(steps)
     refused: list[bool] = []
@@ -122,9 +122,9 @@ def test_who_is_being_taught_answers_nobody_else(tasks: list[Examples]) -> None:
 
     together(work, 2)
     assert len(refused) == 4
-    learner.logits(tasks[0].inputs)  # who teaches may look
+    learner.logits(tasks[0].inputs)  # the training thread may predict
     steps.close()  # type: ignore[attr-defined]
-    together(lambda _: torch.testing.assert_close(learner.logits(tasks[0].inputs), told), 2)
+    together(lambda _: torch.testing.assert_close(learner.logits(tasks[0].inputs), expected), 2)
 
 
 @pytest.mark.parametrize("folder", ["sentence-transformers/all-MiniLM-L6-v2", "bert"])
@@ -133,7 +133,7 @@ def test_texts_of_every_length_are_read_by_several_threads(
 ) -> None:
     """A tokenizer's padding and length are its state: two threads that asked MiniLM were .59 off in 4 answers of 200."""
     backbone = Backbone(folder if "/" in folder else str(tiny(folder)))
-    several = [str(text) for lesson in questions for text in lesson.inputs]
+    several = [str(text) for task in questions for text in task.inputs]
     long = [" ".join(several * 20), "my card"]
     rust = backbone.encoder._tokenizer
     before = rust.truncation, rust.padding
@@ -151,7 +151,7 @@ def test_texts_of_every_length_are_read_by_several_threads(
 
 def test_nothing_of_a_pass_is_left_in_another_thread(tasks: list[Examples]) -> None:
     """What a layer multiplies by belongs to the thread in whose pass it is lent."""
-    learner = taught("sd-lora", "micro-vit", tasks)
+    learner = trained("sd-lora", "micro-vit", tasks)
     layers = [layer for layer in learner.backbone.model.modules() if isinstance(layer, AdaptedLinear)]
     moments = InputMoments(learner.backbone.model, learner.backbone.projections)
     assert isinstance(learner, SDLoRA)

@@ -1,4 +1,4 @@
-"""How much of what is asked was never seen before is said with every answer, and a warning where it is nearly all."""
+"""Unseen values are counted with every score, with a warning where nearly all are unseen."""
 
 import json
 import warnings
@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from films import events, requests, taught
+from films import events, requests, trained
 from newcomer.errors import DataWarning
 from newcomer.items.encoding.unseen_values import Counted, Unseen
 from newcomer.items.methods.emerg import EmerG
@@ -18,7 +18,7 @@ from shell import Shell
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taught(tmp_path_factory.mktemp("films") / "store")
+    return trained(tmp_path_factory.mktemp("films") / "store")
 
 
 @pytest.fixture
@@ -102,5 +102,5 @@ def test_summaries_of_commands_say_it(store: Path, shell: Shell) -> None:
     assert (code, err.count("\n")) == (0, 1)
     assert "12 values of requests were never seen before" in out
     assert "column 'viewer': nearly all values" in err
-    told = json.loads(shell.call("add", str(store), "new.csv", "--json", *states)[1])
-    assert told == {"new": [], "known": ["x", "y"], "left_out": [], "unseen": {}}
+    result = json.loads(shell.call("add", str(store), "new.csv", "--json", *states)[1])
+    assert result == {"new": [], "known": ["x", "y"], "left_out": [], "unseen": {}}

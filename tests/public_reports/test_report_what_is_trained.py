@@ -1,4 +1,4 @@
-"""What `train` teaches is what its file says and the command line changes, and it is said."""
+"""`train` trains the learner of the schema file with the changes of the command line, and says which."""
 
 from pathlib import Path
 
@@ -42,8 +42,8 @@ def here(shell: Shell) -> Shell:
     return shell
 
 
-def test_the_learner_of_the_file_is_the_one_that_is_taught(here: Shell) -> None:
-    """A model was measured with a recipe's [learner], and `train --schema` of the same file taught another, without a word."""
+def test_the_learner_of_the_file_is_the_one_that_is_trained(here: Shell) -> None:
+    """A model was measured with a recipe's [learner], and `train --schema` of the same file trained another, without a word."""
     code, out, err = here.call("train", "shop", "old.csv", "--schema", "x.toml")
     assert (code, err) == (0, "")
     assert (
@@ -66,7 +66,7 @@ def test_the_command_line_counts_before_the_file(here: Shell) -> None:
     assert Store(here.folder / "b").manifest().learner == "id-tuning"
 
 
-def test_another_method_in_the_file_is_the_one_that_is_taught(here: Shell) -> None:
+def test_another_method_in_the_file_is_the_one_that_is_trained(here: Shell) -> None:
     """The same where the file names another method than the default."""
     (here.folder / "y.toml").write_text(RECIPE.format(learner='name = "id-tuning"\nhidden = [8]\npretrain_epochs = 1'))
     assert here.call("train", "shop", "old.csv", "--schema", "y.toml")[0] == 0
@@ -89,7 +89,7 @@ def test_a_mistake_in_the_file_is_one_line(learner: str, message: str, here: She
 
 
 @pytest.mark.parametrize("liked", [0, 1])
-def test_a_log_with_one_answer_alone_teaches_nothing(liked: int, here: Shell) -> None:
+def test_a_log_with_one_label_alone_is_refused(liked: int, here: Shell) -> None:
     """A log of clicks alone, or of none: it trained without a word."""
     one = log().with_columns(liked=pl.lit(liked))
     one.write_csv(here.folder / "one.csv")

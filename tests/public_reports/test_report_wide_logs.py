@@ -53,7 +53,7 @@ def test_a_model_of_many_fields_learns_as_one_of_few(fields: int) -> None:
     assert auc(log["click"], model.score(log)) > 0.95
 
 
-def test_a_deed_that_was_done_more_often_than_an_int16_counts_is_counted() -> None:
+def test_event_counts_beyond_int16_are_counted() -> None:
     """A user with 40,000 events of one item, whose count came out as −25,536."""
     codes = torch.cat([torch.full((40_000,), 1 + 2 * 1), torch.tensor([0 + 2 * 2])])
     nothing = torch.zeros(len(codes))

@@ -142,9 +142,7 @@ def _lines(learner: SDLoRA, tasks: Sequence[_Task], examples: Examples) -> Gener
     for index, label in enumerate(examples.labels):
         indices.setdefault(label, []).append(index)
     if not indices.keys() & set(learner.classes):
-        raise LearnerError(
-            "none of the examples is of a class that the model knows; give data of the classes it was taught"
-        )
+        raise LearnerError("none of the examples is of a class that the model knows; give data of its classes")
     found = []
     for before, after in pairwise(tasks):
         known = [name for name in learner.classes if name in indices and name in after.known]
@@ -171,7 +169,7 @@ def _line(learner: SDLoRA, before: _Task, after: _Task, old: Examples, new: Exam
         for index, fraction in enumerate(FRACTIONS):
             magnitudes = (1 - fraction) * before.magnitudes + fraction * after.magnitudes
             with _weighing(learner.lora, magnitudes), evaluating(learner.backbone):
-                features = learner._encode(encoded).float().cpu()
+                features = learner.adapter.encode(encoded).float().cpu()
             for head, (read, classes) in heads.items():
                 predicted = read(features).argmax(1).tolist()
                 right[head][side][index] += sum(classes[k] == label for k, label in zip(predicted, labels, strict=True))

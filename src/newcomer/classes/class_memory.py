@@ -67,6 +67,11 @@ class ClassMemory:
         none = torch.zeros(len(HEADS), dtype=torch.float64)
         return cls(nothing.float(), torch.zeros(0, QUANTILES), none + torch.nan, none)
 
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.novelty_quantiles)
+
     def temperature(self, head: HeadName) -> float:
         """Softmax temperature of this head; 1 if unknown."""
         found = float(self.temperatures[HEADS.index(head)])
@@ -90,17 +95,17 @@ class ClassMemory:
         `target` are indices into all classes. A trained linear head has seen the held-out examples. Examples of known classes
         update the statistics only: they may have been learned before.
         """
-        classes = max(len(self.novelty_quantiles), int(target.max()) + 1)
+        classes = max(self.classes, int(target.max()) + 1)
         old = self.statistics.double().padded(classes)
 
         def joined(rows: Tensor) -> ClassStatistics:
             return old.joined(ClassStatistics.of(features[rows], target[rows], classes, PRINCIPAL_DIRECTIONS))
 
-        more = self.novelty_quantiles.new_full((classes - len(self.novelty_quantiles), QUANTILES), torch.nan)
+        more = self.novelty_quantiles.new_full((classes - self.classes, QUANTILES), torch.nan)
         whole = joined(torch.ones_like(target, dtype=torch.bool)).float()
         memory = replace(self, statistics=whole, novelty_quantiles=torch.cat([self.novelty_quantiles, more]))
         logits: dict[HeadName, list[Tensor]] = {name: [] for name in HEADS}
-        novelty, held_out, fold_of, is_new = [], [], _folds(target), target >= len(self.novelty_quantiles)
+        novelty, held_out, fold_of, is_new = [], [], _folds(target), target >= self.classes
         for fold in range(FOLDS):
             kept = joined(fold_of != fold)
             present = kept.count > 0

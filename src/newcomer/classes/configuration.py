@@ -5,6 +5,7 @@ from typing import Literal
 
 from newcomer.classes.class_memory import HeadName
 from newcomer.nn.features.augmentation import Augmentation
+from newcomer.settings import internal
 from newcomer.training.settings import Count, NotNegative, Rate, Share
 
 Schedule = Literal["constant", "cosine"]
@@ -26,6 +27,8 @@ class Training:
     - `augment`: of training images: 'flip', or 'crop' (and flip).
     - `precision`: 'fp32', or 'bf16' for mixed precision in training and inference.
     - `seed`: of initial parameters, batches and augmentation.
+
+    Only `LoRATraining` has the other three as settings.
     """
 
     epochs: Count = 20
@@ -37,6 +40,9 @@ class Training:
     augment: Augmentation = "none"
     precision: Precision = "fp32"
     seed: int = 0
+    head_init: HeadInit = internal("zero")
+    later_lr_factor: Rate = internal(1.0)
+    weight_averaging: Share = internal(0.0)
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ class Runtime:
 
     cache_gib: NotNegative = 2.0
     device: str | None = None
+    torch_compile: bool = internal(False)
 
 
 @dataclass(frozen=True)

@@ -1,33 +1,33 @@
-"""Base class of class-incremental classifiers: features, a head on class statistics, predictions."""
+"""Base class of class-incremental classifiers: a task's way through the parts of a learner, and predictions."""
 
 from abc import abstractmethod
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import IO, Any, ClassVar, Self, overload
+from typing import IO, Any, Self, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
-from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.reloading import reload_backbone
-from newcomer.classes.class_memory import ClassMemory, make_head
-from newcomer.classes.configuration import Classifier
+from newcomer.classes.class_memory import ClassMemory
+from newcomer.classes.classifier import FeatureClassifier
+from newcomer.classes.configuration import Runtime
 from newcomer.classes.cost import flops, numbers
 from newcomer.classes.loader import Loader
+from newcomer.classes.parts import Adapter, Learned, Part, Steps, Task
 from newcomer.classes.predictions import Prediction, choices, ranked
+from newcomer.classes.training_loop import TrainingLoop
 from newcomer.data.class_names import class_name, known_names
 from newcomer.data.examples import Examples, Input, Subset, require_examples
 from newcomer.data.inputs import LoadedInputs, as_inputs, is_single
 from newcomer.errors import LearnerError, NewcomerError, nearest
-from newcomer.nn.features.novelty import Novelty
-from newcomer.nn.heads.head import Linear, WeightBias
-from newcomer.printable import counted, listed
+from newcomer.nn.heads.head import WeightBias
+from newcomer.printable import counted, listed, stage_title
 from newcomer.settings import Json
-from newcomer.shapes import Float, Int, Tensor
+from newcomer.shapes import Float, Tensor
 from newcomer.store.folder import Entry
 from newcomer.streams.stage import Stage
 from newcomer.training.fit import chunks, evaluating
@@ -37,8 +37,6 @@ from newcomer.training.processes import Processes
 
 EVAL_BATCH = 64
 """Examples in a forward pass without gradients."""
-TERMS_BATCH = 1024
-"""Features whose kernel terms are held at once."""
 PREDICT_BATCH = 1024
 """Texts predicted at once, those of similar length together."""
 GIB = 2**30
@@ -52,36 +50,38 @@ Given = One | Many
 class ClassLearner(Learner[Examples, Examples]):
     """A classifier on a pre-trained backbone that learns new classes task by task.
 
-    A subclass adapts to a task in `_train`; then the features of its examples update the class memory, from which the head computes
-    a classifier. No example is stored.
+    It is made of parts: an adapter of the backbone, a training loop (None: nothing is trained), a classifier of the features, and
+    what else a method keeps. A subclass chooses them in its constructor and says how a task trains the adapter (`_train`); then the
+    features of the task's examples update the classifier. A store's entry holds `tensors` of every part, and what the task added.
+    No example is stored.
     """
-
-    adapts_backbone: ClassVar[bool]
-    """Whether tasks change the features, so that the statistics of old classes must be mapped along."""
-
-    passes: ClassVar[int] = 1
-    """Forward passes of the backbone a prediction."""
 
     classes: list[str]
     """Names of all known classes, in the order of the logits."""
-    memory: ClassMemory
-    """Class statistics, kept in place of examples."""
-    cache_gib: float = 0.0
-    """Memory for decoded images of the current task."""
 
-    def __init__(self, backbone: Backbone | str, *, classifier: Classifier, device: str | None) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        loop: TrainingLoop | None,
+        classifier: FeatureClassifier,
+        runtime: Runtime,
+        *others: Part,
+    ) -> None:
         super().__init__()
-        self.backbone = Backbone(backbone) if isinstance(backbone, (str, Path)) else backbone
-        self.processes = Processes(device)
+        self.adapter, self.loop, self.classifier = adapter, loop, classifier
+        self.parts = [classifier, *([] if loop is None else [loop]), adapter, *others]
+        self.backbone, self.cache_gib = adapter.backbone, runtime.cache_gib
+        self.processes = Processes(runtime.device)
         self.device = self.processes.device
-        self.backbone.to(self.device)
-        self._encoder: nn.Module = self.backbone.model
-        """The model of a forward pass. Other threads may use it at the same time, so a pass stores nothing in it."""
-        self.head_name, self.shrinkage, self.drift_map = classifier.head, classifier.shrinkage, classifier.drift_map
-        self.head = make_head(classifier.head, classifier.shrinkage)
-        # caches with the memory that they were computed from: a memory is immutable and gets replaced
-        self._classifier: tuple[ClassMemory, WeightBias] | None = None
-        self._novelty: tuple[ClassMemory, Novelty] | None = None
+        self._reset()
+
+    @abstractmethod
+    def _train(self, task: Task, loop: TrainingLoop) -> Steps:
+        """Train the adapter on a task, by one or more calls of `loop.fit`. Returns what the task adds to its entry."""
+
+    def _adapts_now(self) -> bool:
+        """Whether the current task trains the adapter, so that the statistics of old classes must be mapped along."""
+        return self.loop is not None
 
     def __repr__(self) -> str:
         backbone = Path(self.backbone.name).name if self.backbone.folder else self.backbone.name
@@ -138,8 +138,10 @@ class ClassLearner(Learner[Examples, Examples]):
         if name not in self.classes:
             raise LearnerError(f"class '{name}' is not known; {nearest(name, self.classes)}")
         kept = [k for k, known in enumerate(self.classes) if known != name]
-        self._keep_classes(kept)
-        self.entries.append(self._record_entry(f"forget {name}", {"what": "forget", "class": name}))
+        self.classes = [self.classes[k] for k in kept]
+        for part in self.parts:
+            part.keep(kept)
+        self.entries.append(self._make_entry(f"forget {name}", {"what": "forget", "class": name}))
         return self
 
     def features(self, inputs: Given) -> Float[Tensor, "batch width"]:
@@ -164,26 +166,21 @@ class ClassLearner(Learner[Examples, Examples]):
         Raises LearnerError before anything was learned.
         """
         self._require_classes()
-        cached = self._classifier
-        if cached is None or cached[0] is not self.memory:
-            temperature = self.memory.temperature(self.head_name)
-            weight, bias = self.memory.fold(self.head, self._trained_head())
-            cached = self.memory, (weight / temperature, bias / temperature)
-            # a trained head changes without notice, and costs nothing to compute
-            self._classifier = None if self.head_name == "linear" else cached
-        return cached[1]
+        return self.classifier.linear_classifier()
+
+    @property
+    def memory(self) -> ClassMemory:
+        """Class statistics, kept in place of examples."""
+        return self.classifier.memory
 
     @property
     def support_points(self) -> Float[Tensor, "point width"] | None:
         """Support points of a kernel head; None for a head that is linear in the features."""
-        return self.head.support_points(self.memory.statistics)
+        return self.classifier.support_points
 
     def novelty(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
         """Novelty scores: distance to the nearest known class, see `nn.features.novelty`."""
-        cached = self._novelty
-        if cached is None or cached[0] is not self.memory:
-            cached = self._novelty = self.memory, Novelty.of(self.memory.statistics.double(), self.shrinkage)
-        return cached[1](features.double())
+        return self.classifier.novelty(features)
 
     @overload
     def predict(self, inputs: One) -> str: ...  # type: ignore[overload-overlap]  # a text is a sequence, too
@@ -268,43 +265,53 @@ class ClassLearner(Learner[Examples, Examples]):
 
         Raises LearnerError for a model that is not the backbone with other weights and a head.
         """
-        return {}
+        weights = self.adapter.encoder_weights() if self.classifier.is_linear else None
+        if weights is None:
+            raise LearnerError(
+                f"{type(self).__name__} is not only an encoder with other weights, so it cannot be exported"
+            )
+        return weights
 
-    def _fit_stage(self, stage: Stage[Examples, Examples]) -> Iterator[Step]:
+    def _fit_stage(self, stage: Stage[Examples, Examples]) -> Generator[Step, None, Entry]:
         _require_threads()
-        require_examples(stage.train, f"stage '{stage.name}'")
+        require_examples(stage.train, f"stage '{stage_title(stage.name)}'")
         if not len(stage.train):
-            raise LearnerError(f"stage '{stage.name}' has no examples to learn from")
+            raise LearnerError(f"stage '{stage_title(stage.name)}' has no examples to learn from")
         labels, inputs = stage.train.labels, self._loaded(stage.train.inputs)
         class_index = {name: i for i, name in enumerate(dict.fromkeys([*self.classes, *labels]))}
         target, new = torch.tensor([class_index[label] for label in labels]), len(class_index) - len(self.classes)
         several = len(torch.unique(target)) > 1
-        if self.head_name == "linear" and new and not several:
+        settings, adapts = self.classifier.settings, self._adapts_now()
+        if settings.head == "linear" and new and not several:
             raise LearnerError(
                 "the linear head learns nothing from a single class; give two or more, or --set head=lda"
             )
-        adapts = self._adapts_now()
-        trains = (adapts or self.head_name == "linear") and new > 0 and several
-        maps_drift = trains and adapts and self.drift_map and bool(self.classes)
-        self.stage_info: dict[str, Json] = {}
-        self.trainable_parameters = 0
+        loop = self.loop if (adapts or settings.head == "linear") and new and several else None
+        initializes = loop is not None and loop.training.head_init == "lda"
+        maps_drift = loop is not None and adapts and settings.drift_map and bool(self.classes)
         loader = Loader(self.backbone, inputs, self.cache_gib * GIB)
         loader.read([0])  # inputs of the wrong kind are refused at once
-        needs_old = maps_drift or (trains and self._needs_initial_features())
-        old = (yield from self._extract_features(f"{stage.name}, before", loader)) if needs_old else None
-        self._add_classes(new)
-        if old is not None:
-            self._init_head(old, target)
-        if trains:
-            yield from self._train(stage.name, loader, target)
-        new_features = yield from self._extract_features(f"{stage.name}, after", loader)
-        if not new_features.isfinite().all():
+        old, learned = torch.zeros(0), Learned()
+        if initializes or maps_drift:
+            old = yield from self._extract_features(f"{stage.name}, before", loader)
+        if self.loop is not None:
+            self.loop.linear_head.grow(new)
+        if loop is not None:
+            if initializes:
+                loop.init_head(self.memory, settings.shrinkage, old, target)
+            task = Task(stage.name, loader, target, is_first=not self.classes, seed=loop.training.seed)
+            learned = yield from self._train(task, loop)
+        features = yield from self._extract_features(f"{stage.name}, after", loader)
+        if not features.isfinite().all():
             raise LearnerError("the features are not finite; lower the learning rate")
-        if old is not None and maps_drift:
-            self.memory, self.stage_info["drift explained"] = self.memory.after_drift(old, new_features, target)
+        info: dict[str, Json] = {"what": "learn", "examples": len(stage.train), "settings": dict(self.settings)}
+        info |= learned.info
+        if maps_drift:
+            info["drift explained"] = self.classifier.map_drift(old, features, target)
         self.classes = list(class_index)
-        self._update_memory(new_features, target)
-        self.stage_info["cost"] = self._cost(loader)
+        updated = self.classifier.update(features, target)
+        cost = self._cost(loader, 0 if loop is None else loop.parameter_count)
+        return self._make_entry(stage.name, {**info, **updated.info, "cost": cost}, learned.tensors, updated.tensors)
 
     def _loaded(self, inputs: Given) -> Sequence[Any]:
         """Inputs, opened on access; a single input as a sequence of one."""
@@ -324,7 +331,7 @@ class ClassLearner(Learner[Examples, Examples]):
             for part in chunks(len(order), EVAL_BATCH):
                 batch = order[part.start : part.stop]
                 encoded = self.backbone.to_device(loader.read(batch))
-                features[[position[row] for row in batch]] = self._encode(encoded).float().cpu()
+                features[[position[row] for row in batch]] = self.adapter.encode(encoded).float().cpu()
         self._require_not_training()
         if len(self.entries) != stages:
             raise LearnerError(f"this {type(self).__name__} was trained by another thread meanwhile; predict again")
@@ -348,128 +355,73 @@ class ClassLearner(Learner[Examples, Examples]):
         """Features of a task's examples, summed over processes."""
         features = torch.zeros(len(loader.inputs), self.backbone.width, device=self.device)
         order = self.backbone.sort_by_length(loader.inputs, range(len(loader.inputs)))
+
+        def encode(rows: Sequence[int], encoded: Mapping[str, Tensor]) -> None:
+            features[rows] = self.adapter.encode(encoded).float()
+
+        yield from self._pass(part, loader, order, encode)
+        self.processes.add_up([features])
+        return features.cpu()
+
+    def _pass(
+        self,
+        part: str,
+        loader: Loader,
+        order: Sequence[int],
+        use: Callable[[Sequence[int], Mapping[str, Tensor]], None],
+    ) -> Iterator[Step]:
+        """One pass without gradients over this process's share of these rows; `use` gets the rows of a batch and their inputs."""
         size = EVAL_BATCH * self.processes.count
         plan = [self.processes.share(order[part.start : part.stop]) for part in chunks(len(order), size)]
         with closing(loader.batches([rows for rows in plan if rows])) as tensors:
             for step, rows in enumerate(plan, 1):
                 with evaluating(self.backbone):
                     if rows:
-                        features[rows] = self._encode(self.backbone.to_device(next(tensors))).float()
+                        use(rows, self.backbone.to_device(next(tensors)))
                 yield Step(part, step, len(plan))
-        self.processes.add_up([features])
-        return features.cpu()
-
-    def _reset(self) -> None:
-        self.classes, self.memory = [], ClassMemory.empty(self.backbone.width)
-
-    def _keep_classes(self, classes: list[int]) -> None:
-        """Remove all other classes."""
-        self.classes = [self.classes[k] for k in classes]
-        self.memory = self.memory.at(classes)
-
-    def _encode(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
-        features: Tensor = self.backbone(encoded, self._encoder)
-        return features
 
     def _require_classes(self) -> None:
         if not self.classes:
             raise LearnerError(f"{type(self).__name__} has learned no class; call learn first")
 
     def _logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch class"]:
-        """The head's logits of these features."""
-        weight, bias = self.linear_classifier()
-        found = []
-        for part in torch.split(features, TERMS_BATCH):
-            terms = self.head.terms(self.memory.statistics, part)
-            found.append(F.linear(terms, weight.to(terms), bias.to(terms)).float())
-        return torch.cat(found)
+        """The classifier's logits of these features."""
+        self._require_classes()
+        return self.classifier.logits(features)
 
-    def _update_memory(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> None:
-        """Add the statistics of a task's examples."""
-        self.memory, held_out = self.memory.with_task(
-            features, target, self.head_name, self.shrinkage, self._trained_head()
-        )
-        if held_out is not None:
-            self.stage_info["held-out accuracy"] = held_out
-
-    def _cost(self, loader: Loader) -> dict[str, Json]:
+    def _cost(self, loader: Loader, parameters: int) -> dict[str, Json]:
         """See `info`."""
         with evaluating(self.backbone):
             encoded = self.backbone.to_device(loader.read([0]))
-            operations = flops(lambda: self._encode(encoded)) + self._head_flops()
-        stored = numbers(self._stored_tensors())
+            operations = flops(lambda: self.adapter.encode(encoded)) + self.classifier.flops()
         return {
-            "passes": self.passes,
+            "passes": self.adapter.passes,
             "gflops": operations / 1e9,
-            "parameters": self.trainable_parameters,
-            "stored": stored,
+            "parameters": parameters,
+            "stored": numbers(self._stored_tensors()),
         }
-
-    def _head_flops(self) -> int:
-        width, points = self.backbone.width, self.support_points
-        return 2 * (len(self.classes) * width if points is None else len(points) * (width + len(self.classes)))
 
     def _stored_tensors(self) -> Iterable[Tensor]:
         """All tensors needed to predict and to learn further tasks, besides the backbone."""
-        return self._tensors().values()
+        return [tensor for part in self.parts for tensor in part.all_tensors()]
 
-    def _adapts_now(self) -> bool:
-        """Whether the current task trains the adapter."""
-        return self.adapts_backbone
+    def _reset(self) -> None:
+        self.classes = []
+        for part in self.parts:
+            part.reset()
 
-    def _add_classes(self, classes: int) -> None:
-        """Add rows for new classes."""
-
-    def _needs_initial_features(self) -> bool:
-        """Whether `_init_head` needs features of the task before training."""
-        return False
-
-    def _init_head(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> None:
-        """Initialize the head from the features before training."""
-
-    def _train(self, stage: str, loader: Loader, target: Int[Tensor, " example"]) -> Iterator[Step]:
-        """Train on a task; `target` are indices into all classes, new ones last."""
-        return iter(())
-
-    @abstractmethod
-    def _trained_head(self) -> Linear:
-        """Weight and bias of the trained linear head."""
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """Current tensors that earlier entries do not hold."""
-        return self.memory.tensors()
-
-    def _make_entry(self, stage: Stage[Examples, Examples]) -> Entry:
-        info = {"what": "learn", "examples": len(stage.train), "settings": dict(self.settings), **self.stage_info}
-        return self._record_entry(stage.name, info)
-
-    def _record_entry(self, name: str, info: dict[str, Json]) -> Entry:
-        kept = {**self._tensors(), **self._cached_head()}
+    def _make_entry(self, name: str, info: dict[str, Json], *added: Mapping[str, Tensor]) -> Entry:
+        """The entry of a stage: `tensors` of every part, and what the stage added."""
+        kept = {key: t for tensors in (*(part.tensors() for part in self.parts), *added) for key, t in tensors.items()}
         tensors = {key: t.detach().to("cpu", copy=True) for key, t in kept.items()}
         return Entry(name, tensors, {"classes": list(self.classes), **info})
 
-    def _cached_head(self) -> dict[str, Tensor]:
-        """The classifier of a slow head, so that an opened store predicts at once."""
-        if not (self.classes and self.head.slow):
-            return {}
-        weight, bias = self.linear_classifier()
-        return {f"{self._cached_head_name}.weight": weight, f"{self._cached_head_name}.bias": bias}
-
-    @property
-    def _cached_head_name(self) -> str:
-        """Tensor name of the cached classifier; it depends on head and shrinkage."""
-        return f"fitted.{self.head_name}.{self.shrinkage!r}"
-
     def _apply_entry(self, entry: Entry) -> None:
-        self.memory = ClassMemory.from_tensors(entry.tensors)
+        for part in self.parts:
+            part.restore(entry)
         self.classes = known_names(entry.info["classes"])
-        if len(self.classes) != len(self.memory.statistics.mean):
+        if len(self.classes) != self.memory.classes:
             raise ValueError("class names and class statistics differ in number")
-        if f"{self._cached_head_name}.weight" in entry.tensors:
-            self._classifier = (
-                self.memory,
-                (entry.tensors[f"{self._cached_head_name}.weight"], entry.tensors[f"{self._cached_head_name}.bias"]),
-            )
 
     def _depends_on(self) -> dict[str, Json]:
         return {"backbone": self.backbone.identity()}
@@ -481,7 +433,15 @@ class ClassLearner(Learner[Examples, Examples]):
         backbone = given.get("backbone")
         if not isinstance(backbone, Backbone):
             backbone = reload_backbone(depends_on["backbone"], backbone, given["store"])
-        return cls(backbone, **settings)
+        make: Callable[..., Self] = cls  # a subclass, which takes a backbone and its settings
+        return make(backbone, **settings)
+
+
+def open_backbone(backbone: Backbone | str, runtime: Runtime) -> Backbone:
+    """The backbone, on the device of this runtime."""
+    opened = Backbone(backbone) if isinstance(backbone, (str, Path)) else backbone
+    opened.to(Processes(runtime.device).device)
+    return opened
 
 
 def _require_threads() -> None:

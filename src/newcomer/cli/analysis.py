@@ -29,12 +29,19 @@ def analyse(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Classifier: labelled examples, for accuracies between tasks; click model: its log, for learning curves."
+            metavar="PATH",
+            help="Classifier: labelled examples, for accuracies between tasks; click model: its log, for learning curves.",
         ),
     ] = None,
-    item: Annotated[list[str] | None, typer.Option(help="Item of a click model to show; may be repeated.")] = None,
-    states: Annotated[str | None, typer.Option("--states", help="Click model: URL of its state database.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the page, its images and its data.")] = Path("findings"),
+    item: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Item of a click model to show; may be repeated.")
+    ] = None,
+    states: Annotated[
+        str | None, typer.Option("--states", metavar="URL", help="Click model: URL of its state database.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the page, its images and its data.")] = Path(
+        "findings"
+    ),
     text: TextColumn = "text",
     label: LabelColumn = "label",
     strict: Strict = False,

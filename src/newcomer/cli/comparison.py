@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress
 
-from newcomer.cli.program import Bar, Track, app, console, finish, progress_of, say, stoppable
+from newcomer.cli.program import Bar, Track, app, console, finish, progress_of, say, say_logs, stoppable
 from newcomer.cli.runs import rich_table
 from newcomer.experiments.comparison import JobResult
 from newcomer.experiments.comparison import compare as compared
@@ -19,6 +19,7 @@ from newcomer.experiments.run import Score, StageEnd
 from newcomer.experiments.tracking import StartRun, Tracker, find_tracker, track_recipe
 from newcomer.experiments.tracking import track as tracked
 from newcomer.experiments.workers import Job
+from newcomer.printable import stage_title
 from newcomer.training.learner import Step
 
 SEEDS = 3
@@ -28,16 +29,20 @@ SEEDS = 3
 def compare(
     recipes: Annotated[list[str], typer.Argument(help="Shipped recipes' names, or TOML files.")],
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Seeds per row; by default the recipe's, at least 3.")
+        int | None, typer.Option(min=1, metavar="N", help="Seeds per row; by default the recipe's, at least 3.")
     ] = None,
-    budget: Annotated[int | None, typer.Option(min=1, help="Trials per row; by default the recipe's.")] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Number of parallel worker processes.")] = 1,
-    rows: Annotated[list[str] | None, typer.Option(help="Only this row; may be repeated.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting, such as learner.rank=4.")] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Trials per row; by default the recipe's.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, metavar="N", help="Number of parallel worker processes.")] = 1,
+    rows: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this row; may be repeated.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as learner.rank=4.")
+    ] = None,
     track: Track = None,
-    out: Annotated[Path, typer.Option(help="Output folder; several recipes get one folder each in it.")] = Path(
-        "runs/compared"
-    ),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Output folder; several recipes get one folder each in it.")
+    ] = Path("runs/compared"),
 ) -> None:
     """Compare all rows of a recipe at the same search budget. The search uses validation data; then all seeds run, and differences
     are tested. Resumable: the same command continues an interrupted comparison."""
@@ -60,6 +65,7 @@ def compare(
                 console.print(rich_table(table))
         say(f"comparison: {page}")
         left_out += _left_out(folder)
+    say_logs(track)
     finish(left_out)
 
 
@@ -94,9 +100,9 @@ class _Jobs:
             case Step():
                 self.bars[job.folder].follow(event)
             case Score():
-                self.bars[job.folder].say(f"{event.eval_set}: {next(iter(event.values.values())):.3f}")
+                self.bars[job.folder].say(f"{stage_title(event.eval_set)}: {next(iter(event.values.values())):.3f}")
             case StageEnd():
-                self.bars[job.folder].say(description=f"{event.stage} done")
+                self.bars[job.folder].say(description=f"{stage_title(event.stage)} done")
             case JobResult():
                 if bar := self.bars.pop(job.folder, None):
                     self.progress.remove_task(bar.task)

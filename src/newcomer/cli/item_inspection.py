@@ -3,10 +3,9 @@
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from rich.table import Table as RichTable
-
+from newcomer.cli.aligned import print_pairs, print_table, settings_line
 from newcomer.cli.items import open_service
-from newcomer.cli.program import console, shorten
+from newcomer.cli.program import say
 from newcomer.data.vocabulary import Vocabulary
 from newcomer.items.analysis.item_graphs import heaviest_edges
 from newcomer.items.serving.service import ItemService
@@ -36,12 +35,17 @@ def show_items(store: Path, states: str | None, json_: bool) -> None:
         }
         print(printable_json(found, indent=1))
         return
-    console.print(f"{store}: {manifest.learner}, format {manifest.format}, model {service.model}", highlight=False)
-    settings = ", ".join(f"{key} = {shorten(value)}" for key, value in manifest.settings.items())
-    console.print(f"settings: {settings}", highlight=False)
-    _print("phase", [(name, phase["items"], phase["events"]) for name, phase in phases.items()], "items", "events")
-    _print("field", [(f["name"], f["role"], f["kind"], f["values"]) for f in fields], "role", "kind", "known values")
-    console.print(f"parameters per item: {size}", highlight=False)
+    say(f"{store}: {manifest.learner}, format {manifest.format}")
+    print_pairs(
+        {
+            "model": f"{service.model} (fingerprint of the weights)",
+            "settings": settings_line(manifest.settings),
+            "parameters per item": f"{size:,}",
+        }
+    )
+    print_table(("phase", "items", "events"), [(name, p["items"], p["events"]) for name, p in phases.items()])
+    head = ("field", "role", "kind", "known values")
+    print_table(head, [(f["name"], f["role"], f["kind"], f["values"]) for f in fields])
 
 
 def show_item(store: Path, item: str, states: str | None, json_: bool) -> None:
@@ -49,21 +53,26 @@ def show_item(store: Path, item: str, states: str | None, json_: bool) -> None:
     with _open_read_only(store, states) as service:
         row, state = service.look_up(item)
     edges = heaviest_edges(service.learner, state, EDGES) or []
-    info = {"model": service.model, "phase": row.phase, "events": row.events, "version": row.version}
-    info |= {"updated_at": row.updated_at, "shapes": {key: list(value.shape[1:]) for key, value in state.items()}}
+    shapes = {key: list(value.shape[1:]) for key, value in state.items()}
     if json_:
+        info = {"model": service.model, "phase": row.phase, "events": row.events, "version": row.version}
+        info |= {"updated_at": row.updated_at, "shapes": shapes}
         graph = {"edges": [{"fields": [one, other], "weight": weight} for one, other, weight in edges]} if edges else {}
         print(printable_json({"item": item} | info | graph, indent=1))
         return
-    console.print(f"{store}: item '{item}'", highlight=False)
-    for key, value in info.items():
-        console.print(f"{key}: {value}", highlight=False)
+    say(f"{store}: item '{item}'")
+    print_pairs(
+        {
+            "phase": row.phase,
+            "events": f"{row.events:,}",
+            "changes": f"{row.version:,}",
+            "last change": str(row.updated_at),
+            "parameters": ", ".join(f"{key} {' × '.join(map(str, shape))}" for key, shape in shapes.items()),
+            "model": f"{service.model} (fingerprint of the weights)",
+        }
+    )
     if edges:
-        _print(
-            "edge",
-            [(f"{one} × {other}", f"{weight:.3f}") for one, other, weight in edges],
-            "weight",
-        )
+        print_table(("edge", "weight"), [(f"{one} × {other}", f"{weight:.3f}") for one, other, weight in edges])
 
 
 def _open_read_only(store: Path, states: str | None) -> AbstractContextManager[ItemService]:
@@ -93,10 +102,3 @@ def _fields(service: ItemService) -> list[dict[str, Json]]:
 
 def _numbers(service: ItemService) -> int:
     return sum(value[0].numel() for value in service.learner.state.values())
-
-
-def _print(head: str, rows: list[tuple[object, ...]], *others: str) -> None:
-    table = RichTable(head, *others)
-    for row in rows:
-        table.add_row(*("–" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
-    console.print(table)

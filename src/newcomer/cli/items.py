@@ -27,7 +27,9 @@ from newcomer.store.folder import Store
 Folder = Annotated[Path, typer.Argument(help="Folder of the click model.")]
 States = Annotated[
     str | None,
-    typer.Option("--states", help="URL of the state database; by default items.db in the model's folder."),
+    typer.Option(
+        "--states", metavar="URL", help="URL of the state database; by default items.db in the model's folder."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail on the first invalid row and change nothing.")]
@@ -65,13 +67,16 @@ def score(
     requests: Annotated[str, typer.Argument(help=f"Requests, one per row: {TABLES}")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Output file: .csv, .parquet or .jsonl; by default JSON lines on standard output."),
+        typer.Option(
+            metavar="FILE", help="Output file: .csv, .parquet or .jsonl; by default JSON lines on standard output."
+        ),
     ] = None,
     states: States = None,
     strict: Strict = False,
 ) -> None:
     """Predict click probabilities of requests. Each result has the model, the item's phase and number of events, and the number of
-    values in the request that are unseen."""
+    values in the request that are unseen. Phases: cold (no event yet), warm, sufficient (200 events or more). In the reports of
+    recipes they are cold, warm-a, warm-b and warm-c: before any event, and after each of three batches of events."""
     require_rows_file(out, requests)
     answered, left_out = list[pl.DataFrame](), list[str]()
     with open_service(store, states) as service:
@@ -95,7 +100,10 @@ def warm(
     store: Folder,
     events: Annotated[str | None, typer.Argument(help=f"Events, one per row: {TABLES}")] = None,
     event_id: Annotated[
-        str | None, typer.Option(help="Column with event ids; by default event_id, or a hash of the whole event.")
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Column with event ids; by default event_id, or a hash of the whole event."
+        ),
     ] = None,
     repair: Annotated[
         bool,
@@ -138,7 +146,7 @@ def forget_items(store: Path, items: Sequence[str], states: str | None) -> None:
         gone = service.forget(items)
     say(
         f"{store}: {shorten(', '.join(gone), 200)}: state and events are deleted, and do not come back. What was learned from "
-        "them remains in the shared weights; of an item that the model was taught with, so does what the store keeps of that."
+        "them remains in the shared weights; and of an item of the training log so does its state in the store."
     )
 
 

@@ -26,8 +26,8 @@ def learner_of(
     in_file = {key: value for key, value in table.items() if key != "name"} if name in (None, named) else {}
     seed = {"seed": content["seed"]} if "seed" in content else {}
     kind = _kind(name or named, "--learner" if name else f"{file}: learner.name =")
-    given = {**seed, **in_file, **dict(parse_change(change) for change in set_)}
-    settings = fill(kind, given, "learner", provided=["schema"])
+    of_file = fill(kind, {**seed, **in_file}, "learner", provided=["schema"])
+    settings = fill(kind, {**of_file, **dict(parse_change(change) for change in set_)}, "", provided=["schema"])
     return (
         kind,
         settings,

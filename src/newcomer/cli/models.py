@@ -1,6 +1,6 @@
 """Commands for one classifier: learn, predict, forget, checkout, export."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from newcomer.classes.learner import ClassLearner
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.cli.items import forget_items
 from newcomer.cli.prediction_output import Answer, print_json, print_tables
-from newcomer.cli.program import Track, app, bar, finish, name_left_out, say, shorten, stoppable
+from newcomer.cli.program import Track, app, bar, finish, name_left_out, say, say_logs, shorten, stoppable
 from newcomer.data.examples import Examples
 from newcomer.data.fingerprint import fingerprint
 from newcomer.data.inputs import Query
@@ -23,23 +23,23 @@ from newcomer.errors import DataError, NewcomerError, SettingError, StoreError, 
 from newcomer.experiments.tracking import find_tracker
 from newcomer.experiments.tracking import track as tracked
 from newcomer.export import FORMS
-from newcomer.printable import counted
+from newcomer.printable import counted, stage_title
 from newcomer.registry import CLASSES, LEARNERS
-from newcomer.settings import Json, fill, parse_change
+from newcomer.settings import Json, changes, fill, parse_change
 from newcomer.store.folder import Store
 from newcomer.streams.stage import Stage
 from newcomer.training.launcher import is_first
 from newcomer.training.learner import Step
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the model.")]
-TextColumn = Annotated[str, typer.Option("--text", help="Column with the texts.")]
-LabelColumn = Annotated[str, typer.Option("--label", help="Column with the labels.")]
+TextColumn = Annotated[str, typer.Option("--text", metavar="COLUMN", help="Column with the texts.")]
+LabelColumn = Annotated[str, typer.Option("--label", metavar="COLUMN", help="Column with the labels.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail on the first unreadable input.")]
-State = Annotated[int | None, typer.Option("--stages", help="Use the model after this many stages.")]
+State = Annotated[int | None, typer.Option("--stages", metavar="N", help="Use the model after this many stages.")]
 
 BackbonePlace = Annotated[
     str | None,
-    typer.Option("--backbone", help="Folder or hub name of the model's backbone, if it has moved."),
+    typer.Option("--backbone", metavar="NAME", help="Folder or hub name of the model's backbone, if it has moved."),
 ]
 
 DATA = "data"
@@ -56,15 +56,21 @@ def learn(
     ],
     backbone: Annotated[
         str | None,
-        typer.Option(help="Folder or hub name of the backbone; needed for a new model, or if it has moved."),
+        typer.Option(
+            metavar="NAME", help="Folder or hub name of the backbone; needed for a new model, or if it has moved."
+        ),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting, such as rank=4 or backbone.size=112.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as rank=4 or backbone.size=112."),
     ] = None,
     learner: Annotated[
-        str | None, typer.Option(help=f"Method of a new model: {', '.join(CLASSES)}; by default sd-lora.")
+        str | None,
+        typer.Option(metavar="NAME", help=f"Method of a new model: {', '.join(CLASSES)}; by default sd-lora."),
     ] = None,
-    head: Annotated[str | None, typer.Option(help="Classifier head; the same as --set head=NAME.")] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Classifier head; the same as --set head=NAME.")
+    ] = None,
     text: TextColumn = "text",
     label: LabelColumn = "label",
     strict: Strict = False,
@@ -84,7 +90,9 @@ def learn(
             )
         if known:
             _require_same_learner(store, learner)
+            saved = Store(store).manifest().settings
             model = open_model(store, backbone, **settings)
+            _name_changes(store, saved, {key: model.settings[key] for key in settings})
         else:
             model = _new(store, backbone, learner, settings, of_backbone)
         if model.backbone.reads_images:
@@ -94,16 +102,18 @@ def learn(
         if not (known or learner or model.backbone.reads_images):
             say(HINT)
         stage: Stage[Examples, Examples] = Stage(model.next_stage, examples, {})
+        run = f"{store.name}/{stage_title(stage.name).replace(' ', '-')}"
         with bar(store.name) as shown:
             steps = ((store, step) for step in model.fit_stage(stage))
-            for _, step in tracked(steps, lambda _: tracker(f"{store.name}/{stage.name}", model.settings)):
+            for _, step in tracked(steps, lambda _: tracker(run, model.settings)):
                 shown.follow(step)
             model.entries[-1] = replace(model.entries[-1], info={**model.entries[-1].info, DATA: digest})
             model.save(store)
             shown.say(description="saved")
     score = model.entries[-1].info.get("held-out accuracy")
     outcome = "" if score is None else f"; held-out accuracy of the new classes {100 * score:.0f} %"
-    say(f"{store}: {stage.name} learned, {counted(len(model.classes), 'class', 'classes')}{outcome}")
+    say(f"{store}: {stage_title(stage.name)} learned, {counted(len(model.classes), 'class', 'classes')}{outcome}")
+    say_logs(track)
     finish(left_out)
 
 
@@ -116,11 +126,14 @@ def predict(
             help="Images or image folders; texts, files of texts (.txt, .jsonl, .csv, .parquet) or - for standard input."
         ),
     ],
-    top: Annotated[int, typer.Option(min=1, help="Number of classes per prediction.")] = 3,
+    top: Annotated[int, typer.Option(min=1, metavar="N", help="Number of classes per prediction.")] = 3,
     reject: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Answer 'none known' for inputs outside all known classes, at this false-rejection rate."
+            min=0,
+            max=1,
+            metavar="RATE",
+            help="Answer 'none known' for inputs outside all known classes, at this false-rejection rate.",
         ),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
@@ -148,11 +161,15 @@ def predict(
 @app.command()
 def forget(
     store: Folder,
-    class_: Annotated[str | None, typer.Option("--class", help="Class of a classifier to remove.")] = None,
-    item: Annotated[
-        list[str] | None, typer.Option("--item", help="Item of a click model to delete; may be repeated.")
+    class_: Annotated[
+        str | None, typer.Option("--class", metavar="NAME", help="Class of a classifier to remove.")
     ] = None,
-    states: Annotated[str | None, typer.Option("--states", help="Click model: URL of its state database.")] = None,
+    item: Annotated[
+        list[str] | None, typer.Option("--item", metavar="ID", help="Item of a click model to delete; may be repeated.")
+    ] = None,
+    states: Annotated[
+        str | None, typer.Option("--states", metavar="URL", help="Click model: URL of its state database.")
+    ] = None,
     backbone: BackbonePlace = None,
 ) -> None:
     """Remove a class of a classifier, or items of a click model. Their effect on shared weights remains; earlier stages of
@@ -181,8 +198,8 @@ def _forget_class(store: Path, class_: str, backbone: str | None) -> None:
 @app.command()
 def checkout(
     store: Folder,
-    stages: Annotated[int, typer.Option(help="Number of stages to keep.")],
-    out: Annotated[Path, typer.Option(help="Folder for the copy.")],
+    stages: Annotated[int, typer.Option(metavar="N", help="Number of stages to keep.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the copy.")],
 ) -> None:
     """Copy an earlier stage of a store into a new one. Item states in service are not copied."""
     Store(store).checkout(stages, out)
@@ -195,7 +212,7 @@ def checkout(
 def export(
     store: Folder,
     out: Annotated[Path, typer.Argument(help="Output folder; must be empty or new.")],
-    to: Annotated[str, typer.Option(help=f"Format: {', '.join(FORMS)}.")],
+    to: Annotated[str, typer.Option(metavar="FORMAT", help=f"Format: {', '.join(FORMS)}.")],
     stages: State = None,
     backbone: BackbonePlace = None,
 ) -> None:
@@ -300,6 +317,13 @@ def _require_same_learner(store: Path, name: str | None) -> None:
         raise SettingError(f"{store}: --learner {name}: this model's is '{saved}' and cannot change; leave it out")
 
 
+def _name_changes(store: Path, saved: Mapping[str, Json], given: dict[str, Json]) -> None:
+    """Say which settings of an existing model change."""
+    changed = [f"{key} = {now} (was {was})" for key, (was, now) in changes(saved, {**saved, **given}).items()]
+    if changed:
+        say(f"{store}: settings change from now on: {', '.join(changed)}")
+
+
 def _new(
     store: Path, backbone: str | None, name: str | None, settings: dict[str, Json], of_backbone: dict[str, Json]
 ) -> ClassLearner:
@@ -311,7 +335,7 @@ def _new(
             f"{store}: no model here yet; give its backbone with --backbone, e.g. google/vit-base-patch16-224 for images, "
             "sentence-transformers/all-MiniLM-L6-v2 for texts"
         )
-    filled = fill(kind, settings, "learner", provided=["backbone"])
+    filled = fill(kind, settings, "", provided=["backbone"])
     make: Callable[..., ClassLearner] = kind
     return make(Backbone(**fill(Backbone, {"name": backbone, **of_backbone}, "backbone")), **filled)
 
@@ -338,7 +362,7 @@ def _learned_before(model: ClassLearner, digest: Json) -> str:
     """A sentence if a stage has learned the same files."""
     for entry in model.entries:
         if digest is not None and entry.info.get(DATA) == digest:
-            return f" These are the files of {entry.name}: their examples count twice; `newcomer checkout` goes back."
+            return f" These are the files of {stage_title(entry.name)}: their examples count twice; `newcomer checkout` goes back."
     return ""
 
 

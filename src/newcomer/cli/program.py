@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from newcomer.cli import importing
 from newcomer.cli.commands import COMMANDS
-from newcomer.printable import printable
+from newcomer.printable import printable, stage_title
 from newcomer.training.launcher import is_first
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Track = Annotated[
     str | None,
-    typer.Option("--track", help="Log settings and metrics to tensorboard, mlflow, wandb or trackio."),
+    typer.Option("--track", metavar="NAME", help="Log settings and metrics to tensorboard, mlflow, wandb or trackio."),
 ]
 """The option of every command that trains."""
 
@@ -71,7 +71,7 @@ app = typer.Typer(
     cls=Program,
     add_completion=False,
     no_args_is_help=True,
-    help="Teach a trained model its newcomers.",
+    help="Add new classes and new items to trained models.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -89,14 +89,19 @@ def _program(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Teach a trained model its newcomers."""
+    """Add new classes and new items to trained models."""
 
 
 def load_command(name: str) -> Any:
     """The command of this name with its parameters; imports its module."""
     with importing():
         import_module(f"newcomer.cli.{COMMANDS[name][0]}")
-    return get_command(app).commands[name]  # type: ignore[attr-defined]
+    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            parameter.metavar = parameter.name.upper()
+            parameter.display_type_rich = lambda ctx: None  # help would show `<list[str]>` beside the name
+    return command
 
 
 console = Console(quiet=not is_first())
@@ -108,6 +113,14 @@ LEFT_OUT = 3
 def say(text: str) -> None:
     """Print one line as it is, however long."""
     console.print(printable(text), soft_wrap=True)
+
+
+def say_logs(tracker: str | None) -> None:
+    """Say where this tracker's logs are; nothing without one."""
+    if tracker is not None:
+        from newcomer.experiments.tracking import LOGS  # takes seconds to import, and most commands do without
+
+        say(f"logs: {LOGS[tracker]}")
 
 
 def finish(left_out: Sequence[str]) -> None:
@@ -128,34 +141,39 @@ class Bar:
 
     def __init__(self, progress: Progress, title: str) -> None:
         self.progress, self.title, self.part = progress, printable(title), ""
-        self.task = progress.add_task(self.title, total=None, seen="")
+        self.task = progress.add_task(self.title, total=None, values="")
 
     def follow(self, step: "Step") -> None:
         if step.part != self.part:
             self.part = step.part
-            self.progress.reset(
-                self.task, total=step.steps, description=f"{self.title} · {printable(step.part)}", seen=""
-            )
-        seen = ", ".join(f"{name} {value:.3f}" for name, value in step.values.items())
-        self.progress.update(self.task, completed=step.step, seen=seen)
+            description = f"{self.title} · {printable(stage_title(step.part))}"
+            self.progress.reset(self.task, total=step.steps, description=description, values="")
+        values = ", ".join(f"{name} {value:.3f}" for name, value in step.values.items())
+        self.progress.update(self.task, completed=step.step, values=values)
 
-    def say(self, seen: str = "", description: str = "") -> None:
-        self.progress.update(self.task, seen=printable(seen))
+    def say(self, values: str = "", description: str = "") -> None:
+        self.progress.update(self.task, values=printable(values))
         if description:
             self.progress.update(self.task, description=f"{self.title} · {printable(description)}")
 
 
 @contextmanager
 def bar(title: str) -> Iterator[Bar]:
-    """Progress bar, removed at the end."""
+    """Progress bar; removed at the end if there was no step."""
     with progress_of(44, BarColumn()) as progress:
-        yield Bar(progress, title)
+        shown = Bar(progress, title)
+        try:
+            yield shown
+        finally:
+            progress.live.transient = not shown.part
 
 
 def progress_of(width: int, moving: BarColumn) -> Progress:
     """Progress display for several bars; no text is read as markup."""
-    what, seen = (TextColumn(f"{{task.{form}}}", markup=False) for form in (f"description:{width}", "fields[seen]"))
-    return Progress(what, moving, MofNCompleteColumn(), TimeElapsedColumn(), seen, console=console)
+    title, values = (
+        TextColumn(f"{{task.{form}}}", markup=False) for form in (f"description:{width}", "fields[values]")
+    )
+    return Progress(title, moving, MofNCompleteColumn(), TimeElapsedColumn(), values, console=console)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table as RichTable
 
-from newcomer.cli.program import Track, app, bar, console, finish, say, stoppable
+from newcomer.cli.program import Track, app, bar, console, finish, say, say_logs, stoppable
 from newcomer.errors import LearnerError
 from newcomer.experiments.recipe import Recipe, read_recipe, shipped
 from newcomer.experiments.report.page import write_page
@@ -17,17 +17,18 @@ from newcomer.experiments.report.table import Table, result_tables
 from newcomer.experiments.run import Score, StageEnd, run_recipe
 from newcomer.experiments.tracking import NoTracker, StartRun, find_tracker, track_recipe
 from newcomer.experiments.tracking import track as tracked
+from newcomer.printable import stage_title
 from newcomer.training.launcher import is_first, world
 from newcomer.training.learner import Step
 
-Out = Annotated[Path | None, typer.Option(help="Output folder; by default runs/<recipe>.")]
-Seed = Annotated[int | None, typer.Option(help="First seed; by default the recipe's.")]
+Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Output folder; by default runs/RECIPE.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="First seed; by default the recipe's.")]
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Output folder.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed.")] = 0,
 ) -> None:
     """Run both methods and their baselines on embedded data. Writes a report."""
     left_out = list[str]()
@@ -40,18 +41,24 @@ def demo(
 @app.command()
 def run(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a TOML file.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting, such as learner.rank=4.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as learner.rank=4.")
+    ] = None,
     seed: Seed = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds per row; by default the recipe's.")] = None,
-    peer: Annotated[str | None, typer.Option(help="Run this peer of the recipe instead of its learner.")] = None,
-    peers: Annotated[bool, typer.Option("--peers", help="Run all peers of the recipe as well.")] = False,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of seeds per row; by default the recipe's.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Run this baseline of the recipe instead of its learner.")
+    ] = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="Run all baselines of the recipe as well.")] = False,
     track: Track = None,
     out: Out = None,
 ) -> None:
     """Run a recipe with all its seeds, and write a report. Resumable: the same command continues an interrupted run. A run that
     diverges is skipped and reported."""
     filled = read_recipe(recipe, [*(set_ or []), *([f"seeds={seeds}"] if seeds else [])], seed)
-    rows = filled.rows() if peers else [filled.with_peer(peer) if peer else filled]
+    rows = filled.rows() if baselines else [filled.with_baseline(baseline) if baseline else filled]
     folder = out or Path("runs") / filled.name
     left_out = _run(
         [row.with_chosen().with_seed(row.seed + n) for n in range(filled.seeds) for row in rows],
@@ -60,13 +67,14 @@ def run(
     )
     if is_first():
         _report([folder], folder / "report.html")
+        say_logs(track)
     finish(left_out)
 
 
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders with runs, at any depth.")],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write.")] = Path("report.html"),
 ) -> None:
     """Print tables of runs, and write an HTML page with plots."""
     _report(runs, out)
@@ -103,9 +111,9 @@ def _run_row(recipe: Recipe, folder: Path, name: str, tracker: StartRun) -> None
             if isinstance(event, Step):
                 shown.follow(event)
             elif isinstance(event, Score):
-                shown.say(f"{event.eval_set}: {next(iter(event.values.values())):.3f}")
+                shown.say(f"{stage_title(event.eval_set)}: {next(iter(event.values.values())):.3f}")
             elif isinstance(event, StageEnd):
-                shown.say(description=f"{event.stage} done")
+                shown.say(description=f"{stage_title(event.stage)} done")
         shown.say(description="done")
 
 

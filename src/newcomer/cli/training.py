@@ -9,7 +9,7 @@ from rich.table import Table as RichTable
 
 from newcomer.cli.items import Folder
 from newcomer.cli.learner_config import learner_of
-from newcomer.cli.program import Track, app, bar, console, say, shorten, stoppable
+from newcomer.cli.program import Track, app, bar, console, say, say_logs, shorten, stoppable
 from newcomer.data.inference.schema import Proposal, propose, read_schema
 from newcomer.data.io.chunked_log import open_log
 from newcomer.data.schema import Schema
@@ -37,15 +37,19 @@ def train(
     schema: Annotated[
         Path | None,
         typer.Option(
-            help="TOML file with [data.schema], and optionally [learner] and seed; by default a schema is proposed."
+            metavar="FILE",
+            help="TOML file with [data.schema], and optionally [learner] and seed; by default a schema is proposed.",
         ),
     ] = None,
     learner: Annotated[
         str | None,
-        typer.Option(help=f"Method: {', '.join(ITEMS)}; by default from the file's [learner], else emerg."),
+        typer.Option(
+            metavar="NAME", help=f"Method: {', '.join(ITEMS)}; by default from the file's [learner], else emerg."
+        ),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting, such as width=8; overrides the file.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as width=8; overrides the file."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail if rows of an item or user disagree.")] = False,
     track: Track = None,
@@ -57,7 +61,7 @@ def train(
         raise StoreError(f"{store}: holds a model already; choose another folder, or give new items to `newcomer add`")
     with stoppable("the same command continues where it stopped"), Store(store).held():
         meaning = read_schema(schema) if schema else _proposed(log)
-        events = open_log(log, replace(meaning, disagreeing=0.0) if strict else meaning)
+        events = open_log(log, replace(meaning, max_conflict_share=0.0) if strict else meaning)
         say(description)
         if learner is None and kind is EmerG:
             say(HINT)
@@ -70,6 +74,7 @@ def train(
             checkpoint.remove()
             shown.say(description="saved")
     say(f"{store}: {counted(len(model.known), 'item')} learned from {counted(len(events), 'event')}")
+    say_logs(track)
 
 
 def show_proposal(proposal: Proposal) -> None:

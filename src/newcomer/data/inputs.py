@@ -80,7 +80,9 @@ def load_input(one: Any, images: bool, where: str) -> Any:
         return from_array(one, where)
     path = Path(one)
     if not path_exists(path):
-        meant = ", but was given a str" if isinstance(one, str) else ""
+        meant = (
+            ", but was given a str; give the path of an image, or use a text encoder" if isinstance(one, str) else ""
+        )
         raise DataError(f"{_shortened(path)}: no such file; this model reads images{meant}")
     return read_image(path)
 

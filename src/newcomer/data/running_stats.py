@@ -45,20 +45,20 @@ class RunningStats:
     @classmethod
     def _of(cls, values: NDArray[Any], counts: NDArray[np.integer[Any]] | None) -> Self:
         known = ~np.isnan(values) if values.ndim == 1 else ~np.isnan(values).any(axis=1) & (values.shape[1] > 0)
-        kept = values[known].astype(np.float64).clip(-LARGEST, LARGEST)
-        if not len(kept):
+        clipped = values[known].astype(np.float64).clip(-LARGEST, LARGEST)
+        if not len(clipped):
             nothing, none = np.zeros(values.shape[1:]), np.zeros(0)
             means = np.zeros((0, *values.shape[1:]))
             return cls(0, nothing, nothing, nothing, nothing, Histogram(none.astype(np.int64), none, means, means))
-        lowest, highest = kept.min(axis=0), kept.max(axis=0)
+        lowest, highest = clipped.min(axis=0), clipped.max(axis=0)
         if counts is None:
-            mean = _clip_mean(lowest, kept.mean(axis=0), highest)
-            squares = np.square(kept - mean).sum(axis=0)
-            return cls(len(kept), mean, squares, lowest, highest, Histogram.of(kept))
+            mean = _clip_mean(lowest, clipped.mean(axis=0), highest)
+            squares = np.square(clipped - mean).sum(axis=0)
+            return cls(len(clipped), mean, squares, lowest, highest, Histogram.of(clipped))
         times = counts[known].astype(np.float64)
-        mean = _clip_mean(lowest, times @ kept / times.sum(), highest)
-        squares = times @ np.square(kept - mean)
-        return cls(int(times.sum()), mean, squares, lowest, highest, Histogram.of(kept, times))
+        mean = _clip_mean(lowest, times @ clipped / times.sum(), highest)
+        squares = times @ np.square(clipped - mean)
+        return cls(int(times.sum()), mean, squares, lowest, highest, Histogram.of(clipped, times))
 
     def __add__(self, other: Self) -> Self:
         if not self.count or not other.count:

@@ -24,7 +24,7 @@ INTERNAL_COLUMNS = frozenset(
 )
 """Names of columns that are added to those of a schema."""
 
-NEWER_FIELD_SETTINGS: dict[str, Json] = {"most": 64, "encoder": None}
+NEWER_FIELD_SETTINGS: dict[str, Json] = {"max_values": 64, "encoder": None}
 """Field settings that older stores do not have, with their defaults; omitted from JSON at these values."""
 
 NEWER_SCHEMA_SETTINGS: dict[str, Json] = {
@@ -32,7 +32,7 @@ NEWER_SCHEMA_SETTINGS: dict[str, Json] = {
     "user_missing": "error",
     "missing_values": (),
     "time_order": None,
-    "disagreeing": 0.01,
+    "max_conflict_share": 0.01,
 }
 """Likewise for the settings of `Schema`."""
 
@@ -59,7 +59,7 @@ class Field:
     min_count: int = 1
     """Rarer values are mapped to the unseen value."""
     separator: str = "|"
-    most: PositiveInt = 64
+    max_values: PositiveInt = 64
     """Number of values, or words of a text, that are used per row; further ones are dropped."""
     encoder: str | None = None
     """Backbone whose frozen features represent the text, such as 'sentence-transformers/all-MiniLM-L6-v2'; None: bag of words."""
@@ -108,7 +108,7 @@ class Schema:
     """Texts that mean a missing value, besides the empty one: such as NULL, NA or \\N."""
     time_order: Literal["day-first", "month-first"] | None = None
     """Order of day and month in dates such as 12/1/2010; None: ambiguous dates are an error."""
-    disagreeing: float = 0.01
+    max_conflict_share: float = 0.01
     """Maximum share of rows in which a field of an item or user may differ from its other rows; the latest value is used."""
 
     def __post_init__(self) -> None:
@@ -118,8 +118,10 @@ class Schema:
                 raise DataError(f"schema: column '{name}' is used twice; name every column once")
             if name in INTERNAL_COLUMNS:
                 raise DataError(f"schema: '{name}' is an internal column name; rename the column to '{name.strip()}'")
-        if not 0 <= self.disagreeing < 1:
-            raise DataError(f"schema: disagreeing = {self.disagreeing}; give a share of rows from 0 to below 1")
+        if not 0 <= self.max_conflict_share < 1:
+            raise DataError(
+                f"schema: max_conflict_share = {self.max_conflict_share}; give a share of rows from 0 to below 1"
+            )
 
     @property
     def nodes(self) -> tuple[Field, ...]:

@@ -69,7 +69,7 @@ def compare(
         if name not in (known := [row.row for row in rows]):
             raise RecipeError(f"recipe '{recipe.name}' has no row '{name}'; {nearest(name, known)}")
     if SEARCH in (row.row for row in rows):
-        raise RecipeError(f"row '{SEARCH}' has the name of the trials' folder; give the peer another name")
+        raise RecipeError(f"row '{SEARCH}' has the name of the trials' folder; give the baseline another name")
     searching = any(row.search.settings for row in rows)
     rows = [row for row in rows if not only or row.row in only]
     plans = {r.row: r.search.trials(r.learner, budget or r.search.budget) if searching else [] for r in rows}

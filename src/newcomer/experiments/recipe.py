@@ -7,7 +7,7 @@
     [stream]    tasks = 5           settings of the family's stream
     [backbone]  name = "…"          the backbone of class learners and its settings
     [learner]   name = "sd-lora"    a learner and its settings
-    [peers.NAME]                    another row: changes to the stream, and another learner (with `name`) or changes to the learner
+    [baselines.NAME]                another row: changes to the stream, and another learner (with `name`) or changes to the learner
     [search]                        hyper-parameter search, see `newcomer.experiments.search`
     [chosen]                        the settings per row that a comparison chose on validation data; `newcomer run` uses them
 
@@ -78,14 +78,14 @@ class Recipe:
 
     name: str
     row: str
-    """The name of the learner or of the peer."""
+    """The name of the learner or of the baseline."""
     title: str
     seed: int
     data: TomlTable
     stream: TomlTable
     backbone: TomlTable
     learner: TomlTable
-    peers: Mapping[str, TomlTable]
+    baselines: Mapping[str, TomlTable]
     """The other rows, unresolved."""
     search: Search
     chosen: Mapping[str, TomlTable]
@@ -110,37 +110,37 @@ class Recipe:
             "family": self.family.name,
         } | {key: dict(part) for key, part in parts.items()}
 
-    def with_peer(self, peer: str) -> "Recipe":
-        """The row of this peer.
+    def with_baseline(self, baseline: str) -> "Recipe":
+        """The row of this baseline.
 
-        Raises RecipeError for an unknown peer.
+        Raises RecipeError for an unknown baseline.
         """
-        if peer not in self.peers:
-            raise RecipeError(f"recipe '{self.name}' has no peer '{peer}'; {nearest(peer, self.peers)}")
+        if baseline not in self.baselines:
+            raise RecipeError(f"recipe '{self.name}' has no baseline '{baseline}'; {nearest(baseline, self.baselines)}")
         try:
-            changes = _table(self.peers, peer)
+            changes = _table(self.baselines, baseline)
             _require_keys(changes, ("learner", "stream", "search"), "")
             learner = _table(changes, "learner")
             learner = learner if "name" in learner else {**self.learner, **learner}
-            content = {**self._content(), "learner": learner, "peers": {}}
-            content["chosen"] = {peer: self.chosen[peer]} if peer in self.chosen else {}
+            content = {**self._content(), "learner": learner, "baselines": {}}
+            content["chosen"] = {baseline: self.chosen[baseline]} if baseline in self.chosen else {}
             content["stream"] = {**self.stream, **_table(changes, "stream")}
-            content["search"] = self._search_of_peer(_table(changes, "search"), learner)
-            row = _from_content(content, self.name, row=peer)
+            content["search"] = self._search_of_baseline(_table(changes, "search"), learner)
+            row = _from_content(content, self.name, row=baseline)
         except RecipeError as error:
-            raise RecipeError(f"in [peers.{peer}]: {error}") from None
-        return replace(row, position=1 + list(self.peers).index(peer))
+            raise RecipeError(f"in [baselines.{baseline}]: {error}") from None
+        return replace(row, position=1 + list(self.baselines).index(baseline))
 
     def rows(self) -> list["Recipe"]:
-        """This row and those of all its peers.
+        """This row and those of all its baselines.
 
         Raises RecipeError if two names differ in case only: they would share a folder on some systems.
         """
-        names = [self.row, *self.peers]
+        names = [self.row, *self.baselines]
         for number, name in enumerate(names):
             if same := [other for other in names[:number] if other.casefold() == name.casefold()]:
-                raise RecipeError(f"rows '{same[0]}' and '{name}' would share a folder; give the peer another name")
-        return [self, *(self.with_peer(peer) for peer in self.peers)]
+                raise RecipeError(f"rows '{same[0]}' and '{name}' would share a folder; give the baseline another name")
+        return [self, *(self.with_baseline(baseline) for baseline in self.baselines)]
 
     def with_seed(self, seed: int) -> "Recipe":
         return replace(self, seed=seed)
@@ -166,8 +166,8 @@ class Recipe:
     def build_backbone(self) -> "Backbone":
         return _backbone_class()(**self.backbone)
 
-    def _search_of_peer(self, changes: TomlTable, learner: TomlTable) -> TomlTable:
-        """The peer's own grid, else the part of the recipe's grid that its learner has."""
+    def _search_of_baseline(self, changes: TomlTable, learner: TomlTable) -> TomlTable:
+        """The baseline's own grid, else the part of the recipe's grid that its learner has."""
         _require_keys(changes, ("settings",), "search")
         kind = registry.LEARNERS.get(_require_name(learner, "learner"))
         known = settings_of(kind) if kind else ()
@@ -175,7 +175,7 @@ class Recipe:
         return {"settings": inherited, **changes, "budget": self.search.budget, "seed": self.search.seed}
 
     def _content(self) -> dict[str, Json]:
-        keys = ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "peers", "chosen")
+        keys = ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "baselines", "chosen")
         return {key: getattr(self, key) for key in keys}
 
 
@@ -207,7 +207,7 @@ def read_recipe(name: str, changes: Sequence[str] = (), seed: int | None = None)
 
 
 def _from_content(content: Mapping[str, Json], name: str, row: str | None = None) -> Recipe:
-    parts = ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "peers", "search", "chosen")
+    parts = ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "baselines", "search", "chosen")
     _require_keys(content, parts, "")
     learner = _table(content, "learner")
     try:
@@ -228,11 +228,11 @@ def _from_content(content: Mapping[str, Json], name: str, row: str | None = None
     try:
         provided = [family.depends_on, "seed"]
         settings = fill(family.learners[learner["name"]], _without_name(learner), "learner", provided)
-        peers = _table(content, "peers")
-        rows = [row or learner["name"], *peers]
-        for peer in peers:
-            if why := invalid_reason(peer):
-                raise RecipeError(f"[peers.{peer}] cannot be the name of a folder: {why}; give it another name")
+        baselines = _table(content, "baselines")
+        rows = [row or learner["name"], *baselines]
+        for baseline in baselines:
+            if why := invalid_reason(baseline):
+                raise RecipeError(f"[baselines.{baseline}] cannot be the name of a folder: {why}; give it another name")
         seeds = fill(_seed_settings, {key: content[key] for key in ("seed", "seeds") if key in content}, "recipe")
         return Recipe(
             name=name,
@@ -246,7 +246,7 @@ def _from_content(content: Mapping[str, Json], name: str, row: str | None = None
             if family is CLASSES
             else _require_empty(backbone, family),
             learner={"name": learner["name"], **settings},
-            peers=peers,
+            baselines=baselines,
             search=read_search(_table(content, "search"), family.learners[learner["name"]], settings, provided, rows),
             chosen=_chosen(_table(content, "chosen"), rows, family.learners[learner["name"]], settings, provided),
         )

@@ -7,7 +7,7 @@
     ceiling = ["joint"]                 upper bounds: the best of these rows is 100 % of the gap
     [search.settings]
     learning_rate = [1e-3, 2e-3]        a setting of the learner, and its grid of values
-    [peers.NAME.search.settings]        the grid of one row, in place of the above
+    [baselines.NAME.search.settings]    the grid of one row, in place of the above
 
 A row with a learner of another name uses the part of `[search.settings]` that its learner has.
 """

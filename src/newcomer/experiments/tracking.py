@@ -7,8 +7,8 @@
 | `wandb` | `wandb.init`, `Run.log` | as `WANDB_MODE` and its login say |
 | `trackio` | `trackio.init`, `Run.log` | its local database |
 
-Metrics are named `PART/METRIC` while training, and `EVAL_SET/METRIC` for the scores after a stage; `stage` counts from 1. Steps are
-counted over all stages and parts of a run. A resumed run logs only what happens from then on, as a new run of the tracker.
+Metrics are named `PART/METRIC` while training, and `EVAL_SET/METRIC` for the scores after a stage; tasks and `stage` count from 1.
+Steps are counted over all stages and parts of a run. A resumed run logs only what happens from then on, as a new tracker run.
 """
 
 import json
@@ -23,6 +23,7 @@ from newcomer.errors import SettingError, nearest
 from newcomer.experiments.recipe import Recipe
 from newcomer.experiments.run import Score, StageEnd
 from newcomer.extras import optional_imports
+from newcomer.printable import stage_title
 from newcomer.settings import Json
 from newcomer.training.launcher import is_first
 from newcomer.training.learner import Step
@@ -128,6 +129,15 @@ class Trackio:
 TRACKERS: Mapping[str, StartRun] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB, "trackio": Trackio}
 
 
+LOGS: Mapping[str, str] = {
+    "tensorboard": f"{TENSORBOARD}; `tensorboard --logdir {TENSORBOARD}` shows them",
+    "mlflow": f"experiment {PROJECT}, where MLFLOW_TRACKING_URI says; `mlflow ui` shows local ones",
+    "wandb": f"project {PROJECT}, where WANDB_MODE and its login say",
+    "trackio": f"project {PROJECT}; `trackio show` shows them",
+}
+"""Where each tracker's logs are, and what shows them."""
+
+
 def find_tracker(name: str | None) -> StartRun:
     """What starts runs of this tracker; None, and all processes but the first, log nothing.
 
@@ -190,9 +200,9 @@ def metrics_of(event: object) -> dict[str, float]:
     """
     match event:
         case Step():
-            return {f"{event.part}/{name}": value for name, value in event.values.items()}
+            return {f"{stage_title(event.part)}/{name}": value for name, value in event.values.items()}
         case Score():
-            return {f"{event.eval_set}/{name}": value for name, value in event.values.items()}
+            return {f"{stage_title(event.eval_set)}/{name}": value for name, value in event.values.items()}
         case StageEnd():
             numbers = {k: v for k, v in event.info.items() if isinstance(v, int | float) and not isinstance(v, bool)}
             seconds = {"train_seconds": event.train_seconds, "eval_seconds": event.eval_seconds}

@@ -20,7 +20,7 @@ def card(learner: ClassLearner, form: str, load: str, *remarks: str) -> str:
     name = Path(backbone.name).name if backbone.folder else backbone.name  # nobody else has that folder
     parts = [
         f"# A classifier of {kind}: {counted(len(learner.classes), 'class', 'classes')}",
-        f"{form} Its classes were taught to `{name}` by newcomer ({learner.name}).",
+        f"{form} `{name}` was trained on its classes by newcomer ({learner.name}).",
         f"```python\n{load}\n```",
         *remarks,
         *([IMAGES] if learner.backbone.reads_images else []),

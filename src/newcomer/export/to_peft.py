@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from newcomer.classes.learner import ClassLearner
-from newcomer.classes.lora_learner import LoRALearner
+from newcomer.classes.lora_adapters import LoRAAdapter
 from newcomer.errors import LearnerError
 from newcomer.export.card import card
 from newcomer.export.folder import atomic_folder
@@ -30,13 +30,13 @@ def export(learner: ClassLearner, folder: Path) -> None:
     Raises LearnerError if nothing was adapted; StoreError: see `atomic_folder`.
     """
     (weight, bias), points = learner.linear_classifier(), learner.support_points
-    if not isinstance(learner, LoRALearner) or not learner.lora.terms(0)[0].shape[1]:
+    if not isinstance(learner.adapter, LoRAAdapter) or not learner.adapter.lora.terms(0)[0].shape[1]:
         raise LearnerError(
             f"{type(learner).__name__} has no low-rank update, so there is no LoRA; export with --to transformers"
         )
     backbone = learner.backbone
     base = BASE if backbone.files else backbone.name
-    factors = _layers(learner)
+    factors = _layers(learner.adapter)
     ranks = {down.shape[0] for _, down in factors.values()}
     (rank,) = ranks
     adapter = {
@@ -100,11 +100,11 @@ def _copy(model: Path, folder: Path) -> None:
             shutil.copyfile(file, folder / file.name)
 
 
-def _layers(learner: LoRALearner) -> dict[str, Factors]:
+def _layers(adapter: LoRAAdapter) -> dict[str, Factors]:
     """Factors of the update of each linear layer, under the encoder's original names, before fused layers were split."""
-    model, found = learner.backbone.model, dict[str, Factors]()
-    for p, name in enumerate(learner.backbone.projections):
-        up, down = (factor.detach().cpu() for factor in learner.lora.terms(p))
+    model, found = adapter.backbone.model, dict[str, Factors]()
+    for p, name in enumerate(adapter.backbone.projections):
+        up, down = (factor.detach().cpu() for factor in adapter.lora.terms(p))
         whole, _, part = name.rpartition(".")
         if isinstance(layer := model.get_submodule(whole), FusedLinear):
             # The parts' ranks stand side by side, each with rows of its own.

@@ -4,7 +4,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -182,7 +182,7 @@ class ItemLearner(Learner[StageData, ClickLog]):
     @abstractmethod
     def _build(self, item_sizes: Sequence[FieldSize], row_sizes: Sequence[FieldSize]) -> ItemNetwork: ...
 
-    def _fit_stage(self, stage: Stage[StageData, ClickLog]) -> Iterator[Step]:
+    def _fit_stage(self, stage: Stage[StageData, ClickLog]) -> Generator[Step, None, Entry]:
         match stage.train:
             case OldItems(log, validation):
                 yield from self._learn(stage.name, log, validation)
@@ -192,6 +192,7 @@ class ItemLearner(Learner[StageData, ClickLog]):
                 self._require_learned()
                 self.encoder.require_labels(log)
                 yield from self._warm(stage.name, log)
+        return self._make_entry(stage)
 
     def _learn(self, stage: str, log: ClickLog | ChunkedLog, trial: ValidationLife | None) -> Iterator[Step]:
         if self.known:
@@ -414,9 +415,9 @@ class ItemLearner(Learner[StageData, ClickLog]):
     def _on_device(self, values: Values) -> Values:
         return [value.to(self.device) for value in values]
 
-    def _run_stage(self, name: str, lesson: StageData, progress: Progress | None = None) -> Self:
+    def _run_stage(self, name: str, train: StageData, progress: Progress | None = None) -> Self:
         require_own_process()
-        for step in self.fit_stage(Stage(name, lesson, {})):
+        for step in self.fit_stage(Stage(name, train, {})):
             if progress is not None:
                 progress(step)
         return self

@@ -35,7 +35,7 @@ def average_anytime_accuracy(accuracy: Float[ndarray, "stage task"]) -> float:
     >>> round(average_anytime_accuracy(np.array([[0.9, np.nan], [0.5, 0.8]])), 4)      # mean of 0.9 and 0.65
     0.775
 
-    NaN where the stages did not teach one task each (joint training).
+    NaN where the stages did not train on one task each (joint training).
     """
     stages, tasks = accuracy.shape
     if stages != tasks:
@@ -48,10 +48,10 @@ def forgetting(accuracy: Float[ndarray, "stage task"]) -> float:
 
     Chaudhry et al. 2018; the best is taken over all stages, the last included, so it is in [0, 1] and 0 says that nothing was lost.
 
-    >>> round(forgetting(np.array([[0.9, np.nan], [0.5, 0.8]])), 4)     # lost 0.4 of task 0
+    >>> round(forgetting(np.array([[0.9, np.nan], [0.5, 0.8]])), 4)     # lost 0.4 of the first task
     0.4
 
-    NaN where the stages did not teach one task each (joint training), or there is one task only.
+    NaN where the stages did not train on one task each (joint training), or there is one task only.
     """
     stages, tasks = accuracy.shape
     if stages != tasks or stages < 2:
@@ -61,7 +61,7 @@ def forgetting(accuracy: Float[ndarray, "stage task"]) -> float:
 
 
 def accuracy_matrix(scores: list[tuple[str, str, float]]) -> Float[ndarray, "stage task"]:
-    """The matrix from (stage, exam, accuracy) in the order they were written down.
+    """The matrix from (stage, evaluation set, accuracy) in the order of the record.
 
     Raises StreamError when there are no scores.
     """

@@ -26,6 +26,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from newcomer.errors import StoreError
+from newcomer.printable import stage_title
 from newcomer.settings import Json, changes
 from newcomer.store.writing import take_lock, to_json, write_whole
 
@@ -223,7 +224,9 @@ class Store:
             digest = hashlib.sha256(content).hexdigest()
             if index < len(stages):
                 if stages[index]["sha256"] != digest:
-                    raise StoreError(f"{self.folder}: stage '{entry.name}' there was learned otherwise; save elsewhere")
+                    raise StoreError(
+                        f"{self.folder}: stage '{stage_title(entry.name)}' there was learned otherwise; save elsewhere"
+                    )
                 continue
             name = f"stage-{index:03d}.safetensors"
             write_whole(self.folder / name, content)

@@ -13,7 +13,7 @@ from newcomer.streams.stage import Stage
 
 
 class ClassIncremental:
-    """Stage t trains on the classes of task t and evaluates on tasks 0 … t.
+    """Stage t trains on the classes of task t and evaluates on the tasks so far.
 
     - `tasks`: a number, for equal parts of the classes in an order drawn from the seed (the first tasks take the remainder),
       or the classes of each task by name.
@@ -22,7 +22,7 @@ class ClassIncremental:
     - `eval_split`: 'test' or 'validation'; the latter is held out from the training examples, for model selection.
     - `joint`: one stage that trains on all classes and evaluates on all tasks: the joint-training upper bound.
 
-    Raises StreamError for a label in two tasks, an empty task, a test class that is never taught, and too few examples.
+    Raises StreamError for a label in two tasks, an empty task, a test class that is never trained on, and too few examples.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class ClassIncremental:
         if eval_split == "validation":
             pools = {name: drawn[name][train_per_class:] if train_per_class else drawn[name][::4] for name in drawn}
             asked = {name: set(pool) for name, pool in pools.items()}
-            kept = {name: [i for i in drawn[name] if i not in asked[name]] for name in drawn}
-            self._eval, self._train = _Drawn(train, pools, eval_per_class), _Drawn(train, kept, train_per_class)
+            remaining = {name: [i for i in drawn[name] if i not in asked[name]] for name in drawn}
+            self._eval, self._train = _Drawn(train, pools, eval_per_class), _Drawn(train, remaining, train_per_class)
         else:
             self._eval = _Drawn(test, _by_class(test, seed, "test"), eval_per_class)
             self._train = _Drawn(train, drawn, train_per_class)
@@ -80,7 +80,7 @@ class ClassIncremental:
             yield Stage(f"task {t}", self._train.of(task), {f"task {k}": eval_sets[f"task {k}"] for k in range(t + 1)})
 
     def info(self) -> dict[str, Json]:
-        """The classes of every task, and how many examples are taught and asked."""
+        """The classes of every task, and how many examples they are trained and evaluated on."""
         names = [name for task in self.tasks for name in task]
         return {
             "tasks": self.tasks,
@@ -121,7 +121,7 @@ def _named(tasks: list[list[str]], known: Sequence[str]) -> list[list[str]]:
             raise StreamError(f"class '{name}' occurs {count} times in stream.tasks; every class belongs to one task")
     for index, task in enumerate(tasks):
         if not task:
-            raise StreamError(f"stream.tasks: task {index} is empty; give it classes or remove it")
+            raise StreamError(f"stream.tasks: task {index + 1} is empty; give it classes or remove it")
     if not tasks:
         raise StreamError("stream.tasks is empty; give a number or the classes of each task")
     return [list(task) for task in tasks]

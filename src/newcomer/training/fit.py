@@ -31,34 +31,34 @@ def fit(
     for batch in batches:
         optimizer.zero_grad()
         found = loss(batch)
-        seen = 0.0
+        loss_value = 0.0
         for part in [found] if isinstance(found, Tensor) else found:
-            seen += part.item()
+            loss_value += part.item()
             part.backward()
         if processes and processes.count > 1:
-            seen = _together(seen, optimizer, processes)
-        finite(seen)
+            loss_value = _together(loss_value, optimizer, processes)
+        finite(loss_value)
         optimizer.step()
-        yield {"loss": seen}
+        yield {"loss": loss_value}
 
 
-def _together(seen: float, optimizer: torch.optim.Optimizer, processes: Processes) -> float:
+def _together(loss_value: float, optimizer: torch.optim.Optimizer, processes: Processes) -> float:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for p in parameters:
         p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-    total = torch.tensor([seen], device=processes.device)
+    total = torch.tensor([loss_value], device=processes.device)
     processes.add_up([*(p.grad for p in parameters), total])
     return total.item()
 
 
-def finite(seen: float) -> float:
+def finite(loss_value: float) -> float:
     """The loss, checked to be finite.
 
     Raises LearnerError when it is no number.
     """
-    if not math.isfinite(seen):
-        raise LearnerError(f"the loss became {seen}; lower the learning rate")
-    return seen
+    if not math.isfinite(loss_value):
+        raise LearnerError(f"the loss became {loss_value}; lower the learning rate")
+    return loss_value
 
 
 def batches(count: int, size: int, epochs: int, seed: int, *address: str | int) -> list[list[int]]:

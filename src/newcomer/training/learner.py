@@ -2,7 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -45,7 +45,7 @@ class Learner(ABC, Generic[TrainData, EvalData]):
     """A learner is built from settings and changes only by fitting stages.
 
     Each stage adds one entry. Settings and entries determine the learner completely, so a store holds just these.
-    A subclass implements training (`_fit_stage`), the entry it writes (`_make_entry`) and how an entry is applied (`_apply_entry`).
+    A subclass implements training (`_fit_stage`), which returns the stage's entry, and how an entry is applied (`_apply_entry`).
     """
 
     name: ClassVar[str]
@@ -80,8 +80,7 @@ class Learner(ABC, Generic[TrainData, EvalData]):
         self._training_thread = get_ident()
         self.checkpoint = checkpoint or Checkpoint()
         try:
-            yield from self._fit_stage(stage)
-            entry = self._make_entry(stage)
+            entry = yield from self._fit_stage(stage)
         except BaseException:
             if not sys.is_finalizing():  # at exit torch is half unloaded
                 self._reset()
@@ -198,10 +197,7 @@ class Learner(ABC, Generic[TrainData, EvalData]):
         """Reset to the state before the first stage."""
 
     @abstractmethod
-    def _fit_stage(self, stage: Stage[TrainData, EvalData]) -> Iterator[Step]: ...
-
-    @abstractmethod
-    def _make_entry(self, stage: Stage[TrainData, EvalData]) -> Entry: ...
+    def _fit_stage(self, stage: Stage[TrainData, EvalData]) -> Generator[Step, None, Entry]: ...
 
     @abstractmethod
     def _apply_entry(self, entry: Entry) -> None: ...

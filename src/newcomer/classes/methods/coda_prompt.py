@@ -1,22 +1,25 @@
 """CODA-Prompt: decomposed attention-based prompting (Smith et al., CVPR 2023, arXiv 2211.13218)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, final
 
 import torch
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.classifier import MemoryClassifier
 from newcomer.classes.configuration import Classifier, Runtime, Training
-from newcomer.classes.prompt_learner import PromptLearner
+from newcomer.classes.learner import ClassLearner, open_backbone
+from newcomer.classes.parts import Steps, Task
+from newcomer.classes.prompt_adapter import PromptAdapter
+from newcomer.classes.training_loop import TrainingLoop
 from newcomer.errors import SettingError
 from newcomer.nn.prompts.prompt_components import PARTS, PromptComponents
-from newcomer.seeds import spawn
 from newcomer.shapes import Float, Tensor
 from newcomer.store.folder import Entry
 from newcomer.training.settings import Count, NotNegative
 
 
-class CODAPrompt(PromptLearner):
+class CODAPrompt(ClassLearner):
     """An input's prefix is a weighted sum of all tasks' components, weighted by attention to its query; each task adds components.
 
     No prompt is selected, so prompts and weights are trained by the cross entropy alone. See `nn.prompts.prompt_components`. The
@@ -35,6 +38,7 @@ class CODAPrompt(PromptLearner):
 
     name = "coda-prompt"
     fixed_settings = ("prompt_length", "layers")
+    adapter: "Components"
 
     def __init__(
         self,
@@ -51,37 +55,54 @@ class CODAPrompt(PromptLearner):
     ) -> None:
         if prompt_length % 2:
             raise SettingError(f"CODAPrompt: prompt_length = {prompt_length} is odd; give an even number")
-        super().__init__(backbone, training=training, classifier=classifier, runtime=runtime)
-        self.components, self.orthogonality_weight = components, orthogonality_weight
-        self.prompts: PromptComponents = PromptComponents(
-            min(layers, len(self.attentions)), prompt_length, self.backbone.width, self.attentions[0].width
-        ).to(self.device)
-        self._initialize()
+        backbone = open_backbone(backbone, runtime)
+        loop = TrainingLoop(backbone, training, runtime)
+        head = MemoryClassifier(backbone.width, classifier, loop.linear_head)
+        super().__init__(
+            Components(backbone, training, components, prompt_length, layers, orthogonality_weight), loop, head, runtime
+        )
 
-    def _features_with_prompts(
+    def _train(self, task: Task, loop: TrainingLoop) -> Steps:
+        return self.adapter.train(task, loop)
+
+
+@final
+class Components(PromptAdapter):
+    """The components of all tasks, each in its task's entry."""
+
+    prompts: PromptComponents
+
+    def __init__(
+        self, backbone: Backbone, training: Training, components: int, length: int, layers: int, weight: float
+    ) -> None:
+        """`components`: added by each task in every layer; `weight`: of the penalty."""
+        super().__init__(backbone, training)
+        self.components, self.orthogonality_weight = components, weight
+        layers, width = min(layers, len(self.attentions)), self.attentions[0].width
+        self.prompts = PromptComponents(layers, length, backbone.width, width).to(backbone.device)
+        self._require_effect()
+
+    def features_with_prompts(
         self, encoded: Mapping[str, Tensor], query: Float[Tensor, "batch width"]
     ) -> tuple[Float[Tensor, "batch width"], Float[Tensor, " batch"]]:
         penalty = self.orthogonality_weight * self.prompts.penalty() if torch.is_grad_enabled() else query.new_zeros(())
-        return self._features_with_prefixes(encoded, dict(enumerate(self.prompts(query)))), penalty.expand(len(query))
+        return self.features_with_prefixes(encoded, dict(enumerate(self.prompts(query)))), penalty.expand(len(query))
 
-    def _begin_task(self, stage: str) -> None:
-        self.prompts.open(self.components, spawn(self.training.seed, stage, "prompts"))
+    def open(self, generator: torch.Generator) -> None:
+        self.prompts.open(self.components, generator)
 
-    def _end_task(self) -> None:
+    def close(self) -> dict[str, Tensor]:
+        before = self.prompts.components
         self.prompts.close()
+        return {f"prompts.{name}": getattr(self.prompts, name)[:, before:] for name in PARTS}
 
-    def _reset(self) -> None:
-        super()._reset()
+    def reset(self) -> None:
         self.prompts.clear()
 
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = super()._tensors()
-        stored = sum(entry.tensors["prompts.key"].shape[1] for entry in self.entries if "prompts.key" in entry.tensors)
-        if self.prompts.components > stored:
-            tensors |= {f"prompts.{name}": getattr(self.prompts, name)[:, stored:] for name in PARTS}
-        return tensors
+    def tensors(self) -> dict[str, Tensor]:
+        """None: components are in the entries of their tasks."""
+        return {}
 
-    def _apply_entry(self, entry: Entry) -> None:
-        super()._apply_entry(entry)
+    def restore(self, entry: Entry) -> None:
         if "prompts.key" in entry.tensors:
             self.prompts.append({name: entry.tensors[f"prompts.{name}"] for name in PARTS})

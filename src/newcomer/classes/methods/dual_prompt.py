@@ -1,11 +1,17 @@
 """DualPrompt: complementary prompting (Wang et al., ECCV 2022, arXiv 2204.04799)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, final
+
+import torch
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.classifier import MemoryClassifier
 from newcomer.classes.configuration import Classifier, Runtime, Training
-from newcomer.classes.prompt_learner import PromptLearner
+from newcomer.classes.learner import ClassLearner, open_backbone
+from newcomer.classes.parts import Steps, Task
+from newcomer.classes.prompt_adapter import PromptAdapter
+from newcomer.classes.training_loop import TrainingLoop
 from newcomer.nn.prompts.expert_prompts import ExpertPrompts
 from newcomer.nn.prompts.prefixes import Prefix
 from newcomer.seeds import spawn
@@ -14,7 +20,7 @@ from newcomer.store.folder import Entry
 from newcomer.training.settings import Count, NotNegative
 
 
-class DualPrompt(PromptLearner):
+class DualPrompt(ClassLearner):
     """A general prefix trained by all tasks, and an expert prefix a task; an input gets the expert with the nearest key.
 
     While a task is trained its examples get its own expert. See `nn.prompts.expert_prompts`. As in the authors' code a new expert
@@ -33,6 +39,7 @@ class DualPrompt(PromptLearner):
 
     name = "dual-prompt"
     fixed_settings = ("general_length", "expert_length", "general_layers", "expert_layers")
+    adapter: "GeneralAndExperts"
 
     def __init__(
         self,
@@ -48,45 +55,57 @@ class DualPrompt(PromptLearner):
         runtime: Runtime = Runtime(),
         **settings: Any,
     ) -> None:
-        super().__init__(backbone, training=training, classifier=classifier, runtime=runtime)
-        self.key_loss_weight, depth = key_loss_weight, len(self.attentions)
-        self.general_layers = range(min(general_layers, depth))
-        self.expert_layers = range(min(general_layers, depth - 1), min(general_layers + expert_layers, depth))
-        self.prompts: ExpertPrompts = ExpertPrompts(
-            (len(self.general_layers), general_length),
-            (len(self.expert_layers), expert_length),
-            self.backbone.width,
-            self.attentions[0].width,
-        ).to(self.device)
-        self._initialize()
+        backbone = open_backbone(backbone, runtime)
+        general, expert = (general_layers, general_length), (expert_layers, expert_length)
+        loop = TrainingLoop(backbone, training, runtime)
+        head = MemoryClassifier(backbone.width, classifier, loop.linear_head)
+        super().__init__(GeneralAndExperts(backbone, training, general, expert, key_loss_weight), loop, head, runtime)
 
-    def _features_with_prompts(
+    def _train(self, task: Task, loop: TrainingLoop) -> Steps:
+        return self.adapter.train(task, loop)
+
+
+@final
+class GeneralAndExperts(PromptAdapter):
+    """The general prefix, which is in every entry, and the experts, each in its task's entry."""
+
+    prompts: ExpertPrompts
+
+    def __init__(
+        self, backbone: Backbone, training: Training, general: tuple[int, int], expert: tuple[int, int], weight: float
+    ) -> None:
+        """`general` and `expert`: number of layers and length; `weight`: of the key loss."""
+        super().__init__(backbone, training)
+        self.key_loss_weight, depth = weight, len(self.attentions)
+        self.general_layers = range(min(general[0], depth))
+        self.expert_layers = range(min(general[0], depth - 1), min(general[0] + expert[0], depth))
+        sizes = (len(self.general_layers), general[1]), (len(self.expert_layers), expert[1])
+        self.prompts = ExpertPrompts(*sizes, backbone.width, self.attentions[0].width).to(backbone.device)
+        self._require_effect()
+
+    def features_with_prompts(
         self, encoded: Mapping[str, Tensor], query: Float[Tensor, "batch width"]
     ) -> tuple[Float[Tensor, "batch width"], Float[Tensor, " batch"]]:
         general, experts, distance = self.prompts(query)
         prefixes: dict[int, Prefix] = dict(zip(self.general_layers, general, strict=True))
         for layer, expert in zip(self.expert_layers, experts, strict=False):  # empty before the first task
             prefixes[layer] = prefixes[layer] + expert if layer in prefixes else expert
-        return self._features_with_prefixes(encoded, prefixes), self.key_loss_weight * distance
+        return self.features_with_prefixes(encoded, prefixes), self.key_loss_weight * distance
 
-    def _begin_task(self, stage: str) -> None:
-        self.prompts.open(spawn(self.training.seed, stage, "prompts"))
+    def open(self, generator: torch.Generator) -> None:
+        self.prompts.open(generator)
 
-    def _end_task(self) -> None:
+    def close(self) -> dict[str, Tensor]:
         self.prompts.close()
+        return {"prompts.key": self.prompts.keys[-1], "prompts.expert": self.prompts.experts[-1]}
 
-    def _reset(self) -> None:
-        super()._reset()
-        self.prompts.draw(spawn(self.training.seed, "prompts"))
+    def reset(self) -> None:
+        self.prompts.draw(spawn(self.seed, "prompts"))
 
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = {**super()._tensors(), "prompts.general": self.prompts.general}
-        if self.prompts.tasks > sum("prompts.key" in entry.tensors for entry in self.entries):
-            tensors |= {"prompts.key": self.prompts.keys[-1], "prompts.expert": self.prompts.experts[-1]}
-        return tensors
+    def tensors(self) -> dict[str, Tensor]:
+        return {"prompts.general": self.prompts.general}
 
-    def _apply_entry(self, entry: Entry) -> None:
-        super()._apply_entry(entry)
+    def restore(self, entry: Entry) -> None:
         tensors = entry.tensors
         self.prompts.load_state_dict({"general": tensors["prompts.general"]}, strict=False)
         if "prompts.key" in tensors:

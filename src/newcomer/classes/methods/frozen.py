@@ -1,12 +1,12 @@
 """Frozen backbone with a head on class statistics: no training at all."""
 
-import torch
-
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.class_memory import StatisticsHead
-from newcomer.classes.configuration import Classifier
-from newcomer.classes.learner import ClassLearner
-from newcomer.nn.heads.head import Linear
+from newcomer.classes.classifier import MemoryClassifier
+from newcomer.classes.configuration import Classifier, Runtime
+from newcomer.classes.learner import ClassLearner, open_backbone
+from newcomer.classes.parts import Learned, NoAdapter, Steps, Task
+from newcomer.classes.training_loop import TrainingLoop
 from newcomer.training.settings import Share
 
 
@@ -19,7 +19,6 @@ class FrozenBackbone(ClassLearner):
     """
 
     name = "frozen"
-    adapts_backbone = False
 
     def __init__(
         self,
@@ -30,8 +29,11 @@ class FrozenBackbone(ClassLearner):
         seed: int = 0,
         device: str | None = None,
     ) -> None:
-        super().__init__(backbone, classifier=Classifier(head, shrinkage, drift_map=False), device=device)
-        self._reset()
+        runtime = Runtime(cache_gib=0, device=device)
+        backbone = open_backbone(backbone, runtime)
+        classifier = MemoryClassifier(backbone.width, Classifier(head, shrinkage, drift_map=False))
+        super().__init__(NoAdapter(backbone), None, classifier, runtime)
 
-    def _trained_head(self) -> Linear:
-        return torch.zeros(len(self.classes), self.backbone.width), torch.zeros(len(self.classes))
+    def _train(self, task: Task, loop: TrainingLoop) -> Steps:
+        yield from ()  # never called: there is no loop
+        return Learned()

@@ -2,25 +2,26 @@
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, final
 
-import torch
 from pydantic import Field
 from torch import nn
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.classifier import MemoryClassifier
 from newcomer.classes.configuration import Classifier, CompiledRuntime, LossClasses, Training
-from newcomer.classes.training_loop import GradientLearner
+from newcomer.classes.learner import ClassLearner, open_backbone
+from newcomer.classes.parts import Adapter, Learned, Steps, Task, autocast
+from newcomer.classes.training_loop import TrainingLoop
 from newcomer.errors import SettingError
 from newcomer.nn.lora.decoupled_linear import AdaptedLinear
-from newcomer.settings import Json
 from newcomer.shapes import Float, Tensor
 from newcomer.store.folder import Entry
 
 PREFIX = "weights."
 
 
-class FullFineTuning(GradientLearner):
+class FullFineTuning(ClassLearner):
     """Trains a copy of the backbone's weights, in a model that shares with the backbone what is not trained.
 
     The backbone itself does not change, so other learners may use it at the same time. The entry of every task holds all trained
@@ -35,9 +36,7 @@ class FullFineTuning(GradientLearner):
     """
 
     name = "full-fine-tuning"
-
-    weights: dict[str, nn.Parameter]
-    """Trained weights by name; empty before the first task."""
+    adapter: "TrainedWeights"
 
     def __init__(
         self,
@@ -50,69 +49,75 @@ class FullFineTuning(GradientLearner):
         runtime: CompiledRuntime = CompiledRuntime(),
         **settings: Any,
     ) -> None:
-        super().__init__(backbone, loss_classes=loss_classes, training=training, classifier=classifier, runtime=runtime)
-        self._encoder = _shadow_model(self.backbone.model)
-        owners = _parameter_owners(self._encoder)
-        self._owners = {name: at for name, at in owners.items() if not weights or any(part in name for part in weights)}
+        backbone = open_backbone(backbone, runtime)
+        loop = TrainingLoop(backbone, training, runtime, loss_classes)
+        head = MemoryClassifier(backbone.width, classifier, loop.linear_head)
+        super().__init__(TrainedWeights(backbone, weights, training.precision), loop, head, runtime)
+
+    def _train(self, task: Task, loop: TrainingLoop) -> Steps:
+        self.adapter.open()
+        yield from loop.fit(task, self.adapter, {"factors": list(self.adapter.weights.values())})
+        return Learned(tensors={PREFIX + name: weight for name, weight in self.adapter.weights.items()})
+
+
+@final
+class TrainedWeights(Adapter):
+    """A copy of weights of the backbone."""
+
+    weights: dict[str, nn.Parameter]
+    """Trained weights by name; empty before the first task."""
+
+    def __init__(self, backbone: Backbone, parts: list[str] | None, precision: str) -> None:
+        super().__init__(backbone)
+        self.encoder, self.precision = _shadow_model(backbone.model), precision
+        owners = _parameter_owners(self.encoder)
+        self._owners = {name: at for name, at in owners.items() if not parts or any(part in name for part in parts)}
         if not self._owners:
             raise SettingError(
-                f"FullFineTuning: weights = {weights!r} is in no weight's name of '{self.backbone.name}'; "
+                f"FullFineTuning: weights = {parts!r} is in no weight's name of '{backbone.name}'; "
                 f"names are like '{next(iter(owners))}'"
             )
         self._frozen = {name: _owned_parameter(at) for name, at in self._owners.items()}
-        self._reset()
 
-    def trainable(self) -> dict[str, list[nn.Parameter]]:
-        """The backbone's weights and those of the linear head."""
-        return {"factors": list(self.weights.values()), "head": list(self.linear_head.parameters())}
+    def encode(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
+        with autocast(self.backbone, self.precision):
+            features: Tensor = self.backbone(encoded, self.encoder)
+            return features.float()
 
     def encoder_weights(self) -> dict[str, Tensor]:
         """All trained weights, after the first task."""
         names = {id(p): name for name, p in self.backbone.model.named_parameters(remove_duplicate=False)}
         return {names[id(self._frozen[name])]: weight.detach() for name, weight in self.weights.items()}
 
-    def _encode(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
-        mixed = self.training.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-            return super()._encode(encoded).float()
+    def open(self) -> None:
+        """Copy the weights, before the first task."""
+        if not self.weights:
+            self.weights = {name: nn.Parameter(frozen.detach().clone()) for name, frozen in self._frozen.items()}
+            self._set_weights(self.weights)
+
+    def reset(self) -> None:
+        self.weights = {}
+        self._set_weights(self._frozen)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """None: weights are in the entries of the tasks that trained them."""
+        return {}
+
+    def restore(self, entry: Entry) -> None:
+        saved = {name: entry.tensors[PREFIX + name] for name in self._owners if PREFIX + name in entry.tensors}
+        self.weights |= {
+            name: nn.Parameter(tensor.to(self.backbone.device, copy=True)) for name, tensor in saved.items()
+        }
+        self._set_weights(self.weights)
+
+    def all_tensors(self) -> Iterable[Tensor]:
+        return self.weights.values()
 
     def _set_weights(self, weights: Mapping[str, nn.Parameter]) -> None:
         """Put these parameters into the model."""
         for name, weight in weights.items():
             for module, kind in self._owners[name]:
                 setattr(module, kind, weight)
-
-    def _begin_task(self, stage: str) -> None:
-        if not self.weights:
-            self.weights = {name: nn.Parameter(frozen.detach().clone()) for name, frozen in self._frozen.items()}
-            self._set_weights(self.weights)
-
-    def _end_task(self) -> None:
-        self._trained_since_entry = True
-
-    def _reset(self) -> None:
-        super()._reset()
-        self.weights = {}
-        self._set_weights(self._frozen)
-        self._trained_since_entry = False
-
-    def _tensors(self) -> dict[str, Tensor]:
-        trained = {PREFIX + name: weight for name, weight in self.weights.items()} if self._trained_since_entry else {}
-        return {**super()._tensors(), **trained}
-
-    def _record_entry(self, name: str, info: dict[str, Json]) -> Entry:
-        entry = super()._record_entry(name, info)
-        self._trained_since_entry = False
-        return entry
-
-    def _stored_tensors(self) -> Iterable[Tensor]:
-        return [*super()._tensors().values(), *self.weights.values()]
-
-    def _apply_entry(self, entry: Entry) -> None:
-        super()._apply_entry(entry)
-        saved = {name: entry.tensors[PREFIX + name] for name in self._owners if PREFIX + name in entry.tensors}
-        self.weights |= {name: nn.Parameter(tensor.to(self.device, copy=True)) for name, tensor in saved.items()}
-        self._set_weights(self.weights)
 
 
 def _shadow_model(model: nn.Module) -> nn.Module:

@@ -1,11 +1,17 @@
 """L2P: learning to prompt (Wang et al., CVPR 2022, arXiv 2112.08654)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, final
+
+import torch
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.classifier import MemoryClassifier
 from newcomer.classes.configuration import Classifier, Runtime, Training
-from newcomer.classes.prompt_learner import PromptLearner, attentions, layer_of
+from newcomer.classes.learner import ClassLearner, open_backbone
+from newcomer.classes.parts import Steps, Task, autocast
+from newcomer.classes.prompt_adapter import PromptAdapter, attentions, layer_of
+from newcomer.classes.training_loop import TrainingLoop
 from newcomer.errors import SettingError
 from newcomer.nn.prompts.prefixes import prepended
 from newcomer.nn.prompts.prompt_pool import PromptPool
@@ -15,7 +21,7 @@ from newcomer.store.folder import Entry
 from newcomer.training.settings import Count, NotNegative
 
 
-class L2P(PromptLearner):
+class L2P(ClassLearner):
     """Each input gets the prompts of a shared pool whose keys are nearest to its frozen feature; all tasks train the same pool.
 
     Prompts are prepended to the tokens, and the feature is the mean of the last layer's outputs at their positions. See
@@ -34,6 +40,7 @@ class L2P(PromptLearner):
 
     name = "l2p"
     fixed_settings = ("pool_size", "prompt_length", "top_k")
+    adapter: "PooledPrompts"
 
     def __init__(
         self,
@@ -50,36 +57,51 @@ class L2P(PromptLearner):
     ) -> None:
         if top_k > pool_size:
             raise SettingError(f"L2P: top_k = {top_k}, but the pool has {pool_size} prompts; give at most that")
-        super().__init__(backbone, training=training, classifier=classifier, runtime=runtime)
-        self.top_k, self.key_loss_weight = top_k, key_loss_weight
-        self.first_layer = layer_of(self.backbone.model, list(attentions(self.backbone.model)))
-        self.prompts: PromptPool = PromptPool(pool_size, prompt_length, self.backbone.width, self.backbone.width).to(
-            self.device
-        )
-        self._initialize()
+        backbone = open_backbone(backbone, runtime)
+        loop = TrainingLoop(backbone, training, runtime)
+        head = MemoryClassifier(backbone.width, classifier, loop.linear_head)
+        adapter = PooledPrompts(backbone, training, pool_size, prompt_length, top_k, key_loss_weight)
+        super().__init__(adapter, loop, head, runtime)
 
-    def _features_with_prompts(
+    def _train(self, task: Task, loop: TrainingLoop) -> Steps:
+        return self.adapter.train(task, loop)
+
+
+@final
+class PooledPrompts(PromptAdapter):
+    """The pool, all of which is in every entry."""
+
+    prompts: PromptPool
+
+    def __init__(
+        self, backbone: Backbone, training: Training, size: int, length: int, top_k: int, key_loss_weight: float
+    ) -> None:
+        super().__init__(backbone, training)
+        self.top_k, self.key_loss_weight = top_k, key_loss_weight
+        self.first_layer = layer_of(backbone.model, list(attentions(backbone.model)))
+        self.prompts = PromptPool(size, length, backbone.width, backbone.width).to(backbone.device)
+        self._require_effect()
+
+    def features_with_prompts(
         self, encoded: Mapping[str, Tensor], query: Float[Tensor, "batch width"]
     ) -> tuple[Float[Tensor, "batch width"], Float[Tensor, " batch"]]:
         rows, distance = self.prompts(query, self.top_k)
         options = {"interpolate_pos_encoding": True} if self.backbone.resized else {}
-        with prepended(self.first_layer, self.attentions, rows), self._autocast():
+        with prepended(self.first_layer, self.attentions, rows), autocast(self.backbone, self.precision):
             states: Tensor = self.backbone.model(**encoded, **options).last_hidden_state
         return states[:, : rows.shape[1]].mean(1), self.key_loss_weight * distance
 
-    def _begin_task(self, stage: str) -> None:
+    def open(self, generator: torch.Generator) -> None:
         """Nothing to add: every task trains the same pool."""
 
-    def _end_task(self) -> None:
-        """Nothing to freeze."""
+    def close(self) -> dict[str, Tensor]:
+        return {}
 
-    def _reset(self) -> None:
-        super()._reset()
-        self.prompts.draw(spawn(self.training.seed, "prompts"))
+    def reset(self) -> None:
+        self.prompts.draw(spawn(self.seed, "prompts"))
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {**super()._tensors(), **{f"prompts.{key}": t for key, t in self.prompts.state_dict().items()}}
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"prompts.{key}": t for key, t in self.prompts.state_dict().items()}
 
-    def _apply_entry(self, entry: Entry) -> None:
-        super()._apply_entry(entry)
+    def restore(self, entry: Entry) -> None:
         self.prompts.load_state_dict({key: entry.tensors[f"prompts.{key}"] for key in self.prompts.state_dict()})

@@ -2,17 +2,23 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import torch
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.class_memory import ClassMemory
+from newcomer.classes.classifier import FeatureClassifier
 from newcomer.classes.configuration import Classifier, CompiledRuntime, Training
-from newcomer.classes.lora_learner import DirectionLearner
+from newcomer.classes.learner import ClassLearner, open_backbone
+from newcomer.classes.lora_adapters import Directions, low_rank_updates
+from newcomer.classes.parts import Learned, Steps, Task
+from newcomer.classes.training_loop import TrainingLoop
 from newcomer.errors import LearnerError
 from newcomer.nn.features.temperature import temperature
 from newcomer.nn.heads.head import WeightBias
+from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.nn.heads.random_features import RidgeStatistics, random_features, select_ridge
 from newcomer.seeds import spawn
 from newcomer.shapes import Float, Int, Tensor
@@ -22,7 +28,7 @@ from newcomer.training.settings import Count, Share
 PREFIX = "ranpac."
 
 
-class RanPAC(DirectionLearner):
+class RanPAC(ClassLearner):
     """Ridge regression of all examples on random features of a frozen encoder.
 
     See `nn.heads.random_features`. The result does not depend on the order of tasks, except for the ridge parameter, which the last
@@ -36,17 +42,7 @@ class RanPAC(DirectionLearner):
     """
 
     name = "ranpac"
-
-    projection: Float[Tensor, "width wide"]
-    """R, drawn from the seed before the first task and stored in the first entry."""
-    sums: RidgeStatistics
-    ridge: float
-    """λ, selected by the last task in which a class had two examples."""
-    temperature: float
-    """Of the softmax: geometric mean of the tasks' temperatures, weighted by their held-out examples."""
-    held_out_count: int
-    """Number of held-out examples behind the temperature."""
-    _solved: tuple[RidgeStatistics, Tensor] | None
+    adapter: Directions
 
     def __init__(
         self,
@@ -60,56 +56,61 @@ class RanPAC(DirectionLearner):
         runtime: CompiledRuntime = CompiledRuntime(),
         **settings: Any,
     ) -> None:
-        self.projection_dim, self.adapt_first_task, self.rank = projection_dim, adapt_first_task, rank
-        super().__init__(
-            backbone,
-            rank=rank,
-            loss_classes="new",
-            training=training,
-            classifier=Classifier("ridge", shrinkage, drift_map=False),
-            runtime=runtime,
-        )
-
-    def trainable(self) -> dict[str, list[torch.nn.Parameter]]:
-        """The factors of the first task's LoRA and the linear head, which is trained with it and not used afterwards."""
-        return {name: group for name, group in super().trainable().items() if name != "magnitudes"}
-
-    def linear_classifier(self) -> WeightBias:
-        """Raises LearnerError: there is none."""
-        self._require_classes()
-        raise LearnerError("RanPAC's head is not linear in the backbone's features, so it cannot be exported")
-
-    def encoder_weights(self) -> dict[str, Tensor]:
-        """Raises LearnerError, as `linear_classifier` does."""
-        self.linear_classifier()
-        return {}
+        backbone = open_backbone(backbone, runtime)
+        self.adapt_first_task, self.rank = adapt_first_task, rank
+        self.lora = low_rank_updates(backbone, rank, type(self).__name__)
+        loop = TrainingLoop(backbone, training, runtime)
+        head = RandomFeatureClassifier(backbone.width, shrinkage, loop.linear_head, projection_dim, training.seed)
+        super().__init__(Directions(backbone, self.lora, training.precision), loop, head, runtime)
 
     def _adapts_now(self) -> bool:
         return self.adapt_first_task == "lora" and not any(entry.info["what"] == "learn" for entry in self.entries)
 
-    def _begin_task(self, stage: str) -> None:
-        self.lora.open(self.rank, spawn(self.training.seed, stage, "direction"))
+    def _train(self, task: Task, loop: TrainingLoop) -> Steps:
+        """One LoRA, with a linear head that is not used afterwards."""
+        self.lora.open(self.rank, task.spawn("direction"))
+        yield from loop.fit(task, self.adapter, {"factors": self.lora.trainable()["factors"]})
+        self.lora.close()
+        return Learned(tensors=self.adapter.last_direction())
 
-    def _logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch class"]:
-        self._require_classes()
+
+@final
+class RandomFeatureClassifier(FeatureClassifier):
+    """Ridge regression on random features; the class memory, of the features themselves, gives novelty scores."""
+
+    is_linear = False
+    projection: Float[Tensor, "width wide"]
+    """R, drawn from the seed at the first task, in whose entry it is."""
+    sums: RidgeStatistics
+    ridge: float
+    """λ, selected by the last task in which a class had two examples."""
+    temperature: float
+    """Of the softmax: geometric mean of the tasks' temperatures, weighted by their held-out examples."""
+    held_out_count: int
+    """Number of held-out examples behind the temperature."""
+    _solved: tuple[RidgeStatistics, Tensor] | None
+
+    def __init__(self, width: int, shrinkage: float, linear_head: LinearHead, projection_dim: int, seed: int) -> None:
+        super().__init__(width, Classifier("ridge", shrinkage, drift_map=False), linear_head)
+        self.projection_dim, self.seed = projection_dim, seed
+
+    def logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch class"]:
         return F.linear(random_features(features, self.projection), self._weight())
 
-    def _weight(self) -> Float[Tensor, "class wide"]:
-        solved = self._solved
-        if solved is None or solved[0] is not self.sums:
-            solved = self._solved = self.sums, self.sums.solved(self.ridge) / self.temperature
-        return solved[1]
+    def linear_classifier(self) -> WeightBias:
+        """Raises LearnerError: there is none."""
+        raise LearnerError("RanPAC's head is not linear in the backbone's features, so it cannot be exported")
 
-    def _cached_head(self) -> dict[str, Tensor]:
-        return {PREFIX + "weight": self._weight()} if self.classes else {}
-
-    def _update_memory(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> None:
-        super()._update_memory(features, target)
+    def update(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> Learned:
+        self.update_memory(features, target)  # without the accuracy of a ridge on the features themselves
+        added = {}
+        if not self.projection.numel():
+            chance = spawn(self.seed, "random projection")
+            self.projection = torch.randn(self.width, self.projection_dim, generator=chance)
+            added[PREFIX + "projection"] = self.projection
         h = random_features(features, self.projection)
         self.sums = self.sums.joined(h, target)
-        index = torch.unique(target, return_inverse=True)[1]
-        chosen = select_ridge(h, index)
-        self.stage_info.pop("held-out accuracy", None)  # of a ridge on the features, not on random features
+        chosen, info = select_ridge(h, torch.unique(target, return_inverse=True)[1]), {}
         if chosen is not None:
             self.ridge, logits, labels = chosen
             found = temperature(logits, labels)
@@ -117,38 +118,33 @@ class RanPAC(DirectionLearner):
             self.temperature = math.exp(
                 (before * math.log(self.temperature) + len(labels) * math.log(found)) / self.held_out_count
             )
-            self.stage_info |= {
-                "ridge": self.ridge,
-                "held-out accuracy": float((logits.argmax(1) == labels).double().mean()),
-            }
+            right = logits.argmax(1) == labels
+            info = {"ridge": self.ridge, "held-out accuracy": float(right.double().mean())}
+        return Learned(info, added)
 
-    def _head_flops(self) -> int:
-        return 2 * self.projection_dim * (self.backbone.width + len(self.classes))
+    def flops(self) -> int:
+        return 2 * self.projection_dim * (self.width + self.memory.classes)
 
-    def _stored_tensors(self) -> Iterable[Tensor]:
-        return [*super()._stored_tensors(), self.projection, self.sums.gram, self.sums.by_class]
-
-    def _keep_classes(self, classes: list[int]) -> None:
-        super()._keep_classes(classes)
-        self.sums = self.sums.at(classes)
-
-    def _reset(self) -> None:
-        super()._reset()
-        chance = spawn(self.training.seed, "random projection")
-        self.projection = torch.randn(self.backbone.width, self.projection_dim, generator=chance)
+    def reset(self) -> None:
+        self.memory = ClassMemory.empty(self.width)
+        self.projection = torch.zeros(self.width, 0)
         self.sums = RidgeStatistics.empty(self.projection_dim)
         self.ridge, self.temperature, self.held_out_count = 0.0, 1.0, 0
         self._solved = None
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
+        """The class memory and the sums, and the regression's weights, so that an opened store predicts at once."""
         scalars = torch.tensor([self.ridge, self.temperature, self.held_out_count], dtype=torch.float64)
-        tensors = {"gram": self.sums.gram, "by_class": self.sums.by_class, "scalars": scalars}
-        if not self.entries:
-            tensors["projection"] = self.projection
-        return {**super()._tensors(), **{PREFIX + name: tensor for name, tensor in tensors.items()}}
+        own = {"gram": self.sums.gram, "by_class": self.sums.by_class, "scalars": scalars}
+        if self.memory.classes:
+            own["weight"] = self._weight()
+        return {**self.memory.tensors(), **{PREFIX + name: tensor for name, tensor in own.items()}}
 
-    def _apply_entry(self, entry: Entry) -> None:
-        super()._apply_entry(entry)
+    def all_tensors(self) -> Iterable[Tensor]:
+        return [*self.memory.tensors().values(), self.projection, self.sums.gram, self.sums.by_class]
+
+    def restore(self, entry: Entry) -> None:
+        self.memory = ClassMemory.from_tensors(entry.tensors)
         tensors = {key.removeprefix(PREFIX): t for key, t in entry.tensors.items() if key.startswith(PREFIX)}
         self.projection = tensors.get("projection", self.projection)
         self.sums = RidgeStatistics(tensors["gram"], tensors["by_class"])
@@ -156,3 +152,12 @@ class RanPAC(DirectionLearner):
         self.held_out_count = int(held_out_count)
         if "weight" in tensors:
             self._solved = self.sums, tensors["weight"]
+
+    def keep(self, classes: list[int]) -> None:
+        self.memory, self.sums = self.memory.at(classes), self.sums.at(classes)
+
+    def _weight(self) -> Float[Tensor, "class wide"]:
+        solved = self._solved
+        if solved is None or solved[0] is not self.sums:
+            solved = self._solved = self.sums, self.sums.solved(self.ridge) / self.temperature
+        return solved[1]

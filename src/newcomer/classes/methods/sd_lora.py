@@ -1,21 +1,22 @@
 """SD-LoRA: scalable decoupled low-rank adaptation (Wu et al., ICLR 2025, arXiv 2501.13198), with its variants RR and KD."""
 
+from contextlib import closing
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.classifier import MemoryClassifier
 from newcomer.classes.configuration import Classifier, CompiledRuntime, LoRATraining
-from newcomer.classes.lora_learner import DirectionLearner
-from newcomer.data.examples import Examples
+from newcomer.classes.learner import ClassLearner, open_backbone
+from newcomer.classes.lora_adapters import Directions, low_rank_updates
+from newcomer.classes.parts import Learned, Steps, Task
+from newcomer.classes.training_loop import TrainingLoop
 from newcomer.errors import SettingError
 from newcomer.nn.lora.decoupled_lora import Sharing
-from newcomer.seeds import spawn
 from newcomer.settings import Json
 from newcomer.shapes import Tensor
-from newcomer.store.folder import Entry
-from newcomer.streams.stage import Stage
 from newcomer.training.settings import Count, Share
 
 RankFrom = Annotated[list[Count], Field(min_length=2, max_length=2)]
@@ -25,7 +26,7 @@ TRACE_POINTS = 24
 """Steps of a task's training at which magnitudes and residual are recorded."""
 
 
-class SDLoRA(DirectionLearner):
+class SDLoRA(ClassLearner):
     """Each task adds one low-rank direction of unit norm, frozen afterwards, and trains the magnitudes of all directions.
 
     At inference the update merges into the weights: one forward pass of the plain backbone, logits of all classes, no task id. No
@@ -43,6 +44,7 @@ class SDLoRA(DirectionLearner):
 
     name = "sd-lora"
     fixed_settings = ("magnitude_sharing",)
+    adapter: Directions
 
     def __init__(
         self,
@@ -53,26 +55,18 @@ class SDLoRA(DirectionLearner):
         magnitude_sharing: Sharing = "shared",
         classifier: Classifier = Classifier(head="gaussian"),
         training: LoRATraining = LoRATraining(
-            epochs=4,
-            batch_size=32,
-            learning_rate=0.002,
-            head_init="lda",
-            later_lr_factor=0.25,
-            weight_averaging=0.6,
+            epochs=4, batch_size=32, learning_rate=0.002, head_init="lda", later_lr_factor=0.25, weight_averaging=0.6
         ),
         runtime: CompiledRuntime = CompiledRuntime(),
         **settings: Any,
     ) -> None:
         self.rank, self.kd_threshold = _rank_schedule(rank), kd_threshold
-        super().__init__(
-            backbone,
-            rank=max(rank for _, rank in self.rank),
-            magnitude_sharing=magnitude_sharing,
-            loss_classes="new",
-            training=training,
-            classifier=classifier,
-            runtime=runtime,
-        )
+        backbone = open_backbone(backbone, runtime)
+        largest = max(rank for _, rank in self.rank)
+        self.lora = low_rank_updates(backbone, largest, type(self).__name__, magnitude_sharing)
+        loop = TrainingLoop(backbone, training, runtime)
+        head = MemoryClassifier(backbone.width, classifier, loop.linear_head)
+        super().__init__(Directions(backbone, self.lora, training.precision), loop, head, runtime)
 
     def info(self) -> dict[str, Json]:
         """`magnitudes`: α after the last stage, one row a direction; `ranks` of the directions; number of `distilled` ones."""
@@ -86,44 +80,29 @@ class SDLoRA(DirectionLearner):
             **{key: last[key] for key in ("residual", "drift explained") if key in last},
         }
 
-    def _begin_task(self, stage: str) -> None:
-        task = 1 + sum("residual" in entry.info for entry in self.entries)
-        rank = next(rank for first, rank in reversed(self.rank) if first <= task)
-        self.lora.open(rank, spawn(self.training.seed, stage, "direction"))
-        self._trace: list[tuple[int, float, Tensor]] = []
-
-    def _on_step(self, step: int, steps: int) -> None:
-        if step * TRACE_POINTS // steps > (step - 1) * TRACE_POINTS // steps:
-            with torch.no_grad():
-                residual, _ = self.lora.residual()
-            self._trace.append((step, residual, self.lora.magnitudes.detach().cpu().clone()))
-
-    def _end_task(self) -> None:
-        super()._end_task()
+    def _train(self, task: Task, loop: TrainingLoop) -> Steps:
+        number = 1 + sum("residual" in entry.info for entry in self.entries)
+        rank = next(rank for first, rank in reversed(self.rank) if first <= number)
+        self.lora.open(rank, task.spawn("direction"))
+        trace: list[tuple[int, float, Tensor]] = []
+        with closing(loop.fit(task, self.adapter, self.lora.trainable())) as steps:
+            for step in steps:
+                if step.step * TRACE_POINTS // step.steps > (step.step - 1) * TRACE_POINTS // step.steps:
+                    trace.append((step.step, self.lora.residual()[0], self.lora.magnitudes.detach().cpu().clone()))
+                yield step
+        self.lora.close()
         residual, _ = self.lora.residual()
-        self.stage_info["residual"], self.stage_info["distilled"] = residual, False
-        if self.kd_threshold is not None:
-            self.stage_info["distilled"] = self.lora.distill(self.kd_threshold)
-
-    def _reset(self) -> None:
-        super()._reset()
-        self._trace = []
-
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = super()._tensors()
-        if self._trace:
-            steps, residuals, magnitudes = zip(*self._trace, strict=True)
-            tensors |= {
-                "trace.step": torch.tensor(steps),
+        distilled = self.kd_threshold is not None and self.lora.distill(self.kd_threshold)
+        numbers, residuals, magnitudes = zip(*trace, strict=True)
+        return Learned(
+            {"residual": residual, "distilled": distilled},
+            {
+                **({} if distilled else self.adapter.last_direction()),
+                "trace.step": torch.tensor(numbers),
                 "trace.residual": torch.tensor(residuals),
                 "trace.magnitudes": torch.stack(magnitudes),
-            }
-        return tensors
-
-    def _make_entry(self, stage: Stage[Examples, Examples]) -> Entry:
-        entry = super()._make_entry(stage)
-        self._trace = []  # it belongs to this stage only
-        return entry
+            },
+        )
 
 
 def _rank_schedule(rank: int | list[list[int]]) -> list[list[int]]:

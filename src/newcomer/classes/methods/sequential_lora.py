@@ -1,20 +1,18 @@
 """Sequential fine-tuning of one LoRA (Hu et al., ICLR 2022): the baseline that forgets."""
 
-from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.classifier import MemoryClassifier
 from newcomer.classes.configuration import Classifier, CompiledRuntime, LoRATraining, LossClasses
-from newcomer.classes.lora_learner import LoRALearner
-from newcomer.seeds import spawn
-from newcomer.shapes import Float, Tensor
-from newcomer.store.folder import Entry
+from newcomer.classes.learner import ClassLearner, open_backbone
+from newcomer.classes.lora_adapters import OpenUpdate, low_rank_updates
+from newcomer.classes.parts import Learned, Steps, Task
+from newcomer.classes.training_loop import TrainingLoop
 from newcomer.training.settings import Count, Times
 
 
-class SequentialLoRA(LoRALearner):
+class SequentialLoRA(ClassLearner):
     """One low-rank update, trained further on every task. On a stream of one stage it is joint training.
 
     - `rank`: of the update.
@@ -26,6 +24,7 @@ class SequentialLoRA(LoRALearner):
     """
 
     name = "sequential-lora"
+    adapter: OpenUpdate
 
     def __init__(
         self,
@@ -40,42 +39,20 @@ class SequentialLoRA(LoRALearner):
         **settings: Any,
     ) -> None:
         self.rank, self.adapted_tasks = rank, adapted_tasks
-        super().__init__(
-            backbone,
-            rank=rank,
-            loss_classes=loss_classes,
-            training=training,
-            classifier=classifier,
-            runtime=runtime,
-        )
-
-    def trainable(self) -> dict[str, list[torch.nn.Parameter]]:
-        """The factors, while the update trains, and the head; LoRA has no magnitudes."""
-        groups = ("factors", "head") if self._adapts_now() else ("head",)
-        return {name: group for name, group in super().trainable().items() if name in groups}
+        backbone = open_backbone(backbone, runtime)
+        self.lora = low_rank_updates(backbone, rank, type(self).__name__)
+        loop = TrainingLoop(backbone, training, runtime, loss_classes)
+        head = MemoryClassifier(backbone.width, classifier, loop.linear_head)
+        super().__init__(OpenUpdate(backbone, self.lora, training.precision), loop, head, runtime)
 
     def _adapts_now(self) -> bool:
         adapted = sum(entry.info.get("adapted", False) for entry in self.entries)
         return self.adapted_tasks is None or adapted < self.adapted_tasks
 
-    def _encode(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self._adapts_now()):
-            return super()._encode(encoded)
-
-    def _begin_task(self, stage: str) -> None:
-        if self._adapts_now() and not len(self.lora.open_up):
-            self.lora.open(self.rank, spawn(self.training.seed, stage, "direction"))
-
-    def _end_task(self) -> None:
-        """The update stays open: the next task trains it further."""
-        self.stage_info["adapted"] = self._adapts_now()
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return {**super()._tensors(), **{f"lora.{key}": t for key, t in self.lora.state_dict().items()}}
-
-    def _apply_entry(self, entry: Entry) -> None:
-        super()._apply_entry(entry)
-        state = {key.removeprefix("lora."): t for key, t in entry.tensors.items() if key.startswith("lora.")}
-        if len(state) > 1 and not len(self.lora.open_up):
-            self.lora.open(self.rank, spawn(self.training.seed, entry.name, "direction"))
-        self.lora.load_state_dict(state)
+    def _train(self, task: Task, loop: TrainingLoop) -> Steps:
+        adapts = self._adapts_now()
+        if adapts:
+            self.adapter.open(self.rank, task.spawn("direction"))
+        # the factors alone: LoRA has no magnitudes
+        yield from loop.fit(task, self.adapter, {"factors": self.lora.trainable()["factors"]} if adapts else {})
+        return Learned({"adapted": adapts})

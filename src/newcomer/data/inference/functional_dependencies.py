@@ -15,12 +15,12 @@ from newcomer.data.value_conflicts import COUNT
 def dependency_evidence(texts: pl.DataFrame, id_column: str, column: str) -> float:
     """−log of the probability that the dependency id_column → column holds by chance; −1 if it does not hold.
 
-    A share of `schema.disagreeing` rows may violate it. With m of n pairs violating, at a chance rate q, the probability is at
+    A share of `schema.max_conflict_share` rows may violate it. With m of n pairs violating, at a chance rate q, it is at
     most exp(−n KL(m/n, q)) by Chernoff's bound; without violations it is (1 − q)ⁿ.
     """
     known = texts.filter(pl.col(id_column) != "") if column != id_column else texts
     violations = count_violations(texts, id_column, column)
-    if violations > Schema.disagreeing * len(known):
+    if violations > Schema.max_conflict_share * len(known):
         return -1.0
     pairs = int((known.group_by(id_column).len(COUNT)[COUNT] // 2).sum())
     shares = known[column].value_counts(name=COUNT)[COUNT].cast(pl.Float64) / len(known)

@@ -32,7 +32,7 @@ def missing_values(frame: pl.DataFrame) -> tuple[str, ...]:
 
 def readable(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
     """Columns of supported dtypes, and for the others the reason why they are left out."""
-    kept, reasons = [], dict[str, str]()
+    columns, reasons = [], dict[str, str]()
     for column in frame.get_columns():
         try:
             values = to_simple_dtype(column, "log")
@@ -43,10 +43,10 @@ def readable(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, str]]:
         if inner.is_nested() or inner in (pl.Duration, pl.Object, pl.Binary):
             reasons[column.name] = f"left out: holds {str(values.dtype).lower()}; split it into scalar columns"
         elif inner in (pl.Categorical, pl.Enum):
-            kept.append(values.cast(pl.List(pl.String)))
+            columns.append(values.cast(pl.List(pl.String)))
         else:
-            kept.append(values.cast(pl.Float64) if values.dtype.is_decimal() else values)
-    return pl.DataFrame(kept), reasons
+            columns.append(values.cast(pl.Float64) if values.dtype.is_decimal() else values)
+    return pl.DataFrame(columns), reasons
 
 
 def without_missing(frame: pl.DataFrame, missing: Sequence[str]) -> pl.DataFrame:

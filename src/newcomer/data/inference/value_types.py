@@ -121,7 +121,7 @@ def _category(known: pl.Series, why: str) -> KindGuess:
 
 
 def _min_count(values: pl.Series) -> int:
-    """2 if there are many values and most occur once, else 1: a single occurrence teaches nothing."""
+    """2 if there are many values and most occur once, else 1: from a single occurrence nothing can be learned."""
     counted = values.alias("value").value_counts()["count"]
     return 2 if len(counted) >= LONG_TAIL and (counted == 1).sum() > len(counted) / 2 else 1
 

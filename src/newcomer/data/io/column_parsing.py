@@ -156,7 +156,7 @@ def _canonical_column(frame: pl.DataFrame, given: pl.Series, where: str) -> pl.S
 def _lists_of_names(
     frame: pl.DataFrame, given: pl.Series, field: Field, where: str, missing: Collection[str]
 ) -> pl.Series:
-    """First `most` distinct values or words of each row; `frame` gives row numbers for errors."""
+    """First `max_values` distinct values or words of each row; `frame` gives row numbers for errors."""
     if given.dtype != pl.List:
         found = normalized_texts(given, where) if given.dtype == pl.String else _canonical_column(frame, given, where)
         found = _keep_empty(null_out(found, missing), given, missing)
@@ -165,7 +165,7 @@ def _lists_of_names(
         parts = given
     if field.kind == "multi":
         parts = _canonical_lists(frame, parts, where, missing)
-    return parts.list.unique(maintain_order=True).list.head(field.most)
+    return parts.list.unique(maintain_order=True).list.head(field.max_values)
 
 
 def _keep_empty(found: pl.Series, given: pl.Series, missing: Collection[str]) -> pl.Series:

@@ -261,7 +261,7 @@ class _EntityTables:
             found = count_combinations(rows, id_column, fields, self.schema.time, ROW)
             in_all = len(frame) if self.in_all is None else self.in_all
             once = resolve_conflicts(
-                found, id_column, fields, in_all, self.schema.disagreeing, warn=self.in_all is None
+                found, id_column, fields, in_all, self.schema.max_conflict_share, warn=self.in_all is None
             )
             distinct = pl.concat([distinct.filter(~pl.col(id_column).is_in(repeated_ids.implode())), once])
         if id_column not in self.resolved:

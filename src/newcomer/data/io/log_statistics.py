@@ -72,7 +72,7 @@ class LogStatistics:
 
         Raises DataError if too many rows of entities disagree; see `value_conflicts`.
         """
-        statistics, share = cls(files.schema), files.schema.disagreeing
+        statistics, share = cls(files.schema), files.schema.max_conflict_share
         for chunk in files.chunks:
             table = files.table(chunk)
             if len(table):
@@ -128,11 +128,11 @@ class LogStatistics:
     @property
     def items(self) -> EntityTable:
         """Items that occur, with the item fields of the schema."""
-        return self._items.table(self.rows, self.schema.disagreeing)
+        return self._items.table(self.rows, self.schema.max_conflict_share)
 
     @property
     def users(self) -> EntityTable:
-        return self._users.table(self.rows, self.schema.disagreeing)
+        return self._users.table(self.rows, self.schema.max_conflict_share)
 
     @property
     def events(self) -> NDArray[np.int64]:
@@ -213,9 +213,9 @@ class _EntityStatistics:
         return entity_table(self.resolved(rows, share)[0], self.id_column, self.fields, "log", repeated=True)
 
     def _merge(self, found: pl.DataFrame) -> None:
-        there = self.frame.join(found.select(self.id_column), on=self.id_column, how="semi")
-        if len(there):
-            found = merge_combinations([there, found], self.id_column, self.fields).select(self.frame.columns)
+        known = self.frame.join(found.select(self.id_column), on=self.id_column, how="semi")
+        if len(known):
+            found = merge_combinations([known, found], self.id_column, self.fields).select(self.frame.columns)
         self.frame, self._settled = (
             self.frame.join(found.select(self.id_column), on=self.id_column, how="anti").vstack(found),
             None,

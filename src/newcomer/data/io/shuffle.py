@@ -77,13 +77,13 @@ def latest_events(files: ChunkedLog, items: Collection[str], per_item: int) -> C
         files.schema.item,
         canonical_names(pl.Series("item", sorted(items), dtype=pl.String), "items").implode(),
     )
-    kept: pl.DataFrame | None = None
+    latest: pl.DataFrame | None = None
     for chunk in files.chunks:
         found = files.table(chunk).filter(pl.col(item).is_in(chosen))
-        kept = _latest(found if kept is None else pl.concat([kept, found]), item, files.schema.time, per_item)
-    if kept is None or not len(kept):
+        latest = _latest(found if latest is None else pl.concat([latest, found]), item, files.schema.time, per_item)
+    if latest is None or not len(latest):
         raise DataError(f"none of {len(items)} items has an event in these files; give ids of column '{item}'")
-    return files.encode(kept.sort(ROW))
+    return files.encode(latest.sort(ROW))
 
 
 def _latest(rows: pl.DataFrame, item: str, time: str, per_item: int) -> pl.DataFrame:

@@ -19,6 +19,7 @@ from newcomer.experiments.report.plot_style import (
     sequential_colours,
     style_axes,
 )
+from newcomer.printable import stage_title
 from newcomer.settings import Json
 from newcomer.store.writing import to_json
 
@@ -288,7 +289,7 @@ def line(analysis: Mapping[str, Json]) -> str:
 
 
 def _short(names: Sequence[str]) -> list[str]:
-    return [name.removeprefix("task ") for name in names]
+    return [stage_title(name).removeprefix("task ") for name in names]
 
 
 def _residuals(part: Mapping[str, Json]) -> np.ndarray:

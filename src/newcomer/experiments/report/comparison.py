@@ -159,8 +159,10 @@ def search_table(comparison: Comparison) -> Table:
         count = f"{len(trials[name])} of {row['combinations']}" + (f" ({failed} failed)" if failed else "")
         seconds = sum(trial["seconds"] for trial in trials[name])
         lines.append([name, count, f"{seconds:.0f}", score, _format_settings(row["chosen"])])
-    most = max(map(len, trials.values()))
-    incomplete = [name for name, row in comparison.rows.items() if len(trials[name]) < min(most, row["combinations"])]
+    max_trials = max(map(len, trials.values()))
+    incomplete = [
+        name for name, row in comparison.rows.items() if len(trials[name]) < min(max_trials, row["combinations"])
+    ]
     note = (
         "Every row has the same budget of trials, or its whole grid where that is smaller; its settings are chosen by the score on "
         "validation data alone."

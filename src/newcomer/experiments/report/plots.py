@@ -18,6 +18,7 @@ from newcomer.experiments.report.plot_style import (
     style_axes,
 )
 from newcomer.experiments.report.runs import Run
+from newcomer.printable import stage_title
 
 MAX_COLUMNS = 5
 """Heat maps side by side."""
@@ -42,8 +43,8 @@ def accuracy_matrices(runs: Mapping[str, Run]) -> str:
                     colour = "white" if value > 0.7 else INK
                     axis.text(task, stage, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=colour)
             axis.set_title(name, fontsize=9, loc="left")
-            axis.set_xticks(range(matrix.shape[1]))
-            axis.set_yticks(range(matrix.shape[0]), [s["stage"].removeprefix("task ") for s in run.stages])
+            axis.set_xticks(range(matrix.shape[1]), range(1, matrix.shape[1] + 1))
+            axis.set_yticks(range(matrix.shape[0]), [stage_title(s["stage"]).removeprefix("task ") for s in run.stages])
             axis.set_xlabel("accuracy on task, %")
             remove_frame(axis)
         for axis in axes[:, 0]:
@@ -80,7 +81,12 @@ def magnitudes(run: Run) -> str:
         for task, colour in zip(range(len(history)), row_colours(len(history)), strict=True):
             stages = np.arange(task, len(history))
             axis.plot(
-                stages + 1, [history[s][task] for s in stages], "o-", color=colour, markersize=4, label=f"task {task}"
+                stages + 1,
+                [history[s][task] for s in stages],
+                "o-",
+                color=colour,
+                markersize=4,
+                label=f"task {task + 1}",
             )
         axis.set_xlabel("tasks learned")
         axis.set_ylabel("magnitude α")

@@ -7,7 +7,7 @@ import numpy as np
 
 from newcomer.experiments.report.runs import EVENTS, Run
 from newcomer.metrics.ranking import rela_impr
-from newcomer.printable import printable
+from newcomer.printable import counted, printable
 
 CLASS_COLUMNS = {"Acc": ".1f", "AAA": ".1f", "forgetting": ".1f", "seconds": ".0f"}
 ITEM_SCORES = {
@@ -19,7 +19,7 @@ ITEM_SCORES = {
     "calibration": "calibration, Σp / Σy",
     "f1": "F1 at the mean score",
 }
-BASELINE = "id-tuning"
+REFERENCE = "id-tuning"
 """The row that RelaImpr compares with."""
 SUFFICIENT = "sufficient"
 DASH = "–"
@@ -49,8 +49,8 @@ def result_tables(rows: Mapping[str, Sequence[Run]]) -> list[Table]:
     if first.recipe["family"] == "classes":
         return [_table(title, rows, {name: name for name in CLASS_COLUMNS}, CLASS_COLUMNS)]
     tables = [table for score, name in ITEM_SCORES.items() if (table := _score_table(f"{title}: {name}", rows, score))]
-    if BASELINE in rows and len(rows) > 1:
-        tables.append(_rela_impr_table(f"{title}: RelaImpr over {BASELINE}, %", rows))
+    if REFERENCE in rows and len(rows) > 1:
+        tables.append(_rela_impr_table(f"{title}: RelaImpr over {REFERENCE}, %", rows))
     if any(run.curve("auc") for runs in rows.values() for run in runs):
         tables.append(_events_table(f"{title}: AUC by the number of events", rows))
     if buckets := dict.fromkeys(name for runs in rows.values() for run in runs for name in run.calibration):
@@ -73,13 +73,13 @@ def _score_table(title: str, rows: Mapping[str, Sequence[Run]], score: str) -> T
 
 
 def _rela_impr_table(title: str, rows: Mapping[str, Sequence[Run]]) -> Table:
-    """RelaImpr of each row over the mean AUC of `BASELINE` in the same phase."""
-    baseline = [run.metrics() for run in rows[BASELINE] if run.finished]
+    """RelaImpr of each row over the mean AUC of `REFERENCE` in the same phase."""
+    reference = [run.metrics() for run in rows[REFERENCE] if run.finished]
     phases = list(dict.fromkeys(phase["stage"] for runs in rows.values() for run in runs for phase in run.phases))
     lines = []
     for name, runs in rows.items():
         metrics = [run.metrics() for run in runs if run.finished]
-        cells = [cell(_rela_impr(_values(metrics, f"{p} auc"), _values(baseline, f"{p} auc")), "z.1f") for p in phases]
+        cells = [cell(_rela_impr(_values(metrics, f"{p} auc"), _values(reference, f"{p} auc")), "z.1f") for p in phases]
         lines.append([name, str(len(metrics)), *cells])
     return Table(title, ["", "seeds", *phases], lines, _note([run for runs in rows.values() for run in runs]))
 
@@ -88,8 +88,8 @@ def _values(metrics: Sequence[Mapping[str, float]], name: str) -> list[float]:
     return [values[name] for values in metrics if name in values]
 
 
-def _rela_impr(aucs: Sequence[float], baseline: Sequence[float]) -> list[float]:
-    return [rela_impr(auc, float(np.mean(baseline))) for auc in aucs] if baseline else []
+def _rela_impr(aucs: Sequence[float], reference: Sequence[float]) -> list[float]:
+    return [rela_impr(auc, float(np.mean(reference))) for auc in aucs] if reference else []
 
 
 def _events_table(title: str, rows: Mapping[str, Sequence[Run]]) -> Table:
@@ -133,7 +133,7 @@ def cell(values: Sequence[float], format_spec: str) -> str:
 def _note(runs: Sequence[Run]) -> str:
     """The machines and the commits of these runs."""
     machines = dict.fromkeys(
-        f"{m['processor']}, {m['threads']} threads" for m in (run.events[0]["machine"] for run in runs)
+        f"{m['processor']}, {counted(m['threads'], 'thread')}" for m in (run.events[0]["machine"] for run in runs)
     )
     commits = dict.fromkeys(str(run.events[0]["commit"]) for run in runs)
     listed = ", ".join(commits) if len(commits) <= MAX_COMMITS else f"one of {len(commits)}, each in its record"

@@ -99,9 +99,9 @@ def map_step(logit: float, logit_variance: float, label: float) -> float:
         p = 0.5 + 0.5 * math.tanh(0.5 * (logit + shift))
         curvature = max(p * (1 - p), MIN_CURVATURE)
         newton_step = (curvature * shift + label - p) / (1 + curvature * logit_variance) - step
-        most = _loss(logit, logit_variance, label, step) * (1 + ROUNDING * _EPS)
+        limit = _loss(logit, logit_variance, label, step) * (1 + ROUNDING * _EPS)
         gaining = (
-            part for part in STEP_SIZES if _loss(logit, logit_variance, label, step + part * newton_step) <= most
+            part for part in STEP_SIZES if _loss(logit, logit_variance, label, step + part * newton_step) <= limit
         )
         step += newton_step * next(gaining, STEP_SIZES[-1])
     return step
@@ -112,8 +112,8 @@ _EPS = float(np.finfo(np.float32).eps)
 
 def _loss(logit: float, logit_variance: float, label: float, step: float) -> float:
     """Negative log posterior of one row after this step."""
-    there = (1 - 2 * label) * (logit + logit_variance * step)
-    return max(there, 0.0) + math.log1p(math.exp(-abs(there))) + logit_variance * step**2 / 2
+    margin = (1 - 2 * label) * (logit + logit_variance * step)
+    return max(margin, 0.0) + math.log1p(math.exp(-abs(margin))) + logit_variance * step**2 / 2
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,9 @@ class EmbeddingTables:
 
 def _embed_categorical(value: NDArray[np.int64], table: Array) -> Array:
     if value.ndim:
-        there = value[value != 0]
-        summed: Array = np.add.reduce(table[there])
-        return summed / np.float32(max(len(there), 1))
+        nonzero = value[value != 0]
+        summed: Array = np.add.reduce(table[nonzero])
+        return summed / np.float32(max(len(nonzero), 1))
     slices: Array = table[value]
     return slices
 

@@ -150,12 +150,12 @@ def _typical(names: Sequence[str], counts: NDArray[np.int64] | None, graphs: Ten
     return chosen
 
 
-def _nearest(graphs: Float[Tensor, "item field other"], number: int, most: int) -> list[tuple[int, float]]:
+def _nearest(graphs: Float[Tensor, "item field other"], number: int, limit: int) -> list[tuple[int, float]]:
     """Items with the highest cosine similarity of graphs minus the mean graph; nearest first."""
     centred = functional.normalize((graphs - graphs.mean(dim=0)).flatten(1), dim=1)
     cosines = (centred @ centred[number]).clamp(-1, 1)
     cosines[number] = -torch.inf
-    best = cosines.topk(min(most, len(graphs) - 1))
+    best = cosines.topk(min(limit, len(graphs) - 1))
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 

@@ -282,5 +282,5 @@ def concat_clicks(parts: Sequence[Clicks]) -> Clicks:
 def _concat(values: list[Tensor]) -> Tensor:
     if values[0].ndim == 1:
         return torch.cat(values)
-    most = max(value.shape[1] for value in values)
-    return torch.cat([torch.nn.functional.pad(value, (0, most - value.shape[1])) for value in values])
+    widest = max(value.shape[1] for value in values)
+    return torch.cat([torch.nn.functional.pad(value, (0, widest - value.shape[1])) for value in values])

@@ -47,16 +47,8 @@ class IdTuning(ItemLearner):
         device: str | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(
-            schema,
-            pretraining,
-            rule_meta_learning(meta_epochs),
-            warmup.build(),
-            warmup.warmup_events,
-            seed,
-            device,
-            regularization,
-        )
+        meta, rule = rule_meta_learning(meta_epochs), warmup.build()
+        super().__init__(schema, pretraining, meta, rule, warmup.warmup_events, seed, device, regularization)
         self.config, self.generate_init = network, generate_init
 
     def _build(self, item_sizes: Sequence[FieldSize], row_sizes: Sequence[FieldSize]) -> TowerNetwork:

@@ -119,8 +119,8 @@ class CachedItems:
             done = self.states.imported_stages(self.model)
             self._require_no_other_warm_up(done)
             if done < len(stages):
-                there = {} if done else self.states.headers(self.model, [name for names in stages for name in names])
-                new = [names for names in stages[done:] if not any(name in there for name in names)]
+                existing = {} if done else self.states.headers(self.model, [name for names in stages for name in names])
+                new = [names for names in stages[done:] if not any(name in existing for name in names)]
                 changes = trained_item_rows(self.learner, [name for names in new for name in names])
                 self.states.import_stages(self.model, len(stages), changes)
             self._imported = True

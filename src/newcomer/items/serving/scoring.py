@@ -114,13 +114,13 @@ def merge_errors(
         if len(answers)
         else pl.DataFrame({n: [None] * count for n in SCORE_COLUMNS}, schema=SCORE_COLUMNS)
     )
-    there = pl.Series("there", position >= 0)
+    valid = pl.Series("valid", position >= 0)
     errors_ = pl.Series("error", [errors.get(row) for row in range(count)], dtype=pl.String)
     return every.with_columns(
         *(
-            pl.when(there).then(pl.col(name)).otherwise(None).alias(name)
+            pl.when(valid).then(pl.col(name)).otherwise(None).alias(name)
             for name in ("score", "phase", "events", "unseen")
         ),
         model=pl.lit(model, dtype=pl.String),
-        error=pl.when(errors_.is_not_null()).then(errors_).otherwise(pl.when(there).then(pl.col("error"))),
+        error=pl.when(errors_.is_not_null()).then(errors_).otherwise(pl.when(valid).then(pl.col("error"))),
     ).select(*SCORE_COLUMNS)

@@ -108,8 +108,8 @@ def _smooth(tables: FieldEmbeddings, index: int, coding: Vocabulary, width: floa
 def _event_counts(clicks: Clicks, users: int, event_codes: int) -> Int[Tensor, "user code"]:
     """Number of occurrences of each event code per user, in the smallest integer type that holds the maximum."""
     code = clicks.of_rows[-1]
-    most = int(torch.unique(code, return_counts=True)[1].max())
-    kind = torch.int16 if most <= torch.iinfo(torch.int16).max else torch.int32
+    largest = int(torch.unique(code, return_counts=True)[1].max())
+    kind = torch.int16 if largest <= torch.iinfo(torch.int16).max else torch.int32
     if kind.itemsize * users * event_codes > MAX_BYTES:
         raise LearnerError(
             f"user_history = true needs a table of {users:,} users by {event_codes // 2:,} old items, which is too large; "

@@ -53,8 +53,8 @@ class TrainingData(ABC):
         """Events of as many items as fit into `MAX_ROWS`, sorted by time."""
 
     @abstractmethod
-    def latest_events(self, most: int) -> Iterator[Clicks]:
-        """At most `most` latest events of every item, some items at a time."""
+    def latest_events(self, limit: int) -> Iterator[Clicks]:
+        """At most `limit` latest events of every item, some items at a time."""
 
 
 class InMemory(TrainingData):
@@ -76,11 +76,11 @@ class InMemory(TrainingData):
     def event_histories(self, seed: int, stage: str) -> Clicks:
         return self.clicks
 
-    def latest_events(self, most: int) -> Iterator[Clicks]:
+    def latest_events(self, limit: int) -> Iterator[Clicks]:
         order = torch.argsort(self.clicks.item, stable=True)
         counts = torch.bincount(self.clicks.item)
         age = torch.arange(len(order), device=self.device) - (counts.cumsum(0) - counts)[self.clicks.item[order]]
-        yield self.clicks.by_row(order[age >= (counts - most)[self.clicks.item[order]]].sort().values)
+        yield self.clicks.by_row(order[age >= (counts - limit)[self.clicks.item[order]]].sort().values)
 
 
 class InFiles(TrainingData):
@@ -108,13 +108,13 @@ class InFiles(TrainingData):
             chosen.append(self.items.ids[item])
         return self._sorted_by_time(chosen, max(self.counts))
 
-    def latest_events(self, most: int) -> Iterator[Clicks]:
-        at_once = max(MAX_ROWS // most, 1)
+    def latest_events(self, limit: int) -> Iterator[Clicks]:
+        at_once = max(MAX_ROWS // limit, 1)
         for begin in range(0, len(self.items), at_once):
-            yield self._sorted_by_time(self.items.ids[begin : begin + at_once], most)
+            yield self._sorted_by_time(self.items.ids[begin : begin + at_once], limit)
 
-    def _sorted_by_time(self, items: list[str] | tuple[str, ...], most: int) -> Clicks:
-        log = latest_events(self.files, items, most)
+    def _sorted_by_time(self, items: list[str] | tuple[str, ...], limit: int) -> Clicks:
+        log = latest_events(self.files, items, limit)
         return self._encode(log.take(np.lexsort((log.row, log.fraction_or_zero, log.time)))).by_row()
 
     def _encode(self, log: ClickLog) -> Clicks:

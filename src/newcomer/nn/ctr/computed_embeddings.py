@@ -62,7 +62,7 @@ class UserHistoryEmbedding(ComputedEmbedding):
 
     times: Tensor
 
-    def __init__(self, times: Int[Tensor, "user deed"], width: int, init_std: float) -> None:
+    def __init__(self, times: Int[Tensor, "user event"], width: int, init_std: float) -> None:
         super().__init__()
         self.codes = nn.Parameter(torch.randn(times.shape[1], width) * init_std)
         self.register_buffer("times", times, persistent=False)
@@ -72,7 +72,7 @@ class UserHistoryEmbedding(ComputedEmbedding):
         times = self.times[value % users].to(self.codes)
         left_out = value // users - 1
         if (left_out >= 0).any():
-            times = torch.cat([times, times[:, :1]], dim=1)  # one column more, for rows without a deed of their own
+            times = torch.cat([times, times[:, :1]], dim=1)  # one column more, for rows without an event of their own
             times[torch.arange(len(left_out), device=left_out.device), torch.where(left_out < 0, codes, left_out)] -= 1
             times = times[:, :codes]
         return times @ self.codes / times.sum(dim=1, keepdim=True).clamp(min=1).sqrt()

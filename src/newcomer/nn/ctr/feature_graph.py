@@ -23,11 +23,11 @@ def higher_orders(graph: Float[Tensor, "item field other"], orders: int) -> Floa
     Differentiable as long as the same entries are kept.
     """
     fields = graph.shape[-1]
-    kept = between_0_and_1(graph)
-    kept = kept + torch.diag_embed(1 - kept.diagonal(dim1=-2, dim2=-1))
-    largest = kept.detach().flatten(1).topk(fields * fields // 2).indices
-    kept = kept * torch.zeros_like(kept).flatten(1).scatter(1, largest, 1.0).view_as(kept)
-    first = (kept + kept.transpose(-2, -1)) / 2
+    weights = between_0_and_1(graph)
+    weights = weights + torch.diag_embed(1 - weights.diagonal(dim1=-2, dim2=-1))
+    largest = weights.detach().flatten(1).topk(fields * fields // 2).indices
+    weights = weights * torch.zeros_like(weights).flatten(1).scatter(1, largest, 1.0).view_as(weights)
+    first = (weights + weights.transpose(-2, -1)) / 2
     edges = (first != 0).to(first.dtype)
     graphs = [first]
     for _ in range(orders - 1):

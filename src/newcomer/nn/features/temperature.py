@@ -1,6 +1,7 @@
 """Temperature scaling (Guo et al., ICML 2017): one parameter that calibrates a classifier's probabilities."""
 
 import math
+from collections.abc import Callable
 
 from torch.nn import functional as F
 
@@ -25,15 +26,17 @@ def temperature(logits: Float[Tensor, "batch class"], target: Int[Tensor, " batc
     """
     if not len(logits) or logits.shape[1] < 2:
         return 1.0
-    doubt = 1 / (len(logits) + 1)
+    exact, doubt = logits.double(), 1 / (len(logits) + 1)
+    found = _argmin(lambda log_t: F.cross_entropy(exact / math.exp(log_t), target, label_smoothing=doubt).item())
+    return 1.0 if found is None else math.exp(found)
 
-    def loss(log_t: float) -> float:
-        return F.cross_entropy(logits.double() / math.exp(log_t), target, label_smoothing=doubt).item()
 
-    ends = loss(math.log(COLDEST)), loss(math.log(HOTTEST)), loss(0.0)
-    if not all(map(math.isfinite, ends)) or max(ends) - min(ends) <= MIN_GAIN:
-        return 1.0
+def _argmin(loss: Callable[[float], float]) -> float | None:
+    """The logarithm of the temperature of least loss, by golden-section search; None if undetermined."""
     low, high, ratio = math.log(COLDEST), math.log(HOTTEST), (5**0.5 - 1) / 2
+    ends = loss(low), loss(high), loss(0.0)
+    if not all(map(math.isfinite, ends)) or max(ends) - min(ends) <= MIN_GAIN:
+        return None
     left, right = high - ratio * (high - low), low + ratio * (high - low)
     at_left, at_right = loss(left), loss(right)
     for _ in range(STEPS):
@@ -45,4 +48,4 @@ def temperature(logits: Float[Tensor, "batch class"], target: Int[Tensor, " batc
             low, left, at_left = left, right, at_right
             right = low + ratio * (high - low)
             at_right = loss(right)
-    return math.exp((low + high) / 2)
+    return (low + high) / 2

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from newcomer.nn.heads.head import Linear
 from newcomer.shapes import Float, Tensor
 
 
@@ -31,6 +32,10 @@ class LinearHead(nn.Module):
     def set(self, weight: Float[Tensor, "class width"], bias: Float[Tensor, " class"]) -> None:
         """Replace all rows."""
         self.weight, self.bias = nn.Parameter(weight.to(self.weight)), nn.Parameter(bias.to(self.bias))
+
+    def rows(self) -> Linear:
+        """Weight and bias as they are, on the CPU."""
+        return self.weight.detach().cpu(), self.bias.detach().cpu()
 
     def forward(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch class"]:
         return F.linear(x, self.weight, self.bias)

@@ -62,7 +62,7 @@ class HigherOrders:
     graphs: Array
     """order field other"""
     raw: SymmetricGraph
-    kept: Array
+    mask: Array
     edges: Array
     products: Sequence[SymmetricGraph]
 
@@ -71,18 +71,18 @@ class HigherOrders:
         fields, raw = len(graph), SymmetricGraph.of(graph)
         entries = raw.entries.copy()
         entries.flat[:: fields + 1] = 1
-        kept = np.zeros_like(entries)
+        mask = np.zeros_like(entries)
         # the same tie-breaking as torch's topk
-        kept.flat[torch.from_numpy(entries.ravel()).topk(fields * fields // 2).indices.numpy()] = 1
-        entries *= kept
-        kept.flat[:: fields + 1] = 0
+        mask.flat[torch.from_numpy(entries.ravel()).topk(fields * fields // 2).indices.numpy()] = 1
+        entries *= mask
+        mask.flat[:: fields + 1] = 0
         graphs = np.empty((orders, fields, fields), graph.dtype)
         first = np.multiply(entries + entries.T, 0.5, out=graphs[0])
         edges, products = (first != 0).astype(graph.dtype), []
         for order in range(1, orders):
             products.append(SymmetricGraph.of(graphs[order - 1] @ first))
             np.multiply(products[-1].entries, edges, out=graphs[order])
-        return cls(graphs, raw, kept, edges, products)
+        return cls(graphs, raw, mask, edges, products)
 
     def backward(self, graphs_grad: Array) -> Array:
         """Backward pass from gradients of all orders to the gradient of the raw graph."""
@@ -95,7 +95,7 @@ class HigherOrders:
                 order_grad += graphs_grad[order - 1]
             else:
                 first_grad += order_grad
-        return self.raw.backward((first_grad + first_grad.T) * 0.5 * self.kept)
+        return self.raw.backward((first_grad + first_grad.T) * 0.5 * self.mask)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,8 +64,8 @@ def _step_size(delta: Tensor, step: Tensor, logits: Tensor, logit_step: Tensor, 
     rows = logits + parts * logit_step  # item row part
     of_rows = (functional.softplus((1 - 2 * labels) * rows) * real).sum(dim=1)
     before, *after = (of_rows + ((delta + parts * step) ** 2).sum(dim=1) / 2).unbind(dim=1)
-    most = before * (1 + ROUNDING * torch.finfo(before.dtype).eps)
-    found = torch.full_like(before, STEP_SIZES[-1])
+    limit = before * (1 + ROUNDING * torch.finfo(before.dtype).eps)
+    factor = torch.full_like(before, STEP_SIZES[-1])
     for part, loss in reversed(list(zip(STEP_SIZES, after, strict=True))):
-        found = torch.where(loss <= most, part, found)
-    return found[:, None, None]
+        factor = torch.where(loss <= limit, part, factor)
+    return factor[:, None, None]

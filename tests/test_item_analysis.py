@@ -1,4 +1,4 @@
-"""What is found of a model's items is what its graphs and its answers say."""
+"""Analysis of click models: equal to direct computations with graphs and scores."""
 
 import itertools
 import json
@@ -126,7 +126,9 @@ def test_untouched_items_with_the_same_fields_are_nearest(cold: EmerG, log: Clic
         assert item["nearest"][0]["cosine"] == pytest.approx(1, abs=1e-5)
 
 
-def test_a_curve_is_the_life_of_an_item_that_comes_anew(warm: EmerG, stream: ColdStart, log: ClickLog) -> None:
+def test_a_learning_curve_equals_adding_and_warming_the_item_anew(
+    warm: EmerG, stream: ColdStart, log: ClickLog
+) -> None:
     """Each point against an item of the same fields that is added, given the first events, and asked for the others."""
     name = list(warm.known)[8]
     number = log.items.ids.index(name)
@@ -159,7 +161,7 @@ def test_items_looked_at_together_are_items_looked_at_one_by_one(warm: EmerG, lo
         }
 
 
-def test_looking_changes_nothing(warm: EmerG, log: ClickLog) -> None:
+def test_analysis_changes_nothing(warm: EmerG, log: ClickLog) -> None:
     before = {key: value.clone() for key, value in warm.state.items()}
     weights = {key: value.clone() for key, value in warm.network.state_dict().items()}
     entries = len(warm.entries)
@@ -178,7 +180,7 @@ def test_a_schema_without_any_field_is_enough(log: ClickLog, tmp_path: Path) -> 
     write_item_analysis(found | {"items": found["items"][:1]}, tmp_path)
 
 
-def test_what_is_said_about_an_item_is_what_the_log_says(warm: EmerG, log: ClickLog) -> None:
+def test_item_statistics_equal_those_of_the_log(warm: EmerG, log: ClickLog) -> None:
     for item in look(warm, log)["items"]:
         at = log.items.ids.index(item["item"])
         assert item["about"] == {name: log.items.columns[name].texts()[at] for name in ("kind", "brand")}
@@ -257,14 +259,14 @@ def test_graphs_with_the_planted_pair_on_top_are_all_found_and_others_are_not(st
     assert set(found["names"]) == set(answers.values())
 
 
-def test_other_models_have_no_graphs_to_look_into(stream: ColdStart) -> None:
+def test_models_without_graphs_are_refused(stream: ColdStart) -> None:
     short = {key: SHORT[key] for key in ("width", "pretrain_epochs", "warmup_steps")}
     for learner in (IdTuning(stream.schema, **short), EmerG(stream.schema, **SHORT, graph="shared")):
         with pytest.raises(LearnerError, match="have no graphs of their own; give one of 'emerg' with graph = 'item'"):
             look(learner.learn(stream.old_log))
 
 
-def test_what_cannot_be_looked_into_is_said_in_a_line(warm: EmerG, stream: ColdStart, log: ClickLog) -> None:
+def test_what_cannot_be_analysed_is_one_line(warm: EmerG, stream: ColdStart, log: ClickLog) -> None:
     with pytest.raises(LearnerError, match="has learned nothing yet; call learn first"):
         look(EmerG(stream.schema, **SHORT))
     with pytest.raises(LearnerError, match="item 'i00003' is not known; did you mean 'i0003'"):
@@ -275,7 +277,7 @@ def test_what_cannot_be_looked_into_is_said_in_a_line(warm: EmerG, stream: ColdS
 
 
 @pytest.mark.parametrize("planted", [True, False])
-def test_the_page_holds_all_that_was_found_and_fetches_nothing(
+def test_the_page_has_all_results_and_is_self_contained(
     planted: bool, warm: EmerG, log: ClickLog, tmp_path: Path
 ) -> None:
     found = look(warm, log, list(warm.known)[7:9])
@@ -305,7 +307,7 @@ def test_names_of_items_are_text_and_not_markup(warm: EmerG, log: ClickLog, tmp_
     assert "&lt;script&gt;" in page
 
 
-def test_a_folder_that_cannot_be_written_is_said_in_a_line(warm: EmerG, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_line(warm: EmerG, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(StoreError, match="choose another --out"):
         write_item_analysis(look(warm, items=list(warm.known)[:1]), tmp_path / "taken")

@@ -1,4 +1,4 @@
-"""What is found inside a model is what its weights and its exams say."""
+"""Analysis of SD-LoRA models: equal to direct computations with weights and evaluation sets."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def together(parts: list[Examples]) -> Examples:
     return Examples([x for part in parts for x in part.inputs], [name for part in parts for name in part.labels])
 
 
-def taught(tiny: Folder, tasks: list[Examples], **settings: Any) -> SDLoRA:
+def trained(tiny: Folder, tasks: list[Examples], **settings: Any) -> SDLoRA:
     learner = SDLoRA(str(tiny("vit")), **{**SETTINGS, **settings})
     for task in tasks:
         learner.learn(task)
@@ -65,7 +65,7 @@ def weights(learner: SDLoRA) -> torch.Tensor:
 def test_distances_are_those_of_the_formed_weights(
     magnitudes: Sharing, tasks: list[Examples], tiny: Folder, tmp_path: Path
 ) -> None:
-    learner = taught(tiny, tasks, magnitude_sharing=magnitudes)
+    learner = trained(tiny, tasks, magnitude_sharing=magnitudes)
     learner.learn(tasks[0])  # known classes only: moves nothing
     learner.save(tmp_path / "model")
     states = torch.stack([weights(SDLoRA.load(tmp_path / "model", stages=stages)) for stages in range(4)])
@@ -77,7 +77,7 @@ def test_distances_are_those_of_the_formed_weights(
 
 
 def test_a_direction_dropped_for_its_fit_still_moved_the_weights(tasks: list[Examples], tiny: Folder) -> None:
-    found = look(taught(tiny, tasks[:2], kd_threshold=1.0))
+    found = look(trained(tiny, tasks[:2], kd_threshold=1.0))
     assert found["tasks"] == ["task 0", "task 1"]
     assert found["directions"] == ["task 0"]
     assert [len(part["after"]) for part in found["training"]] == [1, 1]
@@ -85,7 +85,7 @@ def test_a_direction_dropped_for_its_fit_still_moved_the_weights(tasks: list[Exa
 
 
 def test_equal_directions_have_cosine_1_and_directions_at_right_angles_0(tasks: list[Examples], tiny: Folder) -> None:
-    learner = taught(tiny, tasks[:1])
+    learner = trained(tiny, tasks[:1])
     bank = learner.lora
     first = bank.direction(0)
     aside = [(up - a @ (a.T @ up), down) for up, down in first for a in [torch.linalg.qr(up).Q]]
@@ -100,8 +100,8 @@ def test_equal_directions_have_cosine_1_and_directions_at_right_angles_0(tasks: 
     assert found["depths"] == pytest.approx([1 / 6] * 4, abs=1e-5)  # one pair of six, in every projection
 
 
-def test_training_is_told_step_by_step(tasks: list[Examples], tiny: Folder) -> None:
-    learner = taught(tiny, tasks, weight_averaging=0.0)  # with it the end is not where the last step was
+def test_training_yields_every_step(tasks: list[Examples], tiny: Folder) -> None:
+    learner = trained(tiny, tasks, weight_averaging=0.0)  # with it the end is not where the last step was
     for place, part in enumerate(look(learner)["training"]):
         assert part["step"] == list(range(1, 19))
         assert [len(row) for row in part["magnitudes"]] == [place] * 18
@@ -111,10 +111,10 @@ def test_training_is_told_step_by_step(tasks: list[Examples], tiny: Folder) -> N
 
 
 @pytest.mark.parametrize("head", ["linear", "lda", "kernel"])
-def test_the_line_ends_at_the_models_after_both_tasks(
+def test_the_interpolation_ends_at_the_models_after_both_tasks(
     head: str, tasks: list[Examples], tiny: Folder, tmp_path: Path
 ) -> None:
-    learner = taught(tiny, tasks, head=head)
+    learner = trained(tiny, tasks, head=head)
     learner.save(tmp_path / "model")
     before = learner.lora.magnitudes
     said_before = learner.logits(tasks[0].inputs)
@@ -143,24 +143,26 @@ def test_the_line_ends_at_the_models_after_both_tasks(
     assert torch.equal(learner.logits(tasks[0].inputs), said_before)
 
 
-def test_lent_magnitudes_come_back_after_an_error(tasks: list[Examples], tiny: Folder) -> None:
-    bank = taught(tiny, tasks[:1]).lora
+def test_replaced_magnitudes_are_restored_after_an_error(tasks: list[Examples], tiny: Folder) -> None:
+    bank = trained(tiny, tasks[:1]).lora
     own = bank.magnitudes
     with pytest.raises(KeyError), _weighing(bank, torch.zeros(1, 1)):
         raise KeyError
     assert bank.magnitudes is own
 
 
-def test_the_line_leaves_out_what_was_forgotten_and_what_has_no_examples(tasks: list[Examples], tiny: Folder) -> None:
-    learner = taught(tiny, tasks)
+def test_the_interpolation_leaves_out_forgotten_classes_and_those_without_examples(
+    tasks: list[Examples], tiny: Folder
+) -> None:
+    learner = trained(tiny, tasks)
     learner.forget(tasks[1].labels[0])
     (first, second) = look(learner, together(tasks))["line"]
     assert (first["examples"], second["examples"]) == ({"old": 12, "new": 6}, {"old": 6, "new": 12})
     assert look(learner, together([tasks[0], tasks[2]]))["line"] == []
 
 
-def test_without_data_there_is_no_line(tasks: list[Examples], tiny: Folder, tmp_path: Path) -> None:
-    found = look(taught(tiny, tasks[:2]))
+def test_without_data_there_is_no_interpolation(tasks: list[Examples], tiny: Folder, tmp_path: Path) -> None:
+    found = look(trained(tiny, tasks[:2]))
     assert found["line"] is None
     write_class_analysis(found, tmp_path / "page")
     written = {path.name for path in (tmp_path / "page").iterdir()}
@@ -169,7 +171,7 @@ def test_without_data_there_is_no_line(tasks: list[Examples], tiny: Folder, tmp_
 
 
 def test_one_task_has_a_page_of_what_there_is(tasks: list[Examples], tiny: Folder, tmp_path: Path) -> None:
-    found = look(taught(tiny, tasks[:1]), tasks[0])
+    found = look(trained(tiny, tasks[:1]), tasks[0])
     assert found["line"] == []
     write_class_analysis(found, tmp_path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
@@ -177,8 +179,8 @@ def test_one_task_has_a_page_of_what_there_is(tasks: list[Examples], tiny: Folde
     assert not (tmp_path / "cosines.svg").exists()
 
 
-def test_old_stores_without_traces_are_told_without_them(tasks: list[Examples], tiny: Folder, tmp_path: Path) -> None:
-    learner = taught(tiny, tasks[:2])
+def test_old_stores_are_analysed_without_traces(tasks: list[Examples], tiny: Folder, tmp_path: Path) -> None:
+    learner = trained(tiny, tasks[:2])
     for place, entry in enumerate(learner.entries):
         kept = {name: tensor for name, tensor in entry.tensors.items() if not name.startswith("trace.")}
         learner.entries[place] = Entry(entry.name, kept, entry.info)
@@ -192,11 +194,11 @@ def test_other_models_have_no_directions(kind: Callable[[str], ClassLearner], ti
         look(kind(str(tiny("vit"))))
 
 
-def test_what_cannot_be_looked_into_is_said_in_a_line(tasks: list[Examples], tiny: Folder) -> None:
+def test_what_cannot_be_analysed_is_one_line(tasks: list[Examples], tiny: Folder) -> None:
     with pytest.raises(LearnerError, match="no task has changed the weights yet"):
         look(SDLoRA(str(tiny("vit"))))
     with pytest.raises(LearnerError, match="none of the examples is of a class that the model knows"):
-        look(taught(tiny, tasks[:1]), tasks[1])
+        look(trained(tiny, tasks[:1]), tasks[1])
 
 
 def by_hand(tasks: int) -> dict[str, Json]:
@@ -226,7 +228,7 @@ def by_hand(tasks: int) -> dict[str, Json]:
 
 
 @pytest.mark.parametrize("tasks", [2, 5, 20])
-def test_the_page_says_what_was_found(tasks: int, tmp_path: Path) -> None:
+def test_the_page_has_the_results(tasks: int, tmp_path: Path) -> None:
     write_class_analysis(by_hand(tasks), tmp_path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     pairs = tasks * (tasks - 1) // 2
@@ -242,7 +244,7 @@ def test_the_page_says_what_was_found(tasks: int, tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=.http|<script|url\(http", page)  # nothing is fetched
 
 
-def test_a_folder_that_cannot_be_written_is_said_in_a_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(StoreError, match="choose another --out"):
         write_class_analysis(by_hand(2), tmp_path / "taken")

@@ -1,4 +1,4 @@
-"""Peers for new items: towers equal their plain forms, and each warm-up method is what its paper writes down."""
+"""Baselines for new items: towers equal their plain forms, and warm-up methods their papers' equations."""
 
 import copy
 from collections.abc import Iterator
@@ -157,7 +157,7 @@ def test_renamed_fields_attend_to_the_same_fields() -> None:
 
 @pytest.mark.parametrize("tower", [DCNv2, AutoInt])
 @pytest.mark.parametrize("hidden", [[], [6]], ids=str)
-def test_a_towers_rows_have_nothing_to_do_with_one_another(tower: type[nn.Module], hidden: list[int]) -> None:
+def test_rows_of_a_tower_are_independent(tower: type[nn.Module], hidden: list[int]) -> None:
     built, vectors = ready(tower(FIELDS, WIDTH, hidden)), sample(ITEMS, FIELDS, ROWS, WIDTH)
     together = built(vectors)
     assert together.shape == (ITEMS, ROWS)
@@ -202,7 +202,7 @@ def test_wasserstein_is_no_distance_only_to_itself() -> None:
 # DropoutNet
 
 
-def test_a_row_without_its_items_own_part_sees_where_the_item_began() -> None:
+def test_a_row_with_a_dropped_id_sees_the_initial_state() -> None:
     network, residuals, events = plain(), ready(nn.Embedding(ITEMS, WIDTH + 1)), clicks()
     plan = Pretraining(1, 1e-3, 8, 0.0, 0.3, id_dropout=0.5)
     rows = torch.tensor([0, 3, 4, 7, 11, 12, 14])
@@ -275,13 +275,13 @@ def test_a_warm_id_is_the_cold_one_scaled_and_shifted() -> None:
     assert torch.equal(found[2], cold[2])  # an old item's is warm as it is
 
 
-def test_nobody_shifts_nothing() -> None:
+def test_without_users_the_shift_is_zero() -> None:
     network = mwuf()
     assert not network.warming["shift"](network.unseen(ITEMS)["users"]).any()
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_who_met_an_item_is_the_mean_of_all_events_however_they_came(whole: bool) -> None:
+def test_the_mean_user_of_an_item_does_not_depend_on_batches(whole: bool) -> None:
     network, events = mwuf(whole), clicks()
     state = network.initial_state(OWN, ITEMS)
     first = replace(BATCH, real=BATCH.real & (torch.arange(EVENTS) < 2))
@@ -294,7 +294,7 @@ def test_who_met_an_item_is_the_mean_of_all_events_however_they_came(whole: bool
         assert state["seen"][item] == count
 
 
-def test_silent_networks_tune_ids_as_if_they_were_not_there() -> None:
+def test_zero_initialized_networks_do_not_change_id_tuning() -> None:
     network, events, rule = mwuf(), clicks(), AdamAdaptation(0.1, 3, 0.1, 1)
     for name in ("scale", "shift"):
         for parameter in network.warming[name][2].parameters():  # type: ignore[index]
@@ -317,7 +317,7 @@ def vectors(network: TowerNetwork, events: Clicks, rule: AdamAdaptation) -> Iter
 # CVAR
 
 
-def test_a_new_item_begins_with_what_is_decoded_of_its_fields() -> None:
+def test_a_new_item_starts_at_the_decoding_of_its_fields() -> None:
     network = cvar()
     begun = network.initial_state(OWN, ITEMS)
     prior, decoder = network.coder["prior"], network.coder["decoder"]
@@ -329,7 +329,7 @@ def test_a_new_item_begins_with_what_is_decoded_of_its_fields() -> None:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_what_was_tuned_is_encoded_and_decoded_with_the_number_of_events(whole: bool) -> None:
+def test_tuned_ids_are_encoded_and_decoded_with_the_number_of_events(whole: bool) -> None:
     network, events, rule = cvar(whole), clicks(), AdamAdaptation(0.1, 3, 0.1, 1)
     begin = {key: value.detach() for key, value in network.initial_state(OWN, ITEMS).items()} | {
         "seen": torch.full((ITEMS, 1), 2.0)
@@ -409,7 +409,7 @@ def test_nothing_dropped_is_id_tuning_to_the_bit(world: ColdStart) -> None:
     assert not equal(bits(lived(DropoutNet, SHORT | {"id_dropout": 0.2}, world)), tuned_ids)
 
 
-def test_where_everything_is_dropped_old_items_learn_nothing_of_their_own(world: ColdStart) -> None:
+def test_with_id_dropout_1_old_items_train_no_id(world: ColdStart) -> None:
     kept = {"id_dropout": 1.0, "weight_decay": 0.0}
     short, long = (lived(DropoutNet, SHORT | kept | {"pretrain_epochs": n}, world, stages=1) for n in (1, 3))
     residuals = [pack(learner.state) - learner.network.start for learner in (short, long)]
@@ -417,7 +417,7 @@ def test_where_everything_is_dropped_old_items_learn_nothing_of_their_own(world:
     assert not torch.equal(short.network.start, long.network.start)
 
 
-def test_a_methods_own_training_leaves_the_model_and_the_old_items_as_id_tuning_has_them(
+def test_a_second_training_stage_leaves_the_weights_and_old_items_of_id_tuning(
     method: tuple[type[ItemLearner], dict[str, Any]], world: ColdStart
 ) -> None:
     kind, settings = method
@@ -431,7 +431,7 @@ def test_a_methods_own_training_leaves_the_model_and_the_old_items_as_id_tuning_
     assert (learner.score(world.new.query) != plain.score(world.new.query)).any()
 
 
-def test_before_it_has_learned_a_method_begins_where_all_begin(
+def test_before_training_every_method_has_the_same_initial_state(
     method: tuple[type[ItemLearner], dict[str, Any]], world: ColdStart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind, settings = method
@@ -443,17 +443,17 @@ def test_before_it_has_learned_a_method_begins_where_all_begin(
     np.testing.assert_allclose(learner.score(world.new.query), plain.score(world.new.query), rtol=1e-6)
 
 
-@pytest.mark.parametrize("after", [19, 25])
+@pytest.mark.parametrize("after", [19, pytest.param(25, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("files", [False, True], ids=["in memory", "in files"])
-def test_cut_off_in_its_own_training_a_method_goes_on_to_the_same_bits(
+def test_a_method_interrupted_in_its_second_stage_resumes_to_the_same_bits(
     method: tuple[type[ItemLearner], dict[str, Any]], world: ColdStart, files: bool, after: int, tmp_path: Path
 ) -> None:
     kind, settings = method
-    lesson = world.old
+    train = world.old
     if files:
         frame(world.old_log).write_parquet(tmp_path / "old.parquet")
-        lesson = OldItems(ChunkedLog(tmp_path / "old.parquet", world.schema, rows=100))
-    stage: Any = Stage("old", lesson, {})
+        train = OldItems(ChunkedLog(tmp_path / "old.parquet", world.schema, rows=100))
+    stage: Any = Stage("old", train, {})
     whole = kind(world.schema, **settings)
     parts = [step.part for step in whole.fit_stage(stage)]
     cut = kind(world.schema, **settings).fit_stage(stage, Checkpoint(tmp_path / "kept", every_seconds=0))
@@ -468,7 +468,7 @@ def test_cut_off_in_its_own_training_a_method_goes_on_to_the_same_bits(
 
 
 @pytest.mark.parametrize("warmup_events", ["new", "all"])
-def test_a_service_keeps_what_a_method_keeps(
+def test_a_service_stores_the_state_of_every_method(
     method: tuple[type[ItemLearner], dict[str, Any]], warmup_events: str, world: ColdStart, tmp_path: Path
 ) -> None:
     kind, settings = method
@@ -480,8 +480,8 @@ def test_a_service_keeps_what_a_method_keeps(
     for phase in world.new.phases:
         live.warm(phase)
         learner.warm(phase)
-        told = live.score(world.new.query)["score"].to_numpy()
-        np.testing.assert_allclose(told, learner.score(world.new.query), atol=1e-5)
+        scores = live.score(world.new.query)["score"].to_numpy()
+        np.testing.assert_allclose(scores, learner.score(world.new.query), atol=1e-5)
     live.close()
 
 

@@ -1,0 +1,151 @@
+"""Classifiers of features, from what is kept of each class."""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import ClassVar, final
+
+import torch
+from torch.nn import functional as F
+
+from newcomer.classes.class_memory import ClassMemory, make_head
+from newcomer.classes.configuration import Classifier
+from newcomer.classes.parts import Learned, Part
+from newcomer.nn.features.novelty import Novelty
+from newcomer.nn.heads.head import Linear, WeightBias
+from newcomer.nn.heads.linear_layer import LinearHead
+from newcomer.shapes import Float, Int, Tensor
+from newcomer.store.folder import Entry
+
+TERMS_BATCH = 1024
+"""Features whose kernel terms are held at once."""
+
+
+class FeatureClassifier(Part):
+    """Logits and novelty scores of features. Its class memory is kept in place of examples."""
+
+    is_linear: ClassVar[bool] = True
+    """Whether it is one linear layer on the features or their kernels, so that a model can be exported."""
+    memory: ClassMemory
+
+    def __init__(self, width: int, settings: Classifier, linear_head: LinearHead | None = None) -> None:
+        """`linear_head`: the one that is trained; None: rows of zeros."""
+        self.width, self.linear_head, self.settings = width, linear_head, settings
+        # a cache with the memory that it was computed from: a memory is immutable and gets replaced
+        self._novelty: tuple[ClassMemory, Novelty] | None = None
+
+    @abstractmethod
+    def logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch class"]:
+        """Logits of all classes."""
+
+    @abstractmethod
+    def linear_classifier(self) -> WeightBias:
+        """Weight and bias, one row per class: see `ClassLearner.linear_classifier`."""
+
+    @abstractmethod
+    def update(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> Learned:
+        """Add a task's examples; `target` are indices into all classes."""
+
+    def update_memory(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> float | None:
+        """Add a task's examples to the class memory. Returns the held-out accuracy of the settings' head, if any."""
+        head, shrinkage = self.settings.head, self.settings.shrinkage
+        trained = self.trained(max(self.memory.classes, int(target.max()) + 1))
+        self.memory, held_out = self.memory.with_task(features, target, head, shrinkage, trained)
+        return held_out
+
+    def map_drift(
+        self, old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]
+    ) -> float:
+        """Map the class memory along with the features of a task that trained the adapter. Returns the variance explained."""
+        self.memory, explained = self.memory.after_drift(old, new, target)
+        return explained
+
+    @abstractmethod
+    def flops(self) -> int:
+        """Floating-point operations of one input's logits."""
+
+    @property
+    def support_points(self) -> Float[Tensor, "point width"] | None:
+        """Support points of a kernel head; None for a head that is linear in the features."""
+        return None
+
+    def novelty(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
+        """Novelty scores: distance to the nearest known class, see `nn.features.novelty`."""
+        cached = self._novelty
+        if cached is None or cached[0] is not self.memory:
+            novelty = Novelty.of(self.memory.statistics.double(), self.settings.shrinkage)
+            cached = self._novelty = self.memory, novelty
+        return cached[1](features.double())
+
+    def trained(self, classes: int) -> Linear:
+        """Weight and bias of the trained linear head, for so many classes."""
+        if self.linear_head is None:
+            return torch.zeros(classes, self.width), torch.zeros(classes)
+        return self.linear_head.rows()
+
+
+@final
+class MemoryClassifier(FeatureClassifier):
+    """The head that the settings name, computed from the class memory."""
+
+    def __init__(self, width: int, settings: Classifier, linear_head: LinearHead | None = None) -> None:
+        super().__init__(width, settings, linear_head)
+        self.head = make_head(settings.head, settings.shrinkage)
+        self._classifier: tuple[ClassMemory, WeightBias] | None = None
+
+    def logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch class"]:
+        weight, bias = self.linear_classifier()
+        found = []
+        for part in torch.split(features, TERMS_BATCH):
+            terms = self.head.terms(self.memory.statistics, part)
+            found.append(F.linear(terms, weight.to(terms), bias.to(terms)).float())
+        return torch.cat(found)
+
+    def linear_classifier(self) -> WeightBias:
+        cached = self._classifier
+        if cached is None or cached[0] is not self.memory:
+            temperature = self.memory.temperature(self.settings.head)
+            weight, bias = self.memory.fold(self.head, self.trained(self.memory.classes))
+            cached = self.memory, (weight / temperature, bias / temperature)
+            # a trained head changes without notice, and costs nothing to compute
+            self._classifier = None if self.settings.head == "linear" else cached
+        return cached[1]
+
+    @property
+    def support_points(self) -> Float[Tensor, "point width"] | None:
+        return self.head.support_points(self.memory.statistics)
+
+    def update(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> Learned:
+        held_out = self.update_memory(features, target)
+        return Learned({} if held_out is None else {"held-out accuracy": held_out})
+
+    def flops(self) -> int:
+        classes, points = self.memory.classes, self.support_points
+        return 2 * (classes * self.width if points is None else len(points) * (self.width + classes))
+
+    def reset(self) -> None:
+        self.memory = ClassMemory.empty(self.width)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The class memory, and the classifier of a slow head, so that an opened store predicts at once."""
+        tensors = self.memory.tensors()
+        if self.memory.classes and self.head.slow:
+            tensors |= dict(zip(self._cached_names, self.linear_classifier(), strict=True))
+        return tensors
+
+    def all_tensors(self) -> Iterable[Tensor]:
+        return self.memory.tensors().values()
+
+    def restore(self, entry: Entry) -> None:
+        self.memory = ClassMemory.from_tensors(entry.tensors)
+        weight, bias = self._cached_names
+        if weight in entry.tensors:
+            self._classifier = self.memory, (entry.tensors[weight], entry.tensors[bias])
+
+    def keep(self, classes: list[int]) -> None:
+        self.memory = self.memory.at(classes)
+
+    @property
+    def _cached_names(self) -> tuple[str, str]:
+        """Tensor names of the stored classifier; they depend on head and shrinkage."""
+        name = f"fitted.{self.settings.head}.{self.settings.shrinkage!r}"
+        return f"{name}.weight", f"{name}.bias"

@@ -1,0 +1,119 @@
+"""The parts that a class learner is made of: adapter, training loop, classifier; and what they hand to each other."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from newcomer.backbones.backbone import Backbone
+from newcomer.classes.loader import Loader
+from newcomer.seeds import spawn
+from newcomer.settings import Json
+from newcomer.shapes import Float, Int, Tensor
+from newcomer.store.folder import Entry
+from newcomer.training.learner import Step
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that is being trained."""
+
+    name: str
+    """Name of its stage."""
+    loader: Loader
+    target: Int[Tensor, " example"]
+    """Indices into all classes, new ones last."""
+    is_first: bool
+    """Whether no class is known yet."""
+    seed: int
+
+    def spawn(self, *purpose: str | int) -> torch.Generator:
+        """The generator for this purpose in this task."""
+        return spawn(self.seed, self.name, *purpose)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a task adds to the entry of its stage, besides the tensors that every entry holds (`Part.tensors`)."""
+
+    info: Mapping[str, Json] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+Steps = Generator[Step, None, Learned]
+"""Training of a task: yields every step, and returns what the task adds."""
+
+
+class Part(ABC):
+    """A part of a learner, with the state that a store holds."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Set to the state before the first task."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What every entry holds of it."""
+
+    @abstractmethod
+    def restore(self, entry: Entry) -> None:
+        """Apply an entry: `tensors`, and what its task added (`Learned`)."""
+
+    def all_tensors(self) -> Iterable[Tensor]:
+        """What it takes to predict and to learn on, of all entries together: counted as the learner's size."""
+        return self.tensors().values()
+
+    def keep(self, classes: list[int]) -> None:  # noqa: B027  # most parts know no classes
+        """Remove all other classes."""
+
+
+class Adapter(Part):
+    """What of a backbone is adapted: the forward pass with it, its parameters, and its tensors in a store."""
+
+    passes: ClassVar[int] = 1
+    """Forward passes of the backbone a prediction."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self.encoder: nn.Module = backbone.model
+        """The model of a forward pass. Other threads may use it at the same time, so a pass stores nothing in it."""
+
+    @abstractmethod
+    def encode(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
+        """Features of the adapted backbone."""
+
+    def encode_with_loss(self, encoded: Mapping[str, Tensor]) -> tuple[Float[Tensor, "batch width"], Tensor | float]:
+        """Features, and the adapter's own term of the loss, summed over the batch."""
+        return self.encode(encoded), 0.0
+
+    def encoder_weights(self) -> dict[str, Tensor] | None:
+        """Adapted weights by their names in `backbone.model`; None if other weights are not all that is adapted."""
+        return None
+
+
+class NoAdapter(Adapter):
+    """The frozen backbone."""
+
+    def encode(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
+        features: Tensor = self.backbone(encoded, self.encoder)
+        return features
+
+    def encoder_weights(self) -> dict[str, Tensor]:
+        return {}
+
+    def reset(self) -> None:
+        """There is no state."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, entry: Entry) -> None:
+        """There is no state."""
+
+
+def autocast(backbone: Backbone, precision: str) -> torch.autocast:
+    """Context of a forward pass in this precision."""
+    return torch.autocast(backbone.device.type, torch.bfloat16, enabled=precision == "bf16")
