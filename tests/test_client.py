@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from films import FILMS, taught
+from films import FILMS, trained
 from newcomer import FrozenBackbone
 from newcomer.client import AsyncClient, Client, ServiceError
 from newcomer.data.examples import Examples
@@ -23,7 +23,7 @@ CONTEXT = {"page": "home", "price": 0.5}
 
 @pytest.fixture
 def client(tmp_path: Path, tasks: list[Examples]) -> Iterator[Client]:
-    taught(tmp_path / "films")
+    trained(tmp_path / "films")
     FrozenBackbone("micro-vit").learn(tasks[0]).save(tmp_path / "digits")
     app = create_app(ServeConfig(stores=(tmp_path / "films", tmp_path / "digits")))
     with TestClient(app) as inside, Client("http://testserver", retries=2) as client:
@@ -80,7 +80,7 @@ def failing(
 
 @pytest.mark.parametrize("status", [None, 503, 429])
 def test_an_event_whose_answer_was_lost_counts_once(tmp_path: Path, status: int | None) -> None:
-    taught(tmp_path / "films")
+    trained(tmp_path / "films")
     app = create_app(ServeConfig(stores=(tmp_path / "films",)))
     answer, bodies = failing(app, 2, status)
     with Client("http://testserver", retries=2) as client:
@@ -119,7 +119,7 @@ def test_both_clients_have_the_same_methods_and_answers(tmp_path: Path) -> None:
         return {name for name in vars(kind) if not name.startswith("_")}
 
     assert methods(Client) == methods(AsyncClient)
-    taught(tmp_path / "films")
+    trained(tmp_path / "films")
     app = create_app(ServeConfig(stores=(tmp_path / "films",)))
 
     async def run() -> tuple[Any, Any]:

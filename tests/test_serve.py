@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from films import FILMS, taught
+from films import FILMS, trained
 from newcomer.items.serving.service import ItemService
 from serving import service, wait_until_ready
 from shell import Shell
@@ -21,7 +21,7 @@ NEW = [{"film": f"new {n}", "genre": "war", "minutes": 99.0} for n in range(4)]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taught(tmp_path_factory.mktemp("films") / "store")
+    return trained(tmp_path_factory.mktemp("films") / "store")
 
 
 def event(item: int, number: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from fastapi.testclient import TestClient
 
-from films import FILMS, QUICK, SCHEMA, log, taught
+from films import FILMS, QUICK, SCHEMA, log, trained
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import SettingError
 from newcomer.items.methods.emerg import EmerG
@@ -22,7 +22,7 @@ NEW = {"film": "new", "genre": "war", "minutes": 99.0}
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taught(tmp_path_factory.mktemp("films") / "store")
+    return trained(tmp_path_factory.mktemp("films") / "store")
 
 
 @pytest.fixture

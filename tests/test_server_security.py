@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from films import FILMS, taught
+from films import FILMS, trained
 from newcomer.errors import SettingError
 from newcomer.items.serving.service import ItemService
 from newcomer.server.app import create_app
@@ -24,7 +24,7 @@ SCORE = {"viewer": 3, "context": {"page": "home", "price": 0.5}, "candidates": [
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taught(tmp_path_factory.mktemp("films") / "store")
+    return trained(tmp_path_factory.mktemp("films") / "store")
 
 
 @pytest.fixture
