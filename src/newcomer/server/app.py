@@ -17,6 +17,7 @@ from newcomer.server import problems
 from newcomer.server.class_routes import ClassRoutes
 from newcomer.server.classifiers import ServedClassifier
 from newcomer.server.configuration import ServeConfig
+from newcomer.server.event_log import FOLDER, EventLog
 from newcomer.server.item_routes import ItemRoutes
 from newcomer.server.metrics import Metrics
 from newcomer.server.middleware import BodyLimit, Observed, log_to_stderr
@@ -36,12 +37,14 @@ def create_app(config: ServeConfig) -> FastAPI:
     config.require_safe()
     guard = Guard(read_tokens(config.token_file) if config.token_file else None, config.limits.rate)
     metrics, items, classifiers = Metrics(), open_items(config), open_classifiers(config)
+    log = EventLog(config.own_folder / FOLDER)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         if items is not None:
             items.close()
+            log.close()
 
     app = FastAPI(
         title="newcomer",
@@ -54,7 +57,7 @@ def create_app(config: ServeConfig) -> FastAPI:
     app.add_middleware(Observed, metrics=metrics)
     if items is not None:
         ids = RequestIds.in_folder(config.own_folder)
-        routes = ItemRoutes(items, ids, guard, metrics, config.clicked, config.limits.rows)
+        routes = ItemRoutes(items, log, ids, guard, metrics, config.clicked, config.limits.rows)
         app.include_router(routes.router)
     if classifiers:
         app.include_router(ClassRoutes(classifiers, guard, metrics, config.limits.inputs).router)

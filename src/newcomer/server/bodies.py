@@ -144,7 +144,7 @@ class Bodies:
                 *[
                     (name, str | None, None)
                     for name in (EVENT_ID, REQUEST_ID, EVENT_TYPE)
-                    if name not in _columns(schema)
+                    if name not in columns_of(schema)
                 ],
             ],
             "An impression or a click. With `request_id`, user and context are those of the scores of that request.",
@@ -173,7 +173,8 @@ def _list_of(kind: Any, most: int) -> Any:
     return Annotated[list[kind], Field(min_length=1, max_length=most)]
 
 
-def _columns(schema: Schema) -> set[str]:
+def columns_of(schema: Schema) -> set[str]:
+    """All columns of the schema."""
     return {schema.label, schema.time, *(node.name for node in schema.nodes)}
 
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query
 
+from newcomer.data.canonical import canonical_name
 from newcomer.data.io.frames import frame_from_rows
 from newcomer.data.time_units import NUMBERS, TIME_UNITS
 from newcomer.errors import DataError
 from newcomer.items.analysis.item_graphs import heaviest_edges
 from newcomer.items.serving.candidates import score_candidates
-from newcomer.items.serving.results import Warmed
 from newcomer.items.serving.service import ItemService
 from newcomer.server.bodies import (
     EVENT_ID,
@@ -32,6 +32,8 @@ from newcomer.server.bodies import (
     Score,
     Scores,
 )
+from newcomer.server.event_log import EventLog
+from newcomer.server.event_rows import event_id_column, warm_rows
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError, row_error
 from newcomer.server.request_ids import RequestIds, event_id
@@ -48,13 +50,19 @@ class ItemRoutes:
     """Routes for the items of one service. `clicked`: event types that are clicks."""
 
     def __init__(
-        self, service: ItemService, ids: RequestIds, guard: Guard, metrics: Metrics, clicked: Sequence[str], rows: int
+        self,
+        service: ItemService,
+        log: EventLog,
+        ids: RequestIds,
+        guard: Guard,
+        metrics: Metrics,
+        clicked: Sequence[str],
+        rows: int,
     ) -> None:
-        self.service, self.ids, self.metrics, self.clicked = service, ids, metrics, set(clicked)
+        self.service, self.log, self.ids, self.metrics, self.clicked = service, log, ids, metrics, set(clicked)
         self.schema = service.learner.schema
         self.bodies = Bodies(self.schema, rows)
-        used = {self.schema.label, self.schema.time, *(node.name for node in self.schema.nodes)}
-        self.id_column = next(name for name in (EVENT_ID, "service_event_id", "service_event_id_2") if name not in used)
+        self.id_column = event_id_column(self.schema)
         self.router = APIRouter(tags=["items"])
         read, write = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE))
         route = self.router.add_api_route
@@ -83,6 +91,7 @@ class ItemRoutes:
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> AddedItems:
         """Register items, with what each request left out."""
+        self.log.append("item", rows)
         done = self.service.add(frame_from_rows(rows, "items"), where="items", on_error="report")
         names = [*done.new, *done.known]
         headers = self.service.states.headers(self.service.model, names)
@@ -141,8 +150,12 @@ class ItemRoutes:
 
     def delete(self, item_id: str) -> None:
         """Delete an item and its events. Its effect on the shared weights remains."""
+        name = canonical_name(item_id) or item_id
         try:
-            self.service.forget([item_id])
+            if name not in self.service.states.headers(self.service.model, [name]):
+                raise self.service.not_known(name)
+            self.log.append("deletion", [name])
+            self.service.forget([name])
         except DataError as error:
             raise ProblemError(HTTPStatus.NOT_FOUND, str(error)) from None
 
@@ -169,11 +182,12 @@ class ItemRoutes:
                 rows[n] = self._row(event)
             except DataError as error:
                 errors.append(f"events: row {n + 1}, {error}")
+        self.log.append("event", list(rows.values()))
         done = []
         for has_id in (True, False):
             part = [n for n, row in rows.items() if (self.id_column in row) == has_id]
             if part:
-                warmed, lines = self._warm([rows[n] for n in part], has_id)
+                warmed, lines = warm_rows(self.service, [rows[n] for n in part], has_id)
                 done.append(warmed)
                 errors += [_renumbered(line, part) for line in lines]
         conflicting = sum(part.conflicting for part in done)
@@ -181,14 +195,6 @@ class ItemRoutes:
         refused = len(events) - new - known - conflicting
         self.metrics.counted(new, known, conflicting, refused)
         return Counts(new=new, known=known, conflicting=conflicting, refused=refused, errors=_refused(errors))
-
-    def _warm(self, rows: Sequence[Mapping[str, Any]], has_id: bool) -> tuple[Warmed, Sequence[str]]:
-        frame = frame_from_rows(rows, "events")
-        try:
-            done = self.service.warm(frame, self.id_column if has_id else None, where="events", on_error="report")
-        except DataError as error:
-            return Warmed(0, 0, []), [str(error)]
-        return done, done.left_out
 
     def _row(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """An event as a row of the click log. Raises DataError for a foreign request id, and for an event without a label."""
