@@ -1,5 +1,7 @@
 """`newcomer serve` as processes: several workers, one of which is killed; what a user gets wrong."""
 
+import base64
+import io
 import os
 import signal
 import subprocess
@@ -12,6 +14,8 @@ import httpx
 import pytest
 
 from films import FILMS, trained
+from newcomer import FrozenBackbone
+from newcomer.data.examples import Examples
 from newcomer.items.serving.service import ItemService
 from serving import service, wait_until_ready
 from shell import Shell
@@ -44,13 +48,13 @@ def send(client: httpx.Client, body: Any) -> dict[str, int]:
     raise AssertionError("never acknowledged")
 
 
-def children(process: subprocess.Popen[bytes]) -> list[int]:
-    """Worker processes."""
+def children(process: subprocess.Popen[bytes], word: bytes = b"spawn_main") -> list[int]:
+    """Child processes with this word in their command: the workers, or the runner of jobs."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == process.pid and b"spawn_main" in (folder / "cmdline").read_bytes():
+            if parent == process.pid and word in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
         except (OSError, ValueError):
             continue
@@ -86,6 +90,40 @@ def test_no_acknowledged_event_is_lost_when_a_worker_is_killed(store: Path, tmp_
         rows = [{"film": name, "viewer": 3, "page": "home", "price": 0.5} for name in body["candidates"]]
         assert items.score(rows)["score"].to_list() == pytest.approx(scores, abs=1e-6)
     assert b"Traceback" not in (tmp_path / "log").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the runner in /proc")
+def test_a_job_survives_the_end_of_its_runner(tmp_path: Path, tasks: list[Examples]) -> None:
+    """The runner is killed while a job runs: another runner does it, once; a job that is cancelled leaves nothing."""
+    FrozenBackbone("micro-vit").learn(tasks[0]).save(tmp_path / "digits")
+    examples = []
+    for image, label in zip(tasks[1].inputs, tasks[1].labels, strict=True):
+        stream = io.BytesIO()
+        image.save(stream, "PNG")  # type: ignore[union-attr]
+        examples.append({"input": base64.b64encode(stream.getvalue()).decode(), "label": label})
+    with service(str(tmp_path / "digits"), log=tmp_path / "log") as (client, process):
+        job, other = (client.post("/jobs", json={"kind": "learn", "examples": examples}).json()["id"] for _ in range(2))
+        wait_for(client, job, "running")
+        os.kill(children(process, b"job_runner")[0], signal.SIGKILL)
+        done = wait_for(client, job, "done")
+        assert (done["attempts"], done["result"]["stage"]) == (2, 2)
+        wait_for(client, other, "running")
+        client.delete(f"/jobs/{other}")
+        wait_for(client, other, "cancelled")
+        assert client.get("/classes").json()["classes"] == sorted({*tasks[0].labels, *tasks[1].labels})
+    assert len(FrozenBackbone.load(tmp_path / "digits").entries) == 2
+    assert b"Traceback" not in (tmp_path / "log").read_bytes()
+
+
+def wait_for(client: httpx.Client, job: str, status: str) -> dict[str, Any]:
+    """The job when it has this status."""
+    while True:
+        found: dict[str, Any] = client.get(f"/jobs/{job}").json()
+        if found["status"] == status:
+            return found
+        assert found["status"] in ("queued", "running"), found
+        time.sleep(0.05)
 
 
 def test_what_cannot_be_served_is_refused_before_anything_starts(store: Path, shell: Shell) -> None:

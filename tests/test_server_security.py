@@ -49,12 +49,19 @@ def as_(role: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("role", "scores", "adds"), [(None, 401, 401), ("read", 200, 403), ("write", 200, 200), ("admin", 200, 200)]
+    ("role", "scores", "adds", "orders"),
+    [(None, 401, 401, 401), ("read", 200, 403, 403), ("write", 200, 200, 403), ("admin", 200, 200, 404)],
 )
-def test_a_role_includes_the_lower_ones(client: TestClient, role: str | None, scores: int, adds: int) -> None:
+def test_a_role_includes_the_lower_ones(
+    client: TestClient, role: str | None, scores: int, adds: int, orders: int
+) -> None:
     headers = as_(role) if role else {}
     assert client.post("/score", json=SCORE, headers=headers).status_code == scores
     assert client.post("/items", json={"items": [NEW]}, headers=headers).status_code == adds
+    job = {"kind": "learn", "examples": [{"input": "", "label": "x"}]}
+    assert client.post("/jobs", json=job, headers=headers).status_code == orders  # 404: no classifier is served
+    assert client.delete("/jobs/1", headers=headers).status_code == orders
+    assert client.get("/jobs", headers=headers).status_code == scores
     assert client.get("/healthz").status_code == 200
 
 

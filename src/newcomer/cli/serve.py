@@ -66,6 +66,7 @@ def serve(
         import uvicorn
 
         from newcomer.server.app import check, create_app
+        from newcomer.server.job_runner import runner_process
         from newcomer.server.metrics import FOLDER
         from newcomer.server.middleware import log_to_stderr
     log_to_stderr()
@@ -79,8 +80,9 @@ def serve(
     }
     options |= {"timeout_graceful_shutdown": DRAIN_SECONDS}
     if workers == 1:
-        uvicorn.run(create_app(config), **options)
+        with runner_process(config):
+            uvicorn.run(create_app(config), **options)
         return
-    with tempfile.TemporaryDirectory(prefix="newcomer-metrics-") as metrics:
+    with tempfile.TemporaryDirectory(prefix="newcomer-metrics-") as metrics, runner_process(config):
         os.environ |= {**config.to_environment(), FOLDER: metrics}
         uvicorn.run(APPLICATION, factory=True, workers=workers, **options)

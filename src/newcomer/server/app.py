@@ -3,27 +3,26 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 from fastapi import Depends, FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
-from newcomer.errors import SettingError
-from newcomer.items.learner import ItemLearner
 from newcomer.items.serving.service import ItemService
-from newcomer.registry import find_learner
 from newcomer.server import problems
 from newcomer.server.class_routes import ClassRoutes
 from newcomer.server.classifiers import ServedClassifier
 from newcomer.server.configuration import ServeConfig
 from newcomer.server.event_log import FOLDER, EventLog
 from newcomer.server.item_routes import ItemRoutes
+from newcomer.server.job_routes import JobRoutes
+from newcomer.server.jobs import FOLDER as JOBS
+from newcomer.server.jobs import Jobs
 from newcomer.server.metrics import Metrics
 from newcomer.server.middleware import BodyLimit, Observed, log_to_stderr
 from newcomer.server.request_ids import RequestIds
 from newcomer.server.security import Guard, Role, read_tokens
-from newcomer.store.folder import Store
+from newcomer.server.stores import classifier_folders, click_model_folder
 
 MAX_AGE = 0.5
 """Seconds for which a worker scores with a state that another worker may have changed."""
@@ -61,6 +60,7 @@ def create_app(config: ServeConfig) -> FastAPI:
         app.include_router(routes.router)
     if classifiers:
         app.include_router(ClassRoutes(classifiers, guard, metrics, config.limits.inputs).router)
+    app.include_router(JobRoutes(Jobs(config.own_folder / JOBS), classifiers, guard, config.limits).router)
 
     @app.get("/healthz", tags=["service"])
     def health() -> dict[str, str]:
@@ -108,14 +108,10 @@ def check(config: ServeConfig) -> list[str]:
 
 def open_items(config: ServeConfig) -> ItemService | None:
     """The click model among the stores."""
-    folders = [folder for folder in config.stores if _is_click_model(folder)]
-    if len(folders) > 1:
-        raise SettingError(f"{folders[1]}: the second click model; serve one click model a service")
-    if not folders:
-        if config.states is not None:
-            raise SettingError("--states: no click model is served; leave it out")
+    folder = click_model_folder(config)
+    if folder is None:
         return None
-    service = ItemService.open(folders[0], config.states)
+    service = ItemService.open(folder, config.states)
     service.max_age = MAX_AGE
     service.headers()  # imports the trained items
     return service
@@ -123,16 +119,4 @@ def open_items(config: ServeConfig) -> ItemService | None:
 
 def open_classifiers(config: ServeConfig) -> dict[str, ServedClassifier]:
     """The classifiers among the stores, by the name of their folder."""
-    found: dict[str, ServedClassifier] = {}
-    for folder in config.stores:
-        if _is_click_model(folder):
-            continue
-        served = ServedClassifier(folder, config.backbone)
-        if served.name in found:
-            raise SettingError(f"{folder}: the second classifier called '{served.name}'; rename its folder")
-        found[served.name] = served
-    return found
-
-
-def _is_click_model(folder: Path) -> bool:
-    return issubclass(find_learner(Store(folder).manifest().learner), ItemLearner)
+    return {name: ServedClassifier(folder, config.backbone) for name, folder in classifier_folders(config).items()}

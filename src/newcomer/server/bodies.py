@@ -1,5 +1,7 @@
 """Bodies of requests and answers; those of click models are made from the schema's columns."""
 
+import base64
+import binascii
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -167,6 +169,14 @@ class Bodies:
     def row(self, model: BaseModel) -> dict[str, Any]:
         """Values of a body by column; absent keys are absent."""
         return model.model_dump(by_alias=True, exclude_unset=True)
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes of a file in base64, which may be a data URL. Raises binascii.Error for anything else."""
+    try:
+        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+    except ValueError as error:  # also of characters outside ASCII
+        raise binascii.Error(str(error)) from None
 
 
 def _list_of(kind: Any, most: int) -> Any:

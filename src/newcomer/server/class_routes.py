@@ -1,8 +1,7 @@
 """Routes of classifiers: classify inputs, list and delete classes."""
 
-import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -16,8 +15,8 @@ from newcomer.classes.predictions import Prediction
 from newcomer.data.inputs import Input
 from newcomer.data.io.image_decoding import read_image
 from newcomer.errors import DataError, LearnerError, NewcomerError
-from newcomer.server.bodies import Choice, Classifications, Classified, ClassifyBody, ClassList
-from newcomer.server.classifiers import ServedClassifier
+from newcomer.server.bodies import Choice, Classifications, Classified, ClassifyBody, ClassList, from_base64
+from newcomer.server.classifiers import ServedClassifier, find_classifier
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError
 from newcomer.server.security import Guard, Role
@@ -44,7 +43,7 @@ Model = Annotated[str | None, Query(description="name of the classifier; needed 
 class ClassRoutes:
     """Routes for these classifiers by name."""
 
-    def __init__(self, models: dict[str, ServedClassifier], guard: Guard, metrics: Metrics, inputs: int) -> None:
+    def __init__(self, models: Mapping[str, ServedClassifier], guard: Guard, metrics: Metrics, inputs: int) -> None:
         self.models, self.metrics, self.most = models, metrics, inputs
         self.router = APIRouter(tags=["classes"])
         read, write = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE))
@@ -61,7 +60,7 @@ class ClassRoutes:
 
     async def classify(self, request: Request, model: Model = None) -> Classifications:
         """Classes with calibrated probabilities: of texts or images in base64 (JSON), or of uploaded files (multipart)."""
-        served = self._served(model)
+        served = find_classifier(self.models, model)
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with request.form(max_files=self.most, max_fields=8) as form:
                 contents = [await one.read() for one in form.getlist("files") if isinstance(one, UploadFile)]
@@ -77,27 +76,16 @@ class ClassRoutes:
 
     def classes(self, model: Model = None) -> ClassList:
         """The classes that the model knows."""
-        served = self._served(model)
+        served = find_classifier(self.models, model)
         learner = served.learner()
         return ClassList(model=served.name, stage=len(learner.entries), classes=list(learner.classes))
 
     def delete(self, name: str, model: Model = None) -> None:
         """Remove a class: its statistics and its row of the head. Its effect on the adapted weights remains."""
         try:
-            self._served(model).forget(name)
+            find_classifier(self.models, model).forget(name)
         except LearnerError as error:
             raise ProblemError(HTTPStatus.NOT_FOUND, str(error)) from None
-
-    def _served(self, name: str | None) -> ServedClassifier:
-        if name is None and len(self.models) == 1:
-            return next(iter(self.models.values()))
-        if name not in self.models:
-            known = ", ".join(self.models)
-            detail = (
-                f"model '{name}' is not served" if name else "several classifiers are served; name one with ?model="
-            )
-            raise ProblemError(HTTPStatus.NOT_FOUND if name else HTTPStatus.UNPROCESSABLE_ENTITY, f"{detail}: {known}")
-        return self.models[name]
 
     def _classify(self, served: ServedClassifier, given: Sequence[str | bytes], body: ClassifyBody) -> Classifications:
         if len(given) > self.most:
@@ -127,7 +115,7 @@ def _input(given: str | bytes, where: str, image: bool) -> Input | NewcomerError
         if not image:
             return given if isinstance(given, str) else given.decode("utf-8")
         if isinstance(given, str):
-            given = base64.b64decode(given.partition(",")[2] if given.startswith("data:") else given, validate=True)
+            given = from_base64(given)
         return read_image(given, where)
     except binascii.Error:
         return DataError(f"{where} is not base64; this model reads images")

@@ -1,5 +1,7 @@
 """A classifier in service: the model of its store, loaded anew when the store changes."""
 
+from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from threading import Lock
 from time import monotonic
@@ -7,6 +9,7 @@ from typing import Any
 
 from newcomer.classes.learner import ClassLearner
 from newcomer.registry import find_learner
+from newcomer.server.problems import ProblemError
 from newcomer.store.folder import Store
 
 CHECK_SECONDS = 1.0
@@ -49,3 +52,15 @@ class ServedClassifier:
         assert issubclass(kind, ClassLearner)  # see app
         settings: dict[str, Any] = {} if self._backbone is None else {"backbone": self._backbone}
         return kind.load(self.folder, **settings)
+
+
+def find_classifier(models: Mapping[str, ServedClassifier], name: str | None) -> ServedClassifier:
+    """The classifier of this name; without a name the only one. Raises ProblemError if there is none, or several."""
+    if not models:
+        raise ProblemError(HTTPStatus.NOT_FOUND, "no classifier is served")
+    if name is None and len(models) > 1:
+        detail = f"several classifiers are served; name one: {', '.join(models)}"
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+    if name is not None and name not in models:
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"model '{name}' is not served: {', '.join(models)}")
+    return models[name] if name is not None else next(iter(models.values()))

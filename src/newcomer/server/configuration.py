@@ -27,6 +27,8 @@ class Limits(BaseModel):
     """Items, candidates or events in a request."""
     inputs: int = Field(default=256, ge=1)
     """Images or texts in a request."""
+    jobs: int = Field(default=100, ge=1)
+    """Jobs that wait or run."""
     rate: float | None = Field(default=None, gt=0)
     """Requests per second of one token (or, without tokens, one address) and worker; None: unlimited."""
 

@@ -1,0 +1,87 @@
+"""Routes of jobs: create, look at, cancel."""
+
+import binascii
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from newcomer.server.bodies import from_base64
+from newcomer.server.classifiers import ServedClassifier, find_classifier
+from newcomer.server.configuration import Limits
+from newcomer.server.job_bodies import ENDED, Job, JobBody, JobList, LearnBody
+from newcomer.server.jobs import Jobs
+from newcomer.server.learn_job import require_settings
+from newcomer.server.problems import ProblemError
+from newcomer.server.security import Guard, Role
+
+
+class JobRoutes:
+    """Routes of the jobs for these classifiers."""
+
+    def __init__(self, jobs: Jobs, classifiers: Mapping[str, ServedClassifier], guard: Guard, limits: Limits) -> None:
+        self.jobs, self.classifiers, self.limits = jobs, classifiers, limits
+        self.router = APIRouter(tags=["jobs"])
+        read, admin = (Depends(guard.requires(role)) for role in (Role.READ, Role.ADMIN))
+        route = self.router.add_api_route
+        route("/jobs", self.create, methods=["POST"], dependencies=[admin], status_code=202)
+        route("/jobs", self.all, methods=["GET"], dependencies=[read])
+        route("/jobs/{job_id}", self.one, methods=["GET"], dependencies=[read])
+        route("/jobs/{job_id}", self.cancel, methods=["DELETE"], dependencies=[admin], status_code=202)
+
+    def create(self, body: JobBody) -> Job:
+        """Queue a job."""
+        if len(self.jobs.unfinished()) >= self.limits.jobs:
+            raise ProblemError(
+                HTTPStatus.TOO_MANY_REQUESTS, f"{self.limits.jobs} jobs are waiting; cancel some, or wait"
+            )
+        return self._learn(body)
+
+    def all(self, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> JobList:
+        """The newest jobs."""
+        found = (self.jobs.get(name) for name in self.jobs.ids()[: -limit - 1 : -1])
+        return JobList(jobs=[job for job in found if job is not None])
+
+    def one(self, job_id: str) -> Job:
+        """A job: its status, how far it is, its result."""
+        job = self.jobs.get(job_id)
+        if job is None:
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"job '{job_id}' is not there")
+        return job
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job: it ends within a second, as if it had never been started."""
+        job = self.one(job_id)
+        if job.status in ENDED:
+            raise ProblemError(HTTPStatus.CONFLICT, f"job '{job_id}' has ended ({job.status})")
+        self.jobs.cancel(job)
+        return job
+
+    def _learn(self, body: LearnBody) -> Job:
+        served = find_classifier(self.classifiers, body.model)
+        if len(body.examples) > self.limits.rows:
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, f"{len(body.examples)} examples, but at most {self.limits.rows} a job"
+            )
+        require_settings(served.folder, body.settings)
+        inputs = _decoded(body, served.reads_images)
+        labels = [example.label for example in body.examples]
+        return self.jobs.create("learn", served.name, {"labels": labels, "settings": body.settings}, inputs)
+
+
+def _decoded(body: LearnBody, images: bool) -> list[bytes]:
+    """The inputs as bytes. Raises ProblemError, with their places, for inputs that are not base64."""
+    found, errors = list[bytes](), list[dict[str, str]]()
+    for number, example in enumerate(body.examples):
+        try:
+            found.append(from_base64(example.input) if images else example.input.encode())
+        except binascii.Error:
+            detail = "is not base64; this model reads images"
+            errors.append({"pointer": f"/examples/{number}/input", "detail": detail})
+        except UnicodeEncodeError:
+            errors.append({"pointer": f"/examples/{number}/input", "detail": "is not valid Unicode"})
+    if errors:
+        first = errors[0]
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{first['pointer']} {first['detail']}", errors)
+    return found

@@ -1,0 +1,107 @@
+"""Jobs on disk: a folder each, with its state, its request, and its inputs as numbered files."""
+
+import json
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from newcomer.errors import StoreError
+from newcomer.server.job_bodies import ENDED, Job
+from newcomer.settings import Json
+from newcomer.store.states import now
+from newcomer.store.writing import to_json, write_whole
+
+FOLDER = "jobs"
+"""Folder of jobs among the service's own files."""
+
+JOB, REQUEST, INPUTS, CANCEL = "job.json", "request.json", "inputs", "cancel"
+
+ID = re.compile(r"[0-9a-f]{24}", re.ASCII)
+"""Ids of jobs, in the order of their creation; nothing else becomes a path."""
+
+
+class Jobs:
+    """The jobs in this folder. One process runs them; others create, read and cancel."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def create(self, kind: str, model: str | None, request: Mapping[str, Json], inputs: Sequence[bytes] = ()) -> Job:
+        """Queue a job. Raises StoreError, and queues nothing, if the disk refuses."""
+        job = Job(id=f"{time.time_ns():016x}{secrets.token_hex(4)}", kind=kind, model=model, created=now())
+        part = self.folder / f"{job.id}.part"
+        try:
+            (part / INPUTS).mkdir(parents=True)
+            for number, content in enumerate(inputs):
+                (part / INPUTS / f"{number:06d}").write_bytes(content)
+            write_whole(part / REQUEST, to_json(dict(request)))
+            write_whole(part / JOB, job.model_dump_json())
+            part.rename(self.folder / job.id)
+        except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise StoreError(f"{self.folder}: a job cannot be written ({error.strerror or error})") from None
+        return job
+
+    def all(self) -> list[Job]:
+        """All jobs, the oldest first."""
+        return [job for name in self.ids() if (job := self.get(name)) is not None]
+
+    def ids(self) -> list[str]:
+        """Ids of all jobs, the oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(path.name for path in self.folder.iterdir() if ID.fullmatch(path.name))
+
+    def get(self, job_id: str) -> Job | None:
+        """The job with this id, if there is one. Raises StoreError for a damaged file."""
+        if not ID.fullmatch(job_id):
+            return None
+        path = self.folder / job_id / JOB
+        try:
+            return Job.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            raise StoreError(f"{path}: is no job ({type(error).__name__}); remove its folder") from None
+
+    def save(self, job: Job) -> None:
+        """Write a job's new state."""
+        write_whole(self.folder / job.id / JOB, job.model_dump_json())
+
+    def end(self, job: Job) -> None:
+        """Write a job's last state, and remove its inputs: no example is kept."""
+        self.save(job.model_copy(update={"ended": now(), "progress": None}))
+        shutil.rmtree(self.folder / job.id / INPUTS, ignore_errors=True)
+
+    def request(self, job: Job) -> dict[str, Json]:
+        """What `create` was given."""
+        found: dict[str, Json] = json.loads((self.folder / job.id / REQUEST).read_bytes())
+        return found
+
+    def inputs(self, job: Job) -> list[bytes]:
+        """The inputs that `create` was given."""
+        return [path.read_bytes() for path in sorted((self.folder / job.id / INPUTS).iterdir())]
+
+    def work_folder(self, job: Job) -> Path:
+        """An empty folder for a job's intermediate files."""
+        folder = self.folder / job.id / "work"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
+    def cancel(self, job: Job) -> None:
+        """Ask the process that runs the jobs to cancel this one."""
+        (self.folder / job.id / CANCEL).touch()
+
+    def is_cancelled(self, job: Job) -> bool:
+        """Whether `cancel` was called for this job."""
+        return (self.folder / job.id / CANCEL).exists()
+
+    def unfinished(self) -> list[Job]:
+        """Jobs that have not ended, the oldest first."""
+        return [job for job in self.all() if job.status not in ENDED]
