@@ -8,10 +8,10 @@ import torch
 from fastapi import Depends, FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
-from newcomer.items.serving.service import ItemService
 from newcomer.server import problems
 from newcomer.server.class_routes import ClassRoutes
 from newcomer.server.classifiers import ServedClassifier
+from newcomer.server.click_versions import ClickVersions
 from newcomer.server.configuration import ServeConfig
 from newcomer.server.event_log import FOLDER, EventLog
 from newcomer.server.item_routes import ItemRoutes
@@ -20,12 +20,11 @@ from newcomer.server.jobs import FOLDER as JOBS
 from newcomer.server.jobs import Jobs
 from newcomer.server.metrics import Metrics
 from newcomer.server.middleware import BodyLimit, Observed, log_to_stderr
+from newcomer.server.model_routes import ModelRoutes
+from newcomer.server.models import ModelsFile
 from newcomer.server.request_ids import RequestIds
 from newcomer.server.security import Guard, Role, read_tokens
 from newcomer.server.stores import classifier_folders, click_model_folder
-
-MAX_AGE = 0.5
-"""Seconds for which a worker scores with a state that another worker may have changed."""
 
 
 def create_app(config: ServeConfig) -> FastAPI:
@@ -35,7 +34,8 @@ def create_app(config: ServeConfig) -> FastAPI:
     """
     config.require_safe()
     guard = Guard(read_tokens(config.token_file) if config.token_file else None, config.limits.rate)
-    metrics, items, classifiers = Metrics(), open_items(config), open_classifiers(config)
+    metrics, models = Metrics(), ModelsFile(config.own_folder)
+    items, classifiers = open_items(config, models), open_classifiers(config, models)
     log = EventLog(config.own_folder / FOLDER)
 
     @asynccontextmanager
@@ -60,6 +60,7 @@ def create_app(config: ServeConfig) -> FastAPI:
         app.include_router(routes.router)
     if classifiers:
         app.include_router(ClassRoutes(classifiers, guard, metrics, config.limits.inputs).router)
+    app.include_router(ModelRoutes(models, items, classifiers, guard).router)
     app.include_router(JobRoutes(Jobs(config.own_folder / JOBS), classifiers, guard, config.limits).router)
 
     @app.get("/healthz", tags=["service"])
@@ -71,7 +72,8 @@ def create_app(config: ServeConfig) -> FastAPI:
     def ready() -> dict[str, str]:
         """Whether models and database can be used."""
         if items is not None:
-            items.states.imported_stages(items.model)
+            live = items.latest().live
+            live.states.imported_stages(live.model)
         return {"status": "ready"}
 
     @app.get(
@@ -99,24 +101,21 @@ def check(config: ServeConfig) -> list[str]:
     config.require_safe()
     if config.token_file:
         read_tokens(config.token_file)
-    open_classifiers(config)
-    if (items := open_items(config)) is not None:
+    models = ModelsFile(config.own_folder)
+    open_classifiers(config, models)
+    if (items := open_items(config, models)) is not None:
         items.close()
         RequestIds.in_folder(config.own_folder)
     return [folder.resolve().name for folder in config.stores]
 
 
-def open_items(config: ServeConfig) -> ItemService | None:
-    """The click model among the stores."""
+def open_items(config: ServeConfig, models: ModelsFile) -> ClickVersions | None:
+    """The versions of the click model among the stores."""
     folder = click_model_folder(config)
-    if folder is None:
-        return None
-    service = ItemService.open(folder, config.states)
-    service.max_age = MAX_AGE
-    service.headers()  # imports the trained items
-    return service
+    return None if folder is None else ClickVersions(config, folder, models)
 
 
-def open_classifiers(config: ServeConfig) -> dict[str, ServedClassifier]:
+def open_classifiers(config: ServeConfig, models: ModelsFile) -> dict[str, ServedClassifier]:
     """The classifiers among the stores, by the name of their folder."""
-    return {name: ServedClassifier(folder, config.backbone) for name, folder in classifier_folders(config).items()}
+    folders = classifier_folders(config)
+    return {name: ServedClassifier(folder, models, config.backbone) for name, folder in folders.items()}

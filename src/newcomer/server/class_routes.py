@@ -82,8 +82,10 @@ class ClassRoutes:
 
     def delete(self, name: str, model: Model = None) -> None:
         """Remove a class: its statistics and its row of the head. Its effect on the adapted weights remains."""
+        served = find_classifier(self.models, model)
+        served.models.require_latest(served.name)
         try:
-            find_classifier(self.models, model).forget(name)
+            served.forget(name)
         except LearnerError as error:
             raise ProblemError(HTTPStatus.NOT_FOUND, str(error)) from None
 

@@ -1,6 +1,6 @@
 """A classifier in service: the model of its store, loaded anew when the store changes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from threading import Lock
@@ -9,7 +9,9 @@ from typing import Any
 
 from newcomer.classes.learner import ClassLearner
 from newcomer.registry import find_learner
+from newcomer.server.models import ModelsFile
 from newcomer.server.problems import ProblemError
+from newcomer.settings import Json
 from newcomer.store.folder import Store
 
 CHECK_SECONDS = 1.0
@@ -19,39 +21,54 @@ CHECK_SECONDS = 1.0
 class ServedClassifier:
     """The model of a store. Thread-safe; what another process has learned is served within `CHECK_SECONDS`."""
 
-    def __init__(self, folder: Path, backbone: str | None = None) -> None:
-        self.folder, self.name = folder, folder.resolve().name
+    def __init__(self, folder: Path, models: ModelsFile, backbone: str | None = None) -> None:
+        self.folder, self.name, self.models = folder, folder.resolve().name, models
         self._backbone, self._lock = backbone, Lock()
-        self._stages = Store(folder).manifest().stages
-        self._learner, self._checked = self._load(), monotonic()
+        self._stages = self._wanted()
+        self._learner, self._checked = self.load(self.rolled_back), monotonic()
         self.reads_images = self._learner.backbone.reads_images
+
+    @property
+    def rolled_back(self) -> int | None:
+        """The number of stages that is served; None: all of them."""
+        return self.models.read().stages.get(self.name)
+
+    @property
+    def stages(self) -> int:
+        """Number of stages in the store."""
+        return len(Store(self.folder).manifest().stages)
 
     def learner(self) -> ClassLearner:
         """The current model."""
         if monotonic() - self._checked > CHECK_SECONDS:
-            with self._lock:
-                self._refresh()
+            self.refresh()
         return self._learner
 
     def forget(self, name: str) -> None:
         """Remove a class from the store. Raises LearnerError for an unknown class, StoreError while another process writes."""
         with self._lock, Store(self.folder).held():
-            model = self._load()
+            model = self.load()
             model.forget(name)
             model.save(self.folder)
-            self._stages, self._learner = Store(self.folder).manifest().stages, model
+            self._stages, self._learner = self._wanted(), model
 
-    def _refresh(self) -> None:
-        self._checked = monotonic()
-        stages = Store(self.folder).manifest().stages
-        if stages != self._stages:
-            self._stages, self._learner = stages, self._load()
+    def refresh(self) -> None:
+        """Serve what the store and the versions say now."""
+        with self._lock:
+            self._checked = monotonic()
+            stages = self._wanted()
+            if stages != self._stages:
+                self._stages, self._learner = stages, self.load(self.rolled_back)
 
-    def _load(self) -> ClassLearner:
+    def load(self, stages: int | None = None) -> ClassLearner:
+        """The model after so many stages. Raises StoreError if there are fewer."""
         kind = find_learner(Store(self.folder).manifest().learner)
-        assert issubclass(kind, ClassLearner)  # see app
+        assert issubclass(kind, ClassLearner)  # see stores
         settings: dict[str, Any] = {} if self._backbone is None else {"backbone": self._backbone}
-        return kind.load(self.folder, **settings)
+        return kind.load(self.folder, stages=stages, **settings)
+
+    def _wanted(self) -> Sequence[Mapping[str, Json]]:
+        return Store(self.folder).manifest().stages[: self.rolled_back]
 
 
 def find_classifier(models: Mapping[str, ServedClassifier], name: str | None) -> ServedClassifier:

@@ -1,18 +1,21 @@
 """Routes of a click model: items, scores, events."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Query
+import polars as pl
+from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query
 
 from newcomer.data.canonical import canonical_name
 from newcomer.data.io.frames import frame_from_rows
 from newcomer.data.time_units import NUMBERS, TIME_UNITS
-from newcomer.errors import DataError
+from newcomer.errors import DataError, NewcomerError
 from newcomer.items.analysis.item_graphs import heaviest_edges
 from newcomer.items.serving.candidates import score_candidates
 from newcomer.items.serving.service import ItemService
@@ -32,12 +35,15 @@ from newcomer.server.bodies import (
     Score,
     Scores,
 )
+from newcomer.server.click_versions import ClickVersions
 from newcomer.server.event_log import EventLog
 from newcomer.server.event_rows import event_id_column, warm_rows
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError, row_error
 from newcomer.server.request_ids import RequestIds, event_id
 from newcomer.server.security import Guard, Role
+
+log = logging.getLogger("newcomer.server")
 
 EDGES = 10
 PAGE = 100
@@ -51,7 +57,7 @@ class ItemRoutes:
 
     def __init__(
         self,
-        service: ItemService,
+        versions: ClickVersions,
         log: EventLog,
         ids: RequestIds,
         guard: Guard,
@@ -59,8 +65,8 @@ class ItemRoutes:
         clicked: Sequence[str],
         rows: int,
     ) -> None:
-        self.service, self.log, self.ids, self.metrics, self.clicked = service, log, ids, metrics, set(clicked)
-        self.schema = service.learner.schema
+        self.versions, self.log, self.ids, self.metrics, self.clicked = versions, log, ids, metrics, set(clicked)
+        self.schema = self.live.learner.schema
         self.bodies = Bodies(self.schema, rows)
         self.id_column = event_id_column(self.schema)
         self.router = APIRouter(tags=["items"])
@@ -74,9 +80,9 @@ class ItemRoutes:
             """Register new items. They can be scored at once; an item that is there with the same features is known."""
             return self.add([self.bodies.row(item) for item in body.items])  # type: ignore[attr-defined]
 
-        def scores(body: score) -> Scores:  # type: ignore[valid-type]
+        def scores(body: score, after: BackgroundTasks) -> Scores:  # type: ignore[valid-type]
             """Click probabilities of candidates for one user and context. Candidates given by their features are not added."""
-            return self.score(self.bodies.row(body))
+            return self.score(self.bodies.row(body), after)
 
         def count(body: events) -> Counts:  # type: ignore[valid-type]
             """Count events and adapt their items. Each event counts once, by its item and event id."""
@@ -89,12 +95,21 @@ class ItemRoutes:
         route("/score", scores, methods=["POST"], dependencies=[read])
         route("/events", count, methods=["POST"], dependencies=[write])
 
+    @property
+    def live(self) -> ItemService:
+        """The live version of the click model."""
+        return self.versions.current().live
+
     def add(self, rows: Sequence[Mapping[str, Any]]) -> AddedItems:
         """Register items, with what each request left out."""
         self.log.append("item", rows)
-        done = self.service.add(frame_from_rows(rows, "items"), where="items", on_error="report")
+        serving = self.versions.latest()  # after the log: what a version does not get here is replayed to it
+        live, frame = serving.live, frame_from_rows(rows, "items")
+        done = live.add(frame, where="items", on_error="report")
+        for service in serving.others:
+            service.add(frame, where="items", on_error="report")
         names = [*done.new, *done.known]
-        headers = self.service.states.headers(self.service.model, names)
+        headers = live.states.headers(live.model, names)
         new = set(done.new)
         items = [
             AddedItem(
@@ -110,7 +125,7 @@ class ItemRoutes:
             raise ProblemError(
                 HTTPStatus.UNPROCESSABLE_ENTITY, done.left_out[0], [row_error(line) for line in done.left_out]
             )
-        return AddedItems(model=self.service.model, items=items, refused=_refused(done.left_out))
+        return AddedItems(model=live.model, items=items, refused=_refused(done.left_out))
 
     def page(
         self,
@@ -119,7 +134,7 @@ class ItemRoutes:
         limit: Annotated[int, Query(ge=1, le=10_000)] = PAGE,
     ) -> ItemPage:
         """Items in the order of their ids, optionally of one phase, page by page."""
-        headers = self.service.headers()
+        headers = self.live.headers()
         names = sorted(
             name
             for name, header in headers.items()
@@ -133,16 +148,17 @@ class ItemRoutes:
 
     def details(self, item_id: str) -> ItemDetails:
         """Phase, events and feature graph of an item."""
+        live = self.live
         try:
-            row, state = self.service.look_up(item_id)
+            row, state = live.look_up(item_id)
         except DataError as error:
             raise ProblemError(HTTPStatus.NOT_FOUND, str(error)) from None
-        edges = heaviest_edges(self.service.learner, state, EDGES)
+        edges = heaviest_edges(live.learner, state, EDGES)
         return ItemDetails(
             item_id=row.item,
             phase=row.phase,
             events=row.events,
-            model=self.service.model,
+            model=live.model,
             version=row.version,
             updated_at=row.updated_at,
             graph=None if edges is None else [Edge(fields=(one, other), weight=weight) for one, other, weight in edges],
@@ -151,28 +167,46 @@ class ItemRoutes:
     def delete(self, item_id: str) -> None:
         """Delete an item and its events. Its effect on the shared weights remains."""
         name = canonical_name(item_id) or item_id
-        try:
-            if name not in self.service.states.headers(self.service.model, [name]):
-                raise self.service.not_known(name)
-            self.log.append("deletion", [name])
-            self.service.forget([name])
-        except DataError as error:
-            raise ProblemError(HTTPStatus.NOT_FOUND, str(error)) from None
+        live = self.live
+        if name not in live.states.headers(live.model, [name]):
+            raise ProblemError(HTTPStatus.NOT_FOUND, str(live.not_known(name)))
+        self.log.append("deletion", [name])
+        serving = self.versions.latest()
+        for service in (serving.live, *serving.others):
+            with suppress(DataError):  # somebody else was faster
+                service.forget([name])
 
-    def score(self, body: Mapping[str, Any]) -> Scores:
+    def score(self, body: Mapping[str, Any], after: BackgroundTasks) -> Scores:
         """Scores of candidates, and the request id for their events."""
         given = {key: value for key, value in body.items() if key not in ("context", "candidates", "on_unknown")}
-        request = given | body.get("context", {})
-        answers, unseen = score_candidates(self.service, body["candidates"], request, body.get("on_unknown", "error"))
+        request, candidates = given | body.get("context", {}), body["candidates"]
+        serving = self.versions.current()
+        service = serving.for_user(request.get(self.schema.user))
+        answers, unseen = score_candidates(service, candidates, request, body.get("on_unknown", "error"))
         self.metrics.scored(answers["phase"].to_list(), unseen)
+        for name, other in serving.shadow.items():
+            if other is not service:
+                after.add_task(self._compare, name, other, candidates, request, answers["score"])
         return Scores(
             request_id=self.ids.make(request),
-            model=self.service.model,
+            model=service.model,
             scores=[
                 Score(item_id=name, score=score, phase=phase, events=events)
                 for name, score, phase, events in answers.select("item_id", "score", "phase", "events").iter_rows()
             ],
         )
+
+    def _compare(
+        self, name: str, shadow: ItemService, candidates: Sequence[Any], request: Mapping[str, Any], scores: pl.Series
+    ) -> None:
+        """Score a request that was answered by a shadow version, and record the differences."""
+        try:
+            found, _ = score_candidates(shadow, candidates, request, "null")
+        except NewcomerError as error:
+            log.warning("%s", error, extra={"model": name})
+            return
+        pairs = zip(scores, found["score"], strict=True)
+        self.metrics.compared(name, [(one, other) for one, other in pairs if one is not None and other is not None])
 
     def count(self, events: Sequence[Mapping[str, Any]]) -> Counts:
         """Count events; those that cannot be counted are refused one by one."""
@@ -183,11 +217,14 @@ class ItemRoutes:
             except DataError as error:
                 errors.append(f"events: row {n + 1}, {error}")
         self.log.append("event", list(rows.values()))
+        serving = self.versions.latest()  # after the log: what a version does not get here is replayed to it
         done = []
         for has_id in (True, False):
             part = [n for n, row in rows.items() if (self.id_column in row) == has_id]
             if part:
-                warmed, lines = warm_rows(self.service, [rows[n] for n in part], has_id)
+                warmed, lines = warm_rows(serving.live, [rows[n] for n in part], has_id)
+                for service in serving.others:
+                    warm_rows(service, [rows[n] for n in part], has_id)
                 done.append(warmed)
                 errors += [_renumbered(line, part) for line in lines]
         conflicting = sum(part.conflicting for part in done)
@@ -216,7 +253,7 @@ class ItemRoutes:
 
     def _now(self) -> str:
         """The time of an event that has none. Raises DataError if training had other times."""
-        if self.service.learner.encoder.clock in (None, TIME_UNITS[NUMBERS]):
+        if self.live.learner.encoder.clock in (None, TIME_UNITS[NUMBERS]):
             raise DataError(f"column '{self.schema.time}' is empty; give the time of the event")
         return datetime.now(UTC).isoformat()
 

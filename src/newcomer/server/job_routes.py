@@ -64,6 +64,7 @@ class JobRoutes:
             raise ProblemError(
                 HTTPStatus.UNPROCESSABLE_ENTITY, f"{len(body.examples)} examples, but at most {self.limits.rows} a job"
             )
+        served.models.require_latest(served.name)
         require_settings(served.folder, body.settings)
         inputs = _decoded(body, served.reads_images)
         labels = [example.label for example in body.examples]

@@ -22,6 +22,7 @@ from newcomer.server.job_bodies import ENDED, Job, Progress
 from newcomer.server.jobs import FOLDER, Jobs
 from newcomer.server.learn_job import learn
 from newcomer.server.middleware import log_to_stderr
+from newcomer.server.models import ModelsFile
 from newcomer.server.stores import classifier_folders
 from newcomer.settings import Json
 from newcomer.store.states import now
@@ -130,6 +131,7 @@ def _do(config: ServeConfig, jobs: Jobs, job: Job, report: "_Report") -> dict[st
     folder = classifier_folders(config).get(str(job.model))
     if folder is None:
         raise SettingError(f"model '{job.model}' is not served any more")
+    ModelsFile(config.own_folder).require_latest(str(job.model))
     return learn(folder, config.backbone, jobs, job, report)
 
 

@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter as Counts
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import log
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -13,6 +14,8 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable with the folder that the workers share."""
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+DIFFERENCES = (-2.0, -1.0, -0.5, -0.2, -0.1, -0.05, -0.01, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class Metrics:
@@ -41,6 +44,13 @@ class Metrics:
         self.events = Counter(
             "newcomer_events", "Events: new, known, conflicting, refused.", ["outcome"], registry=self.registry
         )
+        self.differences = Histogram(
+            "newcomer_shadow_logit_difference",
+            "Logit of a shadow version's score minus that of the answer's.",
+            ["version"],
+            buckets=DIFFERENCES,
+            registry=self.registry,
+        )
         self.classified = Counter(
             "newcomer_classified",
             "Inputs classified: known, novel, unreadable.",
@@ -61,6 +71,12 @@ class Metrics:
         for outcome, count in (("new", new), ("known", known), ("conflicting", conflicting), ("refused", refused)):
             self.events.labels(outcome).inc(count)
 
+    def compared(self, version: str, scores: Iterable[tuple[float, float]]) -> None:
+        """Record pairs of scores of one request: the answer's, and those of a shadow version."""
+        differences = self.differences.labels(version)
+        for answered, shadow in scores:
+            differences.observe(_logit(shadow) - _logit(answered))
+
     def exposition(self) -> bytes:
         """All metrics, of all workers, in Prometheus' text format."""
         if not os.environ.get(FOLDER):
@@ -68,3 +84,13 @@ class Metrics:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+def _logit(probability: float) -> float:
+    """Logit of a probability, kept 1e-7 away from 0 and 1.
+
+    >>> _logit(0.5)
+    0.0
+    """
+    kept = min(max(probability, 1e-7), 1 - 1e-7)
+    return log(kept / (1 - kept))

@@ -84,18 +84,21 @@ class Observed:
         request_id = given if VALID_ID.fullmatch(given) else secrets.token_hex(8).encode()
         scope.setdefault("state", {})["request_id"] = request_id.decode()
         begin, status = time.perf_counter(), 500
+        end: float | None = None
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, end
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (REQUEST_ID, request_id)]
             await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                end = time.perf_counter()  # shadow versions score afterwards
 
         try:
             await self.app(scope, receive, answer)
         finally:
-            self._observe(scope, status, time.perf_counter() - begin, request_id.decode())
+            self._observe(scope, status, (end or time.perf_counter()) - begin, request_id.decode())
 
     def _observe(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         route = getattr(scope.get("route"), "path", "unknown")

@@ -1,0 +1,124 @@
+"""Routes of versions: which are there, which score for whom, and back to an earlier one."""
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+
+from fastapi import APIRouter, Depends
+
+from newcomer.server.classifiers import ServedClassifier, find_classifier
+from newcomer.server.click_versions import ClickVersions
+from newcomer.server.model_bodies import ClassifierInfo, ModelList, ModelsBody, VersionInfo
+from newcomer.server.models import ClickModel, ModelsFile
+from newcomer.server.problems import ProblemError
+from newcomer.server.security import Guard, Role
+
+
+class ModelRoutes:
+    """Routes for the versions of the click model, if there is one, and of the classifiers."""
+
+    def __init__(
+        self,
+        models: ModelsFile,
+        versions: ClickVersions | None,
+        classifiers: Mapping[str, ServedClassifier],
+        guard: Guard,
+    ) -> None:
+        self.models, self.versions, self.classifiers = models, versions, classifiers
+        self.router = APIRouter(tags=["models"])
+        read, admin = (Depends(guard.requires(role)) for role in (Role.READ, Role.ADMIN))
+        self.router.add_api_route("/models", self.all, methods=["GET"], dependencies=[read])
+        self.router.add_api_route("/models", self.change, methods=["POST"], dependencies=[admin])
+
+    def all(self) -> ModelList:
+        """Versions of the click model, and stages of the classifiers."""
+        click_model = self.models.read().click_model
+        classifiers = []
+        for name, served in self.classifiers.items():
+            stages = served.stages
+            classifiers.append(ClassifierInfo(model=name, stages=stages, served=served.rolled_back or stages))
+        return ModelList(
+            versions=_infos(click_model) if click_model is not None and self.versions is not None else [],
+            classifiers=classifiers,
+        )
+
+    def change(self, body: ModelsBody) -> ModelList:
+        """Change which versions are served; all workers do so with their next answer."""
+        if body.model is not None or "stages" in body.model_fields_set:
+            self._roll_back(body)
+        if body.live is not None or body.shares is not None or body.shadow is not None or body.retire:
+            self._direct(body)
+        return self.all()
+
+    def _roll_back(self, body: ModelsBody) -> None:
+        served = find_classifier(self.classifiers, body.model)
+        if "stages" not in body.model_fields_set:
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "give the number of stages to serve, or null for all")
+        if body.stages is not None and body.stages > served.stages:
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                f"model '{served.name}' has {served.stages} stages, not {body.stages}",
+                [{"pointer": "/stages", "detail": f"give 1 to {served.stages}"}],
+            )
+        served.load(body.stages)  # what cannot be loaded is refused before anyone serves it
+        with self.models.change() as models:
+            models.stages.pop(served.name, None)
+            if body.stages is not None:
+                models.stages[served.name] = body.stages
+        served.refresh()
+
+    def _direct(self, body: ModelsBody) -> None:
+        """Change the traffic of the click model's versions, all of it or nothing."""
+        if self.versions is None:
+            raise ProblemError(HTTPStatus.NOT_FOUND, "no click model is served")
+        self.versions.latest()  # a version that cannot be opened is not ready any more
+        with self.models.change() as models:
+            assert models.click_model is not None
+            apply(models.click_model, body)
+        self.versions.latest()
+
+
+def apply(click_model: ClickModel, body: ModelsBody) -> None:
+    """Change the traffic. Raises ProblemError for a version that is not there, or not ready, and for shares above 1."""
+    _require_known(click_model, [*([body.live] if body.live else []), *(body.shadow or []), *(body.shares or {})], True)
+    _require_known(click_model, body.retire, False)
+    if body.live is not None:
+        click_model.live = body.live
+    if body.shadow is not None:
+        click_model.shadow = list(dict.fromkeys(body.shadow))
+    if body.shares is not None:
+        if sum(body.shares.values()) > 1:
+            detail = "the shares are more than 1 together"
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, [{"pointer": "/shares", "detail": detail}])
+        click_model.shares = dict(body.shares)
+    click_model.shadow = [name for name in click_model.shadow if name != click_model.live]
+    click_model.shares.pop(click_model.live, None)
+    for name in body.retire:
+        if name == click_model.live:
+            raise ProblemError(HTTPStatus.CONFLICT, f"version '{name}' is live; make another one live first")
+        click_model.retire(name)
+
+
+def _require_known(click_model: ClickModel, names: Iterable[str], ready: bool) -> None:
+    for name in names:
+        version = click_model.versions.get(name)
+        if version is None:
+            known = ", ".join(click_model.versions)
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"version '{name}' is not there: {known}")
+        if ready and version.status != "ready":
+            raise ProblemError(
+                HTTPStatus.CONFLICT,
+                f"version '{name}' does not have all items and events ({version.status}); start the job 'replay' for it",
+            )
+
+
+def _infos(click_model: ClickModel) -> list[VersionInfo]:
+    return [
+        VersionInfo(
+            name=name,
+            live=name == click_model.live,
+            shadow=name in click_model.shadow,
+            share=click_model.shares.get(name, 0.0),
+            **version.model_dump(),
+        )
+        for name, version in click_model.versions.items()
+    ]
