@@ -28,6 +28,12 @@ def serve(
         str | None,
         typer.Option("--states", help="URL of the state database; by default items.db in the model's folder."),
     ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log", metavar="PATTERN", help="Training log of the click model, to train it anew; may be repeated."
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than this machine's need --token-file.")
     ] = "127.0.0.1",
@@ -52,6 +58,7 @@ def serve(
             stores=tuple(stores),
             folder=folder,
             states=states,
+            log=tuple(log or []),
             host=host,
             port=port,
             workers=workers,

@@ -8,6 +8,7 @@ import torch
 from fastapi import Depends, FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
+from newcomer.data.io.log_reader import matching_files
 from newcomer.server import problems
 from newcomer.server.class_routes import ClassRoutes
 from newcomer.server.classifiers import ServedClassifier
@@ -16,8 +17,6 @@ from newcomer.server.configuration import ServeConfig
 from newcomer.server.event_log import FOLDER, EventLog
 from newcomer.server.item_routes import ItemRoutes
 from newcomer.server.job_routes import JobRoutes
-from newcomer.server.jobs import FOLDER as JOBS
-from newcomer.server.jobs import Jobs
 from newcomer.server.metrics import Metrics
 from newcomer.server.middleware import BodyLimit, Observed, log_to_stderr
 from newcomer.server.model_routes import ModelRoutes
@@ -61,7 +60,7 @@ def create_app(config: ServeConfig) -> FastAPI:
     if classifiers:
         app.include_router(ClassRoutes(classifiers, guard, metrics, config.limits.inputs).router)
     app.include_router(ModelRoutes(models, items, classifiers, guard).router)
-    app.include_router(JobRoutes(Jobs(config.own_folder / JOBS), classifiers, guard, config.limits).router)
+    app.include_router(JobRoutes(config, models, items is not None, classifiers, guard).router)
 
     @app.get("/healthz", tags=["service"])
     def health() -> dict[str, str]:
@@ -102,6 +101,8 @@ def check(config: ServeConfig) -> list[str]:
     if config.token_file:
         read_tokens(config.token_file)
     models = ModelsFile(config.own_folder)
+    if config.log:
+        matching_files(config.log)
     open_classifiers(config, models)
     if (items := open_items(config, models)) is not None:
         items.close()

@@ -43,6 +43,8 @@ class ServeConfig(BaseModel):
     """Folder of the service's own files; by default beside the first store."""
     states: str | None = None
     """URL of the database of item states; None: `items.db` in the click model's folder."""
+    log: tuple[str, ...] = ()
+    """Files of the click model's training log, or patterns: what the job `train` learns from, with the service's own events."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     workers: int = Field(default=1, ge=1)

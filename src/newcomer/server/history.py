@@ -1,7 +1,8 @@
 """What the event log says of items: which are registered, which were deleted, and the events that count; and its replay."""
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -69,18 +70,25 @@ class HistoryReader:
         return found
 
 
-def replay(service: ItemService, history: History) -> None:
-    """Do to the service what the history says. What was done before changes nothing; what was refused is refused again."""
+def replay(
+    service: ItemService, history: History, report: Callable[[int, int], object] = lambda done, of: None
+) -> None:
+    """Do to the service what the history says. What was done before changes nothing; what was refused is refused again.
+
+    `report` is called with the number of events that are done, and with that of all.
+    """
     there = service.headers()
     id_column = event_id_column(service.learner.schema)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # of what was warned of when it arrived
-        if gone := [name for name in history.deleted if name in there]:
-            service.forget(gone)
+        for name in history.deleted & set(there):
+            with suppress(DataError):  # a worker was faster
+                service.forget([name])
         for rows in history.rounds():
             for part in batches(rows):
                 _add(service, part)
-        for events in batches(history.events):
+        for number, events in enumerate(batches(history.events)):
+            report(number * BATCH, len(history.events))
             for has_id in (True, False):
                 if rows := [row for _, row in events if (id_column in row) == has_id]:
                     warm_rows(service, rows, has_id)

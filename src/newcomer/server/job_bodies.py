@@ -1,7 +1,7 @@
 """Bodies of jobs."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -27,7 +27,29 @@ class LearnBody(Body):
     settings: dict[str, Json] = Field(default={}, description="settings that change from this stage on")
 
 
-JobBody = LearnBody
+class TrainBody(Body):
+    """Train the click model anew, on the training log and the events that the service has counted."""
+
+    kind: Literal["train"]
+    settings: dict[str, Json] = Field(default={}, description="settings other than those of the live version")
+    eval_share: float = Field(
+        default=0.1, gt=0, lt=1, description="share of the service's events, the latest, held out"
+    )
+    promote: Literal["if_better", "always", "never"] = Field(
+        default="if_better",
+        description="if_better: goes live if its log loss is not worse; never: gets all items and events, but no traffic",
+    )
+    tolerance: float = Field(default=0.001, ge=0, description="by how much its log loss may be worse")
+
+
+class ReplayBody(Body):
+    """Give a version of the click model all items and events that it missed: then it is ready."""
+
+    kind: Literal["replay"]
+    version: str
+
+
+JobBody = Annotated[LearnBody | TrainBody | ReplayBody, Field(discriminator="kind")]
 
 
 class Progress(BaseModel):

@@ -9,19 +9,31 @@ from fastapi import APIRouter, Depends, Query
 
 from newcomer.server.bodies import from_base64
 from newcomer.server.classifiers import ServedClassifier, find_classifier
-from newcomer.server.configuration import Limits
-from newcomer.server.job_bodies import ENDED, Job, JobBody, JobList, LearnBody
-from newcomer.server.jobs import Jobs
+from newcomer.server.click_versions import version_folder
+from newcomer.server.configuration import ServeConfig
+from newcomer.server.job_bodies import ENDED, Job, JobBody, JobList, LearnBody, ReplayBody, TrainBody
+from newcomer.server.jobs import FOLDER, Jobs
 from newcomer.server.learn_job import require_settings
+from newcomer.server.models import ClickModel, ModelsFile
 from newcomer.server.problems import ProblemError
 from newcomer.server.security import Guard, Role
+from newcomer.server.stores import click_model_folder
+from newcomer.server.train_job import new_settings
 
 
 class JobRoutes:
-    """Routes of the jobs for these classifiers."""
+    """Routes of the jobs for the click model, if there is one, and for these classifiers."""
 
-    def __init__(self, jobs: Jobs, classifiers: Mapping[str, ServedClassifier], guard: Guard, limits: Limits) -> None:
-        self.jobs, self.classifiers, self.limits = jobs, classifiers, limits
+    def __init__(
+        self,
+        config: ServeConfig,
+        models: ModelsFile,
+        has_click_model: bool,
+        classifiers: Mapping[str, ServedClassifier],
+        guard: Guard,
+    ) -> None:
+        self.config, self.models, self.has_click_model, self.classifiers = config, models, has_click_model, classifiers
+        self.jobs, self.limits = Jobs(config.own_folder / FOLDER), config.limits
         self.router = APIRouter(tags=["jobs"])
         read, admin = (Depends(guard.requires(role)) for role in (Role.READ, Role.ADMIN))
         route = self.router.add_api_route
@@ -36,7 +48,13 @@ class JobRoutes:
             raise ProblemError(
                 HTTPStatus.TOO_MANY_REQUESTS, f"{self.limits.jobs} jobs are waiting; cancel some, or wait"
             )
-        return self._learn(body)
+        match body:
+            case LearnBody():
+                return self._learn(body)
+            case TrainBody():
+                return self._train(body)
+            case ReplayBody():
+                return self._replay(body)
 
     def all(self, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> JobList:
         """The newest jobs."""
@@ -69,6 +87,27 @@ class JobRoutes:
         inputs = _decoded(body, served.reads_images)
         labels = [example.label for example in body.examples]
         return self.jobs.create("learn", served.name, {"labels": labels, "settings": body.settings}, inputs)
+
+    def _train(self, body: TrainBody) -> Job:
+        click_model = self._click_model()
+        if not self.config.log:
+            raise ProblemError(HTTPStatus.CONFLICT, "the training log is not known; start the service with --log FILES")
+        first = click_model_folder(self.config)
+        assert first is not None
+        new_settings(version_folder(self.config, first, click_model.live), body.settings)
+        return self.jobs.create("train", None, body.model_dump())
+
+    def _replay(self, body: ReplayBody) -> Job:
+        version = self._click_model().version(body.version)
+        if version.status == "ready":
+            raise ProblemError(HTTPStatus.CONFLICT, f"version '{body.version}' has all items and events")
+        return self.jobs.create("replay", body.version, {})
+
+    def _click_model(self) -> ClickModel:
+        found = self.models.read().click_model
+        if found is None or not self.has_click_model:
+            raise ProblemError(HTTPStatus.NOT_FOUND, "no click model is served")
+        return found
 
 
 def _decoded(body: LearnBody, images: bool) -> list[bytes]:

@@ -24,6 +24,7 @@ from newcomer.server.learn_job import learn
 from newcomer.server.middleware import log_to_stderr
 from newcomer.server.models import ModelsFile
 from newcomer.server.stores import classifier_folders
+from newcomer.server.train_job import make_ready, train
 from newcomer.settings import Json
 from newcomer.store.states import now
 from newcomer.store.writing import take_lock
@@ -127,7 +128,10 @@ def execute(config: ServeConfig, job_id: str) -> None:
 
 
 def _do(config: ServeConfig, jobs: Jobs, job: Job, report: "_Report") -> dict[str, Json]:
-    assert job.kind == "learn"
+    if job.kind == "train":
+        return train(config, jobs, job, report)
+    if job.kind == "replay":
+        return make_ready(config, str(job.model), report)
     folder = classifier_folders(config).get(str(job.model))
     if folder is None:
         raise SettingError(f"model '{job.model}' is not served any more")

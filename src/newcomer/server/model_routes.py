@@ -79,10 +79,8 @@ class ModelRoutes:
 
 def apply(click_model: ClickModel, body: ModelsBody) -> None:
     """Change the traffic. Raises ProblemError for a version that is not there, or not ready, and for shares above 1."""
-    _require_known(click_model, [*([body.live] if body.live else []), *(body.shadow or []), *(body.shares or {})], True)
-    _require_known(click_model, body.retire, False)
-    if body.live is not None:
-        click_model.live = body.live
+    named = [body.live] if body.live is not None else []
+    _require_ready(click_model, [*named, *(body.shadow or []), *(body.shares or {})])
     if body.shadow is not None:
         click_model.shadow = list(dict.fromkeys(body.shadow))
     if body.shares is not None:
@@ -90,24 +88,21 @@ def apply(click_model: ClickModel, body: ModelsBody) -> None:
             detail = "the shares are more than 1 together"
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, [{"pointer": "/shares", "detail": detail}])
         click_model.shares = dict(body.shares)
-    click_model.shadow = [name for name in click_model.shadow if name != click_model.live]
-    click_model.shares.pop(click_model.live, None)
+    click_model.go_live(body.live or click_model.live)
     for name in body.retire:
+        click_model.version(name)
         if name == click_model.live:
             raise ProblemError(HTTPStatus.CONFLICT, f"version '{name}' is live; make another one live first")
         click_model.retire(name)
 
 
-def _require_known(click_model: ClickModel, names: Iterable[str], ready: bool) -> None:
+def _require_ready(click_model: ClickModel, names: Iterable[str]) -> None:
     for name in names:
-        version = click_model.versions.get(name)
-        if version is None:
-            known = ", ".join(click_model.versions)
-            raise ProblemError(HTTPStatus.NOT_FOUND, f"version '{name}' is not there: {known}")
-        if ready and version.status != "ready":
+        status = click_model.version(name).status
+        if status != "ready":
             raise ProblemError(
                 HTTPStatus.CONFLICT,
-                f"version '{name}' does not have all items and events ({version.status}); start the job 'replay' for it",
+                f"version '{name}' does not have all items and events ({status}); start the job 'replay' for it",
             )
 
 

@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from newcomer.errors import LearnerError, StoreError
+from newcomer.server.problems import ProblemError
 from newcomer.store.states import now
 from newcomer.store.writing import write_whole
 
@@ -52,6 +54,19 @@ class ClickModel(BaseModel):
     def receiving(self) -> list[str]:
         """Versions that get items and events, the live one first."""
         return sorted((name for name, one in self.versions.items() if one.status != "trained"), key=self._order)
+
+    def version(self, name: str) -> Version:
+        """The version of this name. Raises ProblemError if there is none."""
+        if name not in self.versions:
+            known = ", ".join(self.versions)
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"version '{name}' is not there: {known}")
+        return self.versions[name]
+
+    def go_live(self, name: str) -> None:
+        """Let a version score for everybody who is in no other version's share."""
+        self.live = name
+        self.shadow = [one for one in self.shadow if one != name]
+        self.shares.pop(name, None)
 
     def retire(self, name: str) -> None:
         """Give a version no items and events any more."""

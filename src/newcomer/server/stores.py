@@ -14,8 +14,9 @@ def click_model_folder(config: ServeConfig) -> Path | None:
     folders = [folder for folder in config.stores if _is_click_model(folder)]
     if len(folders) > 1:
         raise SettingError(f"{folders[1]}: the second click model; serve one click model a service")
-    if not folders and config.states is not None:
-        raise SettingError("--states: no click model is served; leave it out")
+    for option, given in (("--states", config.states), ("--log", config.log)):
+        if given and not folders:
+            raise SettingError(f"{option}: no click model is served; leave it out")
     return folders[0] if folders else None
 
 

@@ -1,0 +1,187 @@
+"""The job `train`: the click model anew, on the training log and the service's own events; and `replay`."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from newcomer.data.io.chunked_log import open_log
+from newcomer.data.schema import Schema
+from newcomer.errors import LearnerError, SettingError
+from newcomer.items.learner import ItemLearner
+from newcomer.items.serving.service import fingerprint
+from newcomer.registry import find_learner
+from newcomer.server.click_versions import version_folder
+from newcomer.server.configuration import ServeConfig
+from newcomer.server.evaluation import compare, progressive_scores
+from newcomer.server.event_log import FOLDER, LogReader
+from newcomer.server.event_rows import event_id_column
+from newcomer.server.history import History, HistoryReader
+from newcomer.server.job_bodies import Job
+from newcomer.server.jobs import Jobs
+from newcomer.server.logged_events import NUMBER, event_table, item_table
+from newcomer.server.models import VERSIONS, ModelsFile, Version
+from newcomer.server.preparation import EVENTS, first_items, prepare
+from newcomer.server.stores import click_model_folder
+from newcomer.settings import Json, fill
+from newcomer.store.folder import Store
+from newcomer.store.states import now
+from newcomer.store.writing import to_json, write_whole
+from newcomer.streams.cold_start import OldItems
+from newcomer.streams.stage import Stage
+from newcomer.training.learner import MACHINE_SETTINGS, Step
+
+EVALUATION = "evaluation.json"
+"""File of a version's folder: how it was compared with the version that was live."""
+
+Report = Callable[[Step], None]
+
+
+def new_settings(folder: Path, settings: Mapping[str, Json]) -> dict[str, Json]:
+    """Settings of the model in this folder, with changes. Raises SettingError for one that its learner does not have."""
+    manifest = Store(folder).manifest()
+    saved = {key: value for key, value in manifest.settings.items() if key not in MACHINE_SETTINGS}
+    return fill(find_learner(manifest.learner), {**saved, **settings}, "settings", provided=manifest.depends_on)
+
+
+def train(config: ServeConfig, jobs: Jobs, job: Job, report: Report) -> dict[str, Json]:
+    """Train a version, compare it with the live one, and make it live if it is not worse; once, however often it is started.
+
+    Raises LearnerError if training gave weights that are there already.
+    """
+    models, first, request = ModelsFile(config.own_folder), _click_model(config), jobs.request(job)
+    name = next((name for name, one in _versions(models).items() if one.job == job.id), None)
+    if name is None:  # was not cut off after training
+        name = _Training(config, first, models, jobs.work_folder(job), report).run(job, request)
+    result = json.loads((config.own_folder / VERSIONS / name / EVALUATION).read_bytes())
+    promote = request["promote"] == "always" or (request["promote"] == "if_better" and result["is_better"])
+    if (promote or request["promote"] == "never") and _versions(models)[name].status != "ready":
+        prepare(config, first, models, name, report, live=promote)
+    return {"version": name, "model": _versions(models)[name].model, "promoted": promote, **result}
+
+
+def make_ready(config: ServeConfig, name: str, report: Report) -> dict[str, Json]:
+    """Replay to a version what it missed."""
+    models = ModelsFile(config.own_folder)
+    if _versions(models)[name].status != "ready":
+        prepare(config, _click_model(config), models, name, report, live=False)
+    return {"version": name}
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One training of a version."""
+
+    config: ServeConfig
+    first: Path
+    models: ModelsFile
+    work: Path
+    report: Report
+
+    def run(self, job: Job, request: Mapping[str, Json]) -> str:
+        """Train and evaluate; returns the name of the new version."""
+        live_name = _live(self.models)
+        live_folder = version_folder(self.config, self.first, live_name)
+        live = find_learner(Store(live_folder).manifest().learner).load(live_folder)
+        assert isinstance(live, ItemLearner)  # see stores
+        reader = HistoryReader(live.schema, first_items(self.first))
+        history = reader.read(LogReader(self.config.own_folder / FOLDER).read())
+        events = event_table(history, live.encoder)
+        held_out = math.ceil(request["eval_share"] * len(events))
+        folder, training = self.work / "model", events.head(len(events) - held_out)
+        joined = self._joined(history, training, live.schema)
+        self._fit(type(live), live.schema, new_settings(live_folder, request["settings"]), joined, folder)
+        model = fingerprint(folder)
+        same = next((name for name, one in _versions(self.models).items() if one.model == model), None)
+        if same is not None:
+            raise LearnerError(f"training gave the weights of version '{same}' again: data and settings are the same")
+        eval_set = _not_trained_on(events.tail(held_out), live_folder, live.schema)
+        compared = self._compare(live_folder, folder, history, eval_set, live.schema.label)
+        old, new = compared["live"]["logloss"], compared["new"]["logloss"]
+        result = {
+            "training_events": len(joined),
+            "left_out_events": len(training) - len(joined),
+            "compared_with": live_name,
+            "evaluation": compared,
+            "tolerance": request["tolerance"],
+            "is_better": old is not None and new <= old + request["tolerance"],
+        }
+        write_whole(folder / EVALUATION, to_json(result, indent=1))
+        return self._registered(folder, model, job)
+
+    def _joined(self, history: History, events: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+        """Events with the fields of their items; without those of items whose fields are not known."""
+        items = item_table(history, schema, self.config.log, set(events[schema.item]))
+        return events.drop(NUMBER).join(items, on=schema.item, how="inner", maintain_order="left")
+
+    def _fit(
+        self,
+        kind: type[ItemLearner],
+        schema: Schema,
+        settings: Mapping[str, Json],
+        events: pl.DataFrame,
+        folder: Path,
+    ) -> None:
+        folder.mkdir()
+        sources = list(self.config.log)
+        if len(events):
+            events.write_parquet(folder / EVENTS)
+            sources.append(str(folder / EVENTS))
+        model = kind(schema, **settings)
+        for step in model.fit_stage(Stage("old", OldItems(open_log(sources, schema)), {})):
+            self.report(step)
+        model.save(folder)
+
+    def _compare(self, live: Path, new: Path, history: History, eval_set: pl.DataFrame, label: str) -> dict[str, Json]:
+        if not len(eval_set):
+            nothing = pl.Series([], dtype=pl.Float64)
+            return compare(nothing, nothing, nothing)
+        before = History(history.deleted, history.registrations, history.events[: int(eval_set[NUMBER][0])])
+        scores = list[pl.Series]()
+        for name, folder in (("live", live), ("new", new)):
+            self.report(Step(f"evaluation of {name}", len(scores), 2))
+            scores.append(progressive_scores(folder, self.work / f"{name}.db", before, eval_set))
+        return compare(eval_set[label], *scores)
+
+    def _registered(self, folder: Path, model: str, job: Job) -> str:
+        """Move the version to its place, under the next free name."""
+        with self.models.change() as content:
+            assert content.click_model is not None
+            name = f"v{1 + max(int(known[1:]) for known in content.click_model.versions)}"
+            place = self.config.own_folder / VERSIONS / name
+            place.parent.mkdir(exist_ok=True)
+            shutil.rmtree(place, ignore_errors=True)  # was moved, but killed before it was registered
+            folder.rename(place)
+            content.click_model.versions[name] = Version(model=model, status="trained", created=now(), job=job.id)
+        shutil.rmtree(self.work, ignore_errors=True)
+        return name
+
+
+def _not_trained_on(events: pl.DataFrame, folder: Path, schema: Schema) -> pl.DataFrame:
+    """The events that the version in this folder was not trained on."""
+    if not (folder / EVENTS).exists() or not len(events):
+        return events
+    keys = [schema.item, event_id_column(schema)]
+    return events.join(pl.read_parquet(folder / EVENTS, columns=keys), on=keys, how="anti", maintain_order="left")
+
+
+def _click_model(config: ServeConfig) -> Path:
+    folder = click_model_folder(config)
+    if folder is None:
+        raise SettingError("no click model is served any more")
+    return folder
+
+
+def _versions(models: ModelsFile) -> dict[str, Version]:
+    click_model = models.read().click_model
+    return {} if click_model is None else click_model.versions
+
+
+def _live(models: ModelsFile) -> str:
+    click_model = models.read().click_model
+    assert click_model is not None  # the service wrote it when it started
+    return click_model.live

@@ -1,0 +1,324 @@
+"""The click model is trained anew while it is in service: what is trained, how it is judged, and that nothing is lost meanwhile."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+import torch
+from fastapi.testclient import TestClient
+
+from films import FILMS, QUICK, SCHEMA, log, trained
+from newcomer.data.io.log_reader import log_from_frame
+from newcomer.data.io.log_tables import entity_frame, log_frame
+from newcomer.data.schema import Field, Schema
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.event_ids import digests
+from newcomer.items.serving.service import ItemService
+from newcomer.metrics.calibration import logloss
+from newcomer.server.app import create_app
+from newcomer.server.configuration import ServeConfig
+from newcomer.server.job_runner import JobRunner, execute
+from newcomer.server.jobs import Jobs
+from serving import in_thread
+
+CONTEXT: dict[str, Any] = {"page": "home", "price": 0.5}
+BAD = {"pretrain_lr": 30.0, "meta_epochs": 0}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    log().write_csv(folder / "log.csv")
+    return trained(folder / "store")
+
+
+@pytest.fixture
+def config(store: Path, tmp_path: Path) -> ServeConfig:
+    return ServeConfig(
+        stores=(store,),
+        states=f"sqlite:///{tmp_path / 'items.db'}",
+        folder=tmp_path / "own",
+        log=(str(store.with_name("log*.csv")),),
+    )
+
+
+@pytest.fixture
+def client(config: ServeConfig) -> Iterator[TestClient]:
+    with TestClient(create_app(config)) as client:
+        yield client
+
+
+def item(name: str) -> dict[str, Any]:
+    return {"film": name, "genre": "war", "minutes": 99.0}
+
+
+def event(name: str, number: int, **values: Any) -> dict[str, Any]:
+    rest = {"viewer": number % 20, **CONTEXT, "liked": number % 2, "seen": 1000 + number, "event_id": f"e{number}"}
+    return {"film": name, **rest, **values}
+
+
+def send(client: TestClient | httpx.Client, begin: int, end: int) -> list[dict[str, Any]]:
+    """Register two items, and count these events of theirs and of a trained one."""
+    client.post("/items", json={"items": [item("new 0"), item("new 1")]})
+    rows = [event(["new 0", "new 1", FILMS[0]][number % 3], number) for number in range(begin, end)]
+    assert client.post("/events", json={"events": rows}).json()["new"] == end - begin
+    return rows
+
+
+def train(client: TestClient, config: ServeConfig, **body: Any) -> dict[str, Any]:
+    answer = client.post("/jobs", json={"kind": "train"} | body)
+    assert answer.status_code == 202, answer.text
+    runner = JobRunner(config)
+    while (job := runner.next()) is not None:
+        execute(config, job.id)
+    found: dict[str, Any] = client.get(f"/jobs/{answer.json()['id']}").json()
+    assert found["status"] == "done", found
+    result: dict[str, Any] = found["result"]
+    return result
+
+
+def versions(client: TestClient) -> dict[str, dict[str, Any]]:
+    return {version["name"]: version for version in client.get("/models").json()["versions"]}
+
+
+def test_what_is_trained_is_what_the_library_learns_from_both_logs(
+    client: TestClient, config: ServeConfig, store: Path, tmp_path: Path
+) -> None:
+    rows = send(client, 0, 40)
+    client.post("/events", json={"events": [*rows[:9], event("nobody", 50), event("new 0", 51, price="dear")]})
+    result = train(client, config, promote="always", eval_share=0.25)
+    assert (result["version"], result["promoted"], result["training_events"]) == ("v2", True, 30)
+    assert (result["left_out_events"], result["evaluation"]["events"]) == (0, 10)
+    features = {"new 0": item("new 0"), "new 1": item("new 1"), FILMS[0]: {"genre": "war", "minutes": 80.0}}
+    of_service = pl.DataFrame([{**features[row["film"]], **row} for row in rows[:30]]).select(log().columns)
+    right = EmerG(SCHEMA, **QUICK).learn(pl.concat([log(), of_service], how="vertical_relaxed"))
+    found = EmerG.load(config.own_folder / "versions" / "v2")
+    for name, value in right.network.state_dict().items():
+        assert torch.equal(value, found.network.state_dict()[name]), name
+    assert found.known == right.known
+
+
+def test_a_new_version_has_all_items_and_counts_every_event_once(client: TestClient, config: ServeConfig) -> None:
+    rows = send(client, 0, 40)
+    client.post("/items", json={"items": [item("gone"), item("cold")]})
+    for name in ("gone", FILMS[1]):
+        client.delete(f"/items/{name}")
+    before = {one["item_id"]: one["events"] for one in client.get("/items", params={"limit": 99}).json()["items"]}
+    result = train(client, config, promote="always")
+    assert (
+        client.post("/score", json={"viewer": 3, "context": CONTEXT, "candidates": ["cold"]}).json()["model"]
+        == (result["model"])
+    )
+    after = {one["item_id"]: one["events"] for one in client.get("/items", params={"limit": 99}).json()["items"]}
+    assert after == before
+    again = client.post("/events", json={"events": rows}).json()
+    assert (again["new"], again["known"], again["conflicting"]) == (0, 40, 0)
+    assert client.post("/events", json={"events": [rows[0] | {"liked": 1}]}).json()["conflicting"] == 1
+
+
+def test_both_versions_are_judged_on_the_latest_events_as_the_service_would_have_met_them(
+    client: TestClient, config: ServeConfig, store: Path, tmp_path: Path
+) -> None:
+    rows = send(client, 0, 40)
+    result = train(client, config, eval_share=0.3, tolerance=100)
+    assert result["promoted"]
+    for name, folder in (("live", store), ("new", config.own_folder / "versions" / "v2")):
+        scores = []
+        with ItemService.open(folder, f"sqlite:///{tmp_path / name}.db") as service:
+            service.add([one for one in (item("new 0"), item("new 1")) if one["film"] not in service.learner.known])
+            if name == "live":
+                service.warm(rows[:28], "event_id")
+            for row in rows[28:]:
+                scores.append(service.score([row])["score"][0])
+                service.warm([row], "event_id")
+        right = logloss([row["liked"] for row in rows[28:]], scores)
+        assert result["evaluation"][name]["logloss"] == pytest.approx(right, abs=1e-6)
+
+
+def test_a_worse_version_does_not_go_live_unless_it_is_told_to(client: TestClient, config: ServeConfig) -> None:
+    send(client, 0, 40)
+    result = train(client, config, settings=BAD)
+    old, new = (result["evaluation"][name]["logloss"] for name in ("live", "new"))
+    assert new > old + result["tolerance"]
+    assert not result["promoted"]
+    assert versions(client)["v1"]["live"]
+    assert versions(client)["v2"]["status"] == "trained"
+    again = train(client, config, settings=BAD | {"seed": 1}, promote="always")
+    assert again["promoted"]
+    assert versions(client)["v3"]["live"]
+
+
+def test_a_version_that_is_not_promoted_may_be_compared_and_then_go_live(
+    client: TestClient, config: ServeConfig
+) -> None:
+    send(client, 0, 20)
+    assert not train(client, config, promote="never")["promoted"]
+    assert versions(client)["v2"]["status"] == "ready"
+    assert client.post("/models", json={"shadow": ["v2"]}).status_code == 200
+    send(client, 20, 40)
+    client.post("/models", json={"live": "v2"})
+    assert client.get("/items/new 0").json()["events"] == 14
+
+
+def test_later_versions_are_judged_on_events_that_none_was_trained_on(client: TestClient, config: ServeConfig) -> None:
+    send(client, 0, 40)
+    assert train(client, config, promote="always")["training_events"] == 36
+    rows = send(client, 40, 44)
+    result = train(client, config, promote="always", eval_share=0.5)
+    assert (result["compared_with"], result["training_events"]) == ("v2", 22)
+    assert result["evaluation"]["events"] == 8  # of 22, those that v2 has not learned
+    assert client.post("/events", json={"events": rows}).json()["known"] == 4
+    assert sum(client.get(f"/items/new {n}").json()["events"] for n in (0, 1)) == 30
+    client.post("/models", json={"live": "v1"})
+    assert sum(client.get(f"/items/new {n}").json()["events"] for n in (0, 1)) == 30
+
+
+def test_a_retired_version_is_ready_again_after_a_replay(client: TestClient, config: ServeConfig) -> None:
+    send(client, 0, 20)
+    train(client, config, promote="always")
+    client.post("/models", json={"retire": ["v1"]})
+    send(client, 20, 40)
+    client.delete("/items/new 1")
+    assert client.post("/models", json={"live": "v1"}).status_code == 409
+    job = client.post("/jobs", json={"kind": "replay", "version": "v1"}).json()["id"]
+    execute(config, job)
+    assert client.get(f"/jobs/{job}").json()["status"] == "done"
+    client.post("/models", json={"live": "v1"})
+    assert client.get("/items/new 0").json()["events"] == 14
+    assert client.get("/items/new 1").status_code == 404
+    assert client.post("/jobs", json={"kind": "replay", "version": "v1"}).status_code == 409
+
+
+def test_a_training_that_is_started_again_makes_one_version(client: TestClient, config: ServeConfig) -> None:
+    send(client, 0, 20)
+    train(client, config)
+    jobs = Jobs(config.own_folder / "jobs")
+    (job,) = jobs.all()
+    jobs.save(job.model_copy(update={"status": "running", "result": None}))
+    execute(config, job.id)
+    (again,) = jobs.all()
+    assert again.result == job.result
+    assert len(versions(client)) == 2
+
+
+def test_the_same_training_again_is_said_to_be_the_same(client: TestClient, config: ServeConfig) -> None:
+    job = client.post("/jobs", json={"kind": "train"}).json()["id"]
+    execute(config, job)
+    found = client.get(f"/jobs/{job}").json()
+    assert found["status"] == "failed"
+    assert "weights of version 'v1' again" in found["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"kind": "train", "settings": {"widht": 3}}, 422, "settings.widht is not a setting"),
+        ({"kind": "train", "eval_share": 1}, 422, "eval_share"),
+        ({"kind": "train", "log": "/etc/passwd"}, 422, "log"),
+        ({"kind": "replay", "version": "../v1"}, 404, "is not there"),
+        ({"kind": "learn", "examples": [{"input": "", "label": "x"}]}, 404, "no classifier is served"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(client: TestClient, body: dict[str, Any], status: int, said: str) -> None:
+    answer = client.post("/jobs", json=body)
+    assert answer.status_code == status
+    assert said in answer.text
+
+
+def test_training_needs_the_log(config: ServeConfig) -> None:
+    with TestClient(create_app(config.model_copy(update={"log": ()}))) as client:
+        answer = client.post("/jobs", json={"kind": "train"})
+        assert answer.status_code == 409
+        assert "--log" in answer.text
+
+
+def test_times_of_arrival_join_a_log_of_dates(tmp_path: Path) -> None:
+    dated = log().with_columns((pl.col("seen").cast(pl.Int64) + 1_600_000_000_000).cast(pl.Datetime("ms")))
+    dated.write_parquet(tmp_path / "log.parquet")
+    EmerG(SCHEMA, **QUICK).learn(dated).save(tmp_path / "store")
+    config = ServeConfig(stores=(tmp_path / "store",), log=(str(tmp_path / "log.parquet"),))
+    with TestClient(create_app(config)) as client:
+        rows = [{key: value for key, value in event(FILMS[0], n).items() if key != "seen"} for n in range(10)]
+        assert client.post("/events", json={"events": rows}).json()["new"] == 10
+        assert train(client, config, promote="always")["training_events"] == 9
+
+
+def test_a_log_as_a_table_is_the_log() -> None:
+    """Several values, vectors, numbers, missing values, users with fields and without an id."""
+    fields = (
+        Field("tags", "item", "multi", missing="mark"),
+        Field("shape", "item", "vector", missing="mark"),
+        Field("age", "user", "numeric", missing="mark"),
+        Field("page", "context", missing="mark"),
+        Field("words", "context", "multi", missing="mark"),
+    )
+    schema = Schema("film", "viewer", "liked", "seen", fields, user_missing="mark")
+    ann = {"viewer": "ann", "shape": [1.0, 2.0], "age": 3}
+    table = pl.DataFrame(
+        [
+            {"film": "1.0", **ann, "tags": ["b", "a"], "page": "TRUE", "words": ["x"], "liked": 1, "seen": 5},
+            {"film": "2", "tags": [], "liked": 0, "seen": 6},
+            {"film": "1", **ann, "tags": ["a", "b"], "page": " a", "words": ["y", "x"], "liked": 1, "seen": 7},
+        ]
+    )
+    one = log_from_frame(table, schema)
+    items = entity_frame(one.items, "film", schema.of("item"))
+    again = log_frame(one).with_columns(table["liked"], table["seen"])
+    other = log_from_frame(again.join(items, on="film", how="left", maintain_order="left"), schema)
+    assert digests(other) == digests(one)
+    assert entity_frame(other.items, "film", schema.of("item")).equals(items)
+
+
+@pytest.mark.slow
+def test_a_roll_out_fails_no_request_and_loses_no_event(config: ServeConfig) -> None:
+    """Two workers answer clients that register, score, count and delete, while a version is trained, goes live, and back."""
+    stop, failures, counted = threading.Event(), list[str](), dict[str, int]()
+
+    def work(url: str, number: int) -> None:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            done = 0
+            while not stop.is_set() or done < 30:
+                name = f"item {number} {done // 10}"
+                rows = [event(name, n, event_id=f"{number} {n}") for n in range(3 * done, 3 * done + 3)]
+                body = {"viewer": done, "context": CONTEXT, "candidates": [name, *FILMS]}
+                answers = [client.post("/items", json={"items": [item(name)]}), client.post("/score", json=body)]
+                answers.append(client.post("/events", json={"events": rows}))
+                failures.extend(answer.text for answer in answers if answer.status_code != 200)
+                if answers[-1].json().get("new") != 3:
+                    failures.append(answers[-1].text)
+                counted[name] = counted.get(name, 0) + 3
+                if done % 10 == 9 and done % 20 == 9:
+                    if client.delete(f"/items/{name}").status_code != 204:
+                        failures.append(f"deletion of {name}")
+                    del counted[name]
+                done += 1
+
+    with in_thread(create_app(config)) as one, in_thread(create_app(config)) as other:
+        threads = [threading.Thread(target=work, args=((one, other)[n % 2], n)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        with httpx.Client(base_url=one, timeout=60) as client:
+            try:
+                while len(counted) < 8:
+                    time.sleep(0.01)
+                job = client.post("/jobs", json={"kind": "train", "promote": "always"}).json()["id"]
+                execute(config, job)
+                found = client.get(f"/jobs/{job}").json()
+                assert found["status"] == "done", found
+                assert client.post("/models", json={"live": "v1"}).status_code == 200
+                assert client.post("/models", json={"live": "v2"}).status_code == 200
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join()
+            assert failures == []
+            for version in ("v1", "v2"):
+                client.post("/models", json={"live": version})
+                page = client.get("/items", params={"limit": 10_000}).json()["items"]
+                events = {one["item_id"]: one["events"] for one in page if one["item_id"].startswith("item ")}
+                assert events == counted, version
