@@ -15,6 +15,7 @@ from newcomer.client import AsyncClient, Client, ServiceError
 from newcomer.data.examples import Examples
 from newcomer.server.app import create_app
 from newcomer.server.configuration import ServeConfig
+from newcomer.server.job_runner import execute
 
 NEW = {"film": "a/b é", "genre": "war", "minutes": 99.0}
 EVENT = {"film": "a/b é", "viewer": 3, "page": "home", "price": 0.5, "liked": 1, "seen": 1000}
@@ -125,8 +126,44 @@ def test_both_clients_have_the_same_methods_and_answers(tmp_path: Path) -> None:
     async def run() -> tuple[Any, Any]:
         async with AsyncClient("http://testserver") as client:
             client._http = httpx.AsyncClient(base_url="http://testserver", transport=httpx.ASGITransport(app))
+            assert [version.name for version in (await client.models()).versions] == ["v1"]
+            assert await client.jobs() == []
+            with pytest.raises(ServiceError, match="is not there"):
+                await client.wait("0" * 24)
             return await client.score({"viewer": 3}, CONTEXT, FILMS[:2]), await client.items()
 
     scores, items = asyncio.run(run())
     assert [score.item_id for score in scores.scores] == FILMS[:2]
     assert items == sorted(FILMS)
+
+
+def test_jobs_and_versions(client: Client, tmp_path: Path, tasks: list[Examples]) -> None:
+    """Learning through the client, sent twice by a connection that broke: one job, one stage, and back again."""
+    image: Any = tasks[1].inputs[0]
+    image.save(tmp_path / "a.png")
+    made, post = list[Any](), client._http.request
+
+    def broken(method: str, path: str, **more: Any) -> Any:
+        made.append(post(method, path, **more))
+        if len(made) == 1:
+            raise httpx.ReadTimeout("lost")
+        return made[-1]
+
+    client._http.request = broken  # type: ignore[assignment]
+    job = client.learn([(tmp_path / "a.png", "new"), ((tmp_path / "a.png").read_bytes(), "other")], "digits")
+    client._http.request = post  # type: ignore[method-assign]
+    assert [job.id] == [one.id for one in client.jobs()]
+    execute(ServeConfig(stores=(tmp_path / "films", tmp_path / "digits")), job.id)
+    result = client.wait(job.id).result
+    assert result is not None
+    assert result["classes"] == ["0", "1", "new", "other"]
+    assert client.roll_back(1).classifiers[0].served == 1
+    assert client.classes().classes == ["0", "1"]
+    assert client.roll_back(None, "digits").classifiers[0].served == 2
+    with pytest.raises(ServiceError, match="--log"):
+        client.train()
+    with pytest.raises(ServiceError, match="has all items"):
+        client.replay("v1")
+    assert [version.name for version in client.change_models(live="v1", shares={}, shadow=[]).versions] == ["v1"]
+    with pytest.raises(ServiceError, match="has ended"):
+        client.cancel(job.id)

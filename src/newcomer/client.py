@@ -29,6 +29,8 @@ from newcomer.server.bodies import (
     ItemPage,
     Scores,
 )
+from newcomer.server.job_bodies import ENDED, Job, JobList, Promote
+from newcomer.server.model_bodies import ModelList
 from newcomer.settings import Json
 
 T = TypeVar("T", bound=BaseModel)
@@ -147,6 +149,65 @@ class Client:
         """Remove a class of a classifier."""
         self._send(_Request("DELETE", f"/classes/{quote(name, safe='')}", _Empty, params=_named(model)))
 
+    def learn(
+        self,
+        examples: Sequence[tuple[str | bytes | Path, str]],
+        model: str | None = None,
+        settings: Mapping[str, Json] | None = None,
+    ) -> Job:
+        """Queue a job: a classifier learns these inputs (as in `predict`) with their labels. See `wait`."""
+        return self._send(_learn(examples, model, settings))
+
+    def train(
+        self,
+        promote: Promote = "if_better",
+        settings: Mapping[str, Json] | None = None,
+        eval_share: float = 0.1,
+        tolerance: float = 0.001,
+    ) -> Job:
+        """Queue a job: the click model is trained anew on its log and the events of the service. See `wait`."""
+        return self._send(_train(promote, settings, eval_share, tolerance))
+
+    def replay(self, version: str) -> Job:
+        """Queue a job: a version of the click model gets the items and events that it lacks. See `wait`."""
+        return self._send(_new_job({"kind": "replay", "version": version}))
+
+    def job(self, job_id: str) -> Job:
+        """A job as it is now."""
+        return self._send(_job("GET", job_id))
+
+    def jobs(self, limit: int = 100) -> list[Job]:
+        """The newest jobs, newest first."""
+        return self._send(_Request("GET", "/jobs", JobList, params={"limit": limit})).jobs
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job that has not ended. See `wait`."""
+        return self._send(_job("DELETE", job_id))
+
+    def wait(self, job_id: str, every_seconds: float = 1.0) -> Job:
+        """A job when it has ended: done, failed or cancelled."""
+        while (found := self.job(job_id)).status not in ENDED:
+            time.sleep(every_seconds)
+        return found
+
+    def models(self) -> ModelList:
+        """Versions of the click model, and stages of the classifiers."""
+        return self._send(_Request("GET", "/models", ModelList))
+
+    def change_models(
+        self,
+        live: str | None = None,
+        shares: Mapping[str, float] | None = None,
+        shadow: Sequence[str] | None = None,
+        retire: Sequence[str] = (),
+    ) -> ModelList:
+        """Change which versions of the click model score, for whom; what is None stays as it is."""
+        return self._send(_change_models(live, shares, shadow, retire))
+
+    def roll_back(self, stages: int | None, model: str | None = None) -> ModelList:
+        """Serve a classifier after its first `stages` stages; None: after all."""
+        return self._send(_Request("POST", "/models", ModelList, {"model": model, "stages": stages}))
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -218,6 +279,55 @@ class AsyncClient:
     async def forget_class(self, name: str, model: str | None = None) -> None:
         await self._send(_Request("DELETE", f"/classes/{quote(name, safe='')}", _Empty, params=_named(model)))
 
+    async def learn(
+        self,
+        examples: Sequence[tuple[str | bytes | Path, str]],
+        model: str | None = None,
+        settings: Mapping[str, Json] | None = None,
+    ) -> Job:
+        return await self._send(_learn(examples, model, settings))
+
+    async def train(
+        self,
+        promote: Promote = "if_better",
+        settings: Mapping[str, Json] | None = None,
+        eval_share: float = 0.1,
+        tolerance: float = 0.001,
+    ) -> Job:
+        return await self._send(_train(promote, settings, eval_share, tolerance))
+
+    async def replay(self, version: str) -> Job:
+        return await self._send(_new_job({"kind": "replay", "version": version}))
+
+    async def job(self, job_id: str) -> Job:
+        return await self._send(_job("GET", job_id))
+
+    async def jobs(self, limit: int = 100) -> list[Job]:
+        return (await self._send(_Request("GET", "/jobs", JobList, params={"limit": limit}))).jobs
+
+    async def cancel(self, job_id: str) -> Job:
+        return await self._send(_job("DELETE", job_id))
+
+    async def wait(self, job_id: str, every_seconds: float = 1.0) -> Job:
+        while (found := await self.job(job_id)).status not in ENDED:
+            await asyncio.sleep(every_seconds)
+        return found
+
+    async def models(self) -> ModelList:
+        return await self._send(_Request("GET", "/models", ModelList))
+
+    async def change_models(
+        self,
+        live: str | None = None,
+        shares: Mapping[str, float] | None = None,
+        shadow: Sequence[str] | None = None,
+        retire: Sequence[str] = (),
+    ) -> ModelList:
+        return await self._send(_change_models(live, shares, shadow, retire))
+
+    async def roll_back(self, stages: int | None, model: str | None = None) -> ModelList:
+        return await self._send(_Request("POST", "/models", ModelList, {"model": model, "stages": stages}))
+
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
@@ -273,10 +383,41 @@ def _page(phase: str | None, after: str) -> _Request[ItemPage]:
 def _predict(
     inputs: Sequence[str | bytes | Path], top: int, reject: float | None, model: str | None
 ) -> _Request[Classifications]:
-    contents = [one.read_bytes() if isinstance(one, Path) else one for one in inputs]
-    given = [base64.b64encode(one).decode() if isinstance(one, bytes) else one for one in contents]
-    body = {"inputs": given, "top": top, "reject": reject}
+    body = {"inputs": [_text(one) for one in inputs], "top": top, "reject": reject}
     return _Request("POST", "/classify", Classifications, body, _named(model))
+
+
+def _learn(
+    examples: Sequence[tuple[str | bytes | Path, str]], model: str | None, settings: Mapping[str, Json] | None
+) -> _Request[Job]:
+    given = [{"input": _text(one), "label": label} for one, label in examples]
+    return _new_job({"kind": "learn", "model": model, "examples": given, "settings": dict(settings or {})})
+
+
+def _train(promote: Promote, settings: Mapping[str, Json] | None, eval_share: float, tolerance: float) -> _Request[Job]:
+    body = {"promote": promote, "settings": dict(settings or {}), "eval_share": eval_share, "tolerance": tolerance}
+    return _new_job({"kind": "train", **body})
+
+
+def _new_job(body: Mapping[str, Json]) -> _Request[Job]:
+    return _Request("POST", "/jobs", Job, {**body, "key": uuid.uuid4().hex})  # sent again it is the same job
+
+
+def _job(method: str, job_id: str) -> _Request[Job]:
+    return _Request(method, f"/jobs/{quote(job_id, safe='')}", Job)
+
+
+def _change_models(
+    live: str | None, shares: Mapping[str, float] | None, shadow: Sequence[str] | None, retire: Sequence[str]
+) -> _Request[ModelList]:
+    body = {"live": live, "shares": shares, "shadow": shadow, "retire": list(retire)}
+    return _Request("POST", "/models", ModelList, body)
+
+
+def _text(one: str | bytes | Path) -> str:
+    """A text as it is; an image, a path or the content of a file, in base64."""
+    content = one.read_bytes() if isinstance(one, Path) else one
+    return base64.b64encode(content).decode() if isinstance(content, bytes) else content
 
 
 def _named(model: str | None) -> dict[str, str] | None:

@@ -10,6 +10,8 @@ from newcomer.settings import Json
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 
+Promote = Literal["if_better", "always", "never"]
+
 ENDED = ("done", "failed", "cancelled")
 
 
@@ -18,7 +20,13 @@ class Example(Body):
     label: str = Field(min_length=1, description="name of its class")
 
 
-class LearnBody(Body):
+class NewJob(Body):
+    key: str | None = Field(
+        default=None, max_length=64, description="with the key of an earlier job: that job, not anew"
+    )
+
+
+class LearnBody(NewJob):
     """Learn new classes, or more examples of known ones: the next stage of a classifier."""
 
     kind: Literal["learn"]
@@ -27,7 +35,7 @@ class LearnBody(Body):
     settings: dict[str, Json] = Field(default={}, description="settings that change from this stage on")
 
 
-class TrainBody(Body):
+class TrainBody(NewJob):
     """Train the click model anew, on the training log and the events that the service has counted."""
 
     kind: Literal["train"]
@@ -35,14 +43,14 @@ class TrainBody(Body):
     eval_share: float = Field(
         default=0.1, gt=0, lt=1, description="share of the service's events, the latest, held out"
     )
-    promote: Literal["if_better", "always", "never"] = Field(
+    promote: Promote = Field(
         default="if_better",
         description="if_better: goes live if its log loss is not worse; never: gets all items and events, but no traffic",
     )
     tolerance: float = Field(default=0.001, ge=0, description="by how much its log loss may be worse")
 
 
-class ReplayBody(Body):
+class ReplayBody(NewJob):
     """Give a version of the click model all items and events that it missed: then it is ready."""
 
     kind: Literal["replay"]
@@ -64,6 +72,7 @@ class Job(BaseModel):
     id: str
     kind: str
     model: str | None = None
+    key: str | None = None
     status: Status = "queued"
     created: str
     started: str | None = None

@@ -86,7 +86,7 @@ class JobRoutes:
         require_settings(served.folder, body.settings)
         inputs = _decoded(body, served.reads_images)
         labels = [example.label for example in body.examples]
-        return self.jobs.create("learn", served.name, {"labels": labels, "settings": body.settings}, inputs)
+        return self.jobs.create("learn", served.name, {"labels": labels, "settings": body.settings}, inputs, body.key)
 
     def _train(self, body: TrainBody) -> Job:
         click_model = self._click_model()
@@ -95,13 +95,13 @@ class JobRoutes:
         first = click_model_folder(self.config)
         assert first is not None
         new_settings(version_folder(self.config, first, click_model.live), body.settings)
-        return self.jobs.create("train", None, body.model_dump())
+        return self.jobs.create("train", None, body.model_dump(), key=body.key)
 
     def _replay(self, body: ReplayBody) -> Job:
         version = self._click_model().version(body.version)
         if version.status == "ready":
             raise ProblemError(HTTPStatus.CONFLICT, f"version '{body.version}' has all items and events")
-        return self.jobs.create("replay", body.version, {})
+        return self.jobs.create("replay", body.version, {}, key=body.key)
 
     def _click_model(self) -> ClickModel:
         found = self.models.read().click_model

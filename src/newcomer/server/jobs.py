@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from filelock import FileLock
 from pydantic import ValidationError
 
 from newcomer.errors import StoreError
@@ -31,9 +32,27 @@ class Jobs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def create(self, kind: str, model: str | None, request: Mapping[str, Json], inputs: Sequence[bytes] = ()) -> Job:
-        """Queue a job. Raises StoreError, and queues nothing, if the disk refuses."""
-        job = Job(id=f"{time.time_ns():016x}{secrets.token_hex(4)}", kind=kind, model=model, created=now())
+    def create(
+        self,
+        kind: str,
+        model: str | None,
+        request: Mapping[str, Json],
+        inputs: Sequence[bytes] = (),
+        key: str | None = None,
+    ) -> Job:
+        """Queue a job; or return the one with this key. Raises StoreError, and queues nothing, if the disk refuses."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".new.lock"):
+                same = next((job for job in self.all() if key is not None and job.key == key), None)
+                return same or self._create(kind, model, request, inputs, key)
+        except OSError as error:
+            raise StoreError(f"{self.folder}: a job cannot be written ({error.strerror or error})") from None
+
+    def _create(
+        self, kind: str, model: str | None, request: Mapping[str, Json], inputs: Sequence[bytes], key: str | None
+    ) -> Job:
+        job = Job(id=f"{time.time_ns():016x}{secrets.token_hex(4)}", kind=kind, model=model, key=key, created=now())
         part = self.folder / f"{job.id}.part"
         try:
             (part / INPUTS).mkdir(parents=True)
@@ -42,9 +61,9 @@ class Jobs:
             write_whole(part / REQUEST, to_json(dict(request)))
             write_whole(part / JOB, job.model_dump_json())
             part.rename(self.folder / job.id)
-        except OSError as error:
+        except OSError:
             shutil.rmtree(part, ignore_errors=True)
-            raise StoreError(f"{self.folder}: a job cannot be written ({error.strerror or error})") from None
+            raise
         return job
 
     def all(self) -> list[Job]:
