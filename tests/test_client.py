@@ -15,7 +15,7 @@ from newcomer.client import AsyncClient, Client, ServiceError
 from newcomer.data.examples import Examples
 from newcomer.server.app import create_app
 from newcomer.server.configuration import ServeConfig
-from newcomer.server.job_runner import execute
+from newcomer.server.job_execution import execute
 
 NEW = {"film": "a/b é", "genre": "war", "minutes": 99.0}
 EVENT = {"film": "a/b é", "viewer": 3, "page": "home", "price": 0.5, "liked": 1, "seen": 1000}

@@ -129,6 +129,7 @@ def wait_for(client: httpx.Client, job: str, status: str) -> dict[str, Any]:
 def test_what_cannot_be_served_is_refused_before_anything_starts(store: Path, shell: Shell) -> None:
     assert "nowhere: " in shell.fails("serve", "nowhere")
     assert "give --token-file" in shell.fails("serve", str(store), "--host", "0.0.0.0")
+    assert "no such file" in shell.fails("serve", str(store), "--log", "nowhere*.csv")
     assert "the second click model" in shell.fails("serve", str(store), str(store))
     (shell.folder / "tokens").write_text("read short")
     assert "tokens: the token in line 1" in shell.fails("serve", str(store), "--token-file", "tokens")

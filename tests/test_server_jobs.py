@@ -14,7 +14,8 @@ from newcomer.data.examples import Examples
 from newcomer.server import classifiers
 from newcomer.server.app import create_app
 from newcomer.server.configuration import Limits, ServeConfig
-from newcomer.server.job_runner import ATTEMPTS, JobRunner, execute
+from newcomer.server.job_execution import execute
+from newcomer.server.job_runner import ATTEMPTS, JobRunner
 from newcomer.server.jobs import Jobs
 
 
@@ -137,6 +138,22 @@ def test_a_cancelled_job_is_not_done(client: TestClient, config: ServeConfig, ta
     assert client.get(f"/jobs/{job}").json()["status"] == "cancelled"
     assert client.delete(f"/jobs/{job}").status_code == 409
     assert client.get("/classes").json()["stage"] == 1
+
+
+def test_a_job_is_cancelled_or_done_but_never_both(
+    client: TestClient, config: ServeConfig, digits: Path, tasks: list[Examples]
+) -> None:
+    """Jobs that were killed when they were cancelled: one after its stage was saved, one before."""
+    jobs, done, other = Jobs(config.own_folder / "jobs"), *(learn(client, examples(task)) for task in tasks[1:3])
+    saved = jobs.all()
+    execute(config, done)
+    for job in saved:
+        jobs.save(job.model_copy(update={"status": "running", "attempts": 1}))
+        assert client.delete(f"/jobs/{job.id}").status_code == 202
+        execute(config, job.id)
+    assert client.get(f"/jobs/{done}").json()["status"] == "done"
+    assert client.get(f"/jobs/{other}").json()["status"] == "cancelled"
+    assert FrozenBackbone.load(digits).classes == sorted({*tasks[0].labels, *tasks[1].labels})
 
 
 @pytest.mark.parametrize(

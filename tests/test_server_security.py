@@ -14,7 +14,7 @@ from newcomer.errors import SettingError
 from newcomer.items.serving.service import ItemService
 from newcomer.server.app import create_app
 from newcomer.server.configuration import Limits, ServeConfig
-from newcomer.server.middleware import JsonLines
+from newcomer.server.logs import JsonLines
 from newcomer.server.security import read_tokens
 
 TOKENS = {"read": "r" * 20, "write": "w" * 20, "admin": "a" * 20}

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from newcomer.items.serving.service import ItemService
 from newcomer.metrics.calibration import logloss
 from newcomer.server.app import create_app
 from newcomer.server.configuration import ServeConfig
-from newcomer.server.job_runner import JobRunner, execute
+from newcomer.server.job_execution import execute
+from newcomer.server.job_runner import JobRunner
 from newcomer.server.jobs import Jobs
+from newcomer.server.models import ModelsFile
 from serving import in_thread
 
 CONTEXT: dict[str, Any] = {"page": "home", "price": 0.5}
@@ -206,6 +209,24 @@ def test_a_training_that_is_started_again_makes_one_version(client: TestClient, 
     assert len(versions(client)) == 2
 
 
+def test_a_training_that_is_cancelled_while_its_version_is_prepared_leaves_it_without_events(
+    client: TestClient, config: ServeConfig
+) -> None:
+    send(client, 0, 20)
+    jobs, models = Jobs(config.own_folder / "jobs"), ModelsFile(config.own_folder)
+    train(client, config, promote="never")
+    (job,) = jobs.all()
+    for status, end in (("preparing", "cancelled"), ("ready", "done")):
+        with models.change() as content:
+            assert content.click_model is not None
+            content.click_model.versions["v2"].status = status  # type: ignore[assignment]
+        jobs.save(job.model_copy(update={"status": "running", "attempts": 1}))
+        jobs.cancel(job)
+        execute(config, job.id)
+        assert client.get(f"/jobs/{job.id}").json()["status"] == end
+        assert versions(client)["v2"]["status"] == ("trained" if end == "cancelled" else "ready")
+
+
 def test_the_same_training_again_is_said_to_be_the_same(client: TestClient, config: ServeConfig) -> None:
     job = client.post("/jobs", json={"kind": "train"}).json()["id"]
     execute(config, job)
@@ -246,6 +267,25 @@ def test_times_of_arrival_join_a_log_of_dates(tmp_path: Path) -> None:
         rows = [{key: value for key, value in event(FILMS[0], n).items() if key != "seen"} for n in range(10)]
         assert client.post("/events", json={"events": rows}).json()["new"] == 10
         assert train(client, config, promote="always")["training_events"] == 9
+
+
+def test_grades_are_trained_on_as_they_were_given(tmp_path: Path) -> None:
+    """Labels of which a threshold makes clicks; an event type says nothing of them."""
+    graded = log().with_columns(pl.col("liked") * 3 + 1)
+    graded.write_parquet(tmp_path / "log.parquet")
+    schema = replace(SCHEMA, clicked_from=4)
+    EmerG(schema, **QUICK).learn(graded).save(tmp_path / "store")
+    config = ServeConfig(stores=(tmp_path / "store",), log=(str(tmp_path / "log.parquet"),))
+    with TestClient(create_app(config)) as client:
+        rows = [event(FILMS[0], n, liked=[1, 4, "3.5"][n % 3]) for n in range(10)]
+        assert client.post("/events", json={"events": rows}).json()["new"] == 10
+        refused = client.post("/events", json={"events": [event(FILMS[0], 50, liked=None, event_type="click")]}).json()
+        assert "labels are grades" in refused["errors"][0]["detail"]
+        train(client, config, promote="always")
+        events = pl.read_parquet(config.own_folder / "versions" / "v2" / "events.parquet")
+        assert events["liked"].to_list() == [float(row["liked"]) for row in rows[:9]]
+        again = client.post("/events", json={"events": rows}).json()
+        assert (again["known"], again["conflicting"]) == (10, 0)
 
 
 def test_a_log_as_a_table_is_the_log() -> None:

@@ -74,8 +74,8 @@ def serve(
 
         from newcomer.server.app import check, create_app
         from newcomer.server.job_runner import runner_process
+        from newcomer.server.logs import log_to_stderr
         from newcomer.server.metrics import FOLDER
-        from newcomer.server.middleware import log_to_stderr
     log_to_stderr()
     say(f"serving {', '.join(check(config))} at http://{host}:{port}; documentation at /docs; Ctrl-C stops")
     options: dict[str, Any] = {

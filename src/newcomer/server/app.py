@@ -17,8 +17,9 @@ from newcomer.server.configuration import ServeConfig
 from newcomer.server.event_log import FOLDER, EventLog
 from newcomer.server.item_routes import ItemRoutes
 from newcomer.server.job_routes import JobRoutes
+from newcomer.server.logs import log_to_stderr
 from newcomer.server.metrics import Metrics
-from newcomer.server.middleware import BodyLimit, Observed, log_to_stderr
+from newcomer.server.middleware import BodyLimit, Observed
 from newcomer.server.model_routes import ModelRoutes
 from newcomer.server.models import ModelsFile
 from newcomer.server.request_ids import RequestIds

@@ -72,16 +72,16 @@ class HistoryReader:
 
 def replay(
     service: ItemService, history: History, report: Callable[[int, int], object] = lambda done, of: None
-) -> None:
+) -> bool:
     """Do to the service what the history says. What was done before changes nothing; what was refused is refused again.
 
-    `report` is called with the number of events that are done, and with that of all.
+    `report` is called with the number of events that are done, and with that of all. Returns whether an item was deleted.
     """
-    there = service.headers()
+    gone = history.deleted & set(service.headers())
     id_column = event_id_column(service.learner.schema)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # of what was warned of when it arrived
-        for name in history.deleted & set(there):
+        for name in gone:
             with suppress(DataError):  # a worker was faster
                 service.forget([name])
         for rows in history.rounds():
@@ -92,6 +92,7 @@ def replay(
             for has_id in (True, False):
                 if rows := [row for _, row in events if (id_column in row) == has_id]:
                     warm_rows(service, rows, has_id)
+    return bool(gone)
 
 
 def batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:

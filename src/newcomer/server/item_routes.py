@@ -241,6 +241,8 @@ class ItemRoutes:
             row = self.ids.read(request) | row
         if event.get(EVENT_ID) is not None or request is not None:
             row[self.id_column] = event.get(EVENT_ID) or event_id(str(request))
+        if kind is not None and not 0 < (self.schema.clicked_from or 1) <= 1:
+            raise DataError(f"column '{EVENT_TYPE}': this model's labels are grades; give '{self.schema.label}'")
         if kind is not None and row.get(self.schema.label) is None:
             row[self.schema.label] = int(kind in self.clicked)
         elif kind is not None:

@@ -69,7 +69,7 @@ class JobRoutes:
         return job
 
     def cancel(self, job_id: str) -> Job:
-        """Cancel a job: it ends within a second, as if it had never been started."""
+        """Cancel a job: it ends soon, as if it had never been started, unless it is done already."""
         job = self.one(job_id)
         if job.status in ENDED:
             raise ProblemError(HTTPStatus.CONFLICT, f"job '{job_id}' has ended ({job.status})")

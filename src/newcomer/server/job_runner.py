@@ -1,7 +1,8 @@
 """The process that runs jobs, one after the other, each in a child process.
 
 `newcomer serve` starts it, and again if it ends; it ends with its parent, and its child with it. Of several services on one
-folder one has the lock and runs the jobs. A job that was cut off starts again.
+folder one has the lock and runs the jobs. A job that was cut off starts again. What jobs do is in `job_execution`, so that this
+process stays small.
 """
 
 import logging
@@ -14,35 +15,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from newcomer.errors import NewcomerError, SettingError
+from newcomer.errors import StoreError
 from newcomer.server.configuration import ServeConfig
-from newcomer.server.job_bodies import ENDED, Job, Progress
+from newcomer.server.job_bodies import ENDED, Job
 from newcomer.server.jobs import FOLDER, Jobs
-from newcomer.server.learn_job import learn
-from newcomer.server.middleware import log_to_stderr
+from newcomer.server.logs import log_to_stderr
 from newcomer.server.models import ModelsFile
-from newcomer.server.stores import classifier_folders
-from newcomer.server.train_job import make_ready, train
-from newcomer.settings import Json
 from newcomer.store.states import now
 from newcomer.store.writing import take_lock
-from newcomer.training.learner import Step
 
 log = logging.getLogger("newcomer.server")
 
 POLL_SECONDS = 0.2
 RESTART_SECONDS = 1.0
 
-REPORT_SECONDS = 0.5
-"""Least time between two writes of a job's progress."""
-
 ATTEMPTS = 3
 """Starts of a job, after which it has failed: it may be what kills the machine."""
-
-NICE = 10
-"""Lower priority of a job's process: scores come first."""
 
 
 class JobRunner:
@@ -75,7 +65,11 @@ class JobRunner:
         for name in self.jobs.ids():
             if name in self._ended:
                 continue
-            job = self.jobs.get(name)
+            try:
+                job = self.jobs.get(name)
+            except StoreError as error:
+                log.error("%s", error, extra={"job": name})
+                job = None
             if job is not None and job.status not in ENDED:
                 return job
             self._ended.add(name)
@@ -83,74 +77,35 @@ class JobRunner:
 
     def run_job(self, job: Job) -> None:
         """Run a job in a child process, and write how that ended."""
-        if self.jobs.is_cancelled(job):
-            return self._end(job, "cancelled")
+        if not job.attempts and self.jobs.is_cancelled(job):
+            return self.jobs.end(job.model_copy(update={"status": "cancelled"}))
         if job.attempts >= ATTEMPTS:
-            return self._end(job, "failed", f"was cut off {job.attempts} times; give it more memory, or less data")
+            return self._fail(job, f"was cut off {job.attempts} times; give it more memory, or less data")
         started = {"status": "running", "started": now(), "attempts": job.attempts + 1, "progress": None}
         self.jobs.save(job.model_copy(update=started))
-        command = [sys.executable, "-m", "newcomer.server.job_runner", job.id]
+        while True:
+            settles = self.jobs.is_cancelled(job)  # a child that was killed may have been done: another one finds out
+            code = self._run_child(job, may_kill=not settles)
+            if settles or not self.jobs.is_cancelled(job):
+                break
+        found = self.jobs.get(job.id)
+        if found is not None and found.status not in ENDED:
+            self._fail(found, f"its process ended with code {code}")
+        return None
+
+    def _run_child(self, job: Job, may_kill: bool) -> int | None:
+        command = [sys.executable, "-m", "newcomer.server.job_execution", job.id]
         environment = os.environ | self.config.to_environment()
         with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as child:  # its input ends with us
             while child.poll() is None:
-                if self.jobs.is_cancelled(job):
+                if may_kill and self.jobs.is_cancelled(job):
                     child.kill()
                 time.sleep(POLL_SECONDS)
-        found = self.jobs.get(job.id)
-        if found is None or found.status in ENDED:
-            return None
-        if self.jobs.is_cancelled(job):
-            return self._end(found, "cancelled")
-        return self._end(found, "failed", f"its process ended with code {child.returncode}")
+        return child.returncode
 
-    def _end(self, job: Job, status: str, detail: str | None = None) -> None:
-        self.jobs.end(job.model_copy(update={"status": status, "detail": detail}))
-
-
-def execute(config: ServeConfig, job_id: str) -> None:
-    """Do a job, and write what became of it."""
-    jobs = Jobs(config.own_folder / FOLDER)
-    with FileLock(jobs.folder / job_id / ".lock"):  # a process that was cut off may still be ending
-        job = jobs.get(job_id)
-        if job is None or job.status in ENDED:
-            return
-        report = _Report(jobs, job)
-        try:
-            result = _do(config, jobs, job, report)
-            end = {"status": "done", "result": result}
-        except NewcomerError as error:
-            end = {"status": "failed", "detail": str(error)}
-        except Exception as error:
-            log.error("unexpected", exc_info=error, extra={"job": job_id})
-            end = {"status": "failed", "detail": "an unexpected error; it is in the service's log under this job"}
-        jobs.end(job.model_copy(update=end))
-        log.info("job", extra={"job": job_id, "status": end["status"]})
-
-
-def _do(config: ServeConfig, jobs: Jobs, job: Job, report: "_Report") -> dict[str, Json]:
-    if job.kind == "train":
-        return train(config, jobs, job, report)
-    if job.kind == "replay":
-        return make_ready(config, str(job.model), report)
-    folder = classifier_folders(config).get(str(job.model))
-    if folder is None:
-        raise SettingError(f"model '{job.model}' is not served any more")
-    ModelsFile(config.own_folder).require_latest(str(job.model))
-    return learn(folder, config.backbone, jobs, job, report)
-
-
-class _Report:
-    """Writes a job's progress, not too often."""
-
-    def __init__(self, jobs: Jobs, job: Job) -> None:
-        self.jobs, self.job, self._next = jobs, job, 0.0
-
-    def __call__(self, step: Step) -> None:
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + REPORT_SECONDS
-        progress = Progress(part=step.part, step=step.step, steps=step.steps)
-        self.jobs.save(self.job.model_copy(update={"progress": progress}))
+    def _fail(self, job: Job, detail: str) -> None:
+        ModelsFile(self.config.own_folder).abandon(job.id, job.model)
+        self.jobs.end(job.model_copy(update={"status": "failed", "detail": detail}))
 
 
 @contextmanager
@@ -177,23 +132,18 @@ def _keep_running(config: ServeConfig, stopped: threading.Event) -> None:
         stopped.wait(RESTART_SECONDS)
 
 
+def become_child() -> None:
+    """End when the parent ends, which holds the other end of the standard input; log to stderr."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops its processes
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    log_to_stderr()
+
+
 def _end_with_parent() -> None:
     sys.stdin.buffer.read()
     os._exit(1)
 
 
-def main(arguments: list[str]) -> None:
-    """Run the job of this id, or, without one, all jobs for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent stops its processes
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    log_to_stderr()
-    config = ServeConfig.from_environment()
-    if not arguments:
-        JobRunner(config).run()
-    if hasattr(os, "nice"):
-        os.nice(NICE)
-    execute(config, arguments[0])
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    become_child()
+    JobRunner(ServeConfig.from_environment()).run()

@@ -20,7 +20,7 @@ from newcomer.store.writing import to_json, write_whole
 FOLDER = "jobs"
 """Folder of jobs among the service's own files."""
 
-JOB, REQUEST, INPUTS, CANCEL = "job.json", "request.json", "inputs", "cancel"
+JOB, REQUEST, INPUTS, WORK, CANCEL = "job.json", "request.json", "inputs", "work", "cancel"
 
 ID = re.compile(r"[0-9a-f]{24}", re.ASCII)
 """Ids of jobs, in the order of their creation; nothing else becomes a path."""
@@ -93,9 +93,10 @@ class Jobs:
         write_whole(self.folder / job.id / JOB, job.model_dump_json())
 
     def end(self, job: Job) -> None:
-        """Write a job's last state, and remove its inputs: no example is kept."""
+        """Write a job's last state, and remove its inputs and intermediate files: no example is kept."""
         self.save(job.model_copy(update={"ended": now(), "progress": None}))
-        shutil.rmtree(self.folder / job.id / INPUTS, ignore_errors=True)
+        for name in (INPUTS, WORK):
+            shutil.rmtree(self.folder / job.id / name, ignore_errors=True)
 
     def request(self, job: Job) -> dict[str, Json]:
         """What `create` was given."""
@@ -108,7 +109,7 @@ class Jobs:
 
     def work_folder(self, job: Job) -> Path:
         """An empty folder for a job's intermediate files."""
-        folder = self.folder / job.id / "work"
+        folder = self.folder / job.id / WORK
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         return folder

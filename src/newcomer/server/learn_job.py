@@ -32,7 +32,7 @@ def learn(folder: Path, backbone: str | None, jobs: Jobs, job: Job, report: Call
         settings: dict[str, Any] = dict(request["settings"]) | ({} if backbone is None else {"backbone": backbone})
         model = kind.load(folder, **settings)
         assert isinstance(model, ClassLearner)  # see app
-        if model.entries[-1].info.get(JOB) == job.id:  # saved, but killed before it was said
+        if any(entry.info.get(JOB) == job.id for entry in model.entries):  # saved, but killed before it was said
             return {"model": job.model, "stage": len(model.entries), "classes": list(model.classes)}
         examples, left_out = _examples(jobs, job, request["labels"], model.backbone.reads_images)
         for step in model.fit_stage(Stage(model.next_stage, examples, {})):
@@ -48,6 +48,11 @@ def learn(folder: Path, backbone: str | None, jobs: Jobs, job: Job, report: Call
         "left_out": left_out,
         "held_out_accuracy": info.get("held-out accuracy"),
     }
+
+
+def has_learned(folder: Path, job: Job) -> bool:
+    """Whether the store has the stage of this job."""
+    return any(entry.info.get(JOB) == job.id for entry in Store(folder).entries())
 
 
 def require_settings(folder: Path, settings: Mapping[str, Json]) -> None:

@@ -7,8 +7,9 @@ import polars as pl
 
 from newcomer.data.click_log import ClickLog
 from newcomer.data.io.chunked_log import ChunkedLog
-from newcomer.data.io.frames import frame_from_rows
+from newcomer.data.io.frames import as_series, frame_from_rows
 from newcomer.data.io.log_tables import entity_frame, log_frame
+from newcomer.data.labels import label_numbers
 from newcomer.data.schema import Schema
 from newcomer.data.time_units import DATES, TIME_UNITS
 from newcomer.errors import DataError
@@ -84,8 +85,9 @@ def _event_tables(events: Sequence[tuple[int, Row]], has_id: bool, encoder: Enco
 def _labels(log: ClickLog, rows: Sequence[Row]) -> pl.Series:
     """Labels as they were given, before a threshold made clicks of them."""
     label = log.schema.label
-    given = log.label if log.schema.clicked_from is None else [float(row[label]) for row in rows]
-    return pl.Series(label, given, dtype=pl.Float64)
+    if log.schema.clicked_from is None:
+        return pl.Series(label, log.label, dtype=pl.Float64)
+    return label_numbers(as_series(label, [row[label] for row in rows], "events")).cast(pl.Float64)
 
 
 def _times(log: ClickLog, unit: str | None) -> pl.Series:

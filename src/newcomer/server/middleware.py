@@ -1,13 +1,11 @@
-"""ASGI middleware: a limit on bodies, request ids, latency and structured logs."""
+"""ASGI middleware: a limit on bodies, request ids and latency."""
 
 import json
 import logging
 import re
 import secrets
-import sys
 import time
 from http import HTTPStatus
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -108,28 +106,3 @@ class Observed:
         if status >= 400 or route not in QUIET:
             fields = {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 2)}
             log.info("request", extra={"request_id": request_id, **fields})
-
-
-class JsonLines(logging.Formatter):
-    """Log records as JSON, one a line; extra fields as keys. Bodies, tokens and query strings are never logged."""
-
-    FIELDS = ("request_id", "method", "route", "status", "ms", "job", "model")
-
-    def format(self, record: logging.LogRecord) -> str:
-        content: dict[str, Any] = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-        }
-        content |= {name: getattr(record, name) for name in self.FIELDS if hasattr(record, name)}
-        if record.exc_info:
-            content["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(content)
-
-
-def log_to_stderr() -> None:
-    """Write the service's log as JSON lines to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    log.handlers, log.propagate = [handler], False
-    log.setLevel(logging.INFO)

@@ -137,6 +137,14 @@ class ModelsFile:
             )
         return found
 
+    def abandon(self, job: str, name: str | None) -> None:
+        """Retire the version of a job, or of this name, that was being prepared by a job that has ended."""
+        with self.change() as models:
+            versions = models.click_model.versions if models.click_model is not None else {}
+            for known, version in versions.items():
+                if version.status == "preparing" and (version.job == job or known == name):
+                    version.status = "trained"
+
     def require_latest(self, classifier: str) -> None:
         """Raises LearnerError for a classifier that is rolled back: what it learned or forgot would not be served."""
         stages = self.read().stages.get(classifier)

@@ -69,8 +69,7 @@ def prepare(
         def catch_up() -> bool:
             """Replay what is new; whether an item was deleted."""
             number, part = next(numbers), history.read(reader.read())
-            replay(service, part, lambda done, of: report(Step(f"replay {number}", done, of)))
-            return bool(part.deleted)
+            return replay(service, part, lambda done, of: report(Step(f"replay {number}", done, of)))
 
         catch_up()
         with models.change() as content:

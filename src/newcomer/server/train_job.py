@@ -157,7 +157,6 @@ class _Training:
             shutil.rmtree(place, ignore_errors=True)  # was moved, but killed before it was registered
             folder.rename(place)
             content.click_model.versions[name] = Version(model=model, status="trained", created=now(), job=job.id)
-        shutil.rmtree(self.work, ignore_errors=True)
         return name
 
 

@@ -1,0 +1,97 @@
+"""One job, done in this process: what it does, and what is written about it."""
+
+import logging
+import os
+import sys
+import time
+
+from filelock import FileLock
+
+from newcomer.errors import NewcomerError, SettingError
+from newcomer.server.configuration import ServeConfig
+from newcomer.server.job_bodies import ENDED, Job, Progress
+from newcomer.server.job_runner import become_child
+from newcomer.server.jobs import FOLDER, Jobs
+from newcomer.server.learn_job import has_learned, learn
+from newcomer.server.models import ModelsFile
+from newcomer.server.stores import classifier_folders
+from newcomer.server.train_job import make_ready, train
+from newcomer.settings import Json
+from newcomer.training.learner import Step
+
+log = logging.getLogger("newcomer.server")
+
+REPORT_SECONDS = 0.5
+"""Least time between two writes of a job's progress."""
+
+NICE = 10
+"""Lower priority of a job's process: scores come first."""
+
+
+def execute(config: ServeConfig, job_id: str) -> None:
+    """Do a job, and write what became of it."""
+    jobs = Jobs(config.own_folder / FOLDER)
+    with FileLock(jobs.folder / job_id / ".lock"):  # a process that was cut off may still be ending
+        job = jobs.get(job_id)
+        if job is None or job.status in ENDED:
+            return
+        try:
+            if jobs.is_cancelled(job) and not _is_done(config, job):
+                end: dict[str, Json] = {"status": "cancelled"}
+            else:
+                end = {"status": "done", "result": _do(config, jobs, job, _Report(jobs, job))}
+        except NewcomerError as error:
+            end = {"status": "failed", "detail": str(error)}
+        except Exception as error:
+            log.error("unexpected", exc_info=error, extra={"job": job_id})
+            end = {"status": "failed", "detail": "an unexpected error; it is in the service's log under this job"}
+        if end["status"] != "done":
+            ModelsFile(config.own_folder).abandon(job.id, job.model)
+        jobs.end(job.model_copy(update=end))
+        log.info("job", extra={"job": job_id, "status": end["status"]})
+
+
+def _do(config: ServeConfig, jobs: Jobs, job: Job, report: "_Report") -> dict[str, Json]:
+    if job.kind == "train":
+        return train(config, jobs, job, report)
+    if job.kind == "replay":
+        return make_ready(config, str(job.model), report)
+    folder = classifier_folders(config).get(str(job.model))
+    if folder is None:
+        raise SettingError(f"model '{job.model}' is not served any more")
+    ModelsFile(config.own_folder).require_latest(str(job.model))
+    return learn(folder, config.backbone, jobs, job, report)
+
+
+def _is_done(config: ServeConfig, job: Job) -> bool:
+    """Whether a job that was cut off had its effect already: there is no way back then."""
+    if job.kind == "learn":
+        folder = classifier_folders(config).get(str(job.model))
+        return folder is not None and has_learned(folder, job)
+    click_model = ModelsFile(config.own_folder).read().click_model
+    versions = click_model.versions if click_model is not None else {}
+    return any(
+        one.status == "ready" and (one.job == job.id if job.kind == "train" else name == job.model)
+        for name, one in versions.items()
+    )
+
+
+class _Report:
+    """Writes a job's progress, not too often."""
+
+    def __init__(self, jobs: Jobs, job: Job) -> None:
+        self.jobs, self.job, self._next = jobs, job, 0.0
+
+    def __call__(self, step: Step) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + REPORT_SECONDS
+        progress = Progress(part=step.part, step=step.step, steps=step.steps)
+        self.jobs.save(self.job.model_copy(update={"progress": progress}))
+
+
+if __name__ == "__main__":
+    become_child()
+    if hasattr(os, "nice"):
+        os.nice(NICE)
+    execute(ServeConfig.from_environment(), sys.argv[1])
