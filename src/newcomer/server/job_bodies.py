@@ -16,11 +16,15 @@ ENDED = ("done", "failed", "cancelled")
 
 
 class Example(Body):
+    """An input with its label."""
+
     input: str = Field(description="a text, or an image in base64")
     label: str = Field(min_length=1, description="name of its class")
 
 
 class NewJob(Body):
+    """What every new job may have."""
+
     key: str | None = Field(
         default=None, max_length=64, description="with the key of an earlier job: that job, not anew"
     )
@@ -61,6 +65,8 @@ JobBody = Annotated[LearnBody | TrainBody | ReplayBody, Field(discriminator="kin
 
 
 class Progress(BaseModel):
+    """How far a job is: the part of it, and the step there."""
+
     part: str
     step: int
     steps: int
@@ -84,4 +90,6 @@ class Job(BaseModel):
 
 
 class JobList(BaseModel):
+    """Jobs of a service."""
+
     jobs: list[Job] = Field(description="newest first")

@@ -23,6 +23,8 @@ class ModelsBody(Body):
 
 
 class VersionInfo(BaseModel):
+    """A version of the click model, and what it does."""
+
     name: str
     model: str = Field(description="fingerprint of its weights, as in answers")
     status: Literal["trained", "preparing", "ready"] = Field(
@@ -36,11 +38,15 @@ class VersionInfo(BaseModel):
 
 
 class ClassifierInfo(BaseModel):
+    """A classifier, and how much of it is served."""
+
     model: str
     stages: int = Field(description="number of stages that the store has")
     served: int = Field(description="number of stages that are served")
 
 
 class ModelList(BaseModel):
+    """All models of a service."""
+
     versions: list[VersionInfo] = Field(description="versions of the click model")
     classifiers: list[ClassifierInfo]
