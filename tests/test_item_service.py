@@ -1,10 +1,9 @@
 """A learner in service is the learner in memory, whatever happens meanwhile."""
 
 import os
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -14,6 +13,7 @@ import polars as pl
 import pytest
 import torch
 
+from databases import Database, SqlDatabase
 from newcomer.data.io.log_reader import items_from_frame, log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, StoreError
@@ -23,8 +23,8 @@ from newcomer.items.methods.id_tuning import IdTuning
 from newcomer.items.networks.item_network import State
 from newcomer.items.serving.serialization import SUFFICIENT, phase
 from newcomer.items.serving.service import SCORE_COLUMNS, Added, ItemService, Warmed, fingerprint
-from newcomer.store.sql import SqlItemStates
-from newcomer.store.states import KEPT
+from newcomer.store.states import KEPT, ItemStates
+from newcomer.store.urls import open_states
 
 SCHEMA = Schema(
     "film",
@@ -97,11 +97,16 @@ def name(request: pytest.FixtureRequest) -> str:
 class Place:
     """Services and learners of one kind; what services write is in a database of its own."""
 
-    def __init__(self, name: str, store: Path, folder: Path) -> None:
-        self.kind, self.store, self.url = KINDS[name][0], store, f"sqlite:///{folder / 'items.db'}"
+    def __init__(self, name: str, store: Path, databases: Callable[[], Database]) -> None:
+        self.kind, self.store, self.databases, self.url = KINDS[name][0], store, databases, databases().url
 
     def live(self) -> ItemService:
-        return ItemService(self.kind.load(self.store), fingerprint(self.store), SqlItemStates(self.url))
+        return ItemService(self.kind.load(self.store), fingerprint(self.store), open_states(self.url))
+
+    def elsewhere(self) -> ItemService:
+        """With the new films added, in another database, which is the place's from here on."""
+        self.url = self.databases().url
+        return self.ready()
 
     def learner(self) -> ItemLearner:
         return self.kind.load(self.store)
@@ -114,13 +119,19 @@ class Place:
 
 
 @pytest.fixture
-def place(name: str, stores: dict[str, Path], tmp_path: Path) -> Place:
-    return Place(name, stores[name], tmp_path)
+def place(name: str, stores: dict[str, Path], sqlite: Callable[[], Database]) -> Place:
+    return Place(name, stores[name], sqlite)
 
 
 @pytest.fixture
-def emerg(stores: dict[str, Path], tmp_path: Path) -> Place:
-    return Place("emerg", stores["emerg"], tmp_path)
+def shared(name: str, stores: dict[str, Path], databases: Callable[[], Database]) -> Place:
+    """A place in each kind of database."""
+    return Place(name, stores[name], databases)
+
+
+@pytest.fixture
+def emerg(stores: dict[str, Path], sqlite: Callable[[], Database]) -> Place:
+    return Place("emerg", stores["emerg"], sqlite)
 
 
 def features(films: range) -> pl.DataFrame:
@@ -150,8 +161,8 @@ def scores(live: ItemService, table: pl.DataFrame = QUERY) -> np.ndarray[Any, An
 FILMS = [f"film {n:02d}" for n in range(12)]
 
 
-def test_a_service_gives_what_the_learner_in_memory_gives(place: Place) -> None:
-    learner, live = place.learner(), place.live()
+def test_a_service_gives_what_the_learner_in_memory_gives(shared: Place) -> None:
+    learner, live = shared.learner(), shared.live()
     learner.add(features(NEW))
     assert live.add(features(NEW)) == Added([f"film {n:02d}" for n in NEW], [])
     np.testing.assert_allclose(scores(live), learner.score(QUERY), atol=1e-6)
@@ -159,7 +170,7 @@ def test_a_service_gives_what_the_learner_in_memory_gives(place: Place) -> None:
         learner.warm(part)
         assert live.warm(part).new == len(part)
         np.testing.assert_allclose(scores(live), learner.score(QUERY), atol=1e-5)
-        np.testing.assert_allclose(scores(place.live()), learner.score(QUERY), atol=1e-5)
+        np.testing.assert_allclose(scores(shared.live()), learner.score(QUERY), atol=1e-5)
 
 
 def test_a_learner_that_was_warmed_before_it_was_saved_goes_on_from_there(place: Place, tmp_path: Path) -> None:
@@ -199,8 +210,8 @@ def test_warming_some_items_leaves_all_others_and_the_weights_as_they_were(place
     assert all(torch.equal(value, weights[key]) for key, value in live.learner.network.state_dict().items())
 
 
-def test_an_event_counts_once_however_often_it_comes(place: Place) -> None:
-    once, often = place.ready(), place.ready()
+def test_an_event_counts_once_however_often_it_comes(shared: Place) -> None:
+    once, often = shared.ready(), shared.ready()
     assert once.warm(FIRST) == Warmed(24, 0, FILMS[8:])
     before = once.states.get(once.model, FILMS)
     twice = pl.concat([FIRST, FIRST.sample(fraction=1, shuffle=True, seed=0), FIRST.head(3)])
@@ -218,11 +229,10 @@ def test_an_item_of_which_all_events_are_known_stays_as_it_is_beside_others(plac
     assert live.states.get(live.model, FILMS[8:11]) == before
 
 
-def test_doubles_in_one_table_are_as_good_as_none(place: Place, tmp_path: Path) -> None:
+def test_doubles_in_one_table_are_as_good_as_none(place: Place) -> None:
     live = place.ready()
     live.warm(pl.concat([FIRST, FIRST]))
-    place.url = f"sqlite:///{tmp_path / 'other.db'}"
-    other = place.ready()
+    other = place.elsewhere()
     other.warm(FIRST)
     alike(live, other, FILMS)
 
@@ -253,12 +263,11 @@ def test_another_column_can_hold_the_ids(emerg: Place) -> None:
             live.warm(FIRST.with_columns(pl.lit(wrong, dtype=pl.String).alias("event_id")))
 
 
-def test_the_clock_may_go_backwards(place: Place, tmp_path: Path) -> None:
+def test_the_clock_may_go_backwards(place: Place) -> None:
     live = place.ready()
     live.warm(FIRST)
     live.warm(SECOND)
-    place.url = f"sqlite:///{tmp_path / 'other.db'}"
-    other = place.ready()
+    other = place.elsewhere()
     for part in (FIRST, SECOND):
         other.warm(part.with_columns(seen=-pl.col("seen")).reverse())
     alike(live, other, FILMS)
@@ -295,8 +304,8 @@ def test_of_two_that_add_an_item_at_once_the_first_says_what_it_is(
     np.testing.assert_allclose(scores(live), scores(other), atol=1e-6)
 
 
-def test_what_one_process_writes_the_others_see(place: Place) -> None:
-    one, other = place.ready(), place.live()
+def test_what_one_process_writes_the_others_see(shared: Place) -> None:
+    one, other = shared.ready(), shared.live()
     assert (scores(one) == scores(other)).all()
     one.add(features(range(12, 13)))
     one.warm(FIRST)
@@ -305,10 +314,10 @@ def test_what_one_process_writes_the_others_see(place: Place) -> None:
     assert one.score(events(range(12, 13), 1))["events"].to_list() == [4]
 
 
-def test_two_services_at_once_lose_and_double_no_event(place: Place, tmp_path: Path) -> None:
+def test_two_services_at_once_lose_and_double_no_event(shared: Place) -> None:
     parts = [events(NEW, 4, seed=seed) for seed in range(10, 16)]
-    place.ready()
-    services = [place.live(), place.live()]
+    shared.ready()
+    services = [shared.live(), shared.live()]
     threads = [Thread(target=lambda live=live: [live.warm(part) for part in parts]) for live in services]
     for thread in threads:
         thread.start()
@@ -353,15 +362,17 @@ from newcomer.data.io.log_reader import log_from_frame
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.methods.id_tuning import IdTuning
 from newcomer.items.serving.service import ItemService, fingerprint
-from newcomer.store.sql import SqlItemStates
+from newcomer.store.urls import open_states
 
 kind, store, url, *files = sys.argv[1:]
 learner = {"emerg": EmerG, "id-tuning": IdTuning}[kind].load(store)
 logs = [log_from_frame(pl.read_parquet(file), learner.schema, items=False) for file in files]
 
 def warm():
-    live = ItemService(learner, fingerprint(store), SqlItemStates(url))
-    return [live.warm(log).new for log in logs]
+    live = ItemService(learner, fingerprint(store), open_states(url))
+    for log in logs:
+        live.warm(log)
+    live.close()
 
 def forked():
     child = os.fork()
@@ -405,26 +416,24 @@ def run(script: str, place: Place, parts: list[pl.DataFrame], folder: Path) -> s
 
 
 @pytest.mark.parametrize("name", ["emerg", "deepfm, all events so far"])
-def test_killed_at_any_moment_no_event_is_lost_or_counted_twice(place: Place, tmp_path: Path) -> None:
+def test_killed_at_any_moment_no_event_is_lost_or_counted_twice(shared: Place, tmp_path: Path) -> None:
     parts = [events(NEW, 2, seed=seed).drop("event_id") for seed in range(20, 40)]
-    place.ready()
-    assert int(run(KILLED, place, parts, tmp_path)) >= 5
-    live = place.live()
-    place.url = f"sqlite:///{tmp_path / 'whole.db'}"
-    whole = place.ready()
+    shared.ready()
+    assert int(run(KILLED, shared, parts, tmp_path)) >= 5
+    live = shared.live()
+    whole = shared.elsewhere()
     for part in parts:
         whole.warm(part)
     alike(live, whole, FILMS)
 
 
 @pytest.mark.parametrize("name", ["emerg, all events so far"])
-def test_processes_that_warm_at_once_count_every_event_once(place: Place, tmp_path: Path) -> None:
+def test_processes_that_warm_at_once_count_every_event_once(shared: Place, tmp_path: Path) -> None:
     parts = [events(NEW, 2, seed=seed).drop("event_id") for seed in range(20, 30)]
-    place.ready()
-    assert run(TOGETHER, place, parts, tmp_path) == "[0, 0, 0]"
-    live = place.live()
-    place.url = f"sqlite:///{tmp_path / 'whole.db'}"
-    whole = place.ready()
+    shared.ready()
+    assert run(TOGETHER, shared, parts, tmp_path) == "[0, 0, 0]"
+    live = shared.live()
+    whole = shared.elsewhere()
     for part in parts:
         whole.warm(part)
     alike(live, whole, FILMS)
@@ -517,10 +526,12 @@ def test_items_without_any_characteristic_live_too(kind: type[ItemLearner], tmp_
     assert (tmp_path / "bare" / "items.db").exists()
 
 
-def test_the_states_of_other_weights_are_not_used(stores: dict[str, Path], tmp_path: Path) -> None:
+def test_the_states_of_other_weights_are_not_used(
+    stores: dict[str, Path], sqlite: Callable[[], Database], tmp_path: Path
+) -> None:
     EmerG(SCHEMA, **META | {"seed": 1}).learn(events(OLD, 30)).save(tmp_path / "again")
-    one, other = Place("emerg", stores["emerg"], tmp_path), Place("emerg", tmp_path / "again", tmp_path)
-    assert one.url == other.url
+    one, other = Place("emerg", stores["emerg"], sqlite), Place("emerg", tmp_path / "again", sqlite)
+    other.url = one.url
     live = one.ready()
     live.warm(FIRST)
     with pytest.raises(DataError, match="is not known; add it first"):
@@ -537,34 +548,29 @@ def test_ten_thousand_items_are_taken_up_once(emerg: Place, monkeypatch: pytest.
     learner = emerg.learner()
     many = features(range(8, 9)).join(pl.DataFrame({"n": range(10_000)}), how="cross")
     learner.add(items_from_frame(many.with_columns(film=pl.format("item {}", "n")).drop("n"), SCHEMA))
-    live = ItemService(learner, "a model", SqlItemStates(emerg.url))
+    live = ItemService(learner, "a model", open_states(emerg.url))
     live.score(QUERY.head(1).with_columns(film=pl.lit("film 00")))
     assert len(live.states.headers("a model")) == 10_008
-    again = ItemService(learner, "a model", SqlItemStates(emerg.url))
+    again = ItemService(learner, "a model", open_states(emerg.url))
     monkeypatch.setattr(again.states, "add", None)
     again.score(QUERY.head(1).with_columns(film=pl.lit("film 00")))
 
 
-def test_a_damaged_row_is_named(emerg: Place, tmp_path: Path) -> None:
+def test_a_damaged_row_is_named(emerg: Place) -> None:
     emerg.ready().close()
-    database = sqlite3.connect(tmp_path / "items.db")
-    with database:
-        database.execute("UPDATE item_states SET event_count = 7 WHERE item_id = 'film 09'")
-    database.close()
+    SqlDatabase("sqlite", emerg.url).damage_state("film 09", "event_count", "7")
     live = emerg.live()
     with pytest.raises(StoreError, match=r"item 'film 09': its row is not what was written \(checksum\); restore"):
         live.score(QUERY)
     assert len(live.score(QUERY.filter(pl.col("film") != "film 09"))) == 77
 
 
-def test_an_item_whose_rows_were_deleted_can_be_added_again(emerg: Place, tmp_path: Path) -> None:
+def test_an_item_whose_rows_were_deleted_can_be_added_again(emerg: Place) -> None:
     live = emerg.ready()
     live.warm(FIRST)
-    database = sqlite3.connect(tmp_path / "items.db")
-    with database:
-        for table in ("item_states", "item_events"):
-            database.execute(f"DELETE FROM {table} WHERE item_id = 'film 09'")
-    database.close()
+    SqlDatabase("sqlite", emerg.url).execute(
+        *(f"DELETE FROM {table} WHERE item_id = 'film 09'" for table in ("item_states", "item_events"))
+    )
     with pytest.raises(DataError, match="item 'film 09' is not known"):
         live.score(QUERY)
     assert live.add(features(NEW)).new == ["film 09"]
@@ -574,14 +580,14 @@ def test_an_item_whose_rows_were_deleted_can_be_added_again(emerg: Place, tmp_pa
 @pytest.fixture(autouse=True)
 def _closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every database that a test opens is closed after it."""
-    opened: list[SqlItemStates] = []
-    init = SqlItemStates.__init__
+    opened: list[ItemStates] = []
+    init = ItemService.__init__
 
-    def noting(self: SqlItemStates, url: str, **settings: Any) -> None:
-        opened.append(self)
-        init(self, url, **settings)
+    def noting(self: ItemService, learner: ItemLearner, model: str, states: ItemStates) -> None:
+        opened.append(states)
+        init(self, learner, model, states)
 
-    monkeypatch.setattr(SqlItemStates, "__init__", noting)
+    monkeypatch.setattr(ItemService, "__init__", noting)
     yield
     for states in opened:
         states.close()

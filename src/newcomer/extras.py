@@ -14,6 +14,7 @@ EXTRAS: Mapping[str, str] = {
     "yaml": "data",
     "accelerate": "distributed",
     "timm": "timm",
+    "psycopg": "postgres",
     "peft": "peft",
     "onnx": "onnx",
     "onnxscript": "onnx",

@@ -28,6 +28,7 @@ from newcomer.items.serving.warm_up import WarmUp
 from newcomer.registry import find_learner
 from newcomer.store.folder import Store
 from newcomer.store.states import Change
+from newcomer.store.urls import open_states
 from newcomer.training.forks import require_own_process
 
 __all__ = ["SCORE_COLUMNS", "Added", "ItemService", "Repaired", "Warmed", "fingerprint"]
@@ -66,7 +67,6 @@ class ItemService(CachedItems):
         Raises StoreError for a store of a classifier.
         """
         from newcomer.store.sql import sqlite_url  # SQLAlchemy is loaded by services only
-        from newcomer.store.sql_read_only import open_states
 
         require_own_process(uses=False)
         kind = find_learner(Store(folder).manifest().learner)

