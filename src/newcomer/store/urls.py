@@ -3,7 +3,11 @@
 import re
 
 from newcomer.errors import StoreError
+from newcomer.extras import optional_imports
 from newcomer.store.states import ItemStates
+
+VALKEY = ("valkey", "valkeys", "redis", "rediss")
+"""Schemes of Valkey and Redis, without and with TLS."""
 
 _ADDRESS = re.compile(r"(?:[^/?#@]*@)?(?P<shown>(?:\[[^\]@]*\]|[^/?#@:]*)(?::\d+)?(?:/[^?@]*)?)(?:\?[^@]*)?")
 """What follows `scheme://`: user and password, host, port and name, options."""
@@ -14,6 +18,11 @@ def open_states(url: str) -> ItemStates:
 
     Raises StoreError for a URL or a database that cannot be used, and MissingExtraError without its driver.
     """
+    if url.partition(":")[0] in VALKEY:
+        with optional_imports():
+            from newcomer.store.valkey_states import ValkeyItemStates
+
+        return ValkeyItemStates(url)
     from newcomer.store.sql_read_only import open_sql_states  # SQLAlchemy is loaded by services only
 
     return open_sql_states(url)
