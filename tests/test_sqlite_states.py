@@ -132,3 +132,13 @@ def test_a_url_that_cannot_be_used_is_an_error(url: str) -> None:
         open_states(url)
     assert "secret" not in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("column", ["payload", "payload_checksum", "checksum"])
+def test_a_part_of_an_event_that_is_gone_is_found(column: str, states: SqlItemStates, tmp_path: Path) -> None:
+    states.add("m", [change("a", 0, "x", "y")])
+    with sqlite3.connect(tmp_path / "items.db") as connection:
+        connection.execute(f"UPDATE item_events SET {column} = NULL WHERE event_id = 'x'")
+    connection.close()
+    with pytest.raises(StoreError, match="item 'a': event 'x' is not what was written"):
+        states.event_history("m", ["a"])

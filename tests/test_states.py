@@ -116,6 +116,15 @@ def test_ids_that_differ_in_one_byte_are_different(states: ItemStates) -> None:
     assert set(states.headers("m")) == {*IDS} - {"CASE"}
 
 
+def test_an_id_with_a_nul_is_not_there(states: ItemStates) -> None:
+    states.add("m", [change("a", 0, "x")])
+    assert states.headers("m", ["a", "a\0"]) == {"a": ItemHeader(0, "cold", 1)}
+    assert states.get("m", ["a\0"]) == {}
+    assert states.labels("m", {"a": ["x", "x\0"], "a\0": ["x"]}) == {"a": {"x": 1}, "a\0": {}}
+    assert states.event_history("m", ["a\0"]) == {"a\0": []}
+    assert states.forget("m", ["a\0"]) == set()
+
+
 def test_of_a_change_with_an_old_version_neither_state_nor_events_are_written(states: ItemStates) -> None:
     states.add("m", [change("a", 0), change("b", 0)])
     assert states.commit("m", [change("a", 1, "x")]) == set()

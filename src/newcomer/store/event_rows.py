@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from newcomer.settings import Json
 from newcomer.store.states import KEPT, Change, Event
 
 DIGITS = 32
@@ -74,8 +73,10 @@ def latest_checksum(latest: Sequence[LatestRow]) -> str:
     return hashlib.sha256(json.dumps([row[1:] for row in latest]).encode()).hexdigest()
 
 
-def _checksum(*row: Json) -> str:
-    return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:DIGITS]
+def _checksum(model: str, item: str, id: str, position: int, time: int, label: int) -> str:
+    """Of numbers and texts that can be told apart by the texts' lengths."""
+    content = f"{position} {time} {label} {len(model)} {len(item)} {model}{item}{id}"
+    return hashlib.sha256(content.encode()).hexdigest()[:DIGITS]
 
 
 def _with_payload(checksum: str, payload: str | None) -> str | None:

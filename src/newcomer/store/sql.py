@@ -133,23 +133,26 @@ class SqlItemStates(ItemStates):
 
     def labels(self, model: str, events: Mapping[str, Collection[str]]) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = {item: {} for item in events}
-        pairs = [(item, id) for item, ids in sorted(events.items()) for id in sorted(ids)]
         with self._reading() as connection:
+            texts = {item: _texts(connection, events[item]) for item in _texts(connection, events)}
+            pairs = [(item, id) for item, ids in texts.items() for id in ids]
             for part in _parts(pairs):
-                for row in connection.execute(sql.SEEN, {"m": model, "pairs": part}):
-                    if not is_sound(model, row.item_id, _event_row(row)):
-                        raise self.damaged(row.item_id, f"event '{row.event_id}'")
-                    found[row.item_id][row.event_id] = row.label
+                for seen in connection.execute(sql.SEEN, {"m": model, "pairs": part}):
+                    item, row = seen[0], EventRow(*seen[1:])
+                    if not is_sound(model, item, row):
+                        raise self.damaged(item, f"event '{row.id}'")
+                    found[item][row.id] = row.label
         return found
 
     def event_history(self, model: str, items: Collection[str]) -> dict[str, list[Event]]:
         found: dict[str, list[Event]] = {item: [] for item in items}
         with self._reading() as connection:
-            for row in _of_items(connection, sql.HISTORY, model, items):
-                event = to_event(model, row.item_id, _event_row(row))
+            for kept in _of_items(connection, sql.HISTORY, model, items):
+                item, row = kept[0], EventRow(*kept[1:])
+                event = to_event(model, item, row)
                 if event is None:
-                    raise self.damaged(row.item_id, f"event '{row.event_id}'")
-                found[row.item_id].append(event)
+                    raise self.damaged(item, f"event '{row.id}'")
+                found[item].append(event)
         return {item: events[-KEPT:] for item, events in found.items()}
 
     def close(self) -> None:
@@ -194,12 +197,12 @@ def _of_items(
     connection: sa.Connection, query: "sa.Select[Any]", model: str, items: Collection[str]
 ) -> Iterator["sa.Row[Any]"]:
     """Rows of these items."""
-    for part in _parts(sorted(items)):
+    for part in _parts(_texts(connection, items)):
         yield from connection.execute(query, {"m": model, "names": part})
 
 
 def _delete(connection: sa.Connection, statement: sa.Delete, model: str, items: Collection[str]) -> None:
-    for part in _parts(sorted(items)):
+    for part in _parts(_texts(connection, items)):
         connection.execute(statement, {"m": model, "names": part})
 
 
@@ -249,16 +252,16 @@ def _count_units(connection: sa.Connection, model: str, changes: Sequence[Change
         connection.execute(sql.UNIT, {"m": model, "n": sum(units)})
 
 
-def _event_row(row: Any) -> EventRow:
-    return EventRow(
-        row.event_id, row.position, row.timestamp, row.label, row.payload, row.checksum, row.payload_checksum
-    )
-
-
 def _after(change: Change, last: Mapping[str, int]) -> Change:
     """The change with a version after the last one of a deleted item."""
     item = change.state.item
     return replace(change, state=replace(change.state, version=last[item] + 1)) if item in last else change
+
+
+def _texts(connection: sa.Connection, names: Collection[str]) -> list[str]:
+    """The names in order, without those that PostgreSQL cannot hold and so does not: with a NUL."""
+    has_nul = connection.dialect.name != "postgresql"
+    return sorted(name for name in names if has_nul or "\0" not in name)
 
 
 def _parts(names: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -40,12 +40,17 @@ LATEST = (
     .order_by(EVENTS.c.item_id, EVENTS.c.position, EVENTS.c.event_id)
 )
 """The latest events of items: those under their checksum."""
+_ROW = (
+    *(EVENTS.c.item_id, EVENTS.c.event_id, EVENTS.c.position, EVENTS.c.timestamp, EVENTS.c.label),
+    *(EVENTS.c.payload, EVENTS.c.checksum, EVENTS.c.payload_checksum),
+)
 HISTORY = (
-    sa.select(EVENTS)
-    .where(_of_items(EVENTS), EVENTS.c.payload.is_not(None))
+    sa.select(*_ROW)
+    .where(_of_items(EVENTS), EVENTS.c.payload.is_not(None) | EVENTS.c.payload_checksum.is_not(None))
     .order_by(EVENTS.c.item_id, EVENTS.c.position)
 )
-SEEN = sa.select(EVENTS).where(
+"""Items, and the rows of their events in the order of `EventRow`, as `SEEN` has them too."""
+SEEN = sa.select(*_ROW).where(
     _of_model(EVENTS),
     sa.tuple_(EVENTS.c.item_id, EVENTS.c.event_id).in_(sa.bindparam("pairs", expanding=True)),
 )

@@ -33,7 +33,8 @@ def event_ids(
     """Event id of each row: from this column, else from a column `event_id` that the schema does not use, else `digests`.
 
     Raises DataError for a column that is not there or that the schema gives another meaning, such as the items' ids, and for an id
-    that is empty or longer than 255 characters. Without an id column, also for a time in another unit than the `clock` of training.
+    that is empty, has a NUL or is longer than 255 characters. Without an id column, also for a time in another unit than the
+    `clock` of training.
     """
     meant = _meanings(log.schema)
     if column in meant:
@@ -54,11 +55,12 @@ def event_ids(
     name = column or COLUMN
     require_columns(frame.columns, [name], where)
     ids = canonical(scalar_values(frame.select(name), name, where), where)
-    wrong = (ids.is_null() | (ids.str.len_chars() > LONGEST)).fill_null(True)
+    wrong = (ids.is_null() | (ids.str.len_chars() > LONGEST) | ids.str.contains("\0", literal=True)).fill_null(True)
     if wrong.any():
         row = int(wrong.arg_true()[0])
         raise DataError(
-            f"{where}: row {row + 1}, column '{name}' is {frame[name][row]!r}; give every event an id of 1 to {LONGEST} characters"
+            f"{where}: row {row + 1}, column '{name}' is {frame[name][row]!r}; give every event an id of 1 to {LONGEST} characters "
+            "without NUL"
         )
     return ids.to_list()
 

@@ -88,7 +88,7 @@ class ItemService(CachedItems):
         skipped.lines += map(str, wrong)
         if table is None:
             return Added([], [], skipped.lines)
-        table = _of_right_length(table, where, skipped)
+        table = _of_valid_ids(table, where, skipped)
         item_features = [values.to(self.learner.device) for values in self.learner.encoder.items(table)]
         known = self.refreshed(table.ids)
         old = self._alike(known, table, item_features, where, skipped)
@@ -291,12 +291,10 @@ def fingerprint(folder: str | Path) -> str:
     return str(stages[0]["sha256"])[:16]
 
 
-def _of_right_length(table: EntityTable, where: str, skipped: SkippedRows) -> EntityTable:
-    """Without items whose ids are too long, or empty."""
-    for name in table.ids:
-        if not 1 <= len(name) <= LONGEST:
-            skipped.add(
-                DataError(f"{where}: item '{name[:40]}…' has {len(name)} characters; give an id of 1 to {LONGEST}")
-            )
-    fit = [n for n, name in enumerate(table.ids) if 1 <= len(name) <= LONGEST]
+def _of_valid_ids(table: EntityTable, where: str, skipped: SkippedRows) -> EntityTable:
+    """Without items whose ids are too long, empty, or have a NUL, which PostgreSQL cannot hold."""
+    fit = [n for n, name in enumerate(table.ids) if 1 <= len(name) <= LONGEST and "\0" not in name]
+    for name in (table.ids[n] for n in sorted({*range(len(table))} - {*fit})):
+        what = "a NUL" if "\0" in name else f"{len(name)} characters"
+        skipped.add(DataError(f"{where}: item '{name[:40]}…' has {what}; give an id of 1 to {LONGEST} without NUL"))
     return table if len(fit) == len(table) else table.take(np.array(fit, dtype=np.int64))

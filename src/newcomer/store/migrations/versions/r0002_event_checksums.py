@@ -68,8 +68,8 @@ def _add_checksums(connection: sa.Connection, model: str, item: str) -> None:
 
 
 def _checksums(row: Any) -> tuple[str, str | None]:
-    content = [row.model, row.item_id, row.event_id, row.position, row.timestamp, row.label]
-    checksum = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+    texts = f"{len(row.model)} {len(row.item_id)} {row.model}{row.item_id}{row.event_id}"
+    checksum = hashlib.sha256(f"{row.position} {row.timestamp} {row.label} {texts}".encode()).hexdigest()[:32]
     if row.payload is None:
         return checksum, None
     return checksum, hashlib.sha256(f"{checksum} {row.payload}".encode()).hexdigest()[:32]
