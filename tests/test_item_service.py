@@ -98,10 +98,11 @@ class Place:
     """Services and learners of one kind; what services write is in a database of its own."""
 
     def __init__(self, name: str, store: Path, databases: Callable[[], Database]) -> None:
-        self.kind, self.store, self.databases, self.url = KINDS[name][0], store, databases, databases().url
+        self.kind, self.store, self.databases, self.database = KINDS[name][0], store, databases, databases()
+        self.url = self.database.url
 
-    def live(self) -> ItemService:
-        return ItemService(self.kind.load(self.store), fingerprint(self.store), open_states(self.url))
+    def live(self, url: str | None = None) -> ItemService:
+        return ItemService(self.kind.load(self.store), fingerprint(self.store), open_states(url or self.url))
 
     def elsewhere(self) -> ItemService:
         """With the new films added, in another database, which is the place's from here on."""
@@ -353,6 +354,30 @@ def test_an_item_that_others_change_without_end_is_an_error(emerg: Place, monkey
         StoreError, match="'film 08' was changed by others 100 times meanwhile; send the same events again"
     ):
         live.warm(FIRST.filter(pl.col("film") == "film 08"))
+
+
+@pytest.mark.parametrize("name", ["emerg, all events so far"])
+def test_where_nothing_can_be_written_items_are_scored(shared: Place) -> None:
+    live = shared.ready()
+    live.warm(FIRST)
+    reader = shared.live(shared.database.read_only_url())
+    assert (scores(reader) == scores(live)).all()
+    live.warm(SECOND)
+    shared.database.read_only_url()  # a replica has it by now
+    assert (scores(reader) == scores(live)).all()
+    for write in (lambda: reader.warm(SECOND), lambda: reader.add(features(NEW)), lambda: reader.forget(["film 09"])):
+        with pytest.raises(StoreError, match="cannot be written, and was read as it is: items can be scored, but not"):
+            write()
+
+
+@pytest.mark.parametrize("name", ["emerg"])
+def test_where_nothing_can_be_written_the_learners_items_must_be_there(shared: Place) -> None:
+    open_states(shared.url).close()
+    reader = shared.live(shared.database.read_only_url())
+    with pytest.raises(
+        StoreError, match=r"the database refused \(.*read.?only.*\); (open it once where|make the file)"
+    ):
+        scores(reader)
 
 
 FORKS = """

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from databases import SqlDatabase
 from newcomer.errors import StoreError
 from newcomer.store.folder import Manifest, Store
 from newcomer.store.sql import SqlItemStates, sqlite_url
@@ -122,6 +123,9 @@ def test_an_older_file_that_cannot_be_written_is_read_as_an_upgraded_copy(
     assert len(states.event_history("m", ["a"])["a"]) == 3
     assert file.read_bytes() == before
     states.close()
+    SqlDatabase("sqlite", sqlite_url(file)).execute("CREATE TABLE item_states_version (version_num TEXT)")
+    with pytest.raises(StoreError, match=r"items.db: its tables are of a later version of newcomer \(None;"):
+        open_states(sqlite_url(file))
 
 
 @pytest.mark.parametrize("url", ["items.db", "nosuch://here", "postgresql+nosuchdriver://me:secret@here/items"])

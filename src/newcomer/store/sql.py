@@ -36,21 +36,22 @@ class SqlItemStates(ItemStates):
 
     `wait_seconds`: how long a transaction waits for others that write. Items are added, imported and deleted by one process at a
     time; states are replaced by all at once, an item's row being locked from reading its version to the end of the transaction.
-    `connect`: makes the one connection of a SQLite database in memory.
+    `copied`: of a SQLite file that cannot be written, what makes a connection to a copy in memory.
 
     Raises StoreError for a URL or a database that cannot be used.
     """
 
     def __init__(
-        self, url: str, *, wait_seconds: float = 30.0, connect: Callable[[], sqlite3.Connection] | None = None
+        self, url: str, *, wait_seconds: float = 30.0, copied: Callable[[], sqlite3.Connection] | None = None
     ) -> None:
         self.where = without_secrets(url)
-        self._engine = make_engine(url, wait_seconds, connect)
+        self._engine = make_engine("sqlite://" if copied else url, wait_seconds, copied)
         try:
             with self._reading() as connection:
-                self.read_only = is_read_only(connection)
+                read_only = is_read_only(connection)
             with store_errors(self.where):
-                prepare(self._engine, self.where, self.read_only)
+                prepare(self._engine, self.where, read_only)
+            self.read_only = read_only or copied is not None
         except BaseException:
             self.close()
             raise
@@ -138,7 +139,7 @@ class SqlItemStates(ItemStates):
             pairs = [(item, id) for item, ids in texts.items() for id in ids]
             for part in _parts(pairs):
                 for seen in connection.execute(sql.SEEN, {"m": model, "pairs": part}):
-                    item, row = seen[0], EventRow(*seen[1:])
+                    item, row = seen[0], EventRow._make(seen[1:])
                     if not is_sound(model, item, row):
                         raise self.damaged(item, f"event '{row.id}'")
                     found[item][row.id] = row.label
@@ -148,7 +149,7 @@ class SqlItemStates(ItemStates):
         found: dict[str, list[Event]] = {item: [] for item in items}
         with self._reading() as connection:
             for kept in _of_items(connection, sql.HISTORY, model, items):
-                item, row = kept[0], EventRow(*kept[1:])
+                item, row = kept[0], EventRow._make(kept[1:])
                 event = to_event(model, item, row)
                 if event is None:
                     raise self.damaged(item, f"event '{row.id}'")

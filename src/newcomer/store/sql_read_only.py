@@ -19,9 +19,7 @@ def open_sql_states(url: str) -> SqlItemStates:
     file = _file(url)
     if file is None or not file.parent.exists() or _can_be_written(file):
         return SqlItemStates(url)
-    states = SqlItemStates("sqlite://", connect=lambda: _copied(file))
-    states.where, states.read_only = str(file), True
-    return states
+    return SqlItemStates(url, copied=lambda: _copied(file))
 
 
 def _file(url: str) -> Path | None:
