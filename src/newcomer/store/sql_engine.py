@@ -1,7 +1,6 @@
 """Connections to SQLite and PostgreSQL: an engine for each, and their errors as sentences."""
 
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -98,25 +97,20 @@ def _sqlite(url: sa.URL, wait_seconds: float, connect: Callable[[], sqlite3.Conn
         settings |= {"poolclass": sa.QueuePool, "pool_size": 1, "max_overflow": 0}
         settings["connect_args"] = {"check_same_thread": False}
     engine = sa.create_engine(url, **settings)
-    sa.event.listen(engine, "connect", lambda connection, _: _durable(connection, wait_seconds))
+    sa.event.listen(engine, "connect", _durable)
     sa.event.listen(engine, "begin", _begin)
     return engine
 
 
-def _durable(connection: Any, wait_seconds: float) -> None:
+def _durable(connection: Any, _: object) -> None:
     """Concurrent readers (WAL), and durable transactions (synchronous=FULL); transactions begin where SQLAlchemy says so."""
     connection.isolation_level = None
-    cursor, end = connection.cursor(), time.monotonic() + wait_seconds
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode=WAL")
-            break
-        except sqlite3.OperationalError as error:
-            if "readonly" in str(error):
-                break
-            if "locked" not in str(error) or time.monotonic() > end:
-                raise
-            time.sleep(0.01)  # SQLite itself does not wait here
+    cursor = connection.cursor()
+    try:
+        cursor.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.OperationalError as error:
+        if "readonly" not in str(error):  # what can only be read stays in its mode
+            raise
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()
 
