@@ -356,6 +356,22 @@ def test_an_item_that_others_change_without_end_is_an_error(emerg: Place, monkey
         live.warm(FIRST.filter(pl.col("film") == "film 08"))
 
 
+@pytest.mark.parametrize("name", ["emerg", "emerg, all events so far"])
+def test_an_item_with_a_damaged_event_is_left_out_and_the_others_are_warmed(shared: Place) -> None:
+    live, damaged = shared.ready(), FIRST["film"][0]
+    live.warm(FIRST)
+    shared.database.damage_event("e1-0", "position", "77")
+    before = live.states.headers(live.model, [damaged])
+    with pytest.raises(StoreError, match=f"item '{damaged}': event 'e1-0' is not what was written"):
+        live.warm(FIRST)
+    done = live.warm(pl.concat([FIRST, SECOND]), on_error="report")
+    assert (done.new, done.known, done.items) == (15, 18, sorted({*FILMS[8:]} - {damaged}))
+    assert len(done.left_out) == 1
+    assert f"item '{damaged}': event 'e1-0' is not what was written" in done.left_out[0]
+    assert "(11 events of it)" in done.left_out[0]
+    assert live.states.headers(live.model, [damaged]) == before
+
+
 @pytest.mark.parametrize("name", ["emerg, all events so far"])
 def test_where_nothing_can_be_written_items_are_scored(shared: Place) -> None:
     live = shared.ready()
