@@ -44,6 +44,7 @@ COMMANDS = [
     ["speed/bank.py"],
     ["speed/items_training.py"],
     ["speed/items_service.py"],
+    ["speed/events.py"],
     ["speed/reading.py", "--kinds", "csv"],
 ]
 

@@ -30,6 +30,7 @@ from newcomer.items.serving.warm_up import WarmUp
 from newcomer.registry import find_learner
 from newcomer.store.folder import Store
 from newcomer.store.states import Change
+from newcomer.store.urls import open_states
 from newcomer.training.forks import require_own_process
 
 __all__ = ["SCORE_COLUMNS", "Added", "ItemService", "Repaired", "Warmed", "fingerprint"]
@@ -68,7 +69,6 @@ class ItemService(CachedItems):
         Raises StoreError for a store of a classifier.
         """
         from newcomer.store.sql import sqlite_url  # SQLAlchemy is loaded by services only
-        from newcomer.store.sql_read_only import open_states
 
         require_own_process(uses=False)
         kind = find_learner(Store(folder).manifest().learner)
@@ -90,7 +90,7 @@ class ItemService(CachedItems):
         skipped.lines += map(str, wrong)
         if table is None:
             return Added([], [], skipped.lines)
-        table = _of_right_length(table, where, skipped)
+        table = _of_valid_ids(table, where, skipped)
         item_features = [values.to(self.learner.device) for values in self.learner.encoder.items(table)]
         known = self.refreshed(table.ids)
         old = self._alike(known, table, item_features, where, skipped)
@@ -303,12 +303,10 @@ def fingerprint(folder: str | Path) -> str:
     return str(stages[0]["sha256"])[:16]
 
 
-def _of_right_length(table: EntityTable, where: str, skipped: SkippedRows) -> EntityTable:
-    """Without items whose ids are too long, or empty."""
-    for name in table.ids:
-        if not 1 <= len(name) <= LONGEST:
-            skipped.add(
-                DataError(f"{where}: item '{name[:40]}…' has {len(name)} characters; give an id of 1 to {LONGEST}")
-            )
-    fit = [n for n, name in enumerate(table.ids) if 1 <= len(name) <= LONGEST]
+def _of_valid_ids(table: EntityTable, where: str, skipped: SkippedRows) -> EntityTable:
+    """Without items whose ids are too long, empty, or have a NUL, which PostgreSQL cannot hold."""
+    fit = [n for n, name in enumerate(table.ids) if 1 <= len(name) <= LONGEST and "\0" not in name]
+    for name in (table.ids[n] for n in sorted({*range(len(table))} - {*fit})):
+        what = "a NUL" if "\0" in name else f"{len(name)} characters"
+        skipped.add(DataError(f"{where}: item '{name[:40]}…' has {what}; give an id of 1 to {LONGEST} without NUL"))
     return table if len(fit) == len(table) else table.take(np.array(fit, dtype=np.int64))

@@ -91,7 +91,15 @@ class WarmUp:
         return arrived.take(np.setdiff1d(np.arange(len(arrived)), list(wrong)))
 
     def _not_counted(self, arrived: EventBatch, warm: Collection[str]) -> EventBatch:
-        labels = self.states.labels(self.model, arrived.asked(warm))
+        """Without events that were counted before, and without those of items whose counted events are damaged."""
+        while True:
+            try:
+                labels = self.states.labels(self.model, arrived.asked(warm))
+                break
+            except DamagedItemError as error:
+                mine = arrived.of_items([error.item])
+                self.skipped.add(error, events=int(mine.sum()))
+                arrived = arrived.take(~mine)
         conflicts, new = arrived.conflicts(labels), arrived.without(labels)
         self.differ(conflicts)
         self.known += len(arrived) - len(new) - len(conflicts)
