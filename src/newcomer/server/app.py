@@ -20,6 +20,7 @@ from newcomer.server.configuration import ServeConfig
 from newcomer.server.item_routes import ItemRoutes
 from newcomer.server.metrics import Metrics
 from newcomer.server.middleware import BodyLimit, Observed, log_to_stderr
+from newcomer.server.page.routes import Pages
 from newcomer.server.request_ids import RequestIds
 from newcomer.server.security import Guard, Role, read_tokens
 from newcomer.store.folder import Store
@@ -52,12 +53,15 @@ def create_app(config: ServeConfig) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit, most=config.limits.body)
     app.add_middleware(Observed, metrics=metrics)
+    item_routes, class_routes = None, None
     if items is not None:
         ids = RequestIds.in_folder(config.own_folder)
-        routes = ItemRoutes(items, ids, guard, metrics, config.clicked, config.limits.rows)
-        app.include_router(routes.router)
+        item_routes = ItemRoutes(items, ids, guard, metrics, config.clicked, config.limits.rows)
+        app.include_router(item_routes.router)
     if classifiers:
-        app.include_router(ClassRoutes(classifiers, guard, metrics, config.limits.inputs).router)
+        class_routes = ClassRoutes(classifiers, guard, metrics, config.limits.inputs)
+        app.include_router(class_routes.router)
+    app.include_router(Pages(item_routes, class_routes, guard, metrics).router)
 
     @app.get("/healthz", tags=["service"])
     def health() -> dict[str, str]:

@@ -61,34 +61,34 @@ class ClassRoutes:
 
     async def classify(self, request: Request, model: Model = None) -> Classifications:
         """Classes with calibrated probabilities: of texts or images in base64 (JSON), or of uploaded files (multipart)."""
-        served = self._served(model)
+        served = self.served(model)
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with request.form(max_files=self.most, max_fields=8) as form:
                 contents = [await one.read() for one in form.getlist("files") if isinstance(one, UploadFile)]
                 fields = {key: value for key, value in form.items() if isinstance(value, str)}
             body = _validated(fields | {"inputs": [""] * len(contents)})
-            return await run_in_threadpool(self._classify, served, contents, body)
+            return await run_in_threadpool(self.answer, served, contents, body)
         try:
             content = await request.json()
         except ValueError:
             raise ProblemError(HTTPStatus.BAD_REQUEST, "the body is no JSON") from None
         body = _validated(content)
-        return await run_in_threadpool(self._classify, served, body.inputs, body)
+        return await run_in_threadpool(self.answer, served, body.inputs, body)
 
     def classes(self, model: Model = None) -> ClassList:
         """The classes that the model knows."""
-        served = self._served(model)
+        served = self.served(model)
         learner = served.learner()
         return ClassList(model=served.name, stage=len(learner.entries), classes=list(learner.classes))
 
     def delete(self, name: str, model: Model = None) -> None:
         """Remove a class: its statistics and its row of the head. Its effect on the adapted weights remains."""
         try:
-            self._served(model).forget(name)
+            self.served(model).forget(name)
         except LearnerError as error:
             raise ProblemError(HTTPStatus.NOT_FOUND, str(error)) from None
 
-    def _served(self, name: str | None) -> ServedClassifier:
+    def served(self, name: str | None) -> ServedClassifier:
         if name is None and len(self.models) == 1:
             return next(iter(self.models.values()))
         if name not in self.models:
@@ -99,7 +99,7 @@ class ClassRoutes:
             raise ProblemError(HTTPStatus.NOT_FOUND if name else HTTPStatus.UNPROCESSABLE_ENTITY, f"{detail}: {known}")
         return self.models[name]
 
-    def _classify(self, served: ServedClassifier, given: Sequence[str | bytes], body: ClassifyBody) -> Classifications:
+    def answer(self, served: ServedClassifier, given: Sequence[str | bytes], body: ClassifyBody) -> Classifications:
         if len(given) > self.most:
             raise ProblemError(
                 HTTPStatus.UNPROCESSABLE_ENTITY, f"{len(given)} inputs, but at most {self.most} are classified at once"
