@@ -1,6 +1,6 @@
 """Initial states, prediction and adaptation of items, given a frozen network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -9,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from newcomer.items.adaptation.rules import MAX_PADDED_ROWS, Adaptation, EventLikelihood, MAPAdaptation
+from newcomer.items.adaptation.item_summary import ItemSummary, Summaries, stack, unstack
+from newcomer.items.adaptation.rules import MAX_PADDED_ROWS, Adaptation, EventLikelihood, MAPAdaptation, flatten_state
 from newcomer.items.adaptation.single_event import map_estimate_of_one
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.networks.graph_cache import GraphCache
 from newcomer.items.networks.item_network import ItemNetwork, State
-from newcomer.items.padding import by_item
+from newcomer.items.padding import PaddedBatch, by_item
 from newcomer.shapes import Tensor
 from newcomer.training.fit import evaluating
 
@@ -57,26 +58,94 @@ def predict(
 
 
 def adapt(
-    network: ItemNetwork, state: State, item_features: Values, clicks: Clicks, adaptation: Adaptation
+    network: ItemNetwork,
+    state: State,
+    item_features: Values,
+    clicks: Clicks,
+    adaptation: Adaptation,
+    summaries: Summaries | None = None,
 ) -> Iterator[tuple[Tensor, State]]:
     """Adapted states of the items that have events, batch by batch, as (item rows, states).
 
-    Items are independent given the frozen network: the result does not depend on the batching.
+    Items are independent given the frozen network: the result does not depend on the batching. `summaries`: of earlier events, if
+    `adaptation` is the MAP estimate.
     """
     state = {key: state[key] for key in (*network.tuned_shapes(), *network.statistics)}
+    if summaries:
+        has_summary = torch.isin(clicks.item, torch.tensor(list(summaries), device=clicks.item.device))
+        later = clicks.by_row(has_summary.nonzero()[:, 0])
+        yield from _adapt(network, state, item_features, later, adaptation, summaries)
+        clicks = clicks.by_row((~has_summary).nonzero()[:, 0])
     if len(clicks) == 1 and isinstance(adaptation, MAPAdaptation):
         found = map_estimate_of_one(network, state, item_features, clicks, adaptation)
         if found is not None:
             yield found
             return
+    yield from _adapt(network, state, item_features, clicks, adaptation, None)
+
+
+def absorb(
+    network: ItemNetwork,
+    initial: State,
+    item_features: Values,
+    clicks: Clicks,
+    adaptation: MAPAdaptation,
+    summaries: Summaries,
+    rows: int,
+) -> dict[int, ItemSummary]:
+    """Summaries of the items in `clicks` with their first `rows` events, expanded at the MAP estimate from all of them.
+
+    All of these items have equally many events.
+    """
+    found: dict[int, ItemSummary] = {}
     with _frozen(network):
         for batch in by_item(clicks.item, MAX_PADDED_ROWS):
-            batch_state = select(state, batch.items)
-            fixed, tunable = network.split_state(
-                {**batch_state, **network.update_statistics(batch_state, clicks, batch)}
-            )
+            numbers = batch.items.tolist()
+            before = [summaries.get(number) for number in numbers]
+            start = _with_statistics(network, select(initial, batch.items), before)
+            fixed, tunable = _split(network, start, clicks, batch, after_others=True)
             events = EventLikelihood.of(network, item_features, clicks, batch, fixed)
-            yield batch.items, network.after_adaptation({**fixed, **adaptation.warm(events, tunable)})
+            summary = adaptation.absorb(events, tunable, stack(before, flatten_state(tunable)), rows)
+            statistics, _ = _split(network, start, clicks, batch.first(rows), after_others=True)
+            found |= dict(zip(numbers, unstack(summary, statistics), strict=True))
+    return found
+
+
+def _adapt(
+    network: ItemNetwork,
+    state: State,
+    item_features: Values,
+    clicks: Clicks,
+    adaptation: Adaptation,
+    summaries: Summaries | None,
+) -> Iterator[tuple[Tensor, State]]:
+    """`adapt` where all items have summaries, or none has."""
+    with _frozen(network):
+        for batch in by_item(clicks.item, MAX_PADDED_ROWS):
+            start, summary = select(state, batch.items), None
+            if summaries is not None:
+                before = [summaries[number] for number in batch.items.tolist()]
+                start = _with_statistics(network, start, before)
+                summary = stack(before, flatten_state(network.split_state(start)[1]))
+            fixed, tunable = _split(network, start, clicks, batch, after_others=summaries is not None)
+            events = EventLikelihood.of(network, item_features, clicks, batch, fixed)
+            yield batch.items, network.after_adaptation({**fixed, **adaptation.warm(events, tunable, summary)})
+
+
+def _split(
+    network: ItemNetwork, start: State, clicks: Clicks, batch: PaddedBatch, after_others: bool
+) -> tuple[State, State]:
+    """Statistics after a batch's events, and the tuned part of the states."""
+    return network.split_state({**start, **network.update_statistics(start, clicks, batch, after_others)})
+
+
+def _with_statistics(network: ItemNetwork, state: State, before: Sequence[ItemSummary | None]) -> State:
+    """The states with the statistics of the items' summaries."""
+    statistics = {
+        key: torch.stack([value[n] if one is None else one.statistics[key].to(value) for n, one in enumerate(before)])
+        for key, value in network.split_state(state)[0].items()
+    }
+    return {**state, **statistics}
 
 
 @contextmanager

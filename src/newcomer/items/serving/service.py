@@ -21,6 +21,7 @@ from newcomer.items.serving.event_ids import LONGEST
 from newcomer.items.serving.feature_conflicts import item_fields_in, warn_of_other_features
 from newcomer.items.serving.finite_checks import all_finite
 from newcomer.items.serving.item_cache import ItemCache
+from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.repair import needs_repair, repaired
 from newcomer.items.serving.requests import parse_events, parse_items, parse_requests
 from newcomer.items.serving.results import Added, OnError, Repaired, SkippedRows, Warmed
@@ -29,7 +30,7 @@ from newcomer.items.serving.serialization import same_features, to_row
 from newcomer.items.serving.warm_up import WarmUp
 from newcomer.registry import find_learner
 from newcomer.store.folder import Store
-from newcomer.store.states import Change
+from newcomer.store.states import KEPT, Change
 from newcomer.training.forks import require_own_process
 
 __all__ = ["SCORE_COLUMNS", "Added", "ItemService", "Repaired", "Warmed", "fingerprint"]
@@ -159,6 +160,7 @@ class ItemService(CachedItems):
             return Warmed(0, 0, [], left_out=skipped.lines)
         self.learner.encoder.require_labels(given.log, where)
         arrived, conflicts = EventBatch.of(given.log, given.ids)
+        arrived = arrived.in_order_of_time()
         warm_up = WarmUp(self, where, skipped)
         warm_up.differ(conflicts)
         warm_up.known = len(given.log) - len(arrived) - len(conflicts)
@@ -185,7 +187,8 @@ class ItemService(CachedItems):
     def repair(self) -> Repaired:
         """Recompute items with non-finite states or out-of-bounds values from their initial states and stored events.
 
-        With `warmup_events = "new"` events are not stored: their effect is lost, their number kept.
+        With `warmup_events = "new"` events are not stored: their effect is lost, their number kept. So is that of events whose
+        summary is not finite; the result says so.
         """
         self.require_here(writes=True)
         names, damaged, skipped, done = (
@@ -198,7 +201,7 @@ class ItemService(CachedItems):
             part = names[begin : begin + CHUNK]
             known = self.refreshed(part, damaged)
             part = [name for name in part if name in known.numbers and name not in damaged]
-            past = self.states.event_history(self.model, part) if self.learner.warmup_events == "all" else {}
+            past = PastEvents.read(self.states, self.model, self.learner, known, part)
             found = list(repaired(self.learner, known, needs_repair(known, part, past), past))
             late = self.states.commit(self.model, [change for change in found if isinstance(change, Change)])
             for change in found:
@@ -211,6 +214,13 @@ class ItemService(CachedItems):
                     skipped.add(LearnerError(f"item '{name}' was changed by another process meanwhile; heal once more"))
                 else:
                     done.append(name)
+                    if name in past.lost:
+                        skipped.add(
+                            LearnerError(
+                                f"item '{name}': its summary is no number and is deleted; it is recomputed from its last {KEPT} "
+                                "events alone"
+                            )
+                        )
         return Repaired(done, [*map(str, damaged.values()), *skipped.lines])
 
     def to_learner(self) -> ItemLearner:
