@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from newcomer.data.click_log import ClickLog
 from newcomer.data.datasets.simulated_clicks import simulate_click_log
 from newcomer.items import lifecycle
+from newcomer.items.adaptation import rules
 from newcomer.items.adaptation.item_summary import Summaries
 from newcomer.items.adaptation.rules import AdamAdaptation, flatten_state
 from newcomer.items.encoding.encoder import Clicks, concat_clicks
@@ -228,6 +229,14 @@ def test_an_event_without_curvature_keeps_its_gradient_and_no_direction_loses_it
     assert summary.linear[0, 0] < -39
 
 
+def test_rows_that_are_not_finite_spoil_their_own_item_alone() -> None:
+    rows = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    rows[1, 0, 0] = torch.nan
+    summary = GaussianSummary.empty(2, rows[:, 0]).with_rows(rows, 0 * rows[..., 0], 0 * rows[..., 1], 0 * rows[:, 0])
+    assert summary.linear.isfinite().all(dim=1).tolist() == [True, False]
+    assert summary.mode().isfinite().all(dim=1).tolist() == [True, False]
+
+
 # The same in service.
 
 
@@ -307,6 +316,21 @@ def test_a_row_from_before_summaries_goes_on_from_the_events_that_are_kept(
     item = f"i{OLD:04d}"
     assert live.look_up(item)[0].events == 360
     torch.testing.assert_close(live.look_up(item)[1]["id"], fresh.look_up(item)[1]["id"], atol=1e-5, rtol=1e-5)
+
+
+def test_a_summary_that_would_be_no_number_is_not_written(
+    stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, item = service(stores, "emerg", tmp_path, "broken.db"), f"i{OLD:04d}"
+    live.warm(table(150, 0))
+    before = live.look_up(item)[0]
+    with monkeypatch.context() as broken:
+        broken.setattr(rules, "map_estimate", lambda logits, jacobian, *_: jacobian[:, 0] * torch.nan)
+        done = live.warm(table(350, 0), on_error="report")
+    assert (done.new, done.items) == (0, [])
+    assert done.left_out == [f"item '{item}': by these events its state would become no number; it stays as it was"]
+    assert live.look_up(item)[0] == before
+    assert live.warm(table(350, 0)).new == 200
 
 
 def test_repair_uses_the_summary_and_says_where_it_is_lost(stores: dict[str, Path], tmp_path: Path) -> None:

@@ -68,6 +68,9 @@ def score(
         typer.Option(help="Output file: .csv, .parquet or .jsonl; by default JSON lines on standard output."),
     ] = None,
     states: States = None,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also the posterior std of each logit; several times slower.")
+    ] = False,
     strict: Strict = False,
 ) -> None:
     """Predict click probabilities of requests. Each result has the model, the item's phase and number of events, and the number of
@@ -75,7 +78,7 @@ def score(
     require_rows_file(out, requests)
     answered, left_out = list[pl.DataFrame](), list[str]()
     with open_service(store, states) as service:
-        for answers in _answers(service, requests, strict):
+        for answers in _answers(service, requests, strict, uncertainty):
             left_out += answers["error"].drop_nulls().to_list()
             answered.append(answers if strict or out else answers.select("score"))
             _print_answers(answers, out is None and not strict)
@@ -158,7 +161,7 @@ def open_service(store: Path, states: str | None) -> Iterator[ItemService]:
         yield service
 
 
-def _answers(service: ItemService, source: str, strict: bool) -> Iterator[pl.DataFrame]:
+def _answers(service: ItemService, source: str, strict: bool, uncertainty: bool) -> Iterator[pl.DataFrame]:
     """Scores, streamed; a line that is not an object gets an error row."""
     for number, part in enumerate(stream_input(source, strict)):
         begin = 0
@@ -168,7 +171,8 @@ def _answers(service: ItemService, source: str, strict: bool) -> Iterator[pl.Dat
             )
         try:
             with part.explaining():
-                for answers in service.score_batches(part.frame, part.where, _on_error(strict)):
+                batches = service.score_batches(part.frame, part.where, _on_error(strict), uncertainty=uncertainty)
+                for answers in batches:
                     broken = {n - begin: line for n, line in part.broken.items() if 0 <= n - begin < len(answers)}
                     begin += len(answers)
                     rows = np.setdiff1d(np.arange(len(answers)), list(broken))

@@ -10,13 +10,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 from newcomer.items.adaptation.item_summary import ItemSummary, Summaries, stack, unstack
-from newcomer.items.adaptation.rules import MAX_PADDED_ROWS, Adaptation, EventLikelihood, MAPAdaptation, flatten_state
+from newcomer.items.adaptation.rules import (
+    MAX_PADDED_ROWS,
+    Adaptation,
+    EventLikelihood,
+    MAPAdaptation,
+    flatten_state,
+    prior_std,
+)
 from newcomer.items.adaptation.single_event import map_estimate_of_one
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.networks.graph_cache import GraphCache
 from newcomer.items.networks.item_network import ItemNetwork, State
 from newcomer.items.padding import PaddedBatch, by_item
-from newcomer.shapes import Tensor
+from newcomer.nn.optim.laplace_posterior import logit_std, posterior_factor, without_negligible
+from newcomer.shapes import Float, Tensor
 from newcomer.training.fit import evaluating
 
 ROWS_PER_ITEM = 512
@@ -40,11 +48,24 @@ def select(state: State, items: Tensor) -> State:
 def predict(
     network: ItemNetwork, state: State, item_features: Values, clicks: Clicks, graph_cache: GraphCache | None = None
 ) -> NDArray[np.float64]:
-    """Click probabilities, one per row; `clicks.item` indexes the rows of `state` and `item_features`.
+    """Click probabilities, one per row; see `predict_logits`."""
+    return sigmoid(predict_logits(network, state, item_features, clicks, graph_cache))
+
+
+def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Click probabilities of logits."""
+    scores: NDArray[np.float64] = torch.sigmoid(torch.from_numpy(logits)).numpy()
+    return scores
+
+
+def predict_logits(
+    network: ItemNetwork, state: State, item_features: Values, clicks: Clicks, graph_cache: GraphCache | None = None
+) -> NDArray[np.float64]:
+    """Logits, one per row; `clicks.item` indexes the rows of `state` and `item_features`.
 
     `graph_cache` supplies, and is updated with, the values precomputed from these items' states.
     """
-    scores = np.empty(len(clicks), dtype=np.float64)
+    found = np.empty(len(clicks), dtype=np.float64)
     with evaluating(network):
         for batch in by_item(clicks.item, MAX_PADDED_ROWS, max_rows_per_item=ROWS_PER_ITEM):
             chosen = (
@@ -53,8 +74,52 @@ def predict(
                 else select(state, batch.items)
             )
             logits = EventLikelihood(network, item_features, clicks, batch).logits(chosen)
-            scores[batch.rows[batch.real].cpu().numpy()] = torch.sigmoid(logits[batch.real].double()).cpu().numpy()
-    return scores
+            found[batch.rows[batch.real].cpu().numpy()] = logits[batch.real].double().cpu().numpy()
+    return found
+
+
+def predict_with_std(
+    network: ItemNetwork,
+    state: State,
+    item_features: Values,
+    clicks: Clicks,
+    factors: Float[Tensor, "item direction number"],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Logits and their posterior stds, one per row; `factors` of the items' posteriors, NaN where there is none.
+
+    The gradient of a logit takes a backward pass, in which each row has a state of its own.
+    """
+    logits, stds = np.empty(len(clicks)), np.empty(len(clicks))
+    with _frozen(network), torch.no_grad():
+        scale = prior_std(network)
+        for batch in by_item(clicks.item, MAX_PADDED_ROWS, max_rows_per_item=ROWS_PER_ITEM):
+            fixed, tunable = network.split_state(select(state, batch.items))
+            found, jacobian = EventLikelihood.of(network, item_features, clicks, batch, fixed).jacobian(tunable)
+            of = torch.arange(len(batch.items), device=batch.items.device)[:, None].expand_as(batch.rows)[batch.real]
+            rows = batch.rows[batch.real].cpu().numpy()
+            logits[rows] = found[batch.real].double().cpu().numpy()
+            stds[rows] = logit_std(jacobian[batch.real] * scale, factors[batch.items[of]]).double().cpu().numpy()
+    return logits, stds
+
+
+def posterior(
+    network: ItemNetwork, items: Tensor, state: State, item_features: Values, clicks: Clicks, summaries: Summaries
+) -> Iterator[tuple[int, Float[Tensor, "direction number"]]]:
+    """Of each of these items with events its row and the factor of its posterior (`nn.optim.laplace_posterior`).
+
+    `state` has the MAP estimates of `items`, in their order.
+    """
+    items, order = items.sort()
+    clicks = clicks.by_row(torch.isin(clicks.item, items).nonzero()[:, 0])
+    with _frozen(network), torch.no_grad():
+        scale = prior_std(network)
+        for batch in by_item(clicks.item, MAX_PADDED_ROWS):
+            numbers = batch.items.tolist()
+            fixed, tunable = network.split_state(select(state, order[torch.searchsorted(items, batch.items)]))
+            logits, jacobian = EventLikelihood.of(network, item_features, clicks, batch, fixed).jacobian(tunable)
+            root = stack([summaries.get(number) for number in numbers], flatten_state(tunable)).root
+            factors = posterior_factor(jacobian * scale, logits, batch.real.to(logits), root)
+            yield from zip(numbers, map(without_negligible, factors), strict=True)
 
 
 def adapt(

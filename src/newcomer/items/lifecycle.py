@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from newcomer.items.adaptation.item_summary import Summaries
 from newcomer.items.adaptation.rules import Adaptation, MAPAdaptation
 from newcomer.items.encoding.encoder import Clicks, Values, concat_clicks
-from newcomer.items.inference import WarmupEvents, absorb, adapt, initial_state, predict
+from newcomer.items.inference import WarmupEvents, absorb, adapt, initial_state, posterior, predict, predict_with_std
 from newcomer.items.networks.graph_cache import GraphCache
 from newcomer.items.networks.item_network import ItemNetwork, State
-from newcomer.shapes import Tensor
+from newcomer.shapes import Float, Tensor
 from newcomer.store.states import KEPT
 
 WINDOW = KEPT
@@ -95,6 +95,28 @@ class Lifecycle:
             clicks = clicks.by_row((~beyond | (age >= BLOCK)).nonzero()[:, 0])
         windows = torch.bincount(clicks.item).tolist() if summaries else []
         return clicks, {item: replace(summary, window=windows[item]) for item, summary in summaries.items()}
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether items have a posterior: their states are MAP estimates from all of their events."""
+        return self.keeps_events and isinstance(self.adaptation, MAPAdaptation) and self.network.state_is_estimate
+
+    def posterior(
+        self, items: Tensor, state: State, item_features: Values, clicks: Clicks, summaries: Summaries
+    ) -> dict[int, Float[Tensor, "direction number"]]:
+        """Factors of the posteriors of `items` by row, given their adapted states as `warm_up` yields both.
+
+        `clicks` and `summaries` are those of `absorb`. Nothing without posteriors.
+        """
+        if not self.has_posterior:
+            return {}
+        return dict(posterior(self.network, items, state, item_features, clicks, summaries))
+
+    def predict_with_std(
+        self, state: State, item_features: Values, clicks: Clicks, factors: Float[Tensor, "item direction number"]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Logits and their posterior stds, one a row; see `inference.predict_with_std`."""
+        return predict_with_std(self.network, state, item_features, clicks, factors)
 
     def predict(
         self, state: State, item_features: Values, clicks: Clicks, graph_cache: GraphCache | None = None

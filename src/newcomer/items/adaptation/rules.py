@@ -210,11 +210,11 @@ class MAPAdaptation(Adaptation):
 
         `events` has no padding: each item has as many.
         """
-        prior_std, first = _prior_std(events.network), events.first(rows)
+        scale, first = prior_std(events.network), events.first(rows)
         estimate = self.warm(events, initial, summary)
         logits, jacobian = first.jacobian(estimate)
-        delta = (flatten_state(estimate) - flatten_state(initial)) / prior_std
-        return summary.with_rows(jacobian * prior_std, logits, first.clicks.label[first.batch.rows], delta)
+        delta = (flatten_state(estimate) - flatten_state(initial)) / scale
+        return summary.with_rows(jacobian * scale, logits, first.clicks.label[first.batch.rows], delta)
 
     def _map_estimate(
         self,
@@ -224,14 +224,14 @@ class MAPAdaptation(Adaptation):
         second_order: bool,
         summary: GaussianSummary | None = None,
     ) -> State:
-        prior_std = _prior_std(events.network)
-        labels, real = events.clicks.label[events.batch.rows], events.batch.real.to(prior_std.dtype)
+        scale = prior_std(events.network)
+        labels, real = events.clicks.label[events.batch.rows], events.batch.real.to(scale.dtype)
         initial = flatten_state(begin)
-        current = initial if summary is None else initial + summary.mode() * prior_std
+        current = initial if summary is None else initial + summary.mode() * scale
         for _ in range(linearizations):
             logits, jacobian = events.jacobian(unflatten_state(current, begin), second_order)
             at_initial = logits - (jacobian @ (current - initial)[..., None])[..., 0]
-            current = initial + map_estimate(at_initial, jacobian, labels, real, prior_std, NEWTON_STEPS, summary)
+            current = initial + map_estimate(at_initial, jacobian, labels, real, scale, NEWTON_STEPS, summary)
         return unflatten_state(current, begin)
 
 
@@ -255,7 +255,8 @@ def build_adaptation(
     return AdamAdaptation(warmup_lr, warmup_steps, inner_lr, inner_steps)
 
 
-def _prior_std(network: ItemNetwork) -> Float[Tensor, " number"]:
+def prior_std(network: ItemNetwork) -> Float[Tensor, " number"]:
+    """The learned prior std of every number of a flat state."""
     return flatten_state({key: value[None] for key, value in network.positive_scales().items()})[0]
 
 

@@ -35,6 +35,7 @@ class CVARNetwork(TowerNetwork):
     """
 
     statistics = ("seen",)
+    state_is_estimate = False
 
     def __init__(
         self,

@@ -31,6 +31,9 @@ class ItemNetwork(nn.Module, ABC):
     statistics: tuple[str, ...] = ()
     """Keys of a state that are computed from events (`update_statistics`), not tuned by gradients."""
 
+    state_is_estimate = True
+    """Whether the tuned part of a state is what the adaptation estimated: `after_adaptation` does not change it."""
+
     def __init__(
         self,
         item_sizes: Sequence[FieldSize],

@@ -12,6 +12,7 @@ from newcomer.items.serving.finite_checks import all_finite
 from newcomer.items.serving.item_cache import ItemCache
 from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.serialization import to_row
+from newcomer.shapes import Tensor
 from newcomer.store.states import Change
 
 
@@ -37,13 +38,18 @@ def repaired(learner: ItemLearner, known: ItemCache, names: Sequence[str], past:
             state = {
                 key: value.index_copy(0, items, found[key]) if key in found else value for key, value in state.items()
             }
+    factors: dict[int, Tensor] = {}
+    if events:
+        sound = all_finite(state).nonzero()[:, 0]
+        of_sound = {key: value[sound] for key, value in state.items()}
+        factors = learner.lifecycle.posterior(sound, of_sound, item_features, clicks, summaries)
     now = {key: value[numbers] for key, value in known.state.items()}
     for n, (name, whole) in enumerate(zip(names, all_finite(state).tolist(), strict=True)):
         broken = known.non_finite | known.far_out | past.lost
         if whole and name not in broken and _are_alike(state, now, n):
             continue
         head, again, summary = known.headers[known.numbers[name]], name in known.readded, summaries.get(n)
-        row = to_row(name, head.version + 1, head.events, item_features, state, n, readded=again, summary=summary)
+        row = to_row(name, head.version + 1, head.events, item_features, state, n, again, summary, factors.get(n))
         yield Change(row, []) if whole else name
 
 

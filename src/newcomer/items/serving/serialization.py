@@ -15,11 +15,14 @@ from newcomer.items.adaptation.item_summary import ItemSummary
 from newcomer.items.encoding.bounds import within_bounds
 from newcomer.items.encoding.encoder import Values, concat_values
 from newcomer.items.networks.item_network import State, without_prefix
-from newcomer.shapes import Bool, Tensor
+from newcomer.shapes import Bool, Float, Tensor
 from newcomer.store.states import ItemState, now
 
 READDED = "readded"
 """Tensor that marks an item that was deleted and added again: its initial state is not that of the trained item."""
+
+POSTERIOR = "posterior"
+"""Tensor with the factor of an item's posterior; see `nn.optim.laplace_posterior`."""
 
 SUFFICIENT = 200
 """Number of events of phase 'sufficient'."""
@@ -45,23 +48,30 @@ def to_row(
     item: int,
     readded: bool = False,
     summary: ItemSummary | None = None,
+    posterior: Float[Tensor, "direction number"] | None = None,
 ) -> ItemState:
     """Database row of an item; `item` is its index in `item_features` and `state`.
 
-    `readded`: the item was deleted and added again.
+    `readded`: the item was deleted and added again. `posterior`: the factor of its posterior.
     """
-    parameters = to_parameters(item_features, state, item, readded, summary)
+    parameters = to_parameters(item_features, state, item, readded, summary, posterior)
     return ItemState(name, version, phase(events), events, parameters, now())
 
 
 def to_parameters(
-    item_features: Values, state: State, item: int, readded: bool = False, summary: ItemSummary | None = None
+    item_features: Values,
+    state: State,
+    item: int,
+    readded: bool = False,
+    summary: ItemSummary | None = None,
+    posterior: Float[Tensor, "direction number"] | None = None,
 ) -> bytes:
-    """Features, state and summary of one item as safetensors bytes."""
+    """Features, state, summary and posterior of one item as safetensors bytes."""
     fields = {f"own.{n}": trimmed(values[item]) for n, values in enumerate(item_features)}
     states = {f"state.{key}": value[item] for key, value in state.items()}
     again = {READDED: torch.ones(1, dtype=torch.uint8)} if readded else {}
     parts = fields | states | again | (_summary_tensors(summary) if summary is not None else {})
+    parts |= {POSTERIOR: posterior} if posterior is not None else {}
     return save({key: value.detach().cpu().contiguous().clone() for key, value in parts.items()})
 
 
@@ -93,6 +103,12 @@ def summary_of(row: ItemState, device: torch.device) -> ItemSummary | None:
     part = {key: value.to(device) for key, value in part.items()}
     statistics = without_prefix("statistics.", part)
     return ItemSummary(part["root"], part["linear"], statistics, int(part["window"]))
+
+
+def posterior_of(row: ItemState, device: torch.device) -> Float[Tensor, "direction number"] | None:
+    """The factor of the posterior in an item's row, if it has one."""
+    factor = _read(row).get(POSTERIOR)
+    return None if factor is None else factor.to(device)
 
 
 def _summary_tensors(summary: ItemSummary) -> dict[str, Tensor]:

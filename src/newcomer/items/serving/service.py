@@ -104,18 +104,33 @@ class ItemService(CachedItems):
         unseen.warn()
         return Added([name for name in names if name not in raced], sorted(old), skipped.lines, unseen)
 
-    def score(self, requests: ClickLog | Frame, where: str = "table", on_error: OnError = "raise") -> pl.DataFrame:
+    def score(
+        self,
+        requests: ClickLog | Frame,
+        where: str = "table",
+        on_error: OnError = "raise",
+        uncertainty: bool = False,
+    ) -> pl.DataFrame:
         """Click probabilities: a table with `SCORE_COLUMNS`, one row a request. Unseen users and values are counted.
+
+        `uncertainty`: also `logit_std`, the posterior std of each logit (`nn.optim.laplace_posterior`), which takes a backward
+        pass. It is null for items whose states are not MAP estimates from all of their events.
 
         Raises DataError, with row, column and value, for an unknown item; with on_error='report' the column `error` says why a
         request has no score.
         """
         requests = requests if isinstance(requests, ClickLog) else as_frame(requests, where)
-        parts = list(self.score_batches(requests, where, on_error, at_once=max(len(requests), 1)))
+        at_once = max(len(requests), 1)
+        parts = list(self.score_batches(requests, where, on_error, at_once, uncertainty))
         return parts[0] if parts else pl.DataFrame(schema=SCORE_COLUMNS)
 
     def score_batches(
-        self, requests: ClickLog | Frame, where: str = "table", on_error: OnError = "raise", at_once: int = 10_000
+        self,
+        requests: ClickLog | Frame,
+        where: str = "table",
+        on_error: OnError = "raise",
+        at_once: int = 10_000,
+        uncertainty: bool = False,
     ) -> Iterator[pl.DataFrame]:
         """`score` in batches of `at_once` requests."""
         self.require_here()
@@ -130,7 +145,7 @@ class ItemService(CachedItems):
             errors = {row - begin: str(asked.wrong[row]) for row in rows if row in asked.wrong}
             found, more = pl.DataFrame(schema=SCORE_COLUMNS), Unseen()
             if log is not None and len(there):
-                found, more = self._answered(log.take(there), where, on_error)
+                found, more = self._answered(log.take(there), where, on_error, uncertainty)
             unseen = unseen + more
             yield merge_errors(found, asked.rows[there] - begin, len(rows), errors, self.model) if errors else found
         unseen.warn(self._expected())
@@ -232,13 +247,13 @@ class ItemService(CachedItems):
         )
         return self.learner
 
-    def _answered(self, log: ClickLog, where: str, on_error: OnError) -> tuple[pl.DataFrame, Unseen]:
+    def _answered(self, log: ClickLog, where: str, on_error: OnError, uncertainty: bool) -> tuple[pl.DataFrame, Unseen]:
         damaged: dict[str, StoreError] | None = None if on_error == "raise" else {}
         known = self.refreshed(item_names(log), damaged)
         wrong = item_errors(log, known, damaged or {}, where)
         if wrong and on_error == "raise":
             raise wrong[min(wrong)]
-        answers, unseen = score_requests(self.learner, self.model, known, log, wrong, where)
+        answers, unseen = score_requests(self, known, log, wrong, where, uncertainty)
         if wrong and on_error == "raise":
             raise wrong[min(wrong)]
         return answers, unseen

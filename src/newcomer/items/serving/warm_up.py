@@ -21,6 +21,7 @@ from newcomer.items.serving.repair import initial_states
 from newcomer.items.serving.results import SkippedRows, Warmed
 from newcomer.items.serving.scoring import item_errors, numbers_of
 from newcomer.items.serving.serialization import to_row
+from newcomer.shapes import Tensor
 from newcomer.store.states import Change, DamagedItemError, Event
 
 ATTEMPTS = 100
@@ -123,13 +124,17 @@ class WarmUp:
         for items, state in self.learner.adapt(start, known.item_features, every, summaries):
             mine = [names[number] for number in items.tolist()]
             changes = []
-            for n, (name, whole) in enumerate(zip(mine, all_finite(state).tolist(), strict=True)):
-                summary = summaries.get(known.numbers[name])
+            finite = all_finite(state)
+            sound = (items[finite], {key: value[finite] for key, value in state.items()})
+            factors = self.learner.lifecycle.posterior(*sound, known.item_features, every, summaries)
+            for n, (name, whole) in enumerate(zip(mine, finite.tolist(), strict=True)):
+                number = known.numbers[name]
+                summary, factor = summaries.get(number), factors.get(number)
                 if whole and (summary is None or summary.is_finite):
                     of_item = {key: value[n] for key, value in state.items()}
                     noted = new.events(by_item[name], keeps)
                     changes.append(
-                        replace(_next(known, name, of_item, noted, summary), unit_interval=self.unit_interval)
+                        replace(_next(known, name, of_item, noted, summary, factor), unit_interval=self.unit_interval)
                     )
                 else:
                     self.skipped.add(
@@ -164,11 +169,18 @@ class WarmUp:
         return set()
 
 
-def _next(known: ItemCache, name: str, state: State, events: Sequence[Event], summary: ItemSummary | None) -> Change:
+def _next(
+    known: ItemCache,
+    name: str,
+    state: State,
+    events: Sequence[Event],
+    summary: ItemSummary | None,
+    posterior: Tensor | None,
+) -> Change:
     """An item's next version from its `state`."""
     number = known.numbers[name]
     head, item_features = known.headers[number], [values[number][None] for values in known.item_features]
     mine = {key: value[None] for key, value in state.items()}
     count, again = head.events + len(events), name in known.readded
-    row = to_row(name, head.version + 1, count, item_features, mine, 0, readded=again, summary=summary)
+    row = to_row(name, head.version + 1, count, item_features, mine, 0, again, summary, posterior)
     return Change(row, events)

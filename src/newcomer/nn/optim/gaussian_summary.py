@@ -58,12 +58,18 @@ class GaussianSummary:
         """With as few rows as have information, at most one a number and at most `MAX_RANK`.
 
         Of AᵀA = Σ σ² v vᵀ, terms with σ² < `NEGLIGIBLE` are dropped, never the linear term. The mode δ* of a posterior with
-        precision I + AᵀA + … then moves by at most σ² |δ*| a compression, σ² the largest that was dropped.
+        precision I + AᵀA + … then moves by at most σ² |δ*| a compression, σ² the largest that was dropped. An item whose rows are
+        not finite gets NaN as linear term.
         """
-        _, values, directions = torch.linalg.svd(self.root, full_matrices=False)
+        finite = self.root.isfinite().flatten(1).all(dim=1)
+        root = torch.where(
+            finite[:, None, None], self.root, 0.0
+        )  # a decomposition of NaN is an error of the whole batch
+        _, values, directions = torch.linalg.svd(root, full_matrices=False)
         kept = values.square() >= NEGLIGIBLE
         rank = min(int(kept.sum(dim=1).max()), MAX_RANK) if kept.numel() else 0
-        return GaussianSummary(((values * kept)[..., None] * directions)[:, :rank], self.linear)
+        linear = torch.where(finite[:, None], self.linear, torch.nan)
+        return GaussianSummary(((values * kept)[..., None] * directions)[:, :rank], linear)
 
     @property
     def precision(self) -> Float[Tensor, "item number number"]:
@@ -73,7 +79,7 @@ class GaussianSummary:
     def mode(self) -> Float[Tensor, "item number"]:
         """δ of the highest density under prior and summary: (I + AᵀA)⁻¹ g."""
         one = torch.eye(self.linear.shape[1], dtype=self.linear.dtype, device=self.linear.device)
-        mode: Tensor = torch.linalg.solve(one + self.precision, self.linear)
+        mode: Tensor = torch.linalg.solve_ex(one + self.precision, self.linear).result
         return mode
 
     def negative_log(self, delta: Float[Tensor, "item number step"]) -> Float[Tensor, "item step"]:
