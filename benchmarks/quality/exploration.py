@@ -45,7 +45,7 @@ TARGET = 0.7
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    arguments.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     arguments.add_argument("--planted", action="store_true", help="with interactions that differ between items")
     given = arguments.parse_args()
     torch.set_num_threads(1)
