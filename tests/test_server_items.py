@@ -60,6 +60,17 @@ def test_a_registered_item_is_scored_as_the_library_scores_it(
     assert found["model"] == right["model"][0]
 
 
+def test_the_std_of_a_logit_is_that_of_the_library(client: TestClient, config: ServeConfig, store: Path) -> None:
+    client.post("/items", json={"items": [NEW]})
+    client.post("/events", json={"events": [event(film=FILMS[0], event_id="1")]})
+    found = score(client, "new", FILMS[0], {"genre": "war", "minutes": 99.0}, uncertainty=True).json()["scores"]
+    with ItemService.open(store, config.states) as service:
+        right = service.score([{"film": name, "viewer": 3} | CONTEXT for name in ("new", FILMS[0])], uncertainty=True)
+    assert [row["sd"] for row in found[:2]] == pytest.approx(right["logit_std"].to_list(), rel=1e-5)
+    assert found[2]["sd"] == pytest.approx(found[0]["sd"], rel=1e-5)
+    assert score(client, "new").json()["scores"][0]["sd"] is None
+
+
 def test_a_candidate_by_its_features_has_the_score_of_such_an_item_and_is_not_added(client: TestClient) -> None:
     alone = score(
         client, {"genre": "war", "minutes": 99.0}, FILMS[0], {"film": "new", "genre": "war", "minutes": 99}

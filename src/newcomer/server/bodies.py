@@ -71,6 +71,10 @@ class ItemDetails(ItemStatus):
 class Score(BaseModel):
     item_id: str | None = Field(description="null for a candidate that was given by its features")
     score: float | None = Field(description="click probability; null for an unknown item with on_unknown = null")
+    logit: float | None
+    sd: float | None = Field(
+        description="std of the logit given the item's events, if `uncertainty` is asked for and known"
+    )
     phase: str | None
     events: int | None
 
@@ -160,6 +164,7 @@ class Bodies:
                 ("context", context_body, default),
                 ("candidates", _list_of(Id | candidate, rows), ...),
                 ("on_unknown", Literal["error", "null", "prior"], "error"),
+                ("uncertainty", bool, False),
             ],
             "A user in a context, and candidate items by id or by features.",
         )

@@ -41,6 +41,8 @@ EDGES = 10
 PAGE = 100
 """Edges of a graph, and items of a page."""
 
+SCORE_KEYS = ("item_id", "score", "logit", "logit_std", "phase", "events")
+
 ROW = re.compile(r"\brow (\d+)\b")
 
 
@@ -148,16 +150,21 @@ class ItemRoutes:
 
     def score(self, body: Mapping[str, Any]) -> Scores:
         """Scores of candidates, and the request id for their events."""
-        given = {key: value for key, value in body.items() if key not in ("context", "candidates", "on_unknown")}
+        given = {
+            key: value
+            for key, value in body.items()
+            if key not in ("context", "candidates", "on_unknown", "uncertainty")
+        }
         request = given | body.get("context", {})
-        answers, unseen = score_candidates(self.service, body["candidates"], request, body.get("on_unknown", "error"))
+        on_unknown, uncertainty = body.get("on_unknown", "error"), body.get("uncertainty", False)
+        answers, unseen = score_candidates(self.service, body["candidates"], request, on_unknown, uncertainty)
         self.metrics.scored(answers["phase"].to_list(), unseen)
         return Scores(
             request_id=self.ids.make(request),
             model=self.service.model,
             scores=[
-                Score(item_id=name, score=score, phase=phase, events=events)
-                for name, score, phase, events in answers.select("item_id", "score", "phase", "events").iter_rows()
+                Score(item_id=name, score=score, logit=logit, sd=sd, phase=phase, events=events)
+                for name, score, logit, sd, phase, events in answers.select(*SCORE_KEYS).iter_rows()
             ],
         )
 

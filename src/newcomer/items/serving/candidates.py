@@ -32,11 +32,12 @@ def score_candidates(
     candidates: Sequence[str | int | Mapping[str, Any]],
     request: Mapping[str, Any],
     on_unknown: OnUnknown = "error",
+    uncertainty: bool = False,
 ) -> tuple[pl.DataFrame, Unseen]:
     """Scores of these candidates, with a column `ITEM` and those of `SCORE_COLUMNS`, in order; and counts of unseen values.
 
     A candidate is an item's id, or a mapping of item fields, scored as a new item without being added (with an id of a known item:
-    as that item). `request`: the user, its fields and the context fields by column.
+    as that item). `request`: the user, its fields and the context fields by column. `uncertainty`: also compute `logit_std`.
     Raises DataError for values that cannot be read, and with `on_unknown` 'error' for unknown ids.
     """
     schema = service.learner.schema
@@ -60,7 +61,7 @@ def score_candidates(
     answers, unseen = pl.DataFrame(schema=SCORE_COLUMNS), Unseen()
     if right:
         log = _log([ids[n] for n in right], request, service)
-        answers, unseen = score_requests(service.learner, service.model, known, log, {}, "candidates")
+        answers, unseen = score_requests(service, known, log, {}, "candidates", uncertainty)
     found = pl.DataFrame({ITEM: names}, schema={ITEM: pl.String})
     positions = pl.Series("at", right, dtype=pl.UInt32)
     answers = found.with_row_index("at").join(
