@@ -400,3 +400,15 @@ def test_a_schema_without_later_settings_is_written_as_it_always_was() -> None:
     assert {key for field in table["fields"] for key in field} == {
         *("name", "role", "kind", "missing", "unseen", "min_count", "separator")
     }
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"role": "itm"}, {"kind": "number"}, {"missing": "ignore"}, {"unseen": 1}, {"min_count": "a"}, {"max_values": 0}],
+)
+def test_a_setting_that_a_field_cannot_have_is_refused_at_once(given: dict[str, Any]) -> None:
+    """A misspelt role dropped the field without a word, and the store could be saved but not loaded."""
+    with pytest.raises(DataError, match=rf"schema: field 'genre'\.{next(iter(given))} = .* cannot be"):
+        Field(**{"name": "genre", "role": "item"} | given)
+    with pytest.raises(DataError, match=r"schema\.user_missing = 'skip' cannot be"):
+        Schema("film", "viewer", user_missing="skip")  # type: ignore[arg-type]

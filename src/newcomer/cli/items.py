@@ -20,7 +20,7 @@ from newcomer.items.serving.results import OnError
 from newcomer.items.serving.scoring import merge_errors
 from newcomer.items.serving.service import SCORE_COLUMNS, ItemService, Repaired, Warmed
 from newcomer.printable import counted, printable_json
-from newcomer.registry import LEARNERS
+from newcomer.registry import find_learner
 from newcomer.settings import Json
 from newcomer.store.folder import Store
 
@@ -160,8 +160,8 @@ def open_service(store: Path, states: str | None) -> Iterator[ItemService]:
     Raises StoreError for a classifier's store, naming the commands to use.
     """
     name = Store(store).manifest().learner
-    kind = LEARNERS.get(name)
-    if kind is None or not issubclass(kind, ItemLearner):
+    kind = find_learner(name)
+    if not issubclass(kind, ItemLearner):
         raise StoreError(
             f"{store}: holds a model of '{name}', a classifier; use `newcomer learn`, `predict` and `forget --class`"
         )

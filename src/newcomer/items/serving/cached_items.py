@@ -74,7 +74,7 @@ class CachedItems:
     def not_known(self, item: str) -> DataError:
         """The error for an unknown item."""
         close = difflib.get_close_matches(item, self.headers(), n=1)
-        then = f"did you mean '{close[0]}'?" if close else "add it first"
+        then = f"did you mean '{close[0]}'?" if close else "it was not added, or was deleted"
         return DataError(f"item '{item}' is not known; {then}")
 
     def require_here(self, writes: bool = False) -> None:
