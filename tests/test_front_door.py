@@ -177,6 +177,6 @@ def test_examples_that_are_learned_twice_are_reported(tasks: list[Examples]) -> 
     backwards = Examples(list(tasks[0].inputs)[::-1], list(tasks[0].labels)[::-1])
     with pytest.warns(DataWarning, match="these are the examples of task 1, learned again: they count twice"):
         model.learn(backwards)
-    with pytest.warns(DataWarning, match="these are the examples of task 1"):
+    with pytest.warns(DataWarning, match="these are the examples of task 3"):
         model.learn(Examples(list(tasks[0].inputs), tasks[0].labels))
     model.forget(tasks[0].classes[0]).learn(Examples(list(tasks[0].inputs), tasks[0].labels))
