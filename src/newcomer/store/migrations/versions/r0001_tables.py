@@ -49,4 +49,5 @@ sa.Table(
 
 
 def upgrade() -> None:
+    """Create all tables."""
     TABLES.create_all(op.get_bind())

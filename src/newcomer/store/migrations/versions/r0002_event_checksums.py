@@ -32,6 +32,7 @@ OF_ITEM = (EVENTS.c.model == sa.bindparam("m"), EVENTS.c.item_id == sa.bindparam
 
 
 def upgrade() -> None:
+    """Add the checksums of event rows; on PostgreSQL ids compare by bytes."""
     for name in ("checksum", "payload_checksum"):
         op.add_column("item_events", sa.Column(name, sa.String(32)))
     if op.get_context().dialect.name == "postgresql":
