@@ -15,7 +15,7 @@ from newcomer.cli.prediction_output import Answer, print_json, print_tables
 from newcomer.cli.program import Track, app, bar, finish, name_left_out, say, say_logs, shorten, stoppable
 from newcomer.data.examples import Examples
 from newcomer.data.inputs import Query
-from newcomer.data.io.example_sources import image_queries, text_queries, training_examples
+from newcomer.data.io.example_sources import image_queries, text_queries, training_examples, training_part
 from newcomer.data.io.image_folders import ImageFiles, decoding_problems
 from newcomer.errors import DataError, NewcomerError, SettingError, StoreError, nearest
 from newcomer.experiments.tracking import find_tracker
@@ -92,6 +92,8 @@ def learn(
             model = _new(store, backbone, learner, settings, of_backbone)
         if model.backbone.reads_images:
             examples = _decodable(examples, left_out, strict)
+        if part := training_part(data):
+            say(f"{data}: the images in {part.name}/ are learned, the others left alone")
         say(_summary(model, examples))
         if not (known or learner or model.backbone.reads_images):
             say(HINT)
