@@ -8,12 +8,9 @@ from typing import Annotated, TextIO
 import typer
 
 from newcomer.cli.program import app, say
+from newcomer.client import Client
 from newcomer.errors import SettingError
-from newcomer.extras import optional_imports
 from newcomer.printable import printable_json
-
-with optional_imports():
-    from newcomer.client import Client
 from newcomer.simulation.run import Simulation
 from newcomer.simulation.sent_log import SentLog
 from newcomer.simulation.summary import Summary

@@ -32,6 +32,7 @@ from newcomer.server.bodies import (
     Score,
     Scores,
 )
+from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError, row_error
 from newcomer.server.request_ids import RequestIds, event_id
@@ -55,7 +56,7 @@ class ItemRoutes:
         self.bodies = Bodies(self.schema, rows)
         used = {self.schema.label, self.schema.time, *(node.name for node in self.schema.nodes)}
         self.id_column = next(name for name in (EVENT_ID, "service_event_id", "service_event_id_2") if name not in used)
-        self.router = APIRouter(tags=["items"])
+        self.router = APIRouter(tags=["items"], route_class=JsonRoute)
         read, write = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE))
         route = self.router.add_api_route
         items, score, events = (
