@@ -172,6 +172,22 @@ def may_change(name: str) -> bool:
     return _MAY_CHANGE.search(name) is not None
 
 
+def plain_name(value: Any) -> str | None:
+    """`canonical_name` of a text, number or boolean, if no rule but that of whole numbers applies to it; else None.
+
+    >>> [plain_name(value) for value in ("Ann", 3, 3.0, 2.5, True, " Ann", "3.0", 2.0**53)]
+    ['Ann', '3', '3', '2.5', 'true', None, None, None]
+    """
+    kind = type(value)
+    if kind is str:
+        return None if not value or _MAY_CHANGE.search(value) or "+" in value else value
+    if kind is bool:
+        return str(value).lower()
+    if kind in (int, float) and abs(value) < EXACT_INTEGERS["Float64"]:
+        return str(int(value)) if value == int(value) else str(value)
+    return None
+
+
 def canonical_or_same(name: str) -> str:
     """Canonical form of a name from an older store; unchanged if it has none.
 

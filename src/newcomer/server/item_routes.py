@@ -7,7 +7,7 @@ from http import HTTPStatus
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Query
+from fastapi import APIRouter, Body, Depends, Query, Response
 
 from newcomer.data.io.frames import frame_from_rows
 from newcomer.data.time_units import NUMBERS, TIME_UNITS
@@ -67,9 +67,10 @@ class ItemRoutes:
             """Register new items. They can be scored at once; an item that is there with the same features is known."""
             return self.add([self.bodies.row(item) for item in body.items])  # type: ignore[attr-defined]
 
-        def scores(body: score) -> Scores:  # type: ignore[valid-type]
+        def scores(body: score) -> Response:  # type: ignore[valid-type]
             """Click probabilities of candidates for one user and context. Candidates given by their features are not added."""
-            return self.score(self.bodies.row(body))
+            found = self.score(self.bodies.row(body))
+            return Response(found.model_dump_json(), media_type="application/json")  # not validated once more
 
         def count(body: events) -> Counts:  # type: ignore[valid-type]
             """Count events and adapt their items. Each event counts once, by its item and event id."""
@@ -79,7 +80,7 @@ class ItemRoutes:
         route("/items", self.page, methods=["GET"], dependencies=[read])
         route("/items/{item_id:path}", self.details, methods=["GET"], dependencies=[read])
         route("/items/{item_id:path}", self.delete, methods=["DELETE"], dependencies=[write], status_code=204)
-        route("/score", scores, methods=["POST"], dependencies=[read])
+        route("/score", scores, methods=["POST"], dependencies=[read], response_model=Scores)
         route("/events", count, methods=["POST"], dependencies=[write])
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> AddedItems:
@@ -153,13 +154,11 @@ class ItemRoutes:
         request = given | body.get("context", {})
         answers, unseen = score_candidates(self.service, body["candidates"], request, body.get("on_unknown", "error"))
         self.metrics.scored(answers["phase"].to_list(), unseen)
-        return Scores(
-            request_id=self.ids.make(request),
-            model=self.service.model,
-            scores=[
-                Score(item_id=name, score=score, phase=phase, events=events)
-                for name, score, phase, events in answers.select("item_id", "score", "phase", "events").iter_rows()
-            ],
+        names = list(Score.model_fields)
+        columns = (answers[name].to_list() for name in names)
+        scores = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return Scores.model_validate(
+            {"request_id": self.ids.make(request), "model": self.service.model, "scores": scores}
         )
 
     def count(self, events: Sequence[Mapping[str, Any]]) -> Counts:

@@ -278,7 +278,7 @@ def _replace(connection: sa.Connection, model: str, state: ItemState) -> bool:
     """Replace the previous version; returns False if another process changed it."""
     row = state_row(model, state)
     key = {"m": row.pop("model"), "i": row.pop("item_id"), "v": state.version - 1}
-    return connection.execute(REPLACED.values(row), key).rowcount == 1
+    return connection.execute(REPLACED, row | key).rowcount == 1
 
 
 def _after(change: Change, last: Mapping[str, int]) -> Change:

@@ -12,6 +12,7 @@ from newcomer.items.encoding.encoder import Clicks, Encoder, concat_values
 from newcomer.items.serving.serialization import trimmed
 from newcomer.nn.ctr.field_embeddings import CategoricalSize
 from newcomer.settings import Json
+from newcomer.shapes import Tensor
 from newcomer.store.states import Event
 
 
@@ -23,11 +24,10 @@ def to_values(clicks: Clicks, row: int) -> list[Json]:
 def to_clicks(events: Sequence[tuple[int, Event]], encoder: Encoder, device: torch.device) -> Clicks:
     """Stored events as encoded rows; `events`: item index and event. Numbers are clipped to the bounds."""
     kinds = [torch.int64 if isinstance(size, CategoricalSize) else torch.float32 for size in encoder.row_sizes()]
-    columns = [
-        [torch.tensor(_from_json(event.values[n] if event.values else None), dtype=kind)[None] for _, event in events]
+    rows = [
+        _to_tensor([_from_json(event.values[n] if event.values else None) for _, event in events], kind).to(device)
         for n, kind in enumerate(kinds)
     ]
-    rows = [concat_values([[value] for value in column])[0].to(device) for column in columns]
     return Clicks(
         item=torch.tensor([item for item, _ in events], device=device),
         label=torch.tensor([event.label for _, event in events], dtype=torch.float32, device=device),
@@ -48,6 +48,13 @@ def _is_far_out(value: Json) -> bool:
         numbers = [number for number in value if isinstance(number, float)]
         return bool(numbers) and bool(out_of_bounds([torch.tensor([numbers], dtype=torch.float64)]))
     return isinstance(value, float) and abs(value) > BOUND
+
+
+def _to_tensor(values: Sequence[Any], kind: torch.dtype) -> Tensor:
+    """Encoded values of one field, padded if they are lists."""
+    if not any(isinstance(value, list) for value in values):
+        return torch.tensor(values, dtype=kind)
+    return concat_values([[torch.tensor(value, dtype=kind)[None]] for value in values])[0]
 
 
 def _to_json(value: Any) -> Json:
