@@ -45,6 +45,7 @@ COMMANDS = [
     ["speed/items_training.py"],
     ["speed/items_service.py"],
     ["speed/reading.py", "--kinds", "csv"],
+    ["serving/latency.py"],
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from newcomer.data.canonical import canonical, canonical_name, plain_name
+from newcomer.data.canonical import FEW, canonical, canonical_name, plain_name
 from newcomer.data.click_log import ClickLog
 from newcomer.data.io.frames import as_frame, as_series
 from newcomer.data.io.log_reader import log_from_frame
@@ -131,3 +131,5 @@ def test_plain_names_are_canonical(values: list[Any]) -> None:
     except DataError:
         pytest.fail("a column of plain names is readable")
     assert found == column
+    many = as_series("id", [*values, *["x "] * FEW], "t")  # in long columns the rules are applied to all texts
+    assert canonical(many, "t").to_list()[: len(values)] == found

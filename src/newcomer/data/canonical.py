@@ -28,6 +28,9 @@ DATETIME = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.0
 
 _MAY_CHANGE = re.compile(r"^\s|\s$|[^\x00-\x7f]|\.0+$|^-0$|:|^(?:true|false)$", re.IGNORECASE)
 
+FEW = 100
+"""Texts up to this number are looked at one by one first: faster than the general way if they are canonical already."""
+
 EXACT_INTEGERS = {"Float64": 2.0**53, "Float32": 2.0**24, "Float16": 2.0**11}
 """From here on a float of this type does not represent every whole number."""
 
@@ -71,6 +74,8 @@ def first_inexact(values: pl.Series) -> int | None:
 def canonical_names(values: pl.Series, where: str) -> pl.Series:
     """Like `canonical`, for columns without inexact numbers."""
     kind = values.dtype
+    if kind == pl.String and len(values) <= FEW and all(name is None or plain_name(name) for name in values.to_list()):
+        return values
     if kind == pl.String or kind in (pl.Categorical, pl.Enum):
         return _canonical_texts(normalized_texts(values, where))
     if kind == pl.Object:
