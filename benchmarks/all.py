@@ -48,6 +48,7 @@ COMMANDS = [
     ["speed/items_service.py"],
     ["speed/events.py"],
     ["speed/reading.py", "--kinds", "csv"],
+    ["serving/latency.py"],
 ]
 
 

@@ -183,6 +183,20 @@ def test_a_body_that_does_not_fit_is_refused_with_its_path(
     assert pointer in [error["pointer"] for error in answer.json()["errors"]]
 
 
+@pytest.mark.parametrize("body", [b"", b"{", b'["\\ud800"]', b"[NaN]", b"\xff", b"[" * 10_000])
+def test_a_body_that_is_no_strict_json_is_refused(client: TestClient, body: bytes) -> None:
+    answer = client.post("/score", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == (400 if body else 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_number_that_is_not_finite_is_refused(client: TestClient) -> None:
+    body = b'{"viewer": 3, "context": {"page": "home", "price": 1e400}, "candidates": ["film 0"]}'
+    answer = client.post("/score", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert "/context/price/float" in [error["pointer"] for error in answer.json()["errors"]]
+
+
 def test_items_are_listed_by_phase_page_by_page_and_deleted_for_good(client: TestClient) -> None:
     names = [f"new {n}" for n in range(7)]
     client.post("/items", json={"items": [NEW | {"film": name} for name in names]})

@@ -19,9 +19,9 @@ EVENT_ID, REQUEST_ID, EVENT_TYPE = "event_id", "request_id", "event_type"
 
 
 class Body(BaseModel):
-    """A body; unknown keys are refused."""
+    """A body; unknown keys and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class ItemStatus(BaseModel):

@@ -1,7 +1,6 @@
 """Routes of classifiers: classify inputs, list and delete classes."""
 
 import base64
-import binascii
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from newcomer.data.io.image_decoding import read_image
 from newcomer.errors import DataError, LearnerError, NewcomerError
 from newcomer.server.bodies import Choice, Classifications, Classified, ClassifyBody, ClassList
 from newcomer.server.classifiers import ServedClassifier
+from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError
 from newcomer.server.security import Guard, Role
@@ -28,6 +28,7 @@ CONTENT = {
         "schema": {
             "type": "object",
             "required": ["files"],
+            "additionalProperties": False,
             "properties": {
                 "files": {"type": "array", "items": {"type": "string", "contentMediaType": "application/octet-stream"}},
                 "top": {"type": "integer"},
@@ -46,7 +47,7 @@ class ClassRoutes:
 
     def __init__(self, models: dict[str, ServedClassifier], guard: Guard, metrics: Metrics, inputs: int) -> None:
         self.models, self.metrics, self.most = models, metrics, inputs
-        self.router = APIRouter(tags=["classes"])
+        self.router = APIRouter(tags=["classes"], route_class=JsonRoute)
         read, write = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE))
         route = self.router.add_api_route
         route(
@@ -68,11 +69,7 @@ class ClassRoutes:
                 fields = {key: value for key, value in form.items() if isinstance(value, str)}
             body = _validated(fields | {"inputs": [""] * len(contents)})
             return await run_in_threadpool(self.answer, served, contents, body)
-        try:
-            content = await request.json()
-        except ValueError:
-            raise ProblemError(HTTPStatus.BAD_REQUEST, "the body is no JSON") from None
-        body = _validated(content)
+        body = _validated(await request.json())
         return await run_in_threadpool(self.answer, served, body.inputs, body)
 
     def classes(self, model: Model = None) -> ClassList:
@@ -94,9 +91,13 @@ class ClassRoutes:
         if name not in self.models:
             known = ", ".join(self.models)
             detail = (
-                f"model '{name}' is not served" if name else "several classifiers are served; name one with ?model="
+                f"model '{name}' is not served"
+                if name is not None
+                else "several classifiers are served; name one with ?model="
             )
-            raise ProblemError(HTTPStatus.NOT_FOUND if name else HTTPStatus.UNPROCESSABLE_ENTITY, f"{detail}: {known}")
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY if name is None else HTTPStatus.NOT_FOUND, f"{detail}: {known}"
+            )
         return self.models[name]
 
     def answer(self, served: ServedClassifier, given: Sequence[str | bytes], body: ClassifyBody) -> Classifications:
@@ -129,10 +130,10 @@ def _input(given: str | bytes, where: str, image: bool) -> Input | NewcomerError
         if isinstance(given, str):
             given = base64.b64decode(given.partition(",")[2] if given.startswith("data:") else given, validate=True)
         return read_image(given, where)
-    except binascii.Error:
-        return DataError(f"{where} is not base64; this model reads images")
     except UnicodeDecodeError:
         return DataError(f"{where} is not UTF-8; this model reads texts")
+    except ValueError:
+        return DataError(f"{where} is not base64; this model reads images")
     except DataError as error:
         return error
 

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends, Query
+from fastapi import APIRouter, Body, Depends, Query, Response
 
 from newcomer.data.io.frames import frame_from_rows
 from newcomer.data.time_units import NUMBERS, TIME_UNITS
@@ -32,6 +32,7 @@ from newcomer.server.bodies import (
     Score,
     Scores,
 )
+from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError, row_error
 from newcomer.server.request_ids import RequestIds, event_id
@@ -41,7 +42,8 @@ EDGES = 10
 PAGE = 100
 """Edges of a graph, and items of a page."""
 
-SCORE_KEYS = ("item_id", "score", "logit", "logit_std", "phase", "events")
+SCORE_COLUMNS = {name: "logit_std" if name == "sd" else name for name in Score.model_fields}
+"""Key of a score → column of the scores."""
 
 ROW = re.compile(r"\brow (\d+)\b")
 
@@ -57,7 +59,7 @@ class ItemRoutes:
         self.bodies = Bodies(self.schema, rows)
         used = {self.schema.label, self.schema.time, *(node.name for node in self.schema.nodes)}
         self.id_column = next(name for name in (EVENT_ID, "service_event_id", "service_event_id_2") if name not in used)
-        self.router = APIRouter(tags=["items"])
+        self.router = APIRouter(tags=["items"], route_class=JsonRoute)
         read, write = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE))
         route = self.router.add_api_route
         items, score, events = (
@@ -68,9 +70,10 @@ class ItemRoutes:
             """Register new items. They can be scored at once; an item that is there with the same features is known."""
             return self.add([self.bodies.row(item) for item in body.items])  # type: ignore[attr-defined]
 
-        def scores(body: score) -> Scores:  # type: ignore[valid-type]
+        def scores(body: score) -> Response:  # type: ignore[valid-type]
             """Click probabilities of candidates for one user and context. Candidates given by their features are not added."""
-            return self.score(self.bodies.row(body))
+            found = self.score(self.bodies.row(body))
+            return Response(found.model_dump_json(), media_type="application/json")  # not validated once more
 
         def count(body: events) -> Counts:  # type: ignore[valid-type]
             """Count events and adapt their items. Each event counts once, by its item and event id."""
@@ -80,7 +83,7 @@ class ItemRoutes:
         route("/items", self.page, methods=["GET"], dependencies=[read])
         route("/items/{item_id:path}", self.details, methods=["GET"], dependencies=[read])
         route("/items/{item_id:path}", self.delete, methods=["DELETE"], dependencies=[write], status_code=204)
-        route("/score", scores, methods=["POST"], dependencies=[read])
+        route("/score", scores, methods=["POST"], dependencies=[read], response_model=Scores)
         route("/events", count, methods=["POST"], dependencies=[write])
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> AddedItems:
@@ -159,13 +162,10 @@ class ItemRoutes:
         on_unknown, uncertainty = body.get("on_unknown", "error"), body.get("uncertainty", False)
         answers, unseen = score_candidates(self.service, body["candidates"], request, on_unknown, uncertainty)
         self.metrics.scored(answers["phase"].to_list(), unseen)
-        return Scores(
-            request_id=self.ids.make(request),
-            model=self.service.model,
-            scores=[
-                Score(item_id=name, score=score, logit=logit, sd=sd, phase=phase, events=events)
-                for name, score, logit, sd, phase, events in answers.select(*SCORE_KEYS).iter_rows()
-            ],
+        columns = (answers[name].to_list() for name in SCORE_COLUMNS.values())
+        scores = [dict(zip(SCORE_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
+        return Scores.model_validate(
+            {"request_id": self.ids.make(request), "model": self.service.model, "scores": scores}
         )
 
     def count(self, events: Sequence[Mapping[str, Any]]) -> Counts:

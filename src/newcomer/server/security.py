@@ -2,12 +2,13 @@
 
 import hmac
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from http import HTTPStatus
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from fastapi import Request
 
@@ -95,10 +96,10 @@ class Guard:
         self._tokens = tokens if tokens is None else {token.encode(): role for token, role in tokens.items()}
         self._limit = RateLimit(rate)
 
-    def requires(self, role: Role) -> Callable[[Request], None]:
+    def requires(self, role: Role) -> Callable[[Request], Coroutine[Any, Any, None]]:
         """A dependency of a route that needs this role."""
 
-        def check(request: Request) -> None:
+        async def check(request: Request) -> None:
             client = self._client(request, role)
             if not self._limit.take(client):
                 raise ProblemError(
