@@ -33,6 +33,8 @@ class ItemStatus(BaseModel):
 
 
 class AddedItem(ItemStatus):
+    """An item of `POST /items`."""
+
     status: Literal["new", "known"] = Field(description="known: it was there with the same features")
 
 
@@ -44,22 +46,30 @@ class Refused(BaseModel):
 
 
 class AddedItems(BaseModel):
+    """Answer of `POST /items`."""
+
     model: str
     items: list[AddedItem]
     refused: list[Refused]
 
 
 class ItemPage(BaseModel):
+    """Answer of `GET /items`."""
+
     items: list[ItemStatus]
     next: str | None = Field(description="value of `after` for the next page; null on the last one")
 
 
 class Edge(BaseModel):
+    """Edge of an item's graph."""
+
     fields: tuple[str, str]
     weight: float
 
 
 class ItemDetails(ItemStatus):
+    """Answer of `GET /items/{id}`."""
+
     model: str
     version: int
     updated_at: str
@@ -69,6 +79,8 @@ class ItemDetails(ItemStatus):
 
 
 class Score(BaseModel):
+    """Score of a candidate."""
+
     item_id: str | None = Field(description="null for a candidate that was given by its features")
     score: float | None = Field(description="click probability; null for an unknown item with on_unknown = null")
     logit: float | None
@@ -80,6 +92,8 @@ class Score(BaseModel):
 
 
 class Scores(BaseModel):
+    """Answer of `POST /score`."""
+
     request_id: str = Field(description="names user and context in events")
     model: str
     scores: list[Score]
@@ -96,28 +110,38 @@ class Counts(BaseModel):
 
 
 class Choice(BaseModel):
+    """A class and its probability."""
+
     label: str
     probability: float
 
 
 class Classified(BaseModel):
+    """What became of one input."""
+
     classes: list[Choice]
     known: bool = Field(description="false: it probably belongs to no known class")
     error: str | None = Field(default=None, description="why this input was not classified")
 
 
 class Classifications(BaseModel):
+    """Answer of `POST /classify`."""
+
     model: str
     results: list[Classified]
 
 
 class ClassifyBody(Body):
+    """Body of `POST /classify`."""
+
     inputs: list[str] = Field(min_length=1, description="texts, or images in base64")
     top: int = Field(default=3, ge=1, le=1000)
     reject: float | None = Field(default=None, ge=0, le=1, description="false-rejection rate")
 
 
 class ClassList(BaseModel):
+    """Answer of `GET /classes`."""
+
     model: str
     stage: int = Field(description="number of stages that the model has learned")
     classes: list[str]
