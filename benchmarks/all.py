@@ -26,6 +26,8 @@ COMMANDS = [
     ["quality/run.py", "ml-latest-small"],
     ["quality/run.py", "ml-1m-parts", *LATEST_SMALL, "--out", "ml-latest-small-parts"],
     ["quality/planted.py"],
+    ["quality/exploration.py"],
+    ["quality/exploration.py", "--planted"],
     ["quality/run.py", "ml-1m"],
     ["quality/by_item.py", "ml-1m", "emerg", "shared-graph"],
     ["quality/by_item.py", "ml-latest-small", "emerg", "shared-graph"],
@@ -44,7 +46,9 @@ COMMANDS = [
     ["speed/bank.py"],
     ["speed/items_training.py"],
     ["speed/items_service.py"],
+    ["speed/events.py"],
     ["speed/reading.py", "--kinds", "csv"],
+    ["serving/latency.py"],
 ]
 
 

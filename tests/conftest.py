@@ -1,11 +1,12 @@
 """Shared fixtures: shapes checked at run time, tiny encoders, small tasks, and real data where there is some."""
 
+import itertools
 import os
 import random
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 from PIL import Image
 
+from databases import Database, SqlDatabase, ValkeyDatabase, postgresql_server, valkey_server
 from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples
 from shell import Shell
@@ -159,6 +161,47 @@ def _write_encoder(kind: str, folder: Path) -> None:
         unk_token="[UNK]",
         model_input_names=["input_ids", "attention_mask"],
     ).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Callable[[], SqlDatabase]]:
+    """Makes a database on a PostgreSQL server, which starts at the first use."""
+    with postgresql_server() as create:
+        yield create
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Callable[[], SqlDatabase]:
+    """Makes a SQLite database in the folder of the test."""
+    numbers = itertools.count()
+    return lambda: SqlDatabase("sqlite", f"sqlite:///{tmp_path / f'items-{next(numbers)}.db'}")
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Callable[[], ValkeyDatabase]]:
+    """Makes a database on a Valkey server, which starts at the first use."""
+    with valkey_server() as create:
+        yield create
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "valkey"])
+def databases(request: pytest.FixtureRequest) -> Callable[[], Database]:
+    """Makes empty databases of each kind."""
+    created: Callable[[], Database] = request.getfixturevalue(request.param)
+    return created
+
+
+@pytest.fixture
+def database(databases: Callable[[], Database]) -> Database:
+    """An empty database of each kind."""
+    return databases()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def sql_database(request: pytest.FixtureRequest) -> SqlDatabase:
+    """An empty SQL database of each kind."""
+    created: SqlDatabase = request.getfixturevalue(request.param)()
+    return created
 
 
 @pytest.fixture(scope="session")

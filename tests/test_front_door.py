@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from newcomer import DataError, Examples, FrozenBackbone, IdTuning, ItemService, SDLoRA
+from newcomer import DataError, DataWarning, Examples, FrozenBackbone, IdTuning, ItemService, SDLoRA
 from newcomer.data.datasets.simulated_clicks import simulate_click_log
 from newcomer.training.learner import Step
 
@@ -169,3 +169,14 @@ def test_item_learner_and_service_say_what_they_are_and_report_progress(tmp_path
     service = ItemService.open(tmp_path / "clicks", "sqlite://")
     assert repr(service) == f"ItemService({learner!r}, model='{service.model}')"
     service.close()
+
+
+def test_examples_that_are_learned_twice_are_reported(tasks: list[Examples]) -> None:
+    """In whatever order; not after one of their classes was forgotten."""
+    model = FrozenBackbone("micro-vit").learn(tasks[0]).learn(tasks[1])
+    backwards = Examples(list(tasks[0].inputs)[::-1], list(tasks[0].labels)[::-1])
+    with pytest.warns(DataWarning, match="these are the examples of task 1, learned again: they count twice"):
+        model.learn(backwards)
+    with pytest.warns(DataWarning, match="these are the examples of task 3"):
+        model.learn(Examples(list(tasks[0].inputs), tasks[0].labels))
+    model.forget(tasks[0].classes[0]).learn(Examples(list(tasks[0].inputs), tasks[0].labels))

@@ -1,10 +1,9 @@
 """The item service equals the learner in memory, with several processes, threads and failures."""
 
 import os
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -14,6 +13,7 @@ import polars as pl
 import pytest
 import torch
 
+from databases import Database, SqlDatabase
 from newcomer.data.io.log_reader import items_from_frame, log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, StoreError
@@ -23,8 +23,8 @@ from newcomer.items.methods.id_tuning import IdTuning
 from newcomer.items.networks.item_network import State
 from newcomer.items.serving.serialization import SUFFICIENT, phase
 from newcomer.items.serving.service import SCORE_COLUMNS, Added, ItemService, Warmed, fingerprint
-from newcomer.store.sql import SqlItemStates
-from newcomer.store.states import KEPT
+from newcomer.store.states import KEPT, ItemStates
+from newcomer.store.urls import open_states
 
 SCHEMA = Schema(
     "film",
@@ -97,11 +97,17 @@ def name(request: pytest.FixtureRequest) -> str:
 class Place:
     """Services and learners of one kind; what services write is in a database of its own."""
 
-    def __init__(self, name: str, store: Path, folder: Path) -> None:
-        self.kind, self.store, self.url = KINDS[name][0], store, f"sqlite:///{folder / 'items.db'}"
+    def __init__(self, name: str, store: Path, databases: Callable[[], Database]) -> None:
+        self.kind, self.store, self.databases, self.database = KINDS[name][0], store, databases, databases()
+        self.url = self.database.url
 
-    def live(self) -> ItemService:
-        return ItemService(self.kind.load(self.store), fingerprint(self.store), SqlItemStates(self.url))
+    def live(self, url: str | None = None) -> ItemService:
+        return ItemService(self.kind.load(self.store), fingerprint(self.store), open_states(url or self.url))
+
+    def elsewhere(self) -> ItemService:
+        """With the new films added, in another database, which is the place's from here on."""
+        self.url = self.databases().url
+        return self.ready()
 
     def learner(self) -> ItemLearner:
         return self.kind.load(self.store)
@@ -114,13 +120,19 @@ class Place:
 
 
 @pytest.fixture
-def place(name: str, stores: dict[str, Path], tmp_path: Path) -> Place:
-    return Place(name, stores[name], tmp_path)
+def place(name: str, stores: dict[str, Path], sqlite: Callable[[], Database]) -> Place:
+    return Place(name, stores[name], sqlite)
 
 
 @pytest.fixture
-def emerg(stores: dict[str, Path], tmp_path: Path) -> Place:
-    return Place("emerg", stores["emerg"], tmp_path)
+def shared(name: str, stores: dict[str, Path], databases: Callable[[], Database]) -> Place:
+    """A place in each kind of database."""
+    return Place(name, stores[name], databases)
+
+
+@pytest.fixture
+def emerg(stores: dict[str, Path], sqlite: Callable[[], Database]) -> Place:
+    return Place("emerg", stores["emerg"], sqlite)
 
 
 def features(films: range) -> pl.DataFrame:
@@ -150,8 +162,8 @@ def scores(live: ItemService, table: pl.DataFrame = QUERY) -> np.ndarray[Any, An
 FILMS = [f"film {n:02d}" for n in range(12)]
 
 
-def test_a_service_equals_the_learner_in_memory(place: Place) -> None:
-    learner, live = place.learner(), place.live()
+def test_a_service_equals_the_learner_in_memory(shared: Place) -> None:
+    learner, live = shared.learner(), shared.live()
     learner.add(features(NEW))
     assert live.add(features(NEW)) == Added([f"film {n:02d}" for n in NEW], [])
     np.testing.assert_allclose(scores(live), learner.score(QUERY), atol=1e-6)
@@ -159,7 +171,7 @@ def test_a_service_equals_the_learner_in_memory(place: Place) -> None:
         learner.warm(part)
         assert live.warm(part).new == len(part)
         np.testing.assert_allclose(scores(live), learner.score(QUERY), atol=1e-5)
-        np.testing.assert_allclose(scores(place.live()), learner.score(QUERY), atol=1e-5)
+        np.testing.assert_allclose(scores(shared.live()), learner.score(QUERY), atol=1e-5)
 
 
 def test_a_learner_that_was_warmed_before_it_was_saved_goes_on_from_there(place: Place, tmp_path: Path) -> None:
@@ -199,8 +211,8 @@ def test_warming_some_items_leaves_all_others_and_the_weights_as_they_were(place
     assert all(torch.equal(value, weights[key]) for key, value in live.learner.network.state_dict().items())
 
 
-def test_an_event_counts_once_however_often_it_comes(place: Place) -> None:
-    once, often = place.ready(), place.ready()
+def test_an_event_counts_once_however_often_it_comes(shared: Place) -> None:
+    once, often = shared.ready(), shared.ready()
     assert once.warm(FIRST) == Warmed(24, 0, FILMS[8:])
     before = once.states.get(once.model, FILMS)
     twice = pl.concat([FIRST, FIRST.sample(fraction=1, shuffle=True, seed=0), FIRST.head(3)])
@@ -218,11 +230,10 @@ def test_an_item_of_which_all_events_are_known_stays_as_it_is_beside_others(plac
     assert live.states.get(live.model, FILMS[8:11]) == before
 
 
-def test_doubles_in_one_table_are_as_good_as_none(place: Place, tmp_path: Path) -> None:
+def test_doubles_in_one_table_are_as_good_as_none(place: Place) -> None:
     live = place.ready()
     live.warm(pl.concat([FIRST, FIRST]))
-    place.url = f"sqlite:///{tmp_path / 'other.db'}"
-    other = place.ready()
+    other = place.elsewhere()
     other.warm(FIRST)
     alike(live, other, FILMS)
 
@@ -248,17 +259,16 @@ def test_another_column_can_hold_the_ids(emerg: Place) -> None:
         with pytest.raises(DataError, match=f"column '{misspelt}' looks like event ids"):
             live.warm(FIRST.rename({"event_id": misspelt}))
     assert live.warm(FIRST.rename({"event_id": "EventID"}), event_id="EventID").new == 0
-    for wrong in (None, "", "x" * 256):
+    for wrong in (None, "", "x" * 256, "x\0"):
         with pytest.raises(DataError, match=r"row 1, column 'event_id' is .* give every event an id"):
             live.warm(FIRST.with_columns(pl.lit(wrong, dtype=pl.String).alias("event_id")))
 
 
-def test_the_clock_may_go_backwards(place: Place, tmp_path: Path) -> None:
+def test_the_clock_may_go_backwards(place: Place) -> None:
     live = place.ready()
     live.warm(FIRST)
     live.warm(SECOND)
-    place.url = f"sqlite:///{tmp_path / 'other.db'}"
-    other = place.ready()
+    other = place.elsewhere()
     for part in (FIRST, SECOND):
         other.warm(part.with_columns(seen=-pl.col("seen")).reverse())
     alike(live, other, FILMS)
@@ -293,8 +303,8 @@ def test_of_two_concurrent_additions_the_first_wins(emerg: Place, monkeypatch: p
     np.testing.assert_allclose(scores(live), scores(other), atol=1e-6)
 
 
-def test_writes_of_one_process_are_seen_by_others(place: Place) -> None:
-    one, other = place.ready(), place.live()
+def test_writes_of_one_process_are_seen_by_others(shared: Place) -> None:
+    one, other = shared.ready(), shared.live()
     assert (scores(one) == scores(other)).all()
     one.add(features(range(12, 13)))
     one.warm(FIRST)
@@ -303,10 +313,10 @@ def test_writes_of_one_process_are_seen_by_others(place: Place) -> None:
     assert one.score(events(range(12, 13), 1))["events"].to_list() == [4]
 
 
-def test_two_services_at_once_lose_and_double_no_event(place: Place, tmp_path: Path) -> None:
+def test_two_services_at_once_lose_and_double_no_event(shared: Place) -> None:
     parts = [events(NEW, 4, seed=seed) for seed in range(10, 16)]
-    place.ready()
-    services = [place.live(), place.live()]
+    shared.ready()
+    services = [shared.live(), shared.live()]
     threads = [Thread(target=lambda live=live: [live.warm(part) for part in parts]) for live in services]
     for thread in threads:
         thread.start()
@@ -344,6 +354,46 @@ def test_an_item_that_others_change_without_end_is_an_error(emerg: Place, monkey
         live.warm(FIRST.filter(pl.col("film") == "film 08"))
 
 
+@pytest.mark.parametrize("name", ["emerg", "emerg, all events so far"])
+def test_an_item_with_a_damaged_event_is_left_out_and_the_others_are_warmed(shared: Place) -> None:
+    live, damaged = shared.ready(), FIRST["film"][0]
+    live.warm(FIRST)
+    shared.database.damage_event("e1-0", "position", "77")
+    before = live.states.headers(live.model, [damaged])
+    with pytest.raises(StoreError, match=f"item '{damaged}': event 'e1-0' is not what was written"):
+        live.warm(FIRST)
+    done = live.warm(pl.concat([FIRST, SECOND]), on_error="report")
+    assert (done.new, done.known, done.items) == (15, 18, sorted({*FILMS[8:]} - {damaged}))
+    assert len(done.left_out) == 1
+    assert f"item '{damaged}': event 'e1-0' is not what was written" in done.left_out[0]
+    assert "(11 events of it)" in done.left_out[0]
+    assert live.states.headers(live.model, [damaged]) == before
+
+
+@pytest.mark.parametrize("name", ["emerg, all events so far"])
+def test_where_nothing_can_be_written_items_are_scored(shared: Place) -> None:
+    live = shared.ready()
+    live.warm(FIRST)
+    reader = shared.live(shared.database.read_only_url())
+    assert (scores(reader) == scores(live)).all()
+    live.warm(SECOND)
+    shared.database.read_only_url()  # a replica has it by now
+    assert (scores(reader) == scores(live)).all()
+    for write in (lambda: reader.warm(SECOND), lambda: reader.add(features(NEW)), lambda: reader.forget(["film 09"])):
+        with pytest.raises(StoreError, match="cannot be written, and was read as it is: items can be scored, but not"):
+            write()
+
+
+@pytest.mark.parametrize("name", ["emerg"])
+def test_where_nothing_can_be_written_the_learners_items_must_be_there(shared: Place) -> None:
+    open_states(shared.url).close()
+    reader = shared.live(shared.database.read_only_url())
+    with pytest.raises(
+        StoreError, match=r"the database refused \(.*read.?only.*\); (open it once where|make the file)"
+    ):
+        scores(reader)
+
+
 FORKS = """
 import json, os, random, signal, sys, time
 import polars as pl
@@ -351,15 +401,17 @@ from newcomer.data.io.log_reader import log_from_frame
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.methods.id_tuning import IdTuning
 from newcomer.items.serving.service import ItemService, fingerprint
-from newcomer.store.sql import SqlItemStates
+from newcomer.store.urls import open_states
 
 kind, store, url, *files = sys.argv[1:]
 learner = {"emerg": EmerG, "id-tuning": IdTuning}[kind].load(store)
 logs = [log_from_frame(pl.read_parquet(file), learner.schema, items=False) for file in files]
 
 def warm():
-    live = ItemService(learner, fingerprint(store), SqlItemStates(url))
-    return [live.warm(log).new for log in logs]
+    live = ItemService(learner, fingerprint(store), open_states(url))
+    for log in logs:
+        live.warm(log)
+    live.close()
 
 def forked():
     child = os.fork()
@@ -403,26 +455,24 @@ def run(script: str, place: Place, parts: list[pl.DataFrame], folder: Path) -> s
 
 
 @pytest.mark.parametrize("name", ["emerg", pytest.param("deepfm, all events so far", marks=pytest.mark.slow)])
-def test_killed_at_any_moment_no_event_is_lost_or_counted_twice(place: Place, tmp_path: Path) -> None:
+def test_killed_at_any_moment_no_event_is_lost_or_counted_twice(shared: Place, tmp_path: Path) -> None:
     parts = [events(NEW, 2, seed=seed).drop("event_id") for seed in range(20, 40)]
-    place.ready()
-    assert int(run(KILLED, place, parts, tmp_path)) >= 5
-    live = place.live()
-    place.url = f"sqlite:///{tmp_path / 'whole.db'}"
-    whole = place.ready()
+    shared.ready()
+    assert int(run(KILLED, shared, parts, tmp_path)) >= 5
+    live = shared.live()
+    whole = shared.elsewhere()
     for part in parts:
         whole.warm(part)
     alike(live, whole, FILMS)
 
 
 @pytest.mark.parametrize("name", ["emerg, all events so far"])
-def test_processes_that_warm_at_once_count_every_event_once(place: Place, tmp_path: Path) -> None:
+def test_processes_that_warm_at_once_count_every_event_once(shared: Place, tmp_path: Path) -> None:
     parts = [events(NEW, 2, seed=seed).drop("event_id") for seed in range(20, 30)]
-    place.ready()
-    assert run(TOGETHER, place, parts, tmp_path) == "[0, 0, 0]"
-    live = place.live()
-    place.url = f"sqlite:///{tmp_path / 'whole.db'}"
-    whole = place.ready()
+    shared.ready()
+    assert run(TOGETHER, shared, parts, tmp_path) == "[0, 0, 0]"
+    live = shared.live()
+    whole = shared.elsewhere()
     for part in parts:
         whole.warm(part)
     alike(live, whole, FILMS)
@@ -445,6 +495,8 @@ def test_an_item_that_was_not_added_is_named(emerg: Place) -> None:
             call(SECOND)
     with pytest.raises(DataError, match=r"item '' has 0 characters|item 'x+…' has 300 characters"):
         live.add(features(NEW).with_columns(film=pl.lit("x" * 300)).head(1))
+    with pytest.raises(DataError, match="item 'x\0y…' has a NUL; give an id of 1 to 255 without NUL"):
+        live.add(features(NEW).with_columns(film=pl.lit("x\0y")).head(1))
 
 
 def test_users_and_values_never_seen_are_read_as_unseen(place: Place) -> None:
@@ -515,10 +567,12 @@ def test_items_without_fields_go_through_all_phases(kind: type[ItemLearner], tmp
     assert (tmp_path / "bare" / "items.db").exists()
 
 
-def test_the_states_of_other_weights_are_not_used(stores: dict[str, Path], tmp_path: Path) -> None:
+def test_the_states_of_other_weights_are_not_used(
+    stores: dict[str, Path], sqlite: Callable[[], Database], tmp_path: Path
+) -> None:
     EmerG(SCHEMA, **META | {"seed": 1}).learn(events(OLD, 30)).save(tmp_path / "again")
-    one, other = Place("emerg", stores["emerg"], tmp_path), Place("emerg", tmp_path / "again", tmp_path)
-    assert one.url == other.url
+    one, other = Place("emerg", stores["emerg"], sqlite), Place("emerg", tmp_path / "again", sqlite)
+    other.url = one.url
     live = one.ready()
     live.warm(FIRST)
     with pytest.raises(DataError, match="is not known; add it first"):
@@ -535,34 +589,29 @@ def test_ten_thousand_items_are_taken_up_once(emerg: Place, monkeypatch: pytest.
     learner = emerg.learner()
     many = features(range(8, 9)).join(pl.DataFrame({"n": range(10_000)}), how="cross")
     learner.add(items_from_frame(many.with_columns(film=pl.format("item {}", "n")).drop("n"), SCHEMA))
-    live = ItemService(learner, "a model", SqlItemStates(emerg.url))
+    live = ItemService(learner, "a model", open_states(emerg.url))
     live.score(QUERY.head(1).drop("genre", "minutes", "words").with_columns(film=pl.lit("film 00")))
     assert len(live.states.headers("a model")) == 10_008
-    again = ItemService(learner, "a model", SqlItemStates(emerg.url))
+    again = ItemService(learner, "a model", open_states(emerg.url))
     monkeypatch.setattr(again.states, "add", None)
     again.score(QUERY.head(1).drop("genre", "minutes", "words").with_columns(film=pl.lit("film 00")))
 
 
-def test_a_damaged_row_is_named(emerg: Place, tmp_path: Path) -> None:
+def test_a_damaged_row_is_named(emerg: Place) -> None:
     emerg.ready().close()
-    database = sqlite3.connect(tmp_path / "items.db")
-    with database:
-        database.execute("UPDATE item_states SET event_count = 7 WHERE item_id = 'film 09'")
-    database.close()
+    SqlDatabase("sqlite", emerg.url).damage_state("film 09", "event_count", "7")
     live = emerg.live()
     with pytest.raises(StoreError, match=r"item 'film 09': its row is not what was written \(checksum\); restore"):
         live.score(QUERY)
     assert len(live.score(QUERY.filter(pl.col("film") != "film 09"))) == 77
 
 
-def test_an_item_whose_rows_were_deleted_can_be_added_again(emerg: Place, tmp_path: Path) -> None:
+def test_an_item_whose_rows_were_deleted_can_be_added_again(emerg: Place) -> None:
     live = emerg.ready()
     live.warm(FIRST)
-    database = sqlite3.connect(tmp_path / "items.db")
-    with database:
-        for table in ("item_states", "item_events"):
-            database.execute(f"DELETE FROM {table} WHERE item_id = 'film 09'")
-    database.close()
+    SqlDatabase("sqlite", emerg.url).execute(
+        *(f"DELETE FROM {table} WHERE item_id = 'film 09'" for table in ("item_states", "item_events"))
+    )
     with pytest.raises(DataError, match="item 'film 09' is not known"):
         live.score(QUERY)
     assert live.add(features(NEW)).new == ["film 09"]
@@ -572,14 +621,14 @@ def test_an_item_whose_rows_were_deleted_can_be_added_again(emerg: Place, tmp_pa
 @pytest.fixture(autouse=True)
 def _closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every database that a test opens is closed after it."""
-    opened: list[SqlItemStates] = []
-    init = SqlItemStates.__init__
+    opened: list[ItemStates] = []
+    init = ItemService.__init__
 
-    def noting(self: SqlItemStates, url: str, **settings: Any) -> None:
-        opened.append(self)
-        init(self, url, **settings)
+    def noting(self: ItemService, learner: ItemLearner, model: str, states: ItemStates) -> None:
+        opened.append(states)
+        init(self, learner, model, states)
 
-    monkeypatch.setattr(SqlItemStates, "__init__", noting)
+    monkeypatch.setattr(ItemService, "__init__", noting)
     yield
     for states in opened:
         states.close()

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from databases import Database
 from newcomer.data.datasets.simulated_clicks import SCHEMA, simulate_click_log
 from newcomer.items.methods.emerg import EmerG
 from newcomer.store.folder import Store
@@ -119,8 +120,8 @@ def test_requests_and_answers_go_in_every_form(shop: Shell, monkeypatch: pytest.
     assert shop.call("score", "shop", "-") == (0, "", "")
 
 
-def test_states_can_be_in_another_database(shop: Shell) -> None:
-    elsewhere = ["--states", f"sqlite:///{shop.folder / 'elsewhere.db'}"]
+def test_states_can_be_in_another_database(shop: Shell, database: Database) -> None:
+    elsewhere = ["--states", database.url]
     assert shop.call("add", "shop", "new.parquet", *elsewhere)[0] == 0
     assert "60 new events" in shop.call("warm", "shop", "events.csv", *elsewhere)[1]
     assert not (shop.folder / "shop" / "items.db").exists()

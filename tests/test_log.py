@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newcomer.data.click_log import ClickLog, Column
+from newcomer.data.io.frames import as_series
 from newcomer.data.io.log_reader import items_from_frame, log_from_frame, log_from_rows, read_log
 from newcomer.data.io.timestamps import parse_timestamps
 from newcomer.data.schema import Field, Schema
@@ -400,3 +401,21 @@ def test_a_schema_without_later_settings_is_written_as_it_always_was() -> None:
     assert {key for field in table["fields"] for key in field} == {
         *("name", "role", "kind", "missing", "unseen", "min_count", "separator")
     }
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"role": "itm"}, {"kind": "number"}, {"missing": "ignore"}, {"unseen": 1}, {"min_count": "a"}, {"max_values": 0}],
+)
+def test_a_setting_that_a_field_cannot_have_is_refused_at_once(given: dict[str, Any]) -> None:
+    """A misspelt role dropped the field without a word, and the store could be saved but not loaded."""
+    with pytest.raises(DataError, match=rf"schema: field 'genre'\.{next(iter(given))} = .* cannot be"):
+        Field(**{"name": "genre", "role": "item"} | given)
+    with pytest.raises(DataError, match=r"schema\.user_missing = 'skip' cannot be"):
+        Schema("film", "viewer", user_missing="skip")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("values", [["\ud800"], ["a", 1, "\ud800"]])
+def test_text_that_is_not_unicode_is_refused(values: list[object]) -> None:
+    with pytest.raises(DataError, match=r"t: column 'a'.*surrogate"):
+        as_series("a", values, "t")

@@ -16,7 +16,7 @@ MANY = 60
 """Steps after which Newton has long arrived."""
 
 
-def problem(items: int, rows: int, numbers: int, seed: int, prior_std: float = 1.0) -> dict[str, Tensor]:
+def problem(items: int, rows: int, numbers: int, seed: int, prior_std: float = 1.0) -> dict[str, Any]:
     """Random logits, gradients and labels; about a quarter of the rows are padding."""
     chance = torch.Generator().manual_seed(seed)
 
@@ -106,7 +106,9 @@ def test_rows_that_only_fill_up_change_nothing(rows: int, numbers: int, more: in
     known = problem(2, rows, numbers, seed)
     other = problem(2, more, numbers, seed + 1)
     other["real"] = torch.zeros_like(other["real"])
-    filled = {key: known[key] if key == "prior_std" else torch.cat([known[key], other[key]], dim=1) for key in known}
+    filled: dict[str, Any] = {
+        key: known[key] if key == "prior_std" else torch.cat([known[key], other[key]], dim=1) for key in known
+    }
     for steps in (1, 3, MANY):
         torch.testing.assert_close(map_estimate(**filled, steps=steps), map_estimate(**known, steps=steps))
 
@@ -202,6 +204,8 @@ def test_its_gradients_are_those_of_finite_differences(rows: int, numbers: int) 
 
 def test_twice_the_evidence_is_a_prior_wider_by_the_root_of_two() -> None:
     known = problem(3, 5, 4, seed=7)
-    twice = {key: value if key == "prior_std" else torch.cat([value, value], dim=1) for key, value in known.items()}
+    twice: dict[str, Any] = {
+        key: value if key == "prior_std" else torch.cat([value, value], dim=1) for key, value in known.items()
+    }
     wider = known | {"prior_std": known["prior_std"] * 2**0.5}
     torch.testing.assert_close(map_estimate(**twice, steps=5), map_estimate(**wider, steps=5))

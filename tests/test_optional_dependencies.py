@@ -10,6 +10,7 @@ from newcomer.cli.commands import COMMANDS
 from newcomer.cli.program import load_command
 from newcomer.errors import MissingExtraError
 from newcomer.registry import import_object
+from newcomer.store.urls import open_states
 from shell import Shell
 
 HEAVY = ("torch", "scipy", "matplotlib", "sklearn", "pandas", "transformers", "polars", "sqlalchemy")
@@ -75,6 +76,25 @@ def test_a_missing_library_is_one_sentence(
         import_object(path)
     assert str(caught.value) == f"{library} is not installed; run: pip install 'newcomer[{extra}]'"
     assert isinstance(caught.value, ImportError)
+
+
+@pytest.mark.parametrize(
+    ("library", "url", "extra"),
+    [
+        ("psycopg", "postgresql+psycopg://me:secret@host/items", "postgres"),
+        ("valkey", "valkey://me:secret@host:6379/0", "valkey"),
+    ],
+)
+def test_a_missing_driver_of_a_database_is_one_sentence(
+    library: str, url: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, "newcomer.store.valkey_states", raising=False)
+    with pytest.raises(MissingExtraError) as caught:
+        open_states(url)
+    assert str(caught.value) == f"{library} is not installed; run: pip install 'newcomer[{extra}]'"
 
 
 def test_other_import_errors_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ LEARNERS = [
 ]
 ERRORS = [
     "NewcomerError",
+    "ServiceError",
     "SettingError",
     "RecipeError",
     "DataError",
@@ -43,7 +44,18 @@ ERRORS = [
     "MissingExtraError",
     "DataWarning",
 ]
-OTHERS = ["Examples", "Schema", "Field", "ClassIncremental", "ColdStart", "ItemService", "NewcomerClassifier", "load"]
+OTHERS = [
+    "AsyncClient",
+    "ClassIncremental",
+    "Client",
+    "ColdStart",
+    "Examples",
+    "Field",
+    "ItemService",
+    "NewcomerClassifier",
+    "Schema",
+    "load",
+]
 
 
 def test_the_public_names_are_exactly_these() -> None:

@@ -58,11 +58,11 @@ def test_an_input_that_cannot_be_read_is_said_and_the_others_are_answered(
     client: TestClient, tasks: list[Examples]
 ) -> None:
     image = png(tasks[0].inputs[0])
-    given = [b64(image), "not base64!", b64(b"no image"), b64(image[:60]), f"data:image/png;base64,{b64(image)}"]
+    given = [b64(image), "not base64!", b64(b"no image"), b64(image[:60]), f"data:image/png;base64,{b64(image)}", "é"]
     found = client.post("/classify", json={"inputs": given}).json()["results"]
-    assert [one["error"] is None for one in found] == [True, False, False, False, True]
+    assert [one["error"] is None for one in found] == [True, False, False, False, True, False]
     assert found[0] == found[4]
-    assert found[1]["error"] == "input 2 is not base64; this model reads images"
+    assert [found[n]["error"] for n in (1, 5)] == [f"input {n} is not base64; this model reads images" for n in (2, 6)]
     assert found[2]["error"].startswith("input 3: not a readable image")
 
 
@@ -95,6 +95,7 @@ def test_one_of_several_classifiers_is_named(digits: Path, tmp_path: Path, tasks
     with TestClient(create_app(ServeConfig(stores=(digits, tmp_path / "others")))) as client:
         assert client.get("/classes", params={"model": "others"}).json()["classes"] == ["2", "3"]
         assert client.get("/classes").status_code == 422
+        assert client.get("/classes", params={"model": ""}).status_code == 404
         assert (
             client.get("/classes", params={"model": "none"}).json()["detail"]
             == "model 'none' is not served: digits, others"

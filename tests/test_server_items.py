@@ -60,6 +60,17 @@ def test_a_registered_item_is_scored_as_the_library_scores_it(
     assert found["model"] == right["model"][0]
 
 
+def test_the_std_of_a_logit_is_that_of_the_library(client: TestClient, config: ServeConfig, store: Path) -> None:
+    client.post("/items", json={"items": [NEW]})
+    client.post("/events", json={"events": [event(film=FILMS[0], event_id="1")]})
+    found = score(client, "new", FILMS[0], {"genre": "war", "minutes": 99.0}, uncertainty=True).json()["scores"]
+    with ItemService.open(store, config.states) as service:
+        right = service.score([{"film": name, "viewer": 3} | CONTEXT for name in ("new", FILMS[0])], uncertainty=True)
+    assert [row["sd"] for row in found[:2]] == pytest.approx(right["logit_std"].to_list(), rel=1e-5)
+    assert found[2]["sd"] == pytest.approx(found[0]["sd"], rel=1e-5)
+    assert score(client, "new").json()["scores"][0]["sd"] is None
+
+
 def test_a_candidate_by_its_features_has_the_score_of_such_an_item_and_is_not_added(client: TestClient) -> None:
     alone = score(
         client, {"genre": "war", "minutes": 99.0}, FILMS[0], {"film": "new", "genre": "war", "minutes": 99}
@@ -170,6 +181,20 @@ def test_a_body_that_does_not_fit_is_refused_with_its_path(
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     assert pointer in [error["pointer"] for error in answer.json()["errors"]]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'["\\ud800"]', b"[NaN]", b"\xff", b"[" * 10_000])
+def test_a_body_that_is_no_strict_json_is_refused(client: TestClient, body: bytes) -> None:
+    answer = client.post("/score", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == (400 if body else 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_number_that_is_not_finite_is_refused(client: TestClient) -> None:
+    body = b'{"viewer": 3, "context": {"page": "home", "price": 1e400}, "candidates": ["film 0"]}'
+    answer = client.post("/score", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert "/context/price/float" in [error["pointer"] for error in answer.json()["errors"]]
 
 
 def test_items_are_listed_by_phase_page_by_page_and_deleted_for_good(client: TestClient) -> None:

@@ -1,22 +1,22 @@
 """Item-state databases: transactions are complete or absent, with several writers."""
 
+import itertools
 import random
-import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from databases import WHEN_ALL_ARE_READY, Database, run_at_once
 from newcomer.errors import StoreError
-from newcomer.store.folder import Manifest, Store
-from newcomer.store.sql import SqlItemStates, sqlite_url
-from newcomer.store.states import KEPT, Change, Event, ItemHeader, ItemState
+from newcomer.store.states import KEPT, Change, DamagedItemError, Event, ItemHeader, ItemState, ItemStates
+from newcomer.store.urls import open_states
 
 WHEN = "2026-01-01T00:00:00.000+00:00"
+VALUES = [3, [4, 5], 0.5, None]
+
+Open = Callable[..., ItemStates]
 
 
 def state(item: str, version: int = 0, events: int = 0) -> ItemState:
@@ -24,17 +24,16 @@ def state(item: str, version: int = 0, events: int = 0) -> ItemState:
 
 
 def change(item: str, version: int, *ids: str, before: int = 0) -> Change:
-    events = [Event(id, 7, 1, [3, [4, 5], 0.5, None]) for id in ids]
-    return Change(state(item, version, before + len(ids)), events)
+    return Change(state(item, version, before + len(ids)), [Event(id, 7, 1, VALUES) for id in ids])
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Callable[..., SqlItemStates]]:
-    """Opens `items.db`, or what is named; closed after the test."""
-    every: list[SqlItemStates] = []
+def opened(database: Database) -> Iterator[Open]:
+    """Opens the database of this test, or what is named; closed after the test."""
+    every: list[ItemStates] = []
 
-    def open_(url: str | None = None, wait_seconds: float = 5.0) -> SqlItemStates:
-        every.append(SqlItemStates(url or sqlite_url(tmp_path / "items.db"), wait_seconds=wait_seconds))
+    def open_(url: str | None = None) -> ItemStates:
+        every.append(open_states(url or database.url))
         return every[-1]
 
     yield open_
@@ -43,11 +42,11 @@ def opened(tmp_path: Path) -> Iterator[Callable[..., SqlItemStates]]:
 
 
 @pytest.fixture
-def states(opened: Callable[..., SqlItemStates]) -> SqlItemStates:
+def states(opened: Open) -> ItemStates:
     return opened()
 
 
-def test_what_is_added_is_there_for_others_and_stays_what_it_was(opened: Callable[..., SqlItemStates]) -> None:
+def test_what_is_added_is_there_for_others_and_stays_what_it_was(opened: Open) -> None:
     states = opened()
     assert states.add("m", [change("a", 0), change("b", 0, "x", "y")]) == set()
     assert states.add("m", [change("b", 0), change("c", 0)]) == {"b"}
@@ -60,9 +59,10 @@ def test_what_is_added_is_there_for_others_and_stays_what_it_was(opened: Callabl
     }
     assert other.headers("m", ["b", "z"]) == {"b": ItemHeader(0, "cold", 2)}
     assert other.seen("m", {"b": ["y", "z"], "a": ["x"]}) == {"b": {"y"}, "a": set()}
+    assert other.labels("m", {"b": ["x"]}) == {"b": {"x": 1}}
 
 
-def test_two_models_in_one_database_do_not_interfere(states: SqlItemStates) -> None:
+def test_two_models_in_one_database_do_not_interfere(states: ItemStates) -> None:
     states.add("one", [change("a", 0, "x")])
     assert states.headers("other") == {}
     assert states.get("other", ["a"]) == {}
@@ -70,9 +70,60 @@ def test_two_models_in_one_database_do_not_interfere(states: SqlItemStates) -> N
     states.add("other", [change("a", 0)])
     states.commit("other", [change("a", 1, "x")])
     assert states.get("one", ["a"])["a"].version == 0
+    states.forget("other", ["a"])
+    assert states.forgotten("one", ["a"]) == set()
+    states.import_stages("one", 2, [])
+    assert (states.imported_stages("one"), states.imported_stages("other")) == (2, 0)
 
 
-def test_of_a_change_with_an_old_version_neither_state_nor_events_are_written(states: SqlItemStates) -> None:
+IDS = [
+    "Case",
+    "case",
+    "CASE",
+    "strasse",
+    "straße",
+    "é",
+    "e",
+    "e\u0301",
+    "a b",
+    "a  b",
+    "a:b",
+    "{a}",
+    "a\tb",
+    "'",
+    '"',
+    "%",
+    "日本",
+]
+
+
+def test_ids_that_differ_in_one_byte_are_different(states: ItemStates) -> None:
+    states.add("m", [change(item, 0, *IDS) for item in IDS])
+    assert set(states.headers("m")) == set(IDS)
+    assert states.get("m", IDS) == {item: state(item, events=len(IDS)) for item in IDS}
+    assert states.seen("m", {item: [*IDS, "cASE"] for item in [*IDS, "cASE"]}) == {
+        **{item: set(IDS) for item in IDS},
+        "cASE": set(),
+    }
+    assert states.commit("m", [change("case", 1, "new", before=len(IDS))]) == set()
+    assert states.headers("m", ["Case", "case"]) == {
+        "Case": ItemHeader(0, "cold", len(IDS)),
+        "case": ItemHeader(1, "cold", len(IDS) + 1),
+    }
+    assert states.forget("m", ["CASE"]) == {"CASE"}
+    assert set(states.headers("m")) == {*IDS} - {"CASE"}
+
+
+def test_an_id_with_a_nul_is_not_there(states: ItemStates) -> None:
+    states.add("m", [change("a", 0, "x")])
+    assert states.headers("m", ["a", "a\0"]) == {"a": ItemHeader(0, "cold", 1)}
+    assert states.get("m", ["a\0"]) == {}
+    assert states.labels("m", {"a": ["x", "x\0"], "a\0": ["x"]}) == {"a": {"x": 1}, "a\0": {}}
+    assert states.event_history("m", ["a\0"]) == {"a\0": []}
+    assert states.forget("m", ["a\0"]) == set()
+
+
+def test_of_a_change_with_an_old_version_neither_state_nor_events_are_written(states: ItemStates) -> None:
     states.add("m", [change("a", 0), change("b", 0)])
     assert states.commit("m", [change("a", 1, "x")]) == set()
     assert states.commit("m", [change("a", 1, "y"), change("b", 1, "y"), change("none", 1, "y")]) == {"a", "none"}
@@ -84,15 +135,16 @@ def test_of_a_change_with_an_old_version_neither_state_nor_events_are_written(st
     assert states.get("m", ["a", "b"]) == {"a": state("a", 1, 1), "b": state("b", 1, 1)}
 
 
-def test_a_transaction_that_fails_leaves_nothing(states: SqlItemStates) -> None:
+def test_a_transaction_that_fails_leaves_nothing(states: ItemStates) -> None:
     states.add("m", [change("a", 0), change("b", 0)])
-    with pytest.raises(StoreError, match="UNIQUE"):
+    with pytest.raises(StoreError, match=r"UNIQUE|unique|twice"):
         states.commit("m", [change("a", 1, "x"), change("b", 1, "twice", "twice")])
     assert states.get("m", ["a", "b"]) == {"a": state("a"), "b": state("b")}
     assert states.seen("m", {"a": ["x"]}) == {"a": set()}
+    assert states.event_history("m", ["a", "b"]) == {"a": [], "b": []}
 
 
-def test_of_past_events_the_latest_are_kept_in_the_order_they_came_and_all_ids(states: SqlItemStates) -> None:
+def test_of_past_events_the_latest_are_kept_in_the_order_they_came_and_all_ids(states: ItemStates) -> None:
     states.add("m", [change("a", 0), change("b", 0)])
     chance, ids = random.Random(0), [f"{n:04d}" for n in range(3 * KEPT)]
     chance.shuffle(ids)
@@ -101,15 +153,67 @@ def test_of_past_events_the_latest_are_kept_in_the_order_they_came_and_all_ids(s
     states.commit("m", [change("b", 1, *ids)])
     kept = states.event_history("m", ["a", "b", "z"])
     assert [event.id for event in kept["a"]] == [event.id for event in kept["b"]] == ids[-KEPT:]
-    assert kept["a"][0] == Event(ids[-KEPT], 7, 1, [3, [4, 5], 0.5, None])
+    assert kept["a"][0] == Event(ids[-KEPT], 7, 1, VALUES)
     assert kept["z"] == []
     assert states.seen("m", {"a": ids}) == {"a": set(ids)}
 
 
-def test_events_without_values_leave_only_their_ids(states: SqlItemStates) -> None:
+def test_events_without_values_leave_only_their_ids(states: ItemStates) -> None:
     states.add("m", [Change(state("a", events=1), [Event("x", 1, 0)])])
     assert states.event_history("m", ["a"]) == {"a": []}
     assert states.seen("m", {"a": ["x"]}) == {"a": {"x"}}
+
+
+def test_more_items_and_events_than_one_query_takes(states: ItemStates) -> None:
+    names = [f"item {n}" for n in range(1234)]
+    states.add("m", [change(name, 0, "x", name) for name in names])
+    assert states.commit("m", [change(name, 1, "y", before=2) for name in names]) == set()
+    assert len(states.get("m", names)) == 1234
+    assert states.labels("m", {name: ["x", "y", name, "z"] for name in names}) == {
+        name: {"x": 1, "y": 1, name: 1} for name in names
+    }
+    assert [event.id for event in states.event_history("m", names)["item 7"]] == ["x", "item 7", "y"]
+    assert states.forget("m", [*names, "none"]) == set(names)
+    assert states.headers("m") == {}
+
+
+def test_an_item_that_was_forgotten_begins_after_its_last_version(states: ItemStates) -> None:
+    states.add("m", [change("a", 0, "x"), change("b", 0)])
+    states.commit("m", [change("a", 1, "y", before=1)])
+    assert states.forget("m", ["a", "none"]) == {"a"}
+    assert states.forgotten("m", ["a", "b", "none"]) == {"a"}
+    assert states.get("m", ["a"]) == {}
+    assert states.seen("m", {"a": ["x", "y"]}) == {"a": set()}
+    states.import_stages("m", 1, [change("a", 0), change("c", 0)])
+    assert set(states.headers("m")) == {"b", "c"}
+    assert states.add("m", [change("a", 0)]) == set()
+    assert states.headers("m", ["a"]) == {"a": ItemHeader(2, "cold", 0)}
+    assert states.forgotten("m", ["a"]) == set()
+    assert states.event_history("m", ["a"]) == {"a": []}
+    assert states.commit("m", [change("a", 2, "x")]) == {"a"}
+    assert states.commit("m", [change("a", 3, "x")]) == set()
+
+
+def test_stages_are_imported_beside_what_is_there(states: ItemStates) -> None:
+    states.add("m", [change("a", 0, "x")])
+    assert states.imported_stages("m") == 0
+    states.import_stages("m", 2, [change("a", 0), change("b", 0, "before 0")])
+    states.import_stages("m", 3, [change("c", 0)])
+    assert states.imported_stages("m") == 3
+    assert {name: header.events for name, header in states.headers("m").items()} == {"a": 1, "b": 1, "c": 0}
+
+
+def test_labels_in_the_unit_interval_are_counted_until_another_comes(states: ItemStates) -> None:
+    states.import_stages("m", 1, [change("a", 0), change("b", 0)])
+
+    def commit(item: str, version: int, unit: bool | None) -> int:
+        made = change(item, version, f"{version} 0", f"{version} 1", before=2 * version - 2)
+        assert states.commit("m", [Change(made.state, made.events, unit)]) == set()
+        return states.unit_labels("m")
+
+    assert [commit("a", n, unit) for n, unit in enumerate((True, None, True, False, True), 1)] == [2, 2, 4, 0, 2]
+    assert states.commit("m", [Change(state("a", 1, 2), [Event("late", 1, 1)], True)]) == {"a"}
+    assert states.unit_labels("m") == 2
 
 
 class Plain:
@@ -136,166 +240,150 @@ class Plain:
         return set()
 
 
-@settings(max_examples=40, deadline=None)
+MODELS = itertools.count()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc"), st.integers(0, 3), st.integers(0, 3)), max_size=12))
-def test_any_sequence_of_changes_comes_out_as_in_plain_dictionaries(steps: list[tuple[bool, str, int, int]]) -> None:
-    states, plain = SqlItemStates("sqlite://"), Plain()
+def test_any_sequence_of_changes_comes_out_as_in_plain_dictionaries(
+    states: ItemStates, steps: list[tuple[bool, str, int, int]]
+) -> None:
+    model, plain = f"model {next(MODELS)}", Plain()  # the database has the models of the examples before
     for number, (is_new, item, version, count) in enumerate(steps):
         ids = [f"{number}-{n}" for n in range(count)]
         made = change(item, 0 if is_new else version, *ids, before=len(plain.ids.get(item, ())))
-        assert (
-            states.add("m", [made]) == plain.add(made) if is_new else states.commit("m", [made]) == plain.commit(made)
-        )
-    assert states.get("m", "abc") == plain.rows
-    assert {
-        item: [event.id for event in past] for item, past in states.event_history("m", plain.ids).items()
-    } == plain.ids
-    states.close()
+        if is_new:
+            assert states.add(model, [made]) == plain.add(made)
+        else:
+            assert states.commit(model, [made]) == plain.commit(made)
+    assert states.get(model, "abc") == plain.rows
+    history = states.event_history(model, plain.ids)
+    assert {item: [event.id for event in past] for item, past in history.items()} == plain.ids
 
 
-MANY = """
+MANY = f"""
 import sys
-from newcomer.store.sql import SqlItemStates
+import psycopg, newcomer.store.sql_read_only, newcomer.store.valkey_states
 from newcomer.store.states import Change, Event, ItemState
-states, me = SqlItemStates(sys.argv[1]), sys.argv[2]
-items = [f"item {n}" for n in range(20)]
+from newcomer.store.urls import open_states
+url, me, count, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+{WHEN_ALL_ARE_READY}
+states = open_states(url)
+items = [f"item {{n}}" for n in range(count)]
 states.add("m", [Change(ItemState(item, 0, "cold", 0, b"", ""), []) for item in items])
-for n in range(10):
+for n in range(rounds):
     waiting = set(items)
     while waiting:
         heads = states.headers("m", waiting)
         waiting = states.commit("m", [
-            Change(ItemState(i, h.version + 1, "warm", h.events + 1, b"", ""), [Event(f"{me} {n}", 0, 0, [n])])
+            Change(ItemState(i, h.version + 1, "warm", h.events + 1, b"", ""), [Event(f"{{me}} {{n}}", 0, 0, [n])])
             for i, h in heads.items()
         ])
-print("torch" in sys.modules)
+states.close()
+print("torch" in sys.modules, "alembic" in sys.modules)
 """
 
 
-def test_several_processes_begin_and_write_one_database_at_once(
-    opened: Callable[..., SqlItemStates], tmp_path: Path
-) -> None:
-    url = sqlite_url(tmp_path / "items.db")
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", MANY, url, str(n)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for n in range(4)
-    ]
-    ended = [process.communicate(timeout=100) for process in running]
-    assert ended == [("False\n", "")] * 4
+def at_once(url: str, processes: int, items: int, rounds: int) -> None:
+    """Processes that open the database, add the same items and change each of them."""
+    arguments = [[url, str(me), str(items), str(rounds)] for me in range(processes)]
+    assert run_at_once(MANY, arguments) == ["False False\n"] * processes
+
+
+def test_several_processes_write_one_database_at_once(opened: Open, database: Database) -> None:
+    at_once(database.url, processes=4, items=20, rounds=10)
     states = opened()
     assert set(states.headers("m").values()) == {ItemHeader(40, "warm", 40)}
     ids = {f"{me} {n}" for me in range(4) for n in range(10)}
     assert all({event.id for event in past} == ids for past in states.event_history("m", states.headers("m")).values())
 
 
-def damage(path: Path, statement: str) -> None:
-    database = sqlite3.connect(path)
-    with database:
-        database.execute(statement)
-    database.close()
+def test_sixteen_processes_create_the_tables_at_once(opened: Open, database: Database) -> None:
+    at_once(database.url, processes=16, items=2, rounds=1)
+    states = opened()
+    assert states.headers("m") == {f"item {n}": ItemHeader(16, "warm", 16) for n in range(2)}
+    assert states.seen("m", {"item 0": [f"{me} 0" for me in range(16)]}) == {"item 0": {f"{me} 0" for me in range(16)}}
 
 
-@pytest.mark.parametrize("column", ["version", "phase", "event_count", "parameters", "updated_at", "item_id"])
-def test_a_damaged_row_is_an_error_that_names_the_item(column: str, states: SqlItemStates, tmp_path: Path) -> None:
+@pytest.mark.parametrize("column", ["version", "phase", "event_count", "parameters", "updated_at"])
+def test_a_damaged_row_is_an_error_that_names_the_item(column: str, states: ItemStates, database: Database) -> None:
     states.add("m", [change("a", 0), change("b", 0)])
-    damage(tmp_path / "items.db", f"UPDATE item_states SET {column} = '9' WHERE item_id = 'a'")
-    name = "9" if column == "item_id" else "a"
+    database.damage_state("a", column, "9")
     with pytest.raises(
-        StoreError, match=rf"items.db: item '{name}': its row is not what was written \(checksum\); restore"
-    ):
-        states.get("m", [name, "b"])
+        DamagedItemError, match=r"item 'a': its row is not what was written \(checksum\); restore"
+    ) as caught:
+        states.get("m", ["a", "b"])
+    assert caught.value.item == "a"
     assert states.get("m", ["b"]) == {"b": state("b")}
 
 
-def test_damaged_values_of_an_event_are_an_error_that_names_it(states: SqlItemStates, tmp_path: Path) -> None:
-    states.add("m", [change("a", 0, "x")])
-    damage(tmp_path / "items.db", "UPDATE item_events SET payload = '[1, '")
-    with pytest.raises(StoreError, match="item 'a': event 'x' is not what was written"):
+@pytest.mark.parametrize(("column", "value"), [("label", "0"), ("position", "5"), ("timestamp", "8")])
+def test_a_damaged_row_of_an_event_is_an_error_that_names_it(
+    column: str, value: str, states: ItemStates, database: Database
+) -> None:
+    states.add("m", [change("a", 0, "x", "y"), change("b", 0, "z")])
+    states.commit("m", [change("b", 1, *map(str, range(KEPT)), before=1)])
+    database.damage_event("x", column, value)
+    database.damage_event("z", column, value)  # beyond the latest, whose values are kept
+    for item, event in (("a", "x"), ("b", "z")):
+        with pytest.raises(DamagedItemError, match=f"item '{item}': event '{event}' is not what was written") as caught:
+            states.labels("m", {item: [event]})
+        assert caught.value.item == item
+    with pytest.raises(DamagedItemError, match="item 'a': event 'x' is not what was written"):
         states.event_history("m", ["a"])
+    assert states.labels("m", {"a": ["y"]}) == {"a": {"y": 1}}
 
 
-def test_a_locked_database_is_an_error_after_the_wait_and_then_works(
-    opened: Callable[..., SqlItemStates], tmp_path: Path
+@pytest.mark.parametrize("value", ["[1, ", "[3, [4, 5], 0.25, null]"])
+def test_damaged_values_of_an_event_are_an_error_that_names_it(
+    value: str, states: ItemStates, database: Database
 ) -> None:
-    states = opened(wait_seconds=0.2)
-    states.add("m", [change("a", 0)])
-    other = sqlite3.connect(tmp_path / "items.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreError, match=r"locked.*another process is writing it; try again when it is done"):
-        states.commit("m", [change("a", 1, "x")])
-    assert states.get("m", ["a"]) == {"a": state("a")}
-    other.execute("ROLLBACK")
-    other.close()
-    assert states.commit("m", [change("a", 1, "x")]) == set()
+    states.add("m", [change("a", 0, "x"), change("b", 0, "y")])
+    database.damage_event("x", "payload", value)
+    with pytest.raises(DamagedItemError, match="item 'a': event 'x' is not what was written"):
+        states.event_history("m", ["a", "b"])
+    assert states.labels("m", {"a": ["x"]}) == {"a": {"x": 1}}
+    assert [event.id for event in states.event_history("m", ["b"])["b"]] == ["y"]
 
 
-def test_a_file_that_is_no_database_is_an_error(opened: Callable[..., SqlItemStates], tmp_path: Path) -> None:
-    (tmp_path / "items.db").write_bytes(b"not a database at all" * 100)
-    with pytest.raises(StoreError, match=r"items.db: .*file is not a database.*; restore it from a copy"):
-        opened()
+def test_an_event_that_is_gone_is_found_at_the_next_change_of_its_item(states: ItemStates, database: Database) -> None:
+    states.add("m", [change("a", 0, "x", "y"), change("b", 0)])
+    database.delete_event("x")
+    with pytest.raises(DamagedItemError, match="item 'a': one of its latest events is not what was written") as caught:
+        states.commit("m", [change("a", 1, "z", before=2), change("b", 1, "z")])
+    assert caught.value.item == "a"
+    assert states.get("m", ["a", "b"]) == {"a": state("a", events=2), "b": state("b")}
+    assert states.seen("m", {"b": ["z"]}) == {"b": set()}
+    assert states.forget("m", ["a"]) == {"a"}
 
 
-def test_a_database_whose_pages_are_gone_is_an_error(opened: Callable[..., SqlItemStates], tmp_path: Path) -> None:
+def test_who_cannot_write_can_read(opened: Open, database: Database) -> None:
     states = opened()
-    states.add("m", [change(f"item {n}", 0, *map(str, range(20))) for n in range(200)])
-    states.close()
-    path = tmp_path / "items.db"
-    content = path.read_bytes()
-    path.write_bytes(content[:4096] + bytes(len(content) - 4096))
-    with pytest.raises(StoreError, match=r"items.db: .*malformed.*; restore it from a copy"):
-        opened().get("m", [f"item {n}" for n in range(200)])
+    states.add("m", [change("a", 0, "x")])
+    states.import_stages("m", 1, [])
+    assert not states.read_only
+    reader = opened(database.read_only_url())
+    assert reader.read_only
+    assert reader.get("m", ["a"]) == {"a": state("a", events=1)}
+    assert reader.headers("m") == {"a": ItemHeader(0, "cold", 1)}
+    assert reader.labels("m", {"a": ["x"]}) == {"a": {"x": 1}}
+    assert [event.id for event in reader.event_history("m", ["a"])["a"]] == ["x"]
+    assert reader.imported_stages("m") == 1
+    for write in (
+        lambda: reader.add("m", [change("b", 0)]),
+        lambda: reader.commit("m", [change("a", 1, "y", before=1)]),
+        lambda: reader.forget("m", ["a"]),
+        lambda: reader.import_stages("m", 2, []),
+    ):
+        with pytest.raises(StoreError, match=r"refused \(.*read.?only.*\); (make the file|open it once where)"):
+            write()
+    assert states.headers("m") == {"a": ItemHeader(0, "cold", 1)}
 
 
-def test_a_place_that_cannot_be_written_is_an_error(opened: Callable[..., SqlItemStates], tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"unable to open database file.*give a file in a folder that is there"):
-        opened(sqlite_url(tmp_path / "nowhere" / "items.db"))
-    states = opened()
-    states.add("m", [change("a", 0)])
-    states.close()
-    read_only = opened(f"sqlite:///file:{tmp_path / 'items.db'}?mode=ro&uri=true")
-    assert read_only.get("m", ["a"]) == {"a": state("a")}
-    with pytest.raises(StoreError, match=r"readonly database.*make the file and its folder writable"):
-        read_only.add("m", [change("b", 0)])
-
-
-@pytest.mark.parametrize("url", ["items.db", "nosuch://here", "postgresql+nosuchdriver://me:secret@here/items"])
-def test_a_url_that_cannot_be_used_is_an_error_without_the_password(url: str) -> None:
+def test_a_database_of_a_later_version_is_refused_and_stays_as_it_is(opened: Open, database: Database) -> None:
+    opened().add("m", [change("a", 0)])
+    database.set_revision("9999")
     with pytest.raises(
-        StoreError, match=r"no database that can be used .*write a URL such as sqlite:///items.db"
-    ) as error:
-        SqlItemStates(url)
-    assert "secret" not in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_what_is_written_is_on_the_disk_when_the_call_returns(states: SqlItemStates) -> None:
-    with states._engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
-
-
-def test_a_store_that_cannot_be_written_leaves_the_database_beside_it(
-    opened: Callable[..., SqlItemStates], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(store: Store, manifest: Manifest, entries: object) -> None:
-        (store.folder / "stage-000.safetensors").write_bytes(b"half")
-        opened().add("m", [change("a", 0)])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Store, "_append", full)
-    with pytest.raises(StoreError, match="No space left on device"):
-        Store(tmp_path).write(Manifest("emerg", {}, {}), [])
-    assert not (tmp_path / "stage-000.safetensors").exists()
-    assert opened().get("m", ["a"]) == {"a": state("a")}
-
-
-def test_tables_of_another_layout_are_refused_before_any_is_created(tmp_path: Path) -> None:
-    file = tmp_path / "items.db"
-    with sqlite3.connect(file) as connection:
-        connection.execute("CREATE TABLE item_states (model TEXT, item TEXT, events INTEGER)")
-    with pytest.raises(StoreError, match=r"table 'item_states' has no column 'item_id'.*give another database"):
-        SqlItemStates(sqlite_url(file))
-    with sqlite3.connect(file) as connection:
-        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("item_states",)]
+        StoreError, match=r"of a later version of newcomer \(9999; this one knows \d+\); update newcomer"
+    ):
+        opened()

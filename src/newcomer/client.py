@@ -110,10 +110,15 @@ class Client:
         return self._send(_add(items))
 
     def score(
-        self, user: Row, context: Row, candidates: Sequence[str | int | Row], on_unknown: OnUnknown = "error"
+        self,
+        user: Row,
+        context: Row,
+        candidates: Sequence[str | int | Row],
+        on_unknown: OnUnknown = "error",
+        uncertainty: bool = False,
     ) -> Scores:
         """Click probabilities of candidates, given by ids or by fields. `user`: the user's id and fields by column."""
-        return self._send(_score(user, context, candidates, on_unknown))
+        return self._send(_score(user, context, candidates, on_unknown, uncertainty))
 
     def warm(self, events: Sequence[Row]) -> Counts:
         """Count events. One without `event_id` and `request_id` gets an id here, so that it counts once if it is sent again."""
@@ -245,9 +250,14 @@ class AsyncClient:
         return await self._send(_add(items))
 
     async def score(
-        self, user: Row, context: Row, candidates: Sequence[str | int | Row], on_unknown: OnUnknown = "error"
+        self,
+        user: Row,
+        context: Row,
+        candidates: Sequence[str | int | Row],
+        on_unknown: OnUnknown = "error",
+        uncertainty: bool = False,
     ) -> Scores:
-        return await self._send(_score(user, context, candidates, on_unknown))
+        return await self._send(_score(user, context, candidates, on_unknown, uncertainty))
 
     async def warm(self, events: Sequence[Row]) -> Counts:
         return await self._send(_warm(events))
@@ -360,9 +370,11 @@ def _add(items: Sequence[Row]) -> _Request[AddedItems]:
     return _Request("POST", "/items", AddedItems, {"items": [dict(item) for item in items]})
 
 
-def _score(user: Row, context: Row, candidates: Sequence[str | int | Row], on_unknown: OnUnknown) -> _Request[Scores]:
+def _score(
+    user: Row, context: Row, candidates: Sequence[str | int | Row], on_unknown: OnUnknown, uncertainty: bool
+) -> _Request[Scores]:
     given = [dict(one) if isinstance(one, Mapping) else one for one in candidates]
-    body = {**user, "context": dict(context), "candidates": given, "on_unknown": on_unknown}
+    body = {**user, "context": dict(context), "candidates": given, "on_unknown": on_unknown, "uncertainty": uncertainty}
     return _Request("POST", "/score", Scores, body)
 
 

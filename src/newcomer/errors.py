@@ -57,8 +57,8 @@ class DataWarning(UserWarning):
     """Data was repaired or reinterpreted on reading."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: the nearest known one, or all of them.
+def nearest(name: str, known: Iterable[str], title: str = "known:") -> str:
+    """The end of an error message about an unknown name: the nearest known one, or all of them after `title`.
 
     >>> nearest("learning_rat", ["rank", "learning_rate"])
     "did you mean 'learning_rate'?"
@@ -68,4 +68,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     more = f", … ({len(known)} in all)" if len(known) > MANY else ""
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known[:MANY]) or 'none'}{more}"
+    return f"did you mean '{close[0]}'?" if close else f"{title} {', '.join(known[:MANY]) or 'none'}{more}"

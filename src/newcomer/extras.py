@@ -14,6 +14,8 @@ EXTRAS: Mapping[str, str] = {
     "yaml": "data",
     "accelerate": "distributed",
     "timm": "timm",
+    "psycopg": "postgres",
+    "valkey": "valkey",
     "peft": "peft",
     "onnx": "onnx",
     "onnxscript": "onnx",

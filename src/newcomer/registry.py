@@ -123,7 +123,8 @@ def find_learner(name: str) -> type[Learner[Any, Any]]:
         shipped: type[Learner[Any, Any]] = import_object(SHIPPED[name])
         return shipped
     if name not in plugins():
-        raise SettingError(f"no learner '{name}'; {nearest(name, [*SHIPPED, *plugins()])}")
+        advice = nearest(name, [*SHIPPED, *plugins()], "install the package that provides it; known:")
+        raise SettingError(f"no learner '{name}'; {advice}")
     point = plugins()[name]
     try:
         loaded = point.load()

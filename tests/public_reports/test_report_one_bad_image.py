@@ -243,3 +243,16 @@ def test_a_heic_image_by_another_name_is_named(shell: Shell) -> None:
             read(shell.folder / "a.jpg")
     with pytest.raises(DataError, match="inputs: HEIC images"):
         read_image(content, "inputs")
+
+
+def test_a_class_of_which_no_image_can_be_read_is_named(shell: Shell) -> None:
+    """One class had a single image, which was damaged: the class was missing without a word."""
+    wren = shell.folder / "birds" / "train" / "wren"
+    for file in sorted(wren.iterdir())[1:]:
+        file.unlink()
+    truncated(next(wren.iterdir()))
+    code, _, err = shell.call("learn", "m", "birds", *NEW)
+    assert code == 3
+    assert "left out: class 'wren' has no readable image; it is not learned" in err
+    next(wren.iterdir()).write_bytes(b"no image")
+    assert "wren: no readable image; the class is not learned" in shell.call("learn", "n", "birds", *NEW)[2]

@@ -1,5 +1,6 @@
 """Base class of class-incremental classifiers: a task's way through the parts of a learner, and predictions."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -21,9 +22,10 @@ from newcomer.classes.parts import Adapter, Learned, Part, Steps, Task
 from newcomer.classes.predictions import Prediction, choices, ranked
 from newcomer.classes.training_loop import TrainingLoop
 from newcomer.data.class_names import class_name, known_names
+from newcomer.data.example_digest import examples_digest
 from newcomer.data.examples import Examples, Input, Subset, require_examples
 from newcomer.data.inputs import LoadedInputs, as_inputs, is_single
-from newcomer.errors import LearnerError, NewcomerError, nearest
+from newcomer.errors import DataWarning, LearnerError, NewcomerError, nearest
 from newcomer.nn.heads.head import WeightBias
 from newcomer.printable import counted, listed, stage_title
 from newcomer.settings import Json
@@ -40,6 +42,8 @@ EVAL_BATCH = 64
 PREDICT_BATCH = 1024
 """Texts predicted at once, those of similar length together."""
 GIB = 2**30
+DATA = "data"
+"""Entry of a stage's information: digest of its examples."""
 
 One = Input | bytes | IO[bytes] | NDArray[Any]
 Many = Sequence[Any] | Iterable[Any]
@@ -277,6 +281,8 @@ class ClassLearner(Learner[Examples, Examples]):
         require_examples(stage.train, f"stage '{stage_title(stage.name)}'")
         if not len(stage.train):
             raise LearnerError(f"stage '{stage_title(stage.name)}' has no examples to learn from")
+        digest = examples_digest(stage.train)
+        self._warn_if_learned(digest, stage.train.classes)
         labels, inputs = stage.train.labels, self._loaded(stage.train.inputs)
         class_index = {name: i for i, name in enumerate(dict.fromkeys([*self.classes, *labels]))}
         target, new = torch.tensor([class_index[label] for label in labels]), len(class_index) - len(self.classes)
@@ -305,6 +311,7 @@ class ClassLearner(Learner[Examples, Examples]):
         if not features.isfinite().all():
             raise LearnerError("the features are not finite; lower the learning rate")
         info: dict[str, Json] = {"what": "learn", "examples": len(stage.train), "settings": dict(self.settings)}
+        info |= {} if digest is None else {DATA: digest}
         info |= learned.info
         if maps_drift:
             info["drift explained"] = self.classifier.map_drift(old, features, target)
@@ -312,6 +319,19 @@ class ClassLearner(Learner[Examples, Examples]):
         updated = self.classifier.update(features, target)
         cost = self._cost(loader, 0 if loop is None else loop.parameter_count)
         return self._make_entry(stage.name, {**info, **updated.info, "cost": cost}, learned.tensors, updated.tensors)
+
+    def _warn_if_learned(self, digest: str | None, classes: Sequence[str]) -> None:
+        """DataWarning for the examples of an earlier stage, unless one of their classes was forgotten since."""
+        for entry in reversed(self.entries) if digest is not None else ():
+            if entry.info["what"] == "forget" and entry.info["class"] in classes:
+                return
+            if entry.info.get(DATA) == digest:
+                warnings.warn(
+                    f"these are the examples of {stage_title(entry.name)}, learned again: they count twice in the class statistics",
+                    DataWarning,
+                    stacklevel=4,
+                )
+                return
 
     def _loaded(self, inputs: Given) -> Sequence[Any]:
         """Inputs, opened on access; a single input as a sequence of one."""

@@ -20,7 +20,7 @@ from newcomer.items.serving.results import OnError
 from newcomer.items.serving.scoring import merge_errors
 from newcomer.items.serving.service import SCORE_COLUMNS, ItemService, Repaired, Warmed
 from newcomer.printable import counted, printable_json
-from newcomer.registry import LEARNERS
+from newcomer.registry import find_learner
 from newcomer.settings import Json
 from newcomer.store.folder import Store
 
@@ -72,6 +72,9 @@ def score(
         ),
     ] = None,
     states: States = None,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also the posterior std of each logit; several times slower.")
+    ] = False,
     strict: Strict = False,
 ) -> None:
     """Predict click probabilities of requests. Each result has the model, the item's phase and number of events, and the number of
@@ -80,7 +83,7 @@ def score(
     require_rows_file(out, requests)
     answered, left_out = list[pl.DataFrame](), list[str]()
     with open_service(store, states) as service:
-        for answers in _answers(service, requests, strict):
+        for answers in _answers(service, requests, strict, uncertainty):
             left_out += answers["error"].drop_nulls().to_list()
             answered.append(answers if strict or out else answers.select("score"))
             _print_answers(answers, out is None and not strict)
@@ -157,8 +160,8 @@ def open_service(store: Path, states: str | None) -> Iterator[ItemService]:
     Raises StoreError for a classifier's store, naming the commands to use.
     """
     name = Store(store).manifest().learner
-    kind = LEARNERS.get(name)
-    if kind is None or not issubclass(kind, ItemLearner):
+    kind = find_learner(name)
+    if not issubclass(kind, ItemLearner):
         raise StoreError(
             f"{store}: holds a model of '{name}', a classifier; use `newcomer learn`, `predict` and `forget --class`"
         )
@@ -166,7 +169,7 @@ def open_service(store: Path, states: str | None) -> Iterator[ItemService]:
         yield service
 
 
-def _answers(service: ItemService, source: str, strict: bool) -> Iterator[pl.DataFrame]:
+def _answers(service: ItemService, source: str, strict: bool, uncertainty: bool) -> Iterator[pl.DataFrame]:
     """Scores, streamed; a line that is not an object gets an error row."""
     for number, part in enumerate(stream_input(source, strict)):
         begin = 0
@@ -176,7 +179,8 @@ def _answers(service: ItemService, source: str, strict: bool) -> Iterator[pl.Dat
             )
         try:
             with part.explaining():
-                for answers in service.score_batches(part.frame, part.where, _on_error(strict)):
+                batches = service.score_batches(part.frame, part.where, _on_error(strict), uncertainty=uncertainty)
+                for answers in batches:
                     broken = {n - begin: line for n, line in part.broken.items() if 0 <= n - begin < len(answers)}
                     begin += len(answers)
                     rows = np.setdiff1d(np.arange(len(answers)), list(broken))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,16 +14,15 @@ from newcomer.cli.items import forget_items
 from newcomer.cli.prediction_output import Answer, print_json, print_tables
 from newcomer.cli.program import Track, app, bar, finish, name_left_out, say, say_logs, shorten, stoppable
 from newcomer.data.examples import Examples
-from newcomer.data.fingerprint import fingerprint
 from newcomer.data.inputs import Query
-from newcomer.data.io.example_sources import image_queries, text_queries, training_examples
+from newcomer.data.io.example_sources import image_queries, text_queries, training_examples, training_part
 from newcomer.data.io.image_folders import ImageFiles, decoding_problems
 from newcomer.errors import DataError, NewcomerError, SettingError, StoreError, nearest
 from newcomer.experiments.tracking import find_tracker
 from newcomer.experiments.tracking import track as tracked
 from newcomer.export import FORMS
 from newcomer.printable import counted, stage_title
-from newcomer.registry import CLASSES, LEARNERS
+from newcomer.registry import CLASSES, LEARNERS, find_learner
 from newcomer.settings import Json, changes, fill, parse_change
 from newcomer.store.folder import Store
 from newcomer.streams.stage import Stage
@@ -41,9 +39,6 @@ BackbonePlace = Annotated[
     str | None,
     typer.Option("--backbone", metavar="NAME", help="Folder or hub name of the model's backbone, if it has moved."),
 ]
-
-DATA = "data"
-"""Entry of a stage's information: SHA-256 of the files that it has learned."""
 
 HINT = "hint: for texts, `--learner frozen --head kernel` is often as accurate and trains no weights"
 
@@ -97,8 +92,9 @@ def learn(
             model = _new(store, backbone, learner, settings, of_backbone)
         if model.backbone.reads_images:
             examples = _decodable(examples, left_out, strict)
-        digest = _digest(data)
-        say(_summary(model, examples) + _learned_before(model, digest))
+        if part := training_part(data):
+            say(f"{data}: the images in {part.name}/ are learned, the others left alone")
+        say(_summary(model, examples))
         if not (known or learner or model.backbone.reads_images):
             say(HINT)
         stage: Stage[Examples, Examples] = Stage(model.next_stage, examples, {})
@@ -107,7 +103,6 @@ def learn(
             steps = ((store, step) for step in model.fit_stage(stage))
             for _, step in tracked(steps, lambda _: tracker(run, model.settings)):
                 shown.follow(step)
-            model.entries[-1] = replace(model.entries[-1], info={**model.entries[-1].info, DATA: digest})
             model.save(store)
             shown.say(description="saved")
     score = model.entries[-1].info.get("held-out accuracy")
@@ -198,7 +193,7 @@ def _forget_class(store: Path, class_: str, backbone: str | None) -> None:
 @app.command()
 def checkout(
     store: Folder,
-    stages: Annotated[int, typer.Option(metavar="N", help="Number of stages to keep.")],
+    stages: Annotated[int, typer.Option(min=1, metavar="N", help="Number of stages to keep.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the copy.")],
 ) -> None:
     """Copy an earlier stage of a store into a new one. Item states in service are not copied."""
@@ -287,7 +282,10 @@ def _decodable(examples: Examples, left_out: list[str], strict: bool) -> Example
                 left_out.append(problem)
     if not right:
         raise _none_readable(left_out)
-    return examples if len(right) == len(examples) else examples.select(right)
+    rest = examples if len(right) == len(examples) else examples.select(right)
+    lost = [name for name in examples.classes if name not in rest.classes]
+    left_out += [f"class '{name}' has no readable image; it is not learned" for name in lost]
+    return rest
 
 
 def _locked(store: Path) -> AbstractContextManager[None]:
@@ -302,8 +300,8 @@ def open_model(
 
     Raises StoreError for a click model's store.
     """
-    kind = LEARNERS.get(Store(store).manifest().learner)
-    if kind is None or not issubclass(kind, ClassLearner):
+    kind = find_learner(Store(store).manifest().learner)
+    if not issubclass(kind, ClassLearner):
         raise StoreError(
             f"{store}: holds a model of '{Store(store).manifest().learner}', a click model; use `newcomer add`, `score`, "
             "`warm` and `forget --item`"
@@ -348,22 +346,6 @@ def _changes(given: list[str]) -> tuple[dict[str, Json], dict[str, Json]]:
         {key: value for key, value in pairs if not key.startswith(prefix)},
         {key.removeprefix(prefix): value for key, value in pairs if key.startswith(prefix)},
     )
-
-
-def _digest(data: Path) -> Json:
-    """SHA-256 of the contents of the files of a data set; None if one cannot be read."""
-    try:
-        return (fingerprint({"path": str(data)}) or {}).get("sha256")
-    except DataError:
-        return None
-
-
-def _learned_before(model: ClassLearner, digest: Json) -> str:
-    """A sentence if a stage has learned the same files."""
-    for entry in model.entries:
-        if digest is not None and entry.info.get(DATA) == digest:
-            return f" These are the files of {stage_title(entry.name)}: their examples count twice; `newcomer checkout` goes back."
-    return ""
 
 
 def _summary(model: ClassLearner, examples: Examples) -> str:

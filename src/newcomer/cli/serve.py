@@ -22,11 +22,14 @@ DRAIN_SECONDS = 10
 @app.command()
 def serve(
     stores: Annotated[
-        list[Path], typer.Argument(help="Folders of models: one click model, any number of classifiers.")
+        list[Path],
+        typer.Argument(metavar="FOLDER...", help="Folders of models: one click model, any number of classifiers."),
     ],
     states: Annotated[
         str | None,
-        typer.Option("--states", help="URL of the state database; by default items.db in the model's folder."),
+        typer.Option(
+            "--states", metavar="URL", help="URL of the state database; by default items.db in the model's folder."
+        ),
     ] = None,
     log: Annotated[
         list[str] | None,
@@ -35,21 +38,29 @@ def serve(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than this machine's need --token-file.")
+        str, typer.Option(metavar="HOST", help="Address to listen on; others than this machine's need --token-file.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    workers: Annotated[int, typer.Option(min=1, help="Number of processes that answer.")] = 1,
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="N", help="Port to listen on.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Number of processes that answer.")] = 1,
     token_file: Annotated[
-        Path | None, typer.Option(help="File with a line 'ROLE TOKEN' for each client; ROLE is read, write or admin.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File of lines 'ROLE TOKEN'; ROLE is read, write or admin."),
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option(help="Folder of the service's own files; by default NAME.service beside the first model."),
+        typer.Option(
+            metavar="FOLDER", help="Folder of the service's own files; by default NAME.service beside the first model."
+        ),
     ] = None,
-    clicked: Annotated[list[str] | None, typer.Option(help="Event type that is a click; may be repeated.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Requests per second and client that one worker answers.")] = None,
+    clicked: Annotated[
+        list[str] | None, typer.Option(metavar="TYPE", help="Event type that is a click; may be repeated.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="Requests per second of one client and worker.")
+    ] = None,
     backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Folder or hub name of the classifiers' backbone, if it has moved.")
+        str | None,
+        typer.Option("--backbone", metavar="NAME", help="Where the classifiers' backbone has moved."),
     ] = None,
 ) -> None:
     """Serve models over HTTP: register, score and warm up items, classify inputs. Stops at Ctrl-C."""

@@ -132,4 +132,7 @@ class Subset(Sequence[Input]):
 def require_examples(given: object, what: str) -> None:
     """Raises DataError unless these are `Examples`; `what` begins the message."""
     if not isinstance(given, Examples):
-        raise DataError(f"{what}: of type {type(given).__name__}, where Examples(inputs, labels) were expected")
+        raise DataError(
+            f"{what}: of type {type(given).__name__}, where Examples(inputs, labels) were expected; for a folder or table: "
+            "Examples.from_folder(path), Examples.from_table(path)"
+        )

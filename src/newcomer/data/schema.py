@@ -1,7 +1,7 @@
 """Schema of a click log: the id, label and time columns, and the feature fields."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Literal, Self
 
 from pydantic import PositiveInt
@@ -65,6 +65,7 @@ class Field:
     """Backbone whose frozen features represent the text, such as 'sentence-transformers/all-MiniLM-L6-v2'; None: bag of words."""
 
     def __post_init__(self) -> None:
+        _require_valid(self, f"schema: field '{self.name}'")
         if self.encoder is not None and self.kind != "text":
             raise DataError(
                 f"schema: field '{self.name}' is {self.kind} and has an encoder; set kind = 'text', or remove it"
@@ -112,6 +113,7 @@ class Schema:
     """Maximum share of rows in which a field of an item or user may differ from its other rows; the latest value is used."""
 
     def __post_init__(self) -> None:
+        _require_valid(self, "schema")
         names = [self.item, self.user, self.label, self.time, *(field.name for field in self.fields)]
         for name in names:
             if names.count(name) > 1:
@@ -163,3 +165,12 @@ class Schema:
             return cls(**filled | {"missing_values": tuple(filled["missing_values"])}, fields=tuple(made))
         except SettingError as error:
             raise DataError(str(error)) from None
+
+
+def _require_valid(settings: Field | Schema, where: str) -> None:
+    """Raises DataError for a value that a setting cannot have."""
+    given = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name != "fields"}
+    try:
+        fill(type(settings), given, where, provided=["fields"])
+    except SettingError as error:
+        raise DataError(str(error)) from None

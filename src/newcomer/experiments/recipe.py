@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newcomer import registry
+from newcomer.data.inference.schema_toml import RECIPE_TABLES
 from newcomer.errors import RecipeError, SettingError, nearest
 from newcomer.experiments.search import Search, read_search
 from newcomer.settings import Json, fill, parse_change, settings_of
@@ -207,8 +208,7 @@ def read_recipe(name: str, changes: Sequence[str] = (), seed: int | None = None)
 
 
 def _from_content(content: Mapping[str, Json], name: str, row: str | None = None) -> Recipe:
-    parts = ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "baselines", "search", "chosen")
-    _require_keys(content, parts, "")
+    _require_keys(content, RECIPE_TABLES, "")
     learner = _table(content, "learner")
     try:
         family = next((family for family in FAMILIES if _require_name(learner, "learner") in family.learners), None)

@@ -22,6 +22,7 @@ from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.log_reader import Source, items_from_frame, log_from_frame, read_log
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import LearnerError
+from newcomer.items.adaptation.item_summary import Summaries
 from newcomer.items.adaptation.rules import Adaptation
 from newcomer.items.configuration import Pretraining
 from newcomer.items.encoding.bounds import within_bounds
@@ -121,7 +122,9 @@ class ItemLearner(Learner[StageData, ClickLog]):
 
         Raises LearnerError for an item that was not added.
         """
-        return self._run_stage(f"warm {len(self.entries)}", NewEvents(self._to_log(events, items=False)))
+        log = self._to_log(events, items=False)
+        in_order = np.lexsort((log.row, log.fraction_or_zero, log.time))
+        return self._run_stage(f"warm {len(self.entries)}", NewEvents(log.take(in_order)))
 
     def score(self, requests: ClickLog | Source | pl.DataFrame) -> NDArray[np.float64]:
         """Click probabilities, one per row. Changes nothing; unknown users and values are encoded as 'unseen'.
@@ -168,12 +171,15 @@ class ItemLearner(Learner[StageData, ClickLog]):
         for number, count in zip(numbers, counts, strict=True):
             self.counts[number] = count
 
-    def adapt(self, state: State, item_features: Values, clicks: Clicks) -> Iterator[tuple[Tensor, State]]:
+    def adapt(
+        self, state: State, item_features: Values, clicks: Clicks, summaries: Summaries | None = None
+    ) -> Iterator[tuple[Tensor, State]]:
         """Adapted states of the items that have events, batch by batch, as (item rows, states).
 
-        `clicks.item` indexes the rows of `state` and `item_features`. The learner's own states do not change.
+        `clicks.item` indexes the rows of `state` and `item_features`; `summaries` are of earlier events. The learner's own states
+        do not change.
         """
-        yield from self.lifecycle.warm_up(state, state, item_features, clicks)
+        yield from self.lifecycle.warm_up(state, state, item_features, clicks, summaries=summaries)
 
     def evaluate(self, eval_set: ClickLog) -> dict[str, float]:
         """`auc`, `item_auc`, `logloss`, `calibration`, `f1`; see `metrics.ranking`."""

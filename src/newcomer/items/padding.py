@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -15,6 +16,10 @@ class PaddedBatch:
     items: Int[Tensor, " item"]
     rows: Int[Tensor, "item row"]
     real: Bool[Tensor, "item row"]
+
+    def first(self, rows: int) -> Self:
+        """The first `rows` of each item alone."""
+        return type(self)(self.items, self.rows[:, :rows], self.real[:, :rows])
 
 
 def by_item(item: Int[Tensor, " row"], max_rows: int, max_rows_per_item: int | None = None) -> Iterator[PaddedBatch]:

@@ -22,6 +22,7 @@ from newcomer.server.metrics import Metrics
 from newcomer.server.middleware import BodyLimit, Observed
 from newcomer.server.model_routes import ModelRoutes
 from newcomer.server.models import ModelsFile
+from newcomer.server.page.routes import Pages
 from newcomer.server.request_ids import RequestIds
 from newcomer.server.security import Guard, Role, read_tokens
 from newcomer.server.stores import classifier_folders, click_model_folder
@@ -54,14 +55,17 @@ def create_app(config: ServeConfig) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit, most=config.limits.body)
     app.add_middleware(Observed, metrics=metrics)
+    item_routes, class_routes = None, None
     if items is not None:
         ids = RequestIds.in_folder(config.own_folder)
-        routes = ItemRoutes(items, log, ids, guard, metrics, config.clicked, config.limits.rows)
-        app.include_router(routes.router)
+        item_routes = ItemRoutes(items, log, ids, guard, metrics, config.clicked, config.limits.rows)
+        app.include_router(item_routes.router)
     if classifiers:
-        app.include_router(ClassRoutes(classifiers, guard, metrics, config.limits.inputs).router)
+        class_routes = ClassRoutes(classifiers, guard, metrics, config.limits.inputs)
+        app.include_router(class_routes.router)
     app.include_router(ModelRoutes(models, items, classifiers, guard).router)
     app.include_router(JobRoutes(config, models, items is not None, classifiers, guard).router)
+    app.include_router(Pages(item_routes, class_routes, guard, metrics).router)
 
     @app.get("/healthz", tags=["service"])
     def health() -> dict[str, str]:

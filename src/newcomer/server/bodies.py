@@ -21,9 +21,9 @@ EVENT_ID, REQUEST_ID, EVENT_TYPE = "event_id", "request_id", "event_type"
 
 
 class Body(BaseModel):
-    """A body; unknown keys are refused."""
+    """A body; unknown keys and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class ItemStatus(BaseModel):
@@ -35,6 +35,8 @@ class ItemStatus(BaseModel):
 
 
 class AddedItem(ItemStatus):
+    """An item of `POST /items`."""
+
     status: Literal["new", "known"] = Field(description="known: it was there with the same features")
 
 
@@ -46,22 +48,30 @@ class Refused(BaseModel):
 
 
 class AddedItems(BaseModel):
+    """Answer of `POST /items`."""
+
     model: str
     items: list[AddedItem]
     refused: list[Refused]
 
 
 class ItemPage(BaseModel):
+    """Answer of `GET /items`."""
+
     items: list[ItemStatus]
     next: str | None = Field(description="value of `after` for the next page; null on the last one")
 
 
 class Edge(BaseModel):
+    """Edge of an item's graph."""
+
     fields: tuple[str, str]
     weight: float
 
 
 class ItemDetails(ItemStatus):
+    """Answer of `GET /items/{id}`."""
+
     model: str
     version: int
     updated_at: str
@@ -71,13 +81,21 @@ class ItemDetails(ItemStatus):
 
 
 class Score(BaseModel):
+    """Score of a candidate."""
+
     item_id: str | None = Field(description="null for a candidate that was given by its features")
     score: float | None = Field(description="click probability; null for an unknown item with on_unknown = null")
+    logit: float | None
+    sd: float | None = Field(
+        description="std of the logit given the item's events, if `uncertainty` is asked for and known"
+    )
     phase: str | None
     events: int | None
 
 
 class Scores(BaseModel):
+    """Answer of `POST /score`."""
+
     request_id: str = Field(description="names user and context in events")
     model: str
     scores: list[Score]
@@ -94,28 +112,38 @@ class Counts(BaseModel):
 
 
 class Choice(BaseModel):
+    """A class and its probability."""
+
     label: str
     probability: float
 
 
 class Classified(BaseModel):
+    """What became of one input."""
+
     classes: list[Choice]
     known: bool = Field(description="false: it probably belongs to no known class")
     error: str | None = Field(default=None, description="why this input was not classified")
 
 
 class Classifications(BaseModel):
+    """Answer of `POST /classify`."""
+
     model: str
     results: list[Classified]
 
 
 class ClassifyBody(Body):
+    """Body of `POST /classify`."""
+
     inputs: list[str] = Field(min_length=1, description="texts, or images in base64")
     top: int = Field(default=3, ge=1, le=1000)
     reject: float | None = Field(default=None, ge=0, le=1, description="false-rejection rate")
 
 
 class ClassList(BaseModel):
+    """Answer of `GET /classes`."""
+
     model: str
     stage: int = Field(description="number of stages that the model has learned")
     classes: list[str]
@@ -162,6 +190,7 @@ class Bodies:
                 ("context", context_body, default),
                 ("candidates", _list_of(Id | candidate, rows), ...),
                 ("on_unknown", Literal["error", "null", "prior"], "error"),
+                ("uncertainty", bool, False),
             ],
             "A user in a context, and candidate items by id or by features.",
         )

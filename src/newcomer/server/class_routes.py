@@ -1,6 +1,5 @@
 """Routes of classifiers: classify inputs, list and delete classes."""
 
-import binascii
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -17,6 +16,7 @@ from newcomer.data.io.image_decoding import read_image
 from newcomer.errors import DataError, LearnerError, NewcomerError
 from newcomer.server.bodies import Choice, Classifications, Classified, ClassifyBody, ClassList, from_base64
 from newcomer.server.classifiers import ServedClassifier, find_classifier
+from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError
 from newcomer.server.security import Guard, Role
@@ -27,6 +27,7 @@ CONTENT = {
         "schema": {
             "type": "object",
             "required": ["files"],
+            "additionalProperties": False,
             "properties": {
                 "files": {"type": "array", "items": {"type": "string", "contentMediaType": "application/octet-stream"}},
                 "top": {"type": "integer"},
@@ -45,7 +46,7 @@ class ClassRoutes:
 
     def __init__(self, models: Mapping[str, ServedClassifier], guard: Guard, metrics: Metrics, inputs: int) -> None:
         self.models, self.metrics, self.most = models, metrics, inputs
-        self.router = APIRouter(tags=["classes"])
+        self.router = APIRouter(tags=["classes"], route_class=JsonRoute)
         read, write = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE))
         route = self.router.add_api_route
         route(
@@ -66,13 +67,9 @@ class ClassRoutes:
                 contents = [await one.read() for one in form.getlist("files") if isinstance(one, UploadFile)]
                 fields = {key: value for key, value in form.items() if isinstance(value, str)}
             body = _validated(fields | {"inputs": [""] * len(contents)})
-            return await run_in_threadpool(self._classify, served, contents, body)
-        try:
-            content = await request.json()
-        except ValueError:
-            raise ProblemError(HTTPStatus.BAD_REQUEST, "the body is no JSON") from None
-        body = _validated(content)
-        return await run_in_threadpool(self._classify, served, body.inputs, body)
+            return await run_in_threadpool(self.answer, served, contents, body)
+        body = _validated(await request.json())
+        return await run_in_threadpool(self.answer, served, body.inputs, body)
 
     def classes(self, model: Model = None) -> ClassList:
         """The classes that the model knows."""
@@ -89,7 +86,7 @@ class ClassRoutes:
         except LearnerError as error:
             raise ProblemError(HTTPStatus.NOT_FOUND, str(error)) from None
 
-    def _classify(self, served: ServedClassifier, given: Sequence[str | bytes], body: ClassifyBody) -> Classifications:
+    def answer(self, served: ServedClassifier, given: Sequence[str | bytes], body: ClassifyBody) -> Classifications:
         if len(given) > self.most:
             raise ProblemError(
                 HTTPStatus.UNPROCESSABLE_ENTITY, f"{len(given)} inputs, but at most {self.most} are classified at once"
@@ -119,10 +116,10 @@ def _input(given: str | bytes, where: str, image: bool) -> Input | NewcomerError
         if isinstance(given, str):
             given = from_base64(given)
         return read_image(given, where)
-    except binascii.Error:
-        return DataError(f"{where} is not base64; this model reads images")
     except UnicodeDecodeError:
         return DataError(f"{where} is not UTF-8; this model reads texts")
+    except ValueError:
+        return DataError(f"{where} is not base64; this model reads images")
     except DataError as error:
         return error
 

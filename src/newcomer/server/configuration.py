@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from newcomer.errors import SettingError
 from newcomer.settings import Json
+from newcomer.store.urls import without_secrets
 
 VARIABLE = "NEWCOMER_SERVE"
 """Environment variable with the configuration of a worker process."""
@@ -80,7 +81,5 @@ class ServeConfig(BaseModel):
 
     def info(self) -> dict[str, Json]:
         """Configuration to be shown, without the database's password."""
-        from sqlalchemy.engine import make_url  # only to hide a password
-
         shown = self.model_dump(mode="json", exclude={"token_file", "states"})
-        return shown | {"states": make_url(self.states).render_as_string(hide_password=True) if self.states else None}
+        return shown | {"states": without_secrets(self.states) if self.states else None}

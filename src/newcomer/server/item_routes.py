@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Annotated, Any
 
 import polars as pl
-from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query
+from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Response
 
 from newcomer.data.canonical import canonical_name
 from newcomer.data.io.frames import frame_from_rows
@@ -38,6 +38,7 @@ from newcomer.server.bodies import (
 from newcomer.server.click_versions import ClickVersions
 from newcomer.server.event_log import EventLog
 from newcomer.server.event_rows import event_id_column, warm_rows
+from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError, row_error
 from newcomer.server.request_ids import RequestIds, event_id
@@ -48,6 +49,9 @@ log = logging.getLogger("newcomer.server")
 EDGES = 10
 PAGE = 100
 """Edges of a graph, and items of a page."""
+
+SCORE_COLUMNS = {name: "logit_std" if name == "sd" else name for name in Score.model_fields}
+"""Key of a score → column of the scores."""
 
 ROW = re.compile(r"\brow (\d+)\b")
 
@@ -69,7 +73,7 @@ class ItemRoutes:
         self.schema = self.live.learner.schema
         self.bodies = Bodies(self.schema, rows)
         self.id_column = event_id_column(self.schema)
-        self.router = APIRouter(tags=["items"])
+        self.router = APIRouter(tags=["items"], route_class=JsonRoute)
         read, write = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE))
         route = self.router.add_api_route
         items, score, events = (
@@ -80,9 +84,10 @@ class ItemRoutes:
             """Register new items. They can be scored at once; an item that is there with the same features is known."""
             return self.add([self.bodies.row(item) for item in body.items])  # type: ignore[attr-defined]
 
-        def scores(body: score, after: BackgroundTasks) -> Scores:  # type: ignore[valid-type]
+        def scores(body: score, after: BackgroundTasks) -> Response:  # type: ignore[valid-type]
             """Click probabilities of candidates for one user and context. Candidates given by their features are not added."""
-            return self.score(self.bodies.row(body), after)
+            found = self.score(self.bodies.row(body), after)
+            return Response(found.model_dump_json(), media_type="application/json")  # not validated once more
 
         def count(body: events) -> Counts:  # type: ignore[valid-type]
             """Count events and adapt their items. Each event counts once, by its item and event id."""
@@ -92,7 +97,7 @@ class ItemRoutes:
         route("/items", self.page, methods=["GET"], dependencies=[read])
         route("/items/{item_id:path}", self.details, methods=["GET"], dependencies=[read])
         route("/items/{item_id:path}", self.delete, methods=["DELETE"], dependencies=[write], status_code=204)
-        route("/score", scores, methods=["POST"], dependencies=[read])
+        route("/score", scores, methods=["POST"], dependencies=[read], response_model=Scores)
         route("/events", count, methods=["POST"], dependencies=[write])
 
     @property
@@ -178,23 +183,23 @@ class ItemRoutes:
 
     def score(self, body: Mapping[str, Any], after: BackgroundTasks) -> Scores:
         """Scores of candidates, and the request id for their events."""
-        given = {key: value for key, value in body.items() if key not in ("context", "candidates", "on_unknown")}
+        given = {
+            key: value
+            for key, value in body.items()
+            if key not in ("context", "candidates", "on_unknown", "uncertainty")
+        }
         request, candidates = given | body.get("context", {}), body["candidates"]
+        on_unknown, uncertainty = body.get("on_unknown", "error"), body.get("uncertainty", False)
         serving = self.versions.current()
         service = serving.for_user(request.get(self.schema.user))
-        answers, unseen = score_candidates(service, candidates, request, body.get("on_unknown", "error"))
+        answers, unseen = score_candidates(service, candidates, request, on_unknown, uncertainty)
         self.metrics.scored(answers["phase"].to_list(), unseen)
         for name, other in serving.shadow.items():
             if other is not service:
                 after.add_task(self._compare, name, other, candidates, request, answers["score"])
-        return Scores(
-            request_id=self.ids.make(request),
-            model=service.model,
-            scores=[
-                Score(item_id=name, score=score, phase=phase, events=events)
-                for name, score, phase, events in answers.select("item_id", "score", "phase", "events").iter_rows()
-            ],
-        )
+        columns = (answers[name].to_list() for name in SCORE_COLUMNS.values())
+        scores = [dict(zip(SCORE_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
+        return Scores.model_validate({"request_id": self.ids.make(request), "model": service.model, "scores": scores})
 
     def _compare(
         self, name: str, shadow: ItemService, candidates: Sequence[Any], request: Mapping[str, Any], scores: pl.Series

@@ -2,8 +2,9 @@
 
 import os
 from collections import Counter as Counts
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import log
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -77,6 +78,24 @@ class Metrics:
         for answered, shadow in scores:
             differences.observe(_logit(shadow) - _logit(answered))
 
+    def latencies(self) -> list[dict[str, Any]]:
+        """Of each route of this worker: number of requests, and the bucket bounds that hold half and 99 % of them."""
+        buckets: dict[str, dict[float, float]] = {}
+        for sample in next(iter(self.seconds.collect())).samples:
+            if sample.name.endswith("_bucket") and not sample.labels["route"].startswith("/ui"):
+                name = f"{sample.labels['method']} {sample.labels['route']}"
+                buckets.setdefault(name, {})[float(sample.labels["le"])] = sample.value
+        found = [(name, bounds, int(max(bounds.values()))) for name, bounds in sorted(buckets.items())]
+        return [
+            {"name": name, "count": count, "median": _bound(bounds, 0.5), "high": _bound(bounds, 0.99)}
+            for name, bounds, count in found
+        ]
+
+    def outcomes(self) -> list[tuple[str, int]]:
+        """Number of events of this worker by outcome."""
+        samples = next(iter(self.events.collect())).samples
+        return [(one.labels["outcome"], int(one.value)) for one in samples if one.name.endswith("_total")]
+
     def exposition(self) -> bytes:
         """All metrics, of all workers, in Prometheus' text format."""
         if not os.environ.get(FOLDER):
@@ -94,3 +113,10 @@ def _logit(probability: float) -> float:
     """
     kept = min(max(probability, 1e-7), 1 - 1e-7)
     return log(kept / (1 - kept))
+
+
+def _bound(bounds: Mapping[float, float], share: float) -> str:
+    """Upper bound of the first bucket up to which this share of all is."""
+    every = max(bounds.values())
+    bound = min(bound for bound, count in bounds.items() if count >= share * every)
+    return "over 10 s" if bound == float("inf") else f"{1000 * bound:g} ms"

@@ -30,6 +30,45 @@ ROW = re.compile(r"^(?P<where>\w+): row (?P<row>\d+)(?:, (?:column|time|label) '
 log = logging.getLogger("newcomer.server")
 
 
+DESCRIBED: Mapping[int, str] = {
+    400: "the body is no JSON",
+    401: "no valid token",
+    403: "the token does not have the role",
+    404: "not known",
+    409: "the model cannot do this",
+    413: "the body is too large",
+    422: "the request does not fit",
+    429: "too many requests",
+    503: "the database or the store cannot be used now",
+}
+"""Statuses of problems in OpenAPI, of every route."""
+
+PROBLEM: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "instance"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string", "description": "path of the request"},
+        "request_id": {"type": ["string", "null"]},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["detail"],
+                "properties": {
+                    "pointer": {"type": "string", "description": "JSON pointer into the body"},
+                    "detail": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+"""JSON schema of a problem."""
+
+
 class ProblemError(Exception):
     """An answer other than success; `pointers` are JSON pointers into the body."""
 
@@ -75,7 +114,9 @@ def row_error(message: str) -> dict[str, Json]:
 
 
 def install(app: FastAPI) -> None:
-    """Answer all errors with problem details; an unexpected one without its traceback, which is logged."""
+    """Answer all errors with problem details, and describe them; an unexpected one without its traceback, which is logged."""
+    generate = app.openapi
+    app.openapi = lambda: described(generate())  # type: ignore[method-assign]
 
     @app.exception_handler(ProblemError)
     async def _problem(request: Request, error: ProblemError) -> JSONResponse:
@@ -102,6 +143,21 @@ def install(app: FastAPI) -> None:
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("unexpected", exc_info=error, extra={"request_id": getattr(request.state, "request_id", None)})
         return problem(request, 500, "an unexpected error; it is in the service's log under this request_id")
+
+
+def described(openapi: dict[str, Any]) -> dict[str, Any]:
+    """This description with problems as the errors of every route."""
+    schemas = openapi.setdefault("components", {}).setdefault("schemas", {})
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    schemas["Problem"] = PROBLEM
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for operations in openapi["paths"].values():
+        for operation in operations.values():
+            operation["responses"] |= {
+                str(status): {"description": text, "content": content} for status, text in DESCRIBED.items()
+            }
+    return openapi
 
 
 def _validation_error(error: Mapping[str, Any]) -> dict[str, Json]:

@@ -2,12 +2,13 @@
 
 import hmac
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from http import HTTPStatus
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from fastapi import Request
 
@@ -16,6 +17,9 @@ from newcomer.server.problems import ProblemError
 
 MIN_LENGTH = 16
 """Minimum number of characters of a token."""
+
+COOKIE = "newcomer_token"
+"""Cookie with the token of a browser."""
 
 MAX_CLIENTS = 10_000
 """Clients whose rates are remembered; beyond it the oldest are dropped."""
@@ -92,10 +96,10 @@ class Guard:
         self._tokens = tokens if tokens is None else {token.encode(): role for token, role in tokens.items()}
         self._limit = RateLimit(rate)
 
-    def requires(self, role: Role) -> Callable[[Request], None]:
+    def requires(self, role: Role) -> Callable[[Request], Coroutine[Any, Any, None]]:
         """A dependency of a route that needs this role."""
 
-        def check(request: Request) -> None:
+        async def check(request: Request) -> None:
             client = self._client(request, role)
             if not self._limit.take(client):
                 raise ProblemError(
@@ -104,11 +108,24 @@ class Guard:
 
         return check
 
+    def knows(self, token: str) -> bool:
+        """Whether this is a token."""
+        return self._tokens is None or any(hmac.compare_digest(known, token.encode()) for known in self._tokens)
+
+    def allows(self, request: Request, role: Role) -> bool:
+        """Whether the request may do what this role may."""
+        try:
+            self._client(request, role)
+        except ProblemError:
+            return False
+        return True
+
     def _client(self, request: Request, role: Role) -> str:
         """Token or address of the request. Raises ProblemError (401, 403) if it may not do this."""
         if self._tokens is None:
             return request.client.host if request.client else ""
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        header = request.headers.get("authorization") or f"Bearer {request.cookies.get(COOKIE, '')}"
+        kind, _, token = header.partition(" ")
         given = token.strip().encode()
         granted = [known for known in self._tokens if hmac.compare_digest(known, given)]  # all are compared
         if kind.lower() != "bearer" or not granted:

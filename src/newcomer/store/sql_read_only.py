@@ -11,24 +11,22 @@ from newcomer.errors import StoreError
 from newcomer.store.sql import SqlItemStates
 
 
-def open_states(url: str) -> SqlItemStates:
-    """The database at this URL; of a SQLite file that cannot be written, a copy in memory that is `read_only`.
+def open_sql_states(url: str) -> SqlItemStates:
+    """The database at this URL; of a SQLite file that cannot be written, an upgraded copy in memory that is `read_only`.
 
     Raises StoreError: see `SqlItemStates`.
     """
     file = _file(url)
     if file is None or not file.parent.exists() or _can_be_written(file):
         return SqlItemStates(url)
-    states = SqlItemStates("sqlite://", connect=lambda: _copied(file))
-    states.where, states.read_only = str(file), True
-    return states
+    return SqlItemStates(url, copied=lambda: _copied(file))
 
 
 def _file(url: str) -> Path | None:
     """The file of a plain SQLite URL, else None."""
     try:
         parsed = sa.make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return None
     plain = parsed.get_backend_name() == "sqlite" and not parsed.query and parsed.database not in (None, "", ":memory:")
     return Path(str(parsed.database)) if plain else None

@@ -1,39 +1,74 @@
-"""SQL statements on item states; parameters `m` and `i`: model and item."""
+"""SQL statements on item states; parameters `m`, `i` and `names`: model, item and several items."""
+
+from typing import Any
 
 import sqlalchemy as sa
 
 from newcomer.store.sql_tables import DELETED_ITEMS, EVENTS, MODELS, STATES
+from newcomer.store.states import KEPT
+
+NAMES: "sa.BindParameter[Any]" = sa.bindparam("names", expanding=True)
 
 
-def of_item(table: sa.Table) -> "sa.ColumnElement[bool]":
-    """Condition: rows of one item of one model."""
-    return (table.c.model == sa.bindparam("m")) & (table.c.item_id == sa.bindparam("i"))
+def _of_model(table: sa.Table) -> "sa.ColumnElement[bool]":
+    return table.c.model == sa.bindparam("m")
 
 
-SEEN = sa.select(EVENTS.c.event_id, EVENTS.c.label).where(
-    of_item(EVENTS), EVENTS.c.event_id.in_(sa.bindparam("ids", expanding=True))
+def _of_item(table: sa.Table) -> "sa.ColumnElement[bool]":
+    return _of_model(table) & (table.c.item_id == sa.bindparam("i"))
+
+
+def _of_items(table: sa.Table) -> "sa.ColumnElement[bool]":
+    return _of_model(table) & table.c.item_id.in_(NAMES)
+
+
+HEADERS: "sa.Select[Any]" = sa.select(STATES.c.item_id, STATES.c.version, STATES.c.phase, STATES.c.event_count)
+ALL_HEADERS = HEADERS.where(_of_model(STATES))
+HEADERS = HEADERS.where(_of_items(STATES))
+ITEMS = sa.select(STATES).where(_of_items(STATES))
+LOCKED = (
+    sa.select(STATES.c.item_id, STATES.c.version, STATES.c.events_checksum)
+    .where(_of_items(STATES))
+    .order_by(STATES.c.item_id)  # one order in all processes avoids deadlocks
+    .with_for_update()
 )
-CHECKSUM = sa.select(STATES.c.events_checksum).where(of_item(STATES))
-VERSION = sa.select(STATES.c.version).where(of_item(STATES))
-NOTED = sa.update(STATES).where(of_item(STATES)).values(events_checksum=sa.bindparam("c"))
-STAGES = sa.update(MODELS).where(MODELS.c.model == sa.bindparam("m")).values(imported_stages=sa.bindparam("s"))
-UNIT = (
-    sa.update(MODELS)
-    .where(MODELS.c.model == sa.bindparam("m"))
-    .values(unit_interval_labels=sa.func.coalesce(MODELS.c.unit_interval_labels, 0) + sa.bindparam("n"))
+"""Versions of items that nobody else changes until the transaction ends."""
+LATEST = (
+    sa.select(EVENTS.c.item_id, EVENTS.c.position, EVENTS.c.checksum, EVENTS.c.payload_checksum)
+    .join(STATES, (STATES.c.model == EVENTS.c.model) & (STATES.c.item_id == EVENTS.c.item_id))
+    .where(_of_items(EVENTS), EVENTS.c.position >= STATES.c.event_count - KEPT)
+    .order_by(EVENTS.c.item_id, EVENTS.c.position, EVENTS.c.event_id)
 )
-NO_UNIT = (
-    sa.update(MODELS)
-    .where(MODELS.c.model == sa.bindparam("m"), MODELS.c.unit_interval_labels > 0)
-    .values(unit_interval_labels=0)
+"""The latest events of items: those under their checksum."""
+_ROW = (
+    *(EVENTS.c.item_id, EVENTS.c.event_id, EVENTS.c.position, EVENTS.c.timestamp, EVENTS.c.label),
+    *(EVENTS.c.payload, EVENTS.c.checksum, EVENTS.c.payload_checksum),
 )
-DELETED = sa.delete(STATES).where(of_item(STATES), STATES.c.version == sa.bindparam("v"))
-EVENTS_DELETED = sa.delete(EVENTS).where(of_item(EVENTS))
-REMEMBERED = sa.delete(DELETED_ITEMS).where(of_item(DELETED_ITEMS))
+HISTORY = (
+    sa.select(*_ROW)
+    .where(_of_items(EVENTS), EVENTS.c.payload.is_not(None) | EVENTS.c.payload_checksum.is_not(None))
+    .order_by(EVENTS.c.item_id, EVENTS.c.position)
+)
+"""Items, and the rows of their events in the order of `EventRow`, as `SEEN` has them too."""
+SEEN = sa.select(*_ROW).where(
+    _of_model(EVENTS),
+    sa.tuple_(EVENTS.c.item_id, EVENTS.c.event_id).in_(sa.bindparam("pairs", expanding=True)),
+)
+REPLACED = sa.update(STATES).where(_of_item(STATES))
+"""With the new row's columns as further parameters."""
 DROPPED = (
     sa.update(EVENTS)
-    .where(of_item(EVENTS))
-    .where(EVENTS.c.position < sa.bindparam("p"), EVENTS.c.payload.is_not(None))
-    .values(payload=None)
+    .where(_of_item(EVENTS), EVENTS.c.position >= sa.bindparam("first"), EVENTS.c.position < sa.bindparam("end"))
+    .values(payload=None, payload_checksum=None)
 )
-REPLACED = sa.update(STATES).where(of_item(STATES), STATES.c.version == sa.bindparam("v"))
+DELETED = sa.delete(STATES).where(_of_items(STATES))
+EVENTS_DELETED = sa.delete(EVENTS).where(_of_items(EVENTS))
+LAST_VERSIONS = sa.select(DELETED_ITEMS.c.item_id, DELETED_ITEMS.c.version).where(_of_items(DELETED_ITEMS))
+REMEMBERED = sa.delete(DELETED_ITEMS).where(_of_items(DELETED_ITEMS))
+STAGES = sa.update(MODELS).where(_of_model(MODELS)).values(imported_stages=sa.bindparam("s"))
+UNIT = (
+    sa.update(MODELS)
+    .where(_of_model(MODELS))
+    .values(unit_interval_labels=sa.func.coalesce(MODELS.c.unit_interval_labels, 0) + sa.bindparam("n"))
+)
+NO_UNIT = sa.update(MODELS).where(_of_model(MODELS), MODELS.c.unit_interval_labels > 0).values(unit_interval_labels=0)

@@ -1,7 +1,7 @@
-"""Interface of item-state databases: read by many processes, with optimistic versioning.
+"""Interface of item-state databases: read and written by many processes, with optimistic versioning.
 
 A state belongs to the pair (model, item); `model` is the fingerprint of the shared weights, so that one database holds the states
-of several models and none is ever read with the weights of another. What is behind `ItemStates` is chosen by a URL.
+of several models and none is ever read with the weights of another. What is behind `ItemStates` is chosen by a URL; see `urls`.
 """
 
 import hashlib
@@ -133,7 +133,7 @@ class ItemStates(ABC):
 
     @abstractmethod
     def commit(self, model: str, changes: Sequence[Change]) -> set[str]:
-        """Replace the previous versions by these states and insert their events, in one transaction.
+        """Replace the previous versions by these states, one an item, and insert their events, in one transaction.
 
         Returned are the items that have another version by now: nothing of theirs was changed or noted.
 
@@ -156,12 +156,15 @@ class ItemStates(ABC):
     def close(self) -> None:
         """Close the connections."""
 
+    def damaged(self, item: str, what: str) -> DamagedItemError:
+        """The error for data of an item that is not what was written."""
+        return DamagedItemError(
+            item,
+            f"{self.where}: item '{item}': {what} is not what was written (checksum); restore the database from a copy, or "
+            "forget the item (`newcomer forget STORE --item ID`) and add it again",
+        )
+
 
 def now() -> str:
     """UTC time in ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def latest(events: Sequence[Event]) -> Mapping[str, Event]:
-    """Latest events by id, whose values are stored."""
-    return {event.id: event for event in events[-KEPT:] if event.values is not None}

@@ -7,6 +7,7 @@ represent it.
 
 import itertools
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ learner reads them."""
 
 USER_FIELDS = ("taste", "age", "region", "income")
 CONTEXT_FIELDS = ("hour", "device", "page", "weather")
+NAMES = (*USER_FIELDS, *CONTEXT_FIELDS)
 
 
 def simulate_click_log(
@@ -52,52 +54,135 @@ def simulate_click_log(
 
     Raises SettingError without items, users or values, or with more kinds than pairs.
     """
-    _require(old_items + new_items, users, values - 1, brands, kinds)
+    world = ClickWorld.draw(
+        items=old_items + new_items,
+        users=users,
+        values=values,
+        kinds=kinds,
+        brands=brands,
+        interaction=interaction if planted else 0.0,
+        clarity=clarity,
+        seed=seed,
+    )
     random = _RandomStreams(seed)
-    items, people = old_items + new_items, users
-    item = np.repeat(np.arange(items), [old_events] * old_items + [new_events] * new_items)
+    item = np.repeat(np.arange(old_items + new_items), [old_events] * old_items + [new_events] * new_items)
     item = item[random.order(len(item), "time")]
-    user = random.integers(people, len(item), "user")
-
-    kind = random.integers(kinds, items, "kind")
-    shown = np.where(random.uniform(items, "clarity") < clarity, kind, random.integers(kinds, items, "shown"))
-    brand = random.integers(brands, items, "brand")
-    of_user = {name: random.integers(values, people, name) for name in USER_FIELDS}
-    of_row = {name: random.integers(values, len(item), name) for name in CONTEXT_FIELDS}
-    names = (*USER_FIELDS, *CONTEXT_FIELDS)
-    value_index = np.stack([of_user[name][user] for name in USER_FIELDS] + [of_row[name] for name in CONTEXT_FIELDS])
-
-    sign = np.stack([np.where(random.order(values, "sign", name) < values // 2, 1.0, -1.0) for name in names])
-    effect = np.stack([random.normal(values, "effect", name) for name in names]) * 0.2
-    pairs = np.array(list(itertools.combinations(range(len(names)), 2)))
-    pair = pairs[random.order(len(pairs), "pairs")[:kinds]][kind]
-    logit = 0.7 * random.normal(items, "item")[item] + 0.3 * random.normal(brands, "effect", "brand")[brand[item]]
-    logit += sum(effect[m][value_index[m]] for m in range(len(names)))
-    if planted:
-        row = np.arange(len(item))
-        first, second = pair[item].T
-        logit += interaction * sign[first, value_index[first, row]] * sign[second, value_index[second, row]]
-    probability = 1 / (1 + np.exp(-logit))
+    user = random.integers(users, len(item), "user")
+    context = np.stack([random.integers(values, len(item), name) for name in CONTEXT_FIELDS])
+    probability = world.probability(item, user, context)
     return ClickLog(
         SCHEMA,
         EntityTable(
-            tuple(f"i{n:04d}" for n in range(items)),
+            tuple(map(item_id, range(old_items + new_items))),
             {
-                "kind": _column("kind", shown),
-                "brand": _column("brand", brand),
-                PLANTED: Column.of_names([f"{names[m]} × {names[n]}" for m, n in pair]),
+                "kind": _column("kind", world.shown_kind),
+                "brand": _column("brand", world.brand),
+                PLANTED: Column.of_names([f"{NAMES[m]} × {NAMES[n]}" for m, n in world.pair]),
             },
         ),
         EntityTable(
-            tuple(f"u{n:05d}" for n in range(people)), {name: _column(name, of_user[name]) for name in USER_FIELDS}
+            tuple(map(user_id, range(users))),
+            {name: _column(name, found) for name, found in zip(USER_FIELDS, world.user_values, strict=True)},
         ),
-        {name: _column(name, of_row[name]) for name in CONTEXT_FIELDS} | {PROBABILITY: Column.of_numbers(probability)},
+        {name: _column(name, found) for name, found in zip(CONTEXT_FIELDS, context, strict=True)}
+        | {PROBABILITY: Column.of_numbers(probability)},
         item=item.astype(np.int32),
         user=user.astype(np.int32),
         label=(random.uniform(len(item), "click") < probability).astype(np.float32),
         time=np.arange(len(item)),
         row=np.arange(len(item)),
     )
+
+
+@dataclass(frozen=True)
+class ClickWorld:
+    """Items and users, and the click probability of every item for every user and context. Values are indices."""
+
+    shown_kind: NDArray[np.int64]
+    brand: NDArray[np.int64]
+    pair: NDArray[np.int64]
+    """The two interacting fields (indices into `NAMES`) of every item."""
+    user_values: NDArray[np.int64]
+    """Shape [field, user]."""
+    item_effect: NDArray[np.float64]
+    """Of the item itself and its brand."""
+    sign: NDArray[np.float64]
+    effect: NDArray[np.float64]
+    """Shape [field, value]."""
+    interaction: float
+
+    @classmethod
+    def draw(
+        cls,
+        *,
+        items: int,
+        users: int = 1000,
+        values: int = 4,
+        kinds: int = 20,
+        brands: int = 10,
+        interaction: float = 2.0,
+        clarity: float = 1.0,
+        seed: int = 0,
+    ) -> Self:
+        """The world of this seed, see `simulate_click_log`."""
+        _require(items, users, values - 1, brands, kinds)
+        random = _RandomStreams(seed)
+        kind = random.integers(kinds, items, "kind")
+        brand = random.integers(brands, items, "brand")
+        pairs = np.array(list(itertools.combinations(range(len(NAMES)), 2)))
+        of_brand = 0.3 * random.normal(brands, "effect", "brand")
+        return cls(
+            shown_kind=np.where(
+                random.uniform(items, "clarity") < clarity, kind, random.integers(kinds, items, "shown")
+            ),
+            brand=brand,
+            pair=pairs[random.order(len(pairs), "pairs")[:kinds]][kind],
+            user_values=np.stack([random.integers(values, users, name) for name in USER_FIELDS]),
+            item_effect=0.7 * random.normal(items, "item") + of_brand[brand],
+            sign=np.stack([np.where(random.order(values, "sign", name) < values // 2, 1.0, -1.0) for name in NAMES]),
+            effect=np.stack([random.normal(values, "effect", name) for name in NAMES]) * 0.2,
+            interaction=interaction,
+        )
+
+    def probability(
+        self, item: NDArray[np.int64], user: NDArray[np.int64], context: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Click probabilities of rows. `context` has shape [field, row]."""
+        value_index = np.concatenate([self.user_values[:, user], context])
+        logit = self.item_effect[item]
+        logit = logit + sum(self.effect[m][value_index[m]] for m in range(len(NAMES)))
+        row = np.arange(len(item))
+        first, second = self.pair[item].T
+        logit += (
+            self.interaction * self.sign[first, value_index[first, row]] * self.sign[second, value_index[second, row]]
+        )
+        probability: NDArray[np.float64] = 1 / (1 + np.exp(-logit))
+        return probability
+
+    def item_row(self, item: int) -> dict[str, str]:
+        """An item's id and fields by column."""
+        fields = {"kind": value_name("kind", self.shown_kind[item]), "brand": value_name("brand", self.brand[item])}
+        return {SCHEMA.item: item_id(item), **fields}
+
+    def user_row(self, user: int) -> dict[str, str]:
+        """A user's id and fields by column."""
+        pairs = zip(USER_FIELDS, self.user_values[:, user], strict=True)
+        return {SCHEMA.user: user_id(user), **{name: value_name(name, value) for name, value in pairs}}
+
+
+def item_id(item: int) -> str:
+    """Id of an item by its index."""
+    return f"i{item:04d}"
+
+
+def user_id(user: int) -> str:
+    """Id of a user by their index."""
+    return f"u{user:05d}"
+
+
+def value_name(field: str, value: int) -> str:
+    """Name of a field's value by its index."""
+    return f"{field} {value:02d}"
 
 
 SCHEMA = Schema(
@@ -146,4 +231,4 @@ class _RandomStreams:
 
 
 def _column(name: str, values: NDArray[np.int64]) -> Column:
-    return Column.of_names([f"{name} {value:02d}" for value in values])
+    return Column.of_names([value_name(name, value) for value in values])

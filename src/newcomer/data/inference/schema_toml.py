@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from newcomer.data.schema import Field, Schema
-from newcomer.errors import DataError
+from newcomer.errors import DataError, nearest
 from newcomer.settings import Json
+
+RECIPE_TABLES = ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "baselines", "search", "chosen")
+"""Top-level keys of a recipe."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,13 @@ def read_schema(path: str | Path) -> Schema:
     """
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{path}: cannot be read as a recipe ({error})") from None
+    for key in content:
+        if key not in RECIPE_TABLES:
+            raise DataError(f"{path}: {key} is not part of a recipe; {nearest(key, RECIPE_TABLES)}")
     data = content.get("data")
     schema = data.get("schema") if isinstance(data, dict) else None
     if not isinstance(schema, dict):

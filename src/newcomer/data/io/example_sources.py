@@ -35,7 +35,12 @@ def class_folders(path: Path, left_out: list[str] | None = None) -> Examples:
 
     Raises DataError: see `class_folder`.
     """
-    return class_folder(path / "train" if _holds_classes(path / "train") else path, left_out)
+    return class_folder(training_part(path) or path, left_out)
+
+
+def training_part(path: Path) -> Path | None:
+    """The `train/` of a folder of images that has one with class folders."""
+    return path / "train" if _holds_classes(path / "train") else None
 
 
 def image_queries(paths: Sequence[str]) -> list[Query]:

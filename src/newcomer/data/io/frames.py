@@ -129,10 +129,12 @@ def _single(name: str, values: list[Any], where: str) -> pl.Series:
     if len(kinds) <= 1:
         try:
             made = pl.Series(name, values)
-        except (TypeError, OverflowError, pl.exceptions.PolarsError):
+        except (TypeError, OverflowError, UnicodeEncodeError, pl.exceptions.PolarsError):
             made = None
         if made is not None and made.dtype != pl.Object:
             return made
+        if kinds == {str}:
+            raise DataError(f"{where}: column '{name}' holds text that is not Unicode (a lone surrogate)")
         if not kinds <= {int, Decimal}:
             kind = kinds.pop().__name__
             raise DataError(f"{where}: column '{name}' holds values of type {kind}, which is not supported")
@@ -140,7 +142,7 @@ def _single(name: str, values: list[Any], where: str) -> pl.Series:
         raise DataError(f"{where}: column '{name}' holds nested lists or objects; split it into scalar columns")
     try:
         return pl.Series(name, [_text(value) for value in values], dtype=pl.String)
-    except DataError as error:
+    except (DataError, UnicodeEncodeError) as error:
         raise DataError(f"{where}: column '{name}': {error}") from None
 
 

@@ -58,8 +58,15 @@ def class_folder(root: Path, left_out: list[str] | None = None) -> Examples:
     skipped and reported there. Raises DataError for a class without images, for a file that is not an image, and if nothing is
     left.
     """
-    get = LAYOUT.format(path=root.parent)
-    files = filter_readable(class_files(root, get, left_out), left_out)
+    in_parts = root.name in ("train", "test")
+    get = (
+        LAYOUT.format(path=root.parent) if in_parts else f"give a folder with one subfolder per class: {root}/<class>/*"
+    )
+    files = filter_readable(found := class_files(root, get, left_out), left_out)
+    if left_out is not None:
+        kept = {file.parent for file in files}
+        folders = (folder for folder in dict.fromkeys(file.parent for file in found) if folder not in kept)
+        left_out += [f"{folder}: no readable image; the class is not learned" for folder in folders]
     if not files:
         raise DataError(f"{root}: holds no readable image; {get}")
     return Examples(ImageFiles(files), [file.parent.name for file in files])

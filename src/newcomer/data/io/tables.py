@@ -97,7 +97,7 @@ def require_columns(columns: Iterable[str], wanted: Iterable[str], where: str) -
     for column in wanted:
         if column not in columns:
             require_commas(columns, f"{where}: no column '{column}'")
-            raise DataError(f"{where}: no column '{column}'; {nearest(column, columns)}")
+            raise DataError(f"{where}: no column '{column}'; {nearest(column, columns, 'there are')}")
         if f"{column}_duplicated_0" in columns:  # polars' name of the second one
             raise DataError(f"{where}: column '{column}' occurs twice; keep one of them, or rename the other")
 

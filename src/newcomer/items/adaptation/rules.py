@@ -11,6 +11,7 @@ from torch.nn import functional
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.networks.item_network import ItemNetwork, State
 from newcomer.items.padding import PaddedBatch
+from newcomer.nn.optim.gaussian_summary import GaussianSummary
 from newcomer.nn.optim.map_logistic import map_estimate
 from newcomer.shapes import Float, Tensor
 from newcomer.training.fit import fit
@@ -88,6 +89,10 @@ class EventLikelihood:
         logits: Tensor = self.network({**fixed, **state}, item_features, self.clicks.values(batch.rows.flatten()))
         return logits
 
+    def first(self, rows: int) -> Self:
+        """Of the first `rows` events of each item alone."""
+        return replace(self, batch=self.batch.first(rows))
+
     def _parts(self) -> Iterator[PaddedBatch]:
         width = max(1, MAX_PADDED_ROWS // len(self.batch.items))
         for begin in range(0, self.batch.rows.shape[1], width):
@@ -126,8 +131,8 @@ class Adaptation(ABC):
         """
 
     @abstractmethod
-    def warm(self, events: EventLikelihood, state: State) -> State:
-        """Adapted states at serving time, without gradients."""
+    def warm(self, events: EventLikelihood, state: State, summary: GaussianSummary | None = None) -> State:
+        """Adapted states at serving time, without gradients. `summary`: of earlier events, for the MAP estimate alone."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ class AdamAdaptation(Adaptation):
         rates = dict.fromkeys(state, self.inner_lr)
         return _gradient_descent(events, state, rates, self.inner_steps, second_order, initial_loss)
 
-    def warm(self, events: EventLikelihood, state: State) -> State:
+    def warm(self, events: EventLikelihood, state: State, summary: GaussianSummary | None = None) -> State:
         tuned = {key: value.clone().requires_grad_() for key, value in state.items()}
         optimizer = torch.optim.Adam(tuned.values(), lr=self.rate)
 
@@ -174,7 +179,7 @@ class LearnedSGD(Adaptation):
             events, state, events.network.positive_scales(), self.steps, second_order, initial_loss
         )
 
-    def warm(self, events: EventLikelihood, state: State) -> State:
+    def warm(self, events: EventLikelihood, state: State, summary: GaussianSummary | None = None) -> State:
         return {key: value.detach() for key, value in self.inner_update(events, state, second_order=False).items()}
 
 
@@ -182,7 +187,8 @@ class LearnedSGD(Adaptation):
 class MAPAdaptation(Adaptation):
     """MAP estimate of the state under the prior φ ~ N(φ₀, diag(s²)), s learned.
 
-    The logits are linearized in φ, `linearizations` times, each followed by Newton steps; see `nn.optim.map_logistic`.
+    The logits are linearized in φ, `linearizations` times, each followed by Newton steps; see `nn.optim.map_logistic`. They are
+    linearized at φ₀ first, or at the mode of the prior and a summary of earlier events.
     """
 
     initial_scale: float
@@ -194,19 +200,38 @@ class MAPAdaptation(Adaptation):
     ) -> State:
         return self._map_estimate(events, state, 1, second_order)
 
-    def warm(self, events: EventLikelihood, state: State) -> State:
+    def warm(self, events: EventLikelihood, state: State, summary: GaussianSummary | None = None) -> State:
         with torch.no_grad():
-            return self._map_estimate(events, state, self.linearizations, second_order=False)
+            return self._map_estimate(events, state, self.linearizations, second_order=False, summary=summary)
 
-    def _map_estimate(self, events: EventLikelihood, begin: State, linearizations: int, second_order: bool) -> State:
-        prior_std = flatten_state({key: value[None] for key, value in events.network.positive_scales().items()})[0]
-        labels, real = events.clicks.label[events.batch.rows], events.batch.real.to(prior_std.dtype)
+    @torch.no_grad()
+    def absorb(self, events: EventLikelihood, initial: State, summary: GaussianSummary, rows: int) -> GaussianSummary:
+        """The summary with the first `rows` events of each item, expanded at the MAP estimate from all of `events`.
+
+        `events` has no padding: each item has as many.
+        """
+        scale, first = prior_std(events.network), events.first(rows)
+        estimate = self.warm(events, initial, summary)
+        logits, jacobian = first.jacobian(estimate)
+        delta = (flatten_state(estimate) - flatten_state(initial)) / scale
+        return summary.with_rows(jacobian * scale, logits, first.clicks.label[first.batch.rows], delta)
+
+    def _map_estimate(
+        self,
+        events: EventLikelihood,
+        begin: State,
+        linearizations: int,
+        second_order: bool,
+        summary: GaussianSummary | None = None,
+    ) -> State:
+        scale = prior_std(events.network)
+        labels, real = events.clicks.label[events.batch.rows], events.batch.real.to(scale.dtype)
         initial = flatten_state(begin)
-        current = initial
+        current = initial if summary is None else initial + summary.mode() * scale
         for _ in range(linearizations):
             logits, jacobian = events.jacobian(unflatten_state(current, begin), second_order)
-            logits_at_initial = logits - (jacobian @ (current - initial)[..., None])[..., 0]
-            current = initial + map_estimate(logits_at_initial, jacobian, labels, real, prior_std, NEWTON_STEPS)
+            at_initial = logits - (jacobian @ (current - initial)[..., None])[..., 0]
+            current = initial + map_estimate(at_initial, jacobian, labels, real, scale, NEWTON_STEPS, summary)
         return unflatten_state(current, begin)
 
 
@@ -228,6 +253,11 @@ def build_adaptation(
     if rule == "learned_sgd":
         return LearnedSGD(inner_lr, inner_steps)
     return AdamAdaptation(warmup_lr, warmup_steps, inner_lr, inner_steps)
+
+
+def prior_std(network: ItemNetwork) -> Float[Tensor, " number"]:
+    """The learned prior std of every number of a flat state."""
+    return flatten_state({key: value[None] for key, value in network.positive_scales().items()})[0]
 
 
 def _leaves(state: State) -> dict[str, Tensor]:

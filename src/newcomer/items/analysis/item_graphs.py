@@ -75,11 +75,19 @@ def analyse(
     }
 
 
-def heaviest_edges(learner: ItemLearner, state: State, most: int) -> list[tuple[str, str, float]] | None:
-    """Edges of one item's graph, the largest weights first: two fields and a weight; None without item graphs."""
+def item_graph(learner: ItemLearner, state: State) -> list[list[float]] | None:
+    """One item's graph, in the order of the learner's nodes; None without item graphs."""
     if not isinstance(learner, EmerG):
         return None
-    graph, names = learner.graphs(state)[0].tolist(), [node.name for node in learner.nodes]
+    graph: list[list[float]] = learner.graphs(state)[0].tolist()
+    return graph
+
+
+def heaviest_edges(learner: ItemLearner, state: State, most: int) -> list[tuple[str, str, float]] | None:
+    """Edges of one item's graph, the largest weights first: two fields and a weight; None without item graphs."""
+    if (graph := item_graph(learner, state)) is None:
+        return None
+    names = [node.name for node in learner.nodes]
     edges = [(names[i], names[j], round(graph[i][j], 4)) for j in range(len(names)) for i in range(j)]
     return sorted(edges, key=lambda edge: -edge[2])[:most]
 

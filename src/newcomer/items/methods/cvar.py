@@ -35,6 +35,7 @@ class CVARNetwork(TowerNetwork):
     """
 
     statistics = ("seen",)
+    state_is_estimate = False
 
     def __init__(
         self,
@@ -74,9 +75,11 @@ class CVARNetwork(TowerNetwork):
     def row_gradient(self) -> RowGradient | None:
         return None
 
-    def update_statistics(self, state: State, clicks: Clicks, batch: PaddedBatch) -> State:
+    def update_statistics(self, state: State, clicks: Clicks, batch: PaddedBatch, after_others: bool = False) -> State:
         new_events = batch.real.sum(dim=1, keepdim=True).to(state["seen"].dtype)
-        return {"seen": torch.maximum(state["seen"], new_events) if self.all_events else state["seen"] + new_events}
+        if self.all_events and not after_others:
+            return {"seen": torch.maximum(state["seen"], new_events)}
+        return {"seen": state["seen"] + new_events}
 
     def after_adaptation(self, state: State) -> State:
         """Encode and decode the adapted ids, given the number of events."""

@@ -77,13 +77,13 @@ class MWUFNetwork(TowerNetwork):
     def row_gradient(self) -> RowGradient | None:
         return None
 
-    def update_statistics(self, state: State, clicks: Clicks, batch: PaddedBatch) -> State:
+    def update_statistics(self, state: State, clicks: Clicks, batch: PaddedBatch, after_others: bool = False) -> State:
         """Running mean of the users' embeddings over these events, clicked or not, with multiplicity."""
         real = batch.real[..., None]
         event_counts = real.sum(dim=1).to(state["seen"].dtype)
         users = self.users(clicks, batch.rows.flatten()).view(*batch.rows.shape, -1)
         mean = (users * real).sum(dim=1) / event_counts.clamp(min=1)
-        if self.all_events:
+        if self.all_events and not after_others:
             return {"users": mean, "seen": torch.maximum(state["seen"], event_counts)}
         total = state["seen"] + event_counts
         return {"users": torch.lerp(state["users"], mean, event_counts / total.clamp(min=1)), "seen": total}

@@ -31,6 +31,9 @@ class ItemNetwork(nn.Module, ABC):
     statistics: tuple[str, ...] = ()
     """Keys of a state that are computed from events (`update_statistics`), not tuned by gradients."""
 
+    state_is_estimate = True
+    """Whether the tuned part of a state is what the adaptation estimated: `after_adaptation` does not change it."""
+
     def __init__(
         self,
         item_sizes: Sequence[FieldSize],
@@ -66,8 +69,11 @@ class ItemNetwork(nn.Module, ABC):
         """The state's statistics, and its tuned part."""
         return {key: state[key] for key in self.statistics}, {key: state[key] for key in self.tuned_shapes()}
 
-    def update_statistics(self, state: State, clicks: Clicks, batch: PaddedBatch) -> State:
-        """Statistics of a batch's items after these events, before adaptation."""
+    def update_statistics(self, state: State, clicks: Clicks, batch: PaddedBatch, after_others: bool = False) -> State:
+        """Statistics of a batch's items after these events, before adaptation.
+
+        `after_others`: `state` has the statistics of earlier events that are not in the batch, even with `warmup_events` 'all'.
+        """
         return self.split_state(state)[0]
 
     def after_adaptation(self, state: State) -> State:

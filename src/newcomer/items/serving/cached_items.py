@@ -1,19 +1,24 @@
 """Items of a database with a cache in this process, refreshed by version when an item is used."""
 
 import difflib
+import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from math import inf
 from threading import Lock
 from time import monotonic
 from typing import Self
+
+import torch
 
 from newcomer.data.canonical import canonical_name
 from newcomer.errors import DataError, StoreError
 from newcomer.items.learner import ItemLearner
 from newcomer.items.networks.item_network import State
 from newcomer.items.serving.item_cache import ItemCache
+from newcomer.items.serving.serialization import posterior_of
 from newcomer.items.serving.trained_items import items_by_stage, trained_item_rows
+from newcomer.shapes import Float, Tensor
 from newcomer.store.states import DamagedItemError, ItemHeader, ItemState, ItemStates
 from newcomer.training.forks import require_own_process
 
@@ -24,6 +29,7 @@ class CachedItems:
     def __init__(self, learner: ItemLearner, model: str, states: ItemStates) -> None:
         self.learner, self.model, self.states = learner, model, states
         learner.network.eval().requires_grad_(False)
+        self._factors: dict[str, tuple[ItemHeader, Tensor | None]] = {}
         self._cache, self._cache_lock, self._imported, self._process = ItemCache(), Lock(), False, os.getpid()
         self.max_age = 0.0
         """Seconds for which a state that was current may be used for scores without asking the database again."""
@@ -68,7 +74,7 @@ class CachedItems:
     def not_known(self, item: str) -> DataError:
         """The error for an unknown item."""
         close = difflib.get_close_matches(item, self.headers(), n=1)
-        then = f"did you mean '{close[0]}'?" if close else "add it first"
+        then = f"did you mean '{close[0]}'?" if close else "it was not added, or was deleted"
         return DataError(f"item '{item}' is not known; {then}")
 
     def require_here(self, writes: bool = False) -> None:
@@ -109,6 +115,28 @@ class CachedItems:
                     del headers[error.item]
             self._checked |= dict.fromkeys(headers, now)
             return self._cache
+
+    def factors(self, names: Sequence[str], known: ItemCache) -> Float[Tensor, "item direction number"]:
+        """Factors of the posteriors of these items, which `known` has; NaN for an item without one, nothing for a cold item.
+
+        They are read, and kept, for items whose stds are asked for.
+        """
+        numbers = sum(math.prod(shape) for shape in self.learner.network.tuned_shapes().values())
+        device, found = self.learner.device, list[Tensor]()
+        with self._cache_lock:
+            headers = {name: known.headers[known.numbers[name]] for name in names}
+            stale = [
+                name for name, head in headers.items() if head.events and self._factors.get(name, (None,))[0] != head
+            ]
+            for name, row in (self.states.get(self.model, stale) if stale else {}).items():
+                self._factors[name] = (row.header, posterior_of(row, device))
+            for name in names:
+                factor = self._factors[name][1] if headers[name].events and name in self._factors else None
+                if factor is None:
+                    rows, value = (1, math.nan) if headers[name].events else (0, 0.0)
+                    factor = torch.full((rows, numbers), value, device=device)
+                found.append(factor)
+        return torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
 
     def _import_trained_items(self) -> None:
         """Import the items of the learner's store into the database, once; items deleted later stay deleted."""

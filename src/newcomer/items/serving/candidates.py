@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from newcomer.data.canonical import canonical
+from newcomer.data.canonical import canonical, plain_name
 from newcomer.data.click_log import ClickLog, EntityTable
 from newcomer.data.io.frames import as_series
 from newcomer.data.io.log_reader import items_and_conflicts, log_from_frame
+from newcomer.data.io.plain_request import plain_request
 from newcomer.errors import DataError
 from newcomer.items.encoding.unseen_values import Unseen
 from newcomer.items.serving.item_cache import ItemCache
@@ -32,11 +33,12 @@ def score_candidates(
     candidates: Sequence[str | int | Mapping[str, Any]],
     request: Mapping[str, Any],
     on_unknown: OnUnknown = "error",
+    uncertainty: bool = False,
 ) -> tuple[pl.DataFrame, Unseen]:
     """Scores of these candidates, with a column `ITEM` and those of `SCORE_COLUMNS`, in order; and counts of unseen values.
 
     A candidate is an item's id, or a mapping of item fields, scored as a new item without being added (with an id of a known item:
-    as that item). `request`: the user, its fields and the context fields by column.
+    as that item). `request`: the user, its fields and the context fields by column. `uncertainty`: also compute `logit_std`.
     Raises DataError for values that cannot be read, and with `on_unknown` 'error' for unknown ids.
     """
     schema = service.learner.schema
@@ -60,13 +62,12 @@ def score_candidates(
     answers, unseen = pl.DataFrame(schema=SCORE_COLUMNS), Unseen()
     if right:
         log = _log([ids[n] for n in right], request, service)
-        answers, unseen = score_requests(service.learner, service.model, known, log, {}, "candidates")
-    found = pl.DataFrame({ITEM: names}, schema={ITEM: pl.String})
-    positions = pl.Series("at", right, dtype=pl.UInt32)
-    answers = found.with_row_index("at").join(
-        answers.with_columns(positions), on="at", how="left", maintain_order="left"
-    )
-    return answers.drop("at").with_columns(model=pl.lit(service.model)), unseen
+        answers, unseen = score_requests(service, known, log, {}, "candidates", uncertainty)
+    if len(right) < len(names):
+        position = dict(zip(right, range(len(right)), strict=True))
+        gathered = pl.Series([position.get(n) for n in range(len(names))], dtype=pl.UInt32)  # null: a row of nulls
+        answers = answers.select(pl.all().gather(gathered)).with_columns(model=pl.lit(service.model))
+    return pl.DataFrame([pl.Series(ITEM, names, dtype=pl.String), *answers]), unseen
 
 
 def _parse(
@@ -74,7 +75,9 @@ def _parse(
 ) -> tuple[list[str | None], dict[int, dict[str, Any]]]:
     """Canonical ids, None if a candidate has none; and the features of candidates that have some."""
     given = [candidate.get(item) if isinstance(candidate, Mapping) else candidate for candidate in candidates]
-    names = canonical(as_series(item, given, "candidates"), "candidates").to_list()
+    names: list[str | None] = [plain_name(value) for value in given]
+    if None in names:
+        names = canonical(as_series(item, given, "candidates"), "candidates").to_list()
     features = {
         n: {key: value for key, value in candidate.items() if key != item}
         for n, candidate in enumerate(candidates)
@@ -131,10 +134,11 @@ def _item_table(rows: Mapping[str, Mapping[str, Any]], schema: Any, numbers: Map
 def _log(ids: Sequence[str], request: Mapping[str, Any], service: ItemService) -> ClickLog:
     """One row a candidate: the request is read once."""
     schema = service.learner.schema
-    row = pl.DataFrame(
-        [as_series(key, [value], "request") for key, value in request.items()] + [pl.Series(schema.item, ["?"])]
-    )
-    one = log_from_frame(row, schema, items=False, labels=False, where="request")
+    one = plain_request(request, schema)
+    if one is None:
+        columns = [as_series(key, [value], "request") for key, value in request.items()]
+        frame = pl.DataFrame([*columns, pl.Series(schema.item, ["?"])])
+        one = log_from_frame(frame, schema, items=False, labels=False, where="request")
     distinct = {name: n for n, name in enumerate(sorted(set(ids)))}
     zeros = np.zeros(len(ids), dtype=np.int64)
     return replace(

@@ -39,6 +39,10 @@ class EventBatch:
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         return type(self)(self.log.take(rows), [self.ids[row] for row in rows.tolist()])
 
+    def in_order_of_time(self) -> Self:
+        """Sorted by time, then by id: what follows does not depend on the order of rows."""
+        return self.take(np.lexsort((np.array(self.ids), self.log.fraction_or_zero, self.log.time)))
+
     @property
     def items(self) -> list[str]:
         """Ids of the events' items."""

@@ -52,16 +52,16 @@ def id_column(schema: Schema, frame: pl.DataFrame | None, column: str | None, wh
 
 
 def read_ids(frame: pl.DataFrame, name: str, where: str) -> list[str]:
-    """The event ids in this column. Raises DataError for an id that is empty or longer than 255 characters."""
+    """The event ids in this column. Raises DataError for an id that is empty, has a NUL or is longer than 255 characters."""
     ids = canonical(scalar_values(frame.select(name), name, where), where)
-    wrong = (ids.is_null() | (ids.str.len_chars() > LONGEST)).fill_null(True)
+    wrong = (ids.is_null() | (ids.str.len_chars() > LONGEST) | ids.str.contains("\0", literal=True)).fill_null(True)
     if wrong.any():
         row = int(wrong.arg_true()[0])
         value = frame[name][row]
         is_empty = value is None or not str(value).strip()
         raise DataError(
             f"{where}: row {row + 1}, column '{name}' is {'empty' if is_empty else repr(value)}; give every event an id of 1 to "
-            f"{LONGEST} characters"
+            f"{LONGEST} characters without NUL"
         )
     return ids.to_list()
 

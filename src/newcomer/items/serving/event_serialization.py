@@ -8,10 +8,11 @@ import torch
 
 from newcomer.data.vocabulary import BOUND
 from newcomer.items.encoding.bounds import out_of_bounds, within_bounds
-from newcomer.items.encoding.encoder import Clicks, Encoder, concat_values
+from newcomer.items.encoding.encoder import Clicks, Encoder
 from newcomer.items.serving.serialization import trimmed
 from newcomer.nn.ctr.field_embeddings import CategoricalSize
 from newcomer.settings import Json
+from newcomer.shapes import Tensor
 from newcomer.store.states import Event
 
 
@@ -23,11 +24,8 @@ def to_values(clicks: Clicks, row: int) -> list[Json]:
 def to_clicks(events: Sequence[tuple[int, Event]], encoder: Encoder, device: torch.device) -> Clicks:
     """Stored events as encoded rows; `events`: item index and event. Numbers are clipped to the bounds."""
     kinds = [torch.int64 if isinstance(size, CategoricalSize) else torch.float32 for size in encoder.row_sizes()]
-    columns = [
-        [torch.tensor(_from_json(event.values[n] if event.values else None), dtype=kind)[None] for _, event in events]
-        for n, kind in enumerate(kinds)
-    ]
-    rows = [concat_values([[value] for value in column])[0].to(device) for column in columns]
+    values = [event.values or [None] * len(kinds) for _, event in events]
+    rows = [_column([row[n] for row in values], kind).to(device) for n, kind in enumerate(kinds)]
     return Clicks(
         item=torch.tensor([item for item, _ in events], device=device),
         label=torch.tensor([event.label for _, event in events], dtype=torch.float32, device=device),
@@ -40,6 +38,15 @@ def to_clicks(events: Sequence[tuple[int, Event]], encoder: Encoder, device: tor
 def has_outliers(events: Sequence[Event]) -> bool:
     """Whether an encoded number of these events is out of bounds."""
     return any(_is_far_out(value) for event in events for value in event.values or ())
+
+
+def _column(values: Sequence[Json], kind: torch.dtype) -> Tensor:
+    """One field of several events; several values are padded with zeros to the longest."""
+    if any(isinstance(value, list) for value in values):
+        lists = [value if isinstance(value, list) else [value] for value in values]
+        longest = max(map(len, lists))
+        values = [[*value, *[0] * (longest - len(value))] for value in lists]
+    return torch.tensor(_from_json(values), dtype=kind)
 
 
 def _is_far_out(value: Json) -> bool:

@@ -1,6 +1,6 @@
 """Repair of items with non-finite states or out-of-bounds values: recomputed from initial states and stored events."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -10,39 +10,46 @@ from newcomer.items.networks.item_network import State
 from newcomer.items.serving.event_serialization import has_outliers, to_clicks
 from newcomer.items.serving.finite_checks import all_finite
 from newcomer.items.serving.item_cache import ItemCache
+from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.serialization import to_row
-from newcomer.store.states import Change, Event
-
-Past = Mapping[str, Sequence[Event]]
-
-
-def needs_repair(known: ItemCache, names: Sequence[str], past: Past) -> list[str]:
-    """Items with a non-finite state, or with stored features or events out of bounds."""
-    return [name for name in names if name in known.non_finite | known.far_out or has_outliers(past.get(name, ()))]
+from newcomer.shapes import Tensor
+from newcomer.store.states import Change
 
 
-def repaired(learner: ItemLearner, known: ItemCache, names: Sequence[str], past: Past) -> Iterator[Change | str]:
+def needs_repair(known: ItemCache, names: Sequence[str], past: PastEvents) -> list[str]:
+    """Items with a non-finite state or summary, or with stored features or events out of bounds."""
+    damaged = known.non_finite | known.far_out | past.lost
+    return [name for name in names if name in damaged or has_outliers(past.windows.get(name, ()))]
+
+
+def repaired(learner: ItemLearner, known: ItemCache, names: Sequence[str], past: PastEvents) -> Iterator[Change | str]:
     """The repaired row of each of these items, or its name if no finite state can be computed.
 
-    An item that has such a state already has no next row. As many events count as before; of those that are not kept what
-    they made of the item is gone.
+    An item that has such a state already has no next row. As many events count as before; of those that are not kept the summary
+    is used if it is finite (`PastEvents.lost`).
     """
     numbers = [known.numbers[name] for name in names]
     item_features = [values[numbers] for values in known.item_features]
     state = dict(initial_states(learner, names, item_features, known.readded))
-    events = [(n, event) for n, name in enumerate(names) for event in past.get(name, ())]
+    events, summaries = past.by_number({name: n for n, name in enumerate(names)})
     if events:
         clicks = to_clicks(events, learner.encoder, learner.device)
-        for items, found in learner.adapt(state, item_features, clicks):
+        for items, found in learner.adapt(state, item_features, clicks, summaries):
             state = {
                 key: value.index_copy(0, items, found[key]) if key in found else value for key, value in state.items()
             }
+    factors: dict[int, Tensor] = {}
+    if events:
+        sound = all_finite(state).nonzero()[:, 0]
+        of_sound = {key: value[sound] for key, value in state.items()}
+        factors = learner.lifecycle.posterior(sound, of_sound, item_features, clicks, summaries)
     now = {key: value[numbers] for key, value in known.state.items()}
     for n, (name, whole) in enumerate(zip(names, all_finite(state).tolist(), strict=True)):
-        if whole and name not in known.non_finite | known.far_out and _are_alike(state, now, n):
+        broken = known.non_finite | known.far_out | past.lost
+        if whole and name not in broken and _are_alike(state, now, n):
             continue
-        head = known.headers[known.numbers[name]]
-        row = to_row(name, head.version + 1, head.events, item_features, state, n, readded=name in known.readded)
+        head, again, summary = known.headers[known.numbers[name]], name in known.readded, summaries.get(n)
+        row = to_row(name, head.version + 1, head.events, item_features, state, n, again, summary, factors.get(n))
         yield Change(row, []) if whole else name
 
 

@@ -1,20 +1,26 @@
 """Scoring: click probabilities of requests, or the error of each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
 from newcomer.data.click_log import ClickLog
 from newcomer.errors import DataError, LearnerError, NewcomerError, StoreError
+from newcomer.items.encoding.encoder import Clicks
 from newcomer.items.encoding.unseen_values import Unseen, unseen_by_row, unseen_of_clicks
-from newcomer.items.inference import predict
-from newcomer.items.learner import ItemLearner
+from newcomer.items.inference import predict_logits, select, sigmoid
+from newcomer.items.serving.cached_items import CachedItems
+from newcomer.items.serving.event_batch import item_names
 from newcomer.items.serving.item_cache import ItemCache
 
 SCORE_COLUMNS = {
     "score": pl.Float64,
+    "logit": pl.Float64,
+    "logit_std": pl.Float64,
     "model": pl.String,
     "phase": pl.String,
     "events": pl.Int64,
@@ -23,6 +29,7 @@ SCORE_COLUMNS = {
 }
 """Columns of a scoring result, one row a request.
 
+`logit_std`: posterior std of the logit given the item's events, if it was asked for and the item has a posterior.
 `unseen`: number of the request's values, user included, that were unseen in training. `error`: why there is no score, or None.
 """
 
@@ -65,12 +72,13 @@ def numbers_of(log: ClickLog, known: ItemCache) -> NDArray[np.int64]:
 
 
 def score_requests(
-    learner: ItemLearner, model: str, known: ItemCache, log: ClickLog, wrong: Wrong, where: str
+    served: CachedItems, known: ItemCache, log: ClickLog, wrong: Wrong, where: str, uncertainty: bool
 ) -> tuple[pl.DataFrame, Unseen]:
     """`SCORE_COLUMNS` of these requests, and counts of unseen values.
 
     `wrong` are the errors of rows; non-finite scores are added to it.
     """
+    learner, model = served.learner, served.model
     right = np.setdiff1d(np.arange(len(log)), list(wrong))
     if not len(right):
         errors = {row: str(error) for row, error in wrong.items()}
@@ -78,7 +86,8 @@ def score_requests(
     asked = log.take(right)
     numbers = numbers_of(asked, known)
     clicks = learner.encoder.clicks(asked, numbers).to(learner.device)
-    scores = predict(learner.network, known.state, known.item_features, clicks, learner.graph_cache)
+    logits, stds = _logits(served, known, item_names(asked), clicks, uncertainty)
+    scores = sigmoid(logits)
     for position in np.flatnonzero(~np.isfinite(scores)):
         row = int(right[position])
         wrong[row] = LearnerError(
@@ -89,6 +98,8 @@ def score_requests(
     answers = pl.DataFrame(
         {
             "score": pl.Series(scores, dtype=pl.Float64).fill_nan(None),
+            "logit": pl.Series(np.where(np.isfinite(logits), logits, np.nan), dtype=pl.Float64).fill_nan(None),
+            "logit_std": pl.Series(stds, dtype=pl.Float64).fill_nan(None),
             "model": [model] * len(asked),
             "phase": [header.phase for header in headers],
             "events": [header.events for header in headers],
@@ -101,6 +112,20 @@ def score_requests(
     return (
         merge_errors(answers, right, len(log), {row: str(e) for row, e in wrong.items()}, model) if wrong else answers
     ), unseen
+
+
+def _logits(
+    served: CachedItems, known: ItemCache, names: Sequence[str], clicks: Clicks, uncertainty: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Logits and their stds; NaN where there is no std, or it was not asked for. `names`: of the items in `clicks`."""
+    learner = served.learner
+    if not (uncertainty and learner.lifecycle.has_posterior):
+        logits = predict_logits(learner.network, known.state, known.item_features, clicks, learner.graph_cache)
+        return logits, np.full(len(logits), np.nan)
+    items, at = torch.unique(clicks.item, return_inverse=True)
+    item_features, state = [values[items] for values in known.item_features], select(known.state, items)
+    factors = served.factors(sorted(names, key=known.numbers.__getitem__), known)
+    return learner.lifecycle.predict_with_std(state, item_features, replace(clicks, item=at), factors)
 
 
 def merge_errors(
@@ -119,7 +144,7 @@ def merge_errors(
     return every.with_columns(
         *(
             pl.when(valid).then(pl.col(name)).otherwise(None).alias(name)
-            for name in ("score", "phase", "events", "unseen")
+            for name in ("score", "logit", "logit_std", "phase", "events", "unseen")
         ),
         model=pl.lit(model, dtype=pl.String),
         error=pl.when(errors_.is_not_null()).then(errors_).otherwise(pl.when(valid).then(pl.col("error"))),

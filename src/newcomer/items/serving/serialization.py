@@ -1,4 +1,4 @@
-"""Serialization of an item's features and state as bytes; of its events see `event_serialization`.
+"""Serialization of an item's features, state and summary as bytes; of its events see `event_serialization`.
 
 Padding is stripped before serialization, so an item's bytes do not depend on the batch it was encoded in.
 """
@@ -11,14 +11,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from newcomer.errors import StoreError
+from newcomer.items.adaptation.item_summary import ItemSummary
 from newcomer.items.encoding.bounds import within_bounds
 from newcomer.items.encoding.encoder import Values, concat_values
 from newcomer.items.networks.item_network import State, without_prefix
-from newcomer.shapes import Bool, Tensor
+from newcomer.shapes import Bool, Float, Tensor
 from newcomer.store.states import ItemState, now
 
 READDED = "readded"
 """Tensor that marks an item that was deleted and added again: its initial state is not that of the trained item."""
+
+POSTERIOR = "posterior"
+"""Tensor with the factor of an item's posterior; see `nn.optim.laplace_posterior`."""
 
 SUFFICIENT = 200
 """Number of events of phase 'sufficient'."""
@@ -36,21 +40,39 @@ def phase(events: int) -> str:
 
 
 def to_row(
-    name: str, version: int, events: int, item_features: Values, state: State, item: int, readded: bool = False
+    name: str,
+    version: int,
+    events: int,
+    item_features: Values,
+    state: State,
+    item: int,
+    readded: bool = False,
+    summary: ItemSummary | None = None,
+    posterior: Float[Tensor, "direction number"] | None = None,
 ) -> ItemState:
     """Database row of an item; `item` is its index in `item_features` and `state`.
 
-    `readded`: the item was deleted and added again.
+    `readded`: the item was deleted and added again. `posterior`: the factor of its posterior.
     """
-    return ItemState(name, version, phase(events), events, to_parameters(item_features, state, item, readded), now())
+    parameters = to_parameters(item_features, state, item, readded, summary, posterior)
+    return ItemState(name, version, phase(events), events, parameters, now())
 
 
-def to_parameters(item_features: Values, state: State, item: int, readded: bool = False) -> bytes:
-    """Features and state of one item as safetensors bytes."""
+def to_parameters(
+    item_features: Values,
+    state: State,
+    item: int,
+    readded: bool = False,
+    summary: ItemSummary | None = None,
+    posterior: Float[Tensor, "direction number"] | None = None,
+) -> bytes:
+    """Features, state, summary and posterior of one item as safetensors bytes."""
     fields = {f"own.{n}": trimmed(values[item]) for n, values in enumerate(item_features)}
     states = {f"state.{key}": value[item] for key, value in state.items()}
     again = {READDED: torch.ones(1, dtype=torch.uint8)} if readded else {}
-    return save({key: value.detach().cpu().contiguous().clone() for key, value in (fields | states | again).items()})
+    parts = fields | states | again | (_summary_tensors(summary) if summary is not None else {})
+    parts |= {POSTERIOR: posterior} if posterior is not None else {}
+    return save({key: value.detach().cpu().contiguous().clone() for key, value in parts.items()})
 
 
 def from_parameters(rows: Sequence[ItemState], device: torch.device) -> tuple[Values, State, list[bool]]:
@@ -71,6 +93,28 @@ def from_parameters(rows: Sequence[ItemState], device: torch.device) -> tuple[Va
         {key: torch.stack([part[key] for part in state]).to(device) for key in state[0]},
         [READDED in part for part in parts],
     )
+
+
+def summary_of(row: ItemState, device: torch.device) -> ItemSummary | None:
+    """The summary in an item's row; None if all of its events are kept, or were not summarized."""
+    part = without_prefix("summary.", _read(row))
+    if not part:
+        return None
+    part = {key: value.to(device) for key, value in part.items()}
+    statistics = without_prefix("statistics.", part)
+    return ItemSummary(part["root"], part["linear"], statistics, int(part["window"]))
+
+
+def posterior_of(row: ItemState, device: torch.device) -> Float[Tensor, "direction number"] | None:
+    """The factor of the posterior in an item's row, if it has one."""
+    factor = _read(row).get(POSTERIOR)
+    return None if factor is None else factor.to(device)
+
+
+def _summary_tensors(summary: ItemSummary) -> dict[str, Tensor]:
+    statistics = {f"summary.statistics.{key}": value for key, value in summary.statistics.items()}
+    window = torch.tensor(summary.window)
+    return {"summary.root": summary.root, "summary.linear": summary.linear, "summary.window": window, **statistics}
 
 
 def same_features(one: Values, at: int, other: Values, there: int) -> bool:

@@ -21,6 +21,7 @@ from newcomer.items.serving.event_ids import LONGEST
 from newcomer.items.serving.feature_conflicts import item_fields_in, warn_of_other_features
 from newcomer.items.serving.finite_checks import all_finite
 from newcomer.items.serving.item_cache import ItemCache
+from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.repair import needs_repair, repaired
 from newcomer.items.serving.requests import parse_events, parse_items, parse_requests
 from newcomer.items.serving.results import Added, OnError, Repaired, SkippedRows, Warmed
@@ -29,7 +30,8 @@ from newcomer.items.serving.serialization import same_features, to_row
 from newcomer.items.serving.warm_up import WarmUp
 from newcomer.registry import find_learner
 from newcomer.store.folder import Store
-from newcomer.store.states import Change
+from newcomer.store.states import KEPT, Change
+from newcomer.store.urls import open_states
 from newcomer.training.forks import require_own_process
 
 __all__ = ["SCORE_COLUMNS", "Added", "ItemService", "Repaired", "Warmed", "fingerprint"]
@@ -68,7 +70,6 @@ class ItemService(CachedItems):
         Raises StoreError for a store of a classifier.
         """
         from newcomer.store.sql import sqlite_url  # SQLAlchemy is loaded by services only
-        from newcomer.store.sql_read_only import open_states
 
         require_own_process(uses=False)
         kind = find_learner(Store(folder).manifest().learner)
@@ -90,7 +91,7 @@ class ItemService(CachedItems):
         skipped.lines += map(str, wrong)
         if table is None:
             return Added([], [], skipped.lines)
-        table = _of_right_length(table, where, skipped)
+        table = _of_valid_ids(table, where, skipped)
         item_features = [values.to(self.learner.device) for values in self.learner.encoder.items(table)]
         known = self.refreshed(table.ids)
         old = self._alike(known, table, item_features, where, skipped)
@@ -103,18 +104,33 @@ class ItemService(CachedItems):
         unseen.warn()
         return Added([name for name in names if name not in raced], sorted(old), skipped.lines, unseen)
 
-    def score(self, requests: ClickLog | Frame, where: str = "table", on_error: OnError = "raise") -> pl.DataFrame:
+    def score(
+        self,
+        requests: ClickLog | Frame,
+        where: str = "table",
+        on_error: OnError = "raise",
+        uncertainty: bool = False,
+    ) -> pl.DataFrame:
         """Click probabilities: a table with `SCORE_COLUMNS`, one row a request. Unseen users and values are counted.
+
+        `uncertainty`: also `logit_std`, the posterior std of each logit (`nn.optim.laplace_posterior`), which takes a backward
+        pass. It is null for items whose states are not MAP estimates from all of their events.
 
         Raises DataError, with row, column and value, for an unknown item; with on_error='report' the column `error` says why a
         request has no score.
         """
         requests = requests if isinstance(requests, ClickLog) else as_frame(requests, where)
-        parts = list(self.score_batches(requests, where, on_error, at_once=max(len(requests), 1)))
+        at_once = max(len(requests), 1)
+        parts = list(self.score_batches(requests, where, on_error, at_once, uncertainty))
         return parts[0] if parts else pl.DataFrame(schema=SCORE_COLUMNS)
 
     def score_batches(
-        self, requests: ClickLog | Frame, where: str = "table", on_error: OnError = "raise", at_once: int = 10_000
+        self,
+        requests: ClickLog | Frame,
+        where: str = "table",
+        on_error: OnError = "raise",
+        at_once: int = 10_000,
+        uncertainty: bool = False,
     ) -> Iterator[pl.DataFrame]:
         """`score` in batches of `at_once` requests."""
         self.require_here()
@@ -129,7 +145,7 @@ class ItemService(CachedItems):
             errors = {row - begin: str(asked.wrong[row]) for row in rows if row in asked.wrong}
             found, more = pl.DataFrame(schema=SCORE_COLUMNS), Unseen()
             if log is not None and len(there):
-                found, more = self._answered(log.take(there), where, on_error)
+                found, more = self._answered(log.take(there), where, on_error, uncertainty)
             unseen = unseen + more
             yield merge_errors(found, asked.rows[there] - begin, len(rows), errors, self.model) if errors else found
         unseen.warn(self._expected())
@@ -159,6 +175,7 @@ class ItemService(CachedItems):
             return Warmed(0, 0, [], left_out=skipped.lines)
         self.learner.encoder.require_labels(given.log, where)
         arrived, conflicts = EventBatch.of(given.log, given.ids)
+        arrived = arrived.in_order_of_time()
         warm_up = WarmUp(self, where, skipped)
         warm_up.differ(conflicts)
         warm_up.known = len(given.log) - len(arrived) - len(conflicts)
@@ -188,7 +205,8 @@ class ItemService(CachedItems):
     def repair(self) -> Repaired:
         """Recompute items with non-finite states or out-of-bounds values from their initial states and stored events.
 
-        With `warmup_events = "new"` events are not stored: their effect is lost, their number kept.
+        With `warmup_events = "new"` events are not stored: their effect is lost, their number kept. So is that of events whose
+        summary is not finite; the result says so.
         """
         self.require_here(writes=True)
         names, damaged, skipped, done = (
@@ -201,7 +219,7 @@ class ItemService(CachedItems):
             part = names[begin : begin + CHUNK]
             known = self.refreshed(part, damaged)
             part = [name for name in part if name in known.numbers and name not in damaged]
-            past = self.states.event_history(self.model, part) if self.learner.warmup_events == "all" else {}
+            past = PastEvents.read(self.states, self.model, self.learner, known, part)
             found = list(repaired(self.learner, known, needs_repair(known, part, past), past))
             late = self.states.commit(self.model, [change for change in found if isinstance(change, Change)])
             for change in found:
@@ -214,6 +232,13 @@ class ItemService(CachedItems):
                     skipped.add(LearnerError(f"item '{name}' was changed by another process meanwhile; heal once more"))
                 else:
                     done.append(name)
+                    if name in past.lost:
+                        skipped.add(
+                            LearnerError(
+                                f"item '{name}': its summary is no number and is deleted; it is recomputed from its last {KEPT} "
+                                "events alone"
+                            )
+                        )
         return Repaired(done, [*map(str, damaged.values()), *skipped.lines])
 
     def to_learner(self) -> ItemLearner:
@@ -225,13 +250,13 @@ class ItemService(CachedItems):
         )
         return self.learner
 
-    def _answered(self, log: ClickLog, where: str, on_error: OnError) -> tuple[pl.DataFrame, Unseen]:
+    def _answered(self, log: ClickLog, where: str, on_error: OnError, uncertainty: bool) -> tuple[pl.DataFrame, Unseen]:
         damaged: dict[str, StoreError] | None = None if on_error == "raise" else {}
         known = self.refreshed(item_names(log), damaged, self.max_age)
         wrong = item_errors(log, known, damaged or {}, where)
         if wrong and on_error == "raise":
             raise wrong[min(wrong)]
-        answers, unseen = score_requests(self.learner, self.model, known, log, wrong, where)
+        answers, unseen = score_requests(self, known, log, wrong, where, uncertainty)
         if wrong and on_error == "raise":
             raise wrong[min(wrong)]
         return answers, unseen
@@ -303,12 +328,10 @@ def fingerprint(folder: str | Path) -> str:
     return str(stages[0]["sha256"])[:16]
 
 
-def _of_right_length(table: EntityTable, where: str, skipped: SkippedRows) -> EntityTable:
-    """Without items whose ids are too long, or empty."""
-    for name in table.ids:
-        if not 1 <= len(name) <= LONGEST:
-            skipped.add(
-                DataError(f"{where}: item '{name[:40]}…' has {len(name)} characters; give an id of 1 to {LONGEST}")
-            )
-    fit = [n for n, name in enumerate(table.ids) if 1 <= len(name) <= LONGEST]
+def _of_valid_ids(table: EntityTable, where: str, skipped: SkippedRows) -> EntityTable:
+    """Without items whose ids are too long, empty, or have a NUL, which PostgreSQL cannot hold."""
+    fit = [n for n, name in enumerate(table.ids) if 1 <= len(name) <= LONGEST and "\0" not in name]
+    for name in (table.ids[n] for n in sorted({*range(len(table))} - {*fit})):
+        what = "a NUL" if "\0" in name else f"{len(name)} characters"
+        skipped.add(DataError(f"{where}: item '{name[:40]}…' has {what}; give an id of 1 to {LONGEST} without NUL"))
     return table if len(fit) == len(table) else table.take(np.array(fit, dtype=np.int64))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from newcomer.items.adaptation.item_summary import Summaries
 from newcomer.items.learner import ItemLearner
 from newcomer.items.serving.event_serialization import to_values
 from newcomer.items.serving.finite_checks import all_finite
@@ -15,12 +16,17 @@ def trained_item_rows(learner: ItemLearner, names: Sequence[str]) -> list[Change
     Those whose states are no finite numbers are left out.
     """
     past, found = _past(learner), []
+    summaries: Summaries = {}
+    if learner.past_events is not None:
+        initial = learner.initial_state
+        _, summaries = learner.lifecycle.absorb(initial, learner.item_features, learner.past_events, {})
     is_sound = all_finite(learner.state).tolist()
     for name in names:
         number = learner.known[name]
         if not is_sound[number]:  # not known then; added again it begins anew
             continue
-        row = to_row(name, 0, learner.counts[number], learner.item_features, learner.state, number)
+        summary = summaries.get(number)
+        row = to_row(name, 0, learner.counts[number], learner.item_features, learner.state, number, summary=summary)
         found.append(Change(row, past.get(number, [])))
     return found
 

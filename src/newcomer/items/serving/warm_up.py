@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from newcomer.errors import LearnerError, StoreError
+from newcomer.items.adaptation.item_summary import ItemSummary
 from newcomer.items.encoding.encoder import Clicks, concat_clicks
 from newcomer.items.encoding.unseen_values import Unseen, unseen_of_clicks
 from newcomer.items.networks.item_network import State
@@ -15,10 +16,12 @@ from newcomer.items.serving.event_batch import EventBatch
 from newcomer.items.serving.event_serialization import to_clicks
 from newcomer.items.serving.finite_checks import all_finite
 from newcomer.items.serving.item_cache import ItemCache
+from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.repair import initial_states
 from newcomer.items.serving.results import SkippedRows, Warmed
 from newcomer.items.serving.scoring import item_errors, numbers_of
 from newcomer.items.serving.serialization import to_row
+from newcomer.shapes import Tensor
 from newcomer.store.states import Change, DamagedItemError, Event
 
 ATTEMPTS = 100
@@ -69,7 +72,7 @@ class WarmUp:
         new = self._not_counted(arrived, warm)
         if self.unit_interval and not self.new:
             self.learner.encoder.require_no_run(len(new), self.states.unit_labels(self.model), self.where)
-        past, new = self._past(warm & set(new.items), new)
+        past, new = self._past(warm & set(new.items), new, known)
         if not len(new):
             return new
         clicks = self.learner.encoder.clicks(new.log, numbers_of(new.log, known)).to(self.learner.device)
@@ -91,46 +94,55 @@ class WarmUp:
         return arrived.take(np.setdiff1d(np.arange(len(arrived)), list(wrong)))
 
     def _not_counted(self, arrived: EventBatch, warm: Collection[str]) -> EventBatch:
-        labels = self.states.labels(self.model, arrived.asked(warm))
+        """Without events that were counted before, and without those of items whose counted events are damaged."""
+        while True:
+            try:
+                labels = self.states.labels(self.model, arrived.asked(warm))
+                break
+            except DamagedItemError as error:
+                mine = arrived.of_items([error.item])
+                self.skipped.add(error, events=int(mine.sum()))
+                arrived = arrived.take(~mine)
         conflicts, new = arrived.conflicts(labels), arrived.without(labels)
         self.differ(conflicts)
         self.known += len(arrived) - len(new) - len(conflicts)
         return new
 
-    def _past(self, warm: Collection[str], new: EventBatch) -> tuple[list[tuple[str, Event]], EventBatch]:
-        """Past events of these items, with `warmup_events` 'all', and the new events of items whose past is undamaged."""
-        if self.learner.warmup_events != "all":
-            return [], new
+    def _past(self, warm: Collection[str], new: EventBatch, known: ItemCache) -> tuple[PastEvents, EventBatch]:
+        """Past events of these items, and the new events of items whose past is undamaged."""
         wanted = set(warm)
         while True:
             try:
-                kept = self.states.event_history(self.model, wanted)
-                return [(name, event) for name, events in kept.items() for event in events], new
+                return PastEvents.read(self.states, self.model, self.learner, known, wanted), new
             except DamagedItemError as error:
                 self.skipped.add(error)
                 wanted.discard(error.item)
                 new = new.take(~new.of_items([error.item]))
 
-    def _tune(self, new: EventBatch, known: ItemCache, clicks: Clicks, past: Sequence[tuple[str, Event]]) -> set[str]:
+    def _tune(self, new: EventBatch, known: ItemCache, clicks: Clicks, past: PastEvents) -> set[str]:
         """Adapt and commit; returns the items that another process changed meanwhile."""
         by_item, late = new.by_item(), set[str]()
         names = {known.numbers[name]: name for name in by_item}
         rows = clicks.by_row()
-        before = [(known.numbers[name], event) for name, event in past]
+        before, summaries = past.by_number(known.numbers)
         every = concat_clicks([to_clicks(before, self.learner.encoder, self.learner.device), rows]) if before else rows
         start = self._start(known, list(by_item)) if self.learner.from_initial_state else known.state
         keeps = rows if self.learner.warmup_events == "all" else None
-        for items, state in self.learner.adapt(start, known.item_features, every):
+        every, summaries = self.learner.lifecycle.absorb(start, known.item_features, every, summaries)
+        for items, state in self.learner.adapt(start, known.item_features, every, summaries):
             mine = [names[number] for number in items.tolist()]
             changes = []
-            for n, (name, whole) in enumerate(zip(mine, all_finite(state).tolist(), strict=True)):
-                if whole:
+            finite = all_finite(state)
+            sound = (items[finite], {key: value[finite] for key, value in state.items()})
+            factors = self.learner.lifecycle.posterior(*sound, known.item_features, every, summaries)
+            for n, (name, whole) in enumerate(zip(mine, finite.tolist(), strict=True)):
+                number = known.numbers[name]
+                summary, factor = summaries.get(number), factors.get(number)
+                if whole and (summary is None or summary.is_finite):
                     of_item = {key: value[n] for key, value in state.items()}
+                    noted = new.events(by_item[name], keeps)
                     changes.append(
-                        replace(
-                            _next(known, name, of_item, new.events(by_item[name], keeps)),
-                            unit_interval=self.unit_interval,
-                        )
+                        replace(_next(known, name, of_item, noted, summary, factor), unit_interval=self.unit_interval)
                     )
                 else:
                     self.skipped.add(
@@ -165,12 +177,18 @@ class WarmUp:
         return set()
 
 
-def _next(known: ItemCache, name: str, state: State, events: Sequence[Event]) -> Change:
+def _next(
+    known: ItemCache,
+    name: str,
+    state: State,
+    events: Sequence[Event],
+    summary: ItemSummary | None,
+    posterior: Tensor | None,
+) -> Change:
     """An item's next version from its `state`."""
     number = known.numbers[name]
     head, item_features = known.headers[number], [values[number][None] for values in known.item_features]
     mine = {key: value[None] for key, value in state.items()}
-    row = to_row(
-        name, head.version + 1, head.events + len(events), item_features, mine, 0, readded=name in known.readded
-    )
+    count, again = head.events + len(events), name in known.readded
+    row = to_row(name, head.version + 1, count, item_features, mine, 0, again, summary, posterior)
     return Change(row, events)

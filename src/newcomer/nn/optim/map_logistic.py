@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional
 
+from newcomer.nn.optim.gaussian_summary import GaussianSummary
 from newcomer.shapes import Float, Tensor
 
 MIN_CURVATURE = 0.02
@@ -23,12 +24,14 @@ def map_estimate(
     real: Float[Tensor, "item row"],
     prior_std: Float[Tensor, " number"],
     steps: int,
+    summary: GaussianSummary | None = None,
 ) -> Float[Tensor, "item number"]:
     """argmax over δ of Σ_j log p(y_j | z_j + J_j δ) − Σ_k δ_k² / 2 s_k²: logistic regression with a Gaussian prior, item by item.
 
     `logits` z at δ = 0, `jacobian` J, `labels` y in {0, 1}; `real` is 0 for padded rows; `prior_std` is s. Newton steps
     δ ← (JᵀWJ + S⁻¹)⁻¹ Jᵀ(WJδ + y − p) with S = diag(s²), W = diag(p(1 − p)) and backtracking (`STEP_SIZES`). The linear systems
     have as many unknowns as an item has rows or parameters, whichever are fewer: (JᵀWJ + S⁻¹)⁻¹Jᵀ = SJᵀ(W⁻¹ + JSJᵀ)⁻¹W⁻¹.
+    `summary`: of other events; its precision and linear term are added, and the systems have as many unknowns as parameters.
     Differentiable in all arguments but `steps`.
 
     >>> one = torch.ones(1, 1)
@@ -36,9 +39,10 @@ def map_estimate(
     tensor([[0.4011]])
     """
     scaled = jacobian * prior_std * real[..., None]
-    by_rows = scaled.shape[1] <= scaled.shape[2]
+    by_rows = summary is None and scaled.shape[1] <= scaled.shape[2]
     kernel = scaled @ scaled.mT if by_rows else None
-    one = torch.eye(min(scaled.shape[1:]), dtype=scaled.dtype, device=scaled.device)
+    one = torch.eye(scaled.shape[1 if by_rows else 2], dtype=scaled.dtype, device=scaled.device)
+    precision, linear = (one, None) if summary is None else (one + summary.precision, summary.linear[..., None])
     delta = scaled.new_zeros(len(scaled), scaled.shape[2], 1)
     for _ in range(steps):
         shift = scaled @ delta  # item row 1
@@ -50,22 +54,36 @@ def map_estimate(
             inner = torch.linalg.solve_ex(one + root * kernel * root.mT, aim / root).result
             step = scaled.mT @ (root * inner) - delta
         else:
-            step = torch.linalg.solve_ex(one + scaled.mT @ (curve * scaled), scaled.mT @ aim).result - delta
+            pull = scaled.mT @ aim if linear is None else scaled.mT @ aim + linear
+            step = torch.linalg.solve_ex(precision + scaled.mT @ (curve * scaled), pull).result - delta
         with torch.no_grad():
             rows = logits[..., None] + shift
-            part = _step_size(delta, step, rows, scaled @ step, labels[..., None], real[..., None])
+            part = _step_size(delta, step, rows, scaled @ step, labels[..., None], real[..., None], summary)
         delta = delta + part * step
     return delta[..., 0] * prior_std
 
 
-def _step_size(delta: Tensor, step: Tensor, logits: Tensor, logit_step: Tensor, labels: Tensor, real: Tensor) -> Tensor:
+def _step_size(
+    delta: Tensor,
+    step: Tensor,
+    logits: Tensor,
+    logit_step: Tensor,
+    labels: Tensor,
+    real: Tensor,
+    summary: GaussianSummary | None,
+) -> Tensor:
     """The first step size, item 1 1, that does not increase the negative log posterior beyond rounding."""
     parts = logits.new_tensor([0.0, *STEP_SIZES])
     rows = logits + parts * logit_step  # item row part
     of_rows = (functional.softplus((1 - 2 * labels) * rows) * real).sum(dim=1)
-    before, *after = (of_rows + ((delta + parts * step) ** 2).sum(dim=1) / 2).unbind(dim=1)
-    limit = before * (1 + ROUNDING * torch.finfo(before.dtype).eps)
-    factor = torch.full_like(before, STEP_SIZES[-1])
+    losses = of_rows + ((delta + parts * step) ** 2).sum(dim=1) / 2
+    limit = losses[:, 0] * (1 + ROUNDING * torch.finfo(losses.dtype).eps)
+    if summary is not None:
+        of_summary = summary.negative_log(delta + parts * step)
+        losses = losses + of_summary
+        limit = limit + of_summary[:, 0] + of_summary[:, 0].abs() * ROUNDING * torch.finfo(losses.dtype).eps
+    after = losses.unbind(dim=1)[1:]
+    factor = torch.full_like(limit, STEP_SIZES[-1])
     for part, loss in reversed(list(zip(STEP_SIZES, after, strict=True))):
         factor = torch.where(loss <= limit, part, factor)
     return factor[:, None, None]

@@ -1,0 +1,1 @@
+"""Pages for people: what is served, items, classes. Server-rendered, with one small script."""

@@ -1,0 +1,220 @@
+"""Routes of the pages."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.datastructures import UploadFile
+
+from newcomer.items.analysis.item_graphs import item_graph
+from newcomer.printable import counted, printable
+from newcomer.server.bodies import ClassifyBody
+from newcomer.server.class_routes import ClassRoutes
+from newcomer.server.classifiers import find_classifier
+from newcomer.server.item_routes import ItemRoutes
+from newcomer.server.metrics import Metrics
+from newcomer.server.problems import ProblemError
+from newcomer.server.security import COOKIE, Guard, Role
+
+EXAMPLES = 10
+"""Number of items that the first page links to."""
+
+SHADES = 5
+"""Number of background colours of an edge's weight."""
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+"""Headers of every page: nothing of other origins."""
+
+
+class Pages:
+    """Pages about these items and classifiers, each None if nothing of the kind is served."""
+
+    def __init__(self, items: ItemRoutes | None, classes: ClassRoutes | None, guard: Guard, metrics: Metrics) -> None:
+        self.items, self.classes, self.guard, self.metrics = items, classes, guard, metrics
+        self.environment = Environment(
+            loader=PackageLoader("newcomer.server", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+            finalize=lambda value: printable(value) if type(value) is str else value,
+        )  # fmt: skip
+        self.router = APIRouter(include_in_schema=False)
+        read, write = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE))
+        same = Depends(require_same_origin)
+        route = self.router.add_api_route
+        route("/", self.index, methods=["GET"])
+        route("/login", self.login, methods=["POST"], dependencies=[same])
+        route("/ui/summary", self.summary, methods=["GET"], dependencies=[read])
+        route("/ui/style.css", _file("style.css", "text/css"), methods=["GET"])
+        route("/ui/icon.svg", _file("icon.svg", "image/svg+xml"), methods=["GET"])
+        route("/ui/live.js", _file("live.js", "text/javascript"), methods=["GET"])
+        if items is not None:
+            route("/ui/item", self.item, methods=["GET"], dependencies=[read])
+            route("/ui/item/state", self.item_state, methods=["GET"], dependencies=[read])
+            route("/ui/items", self.add, methods=["POST"], dependencies=[write, same])
+        if classes is not None:
+            route("/ui/classify", self.classify, methods=["POST"], dependencies=[read, same])
+
+    def index(self, request: Request, message: Annotated[str, Query(max_length=500)] = "") -> Response:
+        """The first page, or the one to sign in."""
+        if not self.guard.allows(request, Role.READ):
+            return self._page("login.html.jinja", message=message)
+        columns = [] if self.items is None else self._columns(self.items)
+        classifiers = [] if self.classes is None else self.classes.models.values()
+        return self._page(
+            "index.html.jinja",
+            message=message,
+            items=self.items is not None,
+            examples=[] if self.items is None else [item.item_id for item in self.items.page(limit=EXAMPLES).items],
+            columns=columns,
+            classifiers=[{"name": model.name, "images": model.reads_images} for model in classifiers],
+            **self._summary(),
+        )
+
+    def login(self, request: Request, token: Annotated[str, Form(max_length=500)]) -> Response:
+        """Keep the token in a cookie that scripts cannot read and other sites cannot use."""
+        if not self.guard.knows(token):
+            return self._page("login.html.jinja", message="This token is not valid.", status=401)
+        answer = RedirectResponse("/", 303)
+        secure = request.url.scheme == "https"
+        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure)
+        return answer
+
+    def summary(self) -> Response:
+        """The part of the first page that changes."""
+        return self._page("summary.html.jinja", **self._summary())
+
+    def item(self, id: str) -> Response:
+        """One item."""
+        return self._page("item.html.jinja", **self._item(id))
+
+    def item_state(self, id: str) -> Response:
+        """The part of an item's page that changes."""
+        return self._page("item_state.html.jinja", **self._item(id))
+
+    async def add(self, request: Request) -> Response:
+        """Add the item of the form, and show it."""
+        assert self.items is not None
+        async with request.form(max_files=0, max_fields=1000) as form:
+            row = {key: value for key, value in form.items() if isinstance(value, str) and value.strip()}
+        schema = self.items.schema
+        known = {schema.item, *(field.name for field in schema.of("item"))}
+        try:
+            done = await run_in_threadpool(self.items.add, [{key: value for key, value in row.items() if key in known}])
+        except ProblemError as error:
+            return RedirectResponse(f"/?{urlencode({'message': error.detail})}", 303)
+        return RedirectResponse(f"/ui/item?{urlencode({'id': done.items[0].item_id})}", 303)
+
+    async def classify(self, request: Request, model: str) -> Response:
+        """Classify the files or lines of the form."""
+        assert self.classes is not None
+        served = find_classifier(self.classes.models, model)
+        async with request.form(max_files=self.classes.most, max_fields=8) as form:
+            files = [one for one in form.getlist("files") if isinstance(one, UploadFile)]
+            contents: list[tuple[str, str | bytes]] = [(one.filename or "file", await one.read()) for one in files]
+            text = form.get("text")
+        lines = text.splitlines() if isinstance(text, str) else []
+        contents += [(line[:80], line) for line in lines if line.strip()]
+        if not contents:
+            return RedirectResponse(f"/?{urlencode({'message': 'Nothing to classify.'})}", 303)
+        body = ClassifyBody(inputs=[""], reject=0.05)
+        found = await run_in_threadpool(self.classes.answer, served, [one for _, one in contents], body)
+        results = [
+            {"name": name, **result.model_dump()} for (name, _), result in zip(contents, found.results, strict=True)
+        ]
+        return self._page("classified.html.jinja", model=model, results=results)
+
+    def _summary(self) -> dict[str, Any]:
+        phases: dict[str, list[int]] = {}
+        for header in (self.items.live.headers() if self.items is not None else {}).values():
+            phase = phases.setdefault(header.phase, [0, 0])
+            phase[0] += 1
+            phase[1] += header.events
+        every = sum(items for items, _ in phases.values())
+        listed = [_Phase(name, items, events, items / every) for name, (items, events) in sorted(phases.items())]
+        classes = (
+            [] if self.classes is None else [self.classes.classes(name).model_dump() for name in self.classes.models]
+        )
+        return {
+            "phases": listed,
+            "classes": [{"name": one["model"], "stage": one["stage"], "classes": one["classes"]} for one in classes],
+            "routes": self.metrics.latencies(),
+            "outcomes": self.metrics.outcomes(),
+        }
+
+    def _item(self, name: str) -> dict[str, Any]:
+        assert self.items is not None
+        found, service = self.items.details(name), self.items.live
+        _, state = service.look_up(name)
+        known = service.refreshed([found.item_id])
+        number = known.numbers[found.item_id]
+        features = [values[number : number + 1] for values in known.item_features]
+        generated = item_graph(service.learner, service.learner.cold_state(features, 1))
+        adapted = item_graph(service.learner, state)
+        pairs = [("generated from its features", generated), (f"adapted to {counted(found.events, 'event')}", adapted)]
+        graphs = [{"title": title, "rows": _cells(graph)} for title, graph in pairs if graph is not None]
+        return {
+            "item": found.item_id,
+            "phase": found.phase,
+            "events": found.events,
+            "updated_at": found.updated_at,
+            "graphs": graphs,
+            "fields": [node.name for node in service.learner.nodes],
+        }
+
+    def _columns(self, items: ItemRoutes) -> list[tuple[str, str]]:
+        hints = {"multi": "several values, separated by {}", "numeric": "a number", "vector": "numbers and commas"}
+        fields = [(field.name, hints.get(field.kind, "").format(field.separator)) for field in items.schema.of("item")]
+        return [(items.schema.item, "the id"), *fields]
+
+    def _page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+        content = self.environment.get_template(template).render(query=_query, **values)
+        return HTMLResponse(content, status, HEADERS)
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """Items of a phase. Attributes: a mapping's `items` is a method in a template."""
+
+    name: str
+    items: int
+    events: int
+    share: float
+
+
+def require_same_origin(request: Request) -> None:
+    """Raises ProblemError (403) for a form that another site has sent."""
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        raise ProblemError(403, "a form of another site")  # type: ignore[arg-type]
+
+
+def _query(value: str, name: str = "id") -> str:
+    return urlencode({name: value})
+
+
+def _cells(graph: Sequence[Sequence[float]]) -> list[list[Mapping[str, Any]]]:
+    """Text and background of each edge; a field has none with itself."""
+    empty = {"text": "", "shade": 0}
+    return [[empty if i == j else _cell(weight) for j, weight in enumerate(row)] for i, row in enumerate(graph)]
+
+
+def _cell(weight: float) -> Mapping[str, Any]:
+    return {"text": f"{weight:.2f}", "shade": max(0, min(int(weight * SHADES), SHADES - 1))}
+
+
+def _file(name: str, kind: str) -> Any:
+    path = Path(__file__).with_name(name)
+
+    def answer() -> FileResponse:
+        return FileResponse(path, media_type=kind, headers={"Cache-Control": "max-age=3600"})
+
+    return answer

@@ -1,0 +1,1 @@
+"""Traffic of a simulated world against a service: `newcomer simulate`."""

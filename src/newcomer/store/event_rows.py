@@ -1,0 +1,83 @@
+"""Rows of events: what every database stores of an item's events, with checksums.
+
+A row has two checksums, because the values of an event are dropped when 200 later ones have come, and the rest stays for ever:
+`checksum` of the row without its values, `payload_checksum` of both. The checksum of an item's latest events is made of theirs.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from newcomer.store.states import KEPT, Change, Event
+
+DIGITS = 32
+"""Hexadecimal digits of an event's checksums."""
+
+
+class EventRow(NamedTuple):
+    """A stored event. `position` counts the item's events in the order of arrival; `payload`: its values as JSON, or None."""
+
+    id: str
+    position: int
+    time: int
+    label: int
+    payload: str | None
+    checksum: str | None
+    payload_checksum: str | None
+
+
+class LatestRow(NamedTuple):
+    """What the checksum of an item's latest events needs of one of them."""
+
+    position: int
+    checksum: str | None
+    payload_checksum: str | None
+
+
+def event_rows(model: str, change: Change) -> list[EventRow]:
+    """Rows of the events of a change."""
+    first, last = change.state.events - len(change.events), len(change.events) - KEPT
+    rows = []
+    for n, event in enumerate(change.events):
+        payload = None if event.values is None or n < last else json.dumps(event.values)
+        checksum = _checksum(model, change.state.item, event.id, first + n, event.time, event.label)
+        rows.append(
+            EventRow(event.id, first + n, event.time, event.label, payload, checksum, _with_payload(checksum, payload))
+        )
+    return rows
+
+
+def is_sound(model: str, item: str, row: EventRow) -> bool:
+    """Whether the row, without its values, is what was written."""
+    return row.checksum == _checksum(model, item, row.id, row.position, row.time, row.label)
+
+
+def to_event(model: str, item: str, row: EventRow) -> Event | None:
+    """The event with its values; None if the row is not what was written."""
+    if row.payload is None or not is_sound(model, item, row):
+        return None
+    if row.payload_checksum != _with_payload(str(row.checksum), row.payload):
+        return None
+    return Event(row.id, row.time, row.label, json.loads(row.payload))
+
+
+def latest_after(before: Sequence[LatestRow], change: Change, rows: Sequence[EventRow]) -> list[LatestRow]:
+    """An item's latest events after a change with these event rows."""
+    new = [LatestRow(row.position, row.checksum, row.payload_checksum) for row in rows]
+    return [row for row in (*before, *new) if row.position >= change.state.events - KEPT]
+
+
+def latest_checksum(latest: Sequence[LatestRow]) -> str:
+    """SHA-256 of an item's latest events."""
+    return hashlib.sha256(json.dumps([row[1:] for row in latest]).encode()).hexdigest()
+
+
+def _checksum(model: str, item: str, id: str, position: int, time: int, label: int) -> str:
+    """Of numbers and texts that can be told apart by the texts' lengths."""
+    content = f"{position} {time} {label} {len(model)} {len(item)} {model}{item}{id}"
+    return hashlib.sha256(content.encode()).hexdigest()[:DIGITS]
+
+
+def _with_payload(checksum: str, payload: str | None) -> str | None:
+    return None if payload is None else hashlib.sha256(f"{checksum} {payload}".encode()).hexdigest()[:DIGITS]

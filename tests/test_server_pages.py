@@ -1,0 +1,133 @@
+"""The pages: right without a script, and in a real browser with keyboard and contrast checked."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL.Image import Image
+
+from films import FILMS, trained
+from newcomer import FrozenBackbone
+from newcomer.data.examples import Examples
+from newcomer.server.app import create_app
+from newcomer.server.configuration import ServeConfig
+from serving import in_thread
+
+TOKEN = "t" * 20
+
+
+@pytest.fixture
+def config(tmp_path: Path, tasks: list[Examples]) -> ServeConfig:
+    trained(tmp_path / "films")
+    FrozenBackbone("micro-vit").learn(tasks[0]).save(tmp_path / "digits")
+    image: Any = tasks[0].inputs[0]
+    assert isinstance(image, Image)
+    image.save(tmp_path / "zero.png")
+    return ServeConfig(stores=(tmp_path / "films", tmp_path / "digits"))
+
+
+@pytest.fixture
+def client(config: ServeConfig) -> Iterator[TestClient]:
+    with TestClient(create_app(config), raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_the_first_page_says_what_is_served(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert all(name in page.text for name in (*FILMS, "digits", "Classify with digits", "Items by phase"))
+
+
+def test_an_item_is_added_by_the_form_and_names_are_no_markup(client: TestClient) -> None:
+    name = "<script>alert(1)</script> & \u202e"
+    shown = client.post("/ui/items", data={"film": name, "genre": "war", "minutes": "99"})
+    assert shown.status_code == 200
+    assert "<h1>Item &lt;script&gt;alert(1)&lt;/script&gt; &amp; \\u202e</h1>" in shown.text
+    assert shown.text.count("<caption>") == 2
+    assert "generated from its features" in shown.text
+    refused = client.post("/ui/items", data={"film": "other", "genre": "war", "minutes": "<b>long</b>"})
+    assert "&#39;&lt;b&gt;long&lt;/b&gt;&#39; is not a number" in refused.text
+    assert client.get("/items/other").status_code == 404
+
+
+def test_images_are_classified_by_the_form(client: TestClient, config: ServeConfig, tmp_path: Path) -> None:
+    files = [("files", ("zero.png", (tmp_path / "zero.png").read_bytes())), ("files", ("<b>", b"none"))]
+    page = client.post("/ui/classify", params={"model": "digits"}, files=files).text
+    assert FrozenBackbone.load(config.stores[1]).predict(tmp_path / "zero.png") in page
+    assert "&lt;b&gt;" in page
+    assert "not a readable image" in page
+
+
+def test_with_tokens_a_browser_signs_in_and_other_sites_cannot_use_it(config: ServeConfig, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text(f"write {TOKEN}\n")
+    with TestClient(create_app(config.model_copy(update={"token_file": tmp_path / "tokens"}))) as client:
+        assert "Sign in" in client.get("/").text
+        assert FILMS[0] not in client.get("/").text
+        assert client.get("/ui/summary").status_code == 401
+        assert client.post("/login", data={"token": "x" * 20}).status_code == 401
+        assert FILMS[0] in client.post("/login", data={"token": TOKEN}).text
+        new = {"film": "new", "genre": "war", "minutes": "99"}
+        foreign = client.post("/ui/items", data=new, headers={"Origin": "https://elsewhere.example"})
+        assert foreign.status_code == 403
+        assert client.post("/ui/items", data=new, headers={"Origin": "http://testserver"}).status_code == 200
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """Chromium of the system."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or os.environ.get("CHROMIUM")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'newcomer[browser]'")
+    if path is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_in_a_browser_an_item_is_added_watched_and_an_image_classified(
+    browser: Any, config: ServeConfig, tmp_path: Path
+) -> None:
+    axe = pytest.importorskip("axe_core_python.sync_playwright", reason="needs axe: pip install 'newcomer[browser]'")
+    with in_thread(create_app(config)) as url:
+        page = browser.new_context(bypass_csp=True).new_page()
+        faults: list[str] = []
+        page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
+        page.goto(url)
+        _shot(page, "index")
+        violations = axe.Axe().run(page)["violations"]
+        page.focus("#column-1")
+        page.keyboard.type("new")
+        for value in ("war", "99"):
+            page.keyboard.press("Tab")
+            page.keyboard.type(value)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/ui/item?id=new")
+        assert "cold" in page.inner_text("dl")
+        event = {"film": "new", "viewer": 3, "page": "home", "price": 0.5, "liked": 1, "seen": 1000}
+        sent = page.request.post(f"{url}/events", data={"events": [event]})
+        assert sent.json()["new"] == 1
+        page.wait_for_function("document.querySelector('dl').innerText.includes('warm')")
+        _shot(page, "item")
+        violations += axe.Axe().run(page)["violations"]
+        page.goto(url)
+        page.set_input_files("input[type=file]", tmp_path / "zero.png")
+        page.click("text=Classify >> visible=true >> nth=-1")
+        page.wait_for_selector("h1:has-text('Classified')")
+        _shot(page, "classified")
+        violations += axe.Axe().run(page)["violations"]
+        assert "zero.png" in page.inner_text("table")
+        assert [one["id"] for one in violations] == []
+        assert faults == []
+
+
+def _shot(page: Any, name: str) -> None:
+    """A picture to look at, if a folder for such is named."""
+    if folder := os.environ.get("NEWCOMER_SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
