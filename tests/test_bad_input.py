@@ -90,7 +90,7 @@ def _cut(path: Path) -> None:
     ("content", "message"),
     [
         (b"text,label\nwhere,a\nl\xe4ge,b\n", "train.csv: line 3 is not UTF-8; save the file as UTF-8"),
-        (b"question,label\nwhere,a\n", "train.csv: no column 'text'; known: label, question"),
+        (b"question,label\nwhere,a\n", "train.csv: no column 'text'; there are label, question"),
         (b"text,label\nwhere,\n", "train.csv: row 1 is empty in column 'label'"),
         (b"", "train.csv: is empty"),
     ],

@@ -28,7 +28,7 @@ from newcomer.classes.methods.sequential_lora import SequentialLoRA
 from newcomer.classes.parts import Part
 from newcomer.classes.prompt_adapter import PromptAdapter
 from newcomer.data.examples import Examples, Input
-from newcomer.errors import DataError, LearnerError, SettingError, StoreError
+from newcomer.errors import DataError, DataWarning, LearnerError, SettingError, StoreError
 from newcomer.experiments import recipe
 from newcomer.streams.stage import Stage
 from newcomer.training.learner import MACHINE_SETTINGS
@@ -440,7 +440,8 @@ def test_more_examples_of_known_classes_count_and_adapt_nothing(case: Case) -> N
     learner = case.learned(1)
     adapted = ("lora.", "linear_head.", "up", "down", "weights.", "prompts.")
     parts = {name: t for name, t in bits(learner).items() if name.startswith(adapted)}
-    learner.learn(case.tasks[0])
+    with pytest.warns(DataWarning, match="count twice"):
+        learner.learn(case.tasks[0])
     assert len(learner.classes) == 2
     assert learner.memory.statistics.count.tolist() == [2 * case.tasks[0].labels.count(n) for n in learner.classes]
     assert equal(parts, {name: bits(learner)[name] for name in parts})

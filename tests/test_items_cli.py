@@ -201,7 +201,7 @@ def test_another_method_can_be_trained(clicks: Shell) -> None:
             "newcomer: widt is not a setting of emerg; did you mean 'width'?",
         ),
         (["train", "x", "nowhere.csv"], "nowhere.csv: no such file"),
-        (["train", "x", "old.csv", "--schema", "nowhere.toml"], "nowhere.toml: cannot be read as a recipe"),
+        (["train", "x", "old.csv", "--schema", "nowhere.toml"], "nowhere.toml: no such file"),
         (["add", "shop", "old.txt"], "old.txt: neither .csv nor .parquet"),
         (["add", "shop", "bare.jsonl"], "bare.jsonl: no column 'kind'"),
         (["score", "shop", "requests.jsonl"], "requests.jsonl: row 1, column 'item': item 'i0"),

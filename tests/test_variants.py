@@ -13,7 +13,7 @@ from newcomer.classes.methods.ranpac import RanPAC
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.classes.methods.sequential_lora import SequentialLoRA
 from newcomer.data.examples import Examples
-from newcomer.errors import SettingError
+from newcomer.errors import DataWarning, SettingError
 from newcomer.nn.lora.decoupled_lora import DecoupledLoRA, Sharing
 
 SHARING: list[Sharing] = ["shared", "projection"]
@@ -155,7 +155,8 @@ def test_ranks_follow_the_schedule(tiny: Folder, tasks: list[Examples]) -> None:
     for task in tasks:
         learner.learn(task)
     assert learner.info()["ranks"] == [3, 3, 1]
-    learner.learn(tasks[0])  # known classes: no direction, and no step in the schedule
+    with pytest.warns(DataWarning, match="count twice"):
+        learner.learn(tasks[0])  # known classes: no direction, and no step in the schedule
     assert learner.info()["ranks"] == [3, 3, 1]
 
 
@@ -182,7 +183,9 @@ def test_the_record_says_how_often_a_direction_was_distilled(
 
 def test_traces_of_a_training_are_in_its_own_entry(tiny: Folder, tasks: list[Examples]) -> None:
     learner = SDLoRA(str(tiny("vit")), rank=2, epochs=2, batch_size=8).learn(tasks[0]).learn(tasks[1])
-    learner.forget(learner.classes[0]).learn(tasks[1])  # the last task is of known classes only
+    learner.forget(learner.classes[0])
+    with pytest.warns(DataWarning, match="count twice"):
+        learner.learn(tasks[1])  # of known classes only
     watched = [{key for key in entry.tensors if key.startswith("trace.")} for entry in learner.entries]
     assert [bool(keys) for keys in watched] == [True, True, False, False]
     assert watched[0] == {"trace.step", "trace.residual", "trace.magnitudes"}
