@@ -80,8 +80,9 @@ class TimeStatistics:
         return unit
 
     def require_one_unit(self, column: str) -> None:
-        """Raises DataError for more than one unit since 1970 without plain numbers."""
-        if not len(self._ranges(plain=True)) and len(names := self._names) > 1:
+        """Raises DataError for several units since 1970, unless plain numbers lie between them, as with one clock from 0 on."""
+        plain, known, names = self._ranges(plain=True), self._ranges(plain=False), self._names
+        if len(names) > 1 and not ((plain > known[0]) & (plain < known[-1])).any():
             raise DataError(
                 f"time '{column}' is in {names[0]} in some rows and in {names[1]} in others; write one unit"
             )

@@ -8,8 +8,6 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from newcomer.errors import SettingError
-from newcomer.settings import Json
-from newcomer.store.urls import without_secrets
 
 VARIABLE = "NEWCOMER_SERVE"
 """Environment variable with the configuration of a worker process."""
@@ -78,8 +76,3 @@ class ServeConfig(BaseModel):
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """Inverse of `to_environment`."""
         return cls.model_validate_json(environment[VARIABLE])
-
-    def info(self) -> dict[str, Json]:
-        """Configuration to be shown, without the database's password."""
-        shown = self.model_dump(mode="json", exclude={"token_file", "states"})
-        return shown | {"states": without_secrets(self.states) if self.states else None}

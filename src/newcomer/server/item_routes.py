@@ -50,7 +50,7 @@ EDGES = 10
 PAGE = 100
 """Edges of a graph, and items of a page."""
 
-SCORE_COLUMNS = {name: "logit_std" if name == "sd" else name for name in Score.model_fields}
+COLUMN_OF_KEY = {name: "logit_std" if name == "sd" else name for name in Score.model_fields}
 """Key of a score → column of the scores."""
 
 ROW = re.compile(r"\brow (\d+)\b")
@@ -197,8 +197,8 @@ class ItemRoutes:
         for name, other in serving.shadow.items():
             if other is not service:
                 after.add_task(self._compare, name, other, candidates, request, answers["score"])
-        columns = (answers[name].to_list() for name in SCORE_COLUMNS.values())
-        scores = [dict(zip(SCORE_COLUMNS, row, strict=True)) for row in zip(*columns, strict=True)]
+        columns = (answers[name].to_list() for name in COLUMN_OF_KEY.values())
+        scores = [dict(zip(COLUMN_OF_KEY, row, strict=True)) for row in zip(*columns, strict=True)]
         return Scores.model_validate({"request_id": self.ids.make(request), "model": service.model, "scores": scores})
 
     def _compare(
