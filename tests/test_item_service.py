@@ -327,6 +327,33 @@ def test_two_services_at_once_lose_and_double_no_event(shared: Place) -> None:
     assert services[1].warm(pl.concat(parts)).new == 0
 
 
+@pytest.mark.parametrize("name", ["emerg"])
+def test_impressions_and_clicks_that_race_give_one_state(shared: Place) -> None:
+    """Two processes, one with the impressions and one with the clicks on some of them, in opposite orders."""
+    parts = [events(NEW, 4, seed=seed).with_columns(pl.lit(0).alias("liked")) for seed in range(10, 16)]
+    clicks = [part.gather_every(3).with_columns(pl.lit(1).alias("liked")) for part in parts]
+    shared.ready()
+    services = [shared.live(), shared.live()]
+
+    def send(live: ItemService, tables: list[pl.DataFrame]) -> None:
+        for table in tables:
+            live.warm(table)
+
+    threads = [Thread(target=send, args=both) for both in zip(services, (parts, clicks[::-1]), strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    whole = shared.elsewhere()
+    whole.warm(pl.concat([*parts, *clicks]))
+    for key, value in states(services[0], FILMS[8:]).items():
+        torch.testing.assert_close(value, states(whole, FILMS[8:])[key], atol=2e-3, rtol=1e-2)
+    ids = {name: [f"{n}" for n in pl.concat(parts)["event_id"].cast(pl.String)] for name in FILMS[8:]}
+    found, right = (live.states.labels(live.model, ids) for live in (services[1], whole))
+    assert found == right
+    assert sum(sum(labels.values()) for labels in right.values()) == sum(map(len, clicks))
+
+
 def test_a_state_that_changes_meanwhile_is_tuned_anew(emerg: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other's events come between reading and writing; the result is as if they had come first."""
     live, other = emerg.ready(), emerg.live()
@@ -503,7 +530,9 @@ def test_an_item_that_was_not_added_is_named(emerg: Place) -> None:
 def test_half_of_a_character_is_refused_by_name(emerg: Place, name: str) -> None:
     with emerg.live() as service:
         for ask in (service.look_up, service.forget):
-            with pytest.raises(DataError, match=r"'.*\\ud.*' has half of a character \(a lone surrogate\); write whole"):
+            with pytest.raises(
+                DataError, match=r"'.*\\ud.*' has half of a character \(a lone surrogate\); write whole"
+            ):
                 ask(name)
 
 

@@ -90,7 +90,7 @@ def test_new_items_are_added_scored_warmed_and_forgotten(clicks: Shell) -> None:
 
     assert "60 new events of 4 items, 0 known already" in clicks.call("warm", "shop", "events.csv")[1]
     again = json.loads(clicks.call("warm", "shop", "events.csv", "--json")[1])
-    assert again == {"new": 0, "known": 60, "items": [], "conflicting": 0, "left_out": [], "unseen": {}}
+    assert again == {"new": 0, "known": 60, "corrected": 0, "items": [], "left_out": [], "unseen": {}}
     warm = lines(clicks.call("score", "shop", "requests.jsonl")[1])
     assert {row["phase"] for row in warm} == {"warm"}
 

@@ -51,7 +51,7 @@ def contents(service: ItemService) -> dict[tuple[str, str], float]:
 
 
 def live_a_life(client: TestClient) -> None:
-    """Items and events of every kind: repeated, refused, conflicting, deleted, joined with a request."""
+    """Items and events of every kind: repeated, refused, corrected, deleted, joined with a request."""
     post = client.post
     post("/events", json={"events": [event("late", event_id="too early")]})
     post("/items", json={"items": [NEW, NEW | {"film": 7}, NEW | {"film": "late"}, NEW | {"film": "gone"}]})

@@ -120,8 +120,12 @@ def test_a_new_version_has_all_items_and_counts_every_event_once(client: TestCli
     after = {one["item_id"]: one["events"] for one in client.get("/items", params={"limit": 99}).json()["items"]}
     assert after == before
     again = client.post("/events", json={"events": rows}).json()
-    assert (again["new"], again["known"], again["conflicting"]) == (0, 40, 0)
-    assert client.post("/events", json={"events": [rows[0] | {"liked": 1}]}).json()["conflicting"] == 1
+    assert (again["new"], again["known"], again["corrected"]) == (0, 40, 0)
+    late = client.post("/events", json={"events": [rows[0] | {"liked": 1}]}).json()  # the version was trained on it
+    assert (late["refused"], late["errors"][0]["detail"].partition("; ")[2]) == (
+        1,
+        "it is too late to correct it: its values are not kept",
+    )
 
 
 def test_both_versions_are_judged_on_the_latest_events_as_the_service_would_have_met_them(
@@ -285,7 +289,7 @@ def test_grades_are_trained_on_as_they_were_given(tmp_path: Path) -> None:
         events = pl.read_parquet(config.own_folder / "versions" / "v2" / "events.parquet")
         assert events["liked"].to_list() == [float(row["liked"]) for row in rows[:9]]
         again = client.post("/events", json={"events": rows}).json()
-        assert (again["known"], again["conflicting"]) == (10, 0)
+        assert (again["known"], again["corrected"]) == (10, 0)
 
 
 def test_a_log_as_a_table_is_the_log() -> None:

@@ -132,9 +132,9 @@ def warm(
     lines = table.without_echo(done.left_out) if table is not None else []
     left_out = [*repaired.left_out, *lines]
     if not repaired.items:
-        _require_some([None] * (done.new + done.known + done.conflicting), lines)
+        _require_some([None] * (done.new + done.known + done.corrected), lines)
     if json_:
-        result = {"new": done.new, "known": done.known, "items": list(done.items), "conflicting": done.conflicting}
+        result = {"new": done.new, "known": done.known, "corrected": done.corrected, "items": list(done.items)}
         result |= {"left_out": left_out, "unseen": done.unseen.to_json()}
         _print(result | ({"repaired": list(repaired.items)} if repair else {}))
     else:
@@ -206,8 +206,8 @@ def _summary(store: Path, done: Warmed | None, repaired: Repaired | None) -> Ite
         )
     if done is not None:
         text = f"{store}: {counted(done.new, 'new event')} of {counted(len(done.items), 'item')}, {done.known} known already"
-        if done.conflicting:
-            text += f", {done.conflicting} that had counted with another label and did not count again"
+        if done.corrected:
+            text += f", {counted(done.corrected, 'click')} on what had counted as no click"
         yield text + _never_seen(done.unseen)
 
 

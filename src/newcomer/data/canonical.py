@@ -240,7 +240,9 @@ def _canonical_texts(found: pl.Series) -> pl.Series:
 
 def _canonical_text(text: str) -> str | None:
     if not text.isascii() and HALF.search(text):
-        raise DataError(f"the id or category {text!r} has half of a character (a lone surrogate); write whole characters")
+        raise DataError(
+            f"the id or category {text!r} has half of a character (a lone surrogate); write whole characters"
+        )
     found = unicodedata.normalize("NFC", text.strip(BLANK))
     if re.search(SCIENTIFIC, found):
         raise DataError(f"the id or category {inexact_message(found)}")

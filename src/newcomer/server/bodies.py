@@ -106,7 +106,7 @@ class Counts(BaseModel):
 
     new: int = Field(description="counted now")
     known: int = Field(description="counted before, by their id")
-    conflicting: int = Field(description="counted before with another label; not counted")
+    corrected: int = Field(description="counted before as no click, and now a click; the item's state follows")
     refused: int
     errors: list[Refused]
 

@@ -232,11 +232,10 @@ class ItemRoutes:
                     warm_rows(service, [rows[n] for n in part], has_id)
                 done.append(warmed)
                 errors += [_renumbered(line, part) for line in lines]
-        conflicting = sum(part.conflicting for part in done)
-        new, known = sum(part.new for part in done), sum(part.known for part in done)
-        refused = len(events) - new - known - conflicting
-        self.metrics.counted(new, known, conflicting, refused)
-        return Counts(new=new, known=known, conflicting=conflicting, refused=refused, errors=_refused(errors))
+        counts = {name: sum(getattr(part, name) for part in done) for name in ("new", "known", "corrected")}
+        counts["refused"] = len(events) - sum(counts.values())
+        self.metrics.counted(counts)
+        return Counts(**counts, errors=_refused(errors))
 
     def _row(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """An event as a row of the click log. Raises DataError for a foreign request id, and for an event without a label."""
@@ -246,7 +245,7 @@ class ItemRoutes:
             row = self.ids.read(request) | row
         if event.get(EVENT_ID) is not None or request is not None:
             row[self.id_column] = event.get(EVENT_ID) or event_id(str(request))
-        if kind is not None and not 0 < (self.schema.clicked_from or 1) <= 1:
+        if kind is not None and self.schema.has_grades:
             raise DataError(f"column '{EVENT_TYPE}': this model's labels are grades; give '{self.schema.label}'")
         if kind is not None and row.get(self.schema.label) is None:
             row[self.schema.label] = int(kind in self.clicked)

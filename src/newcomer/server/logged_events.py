@@ -23,7 +23,9 @@ NUMBER = "number in the history "
 
 
 def event_table(history: History, encoder: Encoder) -> pl.DataFrame:
-    """Valid events in the order of arrival, the first of each item and id: the columns of the schema without those of items.
+    """Valid events in the order of arrival, one of each item and id: the columns of the schema without those of items.
+
+    Of events with one id it is the first, with the highest label of those with the same values: a click corrects an impression.
 
     Besides: the column of `event_id_column`, and `NUMBER`. Times are in the unit of training.
     """
@@ -34,6 +36,8 @@ def event_table(history: History, encoder: Encoder) -> pl.DataFrame:
     if not found:
         return pl.DataFrame(schema={encoder.schema.item: pl.String, NUMBER: pl.Int64})
     every = pl.concat(found, how="vertical_relaxed").sort(NUMBER)
+    same = [name for name in every.columns if name not in (encoder.schema.label, encoder.schema.time, NUMBER)]
+    every = every.with_columns(pl.col(encoder.schema.label).max().over(same))
     return every.unique([encoder.schema.item, id_column], keep="first", maintain_order=True)
 
 

@@ -75,7 +75,7 @@ def latest_after(
     before: Sequence[LatestRow], change: Change, rows: Sequence[EventRow], corrected: Mapping[str, EventRow]
 ) -> list[LatestRow]:
     """An item's latest events after a change with these event rows; `corrected`: earlier ones by their former checksums."""
-    earlier = [_latest(corrected[row.checksum]) if row.checksum in corrected else row for row in before]
+    earlier = (row if (after := corrected.get(str(row.checksum))) is None else _latest(after) for row in before)
     return [row for row in (*earlier, *map(_latest, rows)) if row.position >= change.state.events - KEPT]
 
 

@@ -43,8 +43,8 @@ class Warmed:
     new: int
     known: int
     items: Sequence[str]
-    conflicting: int = 0
-    """Repeated events with another label, not counted; see `left_out`."""
+    corrected: int = 0
+    """Clicks on events that had counted as no click, and count as clicks now."""
     left_out: Sequence[str] = field(default_factory=list)
     """Reasons why events were not counted."""
     unseen: Unseen = field(default_factory=Unseen, compare=False)

@@ -161,9 +161,9 @@ class ItemService(CachedItems):
         """Adapt the states of the items of these events; nothing else changes.
 
         An event counts once, however often it is sent, by its item and its id: the column `event_id`, or a digest of the row
-        (`event_ids.digests`). Events may come late or out of order. One that comes again with another
-        label does not count, and is reported. When the method returns, all of it is on the disk; cut off before, every item has
-        all of these events or none of them, and the same call does the rest.
+        (`event_ids.digests`). Events may come late or out of order. A click under the id of an event that counted as no click
+        corrects it (`corrections`); a click stays a click. When the method returns, all of it is on the disk; cut off before, every
+        item has all of these events or none of them, and the same call does the rest.
         """
         self.require_here(writes=True)
         events = events if isinstance(events, ClickLog) else as_frame(events, where)
@@ -174,12 +174,12 @@ class ItemService(CachedItems):
         if given.log is None:
             return Warmed(0, 0, [], left_out=skipped.lines)
         self.learner.encoder.require_labels(given.log, where)
-        arrived, conflicts = EventBatch.of(given.log, given.ids)
-        arrived = arrived.in_order_of_time()
+        arrived, contradictions = EventBatch.of(given.log, given.ids)
+        for error in contradictions:
+            skipped.add(error)
         warm_up = WarmUp(self, where, skipped)
-        warm_up.differ(conflicts)
-        warm_up.known = len(given.log) - len(arrived) - len(conflicts)
-        done = warm_up.count(arrived)
+        warm_up.known = len(given.log) - len(arrived) - len(contradictions)
+        done = warm_up.count(arrived.in_order_of_time())
         self.changed(done.items)
         done.unseen.warn(self._expected())
         self._warn_of_other_features(events, given.log, where)
