@@ -102,6 +102,7 @@ def test_an_event_changes_its_item_alone_and_counts_once(client: TestClient) -> 
         "new": 5,
         "known": 0,
         "corrected": 0,
+        "pending": 0,
         "refused": 0,
         "errors": [],
     }
@@ -125,7 +126,14 @@ def test_an_event_joins_its_request(client: TestClient, config: ServeConfig, sto
     forged = client.post(
         "/events", json={"events": [joined | {"request_id": request[:-2] + "AA"}, joined | {"film": "twin"}]}
     )
-    assert forged.json() | {"errors": None} == {"new": 1, "known": 0, "corrected": 0, "refused": 1, "errors": None}
+    assert forged.json() | {"errors": None} == {
+        "new": 1,
+        "known": 0,
+        "corrected": 0,
+        "pending": 0,
+        "refused": 1,
+        "errors": None,
+    }
     assert forged.json()["errors"][0] == {
         "pointer": "/events/0",
         "detail": "events: row 1, request_id is not one of this service",

@@ -107,6 +107,7 @@ class Counts(BaseModel):
     new: int = Field(description="counted now")
     known: int = Field(description="counted before, by their id")
     corrected: int = Field(description="counted before as no click, and now a click; the item's state follows")
+    pending: int = Field(default=0, description="impressions that count as no click if none comes within the window")
     refused: int
     errors: list[Refused]
 

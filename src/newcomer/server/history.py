@@ -31,7 +31,7 @@ class History:
     registrations: dict[str, list[Row]] = field(default_factory=dict)
     """Different registrations by item, in order. The service takes the first valid one and refuses the others."""
     events: list[tuple[str, Row]] = field(default_factory=list)
-    """Item and row of each event, in the order of arrival."""
+    """Item and row of each event, in the order of arrival. An impression is an event: a click on it corrects it."""
 
     def rounds(self) -> Iterator[list[Row]]:
         """First registrations of all items, then second ones, and so on."""
@@ -50,7 +50,7 @@ class HistoryReader:
         found = History()
         events: dict[str, list[tuple[int, Row]]] = {}
         for number, record in enumerate(records):
-            name = _name(record.content if record.kind == "deletion" else record.content.get(self.schema.item))
+            name = name_of(record, self.schema)
             if name is None:  # was refused
                 continue
             if record.kind == "deletion":
@@ -108,8 +108,9 @@ def _add(service: ItemService, rows: Sequence[Row]) -> None:
             _add(service, [row])
 
 
-def _name(given: object) -> str | None:
+def name_of(record: Record, schema: Schema) -> str | None:
+    """The item of a record; None if it is no id."""
     try:
-        return canonical_name(given)
+        return canonical_name(record.content if record.kind == "deletion" else record.content.get(schema.item))
     except DataError:
         return None

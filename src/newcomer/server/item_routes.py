@@ -37,7 +37,7 @@ from newcomer.server.bodies import (
 )
 from newcomer.server.click_versions import ClickVersions
 from newcomer.server.event_log import EventLog
-from newcomer.server.event_rows import event_id_column, warm_rows
+from newcomer.server.event_rows import event_id_column, refusals, warm_rows
 from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError, row_error
@@ -57,7 +57,7 @@ ROW = re.compile(r"\brow (\d+)\b")
 
 
 class ItemRoutes:
-    """Routes for the items of one service. `clicked`: event types that are clicks."""
+    """Routes for the items of one service. `clicked`: event types that are clicks; the others wait for a click if impressions do."""
 
     def __init__(
         self,
@@ -68,8 +68,10 @@ class ItemRoutes:
         metrics: Metrics,
         clicked: Sequence[str],
         rows: int,
+        impressions_wait: bool = False,
     ) -> None:
         self.versions, self.log, self.ids, self.metrics, self.clicked = versions, log, ids, metrics, set(clicked)
+        self.impressions_wait = impressions_wait
         self.schema = self.live.learner.schema
         self.bodies = Bodies(self.schema, rows)
         self.id_column = event_id_column(self.schema)
@@ -221,6 +223,7 @@ class ItemRoutes:
                 rows[n] = self._row(event)
             except DataError as error:
                 errors.append(f"events: row {n + 1}, {error}")
+        pending = self._pending(events, rows, errors)
         self.log.append("event", list(rows.values()))
         serving = self.versions.latest()  # after the log: what a version does not get here is replayed to it
         done = []
@@ -233,9 +236,22 @@ class ItemRoutes:
                 done.append(warmed)
                 errors += [_renumbered(line, part) for line in lines]
         counts = {name: sum(getattr(part, name) for part in done) for name in ("new", "known", "corrected")}
+        counts["pending"] = pending
         counts["refused"] = len(events) - sum(counts.values())
         self.metrics.counted(counts)
         return Counts(**counts, errors=_refused(errors))
+
+    def _pending(self, events: Sequence[Mapping[str, Any]], rows: dict[int, dict[str, Any]], errors: list[str]) -> int:
+        """Log the impressions that wait for a click, and take them out of `rows`; their number. An id tells which click is theirs."""
+        kinds = {n: events[n].get(EVENT_TYPE) for n in rows if self.id_column in rows[n]}
+        waiting = [n for n, kind in kinds.items() if self.impressions_wait and kind not in (None, *self.clicked)]
+        if not waiting:
+            return 0
+        part = {n: rows.pop(n) for n in waiting}
+        refused = refusals(self.live, list(part.values()))
+        errors += [_renumbered(line, waiting) for line in refused.values()]
+        self.log.append("impression", [row for k, row in enumerate(part.values()) if k not in refused])
+        return len(part) - len(refused)
 
     def _row(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """An event as a row of the click log. Raises DataError for a foreign request id, and for an event without a label."""
