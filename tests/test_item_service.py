@@ -286,6 +286,65 @@ def test_adding_an_item_again_with_the_same_features_is_reported_and_with_others
     assert live.states.get(live.model, [*FILMS, "film 12", "film 13"]) == before
 
 
+@pytest.mark.parametrize("name", ["emerg"])
+def test_an_item_with_other_features_has_the_state_of_one_that_had_them_from_the_start(shared: Place) -> None:
+    first, second, query = (part.drop("genre", "words", "minutes") for part in (FIRST, SECOND, QUERY))
+    live, other = shared.ready(), shared.live()
+    scores(other, query)
+    live.warm(first)
+    now = features(NEW).with_columns(genre=pl.lit("genre 0"), minutes=pl.lit(33.0))
+    assert live.add(now, replace=True) == Added([], [], replaced=FILMS[8:])
+    assert live.add(now, replace=True) == live.add(now) == Added([], FILMS[8:])
+    assert {head.events for head in live.states.headers(live.model, FILMS[8:]).values()} == {6}
+    live.warm(second)
+    found, found_by_other = scores(live, query), scores(other, query)
+    right = shared.elsewhere()
+    right.forget(FILMS[8:])
+    right.add(now)
+    right.warm(first)
+    right.warm(second)
+    alike(live, right, FILMS[8:])
+    np.testing.assert_allclose(found, scores(right, query), atol=1e-5)
+    np.testing.assert_allclose(found, found_by_other, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["deepfm", "deepfm, all events so far"])
+def test_features_do_not_change_where_a_state_cannot_begin_anew(place: Place) -> None:
+    live = place.ready()
+    before = live.states.get(live.model, FILMS)
+    with pytest.raises(DataError, match=r"is there with other features; add it under another id$"):
+        live.add(features(NEW).with_columns(minutes=pl.lit(33.0)), replace=True)
+    assert live.states.get(live.model, FILMS) == before
+
+
+def test_what_a_replaced_item_loses_is_said(emerg: Place) -> None:
+    live = emerg.ready()
+    done = live.add(features(range(1)).with_columns(genre=pl.lit("genre 3")), replace=True)
+    assert done.lost == {
+        "film 00": "item 'film 00': what training learned about it is lost; its state begins at its new features"
+    }
+    again = live.add(features(range(1)), replace=True)
+    assert (again.replaced, list(again.lost)) == (["film 00"], ["film 00"])
+
+
+def test_features_that_change_while_events_arrive_lose_neither(emerg: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    live, other = emerg.ready(), emerg.live()
+    now = features(NEW).with_columns(genre=pl.lit("genre 0"), minutes=pl.lit(33.0))
+    commit, parts = live.states.commit, [FIRST.drop("genre", "words", "minutes")]
+
+    def delayed(model: str, changes: Any) -> set[str]:
+        if parts:
+            other.warm(parts.pop())
+        return commit(model, changes)
+
+    monkeypatch.setattr(live.states, "commit", delayed)
+    assert live.add(now, replace=True).replaced == FILMS[8:]
+    right = emerg.elsewhere()
+    right.add(now, replace=True)
+    right.warm(FIRST.drop("genre", "words", "minutes"))
+    alike(live, right, FILMS[8:])
+
+
 def test_of_two_concurrent_additions_the_first_wins(emerg: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     live, other = emerg.live(), emerg.live()
     scores(live, QUERY.filter(pl.col("film") < "film 08"))

@@ -359,6 +359,30 @@ def test_repair_uses_the_summary_and_says_where_it_is_lost(stores: dict[str, Pat
     assert live.repair().items == []
 
 
+def test_an_item_of_many_events_keeps_what_they_said_when_its_features_change(
+    name: str, stores: dict[str, Path], tmp_path: Path
+) -> None:
+    """The summary stands for the same likelihood: with the old features again, the item has its old state again."""
+    live, item = service(stores, name, tmp_path, "changed.db"), f"i{OLD:04d}"
+    live.warm(table(650, 0))
+    right = service(stores, name, tmp_path, "right.db")
+    columns = {key: LOG.items.columns[key].texts() for key in ("kind", "brand")}
+    old = {"item": [item], **{key: [values[OLD]] for key, values in columns.items()}}
+    new = {
+        "item": [item],
+        **{key: [next(one for one in values if one != values[OLD])] for key, values in columns.items()},
+    }
+    for added in (right.add(pl.DataFrame(new), replace=True), live.add(pl.DataFrame(new), replace=True)):
+        assert (added.replaced, added.lost) == ([item], {})
+    right.warm(table(650, 0))
+    assert logit_distance(live, right) < 0.1  # the oldest 450 events count as they were under the old features
+    before = service(stores, name, tmp_path, "before.db")
+    before.warm(table(650, 0))
+    live.add(pl.DataFrame(old), replace=True)
+    assert distance(live, before) < 1e-3
+    assert live.look_up(item)[0].events == 650
+
+
 # Corrections.
 
 

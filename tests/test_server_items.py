@@ -49,7 +49,7 @@ def test_a_registered_item_is_scored_as_the_library_scores_it(
     client: TestClient, config: ServeConfig, store: Path
 ) -> None:
     answer = client.post("/items", json={"items": [NEW]})
-    assert answer.json()["items"] == [{"item_id": "new", "status": "new", "phase": "cold", "events": 0}]
+    assert answer.json()["items"] == [{"item_id": "new", "status": "new", "lost": None, "phase": "cold", "events": 0}]
     found = score(client, "new", *FILMS).json()
     with ItemService.open(store, config.states) as service:
         rows = [{"film": name, "viewer": 3} | CONTEXT for name in ("new", *FILMS)]
@@ -166,6 +166,24 @@ def test_a_click_on_an_impression_corrects_it(client: TestClient) -> None:
         "refused": 1,
     }
     assert 'newcomer_events_total{outcome="corrected"} 3.0' in client.get("/metrics").text
+
+
+def test_an_item_with_other_features_gets_them_and_is_tuned_anew(client: TestClient) -> None:
+    other = {"genre": "love", "minutes": 80.0}
+    client.post("/items", json={"items": [NEW, NEW | other | {"film": "twin"}]})
+    rows = [event(event_id=f"e{n}", liked=n % 2, seen=1000 + n) for n in range(8)]
+    for film in ("new", "twin"):
+        client.post("/events", json={"events": [row | {"film": film} for row in rows]})
+    before = client.get("/items/new").json()["graph"]
+    for status in ("replaced", "known"):
+        (answer,) = client.post("/items", json={"items": [NEW | other]}).json()["items"]
+        assert answer == {"item_id": "new", "status": status, "lost": None, "phase": "warm", "events": 8}
+    one, twin = score(client, "new", "twin").json()["scores"]
+    assert one["score"] == pytest.approx(twin["score"], abs=1e-5)
+    assert client.get("/items/new").json()["graph"] != before
+    assert client.post("/events", json={"events": rows}).json()["known"] == 8
+    (trained_item,) = client.post("/items", json={"items": [NEW | {"film": FILMS[0]}]}).json()["items"]
+    assert (trained_item["status"], trained_item["lost"].partition(":")[0]) == ("replaced", f"item '{FILMS[0]}'")
 
 
 def test_event_types_are_labels(config: ServeConfig) -> None:

@@ -40,6 +40,12 @@ TABLES = "CSV, parquet or JSON lines; - reads JSON lines from standard input."
 def add(
     store: Folder,
     items: Annotated[str, typer.Argument(help=f"Items with their features: {TABLES}")],
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Items that are there with other features get these; their states are tuned anew."
+        ),
+    ] = False,
     states: States = None,
     strict: Strict = False,
     json_: AsJson = False,
@@ -47,16 +53,23 @@ def add(
     """Add new items by their features; they can be scored at once."""
     table = read_input(items, strict)
     with open_service(store, states) as service, table.explaining():
-        added = service.add(table.frame, where=table.where, on_error=_on_error(strict))
+        added = service.add(table.frame, where=table.where, on_error=_on_error(strict), replace=replace)
     left_out = table.without_echo(added.left_out)
-    _require_some([*added.new, *added.known], left_out)
+    _require_some([*added.new, *added.known, *added.replaced], left_out)
     if json_:
-        result = {"new": list(added.new), "known": list(added.known)}
+        result: dict[str, Json] = {"new": list(added.new), "known": list(added.known)}
+        result |= {"replaced": list(added.replaced), "lost": dict(added.lost)} if replace else {}
         _print(result | {"left_out": left_out, "unseen": added.unseen.to_json()})
     else:
         text = f"{store}: {counted(len(added.new), 'item')} added"
         if added.known:
             text += f"; {len(added.known)} were there already with the same features: {shorten(', '.join(added.known), 200)}"
+        if added.replaced:
+            text += (
+                f"; {len(added.replaced)} with others, which were replaced: {shorten(', '.join(added.replaced), 200)}"
+            )
+        for line in added.lost.values():
+            say(line)
         say(text + _never_seen(added.unseen))
     finish(left_out)
 

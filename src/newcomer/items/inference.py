@@ -198,6 +198,21 @@ def correct(
     return found
 
 
+def moved(network: ItemNetwork, old: State, new: State, summaries: Summaries) -> dict[int, ItemSummary]:
+    """The same likelihoods of states, told from other initial states: rows of `old` and `new` by item row.
+
+    gᵀδ − |Aδ|² / 2 at δ = δ' + c, c = (φ₀' − φ₀) / s, has the linear term g − AᵀA c in δ'.
+    """
+    if not summaries:
+        return {}
+    before, after = (flatten_state(network.split_state(state)[1]) for state in (old, new))
+    shift = (after - before) / prior_std(network).detach()
+    return {
+        number: replace(one, linear=one.linear - (one.root.mT @ (one.root @ shift[number].to(one.root))))
+        for number, one in summaries.items()
+    }
+
+
 def _adapt(
     network: ItemNetwork,
     state: State,

@@ -16,6 +16,7 @@ from newcomer.items.inference import (
     adapt,
     correct,
     initial_state,
+    moved,
     posterior,
     predict,
     predict_with_std,
@@ -108,6 +109,10 @@ class Lifecycle:
     def correct(self, state: State, item_features: Values, clicks: Clicks, summaries: Summaries) -> Summaries:
         """Summaries of events some of which, `clicks`, were clicks: see `inference.correct`."""
         return {**summaries, **correct(self.network, state, item_features, clicks, summaries)}
+
+    def moved(self, old: State, new: State, summaries: Summaries) -> Summaries:
+        """Summaries of items whose initial states are no longer `old` but `new`: see `inference.moved`."""
+        return moved(self.network, old, new, summaries)
 
     @property
     def has_posterior(self) -> bool:

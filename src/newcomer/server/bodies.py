@@ -34,10 +34,16 @@ class ItemStatus(BaseModel):
     events: int = Field(description="number of events that its state is adapted to")
 
 
+ItemChange = Literal["new", "known", "replaced"]
+
+
 class AddedItem(ItemStatus):
     """An item of `POST /items`."""
 
-    status: Literal["new", "known"] = Field(description="known: it was there with the same features")
+    status: ItemChange = Field(
+        description="known: it was there with the same features; replaced: with others, and its state was adapted anew"
+    )
+    lost: str | None = Field(default=None, description="what the state of a replaced item lost; null: nothing")
 
 
 class Refused(BaseModel):

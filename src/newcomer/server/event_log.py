@@ -33,7 +33,10 @@ KINDS: Sequence[Kind] = get_args(Kind)
 
 @dataclass(frozen=True)
 class Record:
-    """A registered item, an event or an impression by column, or the id of a deleted item. `at`: arrival in nanoseconds since 1970."""
+    """A registered item, an event or an impression by column, or the id of a deleted item.
+
+    `at`: arrival in nanoseconds since 1970. An impression waits for a click; see `impressions`.
+    """
 
     at: int
     kind: Kind

@@ -18,6 +18,7 @@ from newcomer.data.time_units import NUMBERS, TIME_UNITS
 from newcomer.errors import DataError, NewcomerError
 from newcomer.items.analysis.item_graphs import heaviest_edges
 from newcomer.items.serving.candidates import score_candidates
+from newcomer.items.serving.requests import parse_items
 from newcomer.items.serving.service import ItemService
 from newcomer.server.bodies import (
     EVENT_ID,
@@ -28,6 +29,7 @@ from newcomer.server.bodies import (
     Bodies,
     Counts,
     Edge,
+    ItemChange,
     ItemDetails,
     ItemPage,
     ItemStatus,
@@ -38,6 +40,7 @@ from newcomer.server.bodies import (
 from newcomer.server.click_versions import ClickVersions
 from newcomer.server.event_log import EventLog
 from newcomer.server.event_rows import event_id_column, refusals, warm_rows
+from newcomer.server.history import name_in
 from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError, row_error
@@ -57,7 +60,10 @@ ROW = re.compile(r"\brow (\d+)\b")
 
 
 class ItemRoutes:
-    """Routes for the items of one service. `clicked`: event types that are clicks; the others wait for a click if impressions do."""
+    """Routes for the items of one service.
+
+    `clicked`: event types that are clicks. `impressions_wait`: events of other types do not count yet; see `impressions`.
+    """
 
     def __init__(
         self,
@@ -83,7 +89,7 @@ class ItemRoutes:
         )
 
         def add(body: items) -> AddedItems:  # type: ignore[valid-type]
-            """Register new items. They can be scored at once; an item that is there with the same features is known."""
+            """Register items. They can be scored at once; one that is there with other features gets these."""
             return self.add([self.bodies.row(item) for item in body.items])  # type: ignore[attr-defined]
 
         def scores(body: score, after: BackgroundTasks) -> Response:  # type: ignore[valid-type]
@@ -109,23 +115,27 @@ class ItemRoutes:
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> AddedItems:
         """Register items, with what each request left out."""
-        self.log.append("item", rows)
+        frame = frame_from_rows(rows, "items")
+        table, _ = parse_items(frame, self.schema, "items", "report")
+        valid = set() if table is None else {*table.ids}  # of rows that contradict each other a replay would take one
+        self.log.append("item", [row for row in rows if name_in(row, self.schema) in valid])
         serving = self.versions.latest()  # after the log: what a version does not get here is replayed to it
-        live, frame = serving.live, frame_from_rows(rows, "items")
-        done = live.add(frame, where="items", on_error="report")
+        live = serving.live
+        done = live.add(frame, where="items", on_error="report", replace=True)
         for service in serving.others:
-            service.add(frame, where="items", on_error="report")
-        names = [*done.new, *done.known]
-        headers = live.states.headers(live.model, names)
-        new = set(done.new)
+            service.add(frame, where="items", on_error="report", replace=True)
+        outcomes: dict[ItemChange, Sequence[str]] = {"new": done.new, "known": done.known, "replaced": done.replaced}
+        statuses = {name: outcome for outcome, names in outcomes.items() for name in names}
+        headers = live.states.headers(live.model, list(statuses))
         items = [
             AddedItem(
                 item_id=name,
-                status="new" if name in new else "known",
+                status=status,
+                lost=done.lost.get(name),
                 phase=headers[name].phase,
                 events=headers[name].events,
             )
-            for name in names
+            for name, status in statuses.items()
             if name in headers
         ]
         if done.left_out and not items:
@@ -242,7 +252,7 @@ class ItemRoutes:
         return Counts(**counts, errors=_refused(errors))
 
     def _pending(self, events: Sequence[Mapping[str, Any]], rows: dict[int, dict[str, Any]], errors: list[str]) -> int:
-        """Log the impressions that wait for a click, and take them out of `rows`; their number. An id tells which click is theirs."""
+        """Log the impressions that wait for a click, which their ids tell, and take them out of `rows`; their number."""
         kinds = {n: events[n].get(EVENT_TYPE) for n in rows if self.id_column in rows[n]}
         waiting = [n for n, kind in kinds.items() if self.impressions_wait and kind not in (None, *self.clicked)]
         if not waiting:

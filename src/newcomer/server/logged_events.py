@@ -41,8 +41,13 @@ def event_table(history: History, encoder: Encoder) -> pl.DataFrame:
     return every.unique([encoder.schema.item, id_column], keep="first", maintain_order=True)
 
 
-def item_table(history: History, schema: Schema, logs: Sequence[str], names: Collection[str]) -> pl.DataFrame:
-    """Ids and fields of these items, as far as they are known: as registered, or else as the training log has them."""
+def item_table(
+    history: History, schema: Schema, logs: Sequence[str], names: Collection[str], replace: bool
+) -> pl.DataFrame:
+    """Ids and fields of these items, as far as they are known: as registered, or else as the training log has them.
+
+    `replace`: see `History.rounds`.
+    """
     fields, found = schema.of("item"), list[pl.DataFrame]()
     left = set(names)
 
@@ -51,8 +56,8 @@ def item_table(history: History, schema: Schema, logs: Sequence[str], names: Col
         left.difference_update(found[-1][schema.item])
 
     take(pl.DataFrame(schema={schema.item: pl.String}))
-    for rows in history.rounds():
-        for part in batches(rows):
+    for rows in history.rounds(replace):
+        for part in batches(list(rows.values())):
             for table in _item_tables(part, schema):
                 take(table)
     if left - set(history.registrations):

@@ -94,7 +94,7 @@ class _Training:
         events = event_table(history, live.encoder)
         held_out = math.ceil(request["eval_share"] * len(events))
         folder, training = self.work / "model", events.head(len(events) - held_out)
-        joined = self._joined(history, training, live.schema)
+        joined = self._joined(history, training, live)
         self._fit(type(live), live.schema, new_settings(live_folder, request["settings"]), joined, folder)
         model = fingerprint(folder)
         same = next((name for name, one in _versions(self.models).items() if one.model == model), None)
@@ -120,9 +120,10 @@ class _Training:
         records = LogReader(self.config.own_folder / FOLDER).read()
         return [record for record in records if record.kind != "impression" or record.at <= waits]
 
-    def _joined(self, history: History, events: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    def _joined(self, history: History, events: pl.DataFrame, live: ItemLearner) -> pl.DataFrame:
         """Events with the fields of their items; without those of items whose fields are not known."""
-        items = item_table(history, schema, self.config.log, set(events[schema.item]))
+        schema = live.schema
+        items = item_table(history, schema, self.config.log, set(events[schema.item]), live.from_initial_state)
         return events.drop(NUMBER).join(items, on=schema.item, how="inner", maintain_order="left")
 
     def _fit(
