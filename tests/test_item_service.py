@@ -362,6 +362,43 @@ def test_of_two_concurrent_additions_the_first_wins(emerg: Place, monkeypatch: p
     np.testing.assert_allclose(scores(live), scores(other), atol=1e-6)
 
 
+OPENED = """
+import sys
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.service import ItemService, fingerprint
+from newcomer.store.urls import open_states
+
+store, url = sys.argv[1:]
+with ItemService(EmerG.load(store), fingerprint(store), open_states(url)) as service:
+    print(*sorted(service.headers()), sep=",")
+"""
+
+
+@pytest.mark.parametrize("name", ["emerg"])
+def test_a_deleted_item_that_training_learned_is_nowhere_again(shared: Place) -> None:
+    """Not for who deleted it, not for one that was open, not after a restart, and not in another process."""
+    live, other = shared.live(), shared.live()
+    scores(other, QUERY.filter(pl.col("film") < "film 08"))
+    assert live.forget(FILMS[:2]) == FILMS[:2]
+    left = FILMS[2:8]
+    for service in (live, other, shared.live()):
+        assert sorted(service.headers()) == left
+        with pytest.raises(DataError, match="item 'film 00' is not known"):
+            service.look_up("film 00")
+    words = [sys.executable, "-W", "error", "-c", OPENED, str(shared.store), shared.url]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip().split(",") == left
+    assert shared.live().add(features(range(1))) == Added(["film 00"], [])
+    assert other.headers()["film 00"].events == 0  # and begins anew
+
+
+def test_a_user_whose_fields_change_is_scored_by_those_of_each_row(emerg: Place) -> None:
+    """A table that was joined with users of today and of yesterday: each row counts as it stands."""
+    live, row = emerg.ready(), QUERY.head(1)
+    other = row.with_columns(age=pl.lit("age 1"), tags=pl.lit("x"))
+    both = live.score(pl.concat([row, other.cast(dict(row.schema))]))["logit"]
+    assert both.to_list() == pytest.approx([live.score(one)["logit"][0] for one in (row, other)], abs=1e-6)
+
+
 def test_writes_of_one_process_are_seen_by_others(shared: Place) -> None:
     one, other = shared.ready(), shared.live()
     assert (scores(one) == scores(other)).all()

@@ -106,7 +106,7 @@ class Client:
         self._http = httpx.Client(**self._policy.options)
 
     def add(self, items: Sequence[Row]) -> AddedItems:
-        """Register items: their ids and fields by column."""
+        """Register items: their ids and fields by column. One that is there with other fields gets these."""
         return self._send(_add(items))
 
     def score(
@@ -121,7 +121,7 @@ class Client:
         return self._send(_score(user, context, candidates, on_unknown, uncertainty))
 
     def warm(self, events: Sequence[Row]) -> Counts:
-        """Count events. One without `event_id` and `request_id` gets an id here, so that it counts once if it is sent again."""
+        """Count events; a click corrects the impression of its id. One without `event_id` and `request_id` gets an id here, so that it counts once if it is sent again."""
         return self._send(_warm(events))
 
     def forget(self, item: str) -> None:
