@@ -395,7 +395,7 @@ def test_a_user_whose_fields_change_is_scored_by_those_of_each_row(emerg: Place)
     """A table that was joined with users of today and of yesterday: each row counts as it stands."""
     live, row = emerg.ready(), QUERY.head(1)
     other = row.with_columns(age=pl.lit("age 1"), tags=pl.lit("x"))
-    both = live.score(pl.concat([row, other.cast(dict(row.schema))]))["logit"]
+    both = live.score(pl.concat([row, other.cast(row.schema)]))["logit"]
     assert both.to_list() == pytest.approx([live.score(one)["logit"][0] for one in (row, other)], abs=1e-6)
 
 

@@ -184,7 +184,6 @@ def test_the_service_counts_by_itself_and_what_an_earlier_one_left(config: Serve
         wait_for_events(one, 2)
     with TestClient(create_app(config)) as client:
         send(client, event(2))
-    (config.own_folder / POSITION).write_text("{}")
     with TestClient(create_app(config.model_copy(update={"impression_window": None}))) as client:
         assert send(client, event(3)) == {"new": 1}
         wait_for_events(client, 4)

@@ -121,7 +121,10 @@ class Client:
         return self._send(_score(user, context, candidates, on_unknown, uncertainty))
 
     def warm(self, events: Sequence[Row]) -> Counts:
-        """Count events; a click corrects the impression of its id. One without `event_id` and `request_id` gets an id here, so that it counts once if it is sent again."""
+        """Count events; a click corrects the impression of its id.
+
+        An event without `event_id` and `request_id` gets an id here, so that it counts once if it is sent again.
+        """
         return self._send(_warm(events))
 
     def forget(self, item: str) -> None:

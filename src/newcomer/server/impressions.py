@@ -54,7 +54,7 @@ class Impressions:
     def settle(self, now: int) -> int:
         """Count the impressions whose window has ended, at `now` in nanoseconds since 1970; returns how many there were.
 
-        Raises StoreError if the database or the log cannot be used; another object counts the same impressions then.
+        Raises StoreError if the database or the log cannot be used; the same impressions are counted at the next call.
         """
         for record in self._reader.read():
             if record.kind == "impression":
@@ -108,6 +108,8 @@ def _run(versions: ClickVersions, folder: Path, window_seconds: float, stopped: 
             stopped.wait(POLL_SECONDS)
             continue
         try:
+            if not (folder / POSITION).exists():  # from here on a service without a window looks for what is left
+                write_whole(folder / POSITION, "{}")
             impressions = Impressions(versions, folder, window_seconds)
             while not stopped.is_set():
                 impressions.settle(time.time_ns())

@@ -365,8 +365,13 @@ def _compared(
     known: ItemCache, table: EntityTable, item_features: Values, rows: Sequence[int]
 ) -> tuple[list[str], list[int]]:
     """Items of these rows that are known with the same features, and the rows of those that are known with others."""
-    others = [n for n in rows if not same_features(item_features, n, known.item_features, known.numbers[table.ids[n]])]
-    return [table.ids[n] for n in rows if n not in others], others
+    same, others = list[str](), list[int]()
+    for n in rows:
+        if same_features(item_features, n, known.item_features, known.numbers[table.ids[n]]):
+            same.append(table.ids[n])
+        else:
+            others.append(n)
+    return same, others
 
 
 def _of_valid_ids(table: EntityTable, where: str, skipped: SkippedRows) -> EntityTable:

@@ -79,7 +79,7 @@ class WarmUp:
             corrections = Corrections.of(clicked, rows, past, self.learner, known, self.skipped)
             past, labels = corrections.past, corrections.labels
         late = self._tune(new, labels, known, past)
-        return arrived.take(arrived.of_items(late))
+        return arrived.take(arrived.of_items(late) & (is_new | arrived.counted(labels)))
 
     def _wanted(self, arrived: EventBatch, known: ItemCache, damaged: dict[str, StoreError]) -> EventBatch:
         """Without events of unknown, damaged or non-finite items; the last stay if warm-ups start from the initial state."""
