@@ -71,6 +71,7 @@ def live_a_life(client: TestClient) -> None:
     )
     post("/items", json={"items": [NEW | {"film": 7}]})
     post("/items", json={"items": [NEW | {"film": 7, "minutes": 85.0}, NEW | {"film": "7", "minutes": "long"}]})
+    post("/items", json={"items": [NEW | {"film": 7, "genre": "love"}], "replace": False})
     post("/events", json={"events": [event(7, event_id=f"after {n}") for n in range(3)]})
     for film in ("gone", FILMS[1]):
         assert client.delete(f"/items/{film}").status_code == 204

@@ -182,6 +182,9 @@ def test_an_item_with_other_features_gets_them_and_is_tuned_anew(client: TestCli
     assert one["score"] == pytest.approx(twin["score"], abs=1e-5)
     assert client.get("/items/new").json()["graph"] != before
     assert client.post("/events", json={"events": rows}).json()["known"] == 8
+    refused = client.post("/items", json={"items": [NEW, NEW | {"film": "third"}], "replace": False}).json()
+    assert [item["item_id"] for item in refused["items"]] == ["third"]
+    assert "item 'new' is there with other features" in refused["refused"][0]["detail"]
     (trained_item,) = client.post("/items", json={"items": [NEW | {"film": FILMS[0]}]}).json()["items"]
     assert (trained_item["status"], trained_item["lost"].partition(":")[0]) == ("replaced", f"item '{FILMS[0]}'")
 

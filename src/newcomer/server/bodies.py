@@ -186,7 +186,15 @@ class Bodies:
             ],
             "An impression or a click. With `request_id`, user and context are those of the scores of that request.",
         )
-        self.Items = create_model("ItemsBody", __base__=Body, items=(_list_of(item, rows), ...))
+        self.Items = create_model(
+            "ItemsBody",
+            __base__=Body,
+            items=(_list_of(item, rows), ...),
+            replace=(
+                bool,
+                Field(default=True, description="false: an item that is there with other features is refused"),
+            ),
+        )
         self.Events = create_model("EventsBody", __base__=Body, events=(_list_of(event, rows), ...))
         default = context_body() if not any(field.missing == "error" for field in schema.of("context")) else ...
         self.Score = _model(

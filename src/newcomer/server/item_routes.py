@@ -90,7 +90,8 @@ class ItemRoutes:
 
         def add(body: items) -> AddedItems:  # type: ignore[valid-type]
             """Register items. They can be scored at once; one that is there with other features gets these."""
-            return self.add([self.bodies.row(item) for item in body.items])  # type: ignore[attr-defined]
+            rows = [self.bodies.row(item) for item in body.items]  # type: ignore[attr-defined]
+            return self.add(rows, body.replace)  # type: ignore[attr-defined]
 
         def scores(body: score, after: BackgroundTasks) -> Response:  # type: ignore[valid-type]
             """Click probabilities of candidates for one user and context. Candidates given by their features are not added."""
@@ -113,17 +114,19 @@ class ItemRoutes:
         """The live version of the click model."""
         return self.versions.current().live
 
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> AddedItems:
+    def add(self, rows: Sequence[Mapping[str, Any]], replace: bool) -> AddedItems:
         """Register items, with what each request left out."""
         frame = frame_from_rows(rows, "items")
         table, _ = parse_items(frame, self.schema, "items", "report")
         valid = set() if table is None else {*table.ids}  # of rows that contradict each other a replay would take one
+        if not replace:  # nor the latest of those that are refused
+            valid -= {*self.live.states.headers(self.live.model, valid)}
         self.log.append("item", [row for row in rows if name_in(row, self.schema) in valid])
         serving = self.versions.latest()  # after the log: what a version does not get here is replayed to it
         live = serving.live
-        done = live.add(frame, where="items", on_error="report", replace=True)
+        done = live.add(frame, where="items", on_error="report", replace=replace)
         for service in serving.others:
-            service.add(frame, where="items", on_error="report", replace=True)
+            service.add(frame, where="items", on_error="report", replace=replace)
         outcomes: dict[ItemChange, Sequence[str]] = {"new": done.new, "known": done.known, "replaced": done.replaced}
         statuses = {name: outcome for outcome, names in outcomes.items() for name in names}
         headers = live.states.headers(live.model, list(statuses))
