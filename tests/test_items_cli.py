@@ -171,7 +171,9 @@ def test_inspecting_an_item_shows_its_state_and_its_heaviest_edges(shop: Shell) 
 
 def test_every_command_of_the_page_runs(clicks: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     (clicks.folder / "old.csv").rename(clicks.folder / "clicks.csv")
-    pl.read_parquet(clicks.folder / "new.parquet").write_csv(clicks.folder / "new.csv")
+    new = pl.read_parquet(clicks.folder / "new.parquet")
+    new.write_csv(clicks.folder / "new.csv")
+    new.with_columns(pl.col(new.columns[-1]).reverse()).write_csv(clicks.folder / "changed.csv")
     page = Path(__file__).parents[1] / "docs" / "items-in-service.md"
     commands = re.findall(r"^ +newcomer ([^#\n]*)", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(commands) >= 9
@@ -180,6 +182,8 @@ def test_every_command_of_the_page_runs(clicks: Shell, monkeypatch: pytest.Monke
         code, out, err = clicks.call(*words, *(SET if words[0] == "train" else []))
         assert (code, err) == (0, ""), words
         assert out
+        if "--replace" in words:
+            assert "with others, which were replaced" in out
     assert len(pl.read_parquet(clicks.folder / "answers.parquet")) == 20
 
 
