@@ -196,6 +196,87 @@ def test_an_event_that_is_damaged_or_not_there_is_not_corrected(
     assert {name: header.version for name, header in states.headers("m").items()} == {"a": 0, "b": 0}
 
 
+def of_user(id: str, user: str | None) -> Event:
+    return Event(id, 7, 1, VALUES, user)
+
+
+def test_events_of_a_forgotten_user_are_committed_by_nobody(opened: Open) -> None:
+    states, other = opened(), opened()
+    states.add("m", [change("a", 0), change("b", 0)])
+    assert states.commit("m", [Change(state("a", 1, 1), [of_user("x", "ann")])]) == set()
+    assert other.event_history("m", ["a"])["a"] == [of_user("x", "ann")]
+    states.forget_users(["ann", "eve"])
+    states.forget_users(["ann"])
+    states.forget_users([])
+    assert other.forgotten_users(["ann", "bob", "eve"]) == {"ann", "eve"}
+    assert other.forgotten_users([]) == set()
+    both = [Change(state("a", 2, 2), [of_user("y", "bob")]), Change(state("b", 1, 1), [of_user("y", "ann")])]
+    assert other.commit("m", both) == {"a", "b"}
+    assert other.headers("m") == {"a": ItemHeader(1, "cold", 1), "b": ItemHeader(0, "cold", 0)}
+    assert other.commit("m", both[:1]) == set()
+    assert opened().forgotten_users(["ann", "bob"]) == {"ann"}
+
+
+def test_erased_values_are_gone_and_no_others_are_lost_in_their_place(opened: Open) -> None:
+    states, ids = opened(), [f"{n:03d}" for n in range(KEPT + 5)]
+    states.add("m", [change("a", 0), change("b", 0, *ids[:3])])
+    states.commit("m", [Change(state("a", 1, len(ids)), [of_user(id, "ann") for id in ids])])
+    erased = {"007", "100", "204"}
+    assert states.commit("m", [Change(state("a", 1, len(ids)), [], erased=erased)]) == {"a"}
+    assert states.commit("m", [Change(state("a", 2, len(ids)), [], erased=erased)]) == set()
+    other, left = opened(), [id for id in ids[5:] if id not in erased]
+    assert other.event_history("m", ["a"])["a"] == [of_user(id, "ann") for id in left]
+    assert other.labels("m", {"a": ids}) == {"a": dict.fromkeys(ids, 1)}
+    assert other.commit("m", [change("a", 3, "x", "y", "z", before=len(ids))]) == set()
+    assert [event.id for event in states.event_history("m", ["a"])["a"]] == [*left, "x", "y", "z"]
+    assert states.commit("m", [change("a", 4, "last", before=len(ids) + 3)]) == set()
+    assert [event.id for event in other.event_history("m", ["a"])["a"]] == [*left[1:], "x", "y", "z", "last"]
+    every = {event.id for event in other.event_history("m", ["a"])["a"]}
+    assert other.commit("m", [Change(state("a", 5, len(ids) + 4), [], erased=every)]) == set()
+    assert other.event_history("m", ["a", "b"]) == {"a": [], "b": [Event(id, 7, 1, VALUES) for id in ids[:3]]}
+    assert other.commit("m", [change("a", 6, "new", before=len(ids) + 4)]) == set()
+
+
+@pytest.mark.parametrize("column", ["label", "payload"])
+def test_nothing_is_erased_beside_a_damaged_event(column: str, states: ItemStates, database: Database) -> None:
+    states.add("m", [change("a", 0, "x", "y")])
+    database.damage_event("x", column, "0")
+    with pytest.raises(DamagedItemError, match="item 'a': one of its latest events is not what was written"):
+        states.commit("m", [Change(state("a", 1, 2), [], erased={"y"})])
+    assert states.headers("m")["a"].version == 0
+
+
+FORGETTING = f"""
+import sys
+import psycopg, newcomer.store.sql_read_only, newcomer.store.valkey_states
+from newcomer.store.states import Change, Event, ItemState
+from newcomer.store.urls import open_states
+url, me = sys.argv[1:]
+states = open_states(url)
+{WHEN_ALL_ARE_READY}
+if me == "forgets":
+    while not states.headers("m")["item 0"].events:
+        pass
+    states.forget_users(["ann"])
+    print({{item: len(past) for item, past in states.event_history("m", states.headers("m")).items()}})
+else:
+    item, count = f"item {{me}}", 0
+    while not states.commit("m", [
+        Change(ItemState(item, count + 1, "warm", count + 1, b"", ""), [Event(str(count), 0, 0, [1], "ann")])
+    ]):
+        count += 1
+    print(count)
+states.close()
+"""
+
+
+def test_who_has_forgotten_a_user_sees_all_that_was_ever_committed(opened: Open, database: Database) -> None:
+    opened().add("m", [change(f"item {n}", 0) for n in range(3)])
+    seen, *counts = run_at_once(FORGETTING, [[database.url, me] for me in ("forgets", "0", "1", "2")])
+    assert seen == f"{ {f'item {n}': int(count) for n, count in enumerate(counts)} }\n"
+    assert int(counts[0]) > 0
+
+
 def test_events_without_values_leave_only_their_ids(states: ItemStates) -> None:
     states.add("m", [Change(state("a", events=1), [Event("x", 1, 0)])])
     assert states.event_history("m", ["a"]) == {"a": []}

@@ -6,9 +6,10 @@ A row has two checksums, because the values of an event are dropped when 200 lat
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from newcomer.settings import Json
 from newcomer.store.states import KEPT, Change, Event
 
 DIGITS = 32
@@ -16,7 +17,7 @@ DIGITS = 32
 
 
 class EventRow(NamedTuple):
-    """A stored event. `position` counts the item's events in the order of arrival; `payload`: its values as JSON, or None."""
+    """A stored event. `position` counts the item's events in the order of arrival; `payload`: its values and user as JSON, or None."""
 
     id: str
     position: int
@@ -40,7 +41,7 @@ def event_rows(model: str, change: Change) -> list[EventRow]:
     first, last = change.state.events - len(change.events), len(change.events) - KEPT
     rows = []
     for n, event in enumerate(change.events):
-        payload = None if event.values is None or n < last else json.dumps(event.values)
+        payload = None if event.values is None or n < last else _payload(event)
         checksum = _checksum(model, change.state.item, event.id, first + n, event.time, event.label)
         rows.append(
             EventRow(event.id, first + n, event.time, event.label, payload, checksum, _with_payload(checksum, payload))
@@ -59,23 +60,38 @@ def to_event(model: str, item: str, row: EventRow) -> Event | None:
         return None
     if row.payload_checksum != _with_payload(str(row.checksum), row.payload):
         return None
-    return Event(row.id, row.time, row.label, json.loads(row.payload))
+    content = json.loads(row.payload)
+    user = content["user"] if isinstance(content, dict) else None
+    return Event(row.id, row.time, row.label, content["values"] if isinstance(content, dict) else content, user)
 
 
 def with_label(model: str, item: str, row: EventRow, label: int) -> EventRow | None:
     """The row with this label; None if the row is not what was written."""
-    is_whole = row.payload is None or row.payload_checksum == _with_payload(str(row.checksum), row.payload)
-    if not (is_whole and is_sound(model, item, row)):
+    return _changed(model, item, row._replace(label=label)) if _is_whole(model, item, row) else None
+
+
+def with_erased(model: str, item: str, rows: Sequence[EventRow], erased: Collection[str]) -> dict[str, EventRow] | None:
+    """An item's latest rows after these ids are erased, by their former checksums; see `Change.erased`.
+
+    `rows` are in the order of their positions. None if one of them is not what was written.
+    """
+    if not all(_is_whole(model, item, row) for row in rows):
         return None
-    checksum = _checksum(model, item, row.id, row.position, row.time, label)
-    return row._replace(label=label, checksum=checksum, payload_checksum=_with_payload(checksum, row.payload))
+    order = sorted(rows, key=lambda row: row.id not in erased)
+    found = {}
+    for before, place in zip(order, rows, strict=True):
+        payload = None if before.id in erased else before.payload
+        after = before._replace(position=place.position, payload=payload)
+        found[str(before.checksum)] = _changed(model, item, after)
+    return found
 
 
 def latest_after(
     before: Sequence[LatestRow], change: Change, rows: Sequence[EventRow], corrected: Mapping[str, EventRow]
 ) -> list[LatestRow]:
     """An item's latest events after a change with these event rows; `corrected`: earlier ones by their former checksums."""
-    earlier = (row if (after := corrected.get(str(row.checksum))) is None else _latest(after) for row in before)
+    earlier = [row if (after := corrected.get(str(row.checksum))) is None else _latest(after) for row in before]
+    earlier.sort(key=lambda row: row.position)
     return [row for row in (*earlier, *map(_latest, rows)) if row.position >= change.state.events - KEPT]
 
 
@@ -86,6 +102,23 @@ def latest_checksum(latest: Sequence[LatestRow]) -> str:
 
 def _latest(row: EventRow) -> LatestRow:
     return LatestRow(row.position, row.checksum, row.payload_checksum)
+
+
+def _payload(event: Event) -> str:
+    content: Json = event.values if event.user is None else {"user": event.user, "values": event.values}
+    return json.dumps(content)
+
+
+def _is_whole(model: str, item: str, row: EventRow) -> bool:
+    """Whether the row, with its values, is what was written."""
+    is_whole = row.payload is None or row.payload_checksum == _with_payload(str(row.checksum), row.payload)
+    return is_whole and is_sound(model, item, row)
+
+
+def _changed(model: str, item: str, row: EventRow) -> EventRow:
+    """The row with the checksums of its columns."""
+    checksum = _checksum(model, item, row.id, row.position, row.time, row.label)
+    return row._replace(checksum=checksum, payload_checksum=_with_payload(checksum, row.payload))
 
 
 def _checksum(model: str, item: str, id: str, position: int, time: int, label: int) -> str:

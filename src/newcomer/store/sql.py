@@ -20,16 +20,20 @@ from newcomer.store.event_rows import (
     latest_after,
     latest_checksum,
     to_event,
+    with_erased,
     with_label,
 )
 from newcomer.store.sql_engine import is_read_only, lock, make_engine, store_errors
 from newcomer.store.sql_schema import prepare
-from newcomer.store.sql_tables import DELETED_ITEMS, EVENTS, MODELS, STATES, event_row, state_row
+from newcomer.store.sql_tables import DELETED_ITEMS, EVENTS, FORGOTTEN_USERS, MODELS, STATES, event_row, state_row
 from newcomer.store.states import KEPT, Change, DamagedItemError, Event, ItemHeader, ItemState, ItemStates
 from newcomer.store.urls import without_secrets
 
 AT_ONCE = 500
 """Names in one query, below every database's limit."""
+
+USERS = 0x6E657763_75736572
+"""Number of the lock that those who commit events share, and those who forget users have alone."""
 
 
 class SqlItemStates(ItemStates):
@@ -97,7 +101,12 @@ class SqlItemStates(ItemStates):
 
     def commit(self, model: str, changes: Sequence[Change]) -> set[str]:
         names = [change.state.item for change in changes]
+        users = {event.user for change in changes for event in change.events if event.user is not None}
         with self._writing() as connection:
+            if users:
+                lock(connection, USERS, shared=True)
+                if _forgotten(connection, users):
+                    return set(names)
             noted = {row.item_id: row for row in _of_items(connection, sql.LOCKED, model, names)}
             due = [c for c in changes if c.state.item in noted and noted[c.state.item].version == c.state.version - 1]
             latest = _latest(connection, model, [change.state.item for change in due])
@@ -106,7 +115,8 @@ class SqlItemStates(ItemStates):
                 item, before = change.state.item, latest[change.state.item]
                 if noted[item].events_checksum != latest_checksum(before):
                     raise self.damaged(item, "one of its latest events")
-                rows, corrected = event_rows(model, change), self._corrected(connection, model, change)
+                rows = event_rows(model, change)
+                corrected = self._corrected(connection, model, change) | self._erased(connection, model, change, before)
                 latest_rows = latest_after(before, change, rows, corrected)
                 states.append(state_row(model, change.state, latest_checksum(latest_rows)))
                 events += [event_row(model, item, row) for row in rows]
@@ -136,6 +146,16 @@ class SqlItemStates(ItemStates):
     def forgotten(self, model: str, items: Collection[str]) -> set[str]:
         with self._reading() as connection:
             return set(_last_versions(connection, model, items))
+
+    def forget_users(self, users: Collection[str]) -> None:
+        with self._writing() as connection:
+            lock(connection, USERS)
+            new = sorted(set(users) - _forgotten(connection, users))
+            _insert(connection, FORGOTTEN_USERS, [{"user_digest": user} for user in new])
+
+    def forgotten_users(self, users: Collection[str]) -> set[str]:
+        with self._reading() as connection:
+            return _forgotten(connection, users)
 
     def labels(self, model: str, events: Mapping[str, Collection[str]]) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = {item: {} for item in events}
@@ -191,6 +211,21 @@ class SqlItemStates(ItemStates):
         if missing := set(change.labels) - {row.id for row in found.values()}:
             raise self.damaged(item, f"event '{min(missing)}'")
         return found
+
+    def _erased(
+        self, connection: sa.Connection, model: str, change: Change, before: Sequence[LatestRow]
+    ) -> dict[str, EventRow]:
+        """Rows of the latest events after those are erased that the change says, by their former checksums."""
+        if not change.erased:
+            return {}
+        item = change.state.item
+        found = connection.execute(
+            sql.LATEST_ROWS, {"m": model, "i": item, "first": before[0].position if before else 0}
+        )
+        after = with_erased(model, item, [EventRow._make(row[1:]) for row in found], change.erased)
+        if after is None:
+            raise self.damaged(item, "one of its latest events")
+        return after
 
     def _header(self, row: Any) -> ItemHeader:
         if type(row.version) is not int or type(row.event_count) is not int or not isinstance(row.phase, str):
@@ -257,8 +292,8 @@ def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str,
 
 def _correction(model: str, item: str, row: EventRow) -> dict[str, Any]:
     """Parameters of `sql.CORRECTED`."""
-    checksums = {"checksum": row.checksum, "payload_checksum": row.payload_checksum}
-    return {"m": model, "i": item, "e": row.id, "label": row.label, **checksums}
+    columns = event_row(model, item, row)
+    return {"m": columns.pop("model"), "i": columns.pop("item_id"), "e": columns.pop("event_id"), **columns}
 
 
 def _dropped(model: str, change: Change, before: Sequence[LatestRow]) -> list[dict[str, Any]]:
@@ -276,6 +311,12 @@ def _count_units(connection: sa.Connection, model: str, changes: Sequence[Change
         connection.execute(sql.NO_UNIT, {"m": model})
     elif units:
         connection.execute(sql.UNIT, {"m": model, "n": sum(units)})
+
+
+def _forgotten(connection: sa.Connection, users: Collection[str]) -> set[str]:
+    """Digests among these of forgotten users."""
+    parts = _parts(sorted(users))
+    return {row.user_digest for part in parts for row in connection.execute(sql.FORGOTTEN, {"names": part})}
 
 
 def _after(change: Change, last: Mapping[str, int]) -> Change:

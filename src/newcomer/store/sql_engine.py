@@ -71,10 +71,14 @@ def is_read_only(connection: sa.Connection) -> bool:
     return connection.exec_driver_sql(may_write).scalar() is False
 
 
-def lock(connection: sa.Connection, number: int) -> None:
-    """Let one transaction at a time past this point, until it ends. On SQLite only one writes anyway."""
+def lock(connection: sa.Connection, number: int, shared: bool = False) -> None:
+    """Let one transaction at a time past this point, until it ends, or several that are all `shared`.
+
+    On SQLite only one writes anyway.
+    """
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.cast(number, sa.BigInteger))))
+        take = sa.func.pg_advisory_xact_lock_shared if shared else sa.func.pg_advisory_xact_lock
+        connection.execute(sa.select(take(sa.cast(number, sa.BigInteger))))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from newcomer.errors import StoreError
 from newcomer.store.sql_engine import lock
 from newcomer.store.sql_tables import REVISION, TABLES
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Known revisions, the oldest first."""
 FIRST, HEAD = REVISIONS[0], REVISIONS[-1]
 

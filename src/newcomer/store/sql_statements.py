@@ -4,7 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from newcomer.store.sql_tables import DELETED_ITEMS, EVENTS, MODELS, STATES
+from newcomer.store.sql_tables import DELETED_ITEMS, EVENTS, FORGOTTEN_USERS, MODELS, STATES
 from newcomer.store.states import KEPT
 
 NAMES: "sa.BindParameter[Any]" = sa.bindparam("names", expanding=True)
@@ -54,6 +54,12 @@ SEEN = sa.select(*_ROW).where(
     _of_model(EVENTS),
     sa.tuple_(EVENTS.c.item_id, EVENTS.c.event_id).in_(sa.bindparam("pairs", expanding=True)),
 )
+LATEST_ROWS = (
+    sa.select(*_ROW)
+    .where(_of_item(EVENTS), EVENTS.c.position >= sa.bindparam("first"))
+    .order_by(EVENTS.c.position, EVENTS.c.event_id)
+)
+"""The rows of an item's events from position `first` on, as `SEEN` has them."""
 REPLACED = sa.update(STATES).where(_of_item(STATES))
 """With the new row's columns as further parameters."""
 CORRECTED = sa.update(EVENTS).where(_of_item(EVENTS), EVENTS.c.event_id == sa.bindparam("e"))
@@ -74,3 +80,4 @@ UNIT = (
     .values(unit_interval_labels=sa.func.coalesce(MODELS.c.unit_interval_labels, 0) + sa.bindparam("n"))
 )
 NO_UNIT = sa.update(MODELS).where(_of_model(MODELS), MODELS.c.unit_interval_labels > 0).values(unit_interval_labels=0)
+FORGOTTEN: "sa.Select[Any]" = sa.select(FORGOTTEN_USERS.c.user_digest).where(FORGOTTEN_USERS.c.user_digest.in_(NAMES))

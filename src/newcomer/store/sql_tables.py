@@ -4,9 +4,10 @@
     item_events          model, item_id, event_id | position, timestamp, label, payload, checksum, payload_checksum
     item_models          model | imported_stages, unit_interval_labels
     deleted_items        model, item_id | version
+    forgotten_users      user_digest
     item_states_version  version_num
 
-`position` counts an item's events in the order of arrival. `payload` is a JSON list of the event's encoded values, or NULL.
+`position` counts an item's events in the order of arrival. `payload` is JSON: the event's encoded values with its user's digest, or the list of the values alone, or NULL.
 `events_checksum` is the SHA-256 of the item's latest events; see `event_rows`. `imported_stages`: number of the learner's stages
 whose items were imported. `unit_interval_labels`: see `states.ItemStates`; NULL is 0. `version` of a deleted item is its last one.
 `version_num` is the revision of these tables; see `sql_schema`. Texts compare by bytes.
@@ -67,6 +68,7 @@ DELETED_ITEMS = sa.Table(
     sa.Column("item_id", text(255), primary_key=True),
     sa.Column("version", sa.BigInteger, nullable=False),
 )
+FORGOTTEN_USERS = sa.Table("forgotten_users", TABLES, sa.Column("user_digest", text(32), primary_key=True))
 REVISION = sa.Table("item_states_version", TABLES, sa.Column("version_num", text(32), primary_key=True))
 
 

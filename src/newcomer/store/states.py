@@ -60,12 +60,16 @@ class ItemState:
 
 @dataclass(frozen=True)
 class Event:
-    """A stored event of an item. `values`: its encoded fields, or None if not stored."""
+    """A stored event of an item. `values`: its encoded fields, or None if not stored.
+
+    `user`: digest of its user's id, stored with the values and no longer than these.
+    """
 
     id: str
     time: int
     label: int
     values: Sequence[Json] | None = None
+    user: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,11 @@ class Change:
     """Whether all original labels are in [0, 1]; None if that is uninformative."""
     labels: Mapping[str, int] = field(default_factory=dict)
     """New labels of the item's earlier events by id."""
+    erased: Collection[str] = ()
+    """Ids among the item's latest events whose values are erased, in a change without new events and labels.
+
+    They become the oldest of the latest events, so that their values' places are the next to go and no others are lost for them.
+    """
 
 
 class ItemStates(ABC):
@@ -137,7 +146,8 @@ class ItemStates(ABC):
     def commit(self, model: str, changes: Sequence[Change]) -> set[str]:
         """Replace the previous versions by these states, one an item, insert their events and correct labels, in one transaction.
 
-        Returned are the items that have another version by now: nothing of theirs was changed or noted.
+        Returned are the items that have another version by now: nothing of theirs was changed or noted. If the user of an event is
+        forgotten, nothing is changed, and all items are returned.
 
         Raises StoreError, with the item's name, where its latest events, or one whose label changes, are not those that were noted;
         nothing is changed then.
@@ -154,6 +164,14 @@ class ItemStates(ABC):
     @abstractmethod
     def event_history(self, model: str, items: Collection[str]) -> dict[str, list[Event]]:
         """Events of these items with stored values, in the order of arrival."""
+
+    @abstractmethod
+    def forget_users(self, users: Collection[str]) -> None:
+        """Refuse events of the users with these digests from now on, for all models: no `commit` that ends later has one."""
+
+    @abstractmethod
+    def forgotten_users(self, users: Collection[str]) -> set[str]:
+        """Digests among these whose users are forgotten."""
 
     @abstractmethod
     def close(self) -> None:

@@ -21,7 +21,7 @@ return found
 
 WRITE = """
 local late, starts, at = {}, {}, 3
-for n = 4, #KEYS, 4 do
+for n = 5, #KEYS, 4 do
   local item, version, deleted = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local is_late = (redis.call('HGET', KEYS[n], 'version') or '') ~= version
   is_late = is_late or (version == '' and (redis.call('HGET', KEYS[3], item) or '') ~= deleted)
@@ -39,13 +39,20 @@ for n = 4, #KEYS, 4 do
   at = at + 12 + 3 * count
   at = at + 1 + 3 * tonumber(ARGV[at])
   at = at + 1 + tonumber(ARGV[at])
+  at = at + 1 + tonumber(ARGV[at])
+end
+for u = at, #ARGV do
+  if redis.call('SISMEMBER', KEYS[4], ARGV[u]) == 1 then
+    for n = 1, #starts do late[n] = n - 1 end
+    return late
+  end
 end
 if ARGV[1] == 'all' and #late > 0 then return late end
 if ARGV[2] ~= '' then redis.call('HSET', KEYS[2], 'imported_stages', ARGV[2]) end
 local units, others = 0, false
 for n, start in ipairs(starts) do
   if start then
-    local key, unit, count = 4 * n, ARGV[start + 10], tonumber(ARGV[start + 11])
+    local key, unit, count = 4 * n + 1, ARGV[start + 10], tonumber(ARGV[start + 11])
     redis.call('SADD', KEYS[1], ARGV[start])
     redis.call('HDEL', KEYS[3], ARGV[start])
     for f, name in ipairs({
@@ -63,10 +70,17 @@ for n, start in ipairs(starts) do
     e = e + 1
     for _ = 1, corrected do
       redis.call('HSET', KEYS[key + 1], ARGV[e], ARGV[e + 1])
-      if ARGV[e + 2] ~= '' then redis.call('HSET', KEYS[key + 2], ARGV[e], ARGV[e + 2]) end
+      if ARGV[e + 2] ~= '' then
+        redis.call('HSET', KEYS[key + 2], ARGV[e], ARGV[e + 2])
+      else
+        redis.call('HDEL', KEYS[key + 2], ARGV[e])
+      end
       e = e + 3
     end
     for d = e + 1, e + tonumber(ARGV[e]) do redis.call('HDEL', KEYS[key + 2], ARGV[d]) end
+    e = e + 1 + tonumber(ARGV[e])
+    if ARGV[e] ~= '0' then redis.call('DEL', KEYS[key + 3]) end
+    for o = e + 1, e + tonumber(ARGV[e]) do redis.call('RPUSH', KEYS[key + 3], ARGV[o]) end
     if unit == '1' then units = units + count end
     if unit == '0' and count > 0 then others = true end
   end
@@ -80,21 +94,22 @@ return late
 """.replace("KEPT", str(KEPT))
 """Write changes, each if its item has the version from which it was made; the numbers of those that are late are returned.
 
-KEYS: items, model, deleted; of each change the item's four keys. ARGV: 'all' (all or none) or 'each'; imported stages or ''; of
+KEYS: items, model, deleted, forgotten users; of each change the item's four keys. ARGV: 'all' (all or none) or 'each'; imported stages or ''; of
 each change: item, version before ('' if it is new), last version if it was deleted or '', the seven fields of its row, whether
-its labels are in [0, 1] ('1', '0' or ''), number of events, of each id, row and values or '', the same of the earlier events whose
-labels change, number of values to drop, their ids.
+its labels are in [0, 1] ('1', '0' or ''), number of events, of each id, row and values or '', the same of the earlier events that
+change, number of values to drop, their ids, number of the latest events if they are in another order or 0, their ids; after the
+changes the digests of the events' users: all is late if one of them is forgotten.
 Everything is tested before anything is written: a script that fails halfway is not undone.
 """
 
 FORGET = """
 local gone = {}
 for n, item in ipairs(ARGV) do
-  local version = redis.call('HGET', KEYS[4 * n], 'version')
+  local version = redis.call('HGET', KEYS[4 * n + 1], 'version')
   if version then
     redis.call('HSET', KEYS[3], item, version)
     redis.call('SREM', KEYS[1], item)
-    redis.call('DEL', KEYS[4 * n], KEYS[4 * n + 1], KEYS[4 * n + 2], KEYS[4 * n + 3])
+    redis.call('DEL', KEYS[4 * n + 1], KEYS[4 * n + 2], KEYS[4 * n + 3], KEYS[4 * n + 4])
     gone[#gone + 1] = item
   end
 end

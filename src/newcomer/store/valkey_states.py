@@ -5,12 +5,12 @@ Keys, after `newcomer:{MODEL}:`
     items            set of the items' ids
     item:ITEM        hash: version, phase, event_count, parameters, checksum, updated_at, events_checksum
     events:ITEM      hash: event id → checksum, and [position, timestamp, label] as JSON
-    payloads:ITEM    hash: event id → checksum, and the encoded values as JSON, of the latest events
+    payloads:ITEM    hash: event id → checksum, and values and user as JSON, of the latest events
     latest:ITEM      list of the latest events' ids
     deleted          hash: item → its last version
     model            hash: imported_stages, unit_interval_labels
 
-`newcomer:revision` is the revision of this layout. See `sql_tables` for the meaning of the columns.
+`newcomer:revision` is the revision of this layout, `newcomer:forgotten_users` the set of the digests of forgotten users. See `sql_tables` for the meaning of the columns.
 """
 
 import json
@@ -32,13 +32,17 @@ from newcomer.store.event_rows import (
     latest_after,
     latest_checksum,
     to_event,
+    with_erased,
     with_label,
 )
 from newcomer.store.states import KEPT, Change, Event, ItemHeader, ItemState, ItemStates
 from newcomer.store.urls import require_clear, without_secrets
 from newcomer.store.valkey_scripts import FORGET, READ, WRITE
 
-REVISION = "1"
+REVISION, EARLIER = "2", ("1",)
+"""The revision of this layout, and earlier ones, whose content is as well that of this one."""
+
+FORGOTTEN_USERS = "newcomer:forgotten_users"
 
 AT_ONCE = 500
 """Items in one request."""
@@ -122,9 +126,10 @@ class ValkeyItemStates(ItemStates):
                     raise self.damaged(item, "one of its latest events")
                 dropped = [id for id, row in latest.items() if row.position < state.events - KEPT]
                 keys += _keys(model, item)
-                corrected = self._corrected(model, change)
+                corrected = self._corrected(model, change) | self._erased(model, change)
                 arguments += _arguments(model, change, version, "", list(latest.values()), corrected, dropped)
                 due.append(item)
+            arguments += {event.user for one in changes for event in one.events if event.user is not None}
             return late | {due[int(n)] for n in self._written(keys, arguments)}
 
     def forget(self, model: str, items: Collection[str]) -> set[str]:
@@ -135,6 +140,19 @@ class ValkeyItemStates(ItemStates):
 
     def forgotten(self, model: str, items: Collection[str]) -> set[str]:
         return set(self._last_versions(model, items))
+
+    def forget_users(self, users: Collection[str]) -> None:
+        with self._errors():
+            if users:
+                self._client.sadd(FORGOTTEN_USERS, *sorted(users))
+
+    def forgotten_users(self, users: Collection[str]) -> set[str]:
+        names = sorted(users)
+        if not names:
+            return set()
+        with self._errors():
+            found = self._client.smismember(FORGOTTEN_USERS, names)
+        return {user for user, is_there in zip(names, found, strict=True) if is_there}
 
     def labels(self, model: str, events: Mapping[str, Collection[str]]) -> dict[str, dict[str, int]]:
         ids = {item: sorted(of_item) for item, of_item in events.items()}
@@ -177,14 +195,14 @@ class ValkeyItemStates(ItemStates):
                 f"{self.where}: the server evicts keys when its memory is full ({server['maxmemory_policy']}), and with them "
                 "states; set maxmemory-policy to noeviction"
             )
-        if not self.read_only:
-            self._client.set("newcomer:revision", REVISION, nx=True)
         revision = self._client.get("newcomer:revision")
-        if revision not in (None, REVISION.encode()):
+        if revision is not None and revision.decode() not in (REVISION, *EARLIER):
             raise StoreError(
                 f"{self.where}: its states are of a later version of newcomer ({revision.decode()}; this one knows {REVISION}); "
                 "update newcomer"
             )
+        if not self.read_only:
+            self._client.set("newcomer:revision", REVISION)
 
     def _each(self, model: str, items: Collection[str], kind: str, ask: Any) -> Iterator[tuple[str, Any]]:
         """Answers to a request for one key of each of these items."""
@@ -232,6 +250,20 @@ class ValkeyItemStates(ItemStates):
                 raise self.damaged(item, f"event '{id}'")
             found[str(row.checksum)] = after
         return found
+
+    def _erased(self, model: str, change: Change) -> dict[str, EventRow]:
+        """Rows of the latest events after those are erased that the change says, by their former checksums."""
+        item, found = change.state.item, list[EventRow]()
+        if not change.erased:
+            return {}
+        ((_, (_, _, ids, rows, payloads)),) = self._read_items(model, [item], whole=True)
+        for id, value, payload in zip(ids, rows, payloads, strict=True):
+            if value is not None:
+                found.append(self._row(item, id.decode(), value, payload))
+        after = with_erased(model, item, found, change.erased)
+        if after is None:
+            raise self.damaged(item, "one of its latest events")
+        return after
 
     def _insert(
         self, model: str, changes: Sequence[Change], last: Mapping[str, int], stages: int | None = None
@@ -312,7 +344,7 @@ def _prefix(model: str) -> str:
 
 
 def _common_keys(model: str) -> list[str]:
-    return [f"{_prefix(model)}{kind}" for kind in ("items", "model", "deleted")]
+    return [f"{_prefix(model)}{kind}" for kind in ("items", "model", "deleted")] + [FORGOTTEN_USERS]
 
 
 def _keys(model: str, item: str) -> list[str]:
@@ -344,7 +376,9 @@ def _arguments(
         for event in events:
             content = f"{event.checksum}{json.dumps([event.position, event.time, event.label])}"
             found += [event.id, content, "" if event.payload is None else f"{event.payload_checksum}{event.payload}"]
-    return [*found, len(dropped), *dropped]
+    found += [len(dropped), *dropped]
+    order = sorted(corrected.values(), key=lambda row: row.position) if change.erased else []
+    return [*found, len(order), *(row.id for row in order)]
 
 
 def _after(change: Change, last: Mapping[str, int]) -> Change:
