@@ -25,6 +25,7 @@ from newcomer.server.bodies import (
     Classifications,
     ClassList,
     Counts,
+    Forgotten,
     ItemDetails,
     ItemPage,
     Scores,
@@ -130,6 +131,10 @@ class Client:
     def forget(self, item: str) -> None:
         """Delete an item and its events."""
         self._send(_Request("DELETE", f"/items/{quote(item, safe='')}", _Empty))
+
+    def forget_user(self, user: str | int) -> Forgotten:
+        """Forget a user for good; what remains is said. Give time: the whole event log and all items are searched."""
+        return self._send(_forget_user(user))
 
     def item(self, item: str) -> ItemDetails:
         """Phase, events and graph of an item."""
@@ -268,6 +273,9 @@ class AsyncClient:
     async def forget(self, item: str) -> None:
         await self._send(_Request("DELETE", f"/items/{quote(item, safe='')}", _Empty))
 
+    async def forget_user(self, user: str | int) -> Forgotten:
+        return await self._send(_forget_user(user))
+
     async def item(self, item: str) -> ItemDetails:
         return await self._send(_Request("GET", f"/items/{quote(item, safe='')}", ItemDetails))
 
@@ -379,6 +387,10 @@ def _score(
     given = [dict(one) if isinstance(one, Mapping) else one for one in candidates]
     body = {**user, "context": dict(context), "candidates": given, "on_unknown": on_unknown, "uncertainty": uncertainty}
     return _Request("POST", "/score", Scores, body)
+
+
+def _forget_user(user: str | int) -> _Request[Forgotten]:
+    return _Request("DELETE", f"/users/{quote(str(user), safe='')}", Forgotten)
 
 
 def _warm(events: Sequence[Row]) -> _Request[Counts]:

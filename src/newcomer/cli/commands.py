@@ -16,7 +16,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "warm": ("items", "Adapt items to their events."),
     "serve": ("serve", "Serve models over HTTP: register, score and warm up items, classify inputs."),
     "simulate": ("simulate", "Send the traffic of a simulated world to a service."),
-    "forget": ("models", "Remove a class of a classifier, or items of a click model."),
+    "forget": ("models", "Remove a class of a classifier, or items or users of a click model."),
     "checkout": ("models", "Copy an earlier stage of a store into a new one."),
     "export": ("models", "Export a classifier for other libraries."),
     "analyse": ("analysis", "Plot what a model has learned."),

@@ -166,6 +166,22 @@ def forget_items(store: Path, items: Sequence[str], states: str | None) -> None:
     )
 
 
+def forget_users(store: Path, users: Sequence[str], states: str | None) -> None:
+    """Forget these users for good, and say what remains of each."""
+    left_out = list[str]()
+    with stoppable("the same command does the rest"), open_service(store, states) as service:
+        for user in users:
+            done = service.forget_user(user)
+            say(
+                f"{store}: user {user} is forgotten: {counted(done.events, 'event')} of {counted(len(done.items), 'item')} erased; later "
+                "ones are refused. What training learned from the user remains in the store until a model is trained without"
+            )
+            for line in (*done.remains, *done.lost.values()):
+                say(line)
+            left_out += done.left_out
+    finish(left_out)
+
+
 @contextmanager
 def open_service(store: Path, states: str | None) -> Iterator[ItemService]:
     """The click model in this folder as an open `ItemService`.

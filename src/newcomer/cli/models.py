@@ -10,7 +10,7 @@ import typer
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.methods.sd_lora import SDLoRA
-from newcomer.cli.items import forget_items
+from newcomer.cli.items import forget_items, forget_users
 from newcomer.cli.prediction_output import Answer, print_json, print_tables
 from newcomer.cli.program import Track, app, bar, finish, name_left_out, say, say_logs, shorten, stoppable
 from newcomer.data.examples import Examples
@@ -162,19 +162,26 @@ def forget(
     item: Annotated[
         list[str] | None, typer.Option("--item", metavar="ID", help="Item of a click model to delete; may be repeated.")
     ] = None,
+    user: Annotated[
+        list[str] | None,
+        typer.Option("--user", metavar="ID", help="User of a click model to forget for good; may be repeated."),
+    ] = None,
     states: Annotated[
         str | None, typer.Option("--states", metavar="URL", help="Click model: URL of its state database.")
     ] = None,
     backbone: BackbonePlace = None,
 ) -> None:
-    """Remove a class of a classifier, or items of a click model. Their effect on shared weights remains; earlier stages of
-    a classifier stay in the store."""
-    if class_ is not None and item:
-        raise SettingError(f"{store}: give only one of --class (of a classifier) and --item (of a click model)")
-    if class_ is None and not item:
-        raise SettingError(f"{store}: give --class NAME of a classifier, or --item ID of a click model")
+    """Remove a class of a classifier, or items or users of a click model. Their effect on shared weights remains; earlier stages
+    of a classifier stay in the store."""
+    given = sum((class_ is not None, bool(item), bool(user)))
+    if given > 1:
+        raise SettingError(f"{store}: give only one of --class (of a classifier), --item and --user (of a click model)")
+    if not given:
+        raise SettingError(f"{store}: give --class NAME of a classifier, or --item ID or --user ID of a click model")
     if class_ is not None:
         _forget_class(store, class_, backbone)
+    elif user:
+        forget_users(store, user, states)
     else:
         forget_items(store, item or [], states)
 

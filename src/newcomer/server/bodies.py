@@ -118,6 +118,15 @@ class Counts(BaseModel):
     errors: list[Refused]
 
 
+class Forgotten(BaseModel):
+    """What was erased of a user, and what remains."""
+
+    events: int = Field(description="events of the user that were erased from the live version's states")
+    items: int = Field(description="items whose states were computed anew without them")
+    log_lines: int = Field(description="events and impressions that were blanked in the event log")
+    remains: list[str] = Field(description="what of the user remains in states, or was lost with the user; by version")
+
+
 class Choice(BaseModel):
     """A class and its probability."""
 

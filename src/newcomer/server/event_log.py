@@ -1,7 +1,7 @@
 """The event log: registered items, events and deletions as JSON lines, from which a click model can be trained anew.
 
 It is written ahead: a record is in the log before the database has it. So the log has all that the database has, and may have
-records that the service then refused; reading them again refuses them again.
+records that the service then refused; reading them again refuses them again. Events of forgotten users are blank lines.
 """
 
 import json
@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock, Timer
@@ -111,6 +111,37 @@ class EventLog:
                 log.error("%s: the event log cannot be written to the disk (%s)", self.folder, error)
 
 
+def erase_events(folder: Path, is_erased: Callable[[Any], bool]) -> int:
+    """Overwrite events and impressions of which that is true by blanks; returns their number.
+
+    Lines keep their lengths, so that others may read and append meanwhile. Raises StoreError if a file cannot be written; what was
+    not done is done by the same call.
+    """
+    count = 0
+    for path in sorted(folder.glob("*.jsonl")):
+        try:
+            with path.open("r+b") as stream:
+                begin = 0
+                for line in iter(stream.readline, b""):
+                    end = begin + len(line)
+                    if line.endswith(b"\n") and _is_erased(line, path, is_erased):
+                        stream.seek(begin)
+                        stream.write(b" " * (len(line) - 1))
+                        stream.seek(end)
+                        count += 1
+                    begin = end
+                stream.flush()
+                sync(stream.fileno())
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written ({error.strerror or error}); forget the user again") from None
+    return count
+
+
+def _is_erased(line: bytes, path: Path, is_erased: Callable[[Any], bool]) -> bool:
+    record = _record(line, path) if line.strip() else None
+    return record is not None and record.kind in ("event", "impression") and is_erased(record.content)
+
+
 class LogReader:
     """Reads the files of all processes; each call of `read` continues where the last one stopped, the first at `offsets`."""
 
@@ -136,7 +167,7 @@ class LogReader:
                 raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from None
             whole = content[: content.rfind(b"\n") + 1]
             self._offsets[path.name] = begin + len(whole)
-            found += [record for line in whole.splitlines() if (record := _record(line, path)) is not None]
+            found += [record for line in whole.splitlines() if line.strip() and (record := _record(line, path))]
         return sorted(found, key=lambda record: record.at)
 
 

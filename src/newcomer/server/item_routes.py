@@ -29,6 +29,7 @@ from newcomer.server.bodies import (
     Bodies,
     Counts,
     Edge,
+    Forgotten,
     ItemChange,
     ItemDetails,
     ItemPage,
@@ -39,13 +40,14 @@ from newcomer.server.bodies import (
 )
 from newcomer.server.click_versions import ClickVersions
 from newcomer.server.event_log import EventLog
-from newcomer.server.event_rows import event_id_column, refusals, warm_rows
+from newcomer.server.event_rows import Row, event_id_column, refusals, warm_rows
 from newcomer.server.history import name_in
 from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError, row_error
 from newcomer.server.request_ids import RequestIds, event_id
 from newcomer.server.security import Guard, Role
+from newcomer.server.user_erasure import erase_from_log, forget_user, of_forgotten, user_of
 
 log = logging.getLogger("newcomer.server")
 
@@ -82,7 +84,7 @@ class ItemRoutes:
         self.bodies = Bodies(self.schema, rows)
         self.id_column = event_id_column(self.schema)
         self.router = APIRouter(tags=["items"], route_class=JsonRoute)
-        read, write = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE))
+        read, write, admin = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE, Role.ADMIN))
         route = self.router.add_api_route
         items, score, events = (
             Annotated[model, Body()] for model in (self.bodies.Items, self.bodies.Score, self.bodies.Events)
@@ -108,6 +110,7 @@ class ItemRoutes:
         route("/items/{item_id:path}", self.delete, methods=["DELETE"], dependencies=[write], status_code=204)
         route("/score", scores, methods=["POST"], dependencies=[read], response_model=Scores)
         route("/events", count, methods=["POST"], dependencies=[write])
+        route("/users/{user_id:path}", self.forget_user, methods=["DELETE"], dependencies=[admin])
 
     @property
     def live(self) -> ItemService:
@@ -196,6 +199,17 @@ class ItemRoutes:
             with suppress(DataError):  # somebody else was faster
                 service.forget([name])
 
+    def forget_user(self, user_id: str) -> Forgotten:
+        """Forget a user for good: the user's events are erased, later ones refused. The effect on the shared weights remains."""
+        done, lines = forget_user(self.versions, user_id)
+        live = next(iter(done.values()))
+        remains = [
+            f"version '{name}': {line}"
+            for name, one in done.items()
+            for line in (*one.remains, *one.lost.values(), *one.left_out)
+        ]
+        return Forgotten(events=live.events, items=len(live.items), log_lines=lines, remains=remains)
+
     def score(self, body: Mapping[str, Any], after: BackgroundTasks) -> Scores:
         """Scores of candidates, and the request id for their events."""
         given = {
@@ -236,8 +250,14 @@ class ItemRoutes:
                 rows[n] = self._row(event)
             except DataError as error:
                 errors.append(f"events: row {n + 1}, {error}")
+        for n in self._of_forgotten(rows):
+            del rows[n]
+            errors.append(f"events: row {n + 1}: is of a user who was forgotten; leave it out")
+        logged = dict(rows)
         pending = self._pending(events, rows, errors)
         self.log.append("event", list(rows.values()))
+        if gone := self._of_forgotten(logged):  # meanwhile, and perhaps after the log was searched
+            erase_from_log(self.log.folder, self.schema, {user_of(logged[n], self.schema) for n in gone} - {None})
         serving = self.versions.latest()  # after the log: what a version does not get here is replayed to it
         done = []
         for has_id in (True, False):
@@ -253,6 +273,11 @@ class ItemRoutes:
         counts["refused"] = len(events) - sum(counts.values())
         self.metrics.counted(counts)
         return Counts(**counts, errors=_refused(errors))
+
+    def _of_forgotten(self, rows: Mapping[int, Row]) -> list[int]:
+        """Numbers of the rows of forgotten users."""
+        numbers, gone = list(rows), of_forgotten(list(rows.values()), self.schema, self.live.states)
+        return [numbers[n] for n in sorted(gone)]
 
     def _pending(self, events: Sequence[Mapping[str, Any]], rows: dict[int, dict[str, Any]], errors: list[str]) -> int:
         """Log the impressions that wait for a click, which their ids tell, and take them out of `rows`; their number."""

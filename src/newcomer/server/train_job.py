@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from newcomer.errors import LearnerError, SettingError
 from newcomer.items.learner import ItemLearner
 from newcomer.items.serving.service import fingerprint
 from newcomer.registry import find_learner
-from newcomer.server.click_versions import version_folder
+from newcomer.server.click_versions import states_url, version_folder
 from newcomer.server.configuration import ServeConfig
 from newcomer.server.evaluation import compare, progressive_scores
 from newcomer.server.event_log import FOLDER, LogReader, Record
@@ -28,9 +29,11 @@ from newcomer.server.logged_events import NUMBER, event_table, item_table
 from newcomer.server.models import VERSIONS, ModelsFile, Version
 from newcomer.server.preparation import EVENTS, first_items, prepare
 from newcomer.server.stores import click_model_folder
+from newcomer.server.user_erasure import erase_from_table, of_forgotten
 from newcomer.settings import Json, fill
 from newcomer.store.folder import Store
 from newcomer.store.states import now
+from newcomer.store.urls import open_states
 from newcomer.store.writing import to_json, write_whole
 from newcomer.streams.cold_start import OldItems
 from newcomer.streams.stage import Stage
@@ -58,6 +61,7 @@ def train(config: ServeConfig, jobs: Jobs, job: Job, report: Report) -> dict[str
     name = next((name for name, one in _versions(models).items() if one.job == job.id), None)
     if name is None:  # was not cut off after training
         name = _Training(config, first, models, jobs.work_folder(job), report).run(job, request)
+    _erase_forgotten(config, first, name)
     result = json.loads((config.own_folder / VERSIONS / name / EVALUATION).read_bytes())
     promote = request["promote"] == "always" or (request["promote"] == "if_better" and result["is_better"])
     if (promote or request["promote"] == "never") and _versions(models)[name].status != "ready":
@@ -90,7 +94,7 @@ class _Training:
         live = find_learner(Store(live_folder).manifest().learner).load(live_folder)
         assert isinstance(live, ItemLearner)  # see stores
         reader = HistoryReader(live.schema, first_items(self.first))
-        history = reader.read(self._records())
+        history = reader.read(self._records(live.schema))
         events = event_table(history, live.encoder)
         held_out = math.ceil(request["eval_share"] * len(events))
         folder, training = self.work / "model", events.head(len(events) - held_out)
@@ -114,11 +118,17 @@ class _Training:
         write_whole(folder / EVALUATION, to_json(result, indent=1))
         return self._registered(folder, model, job)
 
-    def _records(self) -> list[Record]:
-        """The event log without impressions that wait for a click: a version that has learned them as no click stays with that."""
+    def _records(self, schema: Schema) -> list[Record]:
+        """The event log without events of forgotten users, and without impressions that wait for a click: a version that has
+        learned them as no click stays with that."""
         waits = time.time_ns() - round(1e9 * (self.config.impression_window or 0))
         records = LogReader(self.config.own_folder / FOLDER).read()
-        return [record for record in records if record.kind != "impression" or record.at <= waits]
+        settled = [record for record in records if record.kind != "impression" or record.at <= waits]
+        events = [record for record in settled if record.kind in ("event", "impression")]
+        with closing(open_states(states_url(self.config, self.first))) as states:
+            numbers = of_forgotten([record.content for record in events], schema, states)
+        gone = {id(events[n]) for n in numbers}
+        return [record for record in settled if id(record) not in gone]
 
     def _joined(self, history: History, events: pl.DataFrame, live: ItemLearner) -> pl.DataFrame:
         """Events with the fields of their items; without those of items whose fields are not known."""
@@ -174,6 +184,15 @@ def _not_trained_on(events: pl.DataFrame, folder: Path, schema: Schema) -> pl.Da
         return events
     keys = [schema.item, event_id_column(schema)]
     return events.join(pl.read_parquet(folder / EVENTS, columns=keys), on=keys, how="anti", maintain_order="left")
+
+
+def _erase_forgotten(config: ServeConfig, first: Path, name: str) -> None:
+    """Erase events of users who were forgotten while this version was trained."""
+    folder = version_folder(config, first, name)
+    learner = find_learner(Store(folder).manifest().learner).load(folder)
+    assert isinstance(learner, ItemLearner)  # see stores
+    with closing(open_states(states_url(config, first))) as states:
+        erase_from_table(folder / EVENTS, learner.schema, states)
 
 
 def _click_model(config: ServeConfig) -> Path:

@@ -17,7 +17,7 @@ DIGITS = 32
 
 
 class EventRow(NamedTuple):
-    """A stored event. `position` counts the item's events in the order of arrival; `payload`: its values and user as JSON, or None."""
+    """A stored event. `position` counts the item's events, see `sql_tables`; `payload`: its values and user as JSON, or None."""
 
     id: str
     position: int

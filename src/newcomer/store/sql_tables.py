@@ -7,7 +7,8 @@
     forgotten_users      user_digest
     item_states_version  version_num
 
-`position` counts an item's events in the order of arrival. `payload` is JSON: the event's encoded values with its user's digest, or the list of the values alone, or NULL.
+`position` counts an item's events in the order of arrival; erased ones go before the latest. `payload` is JSON: the event's
+encoded values with its user's digest, or the list of the values alone, or NULL.
 `events_checksum` is the SHA-256 of the item's latest events; see `event_rows`. `imported_stages`: number of the learner's stages
 whose items were imported. `unit_interval_labels`: see `states.ItemStates`; NULL is 0. `version` of a deleted item is its last one.
 `version_num` is the revision of these tables; see `sql_schema`. Texts compare by bytes.

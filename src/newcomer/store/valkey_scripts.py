@@ -94,8 +94,9 @@ return late
 """.replace("KEPT", str(KEPT))
 """Write changes, each if its item has the version from which it was made; the numbers of those that are late are returned.
 
-KEYS: items, model, deleted, forgotten users; of each change the item's four keys. ARGV: 'all' (all or none) or 'each'; imported stages or ''; of
-each change: item, version before ('' if it is new), last version if it was deleted or '', the seven fields of its row, whether
+KEYS: items, model, deleted, forgotten users; of each change the item's four keys. ARGV: 'all' (all or none) or 'each'; imported
+stages or ''; of each change: item, version before ('' if it is new), last version if it was deleted or '', the seven fields of its
+row, whether
 its labels are in [0, 1] ('1', '0' or ''), number of events, of each id, row and values or '', the same of the earlier events that
 change, number of values to drop, their ids, number of the latest events if they are in another order or 0, their ids; after the
 changes the digests of the events' users: all is late if one of them is forgotten.

@@ -10,7 +10,8 @@ Keys, after `newcomer:{MODEL}:`
     deleted          hash: item → its last version
     model            hash: imported_stages, unit_interval_labels
 
-`newcomer:revision` is the revision of this layout, `newcomer:forgotten_users` the set of the digests of forgotten users. See `sql_tables` for the meaning of the columns.
+`newcomer:revision` is the revision of this layout, `newcomer:forgotten_users` the set of
+the digests of forgotten users. See `sql_tables` for the meaning of the columns.
 """
 
 import json

@@ -18,6 +18,7 @@ from newcomer.items.networks.item_network import State
 from newcomer.items.serving.item_cache import ItemCache
 from newcomer.items.serving.serialization import posterior_of
 from newcomer.items.serving.trained_items import items_by_stage, trained_item_rows
+from newcomer.items.serving.user_digests import user_digest
 from newcomer.shapes import Float, Tensor
 from newcomer.store.states import DamagedItemError, ItemHeader, ItemState, ItemStates
 from newcomer.training.forks import require_own_process
@@ -34,6 +35,7 @@ class CachedItems:
         self.max_age = 0.0
         """Seconds for which a state that was current may be used for scores without asking the database again."""
         self._checked: dict[str, float] = {}
+        self._forgotten_users, self._users_checked, self._users_lock = set[str](), dict[str, float](), Lock()
 
     def headers(self) -> dict[str, ItemHeader]:
         """Version, phase and number of events of every item."""
@@ -64,6 +66,11 @@ class CachedItems:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def changed_users(self) -> None:
+        """Ask the database again for all users, whatever `max_age` is."""
+        with self._users_lock:
+            self._users_checked.clear()
 
     def changed(self, names: Collection[str]) -> None:
         """Ask the database again for these items, whatever `max_age` is."""
@@ -115,6 +122,23 @@ class CachedItems:
                     del headers[error.item]
             self._checked |= dict.fromkeys(headers, now)
             return self._cache
+
+    def forgotten_users(self, users: Collection[str], max_age: float = 0.0) -> set[str]:
+        """Users among these who are forgotten, as of at most `max_age` seconds ago."""
+        with self._users_lock:
+            now = monotonic()
+            asked = {
+                digest: user
+                for user in users
+                if user not in self._forgotten_users
+                and (not max_age or now - self._users_checked.get(user, -inf) > max_age)
+                and (digest := user_digest(user)) is not None
+            }
+            if asked:
+                self._forgotten_users |= {asked[digest] for digest in self.states.forgotten_users(asked)}
+                if max_age:
+                    self._users_checked |= dict.fromkeys(asked.values(), now)
+            return self._forgotten_users.intersection(users)
 
     def factors(self, names: Sequence[str], known: ItemCache) -> Float[Tensor, "item direction number"]:
         """Factors of the posteriors of these items, which `known` has; NaN for an item without one, nothing for a cold item.

@@ -11,6 +11,7 @@ from newcomer.data.click_log import ClickLog
 from newcomer.errors import DataError
 from newcomer.items.encoding.encoder import Clicks
 from newcomer.items.serving.event_serialization import to_values
+from newcomer.items.serving.user_digests import user_digest
 from newcomer.store.states import Event
 
 
@@ -82,6 +83,10 @@ class EventBatch:
         """The error of a click on an event that counted as no click and cannot be corrected."""
         return DataError(f"{self._named(row)} is a click here, and has counted as no click; {why}")
 
+    def of_forgotten_user(self, row: int) -> DataError:
+        """The error of an event of a forgotten user; it does not say of whom."""
+        return DataError(f"{self._named(row)} is of a user who was forgotten; leave it out")
+
     def other_values(self, row: int) -> DataError:
         """The error of a click under the id of an event with other values."""
         return DataError(
@@ -96,6 +101,12 @@ class EventBatch:
         item = self.log.items.ids[self.log.item[row]]
         return f"row {self.log.row[row] + 1}: event '{self.ids[row]}' of item '{item}'"
 
+    def of_users(self, users: Collection[str]) -> NDArray[np.bool_]:
+        """Mask of the rows of these users."""
+        chosen = np.array([name in users for name in self.log.users.ids], dtype=bool)
+        mask: NDArray[np.bool_] = chosen[self.log.user]
+        return mask
+
     def of_items(self, items: Collection[str]) -> NDArray[np.bool_]:
         """Mask of the rows of these items."""
         chosen = np.array([name in items for name in self.log.items.ids], dtype=bool)
@@ -106,7 +117,13 @@ class EventBatch:
         """Database events of these rows, with their encoded values from `clicks`, if given."""
         log = self.log
         return [
-            Event(self.ids[n], int(log.time[n]), int(log.label[n]), None if clicks is None else to_values(clicks, n))
+            Event(
+                self.ids[n],
+                int(log.time[n]),
+                int(log.label[n]),
+                None if clicks is None else to_values(clicks, n),
+                user_digest(log.users.ids[log.user[n]]),
+            )
             for n in rows
         ]
 
@@ -117,6 +134,11 @@ def _same_values(log: ClickLog, one: int, other: int) -> bool:
     return bool(log.user[one] == log.user[other]) and all(
         np.array_equal(values[one], values[other], equal_nan=values.dtype.kind == "f") for values in columns
     )
+
+
+def user_names(log: ClickLog) -> list[str]:
+    """Ids of the users in this log."""
+    return [log.users.ids[user] for user in np.unique(log.user)]
 
 
 def item_names(log: ClickLog) -> list[str]:

@@ -38,7 +38,8 @@ class PastEvents:
             if summary is None:
                 continue
             if summary.is_finite:
-                windows[name], summaries[name] = windows[name][-summary.window :], summary
+                window = windows[name]
+                windows[name], summaries[name] = window[max(len(window) - summary.window, 0) :], summary
             else:
                 lost.add(name)
         return cls(windows, summaries, frozenset(lost))

@@ -6,6 +6,7 @@ from typing import Literal
 
 from newcomer.errors import NewcomerError
 from newcomer.items.encoding.unseen_values import Unseen
+from newcomer.store.states import KEPT
 
 OnError = Literal["raise", "report"]
 """'raise': the first invalid row or item raises, before anything is done; 'report': it is skipped and reported in the result."""
@@ -53,6 +54,37 @@ class Warmed:
     """Reasons why events were not counted."""
     unseen: Unseen = field(default_factory=Unseen, compare=False)
     """Values of the new events that were unseen in training."""
+
+
+@dataclass(frozen=True)
+class ForgottenUser:
+    """Result of `forget_user`: number of the user's events that were erased, and the items whose events they were."""
+
+    events: int
+    items: Sequence[str]
+    in_summaries: int = 0
+    """Events among these that had entered a summary of their item: what they did to its state remains."""
+    untraceable: int = 0
+    """Items with events of which it is not kept whose they were: what the user's among them did to the states remains."""
+    lost: Mapping[str, str] = field(default_factory=dict)
+    """What the states of items lost besides, by item."""
+    left_out: Sequence[str] = field(default_factory=list)
+    """Items that could not be read, or whose states stayed as they were, and why."""
+
+    @property
+    def remains(self) -> list[str]:
+        """What of the user remains in the states of items, in sentences."""
+        found = []
+        if self.in_summaries:
+            found.append(
+                f"{self.in_summaries} of these events had entered the summaries of their items: what they did to the states remains"
+            )
+        if self.untraceable:
+            found.append(
+                f"of {self.untraceable} items it is not kept whose all events were (those that training saw, or before the latest "
+                f"{KEPT}): what the user's among them did to the states remains"
+            )
+        return found
 
 
 @dataclass(frozen=True)

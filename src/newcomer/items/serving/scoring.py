@@ -8,13 +8,14 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from newcomer.data.click_log import ClickLog
+from newcomer.data.click_log import ClickLog, Column
+from newcomer.data.vocabulary import UNSEEN, Vocabulary
 from newcomer.errors import DataError, LearnerError, NewcomerError, StoreError
 from newcomer.items.encoding.encoder import Clicks
 from newcomer.items.encoding.unseen_values import Unseen, unseen_by_row, unseen_of_clicks
 from newcomer.items.inference import predict_logits, select, sigmoid
 from newcomer.items.serving.cached_items import CachedItems
-from newcomer.items.serving.event_batch import item_names
+from newcomer.items.serving.event_batch import item_names, user_names
 from newcomer.items.serving.item_cache import ItemCache
 
 SCORE_COLUMNS = {
@@ -83,7 +84,7 @@ def score_requests(
     if not len(right):
         errors = {row: str(error) for row, error in wrong.items()}
         return merge_errors(pl.DataFrame(schema=SCORE_COLUMNS), right, len(log), errors, model), Unseen()
-    asked = log.take(right)
+    asked = _with_unseen(served, log.take(right))
     numbers = numbers_of(asked, known)
     clicks = learner.encoder.clicks(asked, numbers).to(learner.device)
     logits, stds = _logits(served, known, item_names(asked), clicks, uncertainty)
@@ -112,6 +113,19 @@ def score_requests(
     return (
         merge_errors(answers, right, len(log), {row: str(e) for row, e in wrong.items()}, model) if wrong else answers
     ), unseen
+
+
+def _with_unseen(served: CachedItems, log: ClickLog) -> ClickLog:
+    """The requests with other names for forgotten users, which no training has seen."""
+    coding = served.learner.encoder.codings[log.schema.user]
+    assert isinstance(coding, Vocabulary)  # an id is a name
+    names = user_names(log)
+    is_known = coding.encode(Column(tuple(names), np.arange(len(names)))) > UNSEEN
+    gone = served.forgotten_users([name for name, known in zip(names, is_known, strict=True) if known], served.max_age)
+    if not gone:
+        return log
+    ids = tuple(f"\0{name}" if name in gone else name for name in log.users.ids)
+    return replace(log, users=replace(log.users, ids=ids))
 
 
 def _logits(

@@ -25,9 +25,11 @@ from newcomer.items.serving.item_cache import ItemCache
 from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.repair import needs_repair, repaired
 from newcomer.items.serving.requests import parse_events, parse_items, parse_requests
-from newcomer.items.serving.results import Added, OnError, Repaired, SkippedRows, Warmed
+from newcomer.items.serving.results import Added, ForgottenUser, OnError, Repaired, SkippedRows, Warmed
 from newcomer.items.serving.scoring import SCORE_COLUMNS, item_errors, merge_errors, score_requests
 from newcomer.items.serving.serialization import same_features, to_row
+from newcomer.items.serving.user_digests import user_digest
+from newcomer.items.serving.user_erasure import UserErasure
 from newcomer.items.serving.warm_up import ATTEMPTS, WarmUp
 from newcomer.registry import find_learner
 from newcomer.store.folder import Store
@@ -35,7 +37,7 @@ from newcomer.store.states import KEPT, Change
 from newcomer.store.urls import open_states
 from newcomer.training.forks import require_own_process
 
-__all__ = ["SCORE_COLUMNS", "Added", "ItemService", "Repaired", "Warmed", "fingerprint"]
+__all__ = ["SCORE_COLUMNS", "Added", "ForgottenUser", "ItemService", "Repaired", "Warmed", "fingerprint"]
 
 Frame = Any
 """A table in memory: a polars or pandas frame, columns by name, or a list of rows."""
@@ -224,6 +226,22 @@ class ItemService(CachedItems):
         gone = sorted(self.states.forget(self.model, names))
         self.changed(gone)
         return gone
+
+    def forget_user(self, user: str) -> ForgottenUser:
+        """Forget this user for good: from here on an unseen user, whose events are refused, for all models in the database.
+
+        The values of the user's events are erased, and the states of their items computed anew from the others, as far as it is
+        known whose an event was: the result says what remains. So do the shared weights, until they are trained without the user.
+        Cut off before it returns, or done again, the same call does the rest. Raises DataError for what is no id.
+        """
+        self.require_here(writes=True)
+        name = canonical_name(user)
+        digest = None if name is None else user_digest(name)
+        if name is None or digest is None:
+            raise DataError(f"user {user!r} is no id; give the id of a user")
+        self.states.forget_users([digest])
+        self.changed_users()
+        return UserErasure(self, name).run()
 
     def repair(self) -> Repaired:
         """Recompute items with non-finite states or out-of-bounds values from their initial states and stored events.

@@ -14,7 +14,7 @@ from newcomer.items.encoding.unseen_values import Unseen, unseen_of_clicks
 from newcomer.items.networks.item_network import State
 from newcomer.items.serving.cached_items import CachedItems
 from newcomer.items.serving.corrections import Corrections
-from newcomer.items.serving.event_batch import EventBatch
+from newcomer.items.serving.event_batch import EventBatch, user_names
 from newcomer.items.serving.event_serialization import to_clicks
 from newcomer.items.serving.finite_checks import all_finite
 from newcomer.items.serving.item_cache import ItemCache
@@ -62,7 +62,7 @@ class WarmUp:
         damaged: dict[str, StoreError] | None = None if self.skipped.strict else {}
         known = self.served.refreshed(arrived.items, damaged)
         # counted events are read after the versions: a later event changes the version
-        arrived = self._wanted(arrived, known, damaged or {})
+        arrived = self._of_others(self._wanted(arrived, known, damaged or {}))
         warm = {name for name in arrived.items if known.headers[known.numbers[name]].events}
         arrived, is_new = self._due(arrived, warm)
         if self.unit_interval and not self.new:
@@ -93,6 +93,13 @@ class WarmUp:
         for rows in by_item.values():
             self.skipped.add(wrong[rows[0]], events=len(rows))
         return arrived.take(np.setdiff1d(np.arange(len(arrived)), list(wrong)))
+
+    def _of_others(self, arrived: EventBatch) -> EventBatch:
+        """Without events of forgotten users."""
+        gone = arrived.of_users(self.served.forgotten_users(user_names(arrived.log)))
+        for row in np.flatnonzero(gone).tolist():
+            self.skipped.add(arrived.of_forgotten_user(row))
+        return arrived.take(~gone) if gone.any() else arrived
 
     def _clicks(self, batch: EventBatch, known: ItemCache) -> Clicks:
         return self.learner.encoder.clicks(batch.log, numbers_of(batch.log, known)).to(self.learner.device)
