@@ -17,9 +17,9 @@ from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.service import ForgottenUser, ItemService
 from newcomer.items.serving.user_digests import user_digest
 from newcomer.store.states import KEPT
+from shell import Shell
 
 MAP: dict[str, Any] = {"adaptation": "map", "warmup_events": "all"}
-SAME: dict[str, float] = {"atol": 1e-5, "rtol": 1e-4}
 KNOWN, UNSEEN = "3", "ann"
 """A user whom training knew, and one whom it did not."""
 
@@ -54,7 +54,7 @@ def opened(store: Path, database: Database) -> ItemService:
 def alike(one: ItemService, other: ItemService, item: str = "new") -> None:
     (_, mine), (_, others) = one.look_up(item), other.look_up(item)
     for key, value in mine.items():
-        torch.testing.assert_close(value, others[key], **SAME)
+        torch.testing.assert_close(value, others[key], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("user", [KNOWN, UNSEEN])
@@ -200,6 +200,7 @@ def test_what_a_learner_kept_of_a_user_before_it_was_saved_is_erased_from_the_da
     learner.warm(events(20, "5", KNOWN).drop("event_id"))
     learner.save(tmp_path / "store")
     with ItemService.open(tmp_path / "store", sqlite().url) as service:
+        assert service.look_up("new")[0].events == 20
         assert len(service.states.event_history(service.model, ["new"])["new"]) == 20
         found = service.forget_user(KNOWN)
         assert (found.events, found.items) == (10, ["new"])
@@ -251,3 +252,20 @@ def test_where_nothing_can_be_written_nobody_is_forgotten(store: Path, sqlite: C
         with pytest.raises(StoreError, match="cannot be written"):
             service.forget_user(UNSEEN)
         assert len(service.score(requests("new"))) == 1
+
+
+def test_the_command_forgets_users_and_says_what_remains(store: Path, shell: Shell) -> None:
+    states = f"sqlite:///{shell.folder / 'items.db'}"
+    features("new").write_ndjson(shell.folder / "new.jsonl")
+    events(6, "5", UNSEEN).write_ndjson(shell.folder / "events.jsonl")
+    shell.call("add", str(store), "new.jsonl", "--states", states)
+    shell.call("warm", str(store), "events.jsonl", "--states", states)
+    code, out, err = shell.call("forget", str(store), "--user", UNSEEN, "--user", "5", "--states", states)
+    assert (code, err) == (0, "")
+    assert f"user {UNSEEN} is forgotten: 3 events of 1 item erased; later ones are refused" in out
+    assert f"of {len(FILMS)} items it is not kept whose all events were" in out
+    assert "user 5 is forgotten: 3 events of 1 item erased" in out
+    refused = shell.fails("warm", str(store), "events.jsonl", "--states", states)
+    assert "event '0' of item 'new' is of a user who was forgotten" in refused
+    assert "give only one of --class" in shell.fails("forget", str(store), "--user", "5", "--item", "new")
+    assert "is no id" in shell.fails("forget", str(store), "--user", " ", "--states", states)

@@ -173,8 +173,8 @@ def forget_users(store: Path, users: Sequence[str], states: str | None) -> None:
         for user in users:
             done = service.forget_user(user)
             say(
-                f"{store}: user {user} is forgotten: {counted(done.events, 'event')} of {counted(len(done.items), 'item')} erased; later "
-                "ones are refused. What training learned from the user remains in the store until a model is trained without"
+                f"{store}: user {user} is forgotten: {counted(done.events, 'event')} of {counted(len(done.items), 'item')} erased; "
+                "later ones are refused. What training learned from the user remains in the store until a model is trained without"
             )
             for line in (*done.remains, *done.lost.values()):
                 say(line)

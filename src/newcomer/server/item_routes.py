@@ -40,14 +40,14 @@ from newcomer.server.bodies import (
 )
 from newcomer.server.click_versions import ClickVersions
 from newcomer.server.event_log import EventLog
-from newcomer.server.event_rows import Row, event_id_column, refusals, warm_rows
+from newcomer.server.event_rows import event_id_column, refusals, warm_rows
 from newcomer.server.history import name_in
 from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError, row_error
 from newcomer.server.request_ids import RequestIds, event_id
 from newcomer.server.security import Guard, Role
-from newcomer.server.user_erasure import erase_from_log, forget_user, of_forgotten, user_of
+from newcomer.server.user_erasure import erase_from_log, forget_user, of_forgotten
 
 log = logging.getLogger("newcomer.server")
 
@@ -250,14 +250,15 @@ class ItemRoutes:
                 rows[n] = self._row(event)
             except DataError as error:
                 errors.append(f"events: row {n + 1}, {error}")
-        for n in self._of_forgotten(rows):
-            del rows[n]
-            errors.append(f"events: row {n + 1}: is of a user who was forgotten; leave it out")
-        logged = dict(rows)
+        numbers = list(rows)
+        for k in sorted(of_forgotten(list(rows.values()), self.schema, self.live.states)):
+            del rows[numbers[k]]
+            errors.append(f"events: row {numbers[k] + 1}: its user was forgotten; leave it out")
+        logged = list(rows.values())
         pending = self._pending(events, rows, errors)
         self.log.append("event", list(rows.values()))
-        if gone := self._of_forgotten(logged):  # meanwhile, and perhaps after the log was searched
-            erase_from_log(self.log.folder, self.schema, {user_of(logged[n], self.schema) for n in gone} - {None})
+        # a user may have been forgotten meanwhile, and the log searched before these were in it
+        erase_from_log(self.log.folder, self.schema, self.live.states, logged)
         serving = self.versions.latest()  # after the log: what a version does not get here is replayed to it
         done = []
         for has_id in (True, False):
@@ -273,11 +274,6 @@ class ItemRoutes:
         counts["refused"] = len(events) - sum(counts.values())
         self.metrics.counted(counts)
         return Counts(**counts, errors=_refused(errors))
-
-    def _of_forgotten(self, rows: Mapping[int, Row]) -> list[int]:
-        """Numbers of the rows of forgotten users."""
-        numbers, gone = list(rows), of_forgotten(list(rows.values()), self.schema, self.live.states)
-        return [numbers[n] for n in sorted(gone)]
 
     def _pending(self, events: Sequence[Mapping[str, Any]], rows: dict[int, dict[str, Any]], errors: list[str]) -> int:
         """Log the impressions that wait for a click, which their ids tell, and take them out of `rows`; their number."""

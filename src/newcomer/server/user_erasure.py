@@ -1,7 +1,7 @@
 """Forgotten users in the service's own files: whose a row is, and the files without their rows."""
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -55,8 +55,7 @@ def forget_user(versions: ClickVersions, user: str) -> tuple[dict[str, Forgotten
         with ItemService.open(version_folder(config, first, name), states_url(config, first)) as retired:
             if retired.states.imported_stages(retired.model):  # else the database has nothing of this version
                 done[name] = retired.forget_user(user)
-    digest = user_digest(canonical_name(user) or "")
-    lines = erase_from_log(config.own_folder / FOLDER, schema, {digest} - {None})
+    lines = erase_from_log(config.own_folder / FOLDER, schema, states, [{schema.user: user}])
     later = (
         versions.models.read().click_model
     )  # those that were trained meanwhile: later ones see that the user is forgotten
@@ -66,9 +65,10 @@ def forget_user(versions: ClickVersions, user: str) -> tuple[dict[str, Forgotten
     return done, lines
 
 
-def erase_from_log(folder: Path, schema: Schema, users: Collection[str]) -> int:
-    """Blank the events and impressions of these users in the event log's files; returns their number."""
-    return erase_events(folder, lambda row: user_of(row, schema) in users)
+def erase_from_log(folder: Path, schema: Schema, states: ItemStates, rows: Sequence[Row]) -> int:
+    """Blank the events and impressions of those users of these rows who are forgotten; returns their number."""
+    users = {user_of(rows[n], schema) for n in of_forgotten(rows, schema, states)}
+    return erase_events(folder, lambda row: user_of(row, schema) in users) if users else 0
 
 
 def erase_from_table(path: Path, schema: Schema, states: ItemStates) -> int:
