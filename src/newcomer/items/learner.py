@@ -48,7 +48,7 @@ from newcomer.streams.stage import Stage
 from newcomer.training.fit import evaluating
 from newcomer.training.forks import require_own_process
 from newcomer.training.learner import Learner, Progress, Step
-from newcomer.training.processes import pick_device
+from newcomer.training.processes import Processes
 
 OLD_ITEM_EVENTS = 60
 """Most recent events on which an old item's state is adapted (paper: 60, the three warm phases of a new item)."""
@@ -79,7 +79,9 @@ class ItemLearner(Learner[StageData, ClickLog]):
         self.regularization = regularization or FieldRegularization()
         self.regularization.validate(schema)
         self.schema, self.pretraining, self.meta, self.adaptation = schema, pretraining, meta, adaptation
-        self.warmup_events, self.seed, self.device = warmup_events, seed, pick_device(device)
+        self.warmup_events, self.seed = warmup_events, seed
+        self.processes = Processes(device)
+        self.device = self.processes.device
         self.known: dict[str, int] = {}
         """Item id → row in `state` and `item_features`."""
         self.item_features: Values = []
@@ -217,7 +219,16 @@ class ItemLearner(Learner[StageData, ClickLog]):
         selection = ModelSelection(modules, self.encoder, trial, self.adaptation, self.warmup_events, self.device)
         plan = replace(self.pretraining, field_dropout=self.regularization.field_dropout_rates(self.schema))
         yield from pretrain(
-            self.network, residuals, item_features, old, plan, self.seed, stage, self.checkpoint, selection
+            self.network,
+            residuals,
+            item_features,
+            old,
+            plan,
+            self.seed,
+            stage,
+            self.checkpoint,
+            selection,
+            self.processes,
         )
         center_residuals(self.network, residuals)
         self._after_pretraining()
@@ -233,6 +244,7 @@ class ItemLearner(Learner[StageData, ClickLog]):
                 stage,
                 self.checkpoint,
                 selection,
+                self.processes,
             )
         selection.load_best()
         self._register_finite(old.items.ids, item_features, self._old_item_state(residuals, item_features, old.counts))

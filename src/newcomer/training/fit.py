@@ -43,12 +43,16 @@ def fit(
 
 
 def _together(loss_value: float, optimizer: torch.optim.Optimizer, processes: Processes) -> float:
+    """Add up losses and gradients; a parameter that has no gradient in any process has none, as in one process."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    counted = torch.tensor([loss_value, *(float(p.grad is not None) for p in parameters)], device=processes.device)
     for p in parameters:
         p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-    total = torch.tensor([loss_value], device=processes.device)
-    processes.add_up([*(p.grad for p in parameters), total])
-    return total.item()
+    processes.add_up([*(p.grad for p in parameters), counted])
+    for p, processes_with_gradient in zip(parameters, counted[1:].tolist(), strict=True):
+        if not processes_with_gradient:
+            p.grad = None
+    return counted[0].item()
 
 
 def finite(loss_value: float) -> float:

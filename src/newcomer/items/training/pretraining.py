@@ -17,6 +17,10 @@ from newcomer.training.averaging import Average
 from newcomer.training.checkpoint import Checkpoint, Things
 from newcomer.training.fit import fit, one_cycle
 from newcomer.training.learner import Step
+from newcomer.training.processes import Processes
+
+OwnBatch = tuple[Int[Tensor, " row"], Int[Tensor, " row"], int]
+"""Of a batch: this process's rows, their draws, and the size of all; see `training_data.Share`."""
 
 BITS = 20
 """Dropout flags packed per pass with an item's row number into an int64."""
@@ -32,8 +36,12 @@ def pretrain(
     stage: str,
     checkpoint: Checkpoint,
     selection: ModelSelection,
+    processes: Processes,
 ) -> Iterator[Step]:
-    """Train the network and the old items' `residuals`, resuming after the last chunk in the checkpoint."""
+    """Train the network and the old items' `residuals`, resuming after the last chunk in the checkpoint.
+
+    Several processes take the steps of one, each with its rows of every batch, so that they may be others when training resumes.
+    """
     trained = nn.ParameterList([*network.parameters(), *residuals.parameters()])
     optimizer = torch.optim.Adam(trained, plan.lr, weight_decay=plan.weight_decay, fused=True)
     mean = Average(trained, plan.weight_averaging)
@@ -48,18 +56,21 @@ def pretrain(
     parts, rows_in_all = plan.epochs * data.chunks_per_epoch, plan.epochs * data.rows
     rate = one_cycle(rows_in_all)
     for number in range(done, parts):
-        clicks, order = data.shuffled_chunk(number, seed, stage)
-        rows = number * rows_in_all // parts
-        dropped = _sample_dropout(len(clicks), plan, spawn(seed, stage, "pretrain", "dropout", number)).to(order.device)
+        share, rows = data.share(number, seed, stage, processes), number * rows_in_all // parts
+        dropped = _sample_dropout(share.total, plan, spawn(seed, stage, "pretrain", "dropout", number)).to(
+            share.rows.device
+        )
 
-        def loss(batch: Int[Tensor, " row"], clicks: Clicks = clicks, dropped: Tensor = dropped) -> Tensor:
-            return _loss(network, residuals, item_features, clicks, batch, plan, dropped[batch])
+        def losses(batch: OwnBatch, clicks: Clicks = share.clicks, dropped: Tensor = dropped) -> Iterator[Tensor]:
+            own, draw, size = batch
+            if len(own):
+                yield _loss(network, residuals, item_features, clicks, own, plan, dropped[draw]) * (len(own) / size)
 
-        for batch in torch.split(order, plan.batch_size):
-            rows += len(batch)
+        for batch in share.batches(plan.batch_size):
+            rows += batch[2]
             for group in optimizer.param_groups:
                 group["lr"] = plan.lr * rate(rows)
-            for metrics in fit([batch], loss, optimizer):
+            for metrics in fit([batch], losses, optimizer, processes):
                 yield Step("pretrain", min(rows, rows_in_all), rows_in_all, metrics)
             mean.update(trained, rows / rows_in_all)
         if (number + 1) % data.chunks_per_epoch == 0:
