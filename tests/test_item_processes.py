@@ -34,7 +34,9 @@ from newcomer.registry import find_learner
 from newcomer.streams.cold_start import OldItems
 from newcomer.streams.stage import Stage
 from newcomer.training.checkpoint import Checkpoint
-kind, log, store, checkpoint, rows, dies_at = sys.argv[1:]
+from newcomer.items.training import pretraining
+kind, log, store, checkpoint, rows, dies_at, large = sys.argv[1:]
+pretraining.LARGE_TABLE = int(large)
 schema = Schema("item", "user", "click", "time", (Field("genre", "item"), Field("device", "context")))
 data = ChunkedLog(log, schema, rows=int(rows)) if int(rows) else read_log(log, schema)
 learner = find_learner(kind)(schema, pretrain_epochs=2, batch_size=64, id_dropout=0.3, meta_epochs=1, device="cpu")
@@ -62,11 +64,17 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(
-    folder: Path, log: Path, name: str, processes: int, rows: int = 0, dies_at: int = NEVER, kind: str = "emerg"
+    folder: Path, log: Path, name: str, processes: int, rows: int = 0, dies_at: int = NEVER, large: int = NEVER
 ) -> "subprocess.CompletedProcess[str]":
     (folder / "train.py").write_text(SCRIPT)
     launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port", free_port()]
-    words = [kind, str(log), str(folder / name), str(folder / f"{name}-checkpoint"), str(rows), str(dies_at)]
+    words = [
+        "emerg",
+        str(log),
+        str(folder / name),
+        str(folder / f"{name}-checkpoint"),
+        *map(str, (rows, dies_at, large)),
+    ]
     return subprocess.run(
         [sys.executable, *(launcher if processes > 1 else []), str(folder / "train.py"), *words],
         capture_output=True,
@@ -100,6 +108,19 @@ def test_two_processes_learn_what_one_does_also_after_a_kill_and_in_other_number
     assert resumed.returncode == 0, resumed.stderr
     np.testing.assert_allclose(scores(tmp_path / "killed"), scores(tmp_path / "alone"), atol=2e-4)
     assert not (tmp_path / "killed-checkpoint").exists()
+
+
+def test_tables_that_are_trained_row_by_row_are_shared_too(log: Path, tmp_path: Path) -> None:
+    """And end near those of dense steps."""
+    dense, alone, together = (train(tmp_path, log, name, *how) for name, *how in RUNS)
+    assert [dense.returncode, alone.returncode, together.returncode] == [0, 0, 0], together.stderr
+    np.testing.assert_allclose(scores(tmp_path / "together"), scores(tmp_path / "alone"), atol=2e-4)
+    assert not np.array_equal(scores(tmp_path / "alone"), scores(tmp_path / "dense"))
+    np.testing.assert_allclose(scores(tmp_path / "alone"), scores(tmp_path / "dense"), atol=0.01)
+
+
+RUNS: list[tuple[Any, ...]] = [("dense", 1), ("alone", 1, 0, NEVER, 1), ("together", 2, 0, NEVER, 1)]
+"""Name, processes, rows of a chunk, step of the kill, rows of a large table."""
 
 
 def of_rank(index: int, count: int) -> Processes:

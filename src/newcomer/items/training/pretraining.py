@@ -11,6 +11,7 @@ from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.networks.item_network import ItemNetwork
 from newcomer.items.training.model_selection import ModelSelection
 from newcomer.items.training.training_data import TrainingData
+from newcomer.nn.optim.row_adam import RowAdam
 from newcomer.seeds import spawn
 from newcomer.shapes import Bool, Float, Int, Tensor
 from newcomer.training.averaging import Average
@@ -21,6 +22,9 @@ from newcomer.training.processes import Processes
 
 OwnBatch = tuple[Int[Tensor, " row"], Int[Tensor, " row"], int]
 """Of a batch: this process's rows, their draws, and the size of all; see `training_data.Share`."""
+
+LARGE_TABLE = 50_000
+"""Rows from which on a table is trained row by row (`RowAdam`): its dense steps would cost more than all else."""
 
 BITS = 20
 """Dropout flags packed per pass with an item's row number into an int64."""
@@ -43,7 +47,7 @@ def pretrain(
     Several processes take the steps of one, each with its rows of every batch, so that they may be others when training resumes.
     """
     trained = nn.ParameterList([*network.parameters(), *residuals.parameters()])
-    optimizer = torch.optim.Adam(trained, plan.lr, weight_decay=plan.weight_decay, fused=True)
+    optimizer = RowAdam(trained, plan.lr, weight_decay=plan.weight_decay, fused=True)
     mean = Average(trained, plan.weight_averaging)
     checkpointed: Things = {
         "network": network,
@@ -56,6 +60,7 @@ def pretrain(
     parts, rows_in_all = plan.epochs * data.chunks_per_epoch, plan.epochs * data.rows
     rate = one_cycle(rows_in_all)
     for number in range(done, parts):
+        _set_sparse(network, residuals, None if plan.weight_averaging else LARGE_TABLE)
         share, rows = data.share(number, seed, stage, processes), number * rows_in_all // parts
         dropped = _sample_dropout(share.total, plan, spawn(seed, stage, "pretrain", "dropout", number)).to(
             share.rows.device
@@ -73,11 +78,19 @@ def pretrain(
             for metrics in fit([batch], losses, optimizer, processes):
                 yield Step("pretrain", min(rows, rows_in_all), rows_in_all, metrics)
             mean.update(trained, rows / rows_in_all)
+        optimizer.catch_up()
+        _set_sparse(network, residuals, None)
         if (number + 1) % data.chunks_per_epoch == 0:
             selection.update(network)
         checkpoint.keep("pretrain", number + 1, checkpointed, now=number + 1 == parts)
     if mean.copy_to(trained):
         selection.update(network)
+
+
+def _set_sparse(network: ItemNetwork, residuals: nn.Embedding, sparse_from: int | None) -> None:
+    """Give tables with at least so many rows sparse gradients; None: no table."""
+    network.item_fields.sparse_from = network.row_fields.sparse_from = sparse_from
+    residuals.sparse = sparse_from is not None and residuals.num_embeddings >= sparse_from
 
 
 def center_residuals(network: ItemNetwork, residuals: nn.Embedding) -> None:
