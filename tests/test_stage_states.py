@@ -1,5 +1,6 @@
 """A store keeps the last state, earlier ones as long as they are small, and what every stage added."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +100,17 @@ def test_saving_and_opening_read_no_earlier_state(tmp_path: Path) -> None:
     assert len(store.entries()) == 5
     with pytest.raises(StoreError, match=r"state-001\.safetensors: its bytes are not those that were written"):
         dict(store.entries(2)[-1].state or {})
+
+
+def test_what_was_opened_from_a_folder_that_is_gone_is_saved_without_earlier_states(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.write(MANIFEST, entries(3))
+    found = store.entries()
+    assert dict(found[-1].state or {})
+    shutil.rmtree(store.folder)
+    other = Store(tmp_path / "other")
+    other.write(MANIFEST, found)
+    assert kept(other) == [3]
 
 
 def test_another_state_is_another_history(tmp_path: Path) -> None:

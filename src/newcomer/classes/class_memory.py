@@ -135,7 +135,7 @@ class ClassMemory:
     def tensors(self) -> dict[str, Tensor]:
         """Tensors for a store."""
         calibration = {name: getattr(self, name) for name in CALIBRATION}
-        return {PREFIX + name: t.clone() for name, t in {**vars(self.statistics), **calibration}.items()}
+        return {PREFIX + name: t for name, t in {**vars(self.statistics), **calibration}.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "ClassMemory":

@@ -23,6 +23,7 @@ TERMS_BATCH = 1024
 class FeatureClassifier(Part):
     """Logits and novelty scores of features. Its class memory is kept in place of examples."""
 
+    replaces_state: ClassVar[bool] = True
     is_linear: ClassVar[bool] = True
     """Whether it is one linear layer on the features or their kernels, so that a model can be exported."""
     memory: ClassMemory

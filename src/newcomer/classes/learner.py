@@ -425,8 +425,9 @@ class ClassLearner(Learner[Examples, Examples]):
 
     def _make_entry(self, name: str, info: dict[str, Json], *added: Learned) -> Entry:
         """The entry of a stage: what it added, and the `state` of every part."""
-        tensors = _copied(learned.tensors for learned in added)
-        return Entry(name, tensors, info, _copied(part.state() for part in self.parts))
+        tensors = {key: t for learned in added for key, t in _on_cpu(learned.tensors, copy=True).items()}
+        states = [_on_cpu(part.state(), copy=not part.replaces_state) for part in self.parts]
+        return Entry(name, tensors, info, {key: t for state in states for key, t in state.items()})
 
     def _apply_entries(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -461,9 +462,8 @@ def open_backbone(backbone: Backbone | str, runtime: Runtime) -> Backbone:
     return opened
 
 
-def _copied(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Copies on the CPU."""
-    return {key: t.detach().to("cpu", copy=True) for tensors in parts for key, t in tensors.items()}
+def _on_cpu(tensors: Mapping[str, Tensor], copy: bool) -> dict[str, Tensor]:
+    return {key: t.detach().to("cpu", copy=copy) for key, t in tensors.items()}
 
 
 def _require_threads() -> None:

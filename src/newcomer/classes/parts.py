@@ -49,6 +49,9 @@ Steps = Generator[Step, None, Learned]
 class Part(ABC):
     """A part of a learner, with its state."""
 
+    replaces_state: ClassVar[bool] = False
+    """Whether the tensors of its state never change in place, so that an entry needs no copy of them."""
+
     @abstractmethod
     def reset(self) -> None:
         """Set to the state before the first task."""

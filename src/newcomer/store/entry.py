@@ -86,6 +86,11 @@ class StoredState(Mapping[str, Tensor]):
     def __init__(self, path: Path, digest: str) -> None:
         self.path, self.sha256 = path, digest
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it was read, or its file is there."""
+        return "_tensors" in vars(self) or self.path.exists()
+
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
         try:

@@ -229,7 +229,7 @@ class Store:
 
     def _write_state(self, index: int, entry: Entry) -> dict[str, Json]:
         """Write the entry's state, if it has one. Returns what the manifest says of it."""
-        if entry.state is None:
+        if entry.state is None or (isinstance(entry.state, StoredState) and not entry.state.is_there):
             return {"state": None}
         content, name = entry.state_to_bytes(), f"state-{index:03d}.safetensors"
         if not entry.state:
