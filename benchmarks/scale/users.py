@@ -3,8 +3,8 @@
 python benchmarks/scale/users.py [--users 1000000]
 
 EmerG with its defaults on a log of one event a user (as many rows in both cases), batches of 512. CPU time of a step: the median
-over 200 steps after the first 50, in one process. Memory: the peak of an epoch above what was resident at its first step, with the
-user table, against table and optimizer states.
+over 200 steps after the first 50, in one process. Memory: all tensors with a row for each user that live between steps (a dense
+gradient would be one), against the table and its two moments.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "speed"))
 from models import measurement
@@ -31,7 +32,7 @@ COMMAND = "python benchmarks/scale/users.py"
 SCHEMA = Schema(
     "item", "user", "click", "time", (Field("genre", "item"), Field("year", "item"), Field("device", "context"))
 )
-ITEMS, FEW, SKIPPED, STEPS, WIDTH, BATCH = 500, 1000, 50, 200, 16, 512
+ITEMS, FEW, SKIPPED, STEPS, WIDTH = 500, 1000, 50, 200, 16
 
 
 def log_of(users: int, rows: int) -> pl.DataFrame:
@@ -51,41 +52,39 @@ def log_of(users: int, rows: int) -> pl.DataFrame:
     )
 
 
-def memory(which: str) -> int:
-    """Resident memory in bytes, now (VmRSS) or at its peak (VmHWM)."""
-    return 1024 * int(Path("/proc/self/status").read_text(encoding="ascii").split(f"{which}:")[1].split()[0])
+def bytes_by_user(users: int) -> int:
+    """Size of all tensors with a row for each user."""
+    tensors = [one for one in gc.get_objects() if type(one) in (torch.Tensor, nn.Parameter) and one.ndim == 2]
+    large = [one for one in tensors if users <= len(one) <= users + 2 and one.layout == torch.strided]
+    beside = [state for state in gc.get_objects() if type(state) is dict and "last" in state and "rate" in state]
+    rows = sum(state[name].numel() * 4 for state in beside for name in ("last", "rate"))
+    return sum({one.data_ptr(): one.nbytes for one in large}.values()) + rows
 
 
-def steps(users: int, rows: int, last: int) -> tuple[float, float]:
-    """CPU seconds of a step, and bytes that so many steps added."""
+def steps(users: int, rows: int) -> tuple[float, int]:
+    """CPU seconds of a step, and the bytes of tensors with a row for each user."""
     learner = EmerG(SCHEMA, device="cpu")
     old = OldItems(learner._to_log(log_of(users, rows)))
     gc.collect()
-    seconds, first, begin = list[float](), 0, 0.0
+    seconds, begin = list[float](), 0.0
     for number, _ in enumerate(training := learner.fit_stage(Stage("old", old, {}))):
         seconds.append(time.process_time() - begin)
-        if number == 0:
-            first = memory("VmRSS")
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak counts from here
-        if number == last:
+        if number == SKIPPED + STEPS:
             break
         begin = time.process_time()
+    found = bytes_by_user(users)
     training.close()  # type: ignore[attr-defined]
-    return statistics.median(seconds[SKIPPED : SKIPPED + STEPS]), memory("VmHWM") - first
+    return statistics.median(seconds[SKIPPED:]), found
 
 
 def main(users: int) -> None:
     torch.set_num_threads(1)
-    few, _ = steps(FEW, users, SKIPPED + STEPS)
-    many, added = steps(users, users, -(-users // BATCH))  # the first of the second epoch
-    states = 4 * users * (2 * WIDTH + 2)
-    table = 4 * users * WIDTH
-    print(
-        f"a step: {1000 * few:.2f} ms with {FEW} users, {1000 * many:.2f} ms with {users}; {added / 2**20:.0f} MiB added"
-    )
+    few, _ = steps(FEW, users)
+    many, found_bytes = steps(users, users)
+    print(f"a step: {1000 * few:.2f} ms with {FEW} users, {1000 * many:.2f} ms with {users}")
     found = {
         f"a step with {users} users / with {FEW}": (many / few, 1.3),
-        f"memory of {users} users / table and states": ((table + max(added, 0)) / (table + states), 1.1),
+        f"memory of {users} users / table and states": (found_bytes / (3 * 4 * users * WIDTH), 1.1),
     }
     emit(measurement(name, round(value, 3), COMMAND, target, unit="ratio") for name, (value, target) in found.items())
 
