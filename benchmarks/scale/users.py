@@ -58,7 +58,8 @@ def bytes_by_user(users: int) -> int:
     large = [one for one in tensors if users <= len(one) <= users + 2 and one.layout == torch.strided]
     beside = [state for state in gc.get_objects() if type(state) is dict and "last" in state and "rate" in state]
     rows = sum(state[name].numel() * 4 for state in beside for name in ("last", "rate"))
-    return int(sum({one.data_ptr(): one.nbytes for one in large}.values())) + rows
+    found: int = sum({one.data_ptr(): one.nbytes for one in large}.values()) + rows
+    return found
 
 
 def steps(users: int, rows: int) -> tuple[float, int]:
