@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from films import features, requests
+from films import events, features, requests
 from films import trained as trained_films
 from newcomer.data.click_log import ClickLog
 from newcomer.data.io.log_reader import log_from_frame
@@ -248,6 +248,19 @@ def test_the_service_gives_the_probabilities_of_the_learner(tmp_path: Path) -> N
     assert found["logit"][0] == pytest.approx(0.5 * plain["logit"][0] - 0.6 + math.log(0.5))
     assert found["logit_std"][0] == pytest.approx(0.5 * plain["logit_std"][0])
     assert found["score"].to_numpy() == pytest.approx(sigmoid(found["logit"].to_numpy()))
+
+
+def test_a_warm_up_says_how_many_clicks_had_been_expected(tmp_path: Path) -> None:
+    """Each event once, by the score that it would have had before it counted."""
+    with ItemService.open(trained_films(tmp_path / "model")) as service:
+        service.add(features("a new one"))
+        first, later = events("a new one", 3), events("a new one", 8)
+        cold = service.score(first)["score"].sum()
+        assert service.warm(first).calibration == {"0": {"rows": 3.0, "expected": pytest.approx(cold), "clicks": 1.0}}
+        warm = service.score(later.tail(5))["score"].sum()
+        found = service.warm(later).calibration
+        assert found == {"1-4": {"rows": 5.0, "expected": pytest.approx(warm), "clicks": 3.0}}
+        assert service.warm(later).calibration == {}
 
 
 @given(st.floats(0.01, 1), st.floats(-2, 2), st.floats(0.2, 2))

@@ -265,6 +265,13 @@ def test_metrics_and_probes(client: TestClient) -> None:
     found = client.get("/metrics").text
     assert 'newcomer_scores_total{phase="warm"} 2.0' in found
     assert 'newcomer_events_total{outcome="new"} 1.0' in found
+    assert 'newcomer_clicks_total{item_events="20-59"} 1.0' in found
+    expected = score(client, FILMS[0]).json()["scores"][0]["score"]
+    client.post("/events", json={"events": [event(film="new", event_id="x")]})
+    assert (
+        'newcomer_expected_clicks_total{item_events="0"}' not in client.get("/metrics").text
+    )  # not known, not counted
+    assert 0 < expected < 1
     assert 'newcomer_requests_total{method="POST",route="/score",status="200"} 1.0' in found
 
 

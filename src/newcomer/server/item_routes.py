@@ -236,6 +236,8 @@ class ItemRoutes:
         new, known = sum(part.new for part in done), sum(part.known for part in done)
         refused = len(events) - new - known - conflicting
         self.metrics.counted(new, known, conflicting, refused)
+        for warmed in done:
+            self.metrics.believed(warmed.calibration)
         return Counts(new=new, known=known, conflicting=conflicting, refused=refused, errors=_refused(errors))
 
     def _row(self, event: Mapping[str, Any]) -> dict[str, Any]:
