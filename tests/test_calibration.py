@@ -25,6 +25,7 @@ from newcomer.items.methods.dropout_net import DropoutNet
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.service import ItemService
 from newcomer.items.training.calibration import held_out_items, platt
+from newcomer.server.evaluation import compare
 from newcomer.store.folder import Store
 
 Floats = NDArray[np.float64]
@@ -297,3 +298,14 @@ def test_a_share_of_negatives_is_above_0_and_at_most_1(rate: float) -> None:
 
 def odds(p: Floats) -> Floats:
     return p / (1 - p)
+
+
+def test_versions_are_compared_as_on_the_full_stream() -> None:
+    """With a tenth of the non-clicks: the weighted log loss is that of the log with each non-click ten times."""
+    label, live, new = [1.0, 0.0, 0.0], [0.3, 0.1, 0.2], [0.2, 0.05, 0.1]
+    ten = [0] + [1] * 10 + [2] * 10
+    sampled = compare(*map(pl.Series, (label, live, new)), negative_rate=0.1)
+    full = compare(*(pl.Series([values[n] for n in ten]) for values in (label, live, new)))
+    for name in ("live", "new"):
+        assert sampled[name]["logloss"] == pytest.approx(full[name]["logloss"])
+        assert sampled[name]["auc"] == full[name]["auc"]
