@@ -304,8 +304,8 @@ def test_versions_are_compared_as_on_the_full_stream() -> None:
     """With a tenth of the non-clicks: the weighted log loss is that of the log with each non-click ten times."""
     label, live, new = [1.0, 0.0, 0.0], [0.3, 0.1, 0.2], [0.2, 0.05, 0.1]
     ten = [0] + [1] * 10 + [2] * 10
-    sampled = compare(*map(pl.Series, (label, live, new)), negative_rate=0.1)
-    full = compare(*(pl.Series([values[n] for n in ten]) for values in (label, live, new)))
+    sampled = compare(pl.Series(label), pl.Series(live), pl.Series(new), 0.1)
+    full = compare(pl.Series(label)[ten], pl.Series(live)[ten], pl.Series(new)[ten])
     for name in ("live", "new"):
         assert sampled[name]["logloss"] == pytest.approx(full[name]["logloss"])
         assert sampled[name]["auc"] == full[name]["auc"]

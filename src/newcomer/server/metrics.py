@@ -44,7 +44,7 @@ class Metrics:
         )
         self.values = Counter("newcomer_values", "Values of requests.", ["field"], registry=self.registry)
         self.events = Counter(
-            "newcomer_events", "Events: new, known, conflicting, refused.", ["outcome"], registry=self.registry
+            "newcomer_events", "Events: new, known, corrected, refused.", ["outcome"], registry=self.registry
         )
         self.expected = Counter(
             "newcomer_expected_clicks",
@@ -54,7 +54,7 @@ class Metrics:
         )
         self.clicks = Counter(
             "newcomer_clicks",
-            "Clicks among new events, by the number of events that the item had.",
+            "Clicks among new events, by the number of events that the item had; those that corrected an event are not among them.",
             ["item_events"],
             registry=self.registry,
         )
@@ -80,9 +80,9 @@ class Metrics:
             self.values.labels(name).inc(counted.values)
             self.unseen.labels(name).inc(counted.unseen)
 
-    def counted(self, new: int, known: int, conflicting: int, refused: int) -> None:
-        """Count events."""
-        for outcome, count in (("new", new), ("known", known), ("conflicting", conflicting), ("refused", refused)):
+    def counted(self, outcomes: Mapping[str, int]) -> None:
+        """Count events by outcome."""
+        for outcome, count in outcomes.items():
             self.events.labels(outcome).inc(count)
 
     def believed(self, calibration: Mapping[str, Mapping[str, float]]) -> None:
