@@ -144,7 +144,9 @@ class Learner(ABC, Generic[TrainData, EvalData]):
         given = {key: changes.pop(key) for key in [*changes] if key in manifest.depends_on}
         saved = {key: value for key, value in manifest.settings.items() if key not in MACHINE_SETTINGS}
         settings = fill(cls, {**saved, **changes}, str(folder), provided=manifest.depends_on)
-        for key, (was, now) in differences(manifest.settings, settings).items():
+        # settings that are newer than the store had no effect on it
+        older = fill(cls, saved, str(folder), provided=manifest.depends_on)
+        for key, (was, now) in differences(older, settings).items():
             if entries and key not in MACHINE_SETTINGS and (cls.fixed_settings is None or key in cls.fixed_settings):
                 raise SettingError(f"{folder}: {key} = {was!r} there and cannot become {now!r}; train a new model")
         with _store_errors(folder):
