@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from covering import covering, values
+from covering import covering, taking_turns, values
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.lora_adapters import LoRAAdapter
@@ -169,17 +169,36 @@ def build(tiny: Callable[[str], Path], tasks: list[Examples], questions: list[Ex
     return built
 
 
-@pytest.fixture(params=cases(CASES))
+def trains_in_every_task(kind: Any, settings: dict[str, Any]) -> bool:
+    return kind is not FrozenBackbone and not {"adapt_first_task", "adapted_tasks"} & settings.keys()
+
+
+PARAMETERS = {
+    "case": cases(CASES),
+    "trained": cases(name for name, (_, kind, how) in CASES.items() if trains_in_every_task(kind, how)),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every law with every learner; the cases of a learner take turns."""
+    for fixture, parameters in PARAMETERS.items():
+        if fixture in metafunc.fixturenames:
+            every = inspect.getmembers(metafunc.module, inspect.isfunction)
+            laws = [
+                name for name, law in every if name.startswith("test_") and fixture in inspect.signature(law).parameters
+            ]
+            kinds = {name: kind for name, (_, kind, _) in CASES.items()}
+            turn = laws.index(metafunc.function.__name__)
+            metafunc.parametrize(fixture, taking_turns(parameters, kinds, turn), indirect=True)
+
+
+@pytest.fixture
 def case(request: pytest.FixtureRequest, build: Callable[[str], Case]) -> Case:
     """Every learner."""
     return build(request.param)
 
 
-def trains_in_every_task(kind: Any, settings: dict[str, Any]) -> bool:
-    return kind is not FrozenBackbone and not {"adapt_first_task", "adapted_tasks"} & settings.keys()
-
-
-@pytest.fixture(params=cases(name for name, (_, kind, how) in CASES.items() if trains_in_every_task(kind, how)))
+@pytest.fixture
 def trained(request: pytest.FixtureRequest, build: Callable[[str], Case]) -> Case:
     """Every learner that is trained by gradients in every task."""
     return build(request.param)

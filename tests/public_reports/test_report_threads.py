@@ -83,7 +83,12 @@ def test_learners_on_one_backbone_do_not_interfere(tasks: list[Examples]) -> Non
     assert wrong(ask, calls=2 * len(ask)) == 0
 
 
-@pytest.mark.parametrize("name", METHODS)
+ONE_OF_EACH_ADAPTER = {"sd-lora", "full-fine-tuning", "l2p", "ranpac"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=() if one in ONE_OF_EACH_ADAPTER else pytest.mark.slow) for one in METHODS]
+)
 def test_one_learner_predicts_while_another_trains_on_the_same_backbone(name: str, tasks: list[Examples]) -> None:
     """fastai #2228: predictions in a thread beside the training were those of half-changed weights; training as well."""
     backbone = Backbone("micro-vit")
