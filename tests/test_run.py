@@ -134,12 +134,11 @@ def test_steps_are_numbered_up_to_their_count(recipe: Recipe, tmp_path: Path) ->
         assert [step.step for step in mine] == list(range(1, mine[0].steps + 1))
 
 
-def test_the_store_holds_the_trained_learner(recipe: Recipe, tmp_path: Path) -> None:
-    performed(recipe, tmp_path / "run")
+def test_the_store_holds_the_trained_learner(recipe: Recipe, whole: Whole) -> None:
     stream = recipe.build_stream()
     learner = recipe.build_learner(stream)
     list(run(learner, stream))
-    loaded: Any = LEARNERS[recipe.learner["name"]].load(tmp_path / "run" / "store")
+    loaded: Any = LEARNERS[recipe.learner["name"]].load(whole(recipe) / "store")
     asked = [x for stage in stream for x in stage.train.inputs]
     assert torch.equal(loaded.logits(asked), learner.logits(asked))  # type: ignore[attr-defined]
 
@@ -172,8 +171,8 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     assert stored(tmp_path / "cut") == stored(whole(recipe))
 
 
-def test_a_finished_run_is_not_repeated(recipe: Recipe, tmp_path: Path) -> None:
-    performed(recipe, tmp_path / "run")
+def test_a_finished_run_is_not_repeated(recipe: Recipe, whole: Whole, tmp_path: Path) -> None:
+    shutil.copytree(whole(recipe), tmp_path / "run")
     before = (tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")
     assert performed(recipe, tmp_path / "run") == []
     assert ((tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")) == before
