@@ -222,9 +222,9 @@ def test_a_larger_budget_keeps_trials_and_repeats_only_rows_whose_chosen_setting
 ) -> None:
     out = tmp_path / "out"
     rows = ["sd-lora", "frozen", "prototypes"]
-    compared(recipe, out, budget=1, only=rows)
+    compared(recipe, out, budget=1, only=rows, seeds=(0,))
     first, before = found(out), files(out)
-    over = compared(recipe, out, budget=4, only=rows)
+    over = compared(recipe, out, budget=4, only=rows, seeds=(0,))
     second = found(out)
     trials = {name: [t["settings"] for t in row["trials"]] for name, row in second["rows"].items()}
     assert {name: len(found) for name, found in trials.items()} == {
@@ -267,14 +267,14 @@ def failing(recipe: Recipe, folder: Path) -> Iterator[Any]:
 
 def test_a_diverging_trial_has_no_score(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "run_recipe", failing)
-    over = dict(compared(recipe, tmp_path / "out"))
+    over = dict(compared(recipe, tmp_path / "out", seeds=(0,)))
     rows = found(tmp_path / "out")["rows"]
     failed = {"score": None, "failure": "the loss is not a number; lower learning_rate"}
     assert {key: rows["sd-lora"]["trials"][0][key] for key in failed} == failed
     assert rows["sd-lora"]["chosen"] == rows["sd-lora"]["trials"][1]["settings"]
     assert rows["joint"]["chosen"] is rows["joint"]["score"] is None
     assert not [folder for folder in over if folder.startswith("joint/")]
-    assert compared(recipe, tmp_path / "out") == []  # a failed run is not repeated
+    assert compared(recipe, tmp_path / "out", seeds=(0,)) == []  # a failed run is not repeated
     lines = {line[0]: list(line) for line in search_table(read_comparison(tmp_path / "out")).rows}
     assert (lines["sd-lora"][1], lines["joint"][1]) == ("2 of 4 (1 failed)", "2 of 4 (2 failed)")
     assert lines["joint"][3:] == ["–", "–"]
@@ -363,7 +363,7 @@ def test_an_error_in_a_worker_is_raised_in_the_parent(recipe: Recipe, tmp_path: 
         pytest.raises(RecipeError, match=r"holds a run of other settings \(seed = 0 there, 1 here\)"),
         Workers(2) as pool,
     ):
-        list(pool.run(jobs(recipe, tmp_path)))
+        list(pool.run(jobs(recipe, tmp_path)[1:2]))
     assert multiprocessing.active_children() == []
 
 

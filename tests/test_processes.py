@@ -91,6 +91,7 @@ def together(shell: Shell, *words: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow  # two more processes
 def test_a_run_in_two_processes_is_written_by_one(shell: Shell) -> None:
     together(shell, "run", "birds.toml", "--out", "runs", "--set", "learner.device=cpu")
     record = shell.folder / "runs" / "sd-lora" / "seed-0" / "record.jsonl"

@@ -153,8 +153,7 @@ def by_item(parts: list[Clicks]) -> list[Any]:
     return [event for part in parts for event in sorted(info(part), key=lambda event: event[0])]
 
 
-@pytest.mark.parametrize("max_rows", [1, 7, 30, 999])
-@pytest.mark.parametrize("at_once", [1, 60, 10**6])
+@pytest.mark.parametrize(("max_rows", "at_once"), combinations([1, 7, 30, 999], [1, 60, 10**6]))
 def test_the_latest_events_equal_those_of_a_plain_loop(
     both: tuple[TrainingData, TrainingData], max_rows: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def test_a_closed_reader_is_no_error() -> None:
     assert process.returncode == 141
 
 
+@pytest.mark.slow  # one more process: see `test_report_disks`
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 def test_output_that_goes_to_a_full_disk_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:
