@@ -90,7 +90,7 @@ def test_new_items_are_added_scored_warmed_and_forgotten(clicks: Shell) -> None:
 
     assert "60 new events of 4 items, 0 known already" in clicks.call("warm", "shop", "events.csv")[1]
     again = json.loads(clicks.call("warm", "shop", "events.csv", "--json")[1])
-    assert again == {"new": 0, "known": 60, "items": [], "conflicting": 0, "left_out": [], "unseen": {}}
+    assert again == {"new": 0, "known": 60, "corrected": 0, "items": [], "left_out": [], "unseen": {}}
     warm = lines(clicks.call("score", "shop", "requests.jsonl")[1])
     assert {row["phase"] for row in warm} == {"warm"}
 
@@ -171,7 +171,9 @@ def test_inspecting_an_item_shows_its_state_and_its_heaviest_edges(shop: Shell) 
 
 def test_every_command_of_the_page_runs(clicks: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     (clicks.folder / "old.csv").rename(clicks.folder / "clicks.csv")
-    pl.read_parquet(clicks.folder / "new.parquet").write_csv(clicks.folder / "new.csv")
+    new = pl.read_parquet(clicks.folder / "new.parquet")
+    new.write_csv(clicks.folder / "new.csv")
+    new.with_columns(pl.col(new.columns[-1]).reverse()).write_csv(clicks.folder / "changed.csv")
     page = Path(__file__).parents[1] / "docs" / "items-in-service.md"
     commands = re.findall(r"^ +newcomer ([^#\n]*)", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(commands) >= 9
@@ -180,6 +182,8 @@ def test_every_command_of_the_page_runs(clicks: Shell, monkeypatch: pytest.Monke
         code, out, err = clicks.call(*words, *(SET if words[0] == "train" else []))
         assert (code, err) == (0, ""), words
         assert out
+        if "--replace" in words:
+            assert "with others, which were replaced" in out
     assert len(pl.read_parquet(clicks.folder / "answers.parquet")) == 20
 
 

@@ -40,6 +40,12 @@ TABLES = "CSV, parquet or JSON lines; - reads JSON lines from standard input."
 def add(
     store: Folder,
     items: Annotated[str, typer.Argument(help=f"Items with their features: {TABLES}")],
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Items that are there with other features get these; their states are tuned anew."
+        ),
+    ] = False,
     states: States = None,
     strict: Strict = False,
     json_: AsJson = False,
@@ -47,16 +53,23 @@ def add(
     """Add new items by their features; they can be scored at once."""
     table = read_input(items, strict)
     with open_service(store, states) as service, table.explaining():
-        added = service.add(table.frame, where=table.where, on_error=_on_error(strict))
+        added = service.add(table.frame, where=table.where, on_error=_on_error(strict), replace=replace)
     left_out = table.without_echo(added.left_out)
-    _require_some([*added.new, *added.known], left_out)
+    _require_some([*added.new, *added.known, *added.replaced], left_out)
     if json_:
-        result = {"new": list(added.new), "known": list(added.known)}
+        result: dict[str, Json] = {"new": list(added.new), "known": list(added.known)}
+        result |= {"replaced": list(added.replaced), "lost": dict(added.lost)} if replace else {}
         _print(result | {"left_out": left_out, "unseen": added.unseen.to_json()})
     else:
         text = f"{store}: {counted(len(added.new), 'item')} added"
         if added.known:
             text += f"; {len(added.known)} were there already with the same features: {shorten(', '.join(added.known), 200)}"
+        if added.replaced:
+            text += (
+                f"; {len(added.replaced)} with others, which were replaced: {shorten(', '.join(added.replaced), 200)}"
+            )
+        for line in added.lost.values():
+            say(line)
         say(text + _never_seen(added.unseen))
     finish(left_out)
 
@@ -132,9 +145,9 @@ def warm(
     lines = table.without_echo(done.left_out) if table is not None else []
     left_out = [*repaired.left_out, *lines]
     if not repaired.items:
-        _require_some([None] * (done.new + done.known + done.conflicting), lines)
+        _require_some([None] * (done.new + done.known + done.corrected), lines)
     if json_:
-        result = {"new": done.new, "known": done.known, "items": list(done.items), "conflicting": done.conflicting}
+        result = {"new": done.new, "known": done.known, "corrected": done.corrected, "items": list(done.items)}
         result |= {"left_out": left_out, "unseen": done.unseen.to_json()}
         _print(result | ({"repaired": list(repaired.items)} if repair else {}))
     else:
@@ -206,8 +219,8 @@ def _summary(store: Path, done: Warmed | None, repaired: Repaired | None) -> Ite
         )
     if done is not None:
         text = f"{store}: {counted(done.new, 'new event')} of {counted(len(done.items), 'item')}, {done.known} known already"
-        if done.conflicting:
-            text += f", {done.conflicting} that had counted with another label and did not count again"
+        if done.corrected:
+            text += f", {counted(done.corrected, 'click')} on what had counted as no click"
         yield text + _never_seen(done.unseen)
 
 

@@ -112,6 +112,11 @@ class Schema:
     max_conflict_share: float = 0.01
     """Maximum share of rows in which a field of an item or user may differ from its other rows; the latest value is used."""
 
+    @property
+    def has_grades(self) -> bool:
+        """Whether labels are grades, such as stars, of which a threshold makes clicks."""
+        return not 0 < (self.clicked_from or 1) <= 1
+
     def __post_init__(self) -> None:
         _require_valid(self, "schema")
         names = [self.item, self.user, self.label, self.time, *(field.name for field in self.fields)]

@@ -42,7 +42,7 @@ from newcomer.nn.ctr.field_embeddings import FieldSize
 from newcomer.printable import counted
 from newcomer.settings import Json
 from newcomer.shapes import Tensor
-from newcomer.store.folder import Entry
+from newcomer.store.entry import Entry
 from newcomer.streams.cold_start import NewEvents, NewItems, OldItems, StageData, ValidationLife
 from newcomer.streams.stage import Stage
 from newcomer.training.fit import evaluating
@@ -358,6 +358,10 @@ class ItemLearner(Learner[StageData, ClickLog]):
         numbers = torch.tensor([self.known[name] for name in names], device=self.device)
         item_features = {f"own.{n}": values[numbers] for n, values in enumerate(self.item_features)} if fields else {}
         return item_features | {f"state.{key}": value[numbers] for key, value in self.state.items()}
+
+    def _apply_entries(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self._apply_entry(entry)
 
     def _apply_entry(self, entry: Entry) -> None:
         tensors = {key: value.to(self.device) for key, value in entry.tensors.items()}

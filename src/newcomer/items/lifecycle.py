@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 from newcomer.items.adaptation.item_summary import Summaries
 from newcomer.items.adaptation.rules import Adaptation, MAPAdaptation
 from newcomer.items.encoding.encoder import Clicks, Values, concat_clicks
-from newcomer.items.inference import WarmupEvents, absorb, adapt, initial_state, posterior, predict, predict_with_std
+from newcomer.items.inference import (
+    WarmupEvents,
+    absorb,
+    adapt,
+    correct,
+    initial_state,
+    moved,
+    posterior,
+    predict,
+    predict_with_std,
+)
 from newcomer.items.networks.graph_cache import GraphCache
 from newcomer.items.networks.item_network import ItemNetwork, State
 from newcomer.shapes import Float, Tensor
@@ -95,6 +105,14 @@ class Lifecycle:
             clicks = clicks.by_row((~beyond | (age >= BLOCK)).nonzero()[:, 0])
         windows = torch.bincount(clicks.item).tolist() if summaries else []
         return clicks, {item: replace(summary, window=windows[item]) for item, summary in summaries.items()}
+
+    def correct(self, state: State, item_features: Values, clicks: Clicks, summaries: Summaries) -> Summaries:
+        """Summaries of events some of which, `clicks`, were clicks: see `inference.correct`."""
+        return {**summaries, **correct(self.network, state, item_features, clicks, summaries)}
+
+    def moved(self, old: State, new: State, summaries: Summaries) -> Summaries:
+        """Summaries of items whose initial states are no longer `old` but `new`: see `inference.moved`."""
+        return moved(self.network, old, new, summaries)
 
     @property
     def has_posterior(self) -> bool:

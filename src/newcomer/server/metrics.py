@@ -43,7 +43,7 @@ class Metrics:
         )
         self.values = Counter("newcomer_values", "Values of requests.", ["field"], registry=self.registry)
         self.events = Counter(
-            "newcomer_events", "Events: new, known, conflicting, refused.", ["outcome"], registry=self.registry
+            "newcomer_events", "Events: new, known, corrected, refused.", ["outcome"], registry=self.registry
         )
         self.differences = Histogram(
             "newcomer_shadow_logit_difference",
@@ -67,9 +67,9 @@ class Metrics:
             self.values.labels(name).inc(counted.values)
             self.unseen.labels(name).inc(counted.unseen)
 
-    def counted(self, new: int, known: int, conflicting: int, refused: int) -> None:
-        """Count events."""
-        for outcome, count in (("new", new), ("known", known), ("conflicting", conflicting), ("refused", refused)):
+    def counted(self, outcomes: Mapping[str, int]) -> None:
+        """Count events by outcome."""
+        for outcome, count in outcomes.items():
             self.events.labels(outcome).inc(count)
 
     def compared(self, version: str, scores: Iterable[tuple[float, float]]) -> None:
