@@ -121,7 +121,10 @@ def test_a_peft_card_names_a_model_of_the_hub(questions: list[Examples], tmp_pat
     assert not (tmp_path / "out" / "base").exists()
 
 
-@pytest.mark.parametrize(("kind", "head"), [("vit", "lda"), ("bert", "lda"), ("bert", "kernel"), ("clip", "lda")])
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [("vit", "lda"), pytest.param("bert", "lda", marks=pytest.mark.slow), ("bert", "kernel"), ("clip", "lda")],
+)
 def test_an_onnx_folder_says_what_it_is(
     kind: str, head: Any, tiny: Folder, tasks: list[Examples], questions: list[Examples], tmp_path: Path
 ) -> None:

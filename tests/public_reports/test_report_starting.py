@@ -82,7 +82,7 @@ def test_a_closed_pipe_is_no_trace() -> None:
     "settings",
     [
         pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),
-        {"PYTHONIOENCODING": "cp1252"},
+        pytest.param({"PYTHONIOENCODING": "cp1252"}, marks=pytest.mark.slow),
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     ],
 )
