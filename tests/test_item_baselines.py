@@ -185,6 +185,7 @@ def test_three_layers_of_attention_multiply_three_times() -> None:
         for parameter in tower.parameters():
             parameter.zero_()
         for number, layer in enumerate(tower.layers):
+            assert isinstance(layer, FieldAttention)
             layer.residual.weight.copy_(2 * (torch.eye(HEADS * WIDTH) if number else inputs.repeat(HEADS, 1)))
         tower.linear.weight.fill_(1)
     torch.testing.assert_close(tower(vectors)[0, 0].double(), 2**3 * HEADS * vectors.double().sum())
