@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-all learning check bench tables docs package clean
+.PHONY: setup demo test test-all learning mutation check bench tables docs package clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -29,6 +29,10 @@ learning: setup  ## tests of what is learned, once more with the arithmetic of o
 	ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(BIN)/python -m pytest --numprocesses 2 -m learning
 	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 $(BIN)/python -m pytest --numprocesses 2 -m learning
 
+mutation: setup  ## changes of nn/ and items/adaptation/ that no test notices; half an hour, goes on where it was stopped
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutation]'
+	OMP_NUM_THREADS=1 nice -n 19 $(BIN)/mutmut run
+
 check: setup  ## format, lint, types, imports, docs without a warning
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -54,4 +58,4 @@ package: setup  ## wheel and sdist into dist/; the wheel, installed in a clean e
 	cd build/package && bin/newcomer demo
 
 clean:  ## remove the environment and caches, not runs or data
-	rm -rf .venv site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache mutants

@@ -1,6 +1,8 @@
 """Which of many cases a law meets in every run, and which only when all tests are run."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import pytest
@@ -24,6 +26,41 @@ def covering(cases: Mapping[str, set[Value]]) -> list[Any]:
         chosen.add(name)
         missing -= cases[name]
     return [pytest.param(name, marks=() if name in chosen else pytest.mark.slow) for name in cases]
+
+
+def taking_turns(cases: Sequence[Any], kinds: Mapping[str, Hashable], turn: int) -> list[Any]:
+    """Parameters of `covering` for one of many laws: every law meets every kind, and the laws together every case.
+
+    >>> letters = covering({"a": {("x", 1)}, "b": {("x", 2)}, "c": {("x", 3)}})
+    >>> for turn in range(2):
+    ...     [one.values[0] for one in taking_turns(letters, {"a": "vowel", "b": "other", "c": "other"}, turn) if not one.marks]
+    ['a', 'b']
+    ['a', 'c']
+    """
+    by_kind: dict[Hashable, list[str]] = defaultdict(list)
+    for case in cases:
+        if not case.marks:
+            by_kind[kinds[case.values[0]]].append(case.values[0])
+    chosen = {names[turn % len(names)] for names in by_kind.values()}
+    names = [case.values[0] for case in cases]
+    return [pytest.param(name, marks=() if name in chosen else pytest.mark.slow) for name in names]
+
+
+def combinations(*choices: Sequence[Any]) -> list[Any]:
+    """Every combination of these as parameters; those that are not needed to meet every choice once are marked slow.
+
+    >>> [one.values for one in combinations("ab", [1, 2, 3]) if not one.marks]
+    [('a', 1), ('a', 3), ('b', 2)]
+    """
+    counts = [len(choice) for choice in choices]
+    needed = {tuple(place % count for count in counts) for place in range(max(counts))}
+    return [
+        pytest.param(
+            *(choice[n] for choice, n in zip(choices, places, strict=True)),
+            marks=() if places in needed else pytest.mark.slow,
+        )
+        for places in product(*map(range, counts))
+    ]
 
 
 def values(kind: type, settings: Iterable[Mapping[str, Any]], own: Mapping[str, Any]) -> set[Value]:

@@ -35,6 +35,15 @@ def test_crops_lie_within_the_picture_and_keep_their_share() -> None:
     assert (width / height).log().abs().max() <= torch.tensor(RATIO[1]).log() + 0.2
 
 
+def test_crops_are_as_likely_anywhere_in_the_picture() -> None:
+    """An offset, as a share of the room that it has, is uniform from −1 to 1 on both axes: mean 0, mean square 1/3."""
+    windows = _windows(4000, "crop", chance())
+    room = 1 - torch.stack([windows[:, 0, 0].abs(), windows[:, 1, 1]], dim=1)
+    share = (windows[:, :, 2] / room)[(room > 0.01).all(dim=1)]
+    torch.testing.assert_close(share.mean(0), torch.zeros(2), atol=0.05, rtol=0)
+    torch.testing.assert_close(share.T @ share / len(share), torch.eye(2) / 3, atol=0.03, rtol=0)
+
+
 def test_a_crop_of_an_even_picture_is_even() -> None:
     pictures = torch.full((8, 3, 8, 8), 0.25)
     assert torch.allclose(augmented({"pixel_values": pictures}, "crop", chance())["pixel_values"], pictures)

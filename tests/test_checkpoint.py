@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from covering import covering
 from newcomer.data.click_log import ClickLog
 from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.log_reader import log_from_rows
@@ -117,7 +118,10 @@ class Case:
         return taken
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(
+    scope="module",
+    params=covering({name: set(zip(("trained", "data"), name.split(", "), strict=True)) for name in CASES}),
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     train, settings = CASES[request.param]
     return Case(train(tmp_path_factory.mktemp("train")), settings)

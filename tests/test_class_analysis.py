@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Generator
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from newcomer.training.learner import Step
 
 Folder = Callable[[str], Path]
 Found = TypeVar("Found")
+ONCE: dict[tuple[int, str], SDLoRA] = {}
 SETTINGS: dict[str, Any] = {"rank": 2, "epochs": 6, "batch_size": 4, "learning_rate": 0.02}
 
 
@@ -47,10 +49,13 @@ def together(parts: list[Examples]) -> Examples:
 
 
 def trained(tiny: Folder, tasks: list[Examples], **settings: Any) -> SDLoRA:
-    learner = SDLoRA(str(tiny("vit")), **{**SETTINGS, **settings})
-    for task in tasks:
-        learner.learn(task)
-    return learner
+    """A copy of a learner that is trained once."""
+    key = len(tasks), repr(settings)
+    if key not in ONCE:
+        ONCE[key] = SDLoRA(str(tiny("vit")), **{**SETTINGS, **settings})
+        for task in tasks:
+            ONCE[key].learn(task)
+    return deepcopy(ONCE[key])
 
 
 def weights(learner: SDLoRA) -> torch.Tensor:
@@ -234,7 +239,7 @@ def by_hand(tasks: int) -> dict[str, Json]:
     }
 
 
-@pytest.mark.parametrize("tasks", [2, 5, 20])
+@pytest.mark.parametrize("tasks", [2, pytest.param(5, marks=pytest.mark.slow), 20])
 def test_the_page_has_the_results(tasks: int, tmp_path: Path) -> None:
     write_class_analysis(by_hand(tasks), tmp_path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from covering import covering, values
+from covering import covering, taking_turns, values
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.lora_adapters import LoRAAdapter
@@ -111,6 +112,7 @@ def cases(names: Iterable[str]) -> list[Any]:
     return covering({n: values(kind, every, own) | {("encoder", e)} for n, (e, kind, own) in chosen.items()})
 
 
+Learned = dict[tuple[str, int], ClassLearner]
 References = dict[tuple[str, int], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -123,19 +125,27 @@ class Case:
     settings: dict[str, Any]
     folder: Path
     tasks: Sequence[Examples]
+    learned_once: Learned
     references: References
 
     def made(self, backbone: Backbone | str | None = None, **changes: Any) -> Any:
         return self.kind(backbone or str(self.folder), **self.settings | changes)
 
-    def learned(self, count: int, **changes: Any) -> Any:
+    def trained(self, count: int, **changes: Any) -> Any:
+        """A learner that is trained here and now."""
         learner = self.made(**changes)
         for task in self.tasks[:count]:
             learner.learn(task)
         return learner
 
+    def learned(self, count: int) -> Any:
+        """A copy, with a backbone of its own, of a learner that is trained once."""
+        if (self.name, count) not in self.learned_once:
+            self.learned_once[self.name, count] = self.trained(count)
+        return deepcopy(self.learned_once[self.name, count])
+
     def reference(self, count: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The logits and bits of a learner that was learned so many tasks and nothing else; trained once."""
+        """The logits and bits of a learner that was learned so many tasks and nothing else."""
         if (self.name, count) not in self.references:
             learner = self.learned(count)
             self.references[self.name, count] = learner.logits(self.asked), bits(learner)
@@ -148,26 +158,47 @@ class Case:
 
 @pytest.fixture(scope="module")
 def build(tiny: Callable[[str], Path], tasks: list[Examples], questions: list[Examples]) -> Callable[[str], Case]:
+    learned_once: Learned = {}
     references: References = {}
 
     def built(name: str) -> Case:
         encoder, kind, settings = CASES[name]
-        return Case(name, kind, settings, tiny(encoder), tasks if encoder == "vit" else questions, references)
+        given = tasks if encoder == "vit" else questions
+        return Case(name, kind, settings, tiny(encoder), given, learned_once, references)
 
     return built
-
-
-@pytest.fixture(params=cases(CASES))
-def case(request: pytest.FixtureRequest, build: Callable[[str], Case]) -> Case:
-    """Every learner."""
-    return build(request.param)
 
 
 def trains_in_every_task(kind: Any, settings: dict[str, Any]) -> bool:
     return kind is not FrozenBackbone and not {"adapt_first_task", "adapted_tasks"} & settings.keys()
 
 
-@pytest.fixture(params=cases(name for name, (_, kind, how) in CASES.items() if trains_in_every_task(kind, how)))
+PARAMETERS = {
+    "case": cases(CASES),
+    "trained": cases(name for name, (_, kind, how) in CASES.items() if trains_in_every_task(kind, how)),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every law with every learner; the cases of a learner take turns."""
+    for fixture, parameters in PARAMETERS.items():
+        if fixture in metafunc.fixturenames:
+            every = inspect.getmembers(metafunc.module, inspect.isfunction)
+            laws = [
+                name for name, law in every if name.startswith("test_") and fixture in inspect.signature(law).parameters
+            ]
+            kinds = {name: kind for name, (_, kind, _) in CASES.items()}
+            turn = laws.index(metafunc.function.__name__)
+            metafunc.parametrize(fixture, taking_turns(parameters, kinds, turn), indirect=True)
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest, build: Callable[[str], Case]) -> Case:
+    """Every learner."""
+    return build(request.param)
+
+
+@pytest.fixture
 def trained(request: pytest.FixtureRequest, build: Callable[[str], Case]) -> Case:
     """Every learner that is trained by gradients in every task."""
     return build(request.param)
@@ -224,13 +255,13 @@ def test_shipped_classes_are_abstract_or_final() -> None:
 def test_the_same_seed_gives_the_same_bits(case: Case) -> None:
     logits, wanted = case.reference(2)
     torch.manual_seed(123)  # chance from elsewhere shifts nothing
-    again = case.learned(2)
+    again = case.trained(2)
     assert torch.equal(again.logits(case.asked), logits)
     assert equal(bits(again), wanted)
 
 
 def test_another_seed_gives_other_bits(trained: Case) -> None:
-    assert not torch.equal(trained.learned(1, seed=1).logits(trained.asked), trained.reference(1)[0])
+    assert not torch.equal(trained.trained(1, seed=1).logits(trained.asked), trained.reference(1)[0])
 
 
 def test_saved_and_loaded_gives_the_same_logits_to_the_bit(case: Case, tmp_path: Path) -> None:
@@ -584,7 +615,7 @@ def test_another_learners_store_is_refused(case: Case, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=f"holds a model of '{case.kind.name}', not of '{other.name}'"):
         other.load(tmp_path / "store")
     with pytest.raises(StoreError, match="stage 'task 1' there was learned otherwise; save elsewhere"):
-        case.learned(1, seed=5).save(tmp_path / "store")
+        case.trained(1, seed=5).save(tmp_path / "store")
 
 
 def test_a_backbone_may_move_but_not_change(case: Case, tiny: Callable[[str], Path], tmp_path: Path) -> None:

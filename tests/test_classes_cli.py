@@ -70,20 +70,20 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-c", "from newcomer.cli import main; main()", *words]
 
 
-def test_three_tasks_in_three_processes_and_a_fourth_that_is_killed(shell: Shell, tasks: list[Path]) -> None:
-    for number, task in enumerate(tasks[:3]):
+def test_two_tasks_in_two_processes_and_a_third_that_is_killed(shell: Shell, tasks: list[Path]) -> None:
+    for number, task in enumerate(tasks[:2]):
         words = ["learn", "shapes", str(task), *(["--backbone", "micro-vit", *QUICK] if not number else [])]
         done = subprocess.run(
             command(*words), cwd=shell.folder, capture_output=True, text=True, check=False, env=ONE_THREAD
         )
         assert done.returncode == 0, done.stderr
         assert f"task {number + 1} learned, {2 * number + 2} classes" in done.stdout
-    asked = ["predict", "shapes", "task-0", "task-2", "--json", "--top", "6"]
+    asked = ["predict", "shapes", "task-0", "task-1", "--json", "--top", "4"]
     before, files = shell.call(*asked)[1], shell.files()
 
-    fourth = ["learn", "shapes", str(tasks[3]), "--set", "epochs=5000"]
+    third = ["learn", "shapes", str(tasks[2]), "--set", "epochs=5000"]
     killed = subprocess.Popen(
-        command(*fourth), cwd=shell.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ONE_THREAD
+        command(*third), cwd=shell.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ONE_THREAD
     )
     assert killed.stdout is not None
     killed.stdout.readline()  # it says what it is about to learn, and begins
@@ -94,11 +94,11 @@ def test_three_tasks_in_three_processes_and_a_fourth_that_is_killed(shell: Shell
     assert shell.files() == files
     assert shell.call(*asked)[1] == before
 
-    code, out, err = shell.call("learn", "shapes", str(tasks[3]), "--set", "epochs=2")
+    code, out, err = shell.call("learn", "shapes", str(tasks[2]), "--set", "epochs=2")
     assert (code, err) == (0, "")
-    assert "task 4 learned, 8 classes" in out
+    assert "task 3 learned, 6 classes" in out
     whole = SDLoRA("micro-vit", rank=2, epochs=2, batch_size=8, learning_rate=1e-3)
-    for task in tasks:
+    for task in tasks[:3]:
         whole.learn(examples(task))
     pictures = examples(tasks[0]).inputs
     there = SDLoRA.load(shell.folder / "shapes")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newcomer.nn.lora.decoupled_linear import AdaptedLinear
-from newcomer.nn.lora.decoupled_lora import DecoupledLoRA, Sharing, _squared_norm
+from newcomer.nn.lora.decoupled_lora import DecoupledLoRA, Sharing, _Folded, _squared_norm
 
 WIDTH, RANKS = 6, (3, 2, 1)
 SHARING: list[Sharing] = ["shared", "projection"]
@@ -213,6 +213,16 @@ def test_the_fold_is_formed_again_when_anything_changes() -> None:
         with bank.applied():
             wanted = net(x)
         torch.testing.assert_close(merged(), wanted)
+
+
+@pytest.mark.parametrize("rows", [3, 12, 20, 28, 33])
+def test_a_column_that_is_changed_behind_torchs_back_forms_the_fold_again(rows: int) -> None:
+    """The entries that are compared reach every column, for any number of rows."""
+    whole, part = torch.zeros(2), torch.zeros(rows, 8)
+    for column in range(8):
+        fold = _Folded.of([whole, part], list)
+        part.data[:, column] += 1
+        assert not fold.is_valid([whole, part])
 
 
 def test_merging_learning_on_and_merging_again_is_never_merging() -> None:

@@ -132,6 +132,26 @@ def test_moved_statistics_are_those_of_the_moved_features() -> None:
     torch.testing.assert_close(moved.directions.mT @ moved.directions, wanted.directions.mT @ wanted.directions)
 
 
+@pytest.mark.parametrize("size", [0.01, 1.0, 100.0])
+def test_scaled_statistics_are_those_of_the_scaled_features_without_directions_too(size: float) -> None:
+    x, target = sample(4, classes=3, width=4)
+    matrix, nowhere = 3 * torch.eye(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    scaled = ClassStatistics.of(size * x, target, 3, rank=2).mapped(matrix, nowhere, nowhere)
+    wanted = ClassStatistics.of(3 * size * x, target, 3, rank=2)
+    for key in ("mean", "scatter", "residual"):
+        torch.testing.assert_close(getattr(scaled, key), getattr(wanted, key))
+
+
+@pytest.mark.parametrize("name", ["lda", "gaussian"])
+def test_discriminant_logits_do_not_depend_on_where_the_origin_is(name: str) -> None:
+    x, target = sample(7, classes=4, width=3, each=30)
+    found = []
+    for shift in (0.0, 3.0):
+        statistics = ClassStatistics.of(x + shift, target, 4, rank=3)
+        found.append(logits(HEADS[name], statistics, x + shift).double().log_softmax(dim=1))
+    torch.testing.assert_close(found[0], found[1], atol=0.02, rtol=0.02)
+
+
 def test_statistics_are_computed_in_float64_whatever_the_features_are() -> None:
     x, target = sample(0, classes=2, width=3)
     assert {t.dtype for t in vars(ClassStatistics.of(x.float(), target, 2)).values()} == {torch.float64}

@@ -60,6 +60,20 @@ def test_the_memory_is_that_of_a_slow_loop(ranks: tuple[int, ...]) -> None:
         torch.testing.assert_close(projector(memory), wanted, atol=1e-5, rtol=0)
 
 
+def test_a_dual_memory_is_extended_to_the_complement_of_all_inputs() -> None:
+    memory, width, inputs = GradientMemory.empty(8), 8, list[Tensor]()
+    for task, (rank, kept) in enumerate([(2, 2), (3, 3), (2, 1), (1, 0)]):
+        new = moment(width, rank, task)
+        memory, inputs = memory.extended(new, 1.0), [*inputs, new]
+        assert (memory.dual, memory.directions.shape[1]) == (task > 0, kept)
+        basis = torch.linalg.svd(torch.cat(inputs, dim=1))[0][:, : memory.remembered]
+        torch.testing.assert_close(projector(memory), torch.eye(width).double() - basis @ basis.T, atol=1e-5, rtol=0)
+
+
+def test_without_inputs_no_direction_is_free() -> None:
+    assert not GradientMemory.empty(4).free(torch.zeros(4, 4, dtype=torch.float64), 2).any()
+
+
 def test_the_remembered_energy_is_at_least_the_threshold() -> None:
     memory = GradientMemory.empty(12)
     for task, share in enumerate((0.5, 0.9, 0.99)):
@@ -98,6 +112,16 @@ def test_moments_are_those_of_all_inputs_that_are_no_padding() -> None:
         layer(inputs)  # not watched
     wanted = sum(torch.outer(h, h) for row, kept in zip(inputs, mask, strict=True) for h in row[kept.bool()])
     torch.testing.assert_close(moments.found[0], wanted)
+
+
+def test_moments_of_inputs_in_bf16_are_products_in_float32() -> None:
+    layer, draw = torch.nn.Linear(3, 2), torch.Generator().manual_seed(0)
+    inputs = torch.randn(2, 40, 3, generator=draw).bfloat16()
+    moments = InputMoments(torch.nn.Sequential(layer), ["0"])
+    with moments.watched(), torch.autocast("cpu", torch.bfloat16):
+        layer(inputs)
+    rows = inputs.float().flatten(0, 1)
+    torch.testing.assert_close(moments.found[0], rows.T @ rows)
 
 
 @pytest.mark.parametrize("kind", ["vit", "bert", "timm_wrapper"])

@@ -177,6 +177,20 @@ def test_attentive_interactions_are_layers_a_linear_map_and_an_mlp() -> None:
     torch.testing.assert_close(tower(vectors)[0], expected)
 
 
+def test_three_layers_of_attention_multiply_three_times() -> None:
+    """Nothing attends, every layer doubles, and the readout sums: 2³ times the inputs, once for each head."""
+    tower, vectors = AutoInt(FIELDS, WIDTH, []).double(), sample(1, FIELDS, 1, WIDTH).abs()
+    inputs = torch.eye(WIDTH, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in tower.parameters():
+            parameter.zero_()
+        for number, layer in enumerate(tower.layers):
+            assert isinstance(layer, FieldAttention)
+            layer.residual.weight.copy_(2 * (torch.eye(HEADS * WIDTH) if number else inputs.repeat(HEADS, 1)))
+        tower.linear.weight.fill_(1)
+    torch.testing.assert_close(tower(vectors)[0, 0].double(), 2**3 * HEADS * vectors.double().sum())
+
+
 # distributions
 
 

@@ -1,5 +1,7 @@
 """Laws of every learner of items."""
 
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -162,22 +164,33 @@ def case(request: pytest.FixtureRequest) -> tuple[type[ItemLearner], dict[str, A
 
 
 def trained(case: tuple[type[ItemLearner], dict[str, Any]], stream: ColdStart, stages: int = 5, **changes: Any) -> Any:
+    """A learner that is trained here and now."""
     kind, settings = case
     learner: Any = kind(stream.schema, **settings | changes)
     return further(learner, stream, stages)
 
 
+Learned = Callable[..., Any]
+
+
 @pytest.fixture(scope="module")
-def references() -> dict[str, dict[str, Tensor]]:
-    return {}
+def learned(stream: ColdStart) -> Learned:
+    """A copy of a learner that is trained once."""
+    once: dict[tuple[str, int], Any] = {}
+
+    def copied(case: tuple[type[ItemLearner], dict[str, Any]], stages: int = 5) -> Any:
+        key = repr(case), stages
+        if key not in once:
+            once[key] = trained(case, stream, stages)
+        return deepcopy(once[key])
+
+    return copied
 
 
 @pytest.fixture
-def whole(case: Any, stream: ColdStart, references: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The bits of a learner that went through all stages and nothing else; trained once."""
-    if repr(case) not in references:
-        references[repr(case)] = bits(trained(case, stream))
-    return references[repr(case)]
+def whole(case: Any, learned: Learned) -> dict[str, Tensor]:
+    """The bits of a learner that went through all stages and nothing else."""
+    return bits(learned(case))
 
 
 def further(learner: Any, stream: ColdStart, stages: int = 5) -> Any:
@@ -208,8 +221,10 @@ def test_the_same_seed_gives_the_same_bits_and_another_others(
     assert not equal(whole, bits(trained(case, stream, seed=1)))
 
 
-def test_saved_and_loaded_gives_the_same_scores_to_the_bit(case: Any, stream: ColdStart, tmp_path: Path) -> None:
-    learner = trained(case, stream)
+def test_saved_and_loaded_gives_the_same_scores_to_the_bit(
+    case: Any, stream: ColdStart, learned: Learned, tmp_path: Path
+) -> None:
+    learner = learned(case)
     learner.save(tmp_path / "store")
     loaded = case[0].load(tmp_path / "store")
     assert (loaded.score(stream.new.query) == learner.score(stream.new.query)).all()
@@ -226,9 +241,9 @@ def test_a_store_grows_with_its_learner(case: Any, stream: ColdStart, tmp_path: 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_stopped_and_resumed_equals_never_stopped(
-    case: Any, stream: ColdStart, whole: dict[str, Tensor], tmp_path: Path, after: int
+    case: Any, stream: ColdStart, learned: Learned, whole: dict[str, Tensor], tmp_path: Path, after: int
 ) -> None:
-    trained(case, stream, stages=after).save(tmp_path / "store")
+    learned(case, stages=after).save(tmp_path / "store")
     resumed = further(case[0].load(tmp_path / "store"), stream)
     assert equal(bits(resumed), whole)
     resumed.save(tmp_path / "store")
@@ -242,8 +257,10 @@ def test_a_store_of_another_schema_or_learner_is_refused(stream: ColdStart, tmp_
         EmerG.load(tmp_path / "store", schema=Schema("film", "viewer"))
 
 
-def test_a_stage_stopped_half_way_does_not_count(case: Any, stream: ColdStart, whole: dict[str, Tensor]) -> None:
-    learner = trained(case, stream, stages=2)
+def test_a_stage_stopped_half_way_does_not_count(
+    case: Any, stream: ColdStart, learned: Learned, whole: dict[str, Tensor]
+) -> None:
+    learner = learned(case, stages=2)
     before = bits(learner)
     steps = learner.fit_stage(list(stream)[2])
     next(steps)
@@ -252,8 +269,8 @@ def test_a_stage_stopped_half_way_does_not_count(case: Any, stream: ColdStart, w
     assert equal(bits(further(learner, stream)), whole)
 
 
-def test_scoring_changes_nothing(case: Any, stream: ColdStart) -> None:
-    learner = trained(case, stream, stages=3)
+def test_scoring_changes_nothing(case: Any, stream: ColdStart, learned: Learned) -> None:
+    learner = learned(case, stages=3)
     before, training = bits(learner), learner.network.training
     learner.evaluate(stream.new.query)
     learner.info()
@@ -262,8 +279,8 @@ def test_scoring_changes_nothing(case: Any, stream: ColdStart) -> None:
     assert all(parameter.requires_grad for parameter in learner.network.parameters())
 
 
-def test_a_batch_of_requests_is_its_rows(case: Any, stream: ColdStart) -> None:
-    learner, query = trained(case, stream), stream.new.query
+def test_a_batch_of_requests_is_its_rows(case: Any, stream: ColdStart, learned: Learned) -> None:
+    learner, query = learned(case), stream.new.query
     together = learner.score(query)
     alone = np.concatenate([learner.score(query.take(np.array([row]))) for row in range(0, len(query), 5)])
     np.testing.assert_allclose(together[::5], alone, atol=2e-6)
@@ -271,8 +288,10 @@ def test_a_batch_of_requests_is_its_rows(case: Any, stream: ColdStart) -> None:
     np.testing.assert_allclose(learner.score(query.take(mixed)), together[mixed], atol=2e-6)
 
 
-def test_warming_some_items_leaves_network_and_all_other_items_as_they_were(case: Any, stream: ColdStart) -> None:
-    learner = trained(case, stream, stages=2)
+def test_warming_some_items_leaves_network_and_all_other_items_as_they_were(
+    case: Any, stream: ColdStart, learned: Learned
+) -> None:
+    learner = learned(case, stages=2)
     before, events = bits(learner), stream.new.phases[0]
     item = int(events.item[0])
     learner.warm(events.of_items(np.array([item])))
@@ -286,8 +305,8 @@ def test_warming_some_items_leaves_network_and_all_other_items_as_they_were(case
             assert torch.equal(value, before[key])
 
 
-def test_items_warmed_together_are_items_warmed_one_by_one(case: Any, stream: ColdStart) -> None:
-    together, alone = trained(case, stream, stages=2), trained(case, stream, stages=2)
+def test_items_warmed_together_are_items_warmed_one_by_one(case: Any, stream: ColdStart, learned: Learned) -> None:
+    together, alone = learned(case, stages=2), learned(case, stages=2)
     events = stream.new.phases[0]
     uneven = events.take(np.arange(len(events)) % 5 != 0)
     together.warm(uneven)
@@ -297,8 +316,8 @@ def test_items_warmed_together_are_items_warmed_one_by_one(case: Any, stream: Co
         torch.testing.assert_close(value, alone.state[key], atol=1e-5, rtol=1e-4)
 
 
-def test_adding_items_leaves_all_others_as_they_were(case: Any, stream: ColdStart) -> None:
-    learner = trained(case, stream, stages=1)
+def test_adding_items_leaves_all_others_as_they_were(case: Any, stream: ColdStart, learned: Learned) -> None:
+    learner = learned(case, stages=1)
     old = stream.old_log
     before = learner.score(old)
     further(learner, stream, stages=2)
@@ -325,16 +344,16 @@ def test_every_trainable_parameter_receives_a_gradient(
     assert not without
 
 
-def test_users_and_values_never_seen_are_scored(case: Any, stream: ColdStart) -> None:
-    learner = trained(case, stream)
+def test_users_and_values_never_seen_are_scored(case: Any, learned: Learned) -> None:
+    learner = learned(case)
     request = {"film": ["film 09"], "viewer": ["nobody"], "age": ["99"], "tags": ["new|tags|altogether"]}
     scores = learner.score(pl.DataFrame(request | {"page": ["elsewhere"], "price": [1e3]}))
     assert scores.shape == (1,)
     assert 0 <= scores[0] <= 1
 
 
-def test_an_item_that_was_not_added_is_named(case: Any, stream: ColdStart) -> None:
-    learner = trained(case, stream, stages=1)
+def test_an_item_that_was_not_added_is_named(case: Any, stream: ColdStart, learned: Learned) -> None:
+    learner = learned(case, stages=1)
     with pytest.raises(LearnerError, match=r"item 'film \d\d' .row \d+. is not known; add it first"):
         learner.score(stream.new.query)
     with pytest.raises(LearnerError, match="is not known; add it first"):
@@ -342,12 +361,12 @@ def test_an_item_that_was_not_added_is_named(case: Any, stream: ColdStart) -> No
     assert len(learner.entries) == 1
 
 
-def test_what_comes_in_the_wrong_order_is_an_error(case: Any, stream: ColdStart) -> None:
+def test_what_comes_in_the_wrong_order_is_an_error(case: Any, stream: ColdStart, learned: Learned) -> None:
     fresh = case[0](stream.schema, **case[1])
     for early in (lambda: fresh.score(stream.new.query), lambda: fresh.add(stream.new.items)):
         with pytest.raises(LearnerError, match="has learned nothing yet; call learn first"):
             early()  # type: ignore[no-untyped-call]
-    learner = trained(case, stream, stages=2)
+    learner = learned(case, stages=2)
     with pytest.raises(LearnerError, match="item 'film 08' is known already; give its events to warm"):
         learner.add(stream.new.items)
     with pytest.raises(LearnerError, match="has learned its old items"):
@@ -378,8 +397,8 @@ def test_a_schema_without_any_field_is_enough(log: ClickLog) -> None:
         assert np.isfinite(learner.score(bare)).all()
 
 
-def test_old_items_can_be_scored_and_warmed(case: Any, stream: ColdStart) -> None:
-    learner, old = trained(case, stream), stream.old_log
+def test_old_items_can_be_scored_and_warmed(case: Any, stream: ColdStart, learned: Learned) -> None:
+    learner, old = learned(case), stream.old_log
     before = learner.score(old)
     learner.warm(old.take(np.arange(30)))
     assert (learner.score(old) != before).any()
@@ -400,8 +419,8 @@ def test_a_setting_that_cannot_be_is_an_error(change: dict[str, Any]) -> None:
         EmerG(SCHEMA, **change)
 
 
-def test_residuals_of_old_items_have_mean_zero(case: Any, stream: ColdStart) -> None:
-    learner = trained(case, stream, 1)
+def test_residuals_of_old_items_have_mean_zero(case: Any, learned: Learned) -> None:
+    learner = learned(case, 1)
     if not learner._keeps_trained_ids:
         pytest.skip("its old items are tuned as new ones are")
     with torch.no_grad():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from covering import combinations
 from newcomer.data.click_log import ClickLog
 from newcomer.data.datasets.simulated_clicks import simulate_click_log
 from newcomer.items import lifecycle
@@ -120,8 +121,9 @@ def cut(events: Clicks, calls: int) -> list[Clicks]:
     return [events.by_row(rows) for rows in torch.tensor_split(by_age, ends + 1)]
 
 
-@pytest.mark.parametrize(("count", "calls"), [(600, 100), (1000, 6)])
-def test_one_call_and_many_give_the_same_state(life: Life, count: int, calls: int) -> None:
+@pytest.mark.parametrize(("life", "cuts"), combinations([*KINDS], [(1000, 6), (600, 100)]), indirect=["life"])
+def test_one_call_and_many_give_the_same_state(life: Life, cuts: tuple[int, int]) -> None:
+    count, calls = cuts
     events = life.first(count)
     assert life.distance(life.after([events]), life.after(cut(events, calls))) < SAME
 
@@ -135,7 +137,7 @@ def test_any_order_gives_nearly_the_same_state(life: Life) -> None:
     assert life.distance(life.after([few]), life.after([shuffled])) < 1e-3
 
 
-@pytest.mark.parametrize("count", [300, 600, 1000])
+@pytest.mark.parametrize(("life", "count"), combinations([*KINDS], [1000, 300, 600]), indirect=["life"])
 def test_the_state_is_near_the_exact_estimate_and_the_window_alone_is_not(life: Life, count: int) -> None:
     events = life.first(count)
     exact, last = life.exact(events), torch.arange(len(events)).view(NEW, -1)[:, -WINDOW:].flatten()

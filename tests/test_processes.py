@@ -76,24 +76,24 @@ def test_two_processes_learn_what_one_does(launcher: list[str], tmp_path: Path) 
     assert together.memory.statistics.count.tolist() == alone.memory.statistics.count.tolist()
 
 
-def test_the_command_line_runs_in_two_processes_and_one_of_them_writes(shell: Shell) -> None:
-    """A run, then more of the same run after its store was cut back; and a task."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def together(shell: Shell, *words: str) -> None:
+    """The command in two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port", free_port()]
+    done = subprocess.run(
+        [*command, "-m", "newcomer", *words],
+        cwd=shell.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
 
-    def together(*words: str) -> None:
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port", free_port()]
-        done = subprocess.run(
-            [*command, "-m", "newcomer", *words],
-            cwd=shell.folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-            env=environment,
-        )
-        assert done.returncode == 0, done.stderr
 
-    together("run", "birds.toml", "--out", "runs", "--set", "learner.device=cpu")
+@pytest.mark.slow  # two more processes
+def test_a_run_in_two_processes_is_written_by_one(shell: Shell) -> None:
+    together(shell, "run", "birds.toml", "--out", "runs", "--set", "learner.device=cpu")
     record = shell.folder / "runs" / "sd-lora" / "seed-0" / "record.jsonl"
     events = [json.loads(line)["event"] for line in record.read_text().splitlines()]
     assert [event for event in events if event != "step"] == [
@@ -105,7 +105,11 @@ def test_the_command_line_runs_in_two_processes_and_one_of_them_writes(shell: Sh
         "stage",
         "end",
     ]
-    together("learn", "model", "birds", "--backbone", "micro-vit", "--set", "epochs=1", "--set", "device=cpu")
+
+
+@pytest.mark.slow  # two more processes
+def test_a_task_in_two_processes_is_written_by_one(shell: Shell) -> None:
+    together(shell, "learn", "model", "birds", "--backbone", "micro-vit", "--set", "epochs=1", "--set", "device=cpu")
     assert SDLoRA.load(shell.folder / "model").classes == ["finch", "robin", "tit", "wren"]
 
 

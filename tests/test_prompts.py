@@ -378,7 +378,7 @@ def test_prompts_of_closed_tasks_keep_their_bits(tiny: Folder, tasks: list[Examp
 @pytest.mark.parametrize(
     ("method", "alone"),
     [
-        (L2P, {"key_loss_weight": 0.0}),
+        pytest.param(L2P, {"key_loss_weight": 0.0}, marks=pytest.mark.slow),
         (DualPrompt, {"key_loss_weight": 0.0}),
         (CODAPrompt, {"orthogonality_weight": 0.0}),
     ],

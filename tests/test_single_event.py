@@ -1,12 +1,14 @@
 """Formulas for one event equal autograd, and are used exactly where they hold."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any, TypeVar, get_args
 
 import pytest
 import torch
 from torch import nn
 
+from covering import combinations
 from newcomer.items import inference as warm
 from newcomer.items.adaptation.rules import AdamAdaptation, Adaptation, EventLikelihood, LearnedSGD, MAPAdaptation
 from newcomer.items.encoding.encoder import Clicks, Values
@@ -105,10 +107,13 @@ def assert_twins(network: ItemNetwork, state: State, clicks: Clicks) -> float:
     return min(float((value - state[key][item]).abs().max()) for key, value in found.items())
 
 
-@pytest.mark.parametrize("tower", [[], [6], [6, 5]], ids=str)
-@pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize("graph", get_args(Graph))
-def test_formulas_find_the_state_that_autograd_finds(graph: str, layers: int, tower: list[int]) -> None:
+SHAPES: list[tuple[int, list[int]]] = list(product([1, 2, 3], [[], [6], [6, 5]]))
+"""Layers and tower."""
+
+
+@pytest.mark.parametrize(("graph", "shape"), combinations(get_args(Graph), SHAPES))
+def test_formulas_find_the_state_that_autograd_finds(graph: str, shape: tuple[int, list[int]]) -> None:
+    layers, tower = shape
     network = ready(emerg(graph, layers, tower=tower))
     state = moved(network)
     for number in range(ROWS):

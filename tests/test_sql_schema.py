@@ -109,6 +109,7 @@ open_states(sys.argv[1]).close()
 """
 
 
+@pytest.mark.parametrize("sql_database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
 def test_several_processes_upgrade_a_database_at_once(engine: sa.Engine, sql_database: SqlDatabase) -> None:
     write_first_version(engine, {f"item {n}": 40 for n in range(20)})
     assert run_at_once(OPEN, [[sql_database.url]] * 6) == [""] * 6

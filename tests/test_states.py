@@ -417,6 +417,7 @@ def test_several_processes_write_one_database_at_once(opened: Open, database: Da
     assert all({event.id for event in past} == ids for past in states.event_history("m", states.headers("m")).values())
 
 
+@pytest.mark.slow  # four of them do it in the test above
 def test_sixteen_processes_create_the_tables_at_once(opened: Open, database: Database) -> None:
     at_once(database.url, processes=16, items=2, rounds=1)
     states = opened()

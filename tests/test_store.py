@@ -332,7 +332,7 @@ folder.Store(sys.argv[1]).write(MANIFEST, [entry(n) for n in range(4)])
 """
 
 
-@pytest.mark.parametrize("moment", [0, 2])
+@pytest.mark.parametrize("moment", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_kill_in_the_middle_of_a_save_leaves_the_last_complete_stage(moment: int, store: Store) -> None:
     """Killed before the first new file is in place, and between the files and the manifest that would name them."""
     before = store.manifest()

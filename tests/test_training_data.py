@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import torch
 
+from covering import combinations
 from newcomer.data.click_log import ClickLog
 from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.log_reader import log_from_frame
@@ -152,8 +153,7 @@ def by_item(parts: list[Clicks]) -> list[Any]:
     return [event for part in parts for event in sorted(info(part), key=lambda event: event[0])]
 
 
-@pytest.mark.parametrize("max_rows", [1, 7, 30, 999])
-@pytest.mark.parametrize("at_once", [1, 60, 10**6])
+@pytest.mark.parametrize(("max_rows", "at_once"), combinations([1, 7, 30, 999], [1, 60, 10**6]))
 def test_the_latest_events_equal_those_of_a_plain_loop(
     both: tuple[TrainingData, TrainingData], max_rows: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,8 +209,11 @@ def bits(learner: Any) -> dict[str, Tensor]:
     return {**learner.network.state_dict(), **learner.state}
 
 
+IN_PARTS, IN_ONE_MIX = 60, 10**6
+
+
 @pytest.mark.learning
-@pytest.mark.parametrize("rows", [60, 10**6], ids=["in parts", "in one mix"])
+@pytest.mark.parametrize(("case", "rows"), combinations([*LEARNERS], [IN_PARTS, IN_ONE_MIX]), indirect=["case"])
 def test_training_from_files_is_as_accurate_as_from_memory(case: Any, rows: int, tmp_path: Path) -> None:
     kind, settings = case
     log, later = log_from_frame(table(), SCHEMA), log_from_frame(table(seed=1), SCHEMA)
@@ -225,7 +228,7 @@ def test_training_from_files_is_as_accurate_as_from_memory(case: Any, rows: int,
     assert theirs == pytest.approx(ours, abs=0.08)
 
 
-@pytest.mark.parametrize("rows", [60, 10**6], ids=["in parts", "in one mix"])
+@pytest.mark.parametrize(("case", "rows"), combinations([*LEARNERS], [IN_PARTS, IN_ONE_MIX]), indirect=["case"])
 def test_the_same_files_and_seed_give_the_same_bits_and_another_seed_others(
     case: Any, rows: int, tmp_path: Path
 ) -> None:

@@ -68,7 +68,7 @@ def sized(bank: DecoupledLoRA, change: list[Tensor]) -> None:
     bank.close()
 
 
-@pytest.mark.parametrize("sharing", SHARING)
+@pytest.mark.parametrize("sharing", ["shared", pytest.param("projection", marks=pytest.mark.slow)])
 def test_a_task_that_asks_for_more_of_the_same_adds_no_direction(sharing: Sharing) -> None:
     """Both tasks pull along one direction: all that the second one learns is a magnitude."""
     net = Net()

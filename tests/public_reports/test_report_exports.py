@@ -12,6 +12,7 @@ import transformers
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from covering import combinations
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.methods.frozen import FrozenBackbone
@@ -59,8 +60,7 @@ def test_a_pipeline_in_half_precision_predicts_the_same(
         assert [label for label, _ in found] == [one.classes[0] for one in wanted]
 
 
-@pytest.mark.parametrize("kind", ["vit", "bert"])
-@pytest.mark.parametrize("head", ["lda", "kernel"])
+@pytest.mark.parametrize(("kind", "head"), combinations(["vit", "bert"], ["lda", "kernel"]))
 def test_a_model_of_one_class_is_loaded_and_certain(
     kind: str, head: Any, tiny: Folder, tasks: list[Examples], questions: list[Examples], tmp_path: Path
 ) -> None:
@@ -121,7 +121,10 @@ def test_a_peft_card_names_a_model_of_the_hub(questions: list[Examples], tmp_pat
     assert not (tmp_path / "out" / "base").exists()
 
 
-@pytest.mark.parametrize(("kind", "head"), [("vit", "lda"), ("bert", "lda"), ("bert", "kernel"), ("clip", "lda")])
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [("vit", "lda"), pytest.param("bert", "lda", marks=pytest.mark.slow), ("bert", "kernel"), ("clip", "lda")],
+)
 def test_an_onnx_folder_says_what_it_is(
     kind: str, head: Any, tiny: Folder, tasks: list[Examples], questions: list[Examples], tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ def test_a_closed_reader_is_no_error() -> None:
     assert process.returncode == 141
 
 
+@pytest.mark.slow  # one more process: see `test_report_disks`
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 def test_output_that_goes_to_a_full_disk_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:
@@ -56,7 +57,7 @@ def test_output_that_goes_to_a_full_disk_is_one_line() -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", [pytest.param("ascii", marks=pytest.mark.slow), "cp1252"])
 def test_a_terminal_of_another_encoding_shows_every_name(encoding: str, shell: Shell) -> None:
     """The user listed names in another script on a console of code page 1252: UnicodeEncodeError; here a row called 鳥."""
     recipe = shell.folder / "birds.toml"

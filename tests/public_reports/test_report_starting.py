@@ -65,6 +65,7 @@ def test_the_version_is_printed(shell: Shell) -> None:
     assert shell.call("--version") == (0, f"{version('newcomer')}\n", "")
 
 
+@pytest.mark.slow  # one more process: see `test_report_one_line_at_the_end`
 @pytest.mark.skipif(sys.platform == "win32", reason="as shells of Unix do it")
 def test_a_closed_pipe_is_no_trace() -> None:
     """A user read the first line only: `newcomer recipes | head -1` ended in BrokenPipeError."""
@@ -80,8 +81,8 @@ def test_a_closed_pipe_is_no_trace() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"PYTHONIOENCODING": "ascii"},
-        {"PYTHONIOENCODING": "cp1252"},
+        pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),
+        pytest.param({"PYTHONIOENCODING": "cp1252"}, marks=pytest.mark.slow),
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     ],
 )

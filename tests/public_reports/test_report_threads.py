@@ -24,6 +24,10 @@ from newcomer.training.fit import evaluating
 Folder = Callable[[str], Path]
 
 METHODS: dict[str, Any] = {name: kind for name, kind in LEARNERS.items() if issubclass(kind, ClassLearner)}
+ONE_OF_EACH_ADAPTER = [
+    pytest.param(name, marks=() if name in {"sd-lora", "full-fine-tuning", "l2p", "ranpac"} else pytest.mark.slow)
+    for name in METHODS
+]
 
 
 def trained(name: str, backbone: Backbone | str, tasks: list[Examples]) -> ClassLearner:
@@ -66,7 +70,7 @@ def wrong(ask: Sequence[Callable[[], Tensor]], calls: int = 20) -> int:
     return sum(bad)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ONE_OF_EACH_ADAPTER)
 def test_three_threads_get_the_predictions_of_one(name: str, tasks: list[Examples]) -> None:
     """peft #804: a server's threads share one adapted model; 78 of 120 answers were wrong, without an exception."""
     learner = trained(name, "micro-vit", tasks)
@@ -83,7 +87,7 @@ def test_learners_on_one_backbone_do_not_interfere(tasks: list[Examples]) -> Non
     assert wrong(ask, calls=2 * len(ask)) == 0
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ONE_OF_EACH_ADAPTER)
 def test_one_learner_predicts_while_another_trains_on_the_same_backbone(name: str, tasks: list[Examples]) -> None:
     """fastai #2228: predictions in a thread beside the training were those of half-changed weights; training as well."""
     backbone = Backbone("micro-vit")

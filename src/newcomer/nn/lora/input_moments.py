@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from newcomer.nn.forward_context import ForwardContext, hooked
@@ -55,4 +56,5 @@ def _add(module: nn.Module, args: tuple[Any, ...], _: dict[str, Any]) -> None:
     if watch is not None:
         (x,) = args
         tokens = (x if watch.mask is None else x[watch.mask.bool()]).detach().flatten(0, -2).to(watch.found)
-        watch.found.add_(tokens.T @ tokens)
+        with torch.autocast(tokens.device.type, enabled=False):  # small directions would be lost in a pass in bf16
+            watch.found.add_(tokens.T @ tokens)
