@@ -108,6 +108,7 @@ def test_later_events_of_a_forgotten_user_are_refused_by_name_for_good(store: Pa
         assert service.look_up("new")[0].events == 0
         done = other.warm(events(4, "5", UNSEEN), on_error="report")
         assert (done.new, len(done.left_out)) == (2, 2)
+        assert other.warm(events(2, UNSEEN), on_error="report").new == 0
         assert UNSEEN not in " ".join(done.left_out)
     with opened(store, database) as later:
         assert later.warm(events(4, "5", UNSEEN), on_error="report").known == 2
@@ -237,6 +238,15 @@ def test_a_damaged_item_is_named_and_the_user_leaves_the_others(store: Path, dat
         assert found.items == ["new"]
         assert len(found.left_out) == 1
         assert "item 'other': event '100' is not what was written" in found.left_out[0]
+
+
+def test_an_item_that_lacks_an_event_is_named_and_the_user_leaves_the_others(store: Path, database: Database) -> None:
+    with opened(store, database) as service:
+        service.warm(pl.concat([events(4, UNSEEN, "5"), events(4, UNSEEN, "5", film="other", start=100)]))
+        database.delete_event("101")
+        found = service.forget_user(UNSEEN)
+        assert (found.events, found.items) == (2, ["new"])
+        assert "item 'other': one of its latest events is not what was written" in found.left_out[0]
 
 
 @pytest.mark.parametrize("user", ["", "  ", None])

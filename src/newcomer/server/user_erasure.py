@@ -56,9 +56,7 @@ def forget_user(versions: ClickVersions, user: str) -> tuple[dict[str, Forgotten
             if retired.states.imported_stages(retired.model):  # else the database has nothing of this version
                 done[name] = retired.forget_user(user)
     lines = erase_from_log(config.own_folder / FOLDER, schema, states, [{schema.user: user}])
-    later = (
-        versions.models.read().click_model
-    )  # those that were trained meanwhile: later ones see that the user is forgotten
+    later = versions.models.read().click_model  # a version that is not in it yet finds the user forgotten
     assert later is not None
     for name in later.versions:
         erase_from_table(version_folder(config, first, name) / EVENTS, schema, states)

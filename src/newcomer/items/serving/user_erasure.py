@@ -48,7 +48,12 @@ class UserErasure:
                     f"item '{min(part)}' was changed by others {ATTEMPTS} times meanwhile; forget the user again"
                 )
         return ForgottenUser(
-            self.events, sorted(self.items), self.in_summaries, self.untraceable, self.lost, self.left_out
+            self.events,
+            sorted(self.items),
+            self.in_summaries,
+            self.untraceable,
+            self.lost,
+            [*dict.fromkeys(self.left_out)],
         )
 
     def _erased(self, names: Collection[str]) -> set[str]:
@@ -56,14 +61,13 @@ class UserErasure:
         damaged: dict[str, StoreError] = {}
         known = self.served.refreshed(names, damaged)
         history = self._history([name for name in names if name in known.numbers and name not in damaged], damaged)
-        self.left_out += map(str, damaged.values())
         found = {name: {event.id for event in past if self._is_mine(event)} for name, past in history.items()}
         mine = {name: ids for name, ids in found.items() if ids}
         past = PastEvents.read(self.states, self.model, self.learner, known, list(mine))
-        changes = list(self._changes(known, mine, _without(past, mine)))
-        late = self.states.commit(self.model, changes) if changes else set()
+        late = self._committed(list(self._changes(known, mine, _without(past, mine))), damaged)
         self.served.changed(mine)
-        for name in history.keys() - late:
+        self.left_out += map(str, damaged.values())
+        for name in history.keys() - late - damaged.keys():
             events = known.headers[known.numbers[name]].events
             self.untraceable += sum(map(_is_traceable, history[name])) < events
             if name in mine:
@@ -89,6 +93,15 @@ class UserErasure:
                 return self.states.event_history(self.model, [name for name in names if name not in damaged])
             except DamagedItemError as error:
                 damaged[error.item] = error
+
+    def _committed(self, changes: Sequence[Change], damaged: dict[str, StoreError]) -> set[str]:
+        """Commit but for damaged items, which are added to `damaged`; returns items that another process changed meanwhile."""
+        while changes := [change for change in changes if change.state.item not in damaged]:
+            try:
+                return self.states.commit(self.model, changes)
+            except DamagedItemError as error:
+                damaged[error.item] = error
+        return set()
 
     def _is_mine(self, event: Event) -> bool:
         """By the user's digest, or by the user's code where training knew the user and the event has no digest."""
