@@ -258,7 +258,7 @@ if me == "forgets":
     while not states.headers("m")["item 0"].events:
         pass
     states.forget_users(["ann"])
-    print({{item: len(past) for item, past in states.event_history("m", states.headers("m")).items()}})
+    print({{item: head.events for item, head in sorted(states.headers("m").items())}})
 else:
     item, count = f"item {{me}}", 0
     while not states.commit("m", [
