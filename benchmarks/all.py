@@ -48,6 +48,8 @@ COMMANDS = [
     ["speed/items_service.py"],
     ["speed/events.py"],
     ["speed/reading.py", "--kinds", "csv"],
+    ["scale/classes.py"],
+    ["scale/users.py"],
     ["serving/latency.py"],
 ]
 

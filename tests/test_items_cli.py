@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -118,6 +119,32 @@ def test_requests_and_answers_go_in_every_form(shop: Shell, monkeypatch: pytest.
     assert lines(shop.call("score", "shop", "-")[1]) == printed
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert shop.call("score", "shop", "-") == (0, "", "")
+
+
+def test_a_stream_is_answered_line_by_line(shop: Shell) -> None:
+    """Each answer is there before the next request is written; lines that do not fit, the first among them, have an error."""
+    shop.call("add", "shop", "new.parquet")
+    right = (shop.folder / "requests.jsonl").read_text().splitlines()[:3]
+    given = ['{"nothing": "fits"}', right[0], "{broken", '{"item_id": "unknown"}', *right[1:]]
+    command = [sys.executable, "-m", "newcomer", "score", "shop", "-"]
+    answers = []
+    with subprocess.Popen(
+        command, cwd=shop.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for line in given:
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+            answers.append(json.loads(process.stdout.readline()))
+        process.stdin.close()
+        assert process.stdout.read() == ""
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 3
+    assert [answer["error"] is None for answer in answers] == [False, True, False, False, True, True]
+    assert [answer["score"] is None for answer in answers] == [True, False, True, True, False, False]
+    assert "line 3 is not a JSON object" in said
 
 
 def test_states_can_be_in_another_database(shop: Shell, database: Database) -> None:

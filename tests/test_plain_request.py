@@ -31,6 +31,14 @@ SCHEMAS = {
     "plain": SCHEMA,
     "users may be missing": dataclasses.replace(SCHEMA, user_missing="mark"),
     "missing values": dataclasses.replace(SCHEMA, missing_values=("none", "-1")),
+    "values at serving": dataclasses.replace(
+        SCHEMA,
+        fields=(
+            *(field for field in FIELDS if field.name not in ("page", "rank")),
+            Field("page", "context", at_serving="home"),
+            Field("rank", "context", "numeric", missing="mark", at_serving=1),
+        ),
+    ),
     "lists": dataclasses.replace(SCHEMA, fields=(*FIELDS, Field("tags", "context", "multi", missing="mark"))),
 }
 

@@ -1,5 +1,6 @@
 """Items over HTTP: what the service answers is what the library answers; what does not fit is said with its place."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,8 @@ def test_metrics_and_probes(client: TestClient) -> None:
     found = client.get("/metrics").text
     assert 'newcomer_scores_total{phase="warm"} 2.0' in found
     assert 'newcomer_events_total{outcome="new"} 1.0' in found
+    assert 'newcomer_clicks_total{item_events="20-59"} 1.0' in found
+    assert re.search(r'newcomer_expected_clicks_total\{item_events="20-59"\} 0\.\d+', found)
     assert 'newcomer_requests_total{method="POST",route="/score",status="200"} 1.0' in found
 
 

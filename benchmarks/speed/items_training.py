@@ -81,7 +81,9 @@ class UntrainedLearner:
             nn.ModuleList(), self.old.encoder, None, learner.adaptation, learner.warmup_events, learner.device
         )
         network, residuals = copy.deepcopy(learner.network), copy.deepcopy(self.residuals)
-        return pretrain(network, residuals, self.item_features, self.old, plan, 0, STAGE, Checkpoint(), best)
+        return pretrain(
+            network, residuals, self.item_features, self.old, plan, 0, STAGE, Checkpoint(), best, learner.processes
+        )
 
     def multiply_adds(self, batch_size: int) -> float:
         """Multiply-adds of the matrix products in one forward pass, per row."""

@@ -73,15 +73,14 @@ class ClassMemory:
         update the statistics only: they may have been learned before. `calibrated`: the heads whose temperature is updated.
         """
         classes = max(self.classes, int(target.max()) + 1)
-        old = self.statistics.padded(classes)
         more = self.novelty_quantiles.new_full((classes - self.classes, QUANTILES), torch.nan)
         memory = replace(
             self,
-            statistics=old.with_examples(features, target, PRINCIPAL_DIRECTIONS),
+            statistics=self.statistics.with_examples(features, target, PRINCIPAL_DIRECTIONS),
             novelty_quantiles=torch.cat([self.novelty_quantiles, more]),
         )
         folds = {name: FOLDS if name == head else FEWER_FOLDS.get(name, FOLDS) for name in calibrated or HEADS}
-        found = cross_validate(old, features, target, self.classes, trained, shrinkage, folds)
+        found = cross_validate(self.statistics, features, target, trained, shrinkage, folds)
         if found is None:
             return memory, None
         memory = memory._with_novelty(found.novelty, found.target)

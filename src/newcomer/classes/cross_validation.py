@@ -34,20 +34,21 @@ def cross_validate(
     old: ClassStatistics,
     features: Float[Tensor, "example width"],
     target: Int[Tensor, " example"],
-    known: int,
     trained: Linear,
     shrinkage: float,
     folds: Mapping[HeadName, int],
 ) -> HeldOut | None:
     """Evaluate heads computed from `old` and four fifths of a task's examples on the rest; None if nothing can be held out.
 
-    `folds`: the heads, each with the number of folds, at most `FOLDS`, that it is evaluated on. `old` has a row for each class,
-    empty ones for those after the `known`. Only examples of new classes are held out: others may have been learned before.
-    A trained linear head has seen the held-out examples.
+    `folds`: the heads, each with the number of folds, at most `FOLDS`, that it is evaluated on. `old` are the statistics of the
+    known classes; new classes' indices follow theirs. Only examples of new classes are held out: others may have been learned
+    before. A trained linear head has seen the held-out examples.
     """
+    known = len(old.count)
+    every, near = torch.arange(max(known, int(target.max()) + 1)), _nearest(old, features, target)
     fold_of, is_new = _folds(target), target >= known
-    every, near = torch.arange(len(old.count)), _nearest(old, features, target)
-    plain, close = old.without_directions().double(), old.at(near.tolist()).double()
+    plain = old.without_directions().padded(len(every)).double()
+    close = old.at(near[near < known].tolist()).padded(len(near)).double()
     logits: dict[HeadName, list[tuple[Tensor, Tensor]]] = {name: [] for name in folds}
     novelty, held_out = [], []
     for fold in range(FOLDS):
@@ -104,14 +105,15 @@ def _nearest(
     old: ClassStatistics, features: Float[Tensor, "example width"], target: Int[Tensor, " example"]
 ) -> Int[Tensor, " class"]:
     """The task's classes and those with the nearest means, `NEAREST` in all or the task's, in order."""
-    own = torch.unique(target)
-    if len(old.count) <= NEAREST:
-        return torch.arange(len(old.count))
+    own, known = torch.unique(target), len(old.count)
+    classes = max(known, int(own[-1]) + 1)
+    if classes <= NEAREST:
+        return torch.arange(classes)
     means = ClassStatistics.of(features, torch.searchsorted(own, target), len(own)).mean
     distance = torch.cdist(old.mean.to(means), means).min(1).values
-    distance[old.count == 0] = float("inf")
-    distance[own] = -1.0
-    return distance.argsort()[: max(NEAREST, len(own))].sort().values
+    distance[own[own < known]] = float("inf")  # they are in anyway
+    others = distance.argsort()[: max(0, min(NEAREST - len(own), known - int((own < known).sum())))]
+    return torch.cat([own, others]).sort().values
 
 
 def _folds(target: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:

@@ -118,14 +118,6 @@ class ClassLearner(Learner[Examples, Examples]):
                 progress(step)
         return self
 
-    def save(self, folder: str | Path) -> None:
-        """Write the learner as a store; of several processes the first writes, and the others wait.
-
-        Raises StoreError: see `Store.write`.
-        """
-        super().save(folder)
-        self.processes.wait()
-
     @property
     def next_stage(self) -> str:
         """Name of the stage that `learn` would add now."""

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+DISTRIBUTED = ("run", "learn", "train")
+"""Commands that several processes of a launcher do together."""
+
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("runs", "Run both methods and their baselines on embedded data."),
     "run": ("runs", "Run a recipe with all its seeds, and write a report."),

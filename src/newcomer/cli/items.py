@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import typer
 
-from newcomer.cli.input_tables import read_input, stream_input
+from newcomer.cli.input_tables import STDIN, read_input, stream_input
 from newcomer.cli.program import app, finish, say, shorten, stoppable
 from newcomer.data.io.row_files import frame_to_jsonl, require_rows_file, write_rows
 from newcomer.errors import DataError, SettingError, StoreError
@@ -183,8 +183,8 @@ def open_service(store: Path, states: str | None) -> Iterator[ItemService]:
 
 
 def _answers(service: ItemService, source: str, strict: bool, uncertainty: bool) -> Iterator[pl.DataFrame]:
-    """Scores, streamed; a line that is not an object gets an error row."""
-    for number, part in enumerate(stream_input(source, strict)):
+    """Scores, streamed; a line that is not an object gets an error row, and so does every line of a stream that does not fit."""
+    for part in stream_input(source, strict):
         begin = 0
         if part.broken and not len(part.frame):
             yield merge_errors(
@@ -199,7 +199,7 @@ def _answers(service: ItemService, source: str, strict: bool, uncertainty: bool)
                     rows = np.setdiff1d(np.arange(len(answers)), list(broken))
                     yield merge_errors(answers[rows], rows, len(answers), broken, service.model) if broken else answers
         except DataError as error:
-            if strict or not number:
+            if strict or source != STDIN:
                 raise
             lines = dict.fromkeys(range(len(part.frame) - begin), str(error))
             yield merge_errors(pl.DataFrame(schema=SCORE_COLUMNS), np.arange(0), len(lines), lines, service.model)

@@ -15,9 +15,10 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from newcomer.cli import importing
-from newcomer.cli.commands import COMMANDS
+from newcomer.cli.commands import COMMANDS, DISTRIBUTED
+from newcomer.errors import SettingError
 from newcomer.printable import printable, stage_title
-from newcomer.training.launcher import is_first
+from newcomer.training.launcher import is_first, world
 
 if TYPE_CHECKING:
     from newcomer.training.learner import Step
@@ -41,8 +42,16 @@ class Program(TyperGroup):
         self.commands = {**names, **self.commands}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command of these arguments; imports its module."""
+        """The command of these arguments; imports its module.
+
+        Raises SettingError, in every process, for one that several processes cannot do together.
+        """
         name, command, rest = super().resolve_command(ctx, args)
+        if world()[0] > 1 and name not in DISTRIBUTED:
+            raise SettingError(
+                f"`newcomer {name}` runs in one process, and a launcher started {world()[0]}; start it without the launcher "
+                f"({', '.join(DISTRIBUTED)} run in several)"
+            )
         return name, load_command(name) if name and name in COMMANDS else command, rest
 
     def invoke(self, ctx: Any) -> Any:

@@ -138,7 +138,7 @@ def _run_other_rank(recipe: Recipe, folder: Path) -> Iterator[Event]:
         return
     stream = recipe.build_stream()
     learner = _load(recipe, folder / STORE, done) if done else recipe.build_learner(stream)
-    for event in run(learner, stream, done):
+    for event in run(learner, stream, done, Checkpoint(folder / CHECKPOINT)):
         if isinstance(event, StageEnd):
             learner.save(folder / STORE)
         yield event

@@ -1,6 +1,6 @@
 """The life of new items: initial state, warm-ups, predictions. One rule for learner, service, validation and learning curves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,6 +81,18 @@ class Lifecycle:
         start = initial if self.from_initial_state else state
         new, summaries = self.absorb(initial, item_features, new, summaries or {})
         yield from adapt(self.network, start, item_features, new, self.adaptation, summaries)
+
+    def states(self, item_features: Values, items: int, phases: Iterable[Clicks]) -> Iterator[State]:
+        """States of `items` new items: without events, then after the events of each phase."""
+        cold = self.initial_state(item_features, items)
+        state, past = cold, None
+        yield state
+        for clicks in phases:
+            now = state
+            for rows, new in self.warm_up(state, cold, item_features, clicks, past):
+                now = updated(now, rows, new)
+            state, past = now, clicks if past is None else concat_clicks([past, clicks])
+            yield state
 
     def absorb(
         self, initial: State, item_features: Values, clicks: Clicks, summaries: Summaries

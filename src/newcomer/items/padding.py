@@ -1,6 +1,6 @@
 """Padded batches: events grouped by item."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,6 +16,13 @@ class PaddedBatch:
     items: Int[Tensor, " item"]
     rows: Int[Tensor, "item row"]
     real: Bool[Tensor, "item row"]
+
+    def at(self, places: Sequence[int]) -> Self:
+        """The items in these places of the batch."""
+        if len(places) == len(self.items):
+            return self
+        chosen = list(places)
+        return type(self)(self.items[chosen], self.rows[chosen], self.real[chosen])
 
     def first(self, rows: int) -> Self:
         """The first `rows` of each item alone."""

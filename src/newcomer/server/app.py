@@ -27,6 +27,7 @@ from newcomer.server.page.routes import Pages
 from newcomer.server.request_ids import RequestIds
 from newcomer.server.security import Guard, Role, read_tokens
 from newcomer.server.stores import classifier_folders, click_model_folder
+from newcomer.server.tracing import trace_requests
 
 
 def create_app(config: ServeConfig) -> FastAPI:
@@ -56,6 +57,7 @@ def create_app(config: ServeConfig) -> FastAPI:
         description="New items and new classes in service.",
         lifespan=lifespan,
     )
+    trace_requests(app)
     problems.install(app)
     app.add_middleware(BodyLimit, most=config.limits.body)
     app.add_middleware(Observed, metrics=metrics)

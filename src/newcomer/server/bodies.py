@@ -196,13 +196,13 @@ class Bodies:
             ),
         )
         self.Events = create_model("EventsBody", __base__=Body, events=(_list_of(event, rows), ...))
-        default = context_body() if not any(field.missing == "error" for field in schema.of("context")) else ...
+        required = any(default is ... for _, _, default in context)
         self.Score = _model(
             "ScoreBody",
             [
                 user_id,
                 *user_fields,
-                ("context", context_body, default),
+                ("context", context_body, ... if required else context_body()),
                 ("candidates", _list_of(Id | candidate, rows), ...),
                 ("on_unknown", Literal["error", "null", "prior"], "error"),
                 ("uncertainty", bool, False),
@@ -233,7 +233,7 @@ def columns_of(schema: Schema) -> set[str]:
 
 
 def _default(field: SchemaField) -> Any:
-    return None if field.missing == "mark" else ...
+    return ... if field.missing == "error" and field.at_serving is None else None
 
 
 def _model(name: str, fields: Sequence[tuple[str, Any, Any]], doc: str) -> type[BaseModel]:

@@ -252,6 +252,8 @@ class ItemRoutes:
         counts["pending"] = pending
         counts["refused"] = len(events) - sum(counts.values())
         self.metrics.counted(counts)
+        for warmed in done:
+            self.metrics.believed(warmed.calibration)
         return Counts(**counts, errors=_refused(errors))
 
     def _pending(self, events: Sequence[Mapping[str, Any]], rows: dict[int, dict[str, Any]], errors: list[str]) -> int:

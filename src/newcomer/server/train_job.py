@@ -153,7 +153,8 @@ class _Training:
         for name, folder in (("live", live), ("new", new)):
             self.report(Step(f"evaluation of {name}", len(scores), 2))
             scores.append(progressive_scores(folder, self.work / f"{name}.db", before, eval_set))
-        return compare(eval_set[label], *scores)
+        negative_rate = Store(new).manifest().settings.get("negative_rate", 1.0)
+        return compare(eval_set[label], scores[0], scores[1], negative_rate)
 
     def _registered(self, folder: Path, model: str, job: Job) -> str:
         """Move the version to its place, under the next free name."""

@@ -13,12 +13,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from newcomer.errors import StoreError
+from newcomer.training.launcher import is_first
 
 Things = Mapping[str, nn.Module | torch.optim.Optimizer]
 
 
 class Checkpoint:
     """One file for each part of a stage, in a folder that is removed when the stage is saved; without a folder nothing is written.
+
+    Of several processes the first writes, and all read; a step is the same in any number of processes.
 
     What a part needs besides (its order of batches, its chance) must follow from the number of the step, so that a part that was
     resumed takes the same steps to the bit.
@@ -52,7 +55,7 @@ class Checkpoint:
 
     def keep(self, part: str, step: int, things: Things, now: bool = False) -> None:
         """Write a checkpoint if the interval has passed, or `now`."""
-        if self.folder is None or not (now or time.monotonic() - self.last >= self.every_seconds):
+        if self.folder is None or not is_first() or not (now or time.monotonic() - self.last >= self.every_seconds):
             return
         tensors = {f"{name}/{key}": value for name, thing in things.items() for key, value in _tensors(thing).items()}
         path = self._path(part)
@@ -72,7 +75,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Remove the checkpoints, after the stage was saved."""
-        if self.folder is not None and self.folder.exists():
+        if self.folder is not None and is_first() and self.folder.exists():
             try:
                 for path in self._own().glob("*.safetensors*"):
                     path.unlink()

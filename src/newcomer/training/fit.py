@@ -43,11 +43,20 @@ def fit(
 
 
 def _together(loss_value: float, optimizer: torch.optim.Optimizer, processes: Processes) -> float:
+    """Add up losses and gradients; a parameter that has no gradient in any process has none, as in one process."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for p in parameters:
-        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    dense = torch.tensor([float(p.grad is not None and not p.grad.is_sparse) for p in parameters])
+    sparse = torch.tensor([float(p.grad is not None and p.grad.is_sparse) for p in parameters])
     total = torch.tensor([loss_value], device=processes.device)
-    processes.add_up([*(p.grad for p in parameters), total])
+    dense, sparse = dense.to(total), sparse.to(total)
+    processes.add_up([total, dense, sparse])
+    by_rows = [p for p, count in zip(parameters, sparse.tolist(), strict=True) if count]
+    whole = [p for p, count in zip(parameters, dense.tolist(), strict=True) if count]
+    for p in whole:
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    processes.add_up([p.grad for p in whole])
+    for p in by_rows:
+        p.grad = processes.add_up_rows(p.grad, p)
     return total.item()
 
 

@@ -18,7 +18,7 @@ from newcomer.store.entry import Entry, within_memory
 from newcomer.store.folder import Manifest, Store, differing
 from newcomer.streams.stage import Stage
 from newcomer.training.checkpoint import Checkpoint
-from newcomer.training.launcher import is_first
+from newcomer.training.processes import Processes
 
 TrainData = TypeVar("TrainData")
 EvalData = TypeVar("EvalData")
@@ -54,6 +54,9 @@ class Learner(ABC, Generic[TrainData, EvalData]):
 
     fixed_settings: ClassVar[Collection[str] | None] = None
     """Settings that cannot change after the first stage; None: all except `MACHINE_SETTINGS`."""
+
+    processes: Processes
+    """Those that train it together."""
 
     settings: dict[str, Json]
     """The keyword arguments it was built with, flat and with defaults; written by `settings.checked`."""
@@ -114,10 +117,11 @@ class Learner(ABC, Generic[TrainData, EvalData]):
     def save(self, folder: str | Path) -> None:
         """Write the learner as a store; a store of an earlier state of the same learner is extended.
 
-        Of several processes the first one writes. Raises StoreError: see `Store.write`.
+        Of several processes the first one writes, and the others wait. Raises StoreError: see `Store.write`.
         """
-        if is_first():
+        if self.processes.index == 0:
             Store(folder).write(self._manifest(), self.entries)
+        self.processes.wait()
 
     @classmethod
     def load(cls, folder: str | Path, *, stages: int | None = None, **changes: Any) -> Self:
@@ -140,7 +144,9 @@ class Learner(ABC, Generic[TrainData, EvalData]):
         given = {key: changes.pop(key) for key in [*changes] if key in manifest.depends_on}
         saved = {key: value for key, value in manifest.settings.items() if key not in MACHINE_SETTINGS}
         settings = fill(cls, {**saved, **changes}, str(folder), provided=manifest.depends_on)
-        for key, (was, now) in differences(manifest.settings, settings).items():
+        # settings that are newer than the store had no effect on it
+        older = fill(cls, saved, str(folder), provided=manifest.depends_on)
+        for key, (was, now) in differences(older, settings).items():
             if entries and key not in MACHINE_SETTINGS and (cls.fixed_settings is None or key in cls.fixed_settings):
                 raise SettingError(f"{folder}: {key} = {was!r} there and cannot become {now!r}; train a new model")
         with _store_errors(folder):

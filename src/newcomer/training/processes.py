@@ -31,6 +31,25 @@ class Processes:
         """This process's share of a batch; the shares of all processes partition the batch."""
         return indices[self.index :: self.count]
 
+    def add_up_rows(self, gradient: Tensor | None, table: Tensor) -> Tensor:
+        """The sum over all processes of a table's sparse gradient; None: no row of this process."""
+        rows, values = torch.zeros(0, dtype=torch.long, device=table.device), table.detach()[:0]
+        if gradient is not None:
+            rows, values = gradient.coalesce().indices()[0], gradient.coalesce().values()
+        counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(self.count)]
+        torch.distributed.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+        most = int(max(counts))
+        all_rows, all_values = (
+            [torch.empty(most, *part.shape[1:], dtype=part.dtype, device=part.device) for _ in range(self.count)]
+            for part in (rows, values)
+        )
+        for found, part in ((all_rows, rows), (all_values, values)):
+            torch.distributed.all_gather(found, torch.cat([part, part.new_zeros(most - len(part), *part.shape[1:])]))
+        each = [int(count) for count in counts]
+        indices = torch.cat([found[:n] for found, n in zip(all_rows, each, strict=True)])
+        together = torch.cat([found[:n] for found, n in zip(all_values, each, strict=True)])
+        return torch.sparse_coo_tensor(indices[None], together, table.shape).coalesce()
+
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Replace these tensors by their sums over all processes, in one exchange."""
         if self.count == 1 or not tensors:

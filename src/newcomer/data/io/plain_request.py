@@ -19,7 +19,7 @@ def plain_request(row: Mapping[str, Any], schema: Schema) -> ClickLog | None:
     fields = (Field(schema.user, "user", missing=schema.user_missing), *schema.of("user"), *schema.of("context"))
     if schema.missing_values or not row.keys() <= {field.name for field in fields}:
         return None
-    columns: dict[str, Column] = {}
+    row, columns = {**row, **schema.at_serving}, dict[str, Column]()
     for field in fields:
         column = _missing(field) if (value := row.get(field.name)) is None else _column(field, value)
         if column is None:

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 
 from newcomer.data.canonical import canonical_names
 from newcomer.data.click_log import ClickLog
-from newcomer.data.io.chunked_log import ChunkedLog
+from newcomer.data.io.chunked_log import Chunk, ChunkedLog
 from newcomer.data.io.column_parsing import ROW
 from newcomer.data.io.timestamps import FRACTION
 from newcomer.errors import DataError, SettingError
@@ -47,14 +49,41 @@ class ShuffledPasses:
 
     def buffer(self, number: int) -> ClickLog:
         """Rows of one buffer, numbered from 0 over all epochs."""
+        log = self.files.read(*self._chunks(number))
+        log = self.row_filter(log) if self.row_filter else log
+        return log.take(self._order(number, len(log)))
+
+    def share(self, number: int, index: int, count: int) -> tuple[ClickLog, NDArray[np.int64], int]:
+        """The rows of a buffer that fall to reader `index` of `count`, in the buffer's order; their positions in it; its length.
+
+        A reader reads chunks of its own, and shares one only where there are more readers than chunks. Without `row_filter`.
+        """
+        chunks = self._chunks(number)
+        starts = np.cumsum([0, *(chunk.rows for chunk in chunks)])
+        own = [k for k in range(len(chunks)) if k % count == index % len(chunks)]
+        log = self.files.read(*(chunks[k] for k in own))
+        rows = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in own])
+        beside = len(range(index % len(chunks), count, len(chunks)))  # readers of the same chunks
+        mine = np.arange(len(log))[index // len(chunks) :: beside]
+        place = np.empty(starts[-1], np.int64)
+        place[self._order(number, int(starts[-1]))] = np.arange(starts[-1])
+        mine = mine[np.argsort(place[rows[mine]])]
+        return log.take(mine), place[rows[mine]], int(starts[-1])
+
+    def _chunks(self, number: int) -> list[Chunk]:
+        """The chunks of a buffer."""
         if not 0 <= number < len(self):
             raise IndexError(f"buffer {number} of {len(self)}")
         epoch, position = divmod(number, self.buffers_per_epoch)
         order = shuffled(len(self.files.chunks), self.seed, "passes", "pieces", epoch)
-        chosen = order[position * self.buffer_chunks : (position + 1) * self.buffer_chunks]
-        log = self.files.read(*(self.files.chunks[chunk] for chunk in chosen))
-        log = self.row_filter(log) if self.row_filter else log
-        return log.take(torch.randperm(len(log), generator=spawn(self.seed, "passes", "rows", number)).numpy())
+        return [
+            self.files.chunks[k] for k in order[position * self.buffer_chunks : (position + 1) * self.buffer_chunks]
+        ]
+
+    def _order(self, number: int, rows: int) -> NDArray[np.int64]:
+        """The order of a buffer's rows."""
+        found: NDArray[np.int64] = torch.randperm(rows, generator=spawn(self.seed, "passes", "rows", number)).numpy()
+        return found
 
     def iterate(self, done: int = 0) -> Iterator[ClickLog]:
         """Buffers from number `done` on, the next one prefetched in a thread."""

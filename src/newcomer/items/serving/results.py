@@ -53,6 +53,8 @@ class Warmed:
     """Reasons why events were not counted."""
     unseen: Unseen = field(default_factory=Unseen, compare=False)
     """Values of the new events that were unseen in training."""
+    calibration: Mapping[str, Mapping[str, float]] = field(default_factory=dict, compare=False)
+    """The new events as they were scored before they counted: `metrics.calibration.calibration_by_age`."""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,10 @@ def score_requests(
     asked = log.take(right)
     numbers = numbers_of(asked, known)
     clicks = learner.encoder.clicks(asked, numbers).to(learner.device)
+    headers = [known.headers[number] for number in numbers]
+    events = [header.events for header in headers]
     logits, stds = _logits(served, known, item_names(asked), clicks, uncertainty)
+    logits, stds = learner.calibration(logits, events), learner.calibration.scale_at(events) * stds
     scores = sigmoid(logits)
     for position in np.flatnonzero(~np.isfinite(scores)):
         row = int(right[position])
@@ -94,7 +97,6 @@ def score_requests(
             f"{where}: row {log.row[row] + 1}: the score of item '{log.items.ids[log.item[row]]}' is no number; look for what is "
             "far out in the request, or train the model again at a lower rate"
         )
-    headers = [known.headers[number] for number in numbers]
     answers = pl.DataFrame(
         {
             "score": pl.Series(scores, dtype=pl.Float64).fill_nan(None),
@@ -102,7 +104,7 @@ def score_requests(
             "logit_std": pl.Series(stds, dtype=pl.Float64).fill_nan(None),
             "model": [model] * len(asked),
             "phase": [header.phase for header in headers],
-            "events": [header.events for header in headers],
+            "events": events,
             "unseen": unseen_by_row(learner.encoder, clicks).cpu().numpy(),
             "error": [None] * len(asked),
         },

@@ -11,6 +11,7 @@ from newcomer.errors import LearnerError, StoreError
 from newcomer.items.adaptation.item_summary import ItemSummary
 from newcomer.items.encoding.encoder import Clicks, concat_clicks
 from newcomer.items.encoding.unseen_values import Unseen, unseen_of_clicks
+from newcomer.items.inference import predict_logits, sigmoid
 from newcomer.items.networks.item_network import State
 from newcomer.items.serving.cached_items import CachedItems
 from newcomer.items.serving.corrections import Corrections
@@ -23,8 +24,12 @@ from newcomer.items.serving.repair import initial_states
 from newcomer.items.serving.results import SkippedRows, Warmed
 from newcomer.items.serving.scoring import item_errors, numbers_of
 from newcomer.items.serving.serialization import to_row
+from newcomer.metrics.calibration import calibration_by_age
 from newcomer.shapes import Tensor
 from newcomer.store.states import Change, DamagedItemError, Event
+
+_Outcomes = NDArray[np.float64]
+"""Rows: number of events before, label, expected clicks; a column an event."""
 
 ATTEMPTS = 100
 """Retries of an item after conflicts with other processes, each of which made progress."""
@@ -41,6 +46,7 @@ class WarmUp:
         """Whether all labels are in [0, 1], if those of training were not."""
         self.items: set[str] = set()
         self.unseen = Unseen()
+        self.scored = list[_Outcomes]()
 
     def count(self, arrived: EventBatch) -> Warmed:
         """Count these events.
@@ -52,7 +58,15 @@ class WarmUp:
         for _ in range(ATTEMPTS):
             arrived = self._round(arrived)
             if not len(arrived):
-                return Warmed(self.new, self.known, sorted(self.items), self.corrected, self.skipped.lines, self.unseen)
+                return Warmed(
+                    self.new,
+                    self.known,
+                    sorted(self.items),
+                    self.corrected,
+                    self.skipped.lines,
+                    self.unseen,
+                    _by_age(self.scored),
+                )
         raise StoreError(
             f"item '{arrived.items[0]}' was changed by others {ATTEMPTS} times meanwhile; send the same events again"
         )
@@ -171,7 +185,19 @@ class WarmUp:
         if clicks is not None:
             done = ~new.of_items(late) & new.of_items(self.items)
             self.unseen = self.unseen + unseen_of_clicks(self.learner.encoder, clicks, done)
+            self.scored.append(self._scored(known, clicks)[:, done])
         return late
+
+    def _scored(self, known: ItemCache, clicks: Clicks) -> _Outcomes:
+        """Numbers of events, labels and click probabilities of these events before they count.
+
+        A negative of a log of which others were left out stands for these too.
+        """
+        before = np.array([known.headers[number].events for number in clicks.item.tolist()])
+        logits = predict_logits(self.learner.network, known.state, known.item_features, clicks)
+        label = clicks.label.cpu().numpy()
+        weight = np.where(label, 1.0, 1 / self.learner.probabilities.negative_rate)
+        return np.stack([before, label, weight * sigmoid(self.learner.calibration(logits, before))])
 
     def _start(self, known: ItemCache, names: Sequence[str]) -> State:
         """Cached states, with the initial states of these items."""
@@ -194,6 +220,14 @@ class WarmUp:
             self.items |= {change.state.item for change in done}
             return late
         return set()
+
+
+def _by_age(scored: Sequence[_Outcomes]) -> dict[str, dict[str, float]]:
+    if not scored:
+        return {}
+    before, label, expected = np.concatenate(scored, axis=1)
+    sound = np.isfinite(expected)  # not of items whose state was repaired by these events
+    return calibration_by_age(before[sound], label[sound], expected[sound])
 
 
 def _next(

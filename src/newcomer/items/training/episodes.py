@@ -1,5 +1,6 @@
 """Episodes of meta-learning: support and query events of old items."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,10 @@ class Episodes:
 
     support: PaddedBatch
     query: PaddedBatch
+
+    def at(self, episodes: Sequence[int]) -> "Episodes":
+        """Some of the episodes."""
+        return Episodes(self.support.at(episodes), self.query.at(episodes))
 
 
 class Quarters:

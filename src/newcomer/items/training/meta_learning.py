@@ -16,6 +16,7 @@ from newcomer.shapes import Float, Tensor
 from newcomer.training.checkpoint import Checkpoint, Things
 from newcomer.training.fit import fit
 from newcomer.training.learner import Step
+from newcomer.training.processes import Processes
 from newcomer.training.settings import Count, NotNegative, Rate, Share, Times
 
 MAX_RULE_STEPS = 1000
@@ -74,8 +75,12 @@ def meta_learn(
     stage: str,
     checkpoint: Checkpoint,
     selection: ModelSelection,
+    processes: Processes,
 ) -> Iterator[Step]:
-    """Meta-train on the old items' events, sorted by time; an epoch is every (item, pair of quarters) once."""
+    """Meta-train on the old items' events, sorted by time; an epoch is every (item, pair of quarters) once.
+
+    Several processes take the steps of one, each with its share of a step's episodes.
+    """
     trained = list(network.meta_parameters(plan.trained_part).parameters())
     if not plan.epochs or not trained:
         return
@@ -87,13 +92,20 @@ def meta_learn(
     checkpointed: Things = {"network": network, "optimizer": optimizer, "best": selection}
     done = checkpoint.resume("meta", checkpointed)
 
-    def loss(step: int) -> Tensor:
+    def losses(step: int) -> Iterator[Tensor]:
         chance = spawn(seed, stage, "windows", step)
         support = int(torch.randint(1, plan.support + 1, (), generator=chance)) if plan.vary_support else plan.support
-        episodes = quarters.episodes(episode_batches[step], support, plan.query, chance)
-        return episode_loss(network, item_features, clicks, episodes, plan, adaptation)
+        episodes, count = (
+            quarters.episodes(episode_batches[step], support, plan.query, chance),
+            len(episode_batches[step]),
+        )
+        own = processes.share(range(count))
+        if own:
+            loss = episode_loss(network, item_features, clicks, episodes.at(own), plan, adaptation)
+            yield loss if len(own) == count else loss * (len(own) / count)
 
-    for step, metrics in enumerate(fit(range(done, len(episode_batches)), loss, optimizer), done + 1):
+    steps = fit(range(done, len(episode_batches)), losses, optimizer, processes)
+    for step, metrics in enumerate(steps, done + 1):
         yield Step("meta", step, len(episode_batches), metrics)
         if step % per_epoch == 0 or step == len(episode_batches):
             selection.update(network)

@@ -11,12 +11,20 @@ from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.networks.item_network import ItemNetwork
 from newcomer.items.training.model_selection import ModelSelection
 from newcomer.items.training.training_data import TrainingData
+from newcomer.nn.optim.row_adam import RowAdam
 from newcomer.seeds import spawn
 from newcomer.shapes import Bool, Float, Int, Tensor
 from newcomer.training.averaging import Average
 from newcomer.training.checkpoint import Checkpoint, Things
 from newcomer.training.fit import fit, one_cycle
 from newcomer.training.learner import Step
+from newcomer.training.processes import Processes
+
+OwnBatch = tuple[Int[Tensor, " row"], Int[Tensor, " row"], int]
+"""Of a batch: this process's rows, their draws, and the size of all; see `training_data.Share`."""
+
+LARGE_TABLE = 50_000
+"""Rows from which on a table is trained row by row (`RowAdam`): its dense steps would cost more than all else."""
 
 BITS = 20
 """Dropout flags packed per pass with an item's row number into an int64."""
@@ -32,10 +40,14 @@ def pretrain(
     stage: str,
     checkpoint: Checkpoint,
     selection: ModelSelection,
+    processes: Processes,
 ) -> Iterator[Step]:
-    """Train the network and the old items' `residuals`, resuming after the last chunk in the checkpoint."""
+    """Train the network and the old items' `residuals`, resuming after the last chunk in the checkpoint.
+
+    Several processes take the steps of one, each with its rows of every batch, so that they may be others when training resumes.
+    """
     trained = nn.ParameterList([*network.parameters(), *residuals.parameters()])
-    optimizer = torch.optim.Adam(trained, plan.lr, weight_decay=plan.weight_decay, fused=True)
+    optimizer = RowAdam(trained, plan.lr, weight_decay=plan.weight_decay, fused=True)
     mean = Average(trained, plan.weight_averaging)
     checkpointed: Things = {
         "network": network,
@@ -48,25 +60,37 @@ def pretrain(
     parts, rows_in_all = plan.epochs * data.chunks_per_epoch, plan.epochs * data.rows
     rate = one_cycle(rows_in_all)
     for number in range(done, parts):
-        clicks, order = data.shuffled_chunk(number, seed, stage)
-        rows = number * rows_in_all // parts
-        dropped = _sample_dropout(len(clicks), plan, spawn(seed, stage, "pretrain", "dropout", number)).to(order.device)
+        _set_sparse(network, residuals, None if plan.weight_averaging else LARGE_TABLE)
+        share, rows = data.share(number, seed, stage, processes), number * rows_in_all // parts
+        dropped = _sample_dropout(share.total, plan, spawn(seed, stage, "pretrain", "dropout", number)).to(
+            share.rows.device
+        )
 
-        def loss(batch: Int[Tensor, " row"], clicks: Clicks = clicks, dropped: Tensor = dropped) -> Tensor:
-            return _loss(network, residuals, item_features, clicks, batch, plan, dropped[batch])
+        def losses(batch: OwnBatch, clicks: Clicks = share.clicks, dropped: Tensor = dropped) -> Iterator[Tensor]:
+            own, draw, size = batch
+            if len(own):
+                yield _loss(network, residuals, item_features, clicks, own, plan, dropped[draw]) * (len(own) / size)
 
-        for batch in torch.split(order, plan.batch_size):
-            rows += len(batch)
+        for batch in share.batches(plan.batch_size):
+            rows += batch[2]
             for group in optimizer.param_groups:
                 group["lr"] = plan.lr * rate(rows)
-            for metrics in fit([batch], loss, optimizer):
+            for metrics in fit([batch], losses, optimizer, processes):
                 yield Step("pretrain", min(rows, rows_in_all), rows_in_all, metrics)
             mean.update(trained, rows / rows_in_all)
+        optimizer.catch_up()
+        _set_sparse(network, residuals, None)
         if (number + 1) % data.chunks_per_epoch == 0:
             selection.update(network)
         checkpoint.keep("pretrain", number + 1, checkpointed, now=number + 1 == parts)
     if mean.copy_to(trained):
         selection.update(network)
+
+
+def _set_sparse(network: ItemNetwork, residuals: nn.Embedding, sparse_from: int | None) -> None:
+    """Give tables with at least so many rows sparse gradients; None: no table."""
+    network.item_fields.sparse_from = network.row_fields.sparse_from = sparse_from
+    residuals.sparse = sparse_from is not None and residuals.num_embeddings >= sparse_from
 
 
 def center_residuals(network: ItemNetwork, residuals: nn.Embedding) -> None:

@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -14,9 +16,32 @@ from newcomer.items.encoding.encoder import Clicks, Encoder, event_codes
 from newcomer.seeds import shuffled, spawn
 from newcomer.settings import Json
 from newcomer.shapes import Int, Tensor
+from newcomer.training.processes import Processes
 
 MAX_ROWS = 2_000_000
 """Maximum number of events held in memory at once when a log in files is read by item."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes trains on of a chunk; of a single process all of it."""
+
+    clicks: Clicks
+    rows: Int[Tensor, " row"]
+    """Rows of `clicks`, in the order of training."""
+    position: Int[Tensor, " row"]
+    """Place of each in the chunk's order, which all processes have in common."""
+    draw: Int[Tensor, " row"]
+    """Number of each among the chunk's rows, for what is drawn at random for every row."""
+    total: int
+    """Number of the chunk's rows."""
+
+    def batches(self, size: int) -> Iterator[tuple[Int[Tensor, " row"], Int[Tensor, " row"], int]]:
+        """Of each batch of `size` rows of all processes: the rows of this one, their draws, and the size of the whole batch."""
+        ends = torch.arange(0, self.total, size, device=self.position.device)
+        starts = [*torch.searchsorted(self.position, ends).tolist(), len(self.rows)]
+        for batch, (begin, end) in enumerate(pairwise(starts)):
+            yield self.rows[begin:end], self.draw[begin:end], min(size, self.total - batch * size)
 
 
 class TrainingData(ABC):
@@ -47,6 +72,12 @@ class TrainingData(ABC):
     @abstractmethod
     def shuffled_chunk(self, number: int, seed: int, stage: str) -> tuple[Clicks, Int[Tensor, " row"]]:
         """Chunk `number`, counted over all epochs, and the shuffled order of its rows; a function of the arguments."""
+
+    def share(self, number: int, seed: int, stage: str, processes: Processes) -> Share:
+        """This process's rows of chunk `number`; the chunk and its order are those of `shuffled_chunk`."""
+        clicks, order = self.shuffled_chunk(number, seed, stage)
+        position = torch.arange(processes.index, len(order), processes.count, device=order.device)
+        return Share(clicks, order[position], position, order[position], len(order))
 
     @abstractmethod
     def event_histories(self, seed: int, stage: str) -> Clicks:
@@ -97,6 +128,13 @@ class InFiles(TrainingData):
     def shuffled_chunk(self, number: int, seed: int, stage: str) -> tuple[Clicks, Int[Tensor, " row"]]:
         clicks = self._encode(ShuffledPasses(self.files, 1 + number // self.chunks_per_epoch, seed).buffer(number))
         return clicks, torch.arange(len(clicks), device=self.device)
+
+    def share(self, number: int, seed: int, stage: str, processes: Processes) -> Share:
+        """It reads the file chunks that fall to this process."""
+        passes = ShuffledPasses(self.files, 1 + number // self.chunks_per_epoch, seed)
+        log, places, total = passes.share(number, processes.index, processes.count)
+        position = torch.from_numpy(places).to(self.device)
+        return Share(self._encode(log), torch.arange(len(log), device=self.device), position, position, total)
 
     def event_histories(self, seed: int, stage: str) -> Clicks:
         order, total = shuffled(len(self.items), seed, stage, "histories"), 0

@@ -46,6 +46,8 @@ class FieldEmbeddings(nn.Module):
         self.tables = nn.ParameterList(_table(size, width, init_std) for size in sizes)
         self.computed = nn.ModuleDict()
         """Computed embeddings that replace tables during training, by field index."""
+        self.sparse_from: int | None = None
+        """Tables with at least so many rows have sparse gradients; None: no table."""
 
     def replace_table(self, field: int, table: ComputedEmbedding) -> None:
         """Replace a field's table by a computed embedding, until `fold`."""
@@ -69,7 +71,9 @@ class FieldEmbeddings(nn.Module):
             found: Tensor = self.computed[str(field)](value)
             return found
         table = self.tables[field]
-        return _embedded(value, table) if isinstance(self.sizes[field], CategoricalSize) else _mapped(value, table)
+        if not isinstance(self.sizes[field], CategoricalSize):
+            return _mapped(value, table)
+        return _embedded(value, table, sparse=self.sparse_from is not None and len(table) >= self.sparse_from)
 
 
 def _table(size: FieldSize, width: int, init_std: float) -> Float[Tensor, "row width"]:
@@ -82,10 +86,10 @@ def _table(size: FieldSize, width: int, init_std: float) -> Float[Tensor, "row w
     return table
 
 
-def _embedded(value: Tensor, table: Tensor) -> Float[Tensor, "thing width"]:
+def _embedded(value: Tensor, table: Tensor, sparse: bool) -> Float[Tensor, "thing width"]:
     if value.ndim == 1:
-        return functional.embedding(value, table, padding_idx=0)
-    return functional.embedding_bag(value, table, mode="mean", padding_idx=0)
+        return functional.embedding(value, table, padding_idx=0, sparse=sparse)
+    return functional.embedding_bag(value, table, mode="mean", padding_idx=0, sparse=sparse)
 
 
 def _mapped(value: Tensor, table: Tensor) -> Float[Tensor, "thing width"]:

@@ -85,11 +85,14 @@ class ClassStatistics:
     def with_examples(
         self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"], rank: int
     ) -> "ClassStatistics":
-        """With these examples added, in this precision; computed in float64 for their classes alone."""
+        """With these examples added, in this precision; computed in float64 for their classes alone. New classes come last."""
         own = torch.unique(target)
         new = ClassStatistics.of(features, torch.searchsorted(own, target), len(own), rank)
-        found = self.at(own.tolist()).double().joined(new)
-        rows = {name: getattr(self, name).index_copy(0, own, getattr(found, name).to(self.mean)) for name in PER_CLASS}
+        whole = self.padded(max(len(self.count), int(own[-1]) + 1))  # copies, which may change
+        found = whole.at(own.tolist()).double().joined(new)
+        rows = {
+            name: getattr(whole, name).index_copy_(0, own, getattr(found, name).to(self.mean)) for name in PER_CLASS
+        }
         return ClassStatistics(
             scatter=found.scatter.to(self.mean), degrees_of_freedom=found.degrees_of_freedom.to(self.mean), **rows
         )

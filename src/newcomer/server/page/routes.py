@@ -149,6 +149,7 @@ class Pages:
             "classes": [{"name": one["model"], "stage": one["stage"], "classes": one["classes"]} for one in classes],
             "routes": self.metrics.latencies(),
             "outcomes": self.metrics.outcomes(),
+            "calibration": self.metrics.calibration(),
         }
 
     def _item(self, name: str) -> dict[str, Any]:
