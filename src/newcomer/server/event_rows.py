@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from newcomer.data.io.frames import frame_from_rows
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError
 from newcomer.items.serving.results import Warmed
@@ -23,7 +22,7 @@ def warm_rows(service: ItemService, rows: Sequence[Row], has_id: bool) -> tuple[
     """Count these events, all with or all without an id; what was counted, and why others were not."""
     column = event_id_column(service.learner.schema) if has_id else None
     try:
-        done = service.warm(frame_from_rows(rows, "events"), column, where="events", on_error="report")
+        done = service.warm(rows, column, where="events", on_error="report")
     except DataError as error:
         return Warmed(0, 0, []), [str(error)]
     return done, done.left_out

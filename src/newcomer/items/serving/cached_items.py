@@ -12,6 +12,7 @@ from typing import Self
 import torch
 
 from newcomer.data.canonical import canonical_name
+from newcomer.data.io.plain_tables import PlainReader
 from newcomer.errors import DataError, StoreError
 from newcomer.items.learner import ItemLearner
 from newcomer.items.networks.item_network import State
@@ -28,6 +29,7 @@ class CachedItems:
 
     def __init__(self, learner: ItemLearner, model: str, states: ItemStates) -> None:
         self.learner, self.model, self.states = learner, model, states
+        self.reader = PlainReader(learner.schema)
         learner.network.eval().requires_grad_(False)
         self._factors: dict[str, tuple[ItemHeader, Tensor | None]] = {}
         self._cache, self._cache_lock, self._imported, self._process = ItemCache(), Lock(), False, os.getpid()

@@ -12,7 +12,6 @@ from newcomer.data.canonical import canonical, plain_name
 from newcomer.data.click_log import ClickLog, EntityTable
 from newcomer.data.io.frames import as_series
 from newcomer.data.io.log_reader import items_and_conflicts, log_from_frame
-from newcomer.data.io.plain_request import plain_request
 from newcomer.errors import DataError
 from newcomer.items.encoding.unseen_values import Unseen
 from newcomer.items.serving.item_cache import ItemCache
@@ -134,7 +133,7 @@ def _item_table(rows: Mapping[str, Mapping[str, Any]], schema: Any, numbers: Map
 def _log(ids: Sequence[str], request: Mapping[str, Any], service: ItemService) -> ClickLog:
     """One row a candidate: the request is read once."""
     schema = service.learner.schema
-    one = plain_request(request, schema)
+    one = service.reader.requests([{**request, schema.item: "?"}])
     if one is None:
         columns = [as_series(key, [value], "request") for key, value in request.items()]
         frame = pl.DataFrame([*columns, pl.Series(schema.item, ["?"])])

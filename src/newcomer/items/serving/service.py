@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -23,7 +23,7 @@ from newcomer.items.serving.finite_checks import all_finite
 from newcomer.items.serving.item_cache import ItemCache
 from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.repair import needs_repair, repaired
-from newcomer.items.serving.requests import parse_events, parse_items, parse_requests
+from newcomer.items.serving.requests import Frame, parse_events, parse_items, parse_requests
 from newcomer.items.serving.results import Added, OnError, Repaired, SkippedRows, Warmed
 from newcomer.items.serving.scoring import SCORE_COLUMNS, item_errors, merge_errors, score_requests
 from newcomer.items.serving.serialization import same_features, to_row
@@ -35,9 +35,6 @@ from newcomer.store.urls import open_states
 from newcomer.training.forks import require_own_process
 
 __all__ = ["SCORE_COLUMNS", "Added", "ItemService", "Repaired", "Warmed", "fingerprint"]
-
-Frame = Any
-"""A table in memory: a polars or pandas frame, columns by name, or a list of rows."""
 
 CHUNK = 500
 """Items repaired at a time."""
@@ -119,9 +116,7 @@ class ItemService(CachedItems):
         Raises DataError, with row, column and value, for an unknown item; with on_error='report' the column `error` says why a
         request has no score.
         """
-        requests = requests if isinstance(requests, ClickLog) else as_frame(requests, where)
-        at_once = max(len(requests), 1)
-        parts = list(self.score_batches(requests, where, on_error, at_once, uncertainty))
+        parts = list(self.score_batches(requests, where, on_error, None, uncertainty))
         return parts[0] if parts else pl.DataFrame(schema=SCORE_COLUMNS)
 
     def score_batches(
@@ -129,18 +124,18 @@ class ItemService(CachedItems):
         requests: ClickLog | Frame,
         where: str = "table",
         on_error: OnError = "raise",
-        at_once: int = 10_000,
+        at_once: int | None = 10_000,
         uncertainty: bool = False,
     ) -> Iterator[pl.DataFrame]:
-        """`score` in batches of `at_once` requests."""
+        """`score` in batches of `at_once` requests; None: in one."""
         self.require_here()
-        requests = requests if isinstance(requests, ClickLog) else as_frame(requests, where)
-        if not len(requests):
+        asked = parse_requests(requests, self.reader, where, on_error)
+        if not len(asked):
             return
-        asked = parse_requests(requests, self.learner.schema, where, on_error)
+        at_once = at_once or len(asked)
         log, position, unseen = asked.log, {int(row): n for n, row in enumerate(asked.rows)}, Unseen()
-        for begin in range(0, len(requests), at_once):
-            rows = range(begin, min(begin + at_once, len(requests)))
+        for begin in range(0, len(asked), at_once):
+            rows = range(begin, min(begin + at_once, len(asked)))
             there = np.array([position[row] for row in rows if row in position], dtype=np.int64)
             errors = {row - begin: str(asked.wrong[row]) for row in rows if row in asked.wrong}
             found, more = pl.DataFrame(schema=SCORE_COLUMNS), Unseen()
@@ -149,7 +144,7 @@ class ItemService(CachedItems):
             unseen = unseen + more
             yield merge_errors(found, asked.rows[there] - begin, len(rows), errors, self.model) if errors else found
         unseen.warn(self._expected())
-        self._warn_of_other_features(requests, log, where)
+        self._warn_of_other_features(asked.frame, log, where)
 
     def warm(
         self,
@@ -166,12 +161,10 @@ class ItemService(CachedItems):
         all of these events or none of them, and the same call does the rest.
         """
         self.require_here(writes=True)
-        events = events if isinstance(events, ClickLog) else as_frame(events, where)
-        if not len(events):
-            return Warmed(0, 0, [])
-        skipped, given = SkippedRows(on_error), parse_events(events, self.learner.encoder, event_id, where, on_error)
+        skipped = SkippedRows(on_error)
+        given = parse_events(events, self.learner.encoder, self.reader, event_id, where, on_error)
         skipped.lines += map(str, given.wrong.values())
-        if given.log is None:
+        if given.log is None or not len(given.log):
             return Warmed(0, 0, [], left_out=skipped.lines)
         self.learner.encoder.require_labels(given.log, where)
         arrived, conflicts = EventBatch.of(given.log, given.ids)
@@ -182,7 +175,7 @@ class ItemService(CachedItems):
         done = warm_up.count(arrived)
         self.changed(done.items)
         done.unseen.warn(self._expected())
-        self._warn_of_other_features(events, given.log, where)
+        self._warn_of_other_features(given.frame, given.log, where)
         return done
 
     def forget(self, items: Collection[str]) -> list[str]:
@@ -306,8 +299,8 @@ class ItemService(CachedItems):
             )
         return same
 
-    def _warn_of_other_features(self, given: ClickLog | pl.DataFrame, log: ClickLog | None, where: str) -> None:
-        if log is not None and not isinstance(given, ClickLog) and item_fields_in(given, self.learner.encoder):
+    def _warn_of_other_features(self, given: pl.DataFrame | None, log: ClickLog | None, where: str) -> None:
+        if log is not None and given is not None and item_fields_in(given, self.learner.encoder):
             known = self.refreshed(item_names(log), {})
             warn_of_other_features(given.with_row_index(ROW)[log.row], self.learner.encoder, known, where)
 
