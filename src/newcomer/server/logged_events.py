@@ -8,8 +8,8 @@ import polars as pl
 from newcomer.data.click_log import ClickLog
 from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.frames import as_series, frame_from_rows
-from newcomer.data.io.plain_tables import PlainReader
 from newcomer.data.io.log_tables import entity_frame, log_frame
+from newcomer.data.io.plain_tables import PlainReader
 from newcomer.data.labels import label_numbers
 from newcomer.data.schema import Schema
 from newcomer.data.time_units import DATES, TIME_UNITS
