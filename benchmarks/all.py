@@ -49,6 +49,7 @@ COMMANDS = [
     ["speed/events.py"],
     ["speed/reading.py", "--kinds", "csv"],
     ["serving/latency.py"],
+    ["serving/one_request.py"],
 ]
 
 

@@ -133,6 +133,22 @@ def test_formulas_equal_autograd_at_the_initial_state_and_by_row() -> None:
         assert_twins(network, warm.initial_state(network, OWN, ITEMS), row(number).by_row())
 
 
+@pytest.mark.parametrize("graph", get_args(Graph))
+def test_formulas_find_the_posterior_that_autograd_finds(graph: str) -> None:
+    network = ready(emerg(graph))
+    for number in range(ROWS):
+        ((item, state),) = adapt(network, moved(network), OWN, row(number), RULE)
+        found = []
+        for fast in (True, False):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(warm, *(("by_item", refused) if fast else ("posterior_of_one", lambda *_: None)))
+                ((of, factor),) = warm.posterior(network, item, state, OWN, row(number), {})
+            assert of == int(item)
+            found.append(factor.T @ factor)  # of a factor the sign is free
+        torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
+        assert len(factor) == 1
+
+
 def test_items_without_fields_have_formulas_too() -> None:
     settings: dict[str, Any] = {"layers": 2, "graph": "generated", "has_shared_graph": False, "attention": False}
     network = ready(EmerGNetwork([], ROW_SIZES, width=WIDTH, init_std=0.5, tower=[6], generate_init=True, **settings))

@@ -42,7 +42,8 @@ def score_candidates(
     """
     schema = service.learner.schema
     names, features = _parse(candidates, schema.item)
-    known = service.refreshed({name for name in names if name is not None}, max_age=service.max_age)
+    ids = dict.fromkeys(name for name in names if name is not None)
+    known = service.refreshed(ids, max_age=service.max_age, for_scores=True)
     anonymous = [n for n, name in enumerate(names) if name is None or (name not in known.numbers and n in features)]
     unknown = [
         n for n, name in enumerate(names) if name is not None and name not in known.numbers and n not in features
@@ -56,11 +57,11 @@ def score_candidates(
     if placeholders:
         rows = {placeholders[n]: features.get(n) for n in anonymous}
         known = _with_new_items(service, known, rows, {placeholders[n]: n for n in anonymous})
-    ids = [placeholders.get(n, str(name)) for n, name in enumerate(names)]
-    right = [n for n, name in enumerate(ids) if name in known.numbers]
+    names_of_rows = [placeholders.get(n, str(name)) for n, name in enumerate(names)]
+    right = [n for n, name in enumerate(names_of_rows) if name in known.numbers]
     answers, unseen = pl.DataFrame(schema=SCORE_COLUMNS), Unseen()
     if right:
-        log = _log([ids[n] for n in right], request, service)
+        log = _log([names_of_rows[n] for n in right], request, service)
         answers, unseen = score_requests(service, known, log, {}, "candidates", uncertainty)
     if len(right) < len(names):
         position = dict(zip(right, range(len(right)), strict=True))
@@ -105,7 +106,8 @@ def _with_new_items(
             tables.append(_item_table(part, replace(schema, fields=fields), numbers))
     for table in tables:
         features = [values.to(device) for values in encoder.items(table)]
-        known = known.with_new(table.ids, features, service.learner.cold_state(features, len(table)))
+        state = service.learner.cold_state(features, len(table))
+        known = known.with_new(table.ids, features, state, service.learner.network.precompute(state))
     return known
 
 

@@ -120,7 +120,7 @@ def _logits(
     """Logits and their stds; NaN where there is no std, or it was not asked for. `names`: of the items in `clicks`."""
     learner = served.learner
     if not (uncertainty and learner.lifecycle.has_posterior):
-        logits = predict_logits(learner.network, known.state, known.item_features, clicks, learner.graph_cache)
+        logits = predict_logits(learner.network, {**known.state, **known.precomputed}, known.item_features, clicks)
         return logits, np.full(len(logits), np.nan)
     items, at = torch.unique(clicks.item, return_inverse=True)
     item_features, state = [values[items] for values in known.item_features], select(known.state, items)

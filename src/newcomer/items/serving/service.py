@@ -1,6 +1,7 @@
 """Item service: add, score and warm up items; their states are in a database."""
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -143,7 +144,7 @@ class ItemService(CachedItems):
                 found, more = self._answered(log.take(there), where, on_error, uncertainty)
             unseen = unseen + more
             yield merge_errors(found, asked.rows[there] - begin, len(rows), errors, self.model) if errors else found
-        unseen.warn(self._expected())
+        unseen.warn(self._expected)
         self._warn_of_other_features(asked.frame, log, where)
 
     def warm(
@@ -174,7 +175,7 @@ class ItemService(CachedItems):
         warm_up.known = len(given.log) - len(arrived) - len(conflicts)
         done = warm_up.count(arrived)
         self.changed(done.items)
-        done.unseen.warn(self._expected())
+        done.unseen.warn(self._expected)
         self._warn_of_other_features(given.frame, given.log, where)
         return done
 
@@ -187,7 +188,9 @@ class ItemService(CachedItems):
         """
         self.require_here(writes=True)
         items = [items] if isinstance(items, str) else items
-        there, names = self.headers(), [canonical_name(item) or item for item in items]
+        names = [canonical_name(item) or item for item in items]
+        self._import_trained_items()
+        there = self.states.headers(self.model, names)
         for name in names:
             if name not in there:
                 raise self.not_known(name)
@@ -245,7 +248,7 @@ class ItemService(CachedItems):
 
     def _answered(self, log: ClickLog, where: str, on_error: OnError, uncertainty: bool) -> tuple[pl.DataFrame, Unseen]:
         damaged: dict[str, StoreError] | None = None if on_error == "raise" else {}
-        known = self.refreshed(item_names(log), damaged, self.max_age)
+        known = self.refreshed(item_names(log), damaged, self.max_age, for_scores=True)
         wrong = item_errors(log, known, damaged or {}, where)
         if wrong and on_error == "raise":
             raise wrong[min(wrong)]
@@ -304,6 +307,7 @@ class ItemService(CachedItems):
             known = self.refreshed(item_names(log), {})
             warn_of_other_features(given.with_row_index(ROW)[log.row], self.learner.encoder, known, where)
 
+    @cached_property
     def _expected(self) -> list[str]:
         """Columns of which nearly all is unseen as a rule: the users', where most had one or two events when they were learned."""
         events, users = sum(self.learner.counts), self.learner.encoder.users
