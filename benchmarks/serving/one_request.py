@@ -2,20 +2,23 @@
 
     python benchmarks/serving/one_request.py [--items 1000 10000 100000 1000000]
 
-The click model of the simulated world on one core. Tables are given as their users have them: a frame, or rows. CPU time, because it
-says the same on a busy machine. An event is one of a new item; at each number of items the process has read all of them before.
+The click model of the simulated world on one core. Tables are given as their users have them: a frame, or rows. CPU time, because
+it says the same on a busy machine. An event is one of a new item; at each number of items the process has read all of them before.
 """
 
 import argparse
+import asyncio
+import json
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import polars as pl
 import torch
@@ -25,6 +28,8 @@ from measurement import Measurement, emit
 from newcomer.experiments.run import commit, machine
 from newcomer.items.serving.candidates import score_candidates
 from newcomer.items.serving.service import ItemService
+from newcomer.server.app import create_app
+from newcomer.server.configuration import ServeConfig
 from newcomer.settings import Json
 from newcomer.simulation.visits import Traffic, Visit
 from newcomer.simulation.world import World
@@ -135,12 +140,84 @@ def events(
             yield result(f"one event, {title}, {sizes[-1]:,} / {sizes[0]:,} items", taken[-1] / taken[0], "ratio", 1.2)
 
 
+class Application:
+    """The service's application without a network: what a worker computes for a request."""
+
+    def __init__(self, folder: Path) -> None:
+        config = ServeConfig(
+            stores=(folder / "shop",), states=f"sqlite:///{folder / 'served.db'}", folder=folder / "own"
+        )
+        self._app, self._loop = create_app(config), asyncio.new_event_loop()
+        self._headers = [(b"content-type", b"application/json")]
+
+    def post(self, path: str, body: bytes) -> bytes:
+        """The answer. Raises RuntimeError for any other than success."""
+        sent, received = list[Any](), [{"type": "http.request", "body": body}]
+
+        async def receive() -> Any:
+            return received.pop() if received else await asyncio.Future()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": path}
+        scope |= {"query_string": b"", "headers": self._headers, "client": ("127.0.0.1", 1), "scheme": "http"}
+        self._loop.run_until_complete(self._app(scope, receive, send))
+        if sent[0]["status"] != 200:
+            raise RuntimeError(sent[1]["body"].decode())
+        found: bytes = sent[1]["body"]
+        return found
+
+
+def served(folder: Path, calls: int) -> Iterator[Measurement]:
+    """Scores and events by the application, scores beside those of the library in this process."""
+    app = Application(folder)
+    app.post("/items", json.dumps({"items": [WORLD.truth.item_row(item) for item in range(PRESENT)]}).encode())
+    visits = [Visit.draw(WORLD, Traffic(candidates=CANDIDATES), number, PRESENT) for number in range(VISITS)]
+    bodies = [
+        json.dumps({**visit.user, "context": visit.context, "candidates": visit.candidates}).encode()
+        for visit in visits
+    ]
+    candidates = [visit.candidates for visit in visits]
+    contexts = [{**visit.user, **visit.context} for visit in visits]
+    with ItemService.open(folder / "shop", f"sqlite:///{folder / 'served.db'}") as items:
+        items.max_age = 0.5
+        application, library = list[float](), list[float]()
+        for number in range(calls):
+            one = number % VISITS
+            begin = time.process_time()
+            app.post("/score", bodies[one])
+            middle = time.process_time()
+            score_candidates(items, candidates[one], contexts[one])
+            application.append(1e3 * (middle - begin))
+            library.append(1e3 * (time.process_time() - middle))
+    yield result(f"POST /score of {CANDIDATES} candidates", statistics.median(application[10:]), "ms", 8.0)
+    ratio = statistics.median(application[10:]) / statistics.median(library[10:])
+    yield result("POST /score / the library in process", ratio, "ratio", 1.5)
+    for batch, batches, target in ((500, 6, 1000.0), (20, calls, 1000.0), (1, calls, None)):
+        rows = (
+            {**visit.event(n, "", WORLD.first_time).row, "event_id": f"{batch}-{visit.number}-{n}"}
+            for visit in (
+                Visit.draw(WORLD, Traffic(candidates=CANDIDATES), number, PRESENT) for number in count(VISITS)
+            )
+            for n in range(CANDIDATES)
+        )
+        sent = [json.dumps({"events": list(islice(rows, batch))}).encode() for _ in range(batches)]
+        begin = time.process_time()
+        new = sum(json.loads(app.post("/events", part))["new"] for part in sent)
+        if new != batch * batches:
+            raise RuntimeError(f"{batch * batches} events sent, {new} new")
+        rate = new / (time.process_time() - begin)
+        yield result(f"POST /events in batches of {batch}, per second of CPU time", rate, "events/s", target)
+
+
 def measurements(folder: Path, calls: int, sizes: Sequence[int]) -> Iterator[Measurement]:
     WORLD.train(folder / "shop")
     with ItemService.open(folder / "shop", "sqlite://") as items:
         items.max_age = 0.5  # as in the service
         items.add([WORLD.truth.item_row(item) for item in range(PRESENT)])
         yield from scores(items, calls)
+    yield from served(folder, calls)
     yield from events(folder / "shop", "sqlite://", "in memory", 2.0, calls, sizes[:1])
     yield from events(folder / "shop", f"sqlite:///{folder / 'items.db'}", "SQLite", 5.0, calls, sizes)
 

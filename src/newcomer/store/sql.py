@@ -205,7 +205,7 @@ def _of_items(
 ) -> Iterator["sa.Row[Any]"]:
     """Rows of these items."""
     for part in _parts(_texts(connection, items)):
-        yield from connection.execute(query, {"m": model, "names": part})
+        yield from connection.execute(query, {"m": model, "names": part}).all()  # at once: much faster than one by one
 
 
 def _delete(connection: sa.Connection, statement: sa.Delete, model: str, items: Collection[str]) -> None:

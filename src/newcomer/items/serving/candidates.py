@@ -44,10 +44,9 @@ def score_candidates(
     names, features = _parse(candidates, schema.item)
     ids = dict.fromkeys(name for name in names if name is not None)
     known = service.refreshed(ids, max_age=service.max_age, for_scores=True)
-    anonymous = [n for n, name in enumerate(names) if name is None or (name not in known.numbers and n in features)]
-    unknown = [
-        n for n, name in enumerate(names) if name is not None and name not in known.numbers and n not in features
-    ]
+    missing = [n for n, name in enumerate(names) if name not in known.numbers]
+    anonymous = [n for n in missing if n in features]  # and all without an id, which have features
+    unknown = [n for n in missing if n not in features]
     if unknown and on_unknown == "error":
         n = unknown[0]
         raise DataError(f"candidates: row {n + 1}, column '{schema.item}': {service.not_known(str(names[n]))}")
@@ -74,14 +73,15 @@ def _parse(
     candidates: Sequence[str | int | Mapping[str, Any]], item: str
 ) -> tuple[list[str | None], dict[int, dict[str, Any]]]:
     """Canonical ids, None if a candidate has none; and the features of candidates that have some."""
-    given = [candidate.get(item) if isinstance(candidate, Mapping) else candidate for candidate in candidates]
+    rows = {n: one for n, one in enumerate(candidates) if type(one) is not str and isinstance(one, Mapping)}
+    given = [rows[n].get(item) if n in rows else candidate for n, candidate in enumerate(candidates)]
     names: list[str | None] = [plain_name(value) for value in given]
     if None in names:
         names = canonical(as_series(item, given, "candidates"), "candidates").to_list()
     features = {
         n: {key: value for key, value in candidate.items() if key != item}
-        for n, candidate in enumerate(candidates)
-        if isinstance(candidate, Mapping) and set(candidate) - {item}
+        for n, candidate in rows.items()
+        if set(candidate) - {item}
     }
     for n, name in enumerate(names):
         if name is None and n not in features:

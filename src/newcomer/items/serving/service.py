@@ -134,14 +134,15 @@ class ItemService(CachedItems):
         if not len(asked):
             return
         at_once = at_once or len(asked)
-        log, position, unseen = asked.log, {int(row): n for n, row in enumerate(asked.rows)}, Unseen()
+        log, position, unseen = asked.log, {row: n for n, row in enumerate(asked.rows.tolist())}, Unseen()
         for begin in range(0, len(asked), at_once):
             rows = range(begin, min(begin + at_once, len(asked)))
             there = np.array([position[row] for row in rows if row in position], dtype=np.int64)
             errors = {row - begin: str(asked.wrong[row]) for row in rows if row in asked.wrong}
             found, more = pl.DataFrame(schema=SCORE_COLUMNS), Unseen()
             if log is not None and len(there):
-                found, more = self._answered(log.take(there), where, on_error, uncertainty)
+                part = log if len(there) == len(log) else log.take(there)
+                found, more = self._answered(part, where, on_error, uncertainty)
             unseen = unseen + more
             yield merge_errors(found, asked.rows[there] - begin, len(rows), errors, self.model) if errors else found
         unseen.warn(self._expected)
