@@ -160,7 +160,13 @@ class Application:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": path}
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "path": path,
+        }
         scope |= {"query_string": b"", "headers": self._headers, "client": ("127.0.0.1", 1), "scheme": "http"}
         self._loop.run_until_complete(self._app(scope, receive, send))
         if sent[0]["status"] != 200:
