@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from newcomer.items.networks.emerg_network import EmerGNetwork
 from newcomer.items.serving.item_cache import ItemCache, ItemTable
 from newcomer.items.serving.serialization import to_row
-from newcomer.nn.ctr.field_embeddings import CategoricalSize, NumericSize
+from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldSize, NumericSize
 from newcomer.store.states import ItemHeader, ItemState
 
 CPU = torch.device("cpu")
@@ -19,8 +19,8 @@ NAMES = ["a", "b", "c", "d", "e"]
 def network() -> EmerGNetwork:
     torch.manual_seed(0)
     settings: dict[str, Any] = {"has_shared_graph": False, "attention": False, "generate_init": True, "tower": []}
-    sizes = [CategoricalSize(9), CategoricalSize(9), NumericSize()], [CategoricalSize(4)]
-    return EmerGNetwork(*sizes, width=3, layers=2, init_std=0.5, graph="generated", **settings)
+    items: list[FieldSize] = [CategoricalSize(9), CategoricalSize(9), NumericSize()]
+    return EmerGNetwork(items, [CategoricalSize(4)], width=3, layers=2, init_std=0.5, graph="generated", **settings)
 
 
 NETWORK = network()
