@@ -19,7 +19,7 @@ def test_the_recipe_itself_works(shell: Shell) -> None:
     assert "runs/sd-lora/seed-0/record.jsonl" in shell.files()
     code, out, err = shell.call("inspect", "runs/sd-lora/seed-0/store")
     assert (code, err) == (0, "")
-    assert all(part in out for part in ("sd-lora, format 3", "rank=2", "task 1", "task 2"))
+    assert all(part in out for part in ("sd-lora, format 4", "rank=2", "task 1", "task 2"))
     code, out, err = shell.call("report", "runs", "--out", "pages/report.html")
     assert (code, err) == (0, "")
     assert "<svg" in (shell.folder / "pages" / "report.html").read_text(encoding="utf-8")
@@ -152,8 +152,8 @@ def test_a_run_or_store_in_use(run_half: Path, shell: Shell) -> None:
     ("spoil", "message"),
     [
         (
-            lambda store: _replace(store / "manifest.json", b'"format": 3', b'"format": 4'),
-            "format 4, this newcomer reads up to 3",
+            lambda store: _replace(store / "manifest.json", b'"format": 4', b'"format": 5'),
+            "format 5, this newcomer reads up to 4",
         ),
         (lambda store: _replace(store / "manifest.json", b'"rank": 2', b'"rank": 3'), "checksum"),
         (

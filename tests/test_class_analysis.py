@@ -21,7 +21,6 @@ from newcomer.errors import DataWarning, LearnerError, StoreError
 from newcomer.experiments.report.class_analysis import write_class_analysis
 from newcomer.nn.lora.decoupled_lora import Sharing
 from newcomer.settings import Json
-from newcomer.store.folder import Entry
 from newcomer.training.learner import Step
 
 Folder = Callable[[str], Path]
@@ -94,7 +93,8 @@ def test_equal_directions_have_cosine_1_and_directions_at_right_angles_0(tasks: 
     other = [(torch.linalg.qr(torch.cat([up, torch.eye(len(up))], 1)).Q[:, 2:4], down) for up, down in first]
     nothing = [(0 * up, down) for up, down in first]
     for direction in (first, other, nothing):
-        bank.restore(direction, torch.cat([bank.magnitudes.detach(), torch.ones(1, 1)]))
+        bank.append(direction)
+        bank.set_magnitudes(torch.cat([bank.magnitudes.detach(), torch.ones(1, 1)]))
     found = look(learner)
     expected = [[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0] * 4]
     torch.testing.assert_close(torch.tensor(found["cosines"]), torch.tensor(expected), rtol=0, atol=1e-5)
@@ -180,13 +180,19 @@ def test_one_task_has_a_page_of_what_there_is(tasks: list[Examples], tiny: Folde
     assert not (tmp_path / "cosines.svg").exists()
 
 
-def test_old_stores_are_analysed_without_traces(tasks: list[Examples], tiny: Folder, tmp_path: Path) -> None:
-    learner = trained(tiny, tasks[:2])
-    for place, entry in enumerate(learner.entries):
-        kept = {name: tensor for name, tensor in entry.tensors.items() if not name.startswith("trace.")}
-        learner.entries[place] = Entry(entry.name, kept, entry.info)
-    write_class_analysis(look(learner), tmp_path)
-    assert not (tmp_path / "training.svg").exists()
+def test_without_an_earlier_state_there_is_one_head_less(tasks: list[Examples], tiny: Folder, tmp_path: Path) -> None:
+    """All else is known from what the tasks added."""
+    learner = trained(tiny, tasks)
+    whole = look(learner, together(tasks))
+    learner.entries[:2] = [entry.without_state() for entry in learner.entries[:2]]
+    found = look(learner, together(tasks))
+    first, second = found["line"]
+    assert "trained rows" in second
+    assert {**whole["line"][0], **first} == whole["line"][0]
+    assert "trained rows" not in first
+    assert {**found, "line": None} == {**whole, "line": None}
+    write_class_analysis(found, tmp_path)
+    assert (tmp_path / "line.svg").exists()
 
 
 @pytest.mark.parametrize("kind", [FrozenBackbone, SequentialLoRA])

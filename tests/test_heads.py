@@ -85,6 +85,33 @@ def test_joined_statistics_are_those_computed_together(seed: int, share: float, 
     torch.testing.assert_close(joined.directions.mT @ joined.directions, together.directions.mT @ together.directions)
 
 
+@given(seed=st.integers(0, 1000), rank=st.sampled_from([0, 3]))
+@settings(max_examples=25, deadline=None)
+def test_examples_are_added_as_statistics_are_joined(seed: int, rank: int) -> None:
+    """To new and to known classes; what other classes hold is not touched."""
+    x, target = sample(seed, 5, 6)
+    first = (target < 3) & (torch.rand(len(x), generator=torch.Generator().manual_seed(seed)) < 0.5)
+    second = ~first & (target != 1)
+    old = ClassStatistics.of(x[first], target[first], 5, rank)
+    found = old.with_examples(x[second], target[second], rank)
+    wanted = old.joined(ClassStatistics.of(x[second], target[second], 5, rank))
+    for key in ("count", "mean", "scatter", "degrees_of_freedom", "residual"):
+        torch.testing.assert_close(getattr(found, key), getattr(wanted, key), atol=1e-9, rtol=1e-7)
+    torch.testing.assert_close(found.directions.mT @ found.directions, wanted.directions.mT @ wanted.directions)
+    assert torch.equal(found.directions[1], old.directions[1])
+    assert found.float().with_examples(x[second], target[second], rank).mean.dtype == torch.float32
+
+
+def test_statistics_without_directions_keep_the_trace_and_what_most_heads_need() -> None:
+    x, target = sample(5, classes=4, width=6)
+    whole = ClassStatistics.of(x, target, 4, rank=3)
+    plain = whole.without_directions()
+    torch.testing.assert_close(plain.residual, ClassStatistics.of(x, target, 4).residual)
+    for name in ("prototypes", "ridge", "lda"):
+        assert not HEADS[name].uses_directions
+        assert torch.equal(logits(HEADS[name], plain, x), logits(HEADS[name], whole, x))
+
+
 def test_few_directions_keep_the_trace_of_each_class() -> None:
     x, target = sample(3, classes=3, width=5)
     whole, few = ClassStatistics.of(x, target, 3, rank=5), ClassStatistics.of(x, target, 3, rank=2)

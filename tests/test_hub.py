@@ -123,7 +123,11 @@ def test_an_unknown_repository_and_a_hub_that_refuses_are_one_sentence(
 
 def test_the_model_card_has_the_hubs_metadata_and_says_how_to_load(store: Path) -> None:
     with hub._files(store, "ada/digits", {"accuracy": 0.91234}, states=False) as files:
-        assert set(files) == {"README.md", "manifest.json", "stage-000.safetensors", "stage-001.safetensors"}
+        assert set(files) == {
+            "README.md",
+            "manifest.json",
+            *(f"{part}-00{k}.safetensors" for part in ("stage", "state") for k in (0, 1)),
+        }
         text = files["README.md"]
     assert isinstance(text, bytes)
     _, front, body = text.decode().split("---\n", 2)

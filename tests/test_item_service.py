@@ -286,6 +286,65 @@ def test_adding_an_item_again_with_the_same_features_is_reported_and_with_others
     assert live.states.get(live.model, [*FILMS, "film 12", "film 13"]) == before
 
 
+@pytest.mark.parametrize("name", ["emerg"])
+def test_an_item_with_other_features_has_the_state_of_one_that_had_them_from_the_start(shared: Place) -> None:
+    first, second, query = (part.drop("genre", "words", "minutes") for part in (FIRST, SECOND, QUERY))
+    live, other = shared.ready(), shared.live()
+    scores(other, query)
+    live.warm(first)
+    now = features(NEW).with_columns(genre=pl.lit("genre 0"), minutes=pl.lit(33.0))
+    assert live.add(now, replace=True) == Added([], [], replaced=FILMS[8:])
+    assert live.add(now, replace=True) == live.add(now) == Added([], FILMS[8:])
+    assert {head.events for head in live.states.headers(live.model, FILMS[8:]).values()} == {6}
+    live.warm(second)
+    found, found_by_other = scores(live, query), scores(other, query)
+    right = shared.elsewhere()
+    right.forget(FILMS[8:])
+    right.add(now)
+    right.warm(first)
+    right.warm(second)
+    alike(live, right, FILMS[8:])
+    np.testing.assert_allclose(found, scores(right, query), atol=1e-5)
+    np.testing.assert_allclose(found, found_by_other, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["deepfm", "deepfm, all events so far"])
+def test_features_do_not_change_where_a_state_cannot_begin_anew(place: Place) -> None:
+    live = place.ready()
+    before = live.states.get(live.model, FILMS)
+    with pytest.raises(DataError, match=r"is there with other features; add it under another id$"):
+        live.add(features(NEW).with_columns(minutes=pl.lit(33.0)), replace=True)
+    assert live.states.get(live.model, FILMS) == before
+
+
+def test_what_a_replaced_item_loses_is_said(emerg: Place) -> None:
+    live = emerg.ready()
+    done = live.add(features(range(1)).with_columns(genre=pl.lit("genre 3")), replace=True)
+    assert done.lost == {
+        "film 00": "item 'film 00': what training learned about it is lost; its state begins at its new features"
+    }
+    again = live.add(features(range(1)), replace=True)
+    assert (again.replaced, list(again.lost)) == (["film 00"], ["film 00"])
+
+
+def test_features_that_change_while_events_arrive_lose_neither(emerg: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    live, other = emerg.ready(), emerg.live()
+    now = features(NEW).with_columns(genre=pl.lit("genre 0"), minutes=pl.lit(33.0))
+    commit, parts = live.states.commit, [FIRST.drop("genre", "words", "minutes")]
+
+    def delayed(model: str, changes: Any) -> set[str]:
+        if parts:
+            other.warm(parts.pop())
+        return commit(model, changes)
+
+    monkeypatch.setattr(live.states, "commit", delayed)
+    assert live.add(now, replace=True).replaced == FILMS[8:]
+    right = emerg.elsewhere()
+    right.add(now, replace=True)
+    right.warm(FIRST.drop("genre", "words", "minutes"))
+    alike(live, right, FILMS[8:])
+
+
 def test_of_two_concurrent_additions_the_first_wins(emerg: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     live, other = emerg.live(), emerg.live()
     scores(live, QUERY.filter(pl.col("film") < "film 08"))
@@ -301,6 +360,43 @@ def test_of_two_concurrent_additions_the_first_wins(emerg: Place, monkeypatch: p
     with pytest.raises(DataError, match="item 'film 11' is there with other features"):
         live.add(first.with_columns(genre=pl.lit("genre 0")))
     np.testing.assert_allclose(scores(live), scores(other), atol=1e-6)
+
+
+OPENED = """
+import sys
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.service import ItemService, fingerprint
+from newcomer.store.urls import open_states
+
+store, url = sys.argv[1:]
+with ItemService(EmerG.load(store), fingerprint(store), open_states(url)) as service:
+    print(*sorted(service.headers()), sep=",")
+"""
+
+
+@pytest.mark.parametrize("name", ["emerg"])
+def test_a_deleted_item_that_training_learned_is_nowhere_again(shared: Place) -> None:
+    """Not for who deleted it, not for one that was open, not after a restart, and not in another process."""
+    live, other = shared.live(), shared.live()
+    scores(other, QUERY.filter(pl.col("film") < "film 08"))
+    assert live.forget(FILMS[:2]) == FILMS[:2]
+    left = FILMS[2:8]
+    for service in (live, other, shared.live()):
+        assert sorted(service.headers()) == left
+        with pytest.raises(DataError, match="item 'film 00' is not known"):
+            service.look_up("film 00")
+    words = [sys.executable, "-W", "error", "-c", OPENED, str(shared.store), shared.url]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip().split(",") == left
+    assert shared.live().add(features(range(1))) == Added(["film 00"], [])
+    assert other.headers()["film 00"].events == 0  # and begins anew
+
+
+def test_a_user_whose_fields_change_is_scored_by_those_of_each_row(emerg: Place) -> None:
+    """A table that was joined with users of today and of yesterday: each row counts as it stands."""
+    live, row = emerg.ready(), QUERY.head(1)
+    other = row.with_columns(age=pl.lit("age 1"), tags=pl.lit("x"))
+    both = live.score(pl.concat([row, other.cast(row.schema)]))["logit"]
+    assert both.to_list() == pytest.approx([live.score(one)["logit"][0] for one in (row, other)], abs=1e-6)
 
 
 def test_writes_of_one_process_are_seen_by_others(shared: Place) -> None:
@@ -325,6 +421,33 @@ def test_two_services_at_once_lose_and_double_no_event(shared: Place) -> None:
     heads = services[0].states.headers(services[0].model, FILMS[8:])
     assert {head.events for head in heads.values()} == {24}
     assert services[1].warm(pl.concat(parts)).new == 0
+
+
+@pytest.mark.parametrize("name", ["emerg"])
+def test_impressions_and_clicks_that_race_give_one_state(shared: Place) -> None:
+    """Two processes, one with the impressions and one with the clicks on some of them, in opposite orders."""
+    parts = [events(NEW, 4, seed=seed).with_columns(pl.lit(0).alias("liked")) for seed in range(10, 16)]
+    clicks = [part.gather_every(3).with_columns(pl.lit(1).alias("liked")) for part in parts]
+    shared.ready()
+    services = [shared.live(), shared.live()]
+
+    def send(live: ItemService, tables: list[pl.DataFrame]) -> None:
+        for table in tables:
+            live.warm(table)
+
+    threads = [Thread(target=send, args=both) for both in zip(services, (parts, clicks[::-1]), strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    whole = shared.elsewhere()
+    whole.warm(pl.concat([*parts, *clicks]))
+    for key, value in states(services[0], FILMS[8:]).items():
+        torch.testing.assert_close(value, states(whole, FILMS[8:])[key], atol=2e-3, rtol=1e-2)
+    ids = {name: [f"{n}" for n in pl.concat(parts)["event_id"].cast(pl.String)] for name in FILMS[8:]}
+    found, right = (live.states.labels(live.model, ids) for live in (services[1], whole))
+    assert found == right
+    assert sum(sum(labels.values()) for labels in right.values()) == sum(map(len, clicks))
 
 
 def test_a_state_that_changes_meanwhile_is_tuned_anew(emerg: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -497,6 +620,16 @@ def test_an_item_that_was_not_added_is_named(emerg: Place) -> None:
         live.add(features(NEW).with_columns(film=pl.lit("x" * 300)).head(1))
     with pytest.raises(DataError, match="item 'x\0y…' has a NUL; give an id of 1 to 255 without NUL"):
         live.add(features(NEW).with_columns(film=pl.lit("x\0y")).head(1))
+
+
+@pytest.mark.parametrize("name", ["\ud800", "film \udcff", " \udfff "])
+def test_half_of_a_character_is_refused_by_name(emerg: Place, name: str) -> None:
+    with emerg.live() as service:
+        for ask in (service.look_up, service.forget):
+            with pytest.raises(
+                DataError, match=r"'.*\\ud.*' has half of a character \(a lone surrogate\); write whole"
+            ):
+                ask(name)
 
 
 def test_users_and_values_never_seen_are_read_as_unseen(place: Place) -> None:

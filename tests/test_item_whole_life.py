@@ -357,3 +357,93 @@ def test_repair_uses_the_summary_and_says_where_it_is_lost(stores: dict[str, Pat
     assert live.look_up(item)[0].events == 600
     assert live.warm(table(601, 0)).new == 1
     assert live.repair().items == []
+
+
+def test_an_item_of_many_events_keeps_what_they_said_when_its_features_change(
+    name: str, stores: dict[str, Path], tmp_path: Path
+) -> None:
+    """The summary stands for the same likelihood: with the old features again, the item has its old state again."""
+    live, item = service(stores, name, tmp_path, "changed.db"), f"i{OLD:04d}"
+    live.warm(table(650, 0))
+    right = service(stores, name, tmp_path, "right.db")
+    columns = {key: LOG.items.columns[key].texts() for key in ("kind", "brand")}
+    old = {"item": [item], **{key: [values[OLD]] for key, values in columns.items()}}
+    new = {
+        "item": [item],
+        **{key: [next(one for one in values if one != values[OLD])] for key, values in columns.items()},
+    }
+    for added in (right.add(pl.DataFrame(new), replace=True), live.add(pl.DataFrame(new), replace=True)):
+        assert (added.replaced, added.lost) == ([item], {})
+    right.warm(table(650, 0))
+    assert logit_distance(live, right) < 0.1  # the oldest 450 events count as they were under the old features
+    before = service(stores, name, tmp_path, "before.db")
+    before.warm(table(650, 0))
+    live.add(pl.DataFrame(old), replace=True)
+    assert distance(live, before) < 1e-3
+    assert live.look_up(item)[0].events == 650
+
+
+# Corrections.
+
+
+def corrected_and_right(
+    stores: dict[str, Path], name: str, folder: Path, count: int, late: Sequence[int], step: int = 50
+) -> tuple[ItemService, ItemService, pl.DataFrame]:
+    """A service that met the clicks of these rows as no clicks first, one that met them as clicks, and the events."""
+    rows = pl.int_range(count, eager=True)
+    right = table(count, 0).with_columns(event_id=rows.cast(pl.String))
+    right = right.with_columns(label=pl.when(rows.is_in(late)).then(1).otherwise(pl.col("label")))
+    wrong = right.with_columns(label=pl.when(rows.is_in(late)).then(0).otherwise(pl.col("label")))
+    one, other = (service(stores, name, folder, f"{which}.db") for which in ("corrected", "right"))
+    for begin in range(0, count, step):
+        one.warm(wrong[begin : begin + step])
+        other.warm(right[begin : begin + step])
+    return one, other, right
+
+
+def distance(one: ItemService, other: ItemService, item: str = f"i{OLD:04d}") -> float:
+    """Largest, in stds of the prior, of the states of an item."""
+    scales = one.learner.network.positive_scales()
+    scale = flatten_state({key: value[None].detach() for key, value in scales.items()})[0]
+    states = [flatten_state(live.learner.network.split_state(live.look_up(item)[1])[1]) for live in (one, other)]
+    return float(((states[0] - states[1]) / scale).abs().max())
+
+
+def logit_distance(one: ItemService, other: ItemService) -> float:
+    """Root mean square over an item's later events."""
+    later = table(EVENTS, 0)[1000:]
+    logits = [live.score(later)["logit"].to_numpy() for live in (one, other)]
+    return float(np.sqrt(np.mean((logits[0] - logits[1]) ** 2)))
+
+
+def test_a_corrected_label_gives_the_state_of_one_that_was_right_from_the_start(
+    name: str, stores: dict[str, Path], tmp_path: Path
+) -> None:
+    late = range(3, 180, 7)
+    one, other, right = corrected_and_right(stores, name, tmp_path, 180, late)
+    assert distance(one, other) > 0.1
+    for part in (right[late], right):  # the clicks alone, and with everything once more
+        done = one.warm(part.sample(fraction=1, shuffle=True, seed=1))
+        assert (done.new, done.left_out) == (0, [])
+    assert distance(one, other) < 1e-3  # tests of any order have the same tolerance
+    (row, _), (other_row, _) = (live.look_up(f"i{OLD:04d}") for live in (one, other))
+    assert row.events == other_row.events == 180
+    one.warm(table(650, 0)[180:])
+    other.warm(table(650, 0)[180:])
+    assert distance(one, other) < SAME
+
+
+@pytest.mark.parametrize(
+    ("late", "tolerance"), [(range(470, 520), ANY_ORDER), (range(0, 250, 25), ANY_ORDER), (range(1, 400, 5), 0.1)]
+)
+def test_a_corrected_label_beyond_the_window_gives_nearly_the_same_state(
+    late: range, tolerance: float, name: str, stores: dict[str, Path], tmp_path: Path
+) -> None:
+    one, other, right = corrected_and_right(stores, name, tmp_path, 520, late)
+    before = logit_distance(one, other)
+    done = one.warm(right[late])
+    assert (done.new, done.known, done.left_out) == (0, len(late) - done.corrected, [])
+    after = logit_distance(one, other)
+    assert after < tolerance
+    assert after < before / 5  # measured: a twelfth of what the labels move
+    assert one.warm(right[late]).known == len(late)

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def test_new_items_are_added_scored_warmed_and_forgotten(clicks: Shell) -> None:
 
     assert "60 new events of 4 items, 0 known already" in clicks.call("warm", "shop", "events.csv")[1]
     again = json.loads(clicks.call("warm", "shop", "events.csv", "--json")[1])
-    assert again == {"new": 0, "known": 60, "items": [], "conflicting": 0, "left_out": [], "unseen": {}}
+    assert again == {"new": 0, "known": 60, "corrected": 0, "items": [], "left_out": [], "unseen": {}}
     warm = lines(clicks.call("score", "shop", "requests.jsonl")[1])
     assert {row["phase"] for row in warm} == {"warm"}
 
@@ -118,6 +119,32 @@ def test_requests_and_answers_go_in_every_form(shop: Shell, monkeypatch: pytest.
     assert lines(shop.call("score", "shop", "-")[1]) == printed
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert shop.call("score", "shop", "-") == (0, "", "")
+
+
+def test_a_stream_is_answered_line_by_line(shop: Shell) -> None:
+    """Each answer is there before the next request is written; lines that do not fit, the first among them, have an error."""
+    shop.call("add", "shop", "new.parquet")
+    right = (shop.folder / "requests.jsonl").read_text().splitlines()[:3]
+    given = ['{"nothing": "fits"}', right[0], "{broken", '{"item_id": "unknown"}', *right[1:]]
+    command = [sys.executable, "-m", "newcomer", "score", "shop", "-"]
+    answers = []
+    with subprocess.Popen(
+        command, cwd=shop.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for line in given:
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+            answers.append(json.loads(process.stdout.readline()))
+        process.stdin.close()
+        assert process.stdout.read() == ""
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 3
+    assert [answer["error"] is None for answer in answers] == [False, True, False, False, True, True]
+    assert [answer["score"] is None for answer in answers] == [True, False, True, True, False, False]
+    assert "line 3 is not a JSON object" in said
 
 
 def test_states_can_be_in_another_database(shop: Shell, database: Database) -> None:
@@ -171,7 +198,9 @@ def test_inspecting_an_item_shows_its_state_and_its_heaviest_edges(shop: Shell) 
 
 def test_every_command_of_the_page_runs(clicks: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     (clicks.folder / "old.csv").rename(clicks.folder / "clicks.csv")
-    pl.read_parquet(clicks.folder / "new.parquet").write_csv(clicks.folder / "new.csv")
+    new = pl.read_parquet(clicks.folder / "new.parquet")
+    new.write_csv(clicks.folder / "new.csv")
+    new.with_columns(pl.col(new.columns[-1]).reverse()).write_csv(clicks.folder / "changed.csv")
     page = Path(__file__).parents[1] / "docs" / "items-in-service.md"
     commands = re.findall(r"^ +newcomer ([^#\n]*)", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(commands) >= 9
@@ -180,6 +209,8 @@ def test_every_command_of_the_page_runs(clicks: Shell, monkeypatch: pytest.Monke
         code, out, err = clicks.call(*words, *(SET if words[0] == "train" else []))
         assert (code, err) == (0, ""), words
         assert out
+        if "--replace" in words:
+            assert "with others, which were replaced" in out
     assert len(pl.read_parquet(clicks.folder / "answers.parquet")) == 20
 
 

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from newcomer.classes.class_memory import FOLDS, HEADS, ClassMemory, HeadName, make_head
+from newcomer.classes import cross_validation
+from newcomer.classes.class_memory import ClassMemory
+from newcomer.classes.cross_validation import FOLDS
+from newcomer.classes.heads import HEADS, HeadName, make_head
 from newcomer.nn.features.class_statistics import ClassStatistics
 from newcomer.nn.features.novelty import Novelty
 from newcomer.nn.features.temperature import temperature
@@ -158,6 +161,29 @@ def test_a_kernel_chosen_later_is_calibrated_by_fewer_examples() -> None:
     assert elsewhere.temperature("kernel") == pytest.approx(here.temperature("kernel"), rel=0.3)
     place = HEADS.index("kernel")
     assert elsewhere.held_out_count[place] == here.held_out_count[place] / FOLDS
+
+
+def test_among_many_classes_a_kernel_is_calibrated_by_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those far away compete for nothing: the temperature and the held-out accuracy are near those among all."""
+    x, target = world(12, classes=40, each=20, apart=6.0)
+    known, new = target < 36, target >= 36
+    memory, found = trained(x[known], target[known], "kernel"), {}
+    for most in (100, 12):
+        monkeypatch.setattr(cross_validation, "NEAREST", most)
+        found[most] = memory.with_task(x[new], target[new], "kernel", 0.1, rows(40))
+    (every, every_right), (near, near_right) = found[100], found[12]
+    assert near.temperature("kernel") == pytest.approx(every.temperature("kernel"), rel=0.1)
+    assert near_right == pytest.approx(every_right, abs=0.06)
+    assert near.temperature("lda") == every.temperature("lda")
+    assert torch.equal(near.statistics.mean, every.statistics.mean)
+
+
+def test_only_the_heads_that_are_named_are_calibrated() -> None:
+    x, target = world(9, classes=4, each=30)
+    memory, held_out = ClassMemory.empty(WIDTH).with_task(x, target, "lda", 0.1, rows(4), calibrated=["lda"])
+    assert memory.temperature("lda") == trained(x, target, "lda").temperature("lda")
+    assert held_out is not None
+    assert all(memory.temperature(head) == 1.0 for head in HEADS if head != "lda")
 
 
 def test_draws_have_calibrated_a_gaussian_that_is_chosen_later() -> None:

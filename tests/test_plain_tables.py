@@ -45,6 +45,14 @@ SCHEMAS = {
     "plain": SCHEMA,
     "users may be missing": dataclasses.replace(SCHEMA, user_missing="mark"),
     "missing values": dataclasses.replace(SCHEMA, missing_values=("none", "-1", "a", "")),
+    "values at serving": dataclasses.replace(
+        SCHEMA,
+        fields=(
+            *(field for field in FIELDS if field.name not in ("page", "rank")),
+            Field("page", "context", at_serving="home"),
+            Field("rank", "context", "numeric", missing="mark", at_serving=1),
+        ),
+    ),
     "several values": dataclasses.replace(SCHEMA, fields=SEVERAL, missing_values=()),
     "several values, some missing": dataclasses.replace(SCHEMA, fields=SEVERAL, missing_values=("a", "b c", "-1")),
     "several values, none missing": dataclasses.replace(

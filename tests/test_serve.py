@@ -78,7 +78,7 @@ def test_no_acknowledged_event_is_lost_when_a_worker_is_killed(store: Path, tmp_
             sent = [pool.submit(send, client, batch) for batch in batches]
             os.kill(victim, signal.SIGKILL)
             done = [one.result() for one in sent]
-        assert all(one["refused"] == one["conflicting"] == 0 for one in done)
+        assert all(one["refused"] == one["corrected"] == 0 for one in done)
         wait_until_ready(client, process)
         assert [client.get(f"/items/new {n}").json()["events"] for n in range(4)] == [50] * 4
         again = send(client, {"events": [event(item, n) for item in range(4) for n in range(50)]})

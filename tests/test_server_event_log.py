@@ -36,7 +36,7 @@ def client(config: ServeConfig) -> Iterator[TestClient]:
         yield client
 
 
-def event(film: str = "new", **values: Any) -> dict[str, Any]:
+def event(film: str | int = "new", **values: Any) -> dict[str, Any]:
     return {"film": film, "viewer": 3, **CONTEXT, "liked": 1, "seen": 1000, **values}
 
 
@@ -51,7 +51,7 @@ def contents(service: ItemService) -> dict[tuple[str, str], float]:
 
 
 def live_a_life(client: TestClient) -> None:
-    """Items and events of every kind: repeated, refused, conflicting, deleted, joined with a request."""
+    """Items and events of every kind: repeated, refused, corrected, deleted, joined with a request."""
     post = client.post
     post("/events", json={"events": [event("late", event_id="too early")]})
     post("/items", json={"items": [NEW, NEW | {"film": 7}, NEW | {"film": "late"}, NEW | {"film": "gone"}]})
@@ -65,6 +65,14 @@ def live_a_life(client: TestClient) -> None:
     for _ in range(2):
         post("/events", json={"events": rows})
     post("/events", json={"events": [event(event_id="e0", liked=1), event(price="dear", event_id="x")]})
+    post(
+        "/items",
+        json={"items": [NEW | {"film": 7, "genre": "love"}, NEW | {"film": 7}, NEW | {"film": 7, "genre": "love"}]},
+    )
+    post("/items", json={"items": [NEW | {"film": 7}]})
+    post("/items", json={"items": [NEW | {"film": 7, "minutes": 85.0}, NEW | {"film": "7", "minutes": "long"}]})
+    post("/items", json={"items": [NEW | {"film": 7, "genre": "love"}], "replace": False})
+    post("/events", json={"events": [event(7, event_id=f"after {n}") for n in range(3)]})
     for film in ("gone", FILMS[1]):
         assert client.delete(f"/items/{film}").status_code == 204
     post("/items", json={"items": [NEW | {"film": "gone", "genre": "love"}]})

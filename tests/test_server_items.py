@@ -1,5 +1,6 @@
 """Items over HTTP: what the service answers is what the library answers; what does not fit is said with its place."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def test_a_registered_item_is_scored_as_the_library_scores_it(
     client: TestClient, config: ServeConfig, store: Path
 ) -> None:
     answer = client.post("/items", json={"items": [NEW]})
-    assert answer.json()["items"] == [{"item_id": "new", "status": "new", "phase": "cold", "events": 0}]
+    assert answer.json()["items"] == [{"item_id": "new", "status": "new", "lost": None, "phase": "cold", "events": 0}]
     found = score(client, "new", *FILMS).json()
     with ItemService.open(store, config.states) as service:
         rows = [{"film": name, "viewer": 3} | CONTEXT for name in ("new", *FILMS)]
@@ -101,7 +102,8 @@ def test_an_event_changes_its_item_alone_and_counts_once(client: TestClient) -> 
     assert client.post("/events", json=body).json() == {
         "new": 5,
         "known": 0,
-        "conflicting": 0,
+        "corrected": 0,
+        "pending": 0,
         "refused": 0,
         "errors": [],
     }
@@ -125,11 +127,67 @@ def test_an_event_joins_its_request(client: TestClient, config: ServeConfig, sto
     forged = client.post(
         "/events", json={"events": [joined | {"request_id": request[:-2] + "AA"}, joined | {"film": "twin"}]}
     )
-    assert forged.json() | {"errors": None} == {"new": 1, "known": 0, "conflicting": 0, "refused": 1, "errors": None}
+    assert forged.json() | {"errors": None} == {
+        "new": 1,
+        "known": 0,
+        "corrected": 0,
+        "pending": 0,
+        "refused": 1,
+        "errors": None,
+    }
     assert forged.json()["errors"][0] == {
         "pointer": "/events/0",
         "detail": "events: row 1, request_id is not one of this service",
     }
+
+
+def test_a_click_on_an_impression_corrects_it(client: TestClient) -> None:
+    """Impressions first and clicks later are as good as knowing the clicks from the start; the order does not matter."""
+    client.post("/items", json={"items": [NEW | {"film": name} for name in ("a", "b", "c")]})
+    plain = {key: value for key, value in event().items() if key != "liked"}
+    shown = [plain | {"event_id": f"{n}", "event_type": "impression", "seen": 1000 + n} for n in range(6)]
+    clicks = [row | {"event_type": "click", "seen": row["seen"] + 50} for row in shown[::2]]
+
+    def send(film: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        answer: dict[str, Any] = client.post("/events", json={"events": [row | {"film": film} for row in rows]}).json()
+        return {key: answer[key] for key in ("new", "known", "corrected", "refused")}
+
+    assert send("a", shown) == {"new": 6, "known": 0, "corrected": 0, "refused": 0}
+    assert send("a", clicks) == {"new": 0, "known": 0, "corrected": 3, "refused": 0}
+    assert send("a", clicks + shown) == {"new": 0, "known": 9, "corrected": 0, "refused": 0}
+    assert send("b", clicks) == {"new": 3, "known": 0, "corrected": 0, "refused": 0}
+    assert send("b", shown) == {"new": 3, "known": 3, "corrected": 0, "refused": 0}
+    assert send("c", clicks + shown) == {"new": 6, "known": 3, "corrected": 0, "refused": 0}
+    scores = [row["score"] for row in score(client, "a", "b", "c").json()["scores"]]
+    assert scores == pytest.approx([scores[0]] * 3, abs=1e-4)
+    assert send("a", [clicks[0] | {"event_id": "1", "price": 0.9}]) == {
+        "new": 0,
+        "known": 0,
+        "corrected": 0,
+        "refused": 1,
+    }
+    assert 'newcomer_events_total{outcome="corrected"} 3.0' in client.get("/metrics").text
+
+
+def test_an_item_with_other_features_gets_them_and_is_tuned_anew(client: TestClient) -> None:
+    other = {"genre": "love", "minutes": 80.0}
+    client.post("/items", json={"items": [NEW, NEW | other | {"film": "twin"}]})
+    rows = [event(event_id=f"e{n}", liked=n % 2, seen=1000 + n) for n in range(8)]
+    for film in ("new", "twin"):
+        client.post("/events", json={"events": [row | {"film": film} for row in rows]})
+    before = client.get("/items/new").json()["graph"]
+    for status in ("replaced", "known"):
+        (answer,) = client.post("/items", json={"items": [NEW | other]}).json()["items"]
+        assert answer == {"item_id": "new", "status": status, "lost": None, "phase": "warm", "events": 8}
+    one, twin = score(client, "new", "twin").json()["scores"]
+    assert one["score"] == pytest.approx(twin["score"], abs=1e-5)
+    assert client.get("/items/new").json()["graph"] != before
+    assert client.post("/events", json={"events": rows}).json()["known"] == 8
+    refused = client.post("/items", json={"items": [NEW, NEW | {"film": "third"}], "replace": False}).json()
+    assert [item["item_id"] for item in refused["items"]] == ["third"]
+    assert "item 'new' is there with other features" in refused["refused"][0]["detail"]
+    (trained_item,) = client.post("/items", json={"items": [NEW | {"film": FILMS[0]}]}).json()["items"]
+    assert (trained_item["status"], trained_item["lost"].partition(":")[0]) == ("replaced", f"item '{FILMS[0]}'")
 
 
 def test_event_types_are_labels(config: ServeConfig) -> None:
@@ -148,15 +206,16 @@ def test_event_types_are_labels(config: ServeConfig) -> None:
 def test_each_event_that_does_not_fit_is_refused_with_its_place(client: TestClient) -> None:
     client.post("/items", json={"items": [NEW]})
     rows = [event(event_id="a"), event(film="nobody", event_id="b"), event(price="dear", event_id="c"),
-            event(event_id="d", liked=None), event(event_id="e", event_type="click"), event(liked=0, event_id="a")]  # fmt: skip
+            event(event_id="d", liked=None), event(event_id="e", event_type="click"),
+            event(liked=0, event_id="f"), event(page="list", event_id="f")]  # fmt: skip
     found = client.post("/events", json={"events": rows}).json()
-    assert [found[key] for key in ("new", "known", "conflicting", "refused")] == [1, 0, 1, 4]
+    assert [found[key] for key in ("new", "known", "corrected", "refused")] == [2, 0, 0, 5]
     assert sorted(error["pointer"] for error in found["errors"] if error["pointer"]) == [
         "/events/1/film",
         "/events/2/price",
         "/events/3/liked",
         "/events/4/event_type",
-        "/events/5",
+        "/events/6",
     ]
 
 
@@ -265,6 +324,8 @@ def test_metrics_and_probes(client: TestClient) -> None:
     found = client.get("/metrics").text
     assert 'newcomer_scores_total{phase="warm"} 2.0' in found
     assert 'newcomer_events_total{outcome="new"} 1.0' in found
+    assert 'newcomer_clicks_total{item_events="20-59"} 1.0' in found
+    assert re.search(r'newcomer_expected_clicks_total\{item_events="20-59"\} 0\.\d+', found)
     assert 'newcomer_requests_total{method="POST",route="/score",status="200"} 1.0' in found
 
 

@@ -1,6 +1,7 @@
 """The pages: right without a script, and in a real browser with keyboard and contrast checked."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,17 @@ def test_the_first_page_says_what_is_served(client: TestClient) -> None:
     assert page.status_code == 200
     assert "default-src 'self'" in page.headers["content-security-policy"]
     assert all(name in page.text for name in (*FILMS, "digits", "Classify with digits", "Items by phase"))
+
+
+def test_the_first_page_says_how_many_clicks_were_expected_and_came(client: TestClient) -> None:
+    client.post("/items", json={"items": [{"film": "new", "genre": "war", "minutes": 99.0}]})
+    shown = {"film": "new", "viewer": 3, "page": "home", "price": 0.5, "seen": 1000}
+    for liked in (1, 0, 0):
+        client.post("/events", json={"events": [{**shown, "liked": liked, "event_id": str(liked)}]})
+    page = client.get("/ui/summary").text
+    assert "Clicks expected and clicks that came" in page
+    assert re.search(r'<th scope="row">0</th><td>0\.\d</td><td>1</td><td>0\.\d\d</td>', page)
+    assert re.search(r'<th scope="row">1-4</th><td>0\.\d</td><td>0</td><td>–</td>', page)
 
 
 def test_an_item_is_added_by_the_form_and_names_are_no_markup(client: TestClient) -> None:

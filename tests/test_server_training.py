@@ -106,6 +106,31 @@ def test_what_is_trained_is_what_the_library_learns_from_both_logs(
     assert found.known == right.known
 
 
+def test_a_new_version_has_items_with_the_features_that_they_have_now(client: TestClient, config: ServeConfig) -> None:
+    send(client, 0, 40)
+    client.post("/items", json={"items": [item("new 0") | {"genre": "love"}, item("cold") | {"genre": "love"}]})
+    client.post("/items", json={"items": [item("cold"), item("twin") | {"genre": "love"}]})
+    train(client, config, promote="always")
+    rows = [{"film": name, "viewer": 3, **CONTEXT} for name in ("new 0", "cold", "new 1")]
+    with ItemService.open(config.own_folder / "versions" / "v2", config.states) as live:
+        known = live.refreshed(["new 0", "cold", "new 1", "twin"])
+        genres = {name: int(known.item_features[0][number]) for name, number in known.numbers.items()}
+        assert genres["new 0"] == genres["twin"] != genres["cold"] == genres["new 1"]
+        assert live.score(rows)["score"].is_not_null().all()
+
+
+def test_impressions_that_wait_are_not_learned(store: Path, config: ServeConfig) -> None:
+    waiting = config.model_copy(update={"impression_window": 3600.0})
+    with TestClient(create_app(waiting)) as client:
+        send(client, 0, 40)
+        shown = [event("new 0", n, event_type="impression") for n in range(40, 46)]
+        shown = [{key: value for key, value in row.items() if key != "liked"} for row in shown]
+        assert client.post("/events", json={"events": shown}).json()["pending"] == 6
+        assert client.post("/events", json={"events": [shown[0] | {"event_type": "click"}]}).json()["new"] == 1
+        result = train(client, waiting, promote="always", eval_share=0.1)
+        assert result["training_events"] + result["evaluation"]["events"] == 41
+
+
 def test_a_new_version_has_all_items_and_counts_every_event_once(client: TestClient, config: ServeConfig) -> None:
     rows = send(client, 0, 40)
     client.post("/items", json={"items": [item("gone"), item("cold")]})
@@ -120,8 +145,12 @@ def test_a_new_version_has_all_items_and_counts_every_event_once(client: TestCli
     after = {one["item_id"]: one["events"] for one in client.get("/items", params={"limit": 99}).json()["items"]}
     assert after == before
     again = client.post("/events", json={"events": rows}).json()
-    assert (again["new"], again["known"], again["conflicting"]) == (0, 40, 0)
-    assert client.post("/events", json={"events": [rows[0] | {"liked": 1}]}).json()["conflicting"] == 1
+    assert (again["new"], again["known"], again["corrected"]) == (0, 40, 0)
+    late = client.post("/events", json={"events": [rows[0] | {"liked": 1}]}).json()  # the version was trained on it
+    assert (late["refused"], late["errors"][0]["detail"].partition("; ")[2]) == (
+        1,
+        "it is too late to correct it: its values are not kept",
+    )
 
 
 def test_both_versions_are_judged_on_the_latest_events_as_the_service_would_have_met_them(
@@ -285,7 +314,7 @@ def test_grades_are_trained_on_as_they_were_given(tmp_path: Path) -> None:
         events = pl.read_parquet(config.own_folder / "versions" / "v2" / "events.parquet")
         assert events["liked"].to_list() == [float(row["liked"]) for row in rows[:9]]
         again = client.post("/events", json={"events": rows}).json()
-        assert (again["known"], again["conflicting"]) == (10, 0)
+        assert (again["known"], again["corrected"]) == (10, 0)
 
 
 def test_a_log_as_a_table_is_the_log() -> None:

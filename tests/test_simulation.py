@@ -76,7 +76,7 @@ def test_what_was_sent_is_counted_once_and_gives_the_same_states_offline(
     url: str, config: ServeConfig, store: Path, tmp_path: Path, threads: int
 ) -> None:
     summary, log = simulated(url, threads=threads)
-    assert (summary.visits, summary.failed, summary.pending, summary.refused, summary.conflicting) == (
+    assert (summary.visits, summary.failed, summary.pending, summary.refused, summary.corrected) == (
         VISITS,
         0,
         0,

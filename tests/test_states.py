@@ -158,6 +158,44 @@ def test_of_past_events_the_latest_are_kept_in_the_order_they_came_and_all_ids(s
     assert states.seen("m", {"a": ids}) == {"a": set(ids)}
 
 
+def test_a_label_is_corrected_with_the_state_that_follows_from_it(opened: Open) -> None:
+    states, ids = opened(), [f"{n:03d}" for n in range(KEPT + 2)]
+    shown = [Event(id, 7, 0, VALUES) for id in ids]
+    states.add("m", [change("a", 0), change("b", 0, "002")])
+    states.commit("m", [Change(state("a", 1, len(ids) - 1), shown[:-1])])
+    corrections = {"000": 1, "002": 1}  # of the first no values are there any more, nor of "001" after this change
+    assert states.commit("m", [Change(state("a", 2, len(ids)), shown[-1:], labels=corrections)]) == set()
+    assert states.commit("m", [Change(state("a", 2, len(ids)), [], labels={"003": 1})]) == {"a"}
+    other = opened()
+    assert other.labels("m", {"a": ids}) == {"a": {id: corrections.get(id, 0) for id in ids}}
+    assert other.event_history("m", ["a"])["a"] == [Event(id, 7, corrections.get(id, 0), VALUES) for id in ids[2:]]
+    assert states.commit("m", [Change(state("a", 3, len(ids)), [], labels={"002": 0, "001": 1})]) == set()
+    assert states.commit("m", [change("a", 4, "next", before=len(ids))]) == set()
+    assert other.labels("m", {"a": ["001", "002"], "b": ["002"]}) == {"a": {"001": 1, "002": 0}, "b": {"002": 1}}
+
+
+def test_a_label_that_is_dropped_in_the_same_change_is_corrected(states: ItemStates) -> None:
+    states.add("m", [change("a", 0)])
+    states.commit("m", [change("a", 1, *map(str, range(KEPT)))])
+    made = change("a", 2, "x", before=KEPT)
+    assert states.commit("m", [Change(made.state, made.events, labels={"0": 0})]) == set()
+    assert states.labels("m", {"a": ["0", "1"]}) == {"a": {"0": 0, "1": 1}}
+    assert [event.id for event in states.event_history("m", ["a"])["a"]] == [*map(str, range(1, KEPT)), "x"]
+    assert states.commit("m", [change("a", 3, "y", before=KEPT + 1)]) == set()
+
+
+@pytest.mark.parametrize("column", ["label", "payload"])
+def test_an_event_that_is_damaged_or_not_there_is_not_corrected(
+    column: str, states: ItemStates, database: Database
+) -> None:
+    states.add("m", [change("a", 0, "x", "y"), change("b", 0, "z")])
+    database.damage_event("x", column, "0")
+    for item, id, events in (("a", "x", 2), ("b", "none", 1)):
+        with pytest.raises(DamagedItemError, match=f"item '{item}': event '{id}' is not what was written"):
+            states.commit("m", [Change(state(item, 1, events), [], labels={id: 0})])
+    assert {name: header.version for name, header in states.headers("m").items()} == {"a": 0, "b": 0}
+
+
 def test_events_without_values_leave_only_their_ids(states: ItemStates) -> None:
     states.add("m", [Change(state("a", events=1), [Event("x", 1, 0)])])
     assert states.event_history("m", ["a"]) == {"a": []}

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from newcomer.errors import StoreError
-from newcomer.store.folder import FORMAT, Entry, Manifest, Store
+from newcomer.store.entry import Entry
+from newcomer.store.folder import FORMAT, Manifest, Store
 
 MANIFEST = Manifest(
     "sd-lora", {"rank": 2, "rate": 1e-3}, {"backbone": {"name": "vit", "fingerprint": "abc", "size": None}}

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from newcomer import Schema, SDLoRA
-from newcomer.classes.class_memory import ClassMemory, make_head
+from newcomer.classes.class_memory import ClassMemory
+from newcomer.classes.heads import make_head
 from newcomer.data.examples import Examples
 from newcomer.data.io.log_reader import log_from_frame
 from newcomer.nn.heads.linear_layer import LinearHead

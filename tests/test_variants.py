@@ -188,7 +188,7 @@ def test_traces_of_a_training_are_in_its_own_entry(tiny: Folder, tasks: list[Exa
         learner.learn(tasks[1])  # of known classes only
     watched = [{key for key in entry.tensors if key.startswith("trace.")} for entry in learner.entries]
     assert [bool(keys) for keys in watched] == [True, True, False, False]
-    assert watched[0] == {"trace.step", "trace.residual", "trace.magnitudes"}
+    assert watched[0] == {"trace.step", "trace.residual", "trace.magnitudes", "trace.after"}
 
 
 @pytest.mark.parametrize("kind", [SDLoRA, SequentialLoRA, InfLoRA, RanPAC])

@@ -4,7 +4,8 @@
     python tools/write_tables.py --check    # exit 1 and name the pages whose tables differ from the records
 
 A table is between `<!-- table NAME -->` and `<!-- end -->`, NAME being a folder of records; `differences`, `metrics`, `trials` and
-`costs` in place of `table` are tables of a comparison, `summary results` is the table of the README.
+`costs` in place of `table` are tables of a comparison, `calibration` is that of click probabilities, `summary results` is the table
+of the README.
 """
 
 import re
@@ -55,12 +56,29 @@ def table(kind: str, name: str) -> str:
     """A table of this kind in Markdown, with its note."""
     if kind == "summary":
         return summary()
+    if kind == "calibration":
+        return calibration(name)
     if kind in COMPARISON_TABLES:
         result = COMPARISON_TABLES[kind](read_comparison(RECORDS / name))
         assert result is not None, f"{name} has no {kind}"
     else:
         result = result_tables(runs_by_row(name))[0]
     return f"{result.markdown()}\n\n{result.note}\n"
+
+
+def calibration(name: str) -> str:
+    """Clicks expected over clicks that came, and the expected calibration error, of each row after each phase."""
+    rows = runs_by_row(name)
+    phases = [phase["stage"] for phase in next(iter(rows.values()))[0].phases]
+    lines = [["", *phases], ["---", *["--:"] * len(phases)]]
+    for row, runs in rows.items():
+        metrics = [run.metrics() for run in runs]
+        means = [
+            [cell([one[f"{phase} {score}"] for one in metrics], ".3f").split(" ")[0] for phase in phases]
+            for score in ("calibration", "calibration_error")
+        ]
+        lines.append([row, *(f"{ratio} ({error})" for ratio, error in zip(*means, strict=True))])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def runs_by_row(name: str) -> dict[str, list[Run]]:

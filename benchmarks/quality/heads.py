@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from run import with_models
 
 from measurement import one_line
-from newcomer.classes.class_memory import HeadName
+from newcomer.classes.heads import HeadName
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.errors import RecipeError
 from newcomer.experiments.recipe import Recipe, read_recipe

@@ -105,9 +105,9 @@ class Client:
         self._policy = _Policy(url, token, timeout, retries)
         self._http = httpx.Client(**self._policy.options)
 
-    def add(self, items: Sequence[Row]) -> AddedItems:
-        """Register items: their ids and fields by column."""
-        return self._send(_add(items))
+    def add(self, items: Sequence[Row], replace: bool = True) -> AddedItems:
+        """Register items: their ids and fields by column. One that is there with other fields gets these, or is refused."""
+        return self._send(_add(items, replace))
 
     def score(
         self,
@@ -121,7 +121,10 @@ class Client:
         return self._send(_score(user, context, candidates, on_unknown, uncertainty))
 
     def warm(self, events: Sequence[Row]) -> Counts:
-        """Count events. One without `event_id` and `request_id` gets an id here, so that it counts once if it is sent again."""
+        """Count events; a click corrects the impression of its id.
+
+        An event without `event_id` and `request_id` gets an id here, so that it counts once if it is sent again.
+        """
         return self._send(_warm(events))
 
     def forget(self, item: str) -> None:
@@ -246,8 +249,8 @@ class AsyncClient:
         self._policy = _Policy(url, token, timeout, retries)
         self._http = httpx.AsyncClient(**self._policy.options)
 
-    async def add(self, items: Sequence[Row]) -> AddedItems:
-        return await self._send(_add(items))
+    async def add(self, items: Sequence[Row], replace: bool = True) -> AddedItems:
+        return await self._send(_add(items, replace))
 
     async def score(
         self,
@@ -366,8 +369,8 @@ class AsyncClient:
         raise AssertionError  # the last attempt has returned or raised
 
 
-def _add(items: Sequence[Row]) -> _Request[AddedItems]:
-    return _Request("POST", "/items", AddedItems, {"items": [dict(item) for item in items]})
+def _add(items: Sequence[Row], replace: bool) -> _Request[AddedItems]:
+    return _Request("POST", "/items", AddedItems, {"items": [dict(item) for item in items], "replace": replace})
 
 
 def _score(

@@ -11,7 +11,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from newcomer.classes.class_memory import ClassMemory, StatisticsHead, make_head
+from newcomer.classes.class_memory import ClassMemory
+from newcomer.classes.heads import StatisticsHead, make_head
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.data.examples import Examples

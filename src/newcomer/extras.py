@@ -24,6 +24,7 @@ EXTRAS: Mapping[str, str] = {
     "uvicorn": "serve",
     "prometheus_client": "serve",
     "httpx": "client",
+    "opentelemetry": "otel",
     "tensorboard": "tensorboard",
     "mlflow": "mlflow",
     "wandb": "wandb",

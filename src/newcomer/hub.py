@@ -8,12 +8,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from newcomer.classes.class_history import classes_after
 from newcomer.classes.learner import ClassLearner
 from newcomer.errors import SettingError, StoreError
 from newcomer.printable import counted
 from newcomer.registry import find_learner
 from newcomer.settings import Json
-from newcomer.store.folder import MANIFEST, Manifest, Store
+from newcomer.store.folder import MANIFEST, Manifest, Store, files_of
 from newcomer.training.learner import Learner
 
 CARD = "README.md"
@@ -105,8 +106,10 @@ def _files(
 def _store_files(folder: Path, repo_id: str, metrics: Mapping[str, float]) -> dict[str, bytes | Path]:
     """Manifest and stages, checked against their checksums, and a model card."""
     manifest, entries = Store(folder).manifest(), Store(folder).entries()
-    classes = list(entries[-1].info.get("classes", [])) if entries else []
-    files = {str(stage["file"]): folder / str(stage["file"]) for stage in manifest.stages}
+    classes = classes_after(entries) if issubclass(find_learner(manifest.learner), ClassLearner) else []
+    for entry in entries:
+        len(entry.state or ())  # reads and checks it
+    files = {name: folder / name for name in sorted(files_of(manifest.stages))}
     text = store_card(manifest, classes, repo_id, metrics)
     return {CARD: text.encode(), MANIFEST: folder / MANIFEST, **files}
 

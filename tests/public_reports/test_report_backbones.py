@@ -66,6 +66,7 @@ def as_before(store: Path) -> None:
         "pooling": None,
         "max_tokens": None,
     }
+    assert all(dict(entry.state or {}) for entry in entries)  # read before it is gone
     shutil.rmtree(store)
     Store(store).write(Manifest(manifest.learner, manifest.settings, {"backbone": backbone}), entries)
 

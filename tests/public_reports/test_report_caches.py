@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from newcomer.classes.class_memory import make_head
+from newcomer.classes.heads import make_head
 from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.classes.methods.ranpac import RanPAC
 from newcomer.classes.methods.sd_lora import SDLoRA
@@ -99,7 +99,8 @@ def test_another_head_or_shrinkage_is_fitted(tasks: list[Examples], tmp_path: Pa
     made.save(tmp_path / "store")
     for change in ({"head": "kernel"}, {"head": "lda"}, {"shrinkage": 0.9}):
         found = SDLoRA.load(tmp_path / "store", **change)
-        assert not any(torch.equal(found.linear_classifier()[0], kept) for kept in made.entries[-1].tensors.values())
+        assert made.entries[-1].state is not None
+        assert not any(torch.equal(found.linear_classifier()[0], kept) for kept in made.entries[-1].state.values())
         assert found.loop is not None
         name, rows = found.classifier.settings.head, found.loop.linear_head.rows()
         head = make_head(name, found.classifier.settings.shrinkage)
@@ -113,7 +114,7 @@ def test_a_store_without_it_is_read_as_ever(kind: Any, settings: dict[str, Any],
     learner = kind("micro-vit", **settings).learn(tasks[0])
     other = kind("micro-vit", **settings)
     (entry,) = learner.entries
-    plain = {key: t for key, t in entry.tensors.items() if not key.startswith("fitted.") and key != "ranpac.weight"}
-    assert len(plain) < len(entry.tensors)
-    other._apply_entry(type(entry)(entry.name, plain, entry.info))
+    plain = {key: t for key, t in entry.state.items() if not key.startswith("fitted.") and key != "ranpac.weight"}
+    assert len(plain) < len(entry.state)
+    other._apply_entries([type(entry)(entry.name, entry.tensors, entry.info, plain)])
     assert torch.equal(other.logits(tasks[0].inputs), learner.logits(tasks[0].inputs))

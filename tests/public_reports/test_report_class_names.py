@@ -19,7 +19,7 @@ from newcomer.data.examples import Examples
 from newcomer.data.io.image_folders import class_folder
 from newcomer.data.io.text_tables import class_table
 from newcomer.errors import DataError, LearnerError
-from newcomer.store.folder import Entry
+from newcomer.store.entry import Entry
 from newcomer.streams.class_incremental import ClassIncremental
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
@@ -107,7 +107,9 @@ def test_a_class_of_an_old_store_is_updated_in_its_new_spelling(tiny: Callable[[
     learner = FrozenBackbone(str(tiny("bert"))).learn(Examples(["my card", "the rate"], ["card", "rate"]))
     entry = learner.entries[0]
     old = FrozenBackbone(learner.backbone)
-    old._apply_entry(Entry(entry.name, entry.tensors, {**entry.info, "classes": ["card ", "rate"]}))
+    old._apply_entries(
+        [Entry(entry.name, entry.tensors, {**entry.info, "new classes": ["card ", "rate"]}, entry.state)]
+    )
     assert old.learn(Examples(["lost", "euro"], ["card", "rate "])).classes == ["card", "rate"]
 
 

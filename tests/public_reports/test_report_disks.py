@@ -14,7 +14,8 @@ import torch
 
 from newcomer.errors import StoreError
 from newcomer.store import writing
-from newcomer.store.folder import Entry, Manifest, Store
+from newcomer.store.entry import Entry
+from newcomer.store.folder import Manifest, Store
 from newcomer.store.record import RecordWriter, read_record
 from shell import Shell
 

@@ -12,7 +12,8 @@ from safetensors.torch import save
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import NewcomerError, StoreError
-from newcomer.store.folder import Entry, Manifest, Store, _digest
+from newcomer.store.entry import Entry
+from newcomer.store.folder import Manifest, Store, _digest
 from newcomer.store.record import RecordWriter
 from newcomer.training.checkpoint import Checkpoint
 from shell import Shell

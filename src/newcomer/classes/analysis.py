@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from newcomer.classes.class_history import NEW_CLASSES, class_history
 from newcomer.classes.learner import EVAL_BATCH, ClassLearner
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
@@ -24,7 +25,7 @@ from newcomer.errors import LearnerError
 from newcomer.nn.lora.decoupled_lora import DecoupledLoRA
 from newcomer.settings import Json
 from newcomer.shapes import Float, Tensor
-from newcomer.store.folder import Entry
+from newcomer.store.entry import Entry
 from newcomer.training.fit import chunks, evaluating
 from newcomer.training.learner import Step
 
@@ -39,13 +40,10 @@ class _Task:
     entry: Entry
     new: Sequence[str]
     """The classes that it added."""
+    known: Sequence[str]
+    """All classes known after it."""
     magnitudes: Float[Tensor, "direction column"]
     """α after it, in float64, 0 for directions to come."""
-
-    @property
-    def known(self) -> list[str]:
-        """All classes known after this stage."""
-        return list(self.entry.info["classes"])
 
 
 def analyse(learner: ClassLearner, examples: Examples | None) -> Generator[Step, None, dict[str, Json]]:
@@ -60,9 +58,9 @@ def analyse(learner: ClassLearner, examples: Examples | None) -> Generator[Step,
     - `cosines`: between directions, over all projections together; `depths`: mean |cosine| of all pairs in each projection; a
       zero direction has cosine 0 with all;
     - `line`: linear interpolation; None without `examples`; else for each pair of consecutive tasks with examples, the accuracy
-      in [0, 1] on the `old` and the `new` task at each `fraction`, with two heads on the interpolated features: the `trained
-      linear_head` after the new task, over all classes known then, and the `end head`, the model's current one, over those of
-      them it still knows. Classes that were forgotten later are excluded.
+      in [0, 1] on the `old` and the `new` task at each `fraction`, with two heads on the interpolated features: `trained rows`,
+      the linear head after the new task, over all classes known then (absent where that state is no longer kept), and the `end
+      head`, the model's current one, over those of them it still knows. Classes that were forgotten later are excluded.
 
     Raises LearnerError for other kinds of models, before any task, and if no example belongs to a known class.
     """
@@ -86,14 +84,12 @@ def analyse(learner: ClassLearner, examples: Examples | None) -> Generator[Step,
 
 
 def _tasks(learner: SDLoRA) -> list[_Task]:
-    found, before = [], set[str]()
-    for entry in learner.entries:
-        classes = entry.info["classes"]
+    found = []
+    for entry, known in zip(learner.entries, class_history(learner.entries), strict=True):
         if "residual" in entry.info:
-            magnitudes = entry.tensors["magnitudes"].double().cpu()
+            magnitudes = entry.tensors["trace.after"].double()
             padded = F.pad(magnitudes, (0, 0, 0, learner.lora.directions - len(magnitudes)))
-            found.append(_Task(entry, [name for name in classes if name not in before], padded))
-        before = set(classes)
+            found.append(_Task(entry, entry.info[NEW_CLASSES], known, padded))
     return found
 
 
@@ -112,13 +108,13 @@ def _distances(learner: SDLoRA, tasks: Sequence[_Task]) -> Float[Tensor, "state 
 
 
 def _training(task: _Task) -> dict[str, Json]:
-    tensors, nothing = task.entry.tensors, torch.zeros(0)  # stores of before there were traces
+    tensors = task.entry.tensors
     return {
-        "step": tensors.get("trace.step", nothing).tolist(),
-        "residual": tensors.get("trace.residual", nothing).tolist(),
+        "step": tensors["trace.step"].tolist(),
+        "residual": tensors["trace.residual"].tolist(),
         # The open direction has no norm yet, so that its magnitude cannot be compared with the others'.
-        "magnitudes": tensors.get("trace.magnitudes", nothing.view(0, 1, 1))[:, :-1].mean(2).tolist(),
-        "after": tensors["magnitudes"].mean(1).tolist(),
+        "magnitudes": tensors["trace.magnitudes"][:, :-1].mean(2).tolist(),
+        "after": tensors["trace.after"].mean(1).tolist(),
     }
 
 
@@ -154,12 +150,13 @@ def _lines(learner: SDLoRA, tasks: Sequence[_Task], examples: Examples) -> Gener
 
 
 def _line(learner: SDLoRA, before: _Task, after: _Task, old: Examples, new: Examples) -> Generator[Step, None, Json]:
-    tensors, end = after.entry.tensors, [k for k, name in enumerate(learner.classes) if name in after.known]
-    rows = tensors["linear_head.weight"].cpu(), tensors["linear_head.bias"].cpu()
-    heads: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
-        "trained rows": (lambda features: F.linear(features, *rows), after.known),
+    end = [k for k, name in enumerate(learner.classes) if name in after.known]
+    heads: dict[str, tuple[Callable[[Tensor], Tensor], Sequence[str]]] = {
         "end head": (lambda features: learner._logits(features)[:, end], [learner.classes[k] for k in end]),
     }
+    if after.entry.state is not None:
+        rows = after.entry.state["linear_head.weight"], after.entry.state["linear_head.bias"]
+        heads = {"trained rows": (lambda features: F.linear(features, *rows), after.known), **heads}
     right = {head: {"old": [0] * len(FRACTIONS), "new": [0] * len(FRACTIONS)} for head in heads}
     sides = {"old": old, "new": new}
     parts = [(side, part) for side, which in sides.items() for part in chunks(len(which), EVAL_BATCH)]

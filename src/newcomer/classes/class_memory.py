@@ -1,52 +1,27 @@
 """Class memory: statistics of all classes with calibration (temperatures, novelty quantiles), kept in place of examples."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import torch
 from torch.nn import functional as F
 
+from newcomer.classes.cross_validation import FOLDS, cross_validate
+from newcomer.classes.heads import HEADS, HeadName
 from newcomer.nn.features.class_statistics import ClassStatistics
 from newcomer.nn.features.drift_map import guarded
-from newcomer.nn.features.novelty import QUANTILES, Novelty, quantiles
+from newcomer.nn.features.novelty import QUANTILES, quantiles
 from newcomer.nn.features.temperature import temperature
-from newcomer.nn.heads.gaussian import RealignedGaussian
 from newcomer.nn.heads.head import Head, Linear, WeightBias
-from newcomer.nn.heads.kernel import KernelRidge
-from newcomer.nn.heads.lda import LDA
-from newcomer.nn.heads.linear import TrainedLinearHead
-from newcomer.nn.heads.prototypes import Prototypes
-from newcomer.nn.heads.ridge import Ridge
 from newcomer.shapes import Float, Int, Tensor
-
-StatisticsHead = Literal["prototypes", "ridge", "lda", "gaussian", "kernel"]
-HeadName = Literal["linear", "prototypes", "ridge", "lda", "gaussian", "kernel"]
-
-HEADS: list[HeadName] = list(get_args(HeadName))
 
 PRINCIPAL_DIRECTIONS = 8
 """Principal directions kept of each class's scatter."""
-FOLDS = 5
-"""Folds of a task's examples for the cross-validation that calibrates probabilities and novelty scores."""
 FEWER_FOLDS: dict[HeadName, int] = {"gaussian": 0, "kernel": 1}
 """Folds for slow heads that are not in use; none for `gaussian`, which is calibrated by its own samples."""
 PREFIX = "memory."
 CALIBRATION = "novelty_quantiles", "temperatures", "held_out_count"
-
-
-def make_head(name: HeadName, shrinkage: float) -> Head:
-    """Head by name."""
-    heads: dict[HeadName, Head] = {
-        "linear": TrainedLinearHead(),
-        "prototypes": Prototypes(),
-        "ridge": Ridge(shrinkage),
-        "lda": LDA(shrinkage),
-        "gaussian": RealignedGaussian(shrinkage),
-        "kernel": KernelRidge(),
-    }
-    return heads[name]
 
 
 @dataclass(frozen=True)
@@ -79,7 +54,8 @@ class ClassMemory:
 
     def fold(self, head: Head, trained: Linear) -> WeightBias:
         """Weight and bias that this head computes, in float32."""
-        weight, bias = head.fold(self.statistics.double(), trained)
+        statistics = self.statistics if head.uses_directions else self.statistics.without_directions()
+        weight, bias = head.fold(statistics.double(), trained)
         return weight.float(), bias.float()
 
     def with_task(
@@ -89,49 +65,30 @@ class ClassMemory:
         head: HeadName,
         shrinkage: float,
         trained: Linear,
+        calibrated: Sequence[HeadName] | None = None,
     ) -> tuple["ClassMemory", float | None]:
         """Memory after a task's examples, and the cross-validated accuracy of `head` on its new classes (None: nothing held out).
 
         `target` are indices into all classes. A trained linear head has seen the held-out examples. Examples of known classes
-        update the statistics only: they may have been learned before.
+        update the statistics only: they may have been learned before. `calibrated`: the heads whose temperature is updated.
         """
         classes = max(self.classes, int(target.max()) + 1)
-        old = self.statistics.double().padded(classes)
-
-        def joined(rows: Tensor) -> ClassStatistics:
-            return old.joined(ClassStatistics.of(features[rows], target[rows], classes, PRINCIPAL_DIRECTIONS))
-
+        old = self.statistics.padded(classes)
         more = self.novelty_quantiles.new_full((classes - self.classes, QUANTILES), torch.nan)
-        whole = joined(torch.ones_like(target, dtype=torch.bool)).float()
-        memory = replace(self, statistics=whole, novelty_quantiles=torch.cat([self.novelty_quantiles, more]))
-        logits: dict[HeadName, list[Tensor]] = {name: [] for name in HEADS}
-        novelty, held_out, fold_of, is_new = [], [], _folds(target), target >= self.classes
-        for fold in range(FOLDS):
-            kept = joined(fold_of != fold)
-            present = kept.count > 0
-            rows = ((fold_of == fold) & is_new & present[target]).nonzero()[:, 0]
-            if not len(rows):
-                continue
-            x, statistics = features[rows].double(), kept.at(present.nonzero()[:, 0].tolist())
-            for name in HEADS:
-                if name != head and fold >= FEWER_FOLDS.get(name, FOLDS):
-                    continue
-                other = make_head(name, shrinkage)
-                weight, bias = other.fold(statistics, (trained[0][present], trained[1][present]))
-                found = x.new_full((len(rows), classes), float("-inf"))
-                found[:, present] = other.terms(statistics, x) @ weight.T + bias
-                logits[name].append(found)
-            novelty.append(Novelty.of(statistics, shrinkage)(x))
-            held_out.append(rows)
-        if not held_out:
+        memory = replace(
+            self,
+            statistics=old.with_examples(features, target, PRINCIPAL_DIRECTIONS),
+            novelty_quantiles=torch.cat([self.novelty_quantiles, more]),
+        )
+        folds = {name: FOLDS if name == head else FEWER_FOLDS.get(name, FOLDS) for name in calibrated or HEADS}
+        found = cross_validate(old, features, target, self.classes, trained, shrinkage, folds)
+        if found is None:
             return memory, None
-        labels = target[torch.cat(held_out)]
-        memory = memory._with_novelty(torch.cat(novelty), labels)
-        for name, parts in logits.items():
-            if parts:
-                head_logits = torch.cat(parts)
-                memory = memory._with_temperature(HEADS.index(name), head_logits, labels[: len(head_logits)])
-        return memory, float((torch.cat(logits[head]).argmax(1) == labels).double().mean())
+        memory = memory._with_novelty(found.novelty, found.target)
+        for name, (logits, columns) in found.logits.items():
+            memory = memory._with_temperature(HEADS.index(name), logits, columns)
+        logits, columns = found.logits[head]
+        return memory, float((logits.argmax(1) == columns).double().mean())
 
     def _with_novelty(self, novelty: Float[Tensor, " example"], target: Int[Tensor, " example"]) -> "ClassMemory":
         novelty_quantiles = self.novelty_quantiles.clone()
@@ -178,7 +135,7 @@ class ClassMemory:
     def tensors(self) -> dict[str, Tensor]:
         """Tensors for a store."""
         calibration = {name: getattr(self, name) for name in CALIBRATION}
-        return {PREFIX + name: t.clone() for name, t in {**vars(self.statistics), **calibration}.items()}
+        return {PREFIX + name: t for name, t in {**vars(self.statistics), **calibration}.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "ClassMemory":
@@ -190,12 +147,3 @@ class ClassMemory:
         return cls(
             statistics, novelty_quantiles, F.pad(temperatures, padding, value=math.nan), F.pad(held_out_count, padding)
         )
-
-
-def _folds(target: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-    """Fold of each example; a class's examples go to the folds in turn."""
-    fold = torch.zeros_like(target)
-    for k in torch.unique(target):
-        rows = (target == k).nonzero()[:, 0]
-        fold[rows] = torch.arange(len(rows)) % FOLDS
-    return fold

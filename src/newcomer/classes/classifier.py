@@ -1,20 +1,20 @@
 """Classifiers of features, from what is kept of each class."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, final
 
 import torch
 from torch.nn import functional as F
 
-from newcomer.classes.class_memory import ClassMemory, make_head
+from newcomer.classes.class_memory import ClassMemory
 from newcomer.classes.configuration import Classifier
+from newcomer.classes.heads import make_head
 from newcomer.classes.parts import Learned, Part
 from newcomer.nn.features.novelty import Novelty
 from newcomer.nn.heads.head import Linear, WeightBias
 from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.shapes import Float, Int, Tensor
-from newcomer.store.folder import Entry
 
 TERMS_BATCH = 1024
 """Features whose kernel terms are held at once."""
@@ -23,6 +23,7 @@ TERMS_BATCH = 1024
 class FeatureClassifier(Part):
     """Logits and novelty scores of features. Its class memory is kept in place of examples."""
 
+    replaces_state: ClassVar[bool] = True
     is_linear: ClassVar[bool] = True
     """Whether it is one linear layer on the features or their kernels, so that a model can be exported."""
     memory: ClassMemory
@@ -72,7 +73,7 @@ class FeatureClassifier(Part):
         """Novelty scores: distance to the nearest known class, see `nn.features.novelty`."""
         cached = self._novelty
         if cached is None or cached[0] is not self.memory:
-            novelty = Novelty.of(self.memory.statistics.double(), self.settings.shrinkage)
+            novelty = Novelty.of(self.memory.statistics.without_directions().double(), self.settings.shrinkage)
             cached = self._novelty = self.memory, novelty
         return cached[1](features.double())
 
@@ -125,7 +126,7 @@ class MemoryClassifier(FeatureClassifier):
     def reset(self) -> None:
         self.memory = ClassMemory.empty(self.width)
 
-    def tensors(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         """The class memory, and the classifier of a slow head, so that an opened store predicts at once."""
         tensors = self.memory.tensors()
         if self.memory.classes and self.head.slow:
@@ -135,11 +136,11 @@ class MemoryClassifier(FeatureClassifier):
     def all_tensors(self) -> Iterable[Tensor]:
         return self.memory.tensors().values()
 
-    def restore(self, entry: Entry) -> None:
-        self.memory = ClassMemory.from_tensors(entry.tensors)
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.memory = ClassMemory.from_tensors(state)
         weight, bias = self._cached_names
-        if weight in entry.tensors:
-            self._classifier = self.memory, (entry.tensors[weight], entry.tensors[bias])
+        if weight in state:
+            self._classifier = self.memory, (state[weight], state[bias])
 
     def keep(self, classes: list[int]) -> None:
         self.memory = self.memory.at(classes)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from newcomer.classes.class_memory import HeadName
+from newcomer.classes.heads import HeadName
 from newcomer.nn.features.augmentation import Augmentation
 from newcomer.settings import internal
 from newcomer.training.settings import Count, NotNegative, Rate, Share

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.reloading import reload_backbone
+from newcomer.classes.class_history import NEW_CLASSES, classes_after
 from newcomer.classes.class_memory import ClassMemory
 from newcomer.classes.classifier import FeatureClassifier
 from newcomer.classes.configuration import Runtime
@@ -30,7 +31,7 @@ from newcomer.nn.heads.head import WeightBias
 from newcomer.printable import counted, listed, stage_title
 from newcomer.settings import Json
 from newcomer.shapes import Float, Tensor
-from newcomer.store.folder import Entry
+from newcomer.store.entry import Entry
 from newcomer.streams.stage import Stage
 from newcomer.training.fit import chunks, evaluating
 from newcomer.training.forks import require_own_process
@@ -56,7 +57,7 @@ class ClassLearner(Learner[Examples, Examples]):
 
     It is made of parts: an adapter of the backbone, a training loop (None: nothing is trained), a classifier of the features, and
     what else a method keeps. A subclass chooses them in its constructor and says how a task trains the adapter (`_train`); then the
-    features of the task's examples update the classifier. A store's entry holds `tensors` of every part, and what the task added.
+    features of the task's examples update the classifier. A store's entry holds what the task added, and the `state` of every part.
     No example is stored.
     """
 
@@ -145,7 +146,7 @@ class ClassLearner(Learner[Examples, Examples]):
         self.classes = [self.classes[k] for k in kept]
         for part in self.parts:
             part.keep(kept)
-        self.entries.append(self._make_entry(f"forget {name}", {"what": "forget", "class": name}))
+        self._append(self._make_entry(f"forget {name}", {"what": "forget", "class": name}))
         return self
 
     def features(self, inputs: Given) -> Float[Tensor, "batch width"]:
@@ -312,13 +313,13 @@ class ClassLearner(Learner[Examples, Examples]):
             raise LearnerError("the features are not finite; lower the learning rate")
         info: dict[str, Json] = {"what": "learn", "examples": len(stage.train), "settings": dict(self.settings)}
         info |= {} if digest is None else {DATA: digest}
-        info |= learned.info
+        info |= {NEW_CLASSES: list(class_index)[len(self.classes) :], **learned.info}
         if maps_drift:
             info["drift explained"] = self.classifier.map_drift(old, features, target)
         self.classes = list(class_index)
         updated = self.classifier.update(features, target)
         cost = self._cost(loader, 0 if loop is None else loop.parameter_count)
-        return self._make_entry(stage.name, {**info, **updated.info, "cost": cost}, learned.tensors, updated.tensors)
+        return self._make_entry(stage.name, {**info, **updated.info, "cost": cost}, learned, updated)
 
     def _warn_if_learned(self, digest: str | None, classes: Sequence[str]) -> None:
         """DataWarning for the examples of an earlier stage, unless one of their classes was forgotten since."""
@@ -430,16 +431,21 @@ class ClassLearner(Learner[Examples, Examples]):
         for part in self.parts:
             part.reset()
 
-    def _make_entry(self, name: str, info: dict[str, Json], *added: Mapping[str, Tensor]) -> Entry:
-        """The entry of a stage: `tensors` of every part, and what the stage added."""
-        kept = {key: t for tensors in (*(part.tensors() for part in self.parts), *added) for key, t in tensors.items()}
-        tensors = {key: t.detach().to("cpu", copy=True) for key, t in kept.items()}
-        return Entry(name, tensors, {"classes": list(self.classes), **info})
+    def _make_entry(self, name: str, info: dict[str, Json], *added: Learned) -> Entry:
+        """The entry of a stage: what it added, and the `state` of every part."""
+        tensors = {key: t for learned in added for key, t in _on_cpu(learned.tensors, copy=True).items()}
+        states = [_on_cpu(part.state(), copy=not part.replaces_state) for part in self.parts]
+        return Entry(name, tensors, info, {key: t for state in states for key, t in state.items()})
 
-    def _apply_entry(self, entry: Entry) -> None:
-        for part in self.parts:
-            part.restore(entry)
-        self.classes = known_names(entry.info["classes"])
+    def _apply_entries(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            for part in self.parts:
+                part.add(entry.tensors)
+        state = entries[-1].state if entries else None
+        if state is not None:
+            for part in self.parts:
+                part.restore(state)
+        self.classes = known_names(classes_after(entries))
         if len(self.classes) != self.memory.classes:
             raise ValueError("class names and class statistics differ in number")
 
@@ -462,6 +468,10 @@ def open_backbone(backbone: Backbone | str, runtime: Runtime) -> Backbone:
     opened = Backbone(backbone) if isinstance(backbone, (str, Path)) else backbone
     opened.to(Processes(runtime.device).device)
     return opened
+
+
+def _on_cpu(tensors: Mapping[str, Tensor], copy: bool) -> dict[str, Tensor]:
+    return {key: t.detach().to("cpu", copy=copy) for key, t in tensors.items()}
 
 
 def _require_threads() -> None:

@@ -10,7 +10,6 @@ from newcomer.classes.parts import Adapter, autocast
 from newcomer.errors import LearnerError, SettingError
 from newcomer.nn.lora.decoupled_lora import DecoupledLoRA, Sharing
 from newcomer.shapes import Float, Tensor
-from newcomer.store.folder import Entry
 
 
 def low_rank_updates(backbone: Backbone, largest_rank: int, learner: str, sharing: Sharing = "shared") -> DecoupledLoRA:
@@ -58,37 +57,39 @@ class LoRAAdapter(Adapter):
 
 @final
 class Directions(LoRAAdapter):
-    """One direction a task, frozen at its end: its entry adds it (`last_direction`), and every entry holds all magnitudes."""
+    """One direction a task, frozen at its end and added by it (`last_direction`); the state is all magnitudes."""
 
     def last_direction(self) -> dict[str, Tensor]:
         """Tensors of the direction that was closed last."""
         factors = enumerate(self.lora.direction(self.lora.directions - 1))
         return {f"direction.{p}.{name}": t for p, pair in factors for name, t in zip(("up", "down"), pair, strict=True)}
 
-    def tensors(self) -> dict[str, Tensor]:
+    def add(self, tensors: Mapping[str, Tensor]) -> None:
+        count = sum(key.startswith("direction.") and key.endswith(".up") for key in tensors)
+        if count:
+            self.lora.append([(tensors[f"direction.{p}.up"], tensors[f"direction.{p}.down"]) for p in range(count)])
+
+    def state(self) -> dict[str, Tensor]:
         return {"magnitudes": self.lora.magnitudes}
 
-    def restore(self, entry: Entry) -> None:
-        tensors = entry.tensors
-        count = sum(key.startswith("direction.") and key.endswith(".up") for key in tensors)
-        direction = [(tensors[f"direction.{p}.up"], tensors[f"direction.{p}.down"]) for p in range(count)]
-        self.lora.restore(direction, tensors["magnitudes"])
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.lora.set_magnitudes(state["magnitudes"])
 
 
 @final
 class OpenUpdate(LoRAAdapter):
-    """One update that stays open, so that later tasks train it further; every entry holds all of it."""
+    """One update that stays open, so that later tasks train it further."""
 
     def open(self, rank: int, generator: torch.Generator) -> None:
         """Add the update, unless it is there."""
         if not len(self.lora.open_up):
             self.lora.open(rank, generator)
 
-    def tensors(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         return {f"lora.{key}": t for key, t in self.lora.state_dict().items()}
 
-    def restore(self, entry: Entry) -> None:
-        state = {key.removeprefix("lora."): t for key, t in entry.tensors.items() if key.startswith("lora.")}
-        if len(state) > 1:
-            self.open(state["open_down.0"].shape[0], torch.Generator())  # values of no importance: they are replaced
-        self.lora.load_state_dict(state)
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        own = {key.removeprefix("lora."): t for key, t in state.items() if key.startswith("lora.")}
+        if len(own) > 1:
+            self.open(own["open_down.0"].shape[0], torch.Generator())  # values of no importance: they are replaced
+        self.lora.load_state_dict(own)

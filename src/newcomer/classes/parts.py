@@ -13,7 +13,6 @@ from newcomer.classes.loader import Loader
 from newcomer.seeds import spawn
 from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
-from newcomer.store.folder import Entry
 from newcomer.training.learner import Step
 
 
@@ -37,7 +36,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Learned:
-    """What a task adds to the entry of its stage, besides the tensors that every entry holds (`Part.tensors`)."""
+    """What a task adds to the entry of its stage; the parts' states come besides (`Part.state`)."""
 
     info: Mapping[str, Json] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
@@ -48,23 +47,29 @@ Steps = Generator[Step, None, Learned]
 
 
 class Part(ABC):
-    """A part of a learner, with the state that a store holds."""
+    """A part of a learner, with its state."""
+
+    replaces_state: ClassVar[bool] = False
+    """Whether the tensors of its state never change in place, so that an entry needs no copy of them."""
 
     @abstractmethod
     def reset(self) -> None:
         """Set to the state before the first task."""
 
     @abstractmethod
-    def tensors(self) -> dict[str, Tensor]:
-        """What every entry holds of it."""
+    def state(self) -> dict[str, Tensor]:
+        """Its state besides what tasks added (`Learned`)."""
 
     @abstractmethod
-    def restore(self, entry: Entry) -> None:
-        """Apply an entry: `tensors`, and what its task added (`Learned`)."""
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of `state`, after the tasks' additions."""
+
+    def add(self, tensors: Mapping[str, Tensor]) -> None:  # noqa: B027  # few parts grow by tasks
+        """Add what a task added."""
 
     def all_tensors(self) -> Iterable[Tensor]:
-        """What it takes to predict and to learn on, of all entries together: counted as the learner's size."""
-        return self.tensors().values()
+        """What it takes to predict and to learn on: counted as the learner's size."""
+        return self.state().values()
 
     def keep(self, classes: list[int]) -> None:  # noqa: B027  # most parts know no classes
         """Remove all other classes."""
@@ -107,10 +112,10 @@ class NoAdapter(Adapter):
     def reset(self) -> None:
         """There is no state."""
 
-    def tensors(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         return {}
 
-    def restore(self, entry: Entry) -> None:
+    def restore(self, state: Mapping[str, Tensor]) -> None:
         """There is no state."""
 
 

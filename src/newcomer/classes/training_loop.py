@@ -9,15 +9,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.class_memory import ClassMemory, make_head
+from newcomer.classes.class_memory import ClassMemory
 from newcomer.classes.configuration import LossClasses, Runtime, Training
 from newcomer.classes.cost import numbers
+from newcomer.classes.heads import make_head
 from newcomer.classes.loader import Loader
 from newcomer.classes.parts import Adapter, Learned, Part, Steps, Task
 from newcomer.nn.features.augmentation import augmented
 from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.shapes import Float, Int, Tensor
-from newcomer.store.folder import Entry
 from newcomer.training.averaging import Average
 from newcomer.training.fit import batches, chunks, compiled, cosine, fit
 from newcomer.training.learner import Step
@@ -50,7 +50,7 @@ class TrainingLoop(Part):
     ) -> None:
         """Set all rows of the linear head by calibrated linear discriminant analysis, with a task's features before training."""
         rows = self.linear_head.rows()
-        memory, _ = memory.with_task(features, target, "lda", shrinkage, rows)
+        memory, _ = memory.with_task(features, target, "lda", shrinkage, rows, calibrated=["lda"])
         weight, bias = memory.fold(make_head("lda", shrinkage), rows)
         temperature = memory.temperature("lda")
         self.linear_head.set(weight / temperature, bias / temperature)
@@ -116,11 +116,11 @@ class TrainingLoop(Part):
     def reset(self) -> None:
         self.keep([])
 
-    def tensors(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         return {"linear_head.weight": self.linear_head.weight, "linear_head.bias": self.linear_head.bias}
 
-    def restore(self, entry: Entry) -> None:
-        self.linear_head.set(entry.tensors["linear_head.weight"], entry.tensors["linear_head.bias"])
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.linear_head.set(state["linear_head.weight"], state["linear_head.bias"])
 
     def keep(self, classes: list[int]) -> None:
         self.linear_head.set(self.linear_head.weight[classes].detach(), self.linear_head.bias[classes].detach())

@@ -6,13 +6,17 @@ from typing import Any
 
 from rich.filesize import decimal
 
+from newcomer.classes.class_history import NEW_CLASSES, class_history
 from newcomer.cli.aligned import print_pairs, print_table, settings_line
 from newcomer.cli.program import say, shorten
 from newcomer.errors import StoreError
 from newcomer.printable import counted, printable_json, stage_title
 from newcomer.settings import Json
-from newcomer.store.folder import Entry, Manifest, Store
+from newcomer.store.entry import Entry
+from newcomer.store.folder import Manifest, Store
 
+HIDDEN = ("settings", NEW_CLASSES)
+"""Metadata of a stage that is not shown: settings are shown once, and the classes are all that are known."""
 SHOWN = ("classes", "held-out accuracy", "examples", "cost", "what", "class")
 """Metadata of a stage that has a column, a line or the stage's name of its own."""
 
@@ -21,10 +25,11 @@ def show_classes(store: Path, json_: bool) -> None:
     """Show a classifier: its settings, its stages with their classes and sizes, and what a prediction costs."""
     opened = Store(store)
     manifest, entries = opened.manifest(), opened.entries()
-    stages = [_stage(store, entry, stage["file"]) for entry, stage in zip(entries, manifest.stages, strict=True)]
-    for stage in stages:
-        _require_shown(store, stage["info"])
-    last = entries[-1].tensors.get("magnitudes") if entries else None
+    for entry in entries:
+        _require_shown(store, entry.info)
+    history = zip(entries, manifest.stages, class_history(entries), strict=True)
+    stages = [_stage(store, entry, stage, classes) for entry, stage, classes in history]
+    last = (entries[-1].state or {}).get("magnitudes") if entries else None
     magnitudes = last.tolist() if last is not None and last.dim() == 2 else None
     if json_:
         found = {
@@ -40,10 +45,10 @@ def show_classes(store: Path, json_: bool) -> None:
     _print_stages(stages)
 
 
-def _require_shown(store: Path, info: dict[str, Json]) -> None:
+def _require_shown(store: Path, info: Mapping[str, Json]) -> None:
     """Raises StoreError if the metadata of a stage is not of newcomer's form."""
-    classes, score = info.get("classes", []), info.get("held-out accuracy", 0.0)
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+    classes, score = info.get(NEW_CLASSES, [info.get("class")]), info.get("held-out accuracy", 0.0)
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or "what" not in info:
         raise StoreError(f"{store}: the classes of a stage are no list of names; restore the folder from a copy")
     if not isinstance(score, (int, float)):
         raise StoreError(f"{store}: the accuracy of a stage is no number; restore the folder from a copy")
@@ -52,12 +57,14 @@ def _require_shown(store: Path, info: dict[str, Json]) -> None:
         raise StoreError(f"{store}: the cost of a stage is no table of numbers; restore the folder from a copy")
 
 
-def _stage(store: Path, entry: Entry, file: str) -> dict[str, Any]:
+def _stage(store: Path, entry: Entry, stage: Mapping[str, Json], classes: list[str]) -> dict[str, Any]:
+    state = stage["state"]["bytes"] if stage.get("state") else 0
+    tensors = [*entry.tensors.values(), *(entry.state or {}).values()]
     return {
         "stage": stage_title(entry.name),
-        "parameters": sum(tensor.numel() for tensor in entry.tensors.values()),
-        "bytes": (store / file).stat().st_size,
-        "info": {key: value for key, value in entry.info.items() if key != "settings"},
+        "parameters": sum(tensor.numel() for tensor in tensors),
+        "bytes": (store / stage["file"]).stat().st_size + state,
+        "info": {"classes": classes} | {key: value for key, value in entry.info.items() if key not in HIDDEN},
     }
 
 

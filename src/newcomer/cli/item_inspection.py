@@ -8,6 +8,8 @@ from newcomer.cli.items import open_service
 from newcomer.cli.program import say
 from newcomer.data.vocabulary import Vocabulary
 from newcomer.items.analysis.item_graphs import heaviest_edges
+from newcomer.items.calibration import Calibration
+from newcomer.items.learner import ItemLearner
 from newcomer.items.serving.service import ItemService
 from newcomer.printable import printable_json
 from newcomer.settings import Json
@@ -32,6 +34,7 @@ def show_items(store: Path, states: str | None, json_: bool) -> None:
             "phases": phases,
             "fields": fields,
             "parameters per item": size,
+            "calibration": service.learner.calibration.to_json(),
         }
         print(printable_json(found, indent=1))
         return
@@ -41,6 +44,7 @@ def show_items(store: Path, states: str | None, json_: bool) -> None:
             "model": f"{service.model} (fingerprint of the weights)",
             "settings": settings_line(manifest.settings),
             "parameters per item": f"{size:,}",
+            "click probabilities": _calibration(service.learner),
         }
     )
     print_table(("phase", "items", "events"), [(name, p["items"], p["events"]) for name, p in phases.items()])
@@ -87,6 +91,17 @@ def _phases(service: ItemService) -> dict[str, dict[str, int]]:
         phase["items"] += 1
         phase["events"] += head.events
     return dict(sorted(found.items()))
+
+
+def _calibration(learner: ItemLearner) -> str:
+    """How probabilities come from the network's logits."""
+    fitted, rate = learner.fitted_calibration, learner.probabilities.negative_rate
+    parts = [
+        f"{events} events: {scale:.2f} · logit {offset:+.2f}"
+        for events, scale, offset in zip(fitted.events, fitted.scale, fitted.offset, strict=True)
+    ]
+    text = "not calibrated" if fitted == Calibration() else f"calibrated ({'; '.join(parts)})"
+    return text if rate == 1 else f"{text}; of the full stream, of whose negatives {rate:g} are in the log"
 
 
 def _fields(service: ItemService) -> list[dict[str, Json]]:

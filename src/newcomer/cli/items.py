@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import typer
 
-from newcomer.cli.input_tables import read_input, stream_input
+from newcomer.cli.input_tables import STDIN, read_input, stream_input
 from newcomer.cli.program import app, finish, say, shorten, stoppable
 from newcomer.data.io.row_files import frame_to_jsonl, require_rows_file, write_rows
 from newcomer.errors import DataError, SettingError, StoreError
@@ -40,6 +40,12 @@ TABLES = "CSV, parquet or JSON lines; - reads JSON lines from standard input."
 def add(
     store: Folder,
     items: Annotated[str, typer.Argument(help=f"Items with their features: {TABLES}")],
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Items that are there with other features get these; their states are tuned anew."
+        ),
+    ] = False,
     states: States = None,
     strict: Strict = False,
     json_: AsJson = False,
@@ -47,16 +53,23 @@ def add(
     """Add new items by their features; they can be scored at once."""
     table = read_input(items, strict)
     with open_service(store, states) as service, table.explaining():
-        added = service.add(table.frame, where=table.where, on_error=_on_error(strict))
+        added = service.add(table.frame, where=table.where, on_error=_on_error(strict), replace=replace)
     left_out = table.without_echo(added.left_out)
-    _require_some([*added.new, *added.known], left_out)
+    _require_some([*added.new, *added.known, *added.replaced], left_out)
     if json_:
-        result = {"new": list(added.new), "known": list(added.known)}
+        result: dict[str, Json] = {"new": list(added.new), "known": list(added.known)}
+        result |= {"replaced": list(added.replaced), "lost": dict(added.lost)} if replace else {}
         _print(result | {"left_out": left_out, "unseen": added.unseen.to_json()})
     else:
         text = f"{store}: {counted(len(added.new), 'item')} added"
         if added.known:
             text += f"; {len(added.known)} were there already with the same features: {shorten(', '.join(added.known), 200)}"
+        if added.replaced:
+            text += (
+                f"; {len(added.replaced)} with others, which were replaced: {shorten(', '.join(added.replaced), 200)}"
+            )
+        for line in added.lost.values():
+            say(line)
         say(text + _never_seen(added.unseen))
     finish(left_out)
 
@@ -132,9 +145,9 @@ def warm(
     lines = table.without_echo(done.left_out) if table is not None else []
     left_out = [*repaired.left_out, *lines]
     if not repaired.items:
-        _require_some([None] * (done.new + done.known + done.conflicting), lines)
+        _require_some([None] * (done.new + done.known + done.corrected), lines)
     if json_:
-        result = {"new": done.new, "known": done.known, "items": list(done.items), "conflicting": done.conflicting}
+        result = {"new": done.new, "known": done.known, "corrected": done.corrected, "items": list(done.items)}
         result |= {"left_out": left_out, "unseen": done.unseen.to_json()}
         _print(result | ({"repaired": list(repaired.items)} if repair else {}))
     else:
@@ -170,8 +183,8 @@ def open_service(store: Path, states: str | None) -> Iterator[ItemService]:
 
 
 def _answers(service: ItemService, source: str, strict: bool, uncertainty: bool) -> Iterator[pl.DataFrame]:
-    """Scores, streamed; a line that is not an object gets an error row."""
-    for number, part in enumerate(stream_input(source, strict)):
+    """Scores, streamed; a line that is not an object gets an error row, and so does every line of a stream that does not fit."""
+    for part in stream_input(source, strict):
         begin = 0
         if part.broken and not len(part.frame):
             yield merge_errors(
@@ -186,7 +199,7 @@ def _answers(service: ItemService, source: str, strict: bool, uncertainty: bool)
                     rows = np.setdiff1d(np.arange(len(answers)), list(broken))
                     yield merge_errors(answers[rows], rows, len(answers), broken, service.model) if broken else answers
         except DataError as error:
-            if strict or not number:
+            if strict or source != STDIN:
                 raise
             lines = dict.fromkeys(range(len(part.frame) - begin), str(error))
             yield merge_errors(pl.DataFrame(schema=SCORE_COLUMNS), np.arange(0), len(lines), lines, service.model)
@@ -206,8 +219,8 @@ def _summary(store: Path, done: Warmed | None, repaired: Repaired | None) -> Ite
         )
     if done is not None:
         text = f"{store}: {counted(done.new, 'new event')} of {counted(len(done.items), 'item')}, {done.known} known already"
-        if done.conflicting:
-            text += f", {done.conflicting} that had counted with another label and did not count again"
+        if done.corrected:
+            text += f", {counted(done.corrected, 'click')} on what had counted as no click"
         yield text + _never_seen(done.unseen)
 
 

@@ -1,6 +1,7 @@
 """`newcomer serve`: click models and classifiers over HTTP."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,6 +56,12 @@ def serve(
     clicked: Annotated[
         list[str] | None, typer.Option(metavar="TYPE", help="Event type that is a click; may be repeated.")
     ] = None,
+    impression_window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="How long an impression waits for a click before it counts as none: 90s, 30m, 2h, 1d."
+        ),
+    ] = None,
     rate: Annotated[
         float | None, typer.Option(metavar="NUMBER", help="Requests per second of one client and worker.")
     ] = None,
@@ -75,6 +82,7 @@ def serve(
             workers=workers,
             token_file=token_file,
             clicked=tuple(clicked or ["click"]),
+            impression_window=None if impression_window is None else _seconds(impression_window),
             backbone=backbone,
             limits=Limits(rate=rate),
         )
@@ -104,3 +112,11 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="newcomer-metrics-") as metrics, runner_process(config):
         os.environ |= {**config.to_environment(), FOLDER: metrics}
         uvicorn.run(APPLICATION, factory=True, workers=workers, **options)
+
+
+def _seconds(time: str) -> float:
+    """Seconds of a time with its unit. Raises SettingError for anything else."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd])", time)
+    if found is None or not float(found[1]):
+        raise SettingError(f"serve: --impression-window {time}: give a time with its unit, such as 90s, 30m, 2h or 1d")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]

@@ -26,8 +26,11 @@ SCIENTIFIC = r"^-?[0-9]+(?:\.[0-9]+)?[eE]\+[0-9]{2,}$"
 BOOLEAN = r"(?i)^(?:true|false)$"
 DATETIME = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.0+)?$"
 
+HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character, which no encoding of texts can hold."""
+
 _MAY_CHANGE = re.compile(
-    r"^[\s\u200b\ufeff]|[\s\u200b\ufeff]$|\.0+$|^-0$|[0-9]:[0-9]{2}:|^(?:true|false)$|[\ud800-\udfff]", re.IGNORECASE
+    rf"^[\s\u200b\ufeff]|[\s\u200b\ufeff]$|\.0+$|^-0$|[0-9]:[0-9]{{2}}:|^(?:true|false)$|{HALF.pattern}", re.IGNORECASE
 )
 """What no canonical text has, besides characters that NFC changes, and some that canonical texts may have."""
 
@@ -148,7 +151,7 @@ def canonical_name(value: Any) -> str | None:
     >>> [canonical_name(value) for value in (3, 3.0, "3.0", True, Decimal("2.50"), None, float("nan"))]
     ['3', '3', '3', 'true', '2.5', None, None]
 
-    Raises DataError for a number that has lost digits, and for a value that is not a scalar.
+    Raises DataError for a number that has lost digits, half of a character, and a value that is not a scalar.
     """
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
@@ -239,6 +242,10 @@ def _canonical_texts(found: pl.Series) -> pl.Series:
 
 
 def _canonical_text(text: str) -> str | None:
+    if not text.isascii() and HALF.search(text):
+        raise DataError(
+            f"the id or category {text!r} has half of a character (a lone surrogate); write whole characters"
+        )
     found = unicodedata.normalize("NFC", text.strip(BLANK))
     if re.search(SCIENTIFIC, found):
         raise DataError(f"the id or category {inexact_message(found)}")

@@ -24,7 +24,7 @@ INTERNAL_COLUMNS = frozenset(
 )
 """Names of columns that are added to those of a schema."""
 
-NEWER_FIELD_SETTINGS: dict[str, Json] = {"max_values": 64, "encoder": None}
+NEWER_FIELD_SETTINGS: dict[str, Json] = {"max_values": 64, "encoder": None, "at_serving": None}
 """Field settings that older stores do not have, with their defaults; omitted from JSON at these values."""
 
 NEWER_SCHEMA_SETTINGS: dict[str, Json] = {
@@ -46,7 +46,7 @@ class Field:
     `kind`: a categorical value; "multi", several of them (a list, or text with `separator`); a number; text, as a bag of words or
     as features of an `encoder`; a vector of fixed length, such as an image embedding (in CSV text like "[0.1, 0.2]").
 
-    Raises DataError for an `encoder` of a field that is not text.
+    Raises DataError for an `encoder` of a field that is not text, and for `at_serving` where it cannot be.
     """
 
     name: str
@@ -64,8 +64,19 @@ class Field:
     encoder: str | None = None
     """Backbone whose frozen features represent the text, such as 'sentence-transformers/all-MiniLM-L6-v2'; None: bag of words."""
 
+    at_serving: str | int | float | None = None
+    """Value that a context field has in every request, whatever the request gives: such as 1 for the position in a list, which
+    clicks depend on and of which nothing is known when the list is put in order. Labelled events keep their own values."""
+
     def __post_init__(self) -> None:
         _require_valid(self, f"schema: field '{self.name}'")
+        if self.at_serving is not None and (self.role != "context" or self.kind not in ("categorical", "numeric")):
+            raise DataError(
+                f"schema: field '{self.name}' is a {self.kind} field of role {self.role} and has at_serving; only a categorical or "
+                "numeric context field can have one"
+            )
+        if self.is_numeric and isinstance(self.at_serving, str):
+            raise DataError(f"schema: field '{self.name}' is numeric; give a number as at_serving, not a text")
         if self.encoder is not None and self.kind != "text":
             raise DataError(
                 f"schema: field '{self.name}' is {self.kind} and has an encoder; set kind = 'text', or remove it"
@@ -112,6 +123,11 @@ class Schema:
     max_conflict_share: float = 0.01
     """Maximum share of rows in which a field of an item or user may differ from its other rows; the latest value is used."""
 
+    @property
+    def has_grades(self) -> bool:
+        """Whether labels are grades, such as stars, of which a threshold makes clicks."""
+        return not 0 < (self.clicked_from or 1) <= 1
+
     def __post_init__(self) -> None:
         _require_valid(self, "schema")
         names = [self.item, self.user, self.label, self.time, *(field.name for field in self.fields)]
@@ -138,6 +154,11 @@ class Schema:
 
     def of(self, role: Role) -> tuple[Field, ...]:
         return tuple(field for field in self.fields if field.role == role)
+
+    @property
+    def at_serving(self) -> dict[str, str | int | float]:
+        """Values that columns have in every request."""
+        return {field.name: field.at_serving for field in self.fields if field.at_serving is not None}
 
     def to_json(self) -> dict[str, Json]:
         fields = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -179,6 +180,42 @@ def absorb(
             statistics, _ = _split(network, start, clicks, batch.first(rows), after_others=True)
             found |= dict(zip(numbers, unstack(summary, statistics), strict=True))
     return found
+
+
+def correct(
+    network: ItemNetwork, state: State, item_features: Values, clicks: Clicks, summaries: Summaries
+) -> dict[int, ItemSummary]:
+    """Summaries of the items of `clicks`, events that entered them as no clicks, as if they had been clicks.
+
+    log p(click) − log p(no click) is the logit z, whatever else happened. So g gains the gradient of z, here at the items' current
+    `state` and not where the summary was expanded: logits are nearly linear.
+    """
+    found: dict[int, ItemSummary] = {}
+    with _frozen(network), torch.no_grad():
+        scale = prior_std(network)
+        for batch in by_item(clicks.item, MAX_PADDED_ROWS):
+            fixed, tunable = network.split_state(select(state, batch.items))
+            _, jacobian = EventLikelihood.of(network, item_features, clicks, batch, fixed).jacobian(tunable)
+            gain = (jacobian * batch.real[..., None]).sum(dim=1) * scale
+            for number, more in zip(batch.items.tolist(), gain, strict=True):
+                before = summaries[number]
+                found[number] = replace(before, linear=before.linear + more.to(before.linear))
+    return found
+
+
+def moved(network: ItemNetwork, old: State, new: State, summaries: Summaries) -> dict[int, ItemSummary]:
+    """The same likelihoods of states, told from other initial states: rows of `old` and `new` by item row.
+
+    gᵀδ − |Aδ|² / 2 at δ = δ' + c, c = (φ₀' − φ₀) / s, has the linear term g − AᵀA c in δ'.
+    """
+    if not summaries:
+        return {}
+    before, after = (flatten_state(network.split_state(state)[1]) for state in (old, new))
+    shift = (after - before) / prior_std(network).detach()
+    return {
+        number: replace(one, linear=one.linear - (one.root.mT @ (one.root @ shift[number].to(one.root))))
+        for number, one in summaries.items()
+    }
 
 
 def _adapt(

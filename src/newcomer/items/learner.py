@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -24,14 +25,16 @@ from newcomer.data.schema import Field, Schema
 from newcomer.errors import LearnerError
 from newcomer.items.adaptation.item_summary import Summaries
 from newcomer.items.adaptation.rules import Adaptation
-from newcomer.items.configuration import Pretraining
+from newcomer.items.calibration import Calibration
+from newcomer.items.configuration import Pretraining, Probabilities
 from newcomer.items.encoding.bounds import within_bounds
 from newcomer.items.encoding.encoder import Clicks, Encoder, Values, concat_clicks, concat_values
-from newcomer.items.inference import WarmupEvents
+from newcomer.items.inference import WarmupEvents, predict_logits, sigmoid
 from newcomer.items.lifecycle import Lifecycle
 from newcomer.items.networks.graph_cache import GraphCache
 from newcomer.items.networks.item_network import ItemNetwork, State, seeded_rng, without_prefix
 from newcomer.items.serving.finite_checks import require_finite_scores, require_finite_states
+from newcomer.items.training.calibration import fit_calibration, held_out_items, outcomes
 from newcomer.items.training.field_regularization import FieldRegularization
 from newcomer.items.training.meta_learning import MetaLearning, meta_learn
 from newcomer.items.training.model_selection import ModelSelection
@@ -42,7 +45,7 @@ from newcomer.nn.ctr.field_embeddings import FieldSize
 from newcomer.printable import counted
 from newcomer.settings import Json
 from newcomer.shapes import Tensor
-from newcomer.store.folder import Entry
+from newcomer.store.entry import Entry
 from newcomer.streams.cold_start import NewEvents, NewItems, OldItems, StageData, ValidationLife
 from newcomer.streams.stage import Stage
 from newcomer.training.fit import evaluating
@@ -74,12 +77,14 @@ class ItemLearner(Learner[StageData, ClickLog]):
         seed: int,
         device: str | None,
         regularization: FieldRegularization | None = None,
+        probabilities: Probabilities = Probabilities(),
     ) -> None:
         super().__init__()
         self.regularization = regularization or FieldRegularization()
         self.regularization.validate(schema)
         self.schema, self.pretraining, self.meta, self.adaptation = schema, pretraining, meta, adaptation
         self.warmup_events, self.seed, self.device = warmup_events, seed, pick_device(device)
+        self.probabilities, self.fitted_calibration = probabilities, Calibration()
         self.known: dict[str, int] = {}
         """Item id → row in `state` and `item_features`."""
         self.item_features: Values = []
@@ -134,9 +139,15 @@ class ItemLearner(Learner[StageData, ClickLog]):
         require_own_process()
         log = self._to_log(requests, items=False, labels=False)
         clicks = self._encode_events(log)
-        scores = self.lifecycle.predict(self.state, self.item_features, clicks, self.graph_cache)
+        logits = predict_logits(self.network, self.state, self.item_features, clicks, self.graph_cache)
+        scores = sigmoid(self.calibration(logits, np.array(self.counts)[clicks.item.cpu().numpy()]))
         require_finite_scores(scores, log)
         return scores
+
+    @property
+    def calibration(self) -> Calibration:
+        """From the network's logit of an item with so many events to that of its click probability in the full stream."""
+        return replace(self.fitted_calibration, shift=math.log(self.probabilities.negative_rate))
 
     @property
     def lifecycle(self) -> Lifecycle:
@@ -182,8 +193,9 @@ class ItemLearner(Learner[StageData, ClickLog]):
         yield from self.lifecycle.warm_up(state, state, item_features, clicks, summaries=summaries)
 
     def evaluate(self, eval_set: ClickLog) -> dict[str, float]:
-        """`auc`, `item_auc`, `logloss`, `calibration`, `f1`; see `metrics.ranking`."""
-        return click_scores(eval_set.item, eval_set.label, self.score(eval_set), eval_set.user)
+        """`auc`, `item_auc`, `logloss`, `calibration`, `f1`; see `metrics.ranking`. Each negative counts for those left out."""
+        weight = np.where(eval_set.label, 1.0, 1 / self.probabilities.negative_rate)
+        return click_scores(eval_set.item, eval_set.label, self.score(eval_set), eval_set.user, weight)
 
     @abstractmethod
     def _build(self, item_sizes: Sequence[FieldSize], row_sizes: Sequence[FieldSize]) -> ItemNetwork: ...
@@ -243,6 +255,23 @@ class ItemLearner(Learner[StageData, ClickLog]):
             self.initial_state = dict(self.state)
         self.network.item_fields.fold()
         self.network.row_fields.fold()
+        if self.probabilities.calibrate and isinstance(log, ClickLog):
+            yield from self._calibrate(stage, log, trial)
+
+    def _calibrate(self, stage: str, log: ClickLog, trial: ValidationLife | None) -> Iterator[Step]:
+        """Fit the calibration on held-out items of a second model, which is trained on the others as this one on all.
+
+        So all items stay in training, as with `CalibratedClassifierCV(ensemble=False)` of scikit-learn.
+        """
+        held_out = held_out_items(log, self.seed, stage)
+        if not len(held_out):
+            return
+        other = self._from_manifest(self._depends_on(), self.settings, {"schema": self.schema})
+        other.probabilities = replace(self.probabilities, calibrate=False)
+        for step in other._learn(stage, log.of_items(np.setdiff1d(log.item, held_out)), trial):
+            yield replace(step, part=f"calibration: {step.part}")
+        observed = outcomes(other.lifecycle, other.encoder, log.of_items(held_out), self.device)
+        self.fitted_calibration = fit_calibration(observed)
 
     @property
     def _keeps_trained_ids(self) -> bool:
@@ -341,7 +370,12 @@ class ItemLearner(Learner[StageData, ClickLog]):
                 return Entry(
                     stage.name,
                     network | self._item_tensors(names, fields=True),
-                    {"items": names, "codings": self.encoder.to_json(), "counts": list(self.counts)},
+                    {
+                        "items": names,
+                        "codings": self.encoder.to_json(),
+                        "counts": list(self.counts),
+                        "calibration": self.fitted_calibration.to_json(),
+                    },
                 )
             case NewItems(items):
                 answers = {PLANTED: items.columns[PLANTED].texts()} if PLANTED in items.columns else {}
@@ -359,6 +393,10 @@ class ItemLearner(Learner[StageData, ClickLog]):
         item_features = {f"own.{n}": values[numbers] for n, values in enumerate(self.item_features)} if fields else {}
         return item_features | {f"state.{key}": value[numbers] for key, value in self.state.items()}
 
+    def _apply_entries(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self._apply_entry(entry)
+
     def _apply_entry(self, entry: Entry) -> None:
         tensors = {key: value.to(self.device) for key, value in entry.tensors.items()}
         if "codings" in entry.info:
@@ -366,6 +404,8 @@ class ItemLearner(Learner[StageData, ClickLog]):
                 Encoder.from_json(self.schema, entry.info["codings"], self.regularization.user_history)
             )
             self.network.load_state_dict(without_prefix("network.", tensors))
+            if "calibration" in entry.info:
+                self.fitted_calibration = Calibration.from_json(entry.info["calibration"])
         names, state = entry.info["items"], without_prefix("state.", tensors)
         if "events" not in entry.info:
             item_features = without_prefix("own.", tensors)
@@ -404,6 +444,7 @@ class ItemLearner(Learner[StageData, ClickLog]):
             [],
             None,
         )
+        self.fitted_calibration = Calibration()
 
     def _require_learned(self) -> None:
         if not self.known:

@@ -1,6 +1,6 @@
 """The life of new items: initial state, warm-ups, predictions. One rule for learner, service, validation and learning curves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 from newcomer.items.adaptation.item_summary import Summaries
 from newcomer.items.adaptation.rules import Adaptation, MAPAdaptation
 from newcomer.items.encoding.encoder import Clicks, Values, concat_clicks
-from newcomer.items.inference import WarmupEvents, absorb, adapt, initial_state, posterior, predict, predict_with_std
+from newcomer.items.inference import (
+    WarmupEvents,
+    absorb,
+    adapt,
+    correct,
+    initial_state,
+    moved,
+    posterior,
+    predict,
+    predict_with_std,
+)
 from newcomer.items.networks.graph_cache import GraphCache
 from newcomer.items.networks.item_network import ItemNetwork, State
 from newcomer.shapes import Float, Tensor
@@ -72,6 +82,18 @@ class Lifecycle:
         new, summaries = self.absorb(initial, item_features, new, summaries or {})
         yield from adapt(self.network, start, item_features, new, self.adaptation, summaries)
 
+    def states(self, item_features: Values, items: int, phases: Iterable[Clicks]) -> Iterator[State]:
+        """States of `items` new items: without events, then after the events of each phase."""
+        cold = self.initial_state(item_features, items)
+        state, past = cold, None
+        yield state
+        for clicks in phases:
+            now = state
+            for rows, new in self.warm_up(state, cold, item_features, clicks, past):
+                now = updated(now, rows, new)
+            state, past = now, clicks if past is None else concat_clicks([past, clicks])
+            yield state
+
     def absorb(
         self, initial: State, item_features: Values, clicks: Clicks, summaries: Summaries
     ) -> tuple[Clicks, Summaries]:
@@ -95,6 +117,14 @@ class Lifecycle:
             clicks = clicks.by_row((~beyond | (age >= BLOCK)).nonzero()[:, 0])
         windows = torch.bincount(clicks.item).tolist() if summaries else []
         return clicks, {item: replace(summary, window=windows[item]) for item, summary in summaries.items()}
+
+    def correct(self, state: State, item_features: Values, clicks: Clicks, summaries: Summaries) -> Summaries:
+        """Summaries of events some of which, `clicks`, were clicks: see `inference.correct`."""
+        return {**summaries, **correct(self.network, state, item_features, clicks, summaries)}
+
+    def moved(self, old: State, new: State, summaries: Summaries) -> Summaries:
+        """Summaries of items whose initial states are no longer `old` but `new`: see `inference.moved`."""
+        return moved(self.network, old, new, summaries)
 
     @property
     def has_posterior(self) -> bool:

@@ -13,17 +13,19 @@ AGES = (0, 1, 5, 20, 60, 200)
 """Where the buckets of `calibration_by_age` begin: events that an item had before."""
 
 
-def logloss(label: ArrayLike, probability: ArrayLike) -> float:
+def logloss(label: ArrayLike, probability: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Mean negative log-likelihood in nats; probabilities are kept 1e-7 away from 0 and 1. NaN without rows.
 
     >>> round(logloss([1, 0], [.5, .5]), 4)
     0.6931
     """
     label, probability = pair(label, probability)
-    return float(_losses(label, probability).mean()) if len(label) else float("nan")
+    return (
+        float(np.average(_losses(label, probability), weights=_weights(weight, label))) if len(label) else float("nan")
+    )
 
 
-def item_logloss(item: ArrayLike, label: ArrayLike, probability: ArrayLike) -> float:
+def item_logloss(item: ArrayLike, label: ArrayLike, probability: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Mean over items of their own log loss, each item counting the same. NaN without rows.
 
     >>> round(item_logloss([7, 7, 7, 8], [0, 0, 0, 1], [.5, .5, .5, .9]), 4)     # ln 2 and -ln .9
@@ -33,10 +35,11 @@ def item_logloss(item: ArrayLike, label: ArrayLike, probability: ArrayLike) -> f
     _, item = np.unique(np.asarray(item), return_inverse=True)
     if not len(label):
         return float("nan")
-    return float((np.bincount(item, _losses(label, probability)) / np.bincount(item)).mean())
+    weights = _weights(weight, label)
+    return float((np.bincount(item, weights * _losses(label, probability)) / np.bincount(item, weights)).mean())
 
 
-def normalised_entropy(label: ArrayLike, probability: ArrayLike) -> float:
+def normalised_entropy(label: ArrayLike, probability: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Log loss over the entropy of the average click rate: below 1 is better than knowing that rate alone. He et al. 2014, eq. 1.
 
     NaN with one kind of label only.
@@ -45,15 +48,17 @@ def normalised_entropy(label: ArrayLike, probability: ArrayLike) -> float:
     (1.0, 0.3219)
     """
     label, probability = pair(label, probability)
-    rate = label.mean() if len(label) else 0.0
+    rate = np.average(label, weights=_weights(weight, label)) if len(label) else 0.0
     if not 0 < rate < 1:
         return float("nan")
     entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
-    return float(logloss(label, probability) / entropy)
+    return float(logloss(label, probability, weight) / entropy)
 
 
-def calibration(label: ArrayLike, probability: ArrayLike) -> float:
+def calibration(label: ArrayLike, probability: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Clicks expected over clicks that came: 1 is right, above it is boasting. Infinite without clicks, NaN without rows.
+
+    `weight`: of how many rows each one is a sample, such as 10 of a non-click if a tenth of these were kept.
 
     >>> calibration([1, 0, 1, 0], [.5, .5, .25, .25])
     0.75
@@ -61,10 +66,13 @@ def calibration(label: ArrayLike, probability: ArrayLike) -> float:
     label, probability = pair(label, probability)
     if not len(label):
         return float("nan")
-    return float(probability.sum() / label.sum()) if label.any() else float("inf")
+    weights = _weights(weight, label)
+    return float((weights * probability).sum() / (weights * label).sum()) if label.any() else float("inf")
 
 
-def calibration_error(label: ArrayLike, probability: ArrayLike, bins: int = 15) -> float:
+def calibration_error(
+    label: ArrayLike, probability: ArrayLike, bins: int = 15, weight: ArrayLike | None = None
+) -> float:
     """Expected calibration error: in equal bins of [0, 1], the mean distance of probability and click rate, weighted by rows.
 
     Naeini et al. 2015; Guo et al. 2017, eq. 3. In [0, 1]; NaN without rows.
@@ -75,8 +83,9 @@ def calibration_error(label: ArrayLike, probability: ArrayLike, bins: int = 15) 
     label, probability = pair(label, probability)
     if not len(label):
         return float("nan")
+    weights = _weights(weight, label)
     bin_ = np.searchsorted(np.arange(1, bins) / bins, probability, side="right")
-    return float(np.abs(np.bincount(bin_, probability - label)).sum() / len(label))
+    return float(np.abs(np.bincount(bin_, weights * (probability - label))).sum() / weights.sum())
 
 
 def calibration_by(groups: ArrayLike, label: ArrayLike, probability: ArrayLike) -> dict[str, dict[str, float]]:
@@ -151,6 +160,10 @@ def pair(label: ArrayLike, score: ArrayLike) -> tuple[_Floats, _Floats]:
                 f"{wrong[0] + 1}; a model that gives such scores has diverged: lower its learning rate"
             )
     return labels, scores
+
+
+def _weights(weight: ArrayLike | None, label: _Floats) -> _Floats:
+    return np.ones_like(label) if weight is None else np.asarray(weight, dtype=np.float64)
 
 
 def _losses(label: _Floats, probability: _Floats) -> NDArray[Any]:

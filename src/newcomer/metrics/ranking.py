@@ -89,18 +89,25 @@ def f1(label: ArrayLike, score: ArrayLike) -> float:
 
 
 def click_scores(
-    item: ArrayLike, label: ArrayLike, probability: ArrayLike, user: ArrayLike | None = None
+    item: ArrayLike,
+    label: ArrayLike,
+    probability: ArrayLike,
+    user: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
 ) -> dict[str, float]:
-    """What click probabilities are judged by, by name; `user_auc` where the users are given. NaN where a score is undefined."""
+    """What click probabilities are judged by, by name; `user_auc` where the users are given. NaN where a score is undefined.
+
+    `weight`: see `calibration.calibration`. Ranks of clicks and non-clicks do not depend on how many of these were kept.
+    """
     return {
         "auc": auc(label, probability),
         "item_auc": item_auc(item, label, probability),
         **({} if user is None else {"user_auc": user_auc(user, label, probability)}),
-        "logloss": logloss(label, probability),
-        "item_logloss": item_logloss(item, label, probability),
-        "normalised_entropy": normalised_entropy(label, probability),
-        "calibration": calibration(label, probability),
-        "calibration_error": calibration_error(label, probability),
+        "logloss": logloss(label, probability, weight),
+        "item_logloss": item_logloss(item, label, probability, weight),
+        "normalised_entropy": normalised_entropy(label, probability, weight),
+        "calibration": calibration(label, probability, weight),
+        "calibration_error": calibration_error(label, probability, weight=weight),
         "f1": f1(label, probability),
     }
 

@@ -15,6 +15,7 @@ from newcomer.server.classifiers import ServedClassifier
 from newcomer.server.click_versions import ClickVersions
 from newcomer.server.configuration import ServeConfig
 from newcomer.server.event_log import FOLDER, EventLog
+from newcomer.server.impressions import counted_in_time
 from newcomer.server.item_routes import ItemRoutes
 from newcomer.server.job_routes import JobRoutes
 from newcomer.server.logs import log_to_stderr
@@ -26,6 +27,7 @@ from newcomer.server.page.routes import Pages
 from newcomer.server.request_ids import RequestIds
 from newcomer.server.security import Guard, Role, read_tokens
 from newcomer.server.stores import classifier_folders, click_model_folder
+from newcomer.server.tracing import trace_requests
 
 
 def create_app(config: ServeConfig) -> FastAPI:
@@ -41,10 +43,13 @@ def create_app(config: ServeConfig) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        if items is not None:
-            items.close()
-            log.close()
+        if items is None:
+            yield
+            return
+        with counted_in_time(items, config.own_folder, config.impression_window):
+            yield
+        items.close()
+        log.close()
 
     app = FastAPI(
         title="newcomer",
@@ -52,13 +57,16 @@ def create_app(config: ServeConfig) -> FastAPI:
         description="New items and new classes in service.",
         lifespan=lifespan,
     )
+    trace_requests(app)
     problems.install(app)
     app.add_middleware(BodyLimit, most=config.limits.body)
     app.add_middleware(Observed, metrics=metrics)
     item_routes, class_routes = None, None
     if items is not None:
         ids = RequestIds.in_folder(config.own_folder)
-        item_routes = ItemRoutes(items, log, ids, guard, metrics, config.clicked, config.limits.rows)
+        item_routes = ItemRoutes(
+            items, log, ids, guard, metrics, config.clicked, config.limits.rows, config.impression_window is not None
+        )
         app.include_router(item_routes.router)
     if classifiers:
         class_routes = ClassRoutes(classifiers, guard, metrics, config.limits.inputs)

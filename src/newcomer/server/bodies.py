@@ -34,10 +34,16 @@ class ItemStatus(BaseModel):
     events: int = Field(description="number of events that its state is adapted to")
 
 
+ItemChange = Literal["new", "known", "replaced"]
+
+
 class AddedItem(ItemStatus):
     """An item of `POST /items`."""
 
-    status: Literal["new", "known"] = Field(description="known: it was there with the same features")
+    status: ItemChange = Field(
+        description="known: it was there with the same features; replaced: with others, and its state was adapted anew"
+    )
+    lost: str | None = Field(default=None, description="what the state of a replaced item lost; null: nothing")
 
 
 class Refused(BaseModel):
@@ -106,7 +112,8 @@ class Counts(BaseModel):
 
     new: int = Field(description="counted now")
     known: int = Field(description="counted before, by their id")
-    conflicting: int = Field(description="counted before with another label; not counted")
+    corrected: int = Field(description="counted before as no click, and now a click; the item's state follows")
+    pending: int = Field(default=0, description="impressions that count as no click if none comes within the window")
     refused: int
     errors: list[Refused]
 
@@ -179,15 +186,23 @@ class Bodies:
             ],
             "An impression or a click. With `request_id`, user and context are those of the scores of that request.",
         )
-        self.Items = create_model("ItemsBody", __base__=Body, items=(_list_of(item, rows), ...))
+        self.Items = create_model(
+            "ItemsBody",
+            __base__=Body,
+            items=(_list_of(item, rows), ...),
+            replace=(
+                bool,
+                Field(default=True, description="false: an item that is there with other features is refused"),
+            ),
+        )
         self.Events = create_model("EventsBody", __base__=Body, events=(_list_of(event, rows), ...))
-        default = context_body() if not any(field.missing == "error" for field in schema.of("context")) else ...
+        required = any(default is ... for _, _, default in context)
         self.Score = _model(
             "ScoreBody",
             [
                 user_id,
                 *user_fields,
-                ("context", context_body, default),
+                ("context", context_body, ... if required else context_body()),
                 ("candidates", _list_of(Id | candidate, rows), ...),
                 ("on_unknown", Literal["error", "null", "prior"], "error"),
                 ("uncertainty", bool, False),
@@ -218,7 +233,7 @@ def columns_of(schema: Schema) -> set[str]:
 
 
 def _default(field: SchemaField) -> Any:
-    return None if field.missing == "mark" else ...
+    return ... if field.missing == "error" and field.at_serving is None else None
 
 
 def _model(name: str, fields: Sequence[tuple[str, Any, Any]], doc: str) -> type[BaseModel]:

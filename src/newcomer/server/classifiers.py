@@ -1,6 +1,6 @@
 """A classifier in service: the model of its store, loaded anew when the store changes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from threading import Lock
@@ -67,8 +67,9 @@ class ServedClassifier:
         settings: dict[str, Any] = {} if self._backbone is None else {"backbone": self._backbone}
         return kind.load(self.folder, stages=stages, **settings)
 
-    def _wanted(self) -> Sequence[Mapping[str, Json]]:
-        return Store(self.folder).manifest().stages[: self.rolled_back]
+    def _wanted(self) -> list[Json]:
+        """Digests of the stages to serve."""
+        return [stage["sha256"] for stage in Store(self.folder).manifest().stages[: self.rolled_back]]
 
 
 def find_classifier(models: Mapping[str, ServedClassifier], name: str | None) -> ServedClassifier:

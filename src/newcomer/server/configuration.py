@@ -51,6 +51,8 @@ class ServeConfig(BaseModel):
     """File of tokens; None: everyone may do everything, allowed on a loopback address only."""
     clicked: tuple[str, ...] = ("click",)
     """Event types that are clicks; other types are impressions."""
+    impression_window: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Seconds for which an impression with an id waits for a click before it counts as none; None: it counts when it comes."""
     backbone: str | None = None
     """Folder or hub name of the classifiers' backbone, if it has moved."""
     limits: Limits = Limits()

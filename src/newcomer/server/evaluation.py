@@ -37,12 +37,16 @@ def progressive_scores(folder: Path, states: Path, before: History, events: pl.D
     return pl.concat(scores)
 
 
-def compare(labels: pl.Series, live: pl.Series, new: pl.Series) -> dict[str, Json]:
-    """Log loss and AUC of both, on the events that both have scored; None where undefined."""
+def compare(labels: pl.Series, live: pl.Series, new: pl.Series, negative_rate: float = 1.0) -> dict[str, Json]:
+    """Log loss and AUC of both, on the events that both have scored; None where undefined.
+
+    `negative_rate`: share of the negatives that is among the events; each stands for those left out.
+    """
     both = pl.DataFrame({"label": labels, "live": live, "new": new}).drop_nulls()
     found: dict[str, Json] = {"events": len(both)}
+    weight = both["label"].cast(pl.Float64).to_numpy() * (1 - 1 / negative_rate) + 1 / negative_rate
     for name in ("live", "new"):
-        values = {"logloss": logloss(both["label"], both[name]), "auc": auc(both["label"], both[name])}
+        values = {"logloss": logloss(both["label"], both[name], weight), "auc": auc(both["label"], both[name])}
         found[name] = {key: None if math.isnan(value) else value for key, value in values.items()}
     return found
 

@@ -26,14 +26,17 @@ FOLDER = "log"
 SYNC_SECONDS = 1.0
 """What a power cut may take: the records of so many seconds."""
 
-Kind = Literal["item", "event", "deletion"]
+Kind = Literal["item", "event", "impression", "deletion"]
 
 KINDS: Sequence[Kind] = get_args(Kind)
 
 
 @dataclass(frozen=True)
 class Record:
-    """A registered item or an event by column, or the id of a deleted item. `at`: arrival in nanoseconds since 1970."""
+    """A registered item, an event or an impression by column, or the id of a deleted item.
+
+    `at`: arrival in nanoseconds since 1970. An impression waits for a click; see `impressions`.
+    """
 
     at: int
     kind: Kind
@@ -109,17 +112,22 @@ class EventLog:
 
 
 class LogReader:
-    """Reads the files of all processes; each call of `read` continues where the last one stopped."""
+    """Reads the files of all processes; each call of `read` continues where the last one stopped, the first at `offsets`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, offsets: Mapping[str, int] | None = None) -> None:
         self.folder = folder
-        self._offsets: dict[Path, int] = {}
+        self._offsets: dict[str, int] = dict(offsets or {})
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        """How many bytes of each file were read, by its name."""
+        return dict(self._offsets)
 
     def read(self) -> list[Record]:
         """Records since the last call, in the order of arrival. A line that a killed process left incomplete is none."""
         found: list[Record] = []
         for path in sorted(self.folder.glob("*.jsonl")):
-            begin = self._offsets.get(path, 0)
+            begin = self._offsets.get(path.name, 0)
             try:
                 with path.open("rb") as stream:
                     stream.seek(begin)
@@ -127,7 +135,7 @@ class LogReader:
             except OSError as error:
                 raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from None
             whole = content[: content.rfind(b"\n") + 1]
-            self._offsets[path] = begin + len(whole)
+            self._offsets[path.name] = begin + len(whole)
             found += [record for line in whole.splitlines() if (record := _record(line, path)) is not None]
         return sorted(found, key=lambda record: record.at)
 

@@ -10,6 +10,7 @@ from newcomer.data.canonical import canonical_name
 from newcomer.data.io.frames import frame_from_rows
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError, DataWarning
+from newcomer.items.serving.results import Added
 from newcomer.items.serving.service import ItemService
 from newcomer.server.event_log import Record
 from newcomer.server.event_rows import Row, event_id_column, warm_rows
@@ -29,14 +30,18 @@ class History:
 
     deleted: set[str] = field(default_factory=set)
     registrations: dict[str, list[Row]] = field(default_factory=dict)
-    """Different registrations by item, in order. The service takes the first valid one and refuses the others."""
+    """Registrations by item, in order. The latest valid one counts, or the first where features do not change."""
     events: list[tuple[str, Row]] = field(default_factory=list)
-    """Item and row of each event, in the order of arrival."""
+    """Item and row of each event, in the order of arrival. An impression is an event: a click on it corrects it."""
 
-    def rounds(self) -> Iterator[list[Row]]:
-        """First registrations of all items, then second ones, and so on."""
+    def rounds(self, replace: bool) -> Iterator[dict[str, Row]]:
+        """Registrations that count if they are valid, of all items; then those that count if these are not, and so on.
+
+        `replace`: whether items may get other features (`ItemLearner.from_initial_state`).
+        """
         for number in range(max(map(len, self.registrations.values()), default=0)):
-            yield [rows[number] for rows in self.registrations.values() if number < len(rows)]
+            at = -1 - number if replace else number
+            yield {name: rows[at] for name, rows in self.registrations.items() if number < len(rows)}
 
 
 class HistoryReader:
@@ -50,7 +55,7 @@ class HistoryReader:
         found = History()
         events: dict[str, list[tuple[int, Row]]] = {}
         for number, record in enumerate(records):
-            name = _name(record.content if record.kind == "deletion" else record.content.get(self.schema.item))
+            name = name_of(record, self.schema)
             if name is None:  # was refused
                 continue
             if record.kind == "deletion":
@@ -61,7 +66,7 @@ class HistoryReader:
             elif record.kind == "item":
                 self._there.add(name)
                 rows = found.registrations.setdefault(name, [])
-                if record.content not in rows:
+                if record.content not in rows[-1:]:
                     rows.append(record.content)
             elif name in self._there:
                 events.setdefault(name, []).append((number, record.content))
@@ -75,7 +80,8 @@ def replay(
 ) -> bool:
     """Do to the service what the history says. What was done before changes nothing; what was refused is refused again.
 
-    `report` is called with the number of events that are done, and with that of all. Returns whether an item was deleted.
+    `report` is called with the number of events that are done, and with that of all. Returns whether an item was deleted or got
+    other features.
     """
     gone = history.deleted & set(service.headers())
     id_column = event_id_column(service.learner.schema)
@@ -84,15 +90,18 @@ def replay(
         for name in gone:
             with suppress(DataError):  # a worker was faster
                 service.forget([name])
-        for rows in history.rounds():
-            for part in batches(rows):
-                _add(service, part)
+        done, replaced = set[str](), set[str]()
+        for registrations in history.rounds(service.learner.from_initial_state):
+            for part in batches([row for name, row in registrations.items() if name not in done]):
+                for added in _added(service, part):
+                    done |= {*added.new, *added.known, *added.replaced}
+                    replaced |= {*added.replaced}
         for number, events in enumerate(batches(history.events)):
             report(number * BATCH, len(history.events))
             for has_id in (True, False):
                 if rows := [row for _, row in events if (id_column in row) == has_id]:
                     warm_rows(service, rows, has_id)
-    return bool(gone)
+    return bool(gone or replaced)
 
 
 def batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -100,16 +109,21 @@ def batches(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     return (rows[begin : begin + BATCH] for begin in range(0, len(rows), BATCH))
 
 
-def _add(service: ItemService, rows: Sequence[Row]) -> None:
+def _added(service: ItemService, rows: Sequence[Row]) -> list[Added]:
     try:
-        service.add(frame_from_rows(rows, "items"), on_error="report")
-    except DataError:
-        for row in rows if len(rows) > 1 else ():  # a table that cannot be read as one: each by itself
-            _add(service, [row])
+        return [service.add(frame_from_rows(rows, "items"), on_error="report", replace=True)]
+    except DataError:  # a table that cannot be read as one: each by itself
+        return [found for row in rows for found in _added(service, [row])] if len(rows) > 1 else []
 
 
-def _name(given: object) -> str | None:
+def name_of(record: Record, schema: Schema) -> str | None:
+    """The item of a record; None if it is no id."""
+    return name_in({schema.item: record.content} if record.kind == "deletion" else record.content, schema)
+
+
+def name_in(row: Row, schema: Schema) -> str | None:
+    """The item of a row; None if it is no id."""
     try:
-        return canonical_name(given)
+        return canonical_name(row.get(schema.item))
     except DataError:
         return None

@@ -19,6 +19,7 @@ from newcomer.data.time_units import NUMBERS, TIME_UNITS
 from newcomer.errors import DataError, NewcomerError
 from newcomer.items.analysis.item_graphs import heaviest_edges
 from newcomer.items.serving.candidates import score_candidates
+from newcomer.items.serving.requests import parse_items
 from newcomer.items.serving.service import ItemService
 from newcomer.server.bodies import (
     EVENT_ID,
@@ -29,6 +30,7 @@ from newcomer.server.bodies import (
     Bodies,
     Counts,
     Edge,
+    ItemChange,
     ItemDetails,
     ItemPage,
     ItemStatus,
@@ -38,7 +40,8 @@ from newcomer.server.bodies import (
 )
 from newcomer.server.click_versions import ClickVersions
 from newcomer.server.event_log import EventLog
-from newcomer.server.event_rows import event_id_column, warm_rows
+from newcomer.server.event_rows import event_id_column, refusals, warm_rows
+from newcomer.server.history import name_in
 from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError, row_error
@@ -58,7 +61,10 @@ ROW = re.compile(r"\brow (\d+)\b")
 
 
 class ItemRoutes:
-    """Routes for the items of one service. `clicked`: event types that are clicks."""
+    """Routes for the items of one service.
+
+    `clicked`: event types that are clicks. `impressions_wait`: events of other types do not count yet; see `impressions`.
+    """
 
     def __init__(
         self,
@@ -69,8 +75,10 @@ class ItemRoutes:
         metrics: Metrics,
         clicked: Sequence[str],
         rows: int,
+        impressions_wait: bool = False,
     ) -> None:
         self.versions, self.log, self.ids, self.metrics, self.clicked = versions, log, ids, metrics, set(clicked)
+        self.impressions_wait = impressions_wait
         self.schema = self.live.learner.schema
         self.bodies = Bodies(self.schema, rows)
         self.id_column = event_id_column(self.schema)
@@ -82,8 +90,9 @@ class ItemRoutes:
         )
 
         def add(body: items) -> AddedItems:  # type: ignore[valid-type]
-            """Register new items. They can be scored at once; an item that is there with the same features is known."""
-            return self.add([self.bodies.row(item) for item in body.items])  # type: ignore[attr-defined]
+            """Register items. They can be scored at once; one that is there with other features gets these."""
+            rows = [self.bodies.row(item) for item in body.items]  # type: ignore[attr-defined]
+            return self.add(rows, body.replace)  # type: ignore[attr-defined]
 
         def scores(body: score, after: BackgroundTasks) -> Response:  # type: ignore[valid-type]
             """Click probabilities of candidates for one user and context. Candidates given by their features are not added."""
@@ -105,25 +114,31 @@ class ItemRoutes:
         """The live version of the click model."""
         return self.versions.current().live
 
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> AddedItems:
+    def add(self, rows: Sequence[Mapping[str, Any]], replace: bool) -> AddedItems:
         """Register items, with what each request left out."""
-        self.log.append("item", rows)
+        frame = frame_from_rows(rows, "items")
+        table, _ = parse_items(frame, self.schema, "items", "report")
+        valid = set() if table is None else {*table.ids}  # of rows that contradict each other a replay would take one
+        if not replace:  # nor the latest of those that are refused
+            valid -= {*self.live.states.headers(self.live.model, valid)}
+        self.log.append("item", [row for row in rows if name_in(row, self.schema) in valid])
         serving = self.versions.latest()  # after the log: what a version does not get here is replayed to it
-        live, frame = serving.live, frame_from_rows(rows, "items")
-        done = live.add(frame, where="items", on_error="report")
+        live = serving.live
+        done = live.add(frame, where="items", on_error="report", replace=replace)
         for service in serving.others:
-            service.add(frame, where="items", on_error="report")
-        names = [*done.new, *done.known]
-        headers = live.states.headers(live.model, names)
-        new = set(done.new)
+            service.add(frame, where="items", on_error="report", replace=replace)
+        outcomes: dict[ItemChange, Sequence[str]] = {"new": done.new, "known": done.known, "replaced": done.replaced}
+        statuses = {name: outcome for outcome, names in outcomes.items() for name in names}
+        headers = live.states.headers(live.model, list(statuses))
         items = [
             AddedItem(
                 item_id=name,
-                status="new" if name in new else "known",
+                status=status,
+                lost=done.lost.get(name),
                 phase=headers[name].phase,
                 events=headers[name].events,
             )
-            for name in names
+            for name, status in statuses.items()
             if name in headers
         ]
         if done.left_out and not items:
@@ -221,6 +236,7 @@ class ItemRoutes:
                 rows[n] = self._row(event)
             except DataError as error:
                 errors.append(f"events: row {n + 1}, {error}")
+        pending = self._pending(events, rows, errors)
         self.log.append("event", list(rows.values()))
         serving = self.versions.latest()  # after the log: what a version does not get here is replayed to it
         done = []
@@ -232,11 +248,25 @@ class ItemRoutes:
                     warm_rows(service, [rows[n] for n in part], has_id)
                 done.append(warmed)
                 errors += [_renumbered(line, part) for line in lines]
-        conflicting = sum(part.conflicting for part in done)
-        new, known = sum(part.new for part in done), sum(part.known for part in done)
-        refused = len(events) - new - known - conflicting
-        self.metrics.counted(new, known, conflicting, refused)
-        return Counts(new=new, known=known, conflicting=conflicting, refused=refused, errors=_refused(errors))
+        counts = {name: sum(getattr(part, name) for part in done) for name in ("new", "known", "corrected")}
+        counts["pending"] = pending
+        counts["refused"] = len(events) - sum(counts.values())
+        self.metrics.counted(counts)
+        for warmed in done:
+            self.metrics.believed(warmed.calibration)
+        return Counts(**counts, errors=_refused(errors))
+
+    def _pending(self, events: Sequence[Mapping[str, Any]], rows: dict[int, dict[str, Any]], errors: list[str]) -> int:
+        """Log the impressions that wait for a click, which their ids tell, and take them out of `rows`; their number."""
+        kinds = {n: events[n].get(EVENT_TYPE) for n in rows if self.id_column in rows[n]}
+        waiting = [n for n, kind in kinds.items() if self.impressions_wait and kind not in (None, *self.clicked)]
+        if not waiting:
+            return 0
+        part = {n: rows.pop(n) for n in waiting}
+        refused = refusals(self.live, list(part.values()))
+        errors += [_renumbered(line, waiting) for line in refused.values()]
+        self.log.append("impression", [row for k, row in enumerate(part.values()) if k not in refused])
+        return len(part) - len(refused)
 
     def _row(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """An event as a row of the click log. Raises DataError for a foreign request id, and for an event without a label."""
@@ -246,7 +276,7 @@ class ItemRoutes:
             row = self.ids.read(request) | row
         if event.get(EVENT_ID) is not None or request is not None:
             row[self.id_column] = event.get(EVENT_ID) or event_id(str(request))
-        if kind is not None and not 0 < (self.schema.clicked_from or 1) <= 1:
+        if kind is not None and self.schema.has_grades:
             raise DataError(f"column '{EVENT_TYPE}': this model's labels are grades; give '{self.schema.label}'")
         if kind is not None and row.get(self.schema.label) is None:
             row[self.schema.label] = int(kind in self.clicked)

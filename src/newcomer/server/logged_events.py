@@ -24,7 +24,9 @@ NUMBER = "number in the history "
 
 
 def event_table(history: History, encoder: Encoder) -> pl.DataFrame:
-    """Valid events in the order of arrival, the first of each item and id: the columns of the schema without those of items.
+    """Valid events in the order of arrival, one of each item and id: the columns of the schema without those of items.
+
+    Of events with one id it is the first, with the highest label of those with the same values: a click corrects an impression.
 
     Besides: the column of `event_id_column`, and `NUMBER`. Times are in the unit of training.
     """
@@ -35,11 +37,18 @@ def event_table(history: History, encoder: Encoder) -> pl.DataFrame:
     if not found:
         return pl.DataFrame(schema={encoder.schema.item: pl.String, NUMBER: pl.Int64})
     every = pl.concat(found, how="vertical_relaxed").sort(NUMBER)
+    same = [name for name in every.columns if name not in (encoder.schema.label, encoder.schema.time, NUMBER)]
+    every = every.with_columns(pl.col(encoder.schema.label).max().over(same))
     return every.unique([encoder.schema.item, id_column], keep="first", maintain_order=True)
 
 
-def item_table(history: History, schema: Schema, logs: Sequence[str], names: Collection[str]) -> pl.DataFrame:
-    """Ids and fields of these items, as far as they are known: as registered, or else as the training log has them."""
+def item_table(
+    history: History, schema: Schema, logs: Sequence[str], names: Collection[str], replace: bool
+) -> pl.DataFrame:
+    """Ids and fields of these items, as far as they are known: as registered, or else as the training log has them.
+
+    `replace`: see `History.rounds`.
+    """
     fields, found = schema.of("item"), list[pl.DataFrame]()
     left = set(names)
 
@@ -48,8 +57,8 @@ def item_table(history: History, schema: Schema, logs: Sequence[str], names: Col
         left.difference_update(found[-1][schema.item])
 
     take(pl.DataFrame(schema={schema.item: pl.String}))
-    for rows in history.rounds():
-        for part in batches(rows):
+    for rows in history.rounds(replace):
+        for part in batches(list(rows.values())):
             for table in _item_tables(part, schema):
                 take(table)
     if left - set(history.registrations):

@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.samples import Sample
 
 from newcomer.items.encoding.unseen_values import Unseen
 
@@ -43,7 +44,19 @@ class Metrics:
         )
         self.values = Counter("newcomer_values", "Values of requests.", ["field"], registry=self.registry)
         self.events = Counter(
-            "newcomer_events", "Events: new, known, conflicting, refused.", ["outcome"], registry=self.registry
+            "newcomer_events", "Events: new, known, corrected, refused.", ["outcome"], registry=self.registry
+        )
+        self.expected = Counter(
+            "newcomer_expected_clicks",
+            "Sum of the click probabilities of new events before they counted, by the number of events that the item had.",
+            ["item_events"],
+            registry=self.registry,
+        )
+        self.clicks = Counter(
+            "newcomer_clicks",
+            "Clicks among new events, by the number of events that the item had; those that corrected an event are not among them.",
+            ["item_events"],
+            registry=self.registry,
         )
         self.differences = Histogram(
             "newcomer_shadow_logit_difference",
@@ -67,10 +80,25 @@ class Metrics:
             self.values.labels(name).inc(counted.values)
             self.unseen.labels(name).inc(counted.unseen)
 
-    def counted(self, new: int, known: int, conflicting: int, refused: int) -> None:
-        """Count events."""
-        for outcome, count in (("new", new), ("known", known), ("conflicting", conflicting), ("refused", refused)):
+    def counted(self, outcomes: Mapping[str, int]) -> None:
+        """Count events by outcome."""
+        for outcome, count in outcomes.items():
             self.events.labels(outcome).inc(count)
+
+    def believed(self, calibration: Mapping[str, Mapping[str, float]]) -> None:
+        """Add up the clicks that were expected, and those that came."""
+        for name, sums in calibration.items():
+            self.expected.labels(name).inc(sums["expected"])
+            self.clicks.labels(name).inc(sums["clicks"])
+
+    def calibration(self) -> list[dict[str, Any]]:
+        """Clicks expected and clicks that came in this worker, by the number of events that the item had."""
+        expected, clicks = (
+            {one.labels["item_events"]: one.value for one in next(iter(counter.collect())).samples if _is_total(one)}
+            for counter in (self.expected, self.clicks)
+        )
+        names = sorted(expected, key=lambda name: int(name.rstrip("+").partition("-")[0]))
+        return [{"events": name, "expected": expected[name], "clicks": clicks[name]} for name in names]
 
     def compared(self, version: str, scores: Iterable[tuple[float, float]]) -> None:
         """Record pairs of scores of one request: the answer's, and those of a shadow version."""
@@ -94,7 +122,7 @@ class Metrics:
     def outcomes(self) -> list[tuple[str, int]]:
         """Number of events of this worker by outcome."""
         samples = next(iter(self.events.collect())).samples
-        return [(one.labels["outcome"], int(one.value)) for one in samples if one.name.endswith("_total")]
+        return [(one.labels["outcome"], int(one.value)) for one in samples if _is_total(one)]
 
     def exposition(self) -> bytes:
         """All metrics, of all workers, in Prometheus' text format."""
@@ -113,6 +141,11 @@ def _logit(probability: float) -> float:
     """
     kept = min(max(probability, 1e-7), 1 - 1e-7)
     return log(kept / (1 - kept))
+
+
+def _is_total(sample: Sample) -> bool:
+    """Whether this is a counter's value, not the time when it began."""
+    return sample.name.endswith("_total")
 
 
 def _bound(bounds: Mapping[float, float], share: float) -> str:

@@ -67,7 +67,7 @@ def prepare(
         history = HistoryReader(service.learner.schema, first_items(first))
 
         def catch_up() -> bool:
-            """Replay what is new; whether an item was deleted."""
+            """Replay what is new; whether an item was deleted or got other features."""
             number, part = next(numbers), history.read(reader.read())
             return replay(service, part, lambda done, of: report(Step(f"replay {number}", done, of)))
 
@@ -77,7 +77,7 @@ def prepare(
             if content.click_model.versions[name].status == "trained":
                 content.click_model.versions[name].status = "preparing"
         catch_up()
-        while catch_up():  # the deletion may have met an item that was added again since
+        while catch_up():  # what was replayed may have met what a worker did since
             pass
     with models.change() as content:
         assert content.click_model is not None

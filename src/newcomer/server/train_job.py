@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from newcomer.registry import find_learner
 from newcomer.server.click_versions import version_folder
 from newcomer.server.configuration import ServeConfig
 from newcomer.server.evaluation import compare, progressive_scores
-from newcomer.server.event_log import FOLDER, LogReader
+from newcomer.server.event_log import FOLDER, LogReader, Record
 from newcomer.server.event_rows import event_id_column
 from newcomer.server.history import History, HistoryReader
 from newcomer.server.job_bodies import Job
@@ -89,11 +90,11 @@ class _Training:
         live = find_learner(Store(live_folder).manifest().learner).load(live_folder)
         assert isinstance(live, ItemLearner)  # see stores
         reader = HistoryReader(live.schema, first_items(self.first))
-        history = reader.read(LogReader(self.config.own_folder / FOLDER).read())
+        history = reader.read(self._records())
         events = event_table(history, live.encoder)
         held_out = math.ceil(request["eval_share"] * len(events))
         folder, training = self.work / "model", events.head(len(events) - held_out)
-        joined = self._joined(history, training, live.schema)
+        joined = self._joined(history, training, live)
         self._fit(type(live), live.schema, new_settings(live_folder, request["settings"]), joined, folder)
         model = fingerprint(folder)
         same = next((name for name, one in _versions(self.models).items() if one.model == model), None)
@@ -113,9 +114,16 @@ class _Training:
         write_whole(folder / EVALUATION, to_json(result, indent=1))
         return self._registered(folder, model, job)
 
-    def _joined(self, history: History, events: pl.DataFrame, schema: Schema) -> pl.DataFrame:
+    def _records(self) -> list[Record]:
+        """The event log without impressions that wait for a click: a version that has learned them as no click stays with that."""
+        waits = time.time_ns() - round(1e9 * (self.config.impression_window or 0))
+        records = LogReader(self.config.own_folder / FOLDER).read()
+        return [record for record in records if record.kind != "impression" or record.at <= waits]
+
+    def _joined(self, history: History, events: pl.DataFrame, live: ItemLearner) -> pl.DataFrame:
         """Events with the fields of their items; without those of items whose fields are not known."""
-        items = item_table(history, schema, self.config.log, set(events[schema.item]))
+        schema = live.schema
+        items = item_table(history, schema, self.config.log, set(events[schema.item]), live.from_initial_state)
         return events.drop(NUMBER).join(items, on=schema.item, how="inner", maintain_order="left")
 
     def _fit(
@@ -145,7 +153,8 @@ class _Training:
         for name, folder in (("live", live), ("new", new)):
             self.report(Step(f"evaluation of {name}", len(scores), 2))
             scores.append(progressive_scores(folder, self.work / f"{name}.db", before, eval_set))
-        return compare(eval_set[label], *scores)
+        negative_rate = Store(new).manifest().settings.get("negative_rate", 1.0)
+        return compare(eval_set[label], scores[0], scores[1], negative_rate)
 
     def _registered(self, folder: Path, model: str, job: Job) -> str:
         """Move the version to its place, under the next free name."""

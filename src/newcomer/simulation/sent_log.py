@@ -34,7 +34,7 @@ def replay(lines: Iterable[str], service: ItemService) -> Counts:
 
     Raises DataError for a line that is none of such a log.
     """
-    total = {"new": 0, "known": 0, "conflicting": 0, "refused": 0}
+    total = {"new": 0, "known": 0, "corrected": 0, "refused": 0}
     for number, line in enumerate(lines, 1):
         try:
             content = json.loads(line)
@@ -48,6 +48,6 @@ def replay(lines: Iterable[str], service: ItemService) -> Counts:
         done = service.warm(rows, on_error="report")
         total["new"] += done.new
         total["known"] += done.known
-        total["conflicting"] += done.conflicting
-        total["refused"] += len(rows) - done.new - done.known - done.conflicting
+        total["corrected"] += done.corrected
+        total["refused"] += len(rows) - done.new - done.known - done.corrected
     return Counts(**total, errors=[])

@@ -64,7 +64,7 @@ class Summary:
     """Events sent and acknowledged, without repetitions."""
     new: int = 0
     known: int = 0
-    conflicting: int = 0
+    corrected: int = 0
     refused: int = 0
     pending: int = 0
     """Events that were not sent, or not acknowledged, before the end."""
@@ -94,7 +94,7 @@ class Summary:
         self.distinct += distinct
         self.new += counts.new
         self.known += counts.known
-        self.conflicting += counts.conflicting
+        self.corrected += counts.corrected
         self.refused += counts.refused
         for error in counts.errors:
             self.error(error.detail)
@@ -117,7 +117,7 @@ class Summary:
             "new_items": self.items,
             "events": {
                 name: getattr(self, name)
-                for name in ("sent", "distinct", "new", "known", "conflicting", "refused", "pending")
+                for name in ("sent", "distinct", "new", "known", "corrected", "refused", "pending")
             },
             "phases": {name: quality.info() for name, quality in sorted(self.phases.items())},
             "regret": self.regret / self.best_first if self.best_first else None,
@@ -133,7 +133,7 @@ class Summary:
         yield f"latency of a score: p50 {_shown(p50)} ms, p99 {_shown(p99)} ms"
         yield (
             f"events: {self.sent:,} sent ({self.sent - self.distinct:,} of them again), {self.new:,} new, {self.known:,} known, "
-            f"{self.conflicting:,} conflicting, {self.refused:,} refused; {self.pending:,} not acknowledged"
+            f"{self.corrected:,} corrected, {self.refused:,} refused; {self.pending:,} not acknowledged"
         )
         yield f"{self.items:,} new items"
         for name, quality in sorted(self.phases.items()):
@@ -154,7 +154,7 @@ class Summary:
         p50, p99 = percentiles(self.latencies[since:])
         return (
             f"{self.seconds:6.0f} s: {self.visits:,} visits, {_shown(p50)} ms (p99 {_shown(p99)}); events: {self.new:,} new, "
-            f"{self.known:,} known, {self.refused + self.conflicting:,} refused; {self.items:,} new items; "
+            f"{self.known:,} known, {self.refused:,} refused; {self.items:,} new items; "
             f"{self.failed:,} visits failed"
         )
 

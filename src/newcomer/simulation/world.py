@@ -69,7 +69,7 @@ class World:
         """Register items of the world; their rows. Raises SettingError if the service has other items by these names."""
         rows = [self.truth.item_row(item) for item in items]
         try:
-            answer = client.add(rows)
+            answer = client.add(rows, replace=False)
         except ServiceError as error:
             if error.status != HTTPStatus.UNPROCESSABLE_ENTITY:
                 raise

@@ -6,7 +6,7 @@ A row has two checksums, because the values of an event are dropped when 200 lat
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from newcomer.store.states import KEPT, Change, Event
@@ -62,15 +62,30 @@ def to_event(model: str, item: str, row: EventRow) -> Event | None:
     return Event(row.id, row.time, row.label, json.loads(row.payload))
 
 
-def latest_after(before: Sequence[LatestRow], change: Change, rows: Sequence[EventRow]) -> list[LatestRow]:
-    """An item's latest events after a change with these event rows."""
-    new = [LatestRow(row.position, row.checksum, row.payload_checksum) for row in rows]
-    return [row for row in (*before, *new) if row.position >= change.state.events - KEPT]
+def with_label(model: str, item: str, row: EventRow, label: int) -> EventRow | None:
+    """The row with this label; None if the row is not what was written."""
+    is_whole = row.payload is None or row.payload_checksum == _with_payload(str(row.checksum), row.payload)
+    if not (is_whole and is_sound(model, item, row)):
+        return None
+    checksum = _checksum(model, item, row.id, row.position, row.time, label)
+    return row._replace(label=label, checksum=checksum, payload_checksum=_with_payload(checksum, row.payload))
+
+
+def latest_after(
+    before: Sequence[LatestRow], change: Change, rows: Sequence[EventRow], corrected: Mapping[str, EventRow]
+) -> list[LatestRow]:
+    """An item's latest events after a change with these event rows; `corrected`: earlier ones by their former checksums."""
+    earlier = (row if (after := corrected.get(str(row.checksum))) is None else _latest(after) for row in before)
+    return [row for row in (*earlier, *map(_latest, rows)) if row.position >= change.state.events - KEPT]
 
 
 def latest_checksum(latest: Sequence[LatestRow]) -> str:
     """SHA-256 of an item's latest events."""
     return hashlib.sha256(json.dumps([row[1:] for row in latest]).encode()).hexdigest()
+
+
+def _latest(row: EventRow) -> LatestRow:
+    return LatestRow(row.position, row.checksum, row.payload_checksum)
 
 
 def _checksum(model: str, item: str, id: str, position: int, time: int, label: int) -> str:

@@ -1,51 +1,41 @@
-"""A store is a folder: a manifest with checksums, and one safetensors file for every stage that was learned.
+"""A store is a folder: a manifest with checksums, and safetensors files of every stage that was learned.
 
     manifest.json             format, learner, settings, dependencies, the stages with their files' SHA-256, and its own
     stage-000.safetensors     what the first stage added: tensors, and its info as JSON in the file's header
+    state-000.safetensors     the learner's state after the first stage, where it is more than what the stages added
     stage-001.safetensors     …
 
-Stages are only ever appended. A file appears whole or not at all, and the manifest names it only when it is on disk: after a
-kill at any moment, or on a full disk, the store is what it was after the last complete stage.
+Stages are only ever appended. Earlier states take at most twice the last one's size (or `STATES_LIMIT`), so that a store does not
+grow with stages times classes; those beyond are removed. A file appears whole or not at all, and the manifest names it only when
+it is on disk: after a kill at any moment, or on a full disk, the store is what it was after the last complete stage.
 """
 
-import hashlib
 import json
 import re
-import struct
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from filelock import Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load as read_safetensors
-from safetensors.torch import save as to_safetensors
-from torch import Tensor
 
 from newcomer.errors import StoreError
 from newcomer.printable import stage_title
 from newcomer.settings import Json, changes
+from newcomer.store.entry import Entry, StoredState, kept_states, reason, sha256
 from newcomer.store.writing import take_lock, to_json, write_whole
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 STAGE_FILE = re.compile(r"stage-\d{3,9}\.safetensors", re.ASCII)
-"""Name of a stage's file; manifests with other names or paths are refused."""
+STATE_FILE = re.compile(r"state-\d{3,9}\.safetensors", re.ASCII)
+"""Names of a stage's files; manifests with other names or paths are refused."""
+STATES_LIMIT = 2**26
+"""Bytes of earlier states that a store keeps whatever the size of the last one."""
 DAMAGED = "restore the folder from a copy"
 ROOM = 2**16
 """Free disk space required before training, in bytes."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What one stage added to a learner: tensors, and JSON information."""
-
-    name: str
-    tensors: Mapping[str, Tensor]
-    info: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,6 +47,7 @@ class Manifest:
     depends_on: Mapping[str, Json]
     """What the learner depends on and the store does not hold: a backbone by name and fingerprint, or a schema."""
     stages: Sequence[Mapping[str, Json]] = ()
+    """Name, file and digest of each; `state`: file, digest and size of its state, None if it is no longer kept."""
     format: int = FORMAT
 
 
@@ -83,7 +74,7 @@ class Store:
                 f"{self.folder}: no store here (no {MANIFEST}); give the folder a model was saved to"
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
-            raise StoreError(f"{path}: not a store's manifest ({_reason(error)}); {DAMAGED}") from None
+            raise StoreError(f"{path}: not a store's manifest ({reason(error)}); {DAMAGED}") from None
         if type(version) is not int:
             raise StoreError(f"{path}: not a store's manifest (format {str(version)[:20]!r}); {DAMAGED}")
         if version > FORMAT:
@@ -97,14 +88,20 @@ class Store:
         return Manifest(**content)
 
     def entries(self, count: int | None = None) -> list[Entry]:
-        """The first `count` stages (all by default), each checked against its checksum.
+        """The first `count` stages (all by default), each checked against its checksum; states are read when they are used.
 
-        Raises StoreError where there are fewer.
+        Raises StoreError where there are fewer, and if the state after them is no longer kept.
         """
         stages = self.manifest().stages
         if count is not None and not 0 <= count <= len(stages):
             raise StoreError(f"{self.folder}: holds {len(stages)} stages, not {count}; give a number from 0 to that")
-        return [self._read(stage) for stage in stages[:count]]
+        wanted = stages[:count]
+        if wanted and wanted[-1].get("state", {}) is None:
+            kept = ", ".join(str(k) for k, stage in enumerate(stages, 1) if stage.get("state", {}) is not None)
+            raise StoreError(
+                f"{self.folder}: the state after {len(wanted)} stages is no longer kept; those after {kept} are"
+            )
+        return [self._read(stage) for stage in wanted]
 
     def write(self, manifest: Manifest, entries: Sequence[Entry]) -> None:
         """Write these entries: existing ones must be equal, new ones are appended.
@@ -127,8 +124,6 @@ class Store:
                     f"{self.folder}: holds {len(manifest.stages)} stages, not {count}; restore it from a copy"
                 )
             self._write_manifest(manifest, manifest.stages[:count])
-            for stage in manifest.stages[count:]:
-                (self.folder / str(stage["file"])).unlink(missing_ok=True)
 
     def checkout(self, count: int, folder: Path) -> None:
         """Copy the first `count` stages to another folder.
@@ -178,7 +173,7 @@ class Store:
                 yield
             except BaseException as error:
                 # where there was a store it may have its new manifest already: what that names stays
-                named = {str(stage["file"]) for stage in self.manifest().stages} if old else set()
+                named = files_of(self.manifest().stages) if old else set()
                 for file in set(self._files()) - before:
                     if file.name not in named:
                         file.unlink()
@@ -220,20 +215,30 @@ class Store:
                 f"{self.folder}: holds {len(stages)} stages, this model only {len(entries)}; load it first"
             )
         for index, entry in enumerate(entries):
-            content = _to_bytes(entry)
-            digest = hashlib.sha256(content).hexdigest()
             if index < len(stages):
-                if stages[index]["sha256"] != digest:
+                if stages[index]["sha256"] != entry.sha256 or not _same_state(stages[index].get("state"), entry):
                     raise StoreError(
                         f"{self.folder}: stage '{stage_title(entry.name)}' there was learned otherwise; save elsewhere"
                     )
                 continue
             name = f"stage-{index:03d}.safetensors"
-            write_whole(self.folder / name, content)
-            stages.append({"name": entry.name, "file": name, "sha256": digest})
-        self._write_manifest(manifest, stages)
+            write_whole(self.folder / name, entry.to_bytes())
+            stage: dict[str, Json] = {"name": entry.name, "file": name, "sha256": entry.sha256}
+            stages.append(stage | self._write_state(index, entry))
+        self._write_manifest(manifest, _thinned(stages))
+
+    def _write_state(self, index: int, entry: Entry) -> dict[str, Json]:
+        """Write the entry's state, if it has one. Returns what the manifest says of it."""
+        if entry.state is None or (isinstance(entry.state, StoredState) and not entry.state.is_there):
+            return {"state": None}
+        content, name = entry.state_to_bytes(), f"state-{index:03d}.safetensors"
+        if not entry.state:
+            return {}
+        write_whole(self.folder / name, content)
+        return {"state": {"file": name, "sha256": sha256(content), "bytes": len(content)}}
 
     def _write_manifest(self, manifest: Manifest, stages: Sequence[Mapping[str, Json]]) -> None:
+        """Write the manifest; then remove files that it does not name."""
         content = {
             "format": FORMAT,
             "learner": manifest.learner,
@@ -243,24 +248,15 @@ class Store:
         }
         content["sha256"] = _digest(content)
         write_whole(self.folder / MANIFEST, to_json(content, indent=1))
+        named = {MANIFEST, *files_of(stages)}
+        for file in list(self._files()):
+            if file.name not in named:
+                file.unlink(missing_ok=True)
 
     def _read(self, stage: Mapping[str, Json]) -> Entry:
-        path = self.folder / str(stage["file"])
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be read ({error.strerror}); restore the folder from a copy") from None
-        if hashlib.sha256(content).hexdigest() != stage["sha256"]:
-            raise StoreError(f"{path}: its bytes are not those that were written (checksum); restore it from a copy")
-        try:
-            (length,) = struct.unpack("<Q", content[:8])
-            info = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["info"])
-            tensors = read_safetensors(content)
-        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, struct.error) as error:
-            raise StoreError(f"{path}: not a stage of a store ({_reason(error)})") from None
-        if not isinstance(info, dict):
-            raise StoreError(f"{path}: not a stage of a store (its info is no table)")
-        return Entry(str(stage["name"]), tensors, info)
+        saved = stage.get("state", {})
+        state = StoredState(self.folder / saved["file"], saved["sha256"]) if saved else saved
+        return Entry.read(str(stage["name"]), self.folder / str(stage["file"]), str(stage["sha256"]), state)
 
 
 PLACES = ("name", "folder")
@@ -303,17 +299,33 @@ def _plain(content: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _digest(content: Mapping[str, Json]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _to_bytes(entry: Entry) -> bytes:
-    tensors = {name: tensor.detach().to(torch.device("cpu")).contiguous() for name, tensor in entry.tensors.items()}
-    info = to_json(dict(entry.info), sort_keys=True)
-    return to_safetensors(tensors, metadata={"info": info})
+    return sha256(json.dumps(content, sort_keys=True).encode())
 
 
 def _is_ours(name: str) -> bool:
-    return name == MANIFEST or STAGE_FILE.fullmatch(name) is not None
+    return name == MANIFEST or any(pattern.fullmatch(name) for pattern in (STAGE_FILE, STATE_FILE))
+
+
+def files_of(stages: Sequence[Mapping[str, Json]]) -> set[str]:
+    """Names of the files of these stages."""
+    states = (stage["state"]["file"] for stage in stages if stage.get("state"))
+    return {*(str(stage["file"]) for stage in stages), *states}
+
+
+def _same_state(saved: Mapping[str, Json] | None, entry: Entry) -> bool:
+    """Whether the states are the same, as far as both are kept."""
+    return not saved or entry.state is None or saved["sha256"] == entry.state_sha256
+
+
+def _thinned(stages: list[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
+    """The stages, without earlier states that take more than twice the size of the last one and `STATES_LIMIT`."""
+    sizes = [stage["state"]["bytes"] if stage.get("state") else None for stage in stages]
+    limit = max(STATES_LIMIT, 2 * (sizes[-1] or 0)) if sizes else 0
+    kept = kept_states(sizes, limit)
+    return [
+        stage if keep or size is None else {**stage, "state": None}
+        for stage, size, keep in zip(stages, sizes, kept, strict=True)
+    ]
 
 
 def _problem(content: Mapping[str, Json]) -> str | None:
@@ -336,11 +348,17 @@ def _problem(content: Mapping[str, Json]) -> str | None:
         if STAGE_FILE.fullmatch(stage["file"]) is None or stage["file"] in seen:
             return f"a stage's file is called '{stage['file']}'"
         seen.add(stage["file"])
+        if (state := stage.get("state")) is not None and (problem := _problem_of_state(state, seen)) is not None:
+            return problem
     return None
 
 
-def _reason(error: Exception) -> str:
-    """First line of an error's message."""
-    if isinstance(error, KeyError):
-        return f"no '{error.args[0]}'"
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _problem_of_state(state: Json, seen: set[str]) -> str | None:
+    """Why this is not what a manifest says of a state, or None."""
+    kinds = {"file": str, "sha256": str, "bytes": int}
+    if not isinstance(state, dict) or not all(type(state.get(key)) is kind for key, kind in kinds.items()):
+        return "a state without file, sha256 and bytes"
+    if STATE_FILE.fullmatch(state["file"]) is None or state["file"] in seen:
+        return f"a state's file is called '{state['file']}'"
+    seen.add(state["file"])
+    return None

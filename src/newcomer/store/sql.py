@@ -20,6 +20,7 @@ from newcomer.store.event_rows import (
     latest_after,
     latest_checksum,
     to_event,
+    with_label,
 )
 from newcomer.store.sql_engine import is_read_only, lock, make_engine, store_errors
 from newcomer.store.sql_schema import prepare
@@ -102,20 +103,24 @@ class SqlItemStates(ItemStates):
             noted = {row.item_id: row for row in _of_items(connection, sql.LOCKED, model, names)}
             due = [c for c in changes if c.state.item in noted and noted[c.state.item].version == c.state.version - 1]
             latest = _latest(connection, model, [change.state.item for change in due])
-            states, events, dropped = [], [], []
+            states, events, corrections, dropped = [], [], [], []
             for change in due:
                 item, before = change.state.item, latest[change.state.item]
                 if noted[item].events_checksum != latest_checksum(before):
                     raise self.damaged(item, "one of its latest events")
-                rows = event_rows(model, change)
-                states.append(state_row(model, change.state, latest_checksum(latest_after(before, change, rows))))
+                rows, corrected = event_rows(model, change), self._corrected(connection, model, change)
+                latest_rows = latest_after(before, change, rows, corrected)
+                states.append(state_row(model, change.state, latest_checksum(latest_rows)))
                 events += [event_row(model, item, row) for row in rows]
+                corrections += [_correction(model, item, row) for row in corrected.values()]
                 dropped += _dropped(model, change, before)
             if states:
                 connection.execute(
                     sql.REPLACED, [row | {"m": row.pop("model"), "i": row.pop("item_id")} for row in states]
                 )
             _insert(connection, EVENTS, events)
+            if corrections:
+                connection.execute(sql.CORRECTED, corrections)
             if dropped:
                 connection.execute(sql.DROPPED, dropped)
             _count_units(connection, model, due)
@@ -179,6 +184,20 @@ class SqlItemStates(ItemStates):
                 lock(connection, int.from_bytes(digest[:8], "big", signed=True))
             yield connection
 
+    def _corrected(self, connection: sa.Connection, model: str, change: Change) -> dict[str, EventRow]:
+        """Rows of the events whose labels a change corrects, with the new labels, by their former checksums."""
+        item, found = change.state.item, dict[str, EventRow]()
+        for part in _parts(_texts(connection, change.labels)):
+            for seen in connection.execute(sql.SEEN, {"m": model, "pairs": [(item, id) for id in part]}):
+                row = EventRow._make(seen[1:])
+                after = with_label(model, item, row, change.labels[row.id])
+                if after is None:
+                    raise self.damaged(item, f"event '{row.id}'")
+                found[str(row.checksum)] = after
+        if missing := set(change.labels) - {row.id for row in found.values()}:
+            raise self.damaged(item, f"event '{min(missing)}'")
+        return found
+
     def _header(self, row: Any) -> ItemHeader:
         if type(row.version) is not int or type(row.event_count) is not int or not isinstance(row.phase, str):
             raise DamagedItemError(
@@ -231,7 +250,7 @@ def _insert_new(connection: sa.Connection, model: str, changes: Sequence[Change]
     states, events = [], []
     for change in changes:
         rows = event_rows(model, change)
-        states.append(state_row(model, change.state, latest_checksum(latest_after([], change, rows))))
+        states.append(state_row(model, change.state, latest_checksum(latest_after([], change, rows, {}))))
         events += [event_row(model, change.state.item, row) for row in rows]
     _insert(connection, STATES, states)
     _insert(connection, EVENTS, events)
@@ -240,6 +259,12 @@ def _insert_new(connection: sa.Connection, model: str, changes: Sequence[Change]
 def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
         connection.execute(sa.insert(table), rows)
+
+
+def _correction(model: str, item: str, row: EventRow) -> dict[str, Any]:
+    """Parameters of `sql.CORRECTED`."""
+    checksums = {"checksum": row.checksum, "payload_checksum": row.payload_checksum}
+    return {"m": model, "i": item, "e": row.id, "label": row.label, **checksums}
 
 
 def _dropped(model: str, change: Change, before: Sequence[LatestRow]) -> list[dict[str, Any]]:

@@ -56,6 +56,8 @@ SEEN = sa.select(*_ROW).where(
 )
 REPLACED = sa.update(STATES).where(_of_item(STATES))
 """With the new row's columns as further parameters."""
+CORRECTED = sa.update(EVENTS).where(_of_item(EVENTS), EVENTS.c.event_id == sa.bindparam("e"))
+"""With an event's new columns as further parameters."""
 DROPPED = (
     sa.update(EVENTS)
     .where(_of_item(EVENTS), EVENTS.c.position >= sa.bindparam("first"), EVENTS.c.position < sa.bindparam("end"))

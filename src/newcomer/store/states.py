@@ -8,7 +8,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -76,6 +76,8 @@ class Change:
     events: Sequence[Event]
     unit_interval: bool | None = None
     """Whether all original labels are in [0, 1]; None if that is uninformative."""
+    labels: Mapping[str, int] = field(default_factory=dict)
+    """New labels of the item's earlier events by id."""
 
 
 class ItemStates(ABC):
@@ -133,11 +135,12 @@ class ItemStates(ABC):
 
     @abstractmethod
     def commit(self, model: str, changes: Sequence[Change]) -> set[str]:
-        """Replace the previous versions by these states, one an item, and insert their events, in one transaction.
+        """Replace the previous versions by these states, one an item, insert their events and correct labels, in one transaction.
 
         Returned are the items that have another version by now: nothing of theirs was changed or noted.
 
-        Raises StoreError, with the item's name, where its latest events are not those that were noted; nothing is changed then.
+        Raises StoreError, with the item's name, where its latest events, or one whose label changes, are not those that were noted;
+        nothing is changed then.
         """
 
     @abstractmethod

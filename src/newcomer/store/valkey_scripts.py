@@ -37,6 +37,7 @@ for n = 4, #KEYS, 4 do
     end
   end
   at = at + 12 + 3 * count
+  at = at + 1 + 3 * tonumber(ARGV[at])
   at = at + 1 + tonumber(ARGV[at])
 end
 if ARGV[1] == 'all' and #late > 0 then return late end
@@ -58,6 +59,13 @@ for n, start in ipairs(starts) do
       e = e + 3
     end
     redis.call('LTRIM', KEYS[key + 3], -KEPT, -1)
+    local corrected = tonumber(ARGV[e])
+    e = e + 1
+    for _ = 1, corrected do
+      redis.call('HSET', KEYS[key + 1], ARGV[e], ARGV[e + 1])
+      if ARGV[e + 2] ~= '' then redis.call('HSET', KEYS[key + 2], ARGV[e], ARGV[e + 2]) end
+      e = e + 3
+    end
     for d = e + 1, e + tonumber(ARGV[e]) do redis.call('HDEL', KEYS[key + 2], ARGV[d]) end
     if unit == '1' then units = units + count end
     if unit == '0' and count > 0 then others = true end
@@ -74,7 +82,8 @@ return late
 
 KEYS: items, model, deleted; of each change the item's four keys. ARGV: 'all' (all or none) or 'each'; imported stages or ''; of
 each change: item, version before ('' if it is new), last version if it was deleted or '', the seven fields of its row, whether
-its labels are in [0, 1] ('1', '0' or ''), number of events, of each id, row and values or '', number of values to drop, their ids.
+its labels are in [0, 1] ('1', '0' or ''), number of events, of each id, row and values or '', the same of the earlier events whose
+labels change, number of values to drop, their ids.
 Everything is tested before anything is written: a script that fails halfway is not undone.
 """
 

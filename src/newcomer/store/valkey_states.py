@@ -32,6 +32,7 @@ from newcomer.store.event_rows import (
     latest_after,
     latest_checksum,
     to_event,
+    with_label,
 )
 from newcomer.store.states import KEPT, Change, Event, ItemHeader, ItemState, ItemStates
 from newcomer.store.urls import require_clear, without_secrets
@@ -121,7 +122,8 @@ class ValkeyItemStates(ItemStates):
                     raise self.damaged(item, "one of its latest events")
                 dropped = [id for id, row in latest.items() if row.position < state.events - KEPT]
                 keys += _keys(model, item)
-                arguments += _arguments(model, change, version, "", list(latest.values()), dropped)
+                corrected = self._corrected(model, change)
+                arguments += _arguments(model, change, version, "", list(latest.values()), corrected, dropped)
                 due.append(item)
             return late | {due[int(n)] for n in self._written(keys, arguments)}
 
@@ -213,6 +215,24 @@ class ValkeyItemStates(ItemStates):
             found[item] = ((version or b"").decode(), (noted or b"").decode(), latest)
         return found
 
+    def _corrected(self, model: str, change: Change) -> dict[str, EventRow]:
+        """Rows of the events whose labels a change corrects, with the new labels, by their former checksums."""
+        item, found, ids = change.state.item, dict[str, EventRow](), sorted(change.labels)
+        if not ids:
+            return found
+        line, (row_key, events_key, payloads_key, _) = self._client.pipeline(transaction=True), _keys(model, item)
+        line.hget(row_key, "version").hmget(events_key, ids).hmget(payloads_key, ids)
+        version, rows, payloads = line.execute()
+        if version != str(change.state.version - 1).encode():
+            return found  # is late
+        for id, value, payload in zip(ids, rows, payloads, strict=True):
+            row = None if value is None else self._row(item, id, value, payload)
+            after = None if row is None else with_label(model, item, row, change.labels[id])
+            if row is None or after is None:
+                raise self.damaged(item, f"event '{id}'")
+            found[str(row.checksum)] = after
+        return found
+
     def _insert(
         self, model: str, changes: Sequence[Change], last: Mapping[str, int], stages: int | None = None
     ) -> bool:
@@ -220,7 +240,7 @@ class ValkeyItemStates(ItemStates):
         keys, arguments = _common_keys(model), ["all", "" if stages is None else str(stages)]
         for change in changes:
             keys += _keys(model, change.state.item)
-            arguments += _arguments(model, change, "", str(last.get(change.state.item, "")), [], [])
+            arguments += _arguments(model, change, "", str(last.get(change.state.item, "")), [], {}, [])
         with self._errors():
             return not self._written(keys, arguments)
 
@@ -300,7 +320,13 @@ def _keys(model: str, item: str) -> list[str]:
 
 
 def _arguments(
-    model: str, change: Change, version: str, deleted: str, before: Sequence[LatestRow], dropped: Sequence[str]
+    model: str,
+    change: Change,
+    version: str,
+    deleted: str,
+    before: Sequence[LatestRow],
+    corrected: Mapping[str, EventRow],
+    dropped: Sequence[str],
 ) -> list[Any]:
     """What the script needs of one change: see `valkey_scripts.WRITE`.
 
@@ -309,13 +335,15 @@ def _arguments(
     state, rows = change.state, event_rows(model, change)
     if len({row.id for row in rows}) < len(rows):
         raise StoreError(f"item '{state.item}': an event comes twice in one change; its id must be unique")
-    noted = latest_checksum(latest_after(before, change, rows))
+    noted = latest_checksum(latest_after(before, change, rows, corrected))
     row = [state.version, state.phase, state.events, state.parameters, state.checksum(model), state.updated_at, noted]
     unit = "" if change.unit_interval is None else str(int(change.unit_interval))
-    found: list[Any] = [state.item, version, deleted, *row, unit, len(rows)]
-    for event in rows:
-        content = f"{event.checksum}{json.dumps([event.position, event.time, event.label])}"
-        found += [event.id, content, "" if event.payload is None else f"{event.payload_checksum}{event.payload}"]
+    found: list[Any] = [state.item, version, deleted, *row, unit]
+    for events in (rows, corrected.values()):
+        found.append(len(events))
+        for event in events:
+            content = f"{event.checksum}{json.dumps([event.position, event.time, event.label])}"
+            found += [event.id, content, "" if event.payload is None else f"{event.payload_checksum}{event.payload}"]
     return [*found, len(dropped), *dropped]
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -14,7 +14,8 @@ from newcomer.errors import LearnerError, NewcomerError, SettingError, StoreErro
 from newcomer.settings import CHECKED, Json, checked, fill
 from newcomer.settings import changes as differences
 from newcomer.store.download import local_folder
-from newcomer.store.folder import Entry, Manifest, Store, differing
+from newcomer.store.entry import Entry, within_memory
+from newcomer.store.folder import Manifest, Store, differing
 from newcomer.streams.stage import Stage
 from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.launcher import is_first
@@ -45,7 +46,7 @@ class Learner(ABC, Generic[TrainData, EvalData]):
     """A learner is built from settings and changes only by fitting stages.
 
     Each stage adds one entry. Settings and entries determine the learner completely, so a store holds just these.
-    A subclass implements training (`_fit_stage`), which returns the stage's entry, and how an entry is applied (`_apply_entry`).
+    A subclass implements training (`_fit_stage`), which returns the stage's entry, and how entries are applied (`_apply_entries`).
     """
 
     name: ClassVar[str]
@@ -84,12 +85,15 @@ class Learner(ABC, Generic[TrainData, EvalData]):
         except BaseException:
             if not sys.is_finalizing():  # at exit torch is half unloaded
                 self._reset()
-                for entry in self.entries:
-                    self._apply_entry(entry)
+                self._apply_entries(self.entries)
             self._training_thread = None
             raise
-        self.entries.append(entry)
+        self._append(entry)
         self._training_thread = None
+
+    def _append(self, entry: Entry) -> None:
+        """Add the entry of a stage that is complete."""
+        self.entries = within_memory([*self.entries, entry])
 
     def _require_not_training(self) -> None:
         """Raises LearnerError while another thread is fitting: the weights are then neither the old nor the new model."""
@@ -136,7 +140,9 @@ class Learner(ABC, Generic[TrainData, EvalData]):
         given = {key: changes.pop(key) for key in [*changes] if key in manifest.depends_on}
         saved = {key: value for key, value in manifest.settings.items() if key not in MACHINE_SETTINGS}
         settings = fill(cls, {**saved, **changes}, str(folder), provided=manifest.depends_on)
-        for key, (was, now) in differences(manifest.settings, settings).items():
+        # settings that are newer than the store had no effect on it
+        older = fill(cls, saved, str(folder), provided=manifest.depends_on)
+        for key, (was, now) in differences(older, settings).items():
             if entries and key not in MACHINE_SETTINGS and (cls.fixed_settings is None or key in cls.fixed_settings):
                 raise SettingError(f"{folder}: {key} = {was!r} there and cannot become {now!r}; train a new model")
         with _store_errors(folder):
@@ -147,9 +153,8 @@ class Learner(ABC, Generic[TrainData, EvalData]):
                 "train a new model"
             )
         with _store_errors(folder):
-            for entry in entries:
-                learner._apply_entry(entry)
-                learner.entries.append(entry)
+            learner._apply_entries(entries)
+            learner.entries = entries
         return learner
 
     @classmethod
@@ -200,7 +205,8 @@ class Learner(ABC, Generic[TrainData, EvalData]):
     def _fit_stage(self, stage: Stage[TrainData, EvalData]) -> Generator[Step, None, Entry]: ...
 
     @abstractmethod
-    def _apply_entry(self, entry: Entry) -> None: ...
+    def _apply_entries(self, entries: Sequence[Entry]) -> None:
+        """Become, from the state before the first stage, what these stages have made: their additions, and the last state."""
 
     @abstractmethod
     def _depends_on(self) -> dict[str, Json]: ...

@@ -16,5 +16,8 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 """Fraction in [0, 1]."""
 
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+"""Fraction in (0, 1]."""
+
 Times = Annotated[int, Field(ge=0)]
 """Integer ≥ 0."""

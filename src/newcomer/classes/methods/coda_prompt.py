@@ -15,7 +15,6 @@ from newcomer.classes.training_loop import TrainingLoop
 from newcomer.errors import SettingError
 from newcomer.nn.prompts.prompt_components import PARTS, PromptComponents
 from newcomer.shapes import Float, Tensor
-from newcomer.store.folder import Entry
 from newcomer.training.settings import Count, NotNegative
 
 
@@ -99,10 +98,13 @@ class Components(PromptAdapter):
     def reset(self) -> None:
         self.prompts.clear()
 
-    def tensors(self) -> dict[str, Tensor]:
-        """None: components are in the entries of their tasks."""
+    def add(self, tensors: Mapping[str, Tensor]) -> None:
+        if "prompts.key" in tensors:
+            self.prompts.append({name: tensors[f"prompts.{name}"] for name in PARTS})
+
+    def state(self) -> dict[str, Tensor]:
+        """None: tasks add their components."""
         return {}
 
-    def restore(self, entry: Entry) -> None:
-        if "prompts.key" in entry.tensors:
-            self.prompts.append({name: entry.tensors[f"prompts.{name}"] for name in PARTS})
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """There is no state."""

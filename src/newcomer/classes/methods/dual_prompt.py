@@ -16,7 +16,6 @@ from newcomer.nn.prompts.expert_prompts import ExpertPrompts
 from newcomer.nn.prompts.prefixes import Prefix
 from newcomer.seeds import spawn
 from newcomer.shapes import Float, Tensor
-from newcomer.store.folder import Entry
 from newcomer.training.settings import Count, NotNegative
 
 
@@ -102,11 +101,12 @@ class GeneralAndExperts(PromptAdapter):
     def reset(self) -> None:
         self.prompts.draw(spawn(self.seed, "prompts"))
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {"prompts.general": self.prompts.general}
-
-    def restore(self, entry: Entry) -> None:
-        tensors = entry.tensors
-        self.prompts.load_state_dict({"general": tensors["prompts.general"]}, strict=False)
+    def add(self, tensors: Mapping[str, Tensor]) -> None:
         if "prompts.key" in tensors:
             self.prompts.append(tensors["prompts.key"], tensors["prompts.expert"])
+
+    def state(self) -> dict[str, Tensor]:
+        return {"prompts.general": self.prompts.general}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.prompts.load_state_dict({"general": state["prompts.general"]}, strict=False)

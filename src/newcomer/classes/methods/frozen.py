@@ -1,9 +1,9 @@
 """Frozen backbone with a head on class statistics: no training at all."""
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.class_memory import StatisticsHead
 from newcomer.classes.classifier import MemoryClassifier
 from newcomer.classes.configuration import Classifier, Runtime
+from newcomer.classes.heads import StatisticsHead
 from newcomer.classes.learner import ClassLearner, open_backbone
 from newcomer.classes.parts import Learned, NoAdapter, Steps, Task
 from newcomer.classes.training_loop import TrainingLoop

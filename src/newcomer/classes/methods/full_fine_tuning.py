@@ -1,7 +1,7 @@
 """Full fine-tuning of the backbone, task after task."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, final
 
 from pydantic import Field
@@ -16,7 +16,6 @@ from newcomer.classes.training_loop import TrainingLoop
 from newcomer.errors import SettingError
 from newcomer.nn.lora.decoupled_linear import AdaptedLinear
 from newcomer.shapes import Float, Tensor
-from newcomer.store.folder import Entry
 
 PREFIX = "weights."
 
@@ -24,8 +23,8 @@ PREFIX = "weights."
 class FullFineTuning(ClassLearner):
     """Trains a copy of the backbone's weights, in a model that shares with the backbone what is not trained.
 
-    The backbone itself does not change, so other learners may use it at the same time. The entry of every task holds all trained
-    weights: a store grows by one backbone a task. On a stream of one stage it is joint training.
+    The backbone itself does not change, so other learners may use it at the same time. On a stream of one stage it is joint
+    training.
 
     - `weights`: train only weights whose names contain one of these parts, e.g. ["layer.10.", "layer.11."]; all by default.
     - `loss_classes`: cross entropy over the logits of the 'new' classes, or of all classes 'seen'.
@@ -57,7 +56,7 @@ class FullFineTuning(ClassLearner):
     def _train(self, task: Task, loop: TrainingLoop) -> Steps:
         self.adapter.open()
         yield from loop.fit(task, self.adapter, {"factors": list(self.adapter.weights.values())})
-        return Learned(tensors={PREFIX + name: weight for name, weight in self.adapter.weights.items()})
+        return Learned()
 
 
 @final
@@ -99,19 +98,15 @@ class TrainedWeights(Adapter):
         self.weights = {}
         self._set_weights(self._frozen)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """None: weights are in the entries of the tasks that trained them."""
-        return {}
+    def state(self) -> dict[str, Tensor]:
+        return {PREFIX + name: weight for name, weight in self.weights.items()}
 
-    def restore(self, entry: Entry) -> None:
-        saved = {name: entry.tensors[PREFIX + name] for name in self._owners if PREFIX + name in entry.tensors}
-        self.weights |= {
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        saved = {name: state[PREFIX + name] for name in self._owners if PREFIX + name in state}
+        self.weights = {
             name: nn.Parameter(tensor.to(self.backbone.device, copy=True)) for name, tensor in saved.items()
         }
         self._set_weights(self.weights)
-
-    def all_tensors(self) -> Iterable[Tensor]:
-        return self.weights.values()
 
     def _set_weights(self, weights: Mapping[str, nn.Parameter]) -> None:
         """Put these parameters into the model."""

@@ -16,7 +16,6 @@ from newcomer.nn.lora.gradient_memory import GradientMemory
 from newcomer.nn.lora.input_moments import InputMoments
 from newcomer.settings import Json
 from newcomer.shapes import Float, Tensor
-from newcomer.store.folder import Entry
 from newcomer.training.learner import Step
 from newcomer.training.settings import Count, Share
 
@@ -118,11 +117,10 @@ class OldInputs(Part):
     def reset(self) -> None:
         self.memories = [GradientMemory.empty(width) for width in self.widths]
 
-    def tensors(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         return {f"inputs.{p}.{FORMS[old.dual]}": old.directions for p, old in enumerate(self.memories)}
 
-    def restore(self, entry: Entry) -> None:
-        found = entry.tensors
+    def restore(self, state: Mapping[str, Tensor]) -> None:
         for p in range(len(self.memories)):
-            (dual,) = (k for k, form in enumerate(FORMS) if f"inputs.{p}.{form}" in found)
-            self.memories[p] = GradientMemory(found[f"inputs.{p}.{FORMS[dual]}"], dual=bool(dual))
+            (dual,) = (k for k, form in enumerate(FORMS) if f"inputs.{p}.{form}" in state)
+            self.memories[p] = GradientMemory(state[f"inputs.{p}.{FORMS[dual]}"], dual=bool(dual))

@@ -17,7 +17,6 @@ from newcomer.nn.prompts.prefixes import prepended
 from newcomer.nn.prompts.prompt_pool import PromptPool
 from newcomer.seeds import spawn
 from newcomer.shapes import Float, Tensor
-from newcomer.store.folder import Entry
 from newcomer.training.settings import Count, NotNegative
 
 
@@ -69,7 +68,7 @@ class L2P(ClassLearner):
 
 @final
 class PooledPrompts(PromptAdapter):
-    """The pool, all of which is in every entry."""
+    """The pool, which all tasks share."""
 
     prompts: PromptPool
 
@@ -100,8 +99,8 @@ class PooledPrompts(PromptAdapter):
     def reset(self) -> None:
         self.prompts.draw(spawn(self.seed, "prompts"))
 
-    def tensors(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         return {f"prompts.{key}": t for key, t in self.prompts.state_dict().items()}
 
-    def restore(self, entry: Entry) -> None:
-        self.prompts.load_state_dict({key: entry.tensors[f"prompts.{key}"] for key in self.prompts.state_dict()})
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.prompts.load_state_dict({key: state[f"prompts.{key}"] for key in self.prompts.state_dict()})

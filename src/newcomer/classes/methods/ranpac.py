@@ -1,7 +1,7 @@
 """RanPAC: random projections and an exact ridge regression after every task (McDonnell et al., NeurIPS 2023, arXiv 2307.02251)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, final
 
 import torch
@@ -22,7 +22,6 @@ from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.nn.heads.random_features import RidgeStatistics, random_features, select_ridge
 from newcomer.seeds import spawn
 from newcomer.shapes import Float, Int, Tensor
-from newcomer.store.folder import Entry
 from newcomer.training.settings import Count, Share
 
 PREFIX = "ranpac."
@@ -102,7 +101,9 @@ class RandomFeatureClassifier(FeatureClassifier):
         raise LearnerError("RanPAC's head is not linear in the backbone's features, so it cannot be exported")
 
     def update(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> Learned:
-        self.update_memory(features, target)  # without the accuracy of a ridge on the features themselves
+        classes, shrinkage = max(self.memory.classes, int(target.max()) + 1), self.settings.shrinkage
+        trained = self.trained(classes)
+        self.memory, _ = self.memory.with_task(features, target, "ridge", shrinkage, trained, calibrated=["ridge"])
         added = {}
         if not self.projection.numel():
             chance = spawn(self.seed, "random projection")
@@ -132,7 +133,7 @@ class RandomFeatureClassifier(FeatureClassifier):
         self.ridge, self.temperature, self.held_out_count = 0.0, 1.0, 0
         self._solved = None
 
-    def tensors(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         """The class memory and the sums, and the regression's weights, so that an opened store predicts at once."""
         scalars = torch.tensor([self.ridge, self.temperature, self.held_out_count], dtype=torch.float64)
         own = {"gram": self.sums.gram, "by_class": self.sums.by_class, "scalars": scalars}
@@ -143,10 +144,12 @@ class RandomFeatureClassifier(FeatureClassifier):
     def all_tensors(self) -> Iterable[Tensor]:
         return [*self.memory.tensors().values(), self.projection, self.sums.gram, self.sums.by_class]
 
-    def restore(self, entry: Entry) -> None:
-        self.memory = ClassMemory.from_tensors(entry.tensors)
-        tensors = {key.removeprefix(PREFIX): t for key, t in entry.tensors.items() if key.startswith(PREFIX)}
-        self.projection = tensors.get("projection", self.projection)
+    def add(self, tensors: Mapping[str, Tensor]) -> None:
+        self.projection = tensors.get(PREFIX + "projection", self.projection)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.memory = ClassMemory.from_tensors(state)
+        tensors = {key.removeprefix(PREFIX): t for key, t in state.items() if key.startswith(PREFIX)}
         self.sums = RidgeStatistics(tensors["gram"], tensors["by_class"])
         self.ridge, self.temperature, held_out_count = tensors["scalars"].tolist()
         self.held_out_count = int(held_out_count)

@@ -101,6 +101,7 @@ class SDLoRA(ClassLearner):
                 "trace.step": torch.tensor(numbers),
                 "trace.residual": torch.tensor(residuals),
                 "trace.magnitudes": torch.stack(magnitudes),
+                "trace.after": self.lora.magnitudes.detach().cpu(),
             },
         )
 

@@ -132,6 +132,8 @@ def checked_columns(
     DataError for invalid values.
     """
     fields = [field for field in schema.nodes if items or field.role != "item" or field.name == schema.item]
+    if not labels and len(frame):
+        frame = frame.with_columns(pl.lit(value).alias(name) for name, value in schema.at_serving.items())
     frame = _with_optional(frame, fields, where, anywhere)
     wanted = [*(field.name for field in fields), *([schema.label, schema.time] if labels else [])]
     require_columns(frame.columns, wanted, where)

@@ -90,12 +90,13 @@ class PlainReader:
         required = {schema.label, schema.time} if labels else set()
         if not required <= given or given & self._item_fields or any(name.endswith("_duplicated_0") for name in names):
             return None
-        absent = tuple(node.name for node in self._nodes if node.name not in given)
+        fixed = {} if labels else schema.at_serving
+        absent = tuple(node.name for node in self._nodes if node.name not in given and node.name not in fixed)
         if absent and not self._may_be_absent(absent, tuple(names)):
             return None
         columns = dict[str, Column]()
         for name, read in self._columns.items():
-            values = [None] * count if name in absent else cells(name)
+            values = [fixed.get(name)] * count if name in fixed or name in absent else cells(name)
             column = None if values is None else read(values)
             if column is None:
                 return None

@@ -142,8 +142,11 @@ def describe_line(analysis: Mapping[str, Json]) -> str:
         ("trained rows", "With the head rows trained with the new task"),
         ("end head", "With the final head"),
     ):
-        lost = [old[0] - old.min() for old in (_between(pair, pair[head]["old"]) for pair in analysis["line"])]
-        ends = np.array([_between(pair, pair[head]["new"])[[0, -1]] for pair in analysis["line"]])
+        pairs = [pair for pair in analysis["line"] if head in pair]
+        if not pairs:
+            continue
+        lost = [old[0] - old.min() for old in (_between(pair, pair[head]["old"]) for pair in pairs)]
+        ends = np.array([_between(pair, pair[head]["new"])[[0, -1]] for pair in pairs])
         before, after = 100 * ends.mean(axis=0)
         parts.append(
             f"{name} the old task loses at most one point in {_count([x <= TOLERANCE for x in lost], 'pair')}, "
@@ -264,7 +267,7 @@ def line(analysis: Mapping[str, Json]) -> str:
         )
         for axis, pair in zip(grid.flat, pairs, strict=False):
             for head, dashes in (("trained rows", "-"), ("end head", "--")):
-                for side, colour, marker in curves:
+                for side, colour, marker in curves if head in pair else ():
                     accuracy = 100 * np.array(pair[head][side])
                     label = f"{side} task, {head}"
                     axis.plot(pair["fraction"], accuracy, dashes, color=colour, linewidth=1.2, label=label, **marker)
@@ -280,7 +283,7 @@ def line(analysis: Mapping[str, Json]) -> str:
             axis.tick_params(labelbottom=True)
         figure.supxlabel("λ: 0 after the old task, 1 after the new one", fontsize=9)
         figure.supylabel("accuracy, %", fontsize=9)
-        handles, labels = grid[0, 0].get_legend_handles_labels()
+        handles, labels = max((axis.get_legend_handles_labels() for axis in grid.flat), key=lambda found: len(found[0]))
         figure.legend(
             handles, labels, loc="outside upper left", ncols=2 if columns < 4 else 4, frameon=False, fontsize=8
         )

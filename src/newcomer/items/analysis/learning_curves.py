@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from newcomer.data.click_log import ClickLog
 from newcomer.items.encoding.encoder import Clicks, Values
+from newcomer.items.inference import predict_logits, sigmoid
 from newcomer.items.learner import ItemLearner
 from newcomer.items.lifecycle import updated
 from newcomer.items.networks.item_network import State
@@ -79,7 +80,8 @@ class _ItemEvents:
         for items, new in learner.lifecycle.warm_up(self.cold, self.cold, self.item_features, support):
             state = updated(state, items, new)
         eval_clicks = self.clicks.by_row(_rows(rows).to(learner.device))
-        probability = learner.lifecycle.predict(state, self.item_features, eval_clicks)
+        logits = predict_logits(learner.network, state, self.item_features, eval_clicks)
+        probability = sigmoid(learner.calibration(logits, np.full(len(logits), events)))
         label = eval_clicks.label.cpu().numpy()
         for at in np.unique(self.item[rows]):
             mine = self.item[rows] == at

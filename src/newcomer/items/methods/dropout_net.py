@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from newcomer.data.schema import Schema
-from newcomer.items.configuration import DropoutPretraining, Warmup
+from newcomer.items.configuration import DropoutPretraining, Probabilities, Warmup
 from newcomer.items.learner import ItemLearner
 from newcomer.items.networks.tower_network import TowerConfig, TowerNetwork
 from newcomer.items.training.field_regularization import FieldRegularization
@@ -35,12 +35,15 @@ class DropoutNet(ItemLearner):
         regularization: FieldRegularization = FieldRegularization(),
         warmup: Warmup = Warmup(),
         meta_epochs: Times = 4,
+        probabilities: Probabilities = Probabilities(),
         seed: int = 0,
         device: str | None = None,
         **settings: Any,
     ) -> None:
         meta, rule = rule_meta_learning(meta_epochs), warmup.build()
-        super().__init__(schema, pretraining, meta, rule, warmup.warmup_events, seed, device, regularization)
+        super().__init__(
+            schema, pretraining, meta, rule, warmup.warmup_events, seed, device, regularization, probabilities
+        )
         self.config, self.generate_init = network, generate_init
 
     def _build(self, item_sizes: Sequence[FieldSize], row_sizes: Sequence[FieldSize]) -> TowerNetwork:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from newcomer.data.datasets.simulated_clicks import PLANTED
 from newcomer.data.schema import Schema
 from newcomer.errors import LearnerError, SettingError
-from newcomer.items.configuration import GraphPretraining, Warmup
+from newcomer.items.configuration import GraphPretraining, Probabilities, Warmup
 from newcomer.items.learner import ItemLearner
 from newcomer.items.networks.emerg_network import EmerGNetwork, Graph
 from newcomer.items.networks.item_network import State
@@ -50,6 +50,7 @@ class EmerG(ItemLearner):
     - `second_order`: differentiate through the inner gradients; `support_share`: weight of the support loss in the outer loss.
     - `warmup_events`: adapt to the 'new' events of a phase, or to 'all' so far.
     - `init_std`: of the embeddings.
+    - `calibrate`, `negative_rate`: see `items.configuration.Probabilities`.
     - `seed`, `device`: of all randomness; a GPU if there is one by default.
     """
 
@@ -73,6 +74,7 @@ class EmerG(ItemLearner):
         inner_lr: Rate = 1e-2,
         inner_steps: Times = 1,
         warmup: Warmup = Warmup(adaptation="map", warmup_events="all"),
+        probabilities: Probabilities = Probabilities(),
         seed: int = 0,
         device: str | None = None,
         **settings: Any,
@@ -89,6 +91,7 @@ class EmerG(ItemLearner):
             seed,
             device,
             regularization,
+            probabilities,
         )
         self.graph, self.width, self.layers, self.readout = graph, width, layers, readout
         self.tower, self.generate_init, self.init_std = tower, generate_init, init_std

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from newcomer.data.schema import Schema
-from newcomer.items.configuration import Pretraining, Warmup
+from newcomer.items.configuration import Pretraining, Probabilities, Warmup
 from newcomer.items.encoding.encoder import Values
 from newcomer.items.learner import ItemLearner
 from newcomer.items.networks.id_bias import isolated_rng, unpack, zero_init
@@ -78,13 +78,16 @@ class MetaEmbedding(ItemLearner):
         meta: GeneratorMetaLearning = GeneratorMetaLearning(),
         inner_lr: Rate = 1e-2,
         warmup: Warmup = Warmup(),
+        probabilities: Probabilities = Probabilities(),
         seed: int = 0,
         device: str | None = None,
         **settings: Any,
     ) -> None:
         meta = replace(meta, query=meta.support)
         adaptation = warmup.build(inner_lr, inner_steps=1)
-        super().__init__(schema, pretraining, meta, adaptation, warmup.warmup_events, seed, device)
+        super().__init__(
+            schema, pretraining, meta, adaptation, warmup.warmup_events, seed, device, probabilities=probabilities
+        )
         self.config, self.init_scale = network, init_scale
 
     def _build(self, item_sizes: Sequence[FieldSize], row_sizes: Sequence[FieldSize]) -> MetaEmbeddingNetwork:

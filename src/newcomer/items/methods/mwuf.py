@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from newcomer.data.schema import Schema
-from newcomer.items.configuration import Pretraining, Warmup
+from newcomer.items.configuration import Pretraining, Probabilities, Warmup
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.learner import ItemLearner
 from newcomer.items.networks.id_bias import isolated_rng, pack, unpack, zero_init
@@ -119,12 +119,15 @@ class MWUF(ItemLearner):
         cold_lr: Rate = 1e-3,
         warmup: Warmup = Warmup(),
         meta_epochs: Times = 4,
+        probabilities: Probabilities = Probabilities(),
         seed: int = 0,
         device: str | None = None,
         **settings: Any,
     ) -> None:
         meta = rule_meta_learning(meta_epochs)
-        super().__init__(schema, pretraining, meta, warmup.build(), warmup.warmup_events, seed, device)
+        super().__init__(
+            schema, pretraining, meta, warmup.build(), warmup.warmup_events, seed, device, probabilities=probabilities
+        )
         self.config, self.train_epochs, self.train_lr, self.cold_lr = network, train_epochs, train_lr, cold_lr
 
     def _build(self, item_sizes: Sequence[FieldSize], row_sizes: Sequence[FieldSize]) -> MWUFNetwork:

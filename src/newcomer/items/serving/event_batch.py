@@ -1,13 +1,14 @@
 """A batch of events with their ids."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from newcomer.data.click_log import ClickLog
+from newcomer.errors import DataError
 from newcomer.items.encoding.encoder import Clicks
 from newcomer.items.serving.event_serialization import to_values
 from newcomer.store.states import Event
@@ -21,15 +22,21 @@ class EventBatch:
     ids: Sequence[str]
 
     @classmethod
-    def of(cls, log: ClickLog, ids: Sequence[str]) -> tuple[Self, list[str]]:
-        """The first of the rows with the same item and id, and messages about later ones with another label."""
+    def of(cls, log: ClickLog, ids: Sequence[str]) -> tuple[Self, list[DataError]]:
+        """One event for each item and id: a click if one of its rows is; and errors of rows that contradict an earlier one."""
         first: dict[tuple[int, str], int] = {}
-        every, conflicts = cls(log, ids), []
+        label, wrong = log.label.copy(), []
         for row, key in enumerate(zip(log.item.tolist(), ids, strict=True)):
             one = first.setdefault(key, row)
-            if log.label[one] != log.label[row]:
-                conflicts.append(every.conflict(row, int(log.label[one])))
-        return every.take(np.array(list(first.values()), dtype=np.int64)), conflicts
+            if label[row] == label[one]:
+                continue
+            if label[row] < label[one]:
+                wrong += [cls(log, ids).not_taken_back(row)] if log.schema.has_grades else []
+            elif not _same_values(log, row, one):
+                wrong.append(cls(log, ids).other_values(row))
+            else:
+                label[one] = label[row]
+        return cls(replace(log, label=label), ids).take(np.array(list(first.values()), dtype=np.int64)), wrong
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,30 +66,35 @@ class EventBatch:
         """Event ids of these items."""
         return {name: [self.ids[row] for row in rows] for name, rows in self.by_item().items() if name in items}
 
-    def without(self, seen: Mapping[str, Collection[str]]) -> Self:
-        """Events that are not among these ids of their item."""
+    def counted(self, seen: Mapping[str, Collection[str]]) -> NDArray[np.bool_]:
+        """Mask of the events that are among these ids of their item."""
         names = (self.log.items.ids[item] for item in self.log.item)
-        return self.take(
-            np.array([id not in seen.get(name, ()) for name, id in zip(names, self.ids, strict=True)], dtype=bool)
+        return np.array([id in seen.get(name, ()) for name, id in zip(names, self.ids, strict=True)], dtype=bool)
+
+    def differing(self, seen: Mapping[str, Mapping[str, int]], label: int) -> NDArray[np.bool_]:
+        """Mask of the events with this label that were counted with the other one; `seen`: see `ItemStates.labels`."""
+        names = (self.log.items.ids[item] for item in self.log.item)
+        counted = [seen.get(name, {}).get(id, label) for name, id in zip(names, self.ids, strict=True)]
+        mask: NDArray[np.bool_] = (self.log.label == label) & (np.array(counted, dtype=np.int64) != label)
+        return mask
+
+    def not_corrected(self, row: int, why: str) -> DataError:
+        """The error of a click on an event that counted as no click and cannot be corrected."""
+        return DataError(f"{self._named(row)} is a click here, and has counted as no click; {why}")
+
+    def other_values(self, row: int) -> DataError:
+        """The error of a click under the id of an event with other values."""
+        return DataError(
+            f"{self._named(row)} is a click here, and no click with other values elsewhere; give it an id of its own"
         )
 
-    def conflicts(self, seen: Mapping[str, Mapping[str, int]]) -> list[str]:
-        """Messages about events that were counted with another label; `seen`: see `ItemStates.labels`."""
-        names = [self.log.items.ids[item] for item in self.log.item]
-        labels = [seen.get(name, {}).get(id) for name, id in zip(names, self.ids, strict=True)]
-        return [
-            self.conflict(row, label)
-            for row, label in enumerate(labels)
-            if label is not None and label != int(self.log.label[row])
-        ]
+    def not_taken_back(self, row: int) -> DataError:
+        """The error of a grade below the threshold under the id of one above it."""
+        return DataError(f"{self._named(row)} is no click here, and has counted as a click, which cannot be taken back")
 
-    def conflict(self, row: int, counted: int) -> str:
-        """Message about a row whose event was counted with another label."""
-        names = ("no click", "a click")
-        return (
-            f"row {self.log.row[row] + 1}: event '{self.ids[row]}' of item '{self.log.items.ids[self.log.item[row]]}' is "
-            f"{names[int(self.log.label[row])]} here, and has counted as {names[counted]}"
-        )
+    def _named(self, row: int) -> str:
+        item = self.log.items.ids[self.log.item[row]]
+        return f"row {self.log.row[row] + 1}: event '{self.ids[row]}' of item '{item}'"
 
     def of_items(self, items: Collection[str]) -> NDArray[np.bool_]:
         """Mask of the rows of these items."""
@@ -97,6 +109,14 @@ class EventBatch:
             Event(self.ids[n], int(log.time[n]), int(log.label[n]), None if clicks is None else to_values(clicks, n))
             for n in rows
         ]
+
+
+def _same_values(log: ClickLog, one: int, other: int) -> bool:
+    """Whether two events have the same user and context."""
+    columns = (column.values for column in log.context.values())
+    return bool(log.user[one] == log.user[other]) and all(
+        np.array_equal(values[one], values[other], equal_nan=values.dtype.kind == "f") for values in columns
+    )
 
 
 def item_names(log: ClickLog) -> list[str]:

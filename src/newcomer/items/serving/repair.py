@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from newcomer.items.adaptation.item_summary import Summaries
 from newcomer.items.encoding.encoder import Values
 from newcomer.items.learner import ItemLearner
+from newcomer.items.lifecycle import updated
 from newcomer.items.networks.item_network import State
 from newcomer.items.serving.event_serialization import has_outliers, to_clicks
 from newcomer.items.serving.finite_checks import all_finite
@@ -13,7 +15,7 @@ from newcomer.items.serving.item_cache import ItemCache
 from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.serialization import to_row
 from newcomer.shapes import Tensor
-from newcomer.store.states import Change
+from newcomer.store.states import Change, Event
 
 
 def needs_repair(known: ItemCache, names: Sequence[str], past: PastEvents) -> list[str]:
@@ -30,19 +32,9 @@ def repaired(learner: ItemLearner, known: ItemCache, names: Sequence[str], past:
     """
     numbers = [known.numbers[name] for name in names]
     item_features = [values[numbers] for values in known.item_features]
-    state = dict(initial_states(learner, names, item_features, known.readded))
+    initial = initial_states(learner, names, item_features, known.readded)
     events, summaries = past.by_number({name: n for n, name in enumerate(names)})
-    if events:
-        clicks = to_clicks(events, learner.encoder, learner.device)
-        for items, found in learner.adapt(state, item_features, clicks, summaries):
-            state = {
-                key: value.index_copy(0, items, found[key]) if key in found else value for key, value in state.items()
-            }
-    factors: dict[int, Tensor] = {}
-    if events:
-        sound = all_finite(state).nonzero()[:, 0]
-        of_sound = {key: value[sound] for key, value in state.items()}
-        factors = learner.lifecycle.posterior(sound, of_sound, item_features, clicks, summaries)
+    state, factors = recomputed(learner, initial, item_features, events, summaries)
     now = {key: value[numbers] for key, value in known.state.items()}
     for n, (name, whole) in enumerate(zip(names, all_finite(state).tolist(), strict=True)):
         broken = known.non_finite | known.far_out | past.lost
@@ -51,6 +43,24 @@ def repaired(learner: ItemLearner, known: ItemCache, names: Sequence[str], past:
         head, again, summary = known.headers[known.numbers[name]], name in known.readded, summaries.get(n)
         row = to_row(name, head.version + 1, head.events, item_features, state, n, again, summary, factors.get(n))
         yield Change(row, []) if whole else name
+
+
+def recomputed(
+    learner: ItemLearner,
+    initial: State,
+    item_features: Values,
+    events: Sequence[tuple[int, Event]],
+    summaries: Summaries,
+) -> tuple[State, dict[int, Tensor]]:
+    """States of items from these initial ones, past events and summaries, and the factors of their posteriors by row."""
+    if not events:
+        return initial, {}
+    state, clicks = initial, to_clicks(events, learner.encoder, learner.device)
+    for items, found in learner.adapt(initial, item_features, clicks, summaries):
+        state = updated(state, items, found)
+    sound = all_finite(state).nonzero()[:, 0]
+    of_sound = {key: value[sound] for key, value in state.items()}
+    return state, learner.lifecycle.posterior(sound, of_sound, item_features, clicks, summaries)
 
 
 def _are_alike(one: State, other: State, item: int) -> bool:

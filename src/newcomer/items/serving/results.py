@@ -1,6 +1,6 @@
 """Results of the item service's calls."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,6 +32,10 @@ class Added:
     known: Sequence[str]
     left_out: Sequence[str] = field(default_factory=list)
     """Reasons why items were not added."""
+    replaced: Sequence[str] = field(default_factory=list)
+    """Items that existed with other features, and have the new ones."""
+    lost: Mapping[str, str] = field(default_factory=dict)
+    """What the states of replaced items lost, by item; nothing where a state stands for all of the item's events."""
     unseen: Unseen = field(default_factory=Unseen, compare=False)
     """Feature values of the new items that were unseen in training."""
 
@@ -43,12 +47,14 @@ class Warmed:
     new: int
     known: int
     items: Sequence[str]
-    conflicting: int = 0
-    """Repeated events with another label, not counted; see `left_out`."""
+    corrected: int = 0
+    """Clicks on events that had counted as no click, and count as clicks now."""
     left_out: Sequence[str] = field(default_factory=list)
     """Reasons why events were not counted."""
     unseen: Unseen = field(default_factory=Unseen, compare=False)
     """Values of the new events that were unseen in training."""
+    calibration: Mapping[str, Mapping[str, float]] = field(default_factory=dict, compare=False)
+    """The new events as they were scored before they counted: `metrics.calibration.calibration_by_age`."""
 
 
 @dataclass(frozen=True)

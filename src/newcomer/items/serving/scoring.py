@@ -85,7 +85,10 @@ def score_requests(
     asked = log.take(right) if wrong else log
     numbers = numbers_of(asked, known)
     clicks = learner.encoder.clicks(asked, numbers).to(learner.device)
+    headers = [known.headers[number] for number in numbers]
+    events = [header.events for header in headers]
     logits, stds = _logits(served, known, item_names(asked), clicks, uncertainty)
+    logits, stds = learner.calibration(logits, events), learner.calibration.scale_at(events) * stds
     scores = sigmoid(logits)
     for position in np.flatnonzero(~np.isfinite(scores)):
         row = int(right[position])
@@ -93,7 +96,6 @@ def score_requests(
             f"{where}: row {log.row[row] + 1}: the score of item '{log.items.ids[log.item[row]]}' is no number; look for what is "
             "far out in the request, or train the model again at a lower rate"
         )
-    headers = [known.headers[number] for number in numbers]
     answers = pl.DataFrame(
         [
             _finite("score", scores),
@@ -101,7 +103,7 @@ def score_requests(
             _finite("logit_std", stds),
             pl.Series("model", [model], dtype=pl.String).new_from_index(0, len(asked)),
             pl.Series("phase", [header.phase for header in headers], dtype=pl.String),
-            pl.Series("events", [header.events for header in headers], dtype=pl.Int64),
+            pl.Series("events", events, dtype=pl.Int64),
             pl.Series("unseen", unseen_by_row(learner.encoder, clicks).cpu().numpy()),
             pl.Series("error", [None] * len(asked), dtype=pl.String),
         ]

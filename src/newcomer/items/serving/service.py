@@ -17,6 +17,7 @@ from newcomer.items.encoding.encoder import Values
 from newcomer.items.encoding.unseen_values import Unseen, unseen_of_items
 from newcomer.items.learner import ItemLearner
 from newcomer.items.serving.cached_items import CachedItems
+from newcomer.items.serving.changed_items import changed, lost
 from newcomer.items.serving.event_batch import EventBatch, item_names
 from newcomer.items.serving.event_ids import LONGEST
 from newcomer.items.serving.feature_conflicts import item_fields_in, warn_of_other_features
@@ -28,7 +29,7 @@ from newcomer.items.serving.requests import Frame, parse_events, parse_items, pa
 from newcomer.items.serving.results import Added, OnError, Repaired, SkippedRows, Warmed
 from newcomer.items.serving.scoring import SCORE_COLUMNS, item_errors, merge_errors, score_requests
 from newcomer.items.serving.serialization import same_features, to_row
-from newcomer.items.serving.warm_up import WarmUp
+from newcomer.items.serving.warm_up import ATTEMPTS, WarmUp
 from newcomer.registry import find_learner
 from newcomer.store.folder import Store
 from newcomer.store.states import KEPT, Change
@@ -75,12 +76,21 @@ class ItemService(CachedItems):
             raise StoreError(f"{folder}: holds a model of '{kind.name}', a classifier; use newcomer.load")
         return cls(kind.load(folder), fingerprint(folder), open_states(states or sqlite_url(Path(folder) / "items.db")))
 
-    def add(self, items: EntityTable | Frame, where: str = "items", on_error: OnError = "raise") -> Added:
+    def add(
+        self,
+        items: EntityTable | Frame,
+        where: str = "items",
+        on_error: OnError = "raise",
+        replace: bool = False,
+    ) -> Added:
         """Add new items by their features; they can be scored at once. All of them are added, or none.
 
-        Raises DataError for an item that exists with other features.
+        `replace`: an item that exists with other features gets these, and its state is adapted anew to its kept events, from its
+        new initial state; what that loses is said (`Added.lost`). Otherwise, and where warm-ups do not begin at the initial state
+        (`adaptation`, `warmup_events`), it is a DataError.
         """
         self.require_here(writes=True)
+        replace = replace and self.learner.from_initial_state
         items = items if isinstance(items, EntityTable) else as_frame(items, where)
         if not len(items):
             return Added([], [])
@@ -92,15 +102,28 @@ class ItemService(CachedItems):
         table = _of_valid_ids(table, where, skipped)
         item_features = [values.to(self.learner.device) for values in self.learner.encoder.items(table)]
         known = self.refreshed(table.ids)
-        old = self._alike(known, table, item_features, where, skipped)
         new = [n for n, name in enumerate(table.ids) if name not in known.numbers]
+        old, others = _compared(known, table, item_features, sorted({*range(len(table))} - {*new}))
+        if not replace:
+            self._refuse(table, others, where, skipped)
         mine = [values[new] for values in item_features]
         names, raced = self._begin([table.ids[n] for n in new], mine, where, skipped)
         if raced:
-            old += self._alike(self.refreshed(raced), table, item_features, where, skipped, among=raced)
+            rows = [n for n in new if table.ids[n] in raced]
+            same, differing = _compared(self.refreshed(raced), table, item_features, rows)
+            old, others = [*old, *same], [*others, *differing]
+            if not replace:
+                self._refuse(table, differing, where, skipped)
+        replaced: dict[str, str | None] = {}
+        if replace and others:
+            replaced, same = self._replaced(table, item_features, others, where, skipped)
+            old += same
+            mine = [values[[*new, *others]] for values in item_features]
         unseen = unseen_of_items(self.learner.encoder, mine)
         unseen.warn()
-        return Added([name for name in names if name not in raced], sorted(old), skipped.lines, unseen)
+        done = [name for name in names if name not in raced]
+        losses = {name: line for name, line in replaced.items() if line is not None}
+        return Added(done, sorted(old), skipped.lines, sorted(replaced), losses, unseen)
 
     def score(
         self,
@@ -158,9 +181,9 @@ class ItemService(CachedItems):
         """Adapt the states of the items of these events; nothing else changes.
 
         An event counts once, however often it is sent, by its item and its id: the column `event_id`, or a digest of the row
-        (`event_ids.digests`). Events may come late or out of order. One that comes again with another
-        label does not count, and is reported. When the method returns, all of it is on the disk; cut off before, every item has
-        all of these events or none of them, and the same call does the rest.
+        (`event_ids.digests`). Events may come late or out of order. A click under the id of an event that counted as no click
+        corrects it (`corrections`); a click stays a click. When the method returns, all of it is on the disk; cut off before, every
+        item has all of these events or none of them, and the same call does the rest.
         """
         self.require_here(writes=True)
         skipped = SkippedRows(on_error)
@@ -169,12 +192,12 @@ class ItemService(CachedItems):
         if given.log is None or not len(given.log):
             return Warmed(0, 0, [], left_out=skipped.lines)
         self.learner.encoder.require_labels(given.log, where)
-        arrived, conflicts = EventBatch.of(given.log, given.ids)
-        arrived = arrived.in_order_of_time()
+        arrived, contradictions = EventBatch.of(given.log, given.ids)
+        for error in contradictions:
+            skipped.add(error)
         warm_up = WarmUp(self, where, skipped)
-        warm_up.differ(conflicts)
-        warm_up.known = len(given.log) - len(arrived) - len(conflicts)
-        done = warm_up.count(arrived)
+        warm_up.known = len(given.log) - len(arrived) - len(contradictions)
+        done = warm_up.count(arrived.in_order_of_time())
         self.changed(done.items)
         done.unseen.warn(self._expected)
         self._warn_of_other_features(given.frame, given.log, where)
@@ -279,29 +302,39 @@ class ItemService(CachedItems):
         raced = self.states.add(self.model, [Change(row, []) for row in rows])
         return [row.item for row in rows], raced
 
-    def _alike(
-        self,
-        known: ItemCache,
-        table: EntityTable,
-        item_features: Values,
-        where: str,
-        skipped: SkippedRows,
-        among: Collection[str] | None = None,
-    ) -> list[str]:
-        """Items of this table, or `among` these, that are there with the same features; those with others are left out."""
-        same = []
-        for n, name in enumerate(table.ids):
-            if name not in known.numbers or (among is not None and name not in among):
-                continue
-            if same_features(item_features, n, known.item_features, known.numbers[name]):
-                same.append(name)
-                continue
-            skipped.add(
-                DataError(
-                    f"{where}: item '{name}' is there with other features; features do not change, add it under another id"
-                )
+    def _refuse(self, table: EntityTable, rows: Sequence[int], where: str, skipped: SkippedRows) -> None:
+        """Skip the items of these rows, which are there with other features."""
+        then = "add it under another id"
+        if self.learner.from_initial_state:
+            then += ", or replace its features (replace=True, --replace)"
+        for name in (table.ids[n] for n in rows):
+            skipped.add(DataError(f"{where}: item '{name}' is there with other features; {then}"))
+
+    def _replaced(
+        self, table: EntityTable, item_features: Values, rows: Sequence[int], where: str, skipped: SkippedRows
+    ) -> tuple[dict[str, str | None], list[str]]:
+        """Replace the features of the items in these rows: which were, and what each lost; and which had them by then."""
+        done, same = dict[str, str | None](), list[str]()
+        for _ in range(ATTEMPTS):
+            known = self.refreshed([table.ids[n] for n in rows])
+            for name in (table.ids[n] for n in rows if table.ids[n] not in known.numbers):
+                skipped.add(DataError(f"{where}: item '{name}' was deleted by another process meanwhile; add it again"))
+            more, rows = _compared(known, table, item_features, [n for n in rows if table.ids[n] in known.numbers])
+            same += more
+            if not rows:
+                break
+            names, mine = [table.ids[n] for n in rows], [values[list(rows)] for values in item_features]
+            past = PastEvents.read(self.states, self.model, self.learner, known, names)
+            changes = list(changed(self.learner, known, names, mine, past, where, skipped))
+            late, losses = self.states.commit(self.model, changes), lost(self.learner, known, names, past)
+            done |= {name: losses.get(name) for name in (one.state.item for one in changes) if name not in late}
+            rows = [n for n in rows if table.ids[n] in late]
+        if rows:
+            raise StoreError(
+                f"item '{table.ids[rows[0]]}' was changed by others {ATTEMPTS} times meanwhile; send the same items again"
             )
-        return same
+        self.changed(done)
+        return done, same
 
     def _warn_of_other_features(self, given: pl.DataFrame | None, log: ClickLog | None, where: str) -> None:
         if log is not None and given is not None and item_fields_in(given, self.learner.encoder):
@@ -324,6 +357,19 @@ def fingerprint(folder: str | Path) -> str:
     if not stages:
         raise StoreError(f"{folder}: has learned nothing yet; train it on old items first")
     return str(stages[0]["sha256"])[:16]
+
+
+def _compared(
+    known: ItemCache, table: EntityTable, item_features: Values, rows: Sequence[int]
+) -> tuple[list[str], list[int]]:
+    """Items of these rows that are known with the same features, and the rows of those that are known with others."""
+    same, others = list[str](), list[int]()
+    for n in rows:
+        if same_features(item_features, n, known.item_features, known.numbers[table.ids[n]]):
+            same.append(table.ids[n])
+        else:
+            others.append(n)
+    return same, others
 
 
 def _of_valid_ids(table: EntityTable, where: str, skipped: SkippedRows) -> EntityTable:

@@ -1,17 +1,20 @@
 """One warm-up of items in the service: from events to committed states."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from newcomer.errors import LearnerError, StoreError
 from newcomer.items.adaptation.item_summary import ItemSummary
 from newcomer.items.encoding.encoder import Clicks, concat_clicks
 from newcomer.items.encoding.unseen_values import Unseen, unseen_of_clicks
+from newcomer.items.inference import predict_logits, sigmoid
 from newcomer.items.networks.item_network import State
 from newcomer.items.serving.cached_items import CachedItems
+from newcomer.items.serving.corrections import Corrections
 from newcomer.items.serving.event_batch import EventBatch
 from newcomer.items.serving.event_serialization import to_clicks
 from newcomer.items.serving.finite_checks import all_finite
@@ -21,8 +24,12 @@ from newcomer.items.serving.repair import initial_states
 from newcomer.items.serving.results import SkippedRows, Warmed
 from newcomer.items.serving.scoring import item_errors, numbers_of
 from newcomer.items.serving.serialization import to_row
+from newcomer.metrics.calibration import calibration_by_age
 from newcomer.shapes import Tensor
 from newcomer.store.states import Change, DamagedItemError, Event
+
+_Outcomes = NDArray[np.float64]
+"""Rows: number of events before, label, expected clicks; a column an event."""
 
 ATTEMPTS = 100
 """Retries of an item after conflicts with other processes, each of which made progress."""
@@ -34,11 +41,12 @@ class WarmUp:
     def __init__(self, served: CachedItems, where: str, skipped: SkippedRows) -> None:
         self.served, self.where, self.skipped = served, where, skipped
         self.learner, self.states, self.model = served.learner, served.states, served.model
-        self.new = self.known = self.conflicting = 0
+        self.new = self.known = self.corrected = 0
         self.unit_interval: bool | None = None
         """Whether all labels are in [0, 1], if those of training were not."""
         self.items: set[str] = set()
         self.unseen = Unseen()
+        self.scored = list[_Outcomes]()
 
     def count(self, arrived: EventBatch) -> Warmed:
         """Count these events.
@@ -51,16 +59,17 @@ class WarmUp:
             arrived = self._round(arrived)
             if not len(arrived):
                 return Warmed(
-                    self.new, self.known, sorted(self.items), self.conflicting, self.skipped.lines, self.unseen
+                    self.new,
+                    self.known,
+                    sorted(self.items),
+                    self.corrected,
+                    self.skipped.lines,
+                    self.unseen,
+                    _by_age(self.scored),
                 )
         raise StoreError(
             f"item '{arrived.items[0]}' was changed by others {ATTEMPTS} times meanwhile; send the same events again"
         )
-
-    def differ(self, conflicts: Sequence[str]) -> None:
-        """Record events that were counted with another label."""
-        self.skipped.lines += conflicts
-        self.conflicting += len(conflicts)
 
     def _round(self, arrived: EventBatch) -> EventBatch:
         """One round; returns the events of items that another process changed meanwhile."""
@@ -69,16 +78,22 @@ class WarmUp:
         # counted events are read after the versions: a later event changes the version
         arrived = self._wanted(arrived, known, damaged or {})
         warm = {name for name in arrived.items if known.headers[known.numbers[name]].events}
-        new = self._not_counted(arrived, warm)
+        arrived, is_new = self._due(arrived, warm)
         if self.unit_interval and not self.new:
-            self.learner.encoder.require_no_run(len(new), self.states.unit_labels(self.model), self.where)
-        past, new = self._past(warm & set(new.items), new, known)
-        if not len(new):
-            return new
-        clicks = self.learner.encoder.clicks(new.log, numbers_of(new.log, known)).to(self.learner.device)
-        late = self._tune(new, known, clicks, past)
-        again = new.of_items(late)
-        return new.take(again)
+            self.learner.encoder.require_no_run(int(is_new.sum()), self.states.unit_labels(self.model), self.where)
+        past, damaged_items = self._past(warm & set(arrived.items), known)
+        is_sound = ~arrived.of_items(damaged_items)
+        arrived, is_new = arrived.take(is_sound), is_new[is_sound]
+        if not len(arrived):
+            return arrived
+        new, clicked = arrived.take(is_new), arrived.take(~is_new)
+        labels: Mapping[str, Mapping[str, int]] = {}
+        if len(clicked):
+            rows = self._clicks(clicked, known).by_row()
+            corrections = Corrections.of(clicked, rows, past, self.learner, known, self.skipped)
+            past, labels = corrections.past, corrections.labels
+        late = self._tune(new, labels, known, past)
+        return arrived.take(arrived.of_items(late) & (is_new | arrived.counted(labels)))
 
     def _wanted(self, arrived: EventBatch, known: ItemCache, damaged: dict[str, StoreError]) -> EventBatch:
         """Without events of unknown, damaged or non-finite items; the last stay if warm-ups start from the initial state."""
@@ -93,8 +108,14 @@ class WarmUp:
             self.skipped.add(wrong[rows[0]], events=len(rows))
         return arrived.take(np.setdiff1d(np.arange(len(arrived)), list(wrong)))
 
-    def _not_counted(self, arrived: EventBatch, warm: Collection[str]) -> EventBatch:
-        """Without events that were counted before, and without those of items whose counted events are damaged."""
+    def _clicks(self, batch: EventBatch, known: ItemCache) -> Clicks:
+        return self.learner.encoder.clicks(batch.log, numbers_of(batch.log, known)).to(self.learner.device)
+
+    def _due(self, arrived: EventBatch, warm: Collection[str]) -> tuple[EventBatch, NDArray[np.bool_]]:
+        """Events to be counted and clicks on events that counted as no click, with a mask of the former.
+
+        Events of items whose counted events are damaged are skipped.
+        """
         while True:
             try:
                 labels = self.states.labels(self.model, arrived.asked(warm))
@@ -103,30 +124,41 @@ class WarmUp:
                 mine = arrived.of_items([error.item])
                 self.skipped.add(error, events=int(mine.sum()))
                 arrived = arrived.take(~mine)
-        conflicts, new = arrived.conflicts(labels), arrived.without(labels)
-        self.differ(conflicts)
-        self.known += len(arrived) - len(new) - len(conflicts)
-        return new
+        is_new, clicked = ~arrived.counted(labels), arrived.differing(labels, 1)
+        taken_back = (
+            arrived.differing(labels, 0) if self.learner.schema.has_grades else np.zeros(len(arrived), dtype=bool)
+        )
+        for row in np.flatnonzero(taken_back).tolist():
+            self.skipped.add(arrived.not_taken_back(row))
+        self.known += int((~is_new & ~clicked & ~taken_back).sum())
+        due = is_new | clicked
+        return arrived.take(due), is_new[due]
 
-    def _past(self, warm: Collection[str], new: EventBatch, known: ItemCache) -> tuple[PastEvents, EventBatch]:
-        """Past events of these items, and the new events of items whose past is undamaged."""
-        wanted = set(warm)
+    def _past(self, warm: Collection[str], known: ItemCache) -> tuple[PastEvents, set[str]]:
+        """Past events of these items, without those whose past is damaged, which are returned too."""
+        damaged = set[str]()
         while True:
             try:
-                return PastEvents.read(self.states, self.model, self.learner, known, wanted), new
+                wanted = set(warm) - damaged
+                return PastEvents.read(self.states, self.model, self.learner, known, wanted), damaged
             except DamagedItemError as error:
                 self.skipped.add(error)
-                wanted.discard(error.item)
-                new = new.take(~new.of_items([error.item]))
+                damaged.add(error.item)
 
-    def _tune(self, new: EventBatch, known: ItemCache, clicks: Clicks, past: PastEvents) -> set[str]:
-        """Adapt and commit; returns the items that another process changed meanwhile."""
+    def _tune(
+        self, new: EventBatch, labels: Mapping[str, Mapping[str, int]], known: ItemCache, past: PastEvents
+    ) -> set[str]:
+        """Adapt and commit; returns the items that another process changed meanwhile. `labels`: of past events, corrected."""
         by_item, late = new.by_item(), set[str]()
-        names = {known.numbers[name]: name for name in by_item}
-        rows = clicks.by_row()
+        names = {known.numbers[name]: name for name in {**by_item, **labels}}
+        if not names:
+            return late
         before, summaries = past.by_number(known.numbers)
-        every = concat_clicks([to_clicks(before, self.learner.encoder, self.learner.device), rows]) if before else rows
-        start = self._start(known, list(by_item)) if self.learner.from_initial_state else known.state
+        clicks = self._clicks(new, known) if len(new) else None
+        rows = None if clicks is None else clicks.by_row()
+        parts = [to_clicks(before, self.learner.encoder, self.learner.device)] if before else []
+        every = concat_clicks(parts if rows is None else [*parts, rows])
+        start = self._start(known, list(names.values())) if self.learner.from_initial_state else known.state
         keeps = rows if self.learner.warmup_events == "all" else None
         every, summaries = self.learner.lifecycle.absorb(start, known.item_features, every, summaries)
         for items, state in self.learner.adapt(start, known.item_features, every, summaries):
@@ -140,10 +172,9 @@ class WarmUp:
                 summary, factor = summaries.get(number), factors.get(number)
                 if whole and (summary is None or summary.is_finite):
                     of_item = {key: value[n] for key, value in state.items()}
-                    noted = new.events(by_item[name], keeps)
-                    changes.append(
-                        replace(_next(known, name, of_item, noted, summary, factor), unit_interval=self.unit_interval)
-                    )
+                    noted = new.events(by_item.get(name, []), keeps)
+                    change = _next(known, name, of_item, noted, summary, factor)
+                    changes.append(replace(change, unit_interval=self.unit_interval, labels=labels.get(name, {})))
                 else:
                     self.skipped.add(
                         LearnerError(
@@ -151,9 +182,22 @@ class WarmUp:
                         )
                     )
             late |= self._written(changes)
-        done = ~new.of_items(late) & new.of_items(self.items)
-        self.unseen = self.unseen + unseen_of_clicks(self.learner.encoder, clicks, done)
+        if clicks is not None:
+            done = ~new.of_items(late) & new.of_items(self.items)
+            self.unseen = self.unseen + unseen_of_clicks(self.learner.encoder, clicks, done)
+            self.scored.append(self._scored(known, clicks)[:, done])
         return late
+
+    def _scored(self, known: ItemCache, clicks: Clicks) -> _Outcomes:
+        """Numbers of events, labels and click probabilities of these events before they count.
+
+        A negative of a log of which others were left out stands for these too.
+        """
+        before = np.array([known.headers[number].events for number in clicks.item.tolist()])
+        logits = predict_logits(self.learner.network, known.state, known.item_features, clicks)
+        label = clicks.label.cpu().numpy()
+        weight = np.where(label, 1.0, 1 / self.learner.probabilities.negative_rate)
+        return np.stack([before, label, weight * sigmoid(self.learner.calibration(logits, before))])
 
     def _start(self, known: ItemCache, names: Sequence[str]) -> State:
         """Cached states, with the initial states of these items."""
@@ -172,9 +216,18 @@ class WarmUp:
                 continue
             done = [change for change in changes if change.state.item not in late]
             self.new += sum(len(change.events) for change in done)
+            self.corrected += sum(len(change.labels) for change in done)
             self.items |= {change.state.item for change in done}
             return late
         return set()
+
+
+def _by_age(scored: Sequence[_Outcomes]) -> dict[str, dict[str, float]]:
+    if not scored:
+        return {}
+    before, label, expected = np.concatenate(scored, axis=1)
+    sound = np.isfinite(expected)  # not of items whose state was repaired by these events
+    return calibration_by_age(before[sound], label[sound], expected[sound])
 
 
 def _next(

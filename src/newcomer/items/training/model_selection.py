@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from newcomer.errors import LearnerError
 from newcomer.items.adaptation.rules import Adaptation
-from newcomer.items.encoding.encoder import Encoder, concat_clicks
+from newcomer.items.encoding.encoder import Encoder
 from newcomer.items.inference import WarmupEvents
-from newcomer.items.lifecycle import Lifecycle, updated
+from newcomer.items.lifecycle import Lifecycle
 from newcomer.items.networks.item_network import ItemNetwork, State
 from newcomer.metrics.ranking import auc
 from newcomer.streams.cold_start import ValidationLife
@@ -30,16 +30,8 @@ def lifecycle_auc(lifecycle: Lifecycle, encoder: Encoder, validation: Validation
     item_rows = np.array([names.get(name, -1) for name in validation.query.items.ids])
     item_features = [values.to(device) for values in encoder.items(validation.items)]
     query = encoder.clicks(validation.query, item_rows[validation.query.item]).to(device)
-    cold = lifecycle.initial_state(item_features, len(names))
-    state, past = cold, None
-    aucs = [query_auc(state)]
-    for phase in validation.phases:
-        clicks = encoder.clicks(phase, item_rows[phase.item]).by_row().to(device)
-        now = state
-        for items, new in lifecycle.warm_up(state, cold, item_features, clicks, past):
-            now = updated(now, items, new)
-        state, past = now, concat_clicks([past, clicks]) if past is not None else clicks
-        aucs.append(query_auc(state))
+    phases = (encoder.clicks(phase, item_rows[phase.item]).by_row().to(device) for phase in validation.phases)
+    aucs = [query_auc(state) for state in lifecycle.states(item_features, len(names), phases)]
     return float(np.mean(aucs))
 
 

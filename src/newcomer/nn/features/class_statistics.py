@@ -6,6 +6,9 @@ import torch
 
 from newcomer.shapes import Float, Int, Tensor
 
+PER_CLASS = ("count", "mean", "directions", "residual")
+"""Statistics with a row for each class."""
+
 
 @dataclass(frozen=True)
 class ClassStatistics:
@@ -73,6 +76,23 @@ class ClassStatistics:
     def float(self) -> "ClassStatistics":
         """In float32, as stored."""
         return ClassStatistics(**{name: t.float() for name, t in vars(self).items()})
+
+    def without_directions(self) -> "ClassStatistics":
+        """Without principal directions: all of each class's scatter is residual."""
+        explained = torch.linalg.vector_norm(self.directions, dim=(1, 2)).square()
+        return replace(self, directions=self.directions[:, :0], residual=self.residual + explained)
+
+    def with_examples(
+        self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"], rank: int
+    ) -> "ClassStatistics":
+        """With these examples added, in this precision; computed in float64 for their classes alone."""
+        own = torch.unique(target)
+        new = ClassStatistics.of(features, torch.searchsorted(own, target), len(own), rank)
+        found = self.at(own.tolist()).double().joined(new)
+        rows = {name: getattr(self, name).index_copy(0, own, getattr(found, name).to(self.mean)) for name in PER_CLASS}
+        return ClassStatistics(
+            scatter=found.scatter.to(self.mean), degrees_of_freedom=found.degrees_of_freedom.to(self.mean), **rows
+        )
 
     def padded(self, classes: int) -> "ClassStatistics":
         """Padded with empty classes up to this number."""

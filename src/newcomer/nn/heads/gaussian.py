@@ -27,6 +27,7 @@ class RealignedGaussian(Head):
     """
 
     slow: ClassVar[bool] = True
+    uses_directions: ClassVar[bool] = True
 
     shrinkage: float = 0.3
     pairs: int = 32

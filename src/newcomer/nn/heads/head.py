@@ -19,6 +19,9 @@ class Head(ABC):
     slow: ClassVar[bool] = False
     """Whether the classifier is stored because computing it takes longer than reading it."""
 
+    uses_directions: ClassVar[bool] = False
+    """Whether it needs the classes' principal directions."""
+
     @abstractmethod
     def fold(self, statistics: ClassStatistics, trained: Linear) -> WeightBias:
         """Weight and bias, in the statistics' dtype; `trained`: the linear head trained by gradients."""

@@ -31,6 +31,7 @@ class KernelRidge(Head):
     """
 
     slow: ClassVar[bool] = True
+    uses_directions: ClassVar[bool] = True
 
     noise: float = 0.03
     limit: int = 4096

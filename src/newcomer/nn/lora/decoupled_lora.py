@@ -130,14 +130,16 @@ class DecoupledLoRA(nn.Module):
         return [(up[:, part], down[part]) for up, down in zip(self.up, self.down, strict=True)]
 
     @torch.no_grad()
-    def restore(self, direction: Sequence[tuple[Tensor, Tensor]], magnitudes: Float[Tensor, "task projection"]) -> None:
-        """Append a closed direction, as returned by `direction`, if any, and set the magnitudes of all directions."""
-        if direction:
-            for p, (up, down) in enumerate(direction):
-                self.up[p] = torch.cat([self.up[p], up.to(self.up[p])], dim=1)
-                self.down[p] = torch.cat([self.down[p], down.to(self.down[p])])
-            self.ranks.append(direction[0][1].shape[0])
-        self.magnitudes = nn.Parameter(magnitudes.to(self.magnitudes))
+    def append(self, direction: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Append a closed direction, as returned by `direction`; its magnitude is set by `set_magnitudes`."""
+        for p, (up, down) in enumerate(direction):
+            self.up[p] = torch.cat([self.up[p], up.to(self.up[p])], dim=1)
+            self.down[p] = torch.cat([self.down[p], down.to(self.down[p])])
+        self.ranks.append(direction[0][1].shape[0])
+
+    def set_magnitudes(self, magnitudes: Float[Tensor, "task projection"]) -> None:
+        """Replace the magnitudes of all directions."""
+        self.magnitudes = nn.Parameter(magnitudes.detach().to(self.magnitudes, copy=True))
 
     def products(self) -> Float[Tensor, "projection direction direction"]:
         """Inner products ⟨D_{j,p}, D_{k,p}⟩ of all directions, an open one last, from the factors' Gram matrices."""

@@ -108,7 +108,8 @@ class Pages:
         schema = self.items.schema
         known = {schema.item, *(field.name for field in schema.of("item"))}
         try:
-            done = await run_in_threadpool(self.items.add, [{key: value for key, value in row.items() if key in known}])
+            row = {key: value for key, value in row.items() if key in known}
+            done = await run_in_threadpool(self.items.add, [row], False)
         except ProblemError as error:
             return RedirectResponse(f"/?{urlencode({'message': error.detail})}", 303)
         return RedirectResponse(f"/ui/item?{urlencode({'id': done.items[0].item_id})}", 303)
@@ -148,6 +149,7 @@ class Pages:
             "classes": [{"name": one["model"], "stage": one["stage"], "classes": one["classes"]} for one in classes],
             "routes": self.metrics.latencies(),
             "outcomes": self.metrics.outcomes(),
+            "calibration": self.metrics.calibration(),
         }
 
     def _item(self, name: str) -> dict[str, Any]:

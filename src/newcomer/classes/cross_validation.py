@@ -1,0 +1,123 @@
+"""Cross-validation of heads on a task's own examples: what calibrates probabilities and novelty scores."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from newcomer.classes.heads import HeadName, make_head
+from newcomer.nn.features.class_statistics import ClassStatistics
+from newcomer.nn.features.novelty import Novelty
+from newcomer.nn.heads.head import Head, Linear
+from newcomer.shapes import Float, Int, Tensor
+
+FOLDS = 5
+NEAREST = 100
+"""Most classes among which a head that uses principal directions is evaluated: the task's, and the old ones nearest to them.
+
+Such heads take long to compute, and classes that are far away compete for no example.
+"""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out examples of a task's new classes, fold by fold."""
+
+    novelty: Float[Tensor, " example"]
+    target: Int[Tensor, " example"]
+    """Indices into all classes."""
+    logits: Mapping[HeadName, tuple[Float[Tensor, "example class"], Int[Tensor, " example"]]]
+    """Of each head: logits of the first of these examples, −∞ for a class without examples, and their classes' columns."""
+
+
+def cross_validate(
+    old: ClassStatistics,
+    features: Float[Tensor, "example width"],
+    target: Int[Tensor, " example"],
+    known: int,
+    trained: Linear,
+    shrinkage: float,
+    folds: Mapping[HeadName, int],
+) -> HeldOut | None:
+    """Evaluate heads computed from `old` and four fifths of a task's examples on the rest; None if nothing can be held out.
+
+    `folds`: the heads, each with the number of folds, at most `FOLDS`, that it is evaluated on. `old` has a row for each class,
+    empty ones for those after the `known`. Only examples of new classes are held out: others may have been learned before.
+    A trained linear head has seen the held-out examples.
+    """
+    fold_of, is_new = _folds(target), target >= known
+    every, near = torch.arange(len(old.count)), _nearest(old, features, target)
+    plain, close = old.without_directions().double(), old.at(near.tolist()).double()
+    logits: dict[HeadName, list[tuple[Tensor, Tensor]]] = {name: [] for name in folds}
+    novelty, held_out = [], []
+    for fold in range(FOLDS):
+        kept = fold_of != fold
+        statistics = plain.joined(ClassStatistics.of(features[kept], target[kept], len(every)))
+        rows = ((fold_of == fold) & is_new & (statistics.count > 0)[target]).nonzero()[:, 0]
+        if not len(rows):
+            continue
+        x, nearby = features[rows].double(), None
+        for name in (name for name in folds if fold < folds[name]):
+            head, classes = make_head(name, shrinkage), every
+            if head.uses_directions:
+                rank, classes = old.directions.shape[1], near
+                nearby = nearby or close.joined(
+                    ClassStatistics.of(features[kept], torch.searchsorted(near, target[kept]), len(near), rank)
+                )
+            found = _logits(head, nearby if nearby and head.uses_directions else statistics, classes, trained, x)
+            logits[name].append((found, torch.searchsorted(classes, target[rows])))
+        novelty.append(Novelty.of(statistics.at(_present(statistics)), shrinkage)(x))
+        held_out.append(rows)
+    if not held_out:
+        return None
+    joined = {
+        name: (torch.cat([a for a, _ in found]), torch.cat([b for _, b in found]))
+        for name, found in logits.items()
+        if found
+    }
+    return HeldOut(torch.cat(novelty), target[torch.cat(held_out)], joined)
+
+
+def _logits(
+    head: Head,
+    statistics: ClassStatistics,
+    classes: Int[Tensor, " class"],
+    trained: Linear,
+    x: Float[Tensor, "row width"],
+) -> Float[Tensor, "row class"]:
+    """Logits of these classes, whose statistics these are; −∞ for those without examples."""
+    present = _present(statistics)
+    there = statistics.at(present)
+    weight, bias = head.fold(there, (trained[0][classes[present]], trained[1][classes[present]]))
+    found = x.new_full((len(x), len(classes)), float("-inf"))
+    found[:, present] = head.terms(there, x) @ weight.T + bias
+    return found
+
+
+def _present(statistics: ClassStatistics) -> list[int]:
+    """Classes with examples."""
+    found: list[int] = (statistics.count > 0).nonzero()[:, 0].tolist()
+    return found
+
+
+def _nearest(
+    old: ClassStatistics, features: Float[Tensor, "example width"], target: Int[Tensor, " example"]
+) -> Int[Tensor, " class"]:
+    """The task's classes and those with the nearest means, `NEAREST` in all or the task's, in order."""
+    own = torch.unique(target)
+    if len(old.count) <= NEAREST:
+        return torch.arange(len(old.count))
+    means = ClassStatistics.of(features, torch.searchsorted(own, target), len(own)).mean
+    distance = torch.cdist(old.mean.to(means), means).min(1).values
+    distance[old.count == 0] = float("inf")
+    distance[own] = -1.0
+    return distance.argsort()[: max(NEAREST, len(own))].sort().values
+
+
+def _folds(target: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+    """Fold of each example; a class's examples go to the folds in turn."""
+    fold = torch.zeros_like(target)
+    for k in torch.unique(target):
+        rows = (target == k).nonzero()[:, 0]
+        fold[rows] = torch.arange(len(rows)) % FOLDS
+    return fold

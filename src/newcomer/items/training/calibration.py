@@ -1,0 +1,152 @@
+"""Calibration by number of events, fitted on old items that a model did not learn and that live as new ones do."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from newcomer.data.click_log import ClickLog
+from newcomer.items.calibration import Calibration
+from newcomer.items.encoding.encoder import Encoder
+from newcomer.items.inference import predict_logits
+from newcomer.items.lifecycle import Lifecycle
+from newcomer.seeds import shuffled
+from newcomer.store.states import KEPT
+from newcomer.streams.cold_start import events_before
+
+_Floats = NDArray[np.float64]
+
+EVENTS = (0, 1, 3, 8, 20, 60)
+"""Numbers of events at which scale and offset are fitted."""
+
+PARTS = 4
+"""One of so many items is held out."""
+
+FEW_EVENTS = 20
+"""A log whose items all have more events is a selection of well-known items."""
+
+MIN_ITEMS, MIN_ITEMS_LATER, MIN_LABELS = 50, 20, 100
+"""Least number of held-out items, of those that reach a number of events, and of their later events with each label."""
+
+PRIOR_STD = 0.3
+"""Of offset and scale, around 0 and 1."""
+
+ITEM_WEIGHT = 10.0
+"""Independent events that all later events of one item are worth: they deviate together."""
+
+MIN_SCALE = 0.05
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Later events of held-out items, each scored by its item's state after `events` events."""
+
+    events: int
+    logit: _Floats
+    label: _Floats
+    item: NDArray[np.int64]
+
+
+def held_out_items(log: ClickLog, seed: int, stage: str) -> NDArray[np.int64]:
+    """A quarter of the items (indices into `log.items`) that stands for new ones; none if the log has too few.
+
+    If the log has items with few events, as a whole log has: one at random of every four items with similar click rates, so that
+    the held-out ones are as good as the others. Otherwise the log is a selection of well-known items, and new ones will be less
+    known: the items with the fewest events.
+    """
+    counts, clicks = (np.bincount(log.item, weights, len(log.items)) for weights in (None, log.label))
+    items = np.flatnonzero(counts)
+    items = items[shuffled(len(items), seed, stage, "calibration")]
+    if len(items) and counts[items].min() > FEW_EVENTS:
+        chosen = items[np.argsort(counts[items], kind="stable")][: len(items) // PARTS]
+    else:
+        rank = np.argsort(np.argsort((clicks / np.maximum(counts, 1))[items], kind="stable"))
+        chosen = items[np.unique(rank // PARTS, return_index=True)[1]]  # the first of each four, in random order
+    held_out: NDArray[np.int64] = np.sort(chosen)
+    return held_out if _is_enough(log.label[np.isin(log.item, held_out)], held_out, MIN_ITEMS) else held_out[:0]
+
+
+def outcomes(lifecycle: Lifecycle, encoder: Encoder, log: ClickLog, device: torch.device) -> Iterator[Outcomes]:
+    """The items of this log live as new ones: at each of `EVENTS`, all later events are scored, up to `KEPT` an item."""
+    log = log.take(np.lexsort((log.row, log.fraction_or_zero, log.time)))
+    ids, item = np.unique(log.item, return_inverse=True)
+    age = events_before(log)
+    item_features = [values.to(device) for values in encoder.items(log.items.take(ids))]
+    clicks = encoder.clicks(log, item).to(device)
+
+    def rows(mask: NDArray[np.bool_]) -> torch.Tensor:
+        return torch.from_numpy(np.flatnonzero(mask)).to(device)
+
+    phases = (clicks.by_row(rows((age >= begin) & (age < end))) for begin, end in pairwise(EVENTS))
+    for events, state in zip(EVENTS, lifecycle.states(item_features, len(ids), phases), strict=True):
+        later = (age >= events) & (age < KEPT)
+        logit = predict_logits(lifecycle.network, state, item_features, clicks.by_row(rows(later)))
+        yield Outcomes(events, logit, log.label[later].astype(np.float64), item[later])
+
+
+def fit_calibration(observed: Iterator[Outcomes]) -> Calibration:
+    """Scale and offset at the numbers of events that enough items reach; the identity if there are too few altogether."""
+    found = {}
+    for one in observed:
+        if not _is_enough(one.label, np.unique(one.item), MIN_ITEMS_LATER):
+            break
+        found[one.events] = platt(one.logit, one.label, _equal_items(one.item))
+    if not found:
+        return Calibration()
+    offset, scale = zip(*found.values(), strict=True)
+    return Calibration(tuple(found), scale, offset)
+
+
+def platt(logit: _Floats, label: _Floats, weight: _Floats) -> tuple[float, float]:
+    """Offset and scale > 0 of the logit that maximize the posterior under `PRIOR_STD`, by Newton steps.
+
+    >>> logit = np.repeat([-1.0, 1.0], 4000)
+    >>> offset, scale = platt(logit, np.tile([1.0, 0.0, 0.0, 0.0], 2000), np.ones(8000))    # says nothing: always a quarter
+    >>> round(offset, 2), scale
+    (-1.1, 0.05)
+    """
+    start, fitted = np.array([0.0, 1.0]), np.array([True, True])
+    design, precision = np.stack([np.ones_like(logit), logit], axis=1), np.eye(2) / PRIOR_STD**2
+    found = _newton(design, label, weight, start, precision, fitted)
+    if found[1] < MIN_SCALE:
+        found = _newton(design, label, weight, np.array([0.0, MIN_SCALE]), precision, np.array([True, False]))
+    return float(found[0]), float(found[1])
+
+
+def _newton(
+    design: _Floats, label: _Floats, weight: _Floats, start: _Floats, precision: _Floats, fitted: NDArray[np.bool_]
+) -> _Floats:
+    """Logistic regression with a Gaussian prior around `start`; coefficients that are not `fitted` stay there."""
+
+    def loss(at: _Floats) -> float:
+        logit, moved = design @ at, at - start
+        return float(weight @ (np.logaddexp(0, logit) - label * logit) + moved @ precision @ moved / 2)
+
+    found = start
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-np.clip(design @ found, -30, 30)))
+        gradient = design.T @ (weight * (p - label)) + precision @ (found - start)
+        curvature = (design.T * (weight * p * (1 - p))) @ design + precision
+        step = np.zeros(2)
+        step[fitted] = np.linalg.solve(curvature[np.ix_(fitted, fitted)], gradient[fitted])
+        while loss(found - step) > loss(found) and np.abs(step).max() > 1e-10:
+            step = step / 2
+        found = found - step
+        if np.abs(step).max() < 1e-8:
+            break
+    return found
+
+
+def _equal_items(item: NDArray[np.int64]) -> _Floats:
+    """Weights of rows under which every item counts the same, `ITEM_WEIGHT`, or its number of rows if that is less."""
+    _, of, counts = np.unique(item, return_inverse=True, return_counts=True)
+    weight: _Floats = np.minimum(ITEM_WEIGHT / counts, 1.0)[of]
+    return weight
+
+
+def _is_enough(labels: NDArray[np.floating], items: NDArray[np.int64], least: int) -> bool:
+    clicks = int(labels.sum())
+    return len(items) >= least and min(clicks, len(labels) - clicks) >= MIN_LABELS

@@ -1,0 +1,80 @@
+"""A context field such as the position explains clicks in training, and has one value in every request."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from films import QUICK, SCHEMA, events, features, log, requests, trained
+from newcomer.data.io.log_reader import log_from_frame
+from newcomer.data.schema import Field, Schema
+from newcomer.errors import DataError
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.candidates import score_candidates
+from newcomer.items.serving.service import ItemService
+from newcomer.server.bodies import Bodies
+
+FIXED = replace(
+    SCHEMA,
+    fields=(
+        *(field for field in SCHEMA.fields if field.name != "price"),
+        Field("price", "context", "numeric", at_serving=0.5),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("fixed") / "model", FIXED)
+
+
+def test_scores_do_not_depend_on_what_a_request_gives(folder: Path) -> None:
+    model, asked = EmerG.load(folder), requests("film 0", "film 1", price=[0.5, 0.5])
+    right = model.score(asked)
+    assert np.array_equal(model.score(asked.with_columns(price=pl.Series([0.0, 9.0]))), right)
+    assert np.array_equal(model.score(asked.drop("price")), right)
+    with ItemService.open(folder) as service:
+        assert service.score(asked.drop("price"))["score"].to_numpy() == pytest.approx(right)
+        for given in ({}, {"price": 9.0}, {"price": "9"}, {"price": "text"}):
+            found, _ = score_candidates(service, ["film 0"], {"viewer": 3, "page": "home", **given})
+            assert found["score"].to_list() == pytest.approx([right[0]])
+
+
+def test_training_and_labelled_events_keep_their_own_values(folder: Path) -> None:
+    free = EmerG(SCHEMA, **QUICK).learn(log())
+    assert all(value.equal(free.state[key]) for key, value in EmerG.load(folder).state.items())
+    labelled = events("film 0", 40, price=list(np.linspace(0, 1, 40)))
+    as_logged = log_from_frame(labelled, FIXED, items=False)
+    assert as_logged.context["price"].values.tolist() == labelled["price"].to_list()
+    with ItemService.open(folder) as service:
+        service.add(features("a new one"))
+        with pytest.raises(DataError, match="price"):
+            service.warm(events("a new one", 1).drop("price"))
+
+
+def test_a_request_over_http_may_leave_it_out() -> None:
+    only = replace(FIXED, fields=tuple(field for field in FIXED.fields if field.name != "page"))
+    assert Bodies(only, 10).Score.model_validate({"viewer": 3, "candidates": ["film 0"]})
+    assert Bodies(SCHEMA, 10).Score.model_fields["field_2"].is_required()
+
+
+def test_it_is_part_of_the_schema() -> None:
+    assert Schema.from_json(FIXED.to_json()) == FIXED
+    assert "at_serving" not in str(SCHEMA.to_json())
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"role": "item", "at_serving": 1},
+        {"role": "user", "at_serving": 1},
+        {"role": "context", "kind": "multi", "at_serving": "a"},
+        {"role": "context", "kind": "numeric", "at_serving": "first"},
+    ],
+    ids=str,
+)
+def test_where_it_cannot_be_it_is_refused(field: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="at_serving"):
+        Field("position", **field)  # type: ignore[arg-type]

@@ -1,0 +1,311 @@
+"""Click probabilities can be believed: calibration by number of events, and logs of which negatives were left out."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from films import events, features, requests
+from films import trained as trained_films
+from newcomer.data.click_log import ClickLog
+from newcomer.data.io.log_reader import log_from_frame
+from newcomer.data.schema import Field, Schema
+from newcomer.errors import SettingError, StoreError
+from newcomer.items.calibration import Calibration
+from newcomer.items.configuration import Probabilities
+from newcomer.items.methods.dropout_net import DropoutNet
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.service import ItemService
+from newcomer.items.training.calibration import held_out_items, platt
+from newcomer.server.evaluation import compare
+from newcomer.store.folder import Store
+
+Floats = NDArray[np.float64]
+
+SCHEMA = Schema("item", "user", "clicked", "time", (Field("kind", "item"),))
+CURVED = Calibration((0, 3, 20), scale=(0.5, 0.8, 0.9), offset=(-0.6, -0.3, -0.2))
+SETTINGS: dict[str, Any] = {"width": 8, "hidden": [8], "pretrain_epochs": 15, "pretrain_lr": 1e-2, "id_dropout": 0.3}
+SETTINGS |= {"adaptation": "map", "warmup_events": "all", "meta_epochs": 1, "device": "cpu"}
+NETWORK: dict[str, Any] = {"width": 4, "tower": [8], "pretrain_epochs": 3, "meta_epochs": 1, "device": "cpu"}
+USERS = 250
+
+
+def sigmoid(logit: Floats) -> Floats:
+    return 1 / (1 + np.exp(-logit))
+
+
+def world(counts: Sequence[int], quality: Floats, seed: int) -> tuple[pl.DataFrame, Floats]:
+    """Events of items of known quality by users of known taste, and their true click probabilities."""
+    taste = np.random.default_rng(0).normal(0, 1, USERS)
+    chance = np.random.default_rng(seed)
+    item = np.repeat(np.arange(len(counts)), counts)
+    user = chance.integers(0, USERS, len(item))
+    p = sigmoid(quality[item] + taste[user] - 0.5)
+    table = {
+        "item": [f"{seed} {n}" for n in item],
+        "user": user,
+        "kind": [f"kind {n % 5}" for n in item],
+        "clicked": (chance.random(len(item)) < p).astype(int),
+        "time": chance.permutation(len(item)),
+    }
+    return pl.DataFrame(table), p
+
+
+def popular_if_good(items: int, seed: int, least: int, most: int) -> tuple[list[int], Floats]:
+    """Numbers of events that grow with the items' quality."""
+    quality = np.random.default_rng(seed).normal(0, 0.8, items)
+    rank = quality.argsort().argsort() / items
+    return [round(least * (most / least) ** share) for share in rank], quality
+
+
+@pytest.fixture(scope="module")
+def learned() -> DropoutNet:
+    """Trained on a log with popular and unpopular items, of which the popular ones are better."""
+    return DropoutNet(SCHEMA, **SETTINGS).learn(world(*popular_if_good(240, 1, 4, 120), seed=1)[0])
+
+
+@given(
+    st.lists(st.floats(-30, 30), min_size=2, max_size=20),
+    st.integers(0, 10**6),
+    st.lists(st.tuples(st.floats(0.05, 5), st.floats(-5, 5)), min_size=1, max_size=4),
+)
+def test_the_order_of_scores_at_the_same_number_of_events_is_kept(
+    logits: list[float], events: int, parameters: list[tuple[float, float]]
+) -> None:
+    scale, offset = zip(*parameters, strict=True)
+    found = Calibration(tuple(4**n - 1 for n in range(len(scale))), scale, offset)(logits, [events] * len(logits))
+    assert (np.diff(found[np.argsort(logits)]) >= 0).all()
+
+
+def test_the_calibration_changes_little_from_one_event_to_the_next() -> None:
+    events = np.arange(1000)
+    for logit in (-3.0, 0.0, 3.0):
+        found = CURVED(np.full(1000, logit), events)
+        assert np.abs(np.diff(found)).max() < 0.7
+        assert abs(found[-1] - logit) < 0.02  # an item's own events tell what the model missed
+
+
+def test_without_a_calibration_a_logit_stays_as_it_is_to_the_bit() -> None:
+    logits = np.random.default_rng(0).normal(0, 9, 1000)
+    assert np.array_equal(Calibration()(logits, np.arange(1000)), logits)
+
+
+@pytest.mark.parametrize(
+    ("events", "scale", "offset"),
+    [((0,), (0.0,), (0.0,)), ((0, 0), (1, 1), (0, 0)), ((1,), (1,), (0,)), ((0,), (1,), (math.nan,)), ((), (), ())],
+)
+def test_numbers_that_are_no_calibration_are_refused(events: Any, scale: Any, offset: Any) -> None:
+    with pytest.raises(ValueError, match="no calibration"):
+        Calibration(events, scale, offset)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (0.5, -0.4), (2.0, 1.0)])
+def test_scale_and_offset_are_found_again(scale: float, offset: float) -> None:
+    """With (1, 0), probabilities that are right stay as they are."""
+    chance = np.random.default_rng(0)
+    logit = chance.normal(0, 1, 40_000)
+    label = (chance.random(40_000) < sigmoid(scale * logit + offset)).astype(float)
+    found = platt(logit, label, np.ones(40_000))
+    assert found == pytest.approx((offset, scale), abs=0.05)
+
+
+@given(st.lists(st.tuples(st.floats(-200, 200), st.booleans()), min_size=1, max_size=30))
+def test_every_sample_gives_a_positive_scale(rows: list[tuple[float, bool]]) -> None:
+    logit, label = np.array(rows, dtype=float).T
+    offset, scale = platt(logit, label, np.ones(len(rows)))
+    assert math.isfinite(offset)
+    assert scale > 0
+
+
+def counted_log(counts: Sequence[int]) -> ClickLog:
+    return log_from_frame(world(counts, np.zeros(len(counts)), seed=2)[0], SCHEMA)
+
+
+def test_a_quarter_is_held_out_the_least_known_only_of_a_log_without_unknown_items() -> None:
+    well_known, whole = counted_log(range(30, 270)), counted_log(range(1, 241))
+    for log in (well_known, whole):
+        assert len(held_out_items(log, 0, "old")) == 60
+        assert np.array_equal(held_out_items(log, 0, "old"), held_out_items(log, 0, "old"))
+    count = np.bincount(well_known.item)[held_out_items(well_known, 0, "old")]
+    assert sorted(count) == list(range(30, 90))
+    sampled = np.bincount(whole.item)[held_out_items(whole, 0, "old")]
+    assert sampled.max() > 180
+    assert sampled.min() < 60
+
+
+@pytest.mark.parametrize("counts", [[50] * 100, [2] * 240], ids=["few items", "few events"])
+def test_too_few_items_or_events_tell_nothing(counts: list[int]) -> None:
+    log = counted_log(counts)
+    assert not len(held_out_items(log, 0, "old"))
+
+
+def copied(learner: DropoutNet) -> DropoutNet:
+    model = DropoutNet(SCHEMA, **SETTINGS)
+    model._apply_entry(learner.entries[0])
+    model.entries.append(learner.entries[0])
+    return model
+
+
+def expected_over_true(learner: DropoutNet, counts: Sequence[int], quality: Floats, first: int) -> tuple[float, float]:
+    """Clicks expected of new items at their events `first` to `first` + 3 over those of the truth: calibrated, and not."""
+    table, p = world(counts, quality, seed=7)
+    age = table.select(pl.col("time").rank("ordinal").over("item") - 1).to_series().to_numpy()
+    enough = np.repeat(counts, counts) > first
+    now, model = (age >= first) & (age < first + 4) & enough, copied(learner)
+    model.add(table.filter(enough).select("item", "kind").unique(maintain_order=True))
+    if first:
+        model.warm(table.filter((age < first) & enough))
+    calibrated = model.score(table.filter(now)).sum()
+    model.fitted_calibration = Calibration()
+    true = p[now].sum()
+    return float(calibrated / true), float(model.score(table.filter(now)).sum() / true)
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("first", [0, 8])
+def test_clicks_that_are_expected_of_new_items_come(learned: DropoutNet, first: int) -> None:
+    """The truth is known: as many clicks are to be expected as the true probabilities say."""
+    calibrated, _ = expected_over_true(learned, *popular_if_good(600, 7, 4, 120), first)
+    assert calibrated == pytest.approx(1, abs=0.08)
+
+
+@pytest.mark.learning
+def test_of_a_log_of_well_known_items_less_is_expected_of_others() -> None:
+    """As on MovieLens: the log has the popular items alone, which are better than the new ones."""
+    counts, quality = popular_if_good(480, 1, 10, 120)
+    known = np.array(counts) > 30
+    learner = DropoutNet(SCHEMA, **SETTINGS).learn(world(np.array(counts)[known].tolist(), quality[known], seed=1)[0])
+    others = np.array(counts)[~known].tolist(), quality[~known]
+    for first in (0, 8):
+        calibrated, plain = expected_over_true(learner, *others, first)
+        assert plain > 1.2
+        assert abs(calibrated - 1) < abs(plain - 1) / 2
+
+
+def test_calibrating_changes_no_weight(learned: DropoutNet) -> None:
+    table = world(*popular_if_good(240, 1, 4, 120), seed=1)[0]
+    plain = DropoutNet(SCHEMA, **SETTINGS, calibrate=False).learn(table)
+    assert plain.fitted_calibration == Calibration()
+    assert learned.entries[0].tensors.keys() == plain.entries[0].tensors.keys()
+    for key, value in learned.entries[0].tensors.items():
+        assert value.equal(plain.entries[0].tensors[key]), key
+
+
+def test_it_is_saved_and_an_interrupted_learner_is_without(learned: DropoutNet, tmp_path: Path) -> None:
+    learned.save(tmp_path / "model")
+    loaded = DropoutNet.load(tmp_path / "model")
+    assert loaded.fitted_calibration == learned.fitted_calibration != Calibration()
+    loaded._reset()
+    assert loaded.fitted_calibration == Calibration()
+
+
+def as_before(folder: Path, to: Path) -> Path:
+    """The store as a library without calibration would have written it."""
+    manifest, (entry,) = Store(folder).manifest(), Store(folder).entries()
+    settings = {k: v for k, v in manifest.settings.items() if k not in ("calibrate", "negative_rate")}
+    info = {k: v for k, v in entry.info.items() if k != "calibration"}
+    Store(to).write(replace(manifest, settings=settings, stages=()), [replace(entry, info=info)])
+    return to
+
+
+def test_an_older_store_answers_as_it_did_and_grows(tmp_path: Path) -> None:
+    new = trained_films(tmp_path / "new", calibrate=False)
+    old = EmerG.load(as_before(new, tmp_path / "old"))
+    assert old.fitted_calibration == Calibration()
+    old.add(features("a new one")).save(tmp_path / "old")
+    asked = requests("a new one")
+    assert np.array_equal(
+        EmerG.load(tmp_path / "old").score(asked), EmerG.load(new).add(features("a new one")).score(asked)
+    )
+
+
+def test_a_store_whose_calibration_is_none_is_refused(tmp_path: Path) -> None:
+    folder = trained_films(tmp_path / "model")
+    manifest, (entry,) = Store(folder).manifest(), Store(folder).entries()
+    info = {**entry.info, "calibration": {"events": [0], "scale": [-1.0], "offset": [0.0]}}
+    Store(tmp_path / "bad").write(replace(manifest, stages=()), [replace(entry, info=info)])
+    with pytest.raises(StoreError, match="does not hold what its learner needs"):
+        EmerG.load(tmp_path / "bad")
+
+
+def test_the_service_gives_the_probabilities_of_the_learner(tmp_path: Path) -> None:
+    with ItemService.open(trained_films(tmp_path / "model")) as service:
+        service.add(features("a new one"))
+        asked = requests("a new one", "film 0")
+        plain = service.score(asked, uncertainty=True)
+        service.learner.fitted_calibration = CURVED
+        service.learner.probabilities = Probabilities(negative_rate=0.5)
+        found = service.score(asked, uncertainty=True)
+        learner = service.to_learner()
+        assert found["score"].to_numpy() == pytest.approx(learner.score(asked), abs=1e-6)
+    assert found["logit"][0] == pytest.approx(0.5 * plain["logit"][0] - 0.6 + math.log(0.5))
+    assert found["logit_std"][0] == pytest.approx(0.5 * plain["logit_std"][0])
+    assert found["score"].to_numpy() == pytest.approx(sigmoid(found["logit"].to_numpy()))
+
+
+def test_a_warm_up_says_how_many_clicks_had_been_expected(tmp_path: Path) -> None:
+    """Each event once, by the score that it would have had before it counted."""
+    with ItemService.open(trained_films(tmp_path / "model")) as service:
+        service.add(features("a new one"))
+        first, later = events("a new one", 3), events("a new one", 8)
+        cold = service.score(first)["score"].sum()
+        assert service.warm(first).calibration == {"0": {"rows": 3.0, "expected": pytest.approx(cold), "clicks": 1.0}}
+        warm = service.score(later.tail(5))["score"].sum()
+        found = service.warm(later).calibration
+        assert found == {"1-4": {"rows": 5.0, "expected": pytest.approx(warm), "clicks": 3.0}}
+        assert service.warm(later).calibration == {}
+
+
+@given(st.floats(0.01, 1), st.floats(-2, 2), st.floats(0.2, 2))
+def test_logistic_regression_on_kept_negatives_recovers_the_intercept(rate: float, offset: float, scale: float) -> None:
+    """In closed form: with every possible row weighted by its probability, the subsample's logits are higher by −log rate."""
+    logit = np.tile(np.linspace(-2, 2, 9), 2)
+    label = np.repeat([1.0, 0.0], 9)
+    p = sigmoid(scale * logit + offset)
+    weight = 1e9 * np.where(label == 1, p, rate * (1 - p))
+    sampled, slope = platt(logit, label, weight)
+    full = Calibration((0,), (slope,), (sampled,), shift=math.log(rate))
+    assert full(logit, np.zeros(18)) == pytest.approx(scale * logit + offset, abs=1e-4)
+
+
+def test_probabilities_of_a_log_without_most_negatives_are_those_of_the_full_stream() -> None:
+    """Every tenth non-click was kept: odds are a tenth, and each non-click that was kept stands for ten."""
+    table = world([30] * 20, np.zeros(20), seed=3)[0]
+    plain = EmerG(SCHEMA, **NETWORK).learn(table)
+    model = EmerG(SCHEMA, **NETWORK, negative_rate=0.1).learn(table)
+    assert np.log(odds(model.score(table))) == pytest.approx(np.log(odds(plain.score(table))) + math.log(0.1))
+    found = model.evaluate(log_from_frame(table, SCHEMA))
+    weight = np.where(table["clicked"], 1, 10)
+    expected = (weight * model.score(table)).sum()
+    assert found["calibration"] == pytest.approx(expected / table["clicked"].sum())
+    assert 0.7 < found["calibration"] < 1.6  # at a rate of 1 it would be about 0.5
+    assert found["auc"] == plain.evaluate(log_from_frame(table, SCHEMA))["auc"]
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.5, -1.0])
+def test_a_share_of_negatives_is_above_0_and_at_most_1(rate: float) -> None:
+    with pytest.raises(SettingError, match="negative_rate"):
+        EmerG(SCHEMA, negative_rate=rate)
+
+
+def odds(p: Floats) -> Floats:
+    return p / (1 - p)
+
+
+def test_versions_are_compared_as_on_the_full_stream() -> None:
+    """With a tenth of the non-clicks: the weighted log loss is that of the log with each non-click ten times."""
+    label, live, new = [1.0, 0.0, 0.0], [0.3, 0.1, 0.2], [0.2, 0.05, 0.1]
+    ten = [0] + [1] * 10 + [2] * 10
+    sampled = compare(pl.Series(label), pl.Series(live), pl.Series(new), 0.1)
+    full = compare(pl.Series(label)[ten], pl.Series(live)[ten], pl.Series(new)[ten])
+    for name in ("live", "new"):
+        assert sampled[name]["logloss"] == pytest.approx(full[name]["logloss"])
+        assert sampled[name]["auc"] == full[name]["auc"]
