@@ -9,6 +9,7 @@ from torch import nn
 
 from newcomer.items import inference as warm
 from newcomer.items.adaptation.rules import AdamAdaptation, Adaptation, EventLikelihood, LearnedSGD, MAPAdaptation
+from newcomer.items.adaptation.single_event import logit_of_one
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.inference import adapt
 from newcomer.items.networks.emerg_network import EmerGNetwork, Graph
@@ -147,6 +148,8 @@ def test_formulas_find_the_posterior_that_autograd_finds(graph: str) -> None:
             found.append(factor.T @ factor)  # of a factor the sign is free
         torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
         assert len(factor) == 1
+        logit = logit_of_one(network, moved(network), OWN, row(number))
+        assert logit == pytest.approx(warm.predict_logits(network, moved(network), OWN, row(number))[0], abs=1e-5)
 
 
 def test_items_without_fields_have_formulas_too() -> None:

@@ -34,6 +34,12 @@ def map_estimate_of_one(
     return None if single is None else single.map_estimate(state, item_features, clicks, rule.linearizations)
 
 
+def logit_of_one(network: ItemNetwork, state: State, item_features: Values, clicks: Clicks) -> float | None:
+    """The logit of a single event; None as above."""
+    single = SingleEventMAP.of(network)
+    return None if single is None else single.logit(state, item_features, clicks)
+
+
 def posterior_of_one(
     network: ItemNetwork, state: State, item_features: Values, clicks: Clicks
 ) -> Float[Tensor, "direction number"] | None:
@@ -84,6 +90,12 @@ class SingleEventMAP:
             )
             numbers = {key: current[row].reshape(state_of_item[key].shape) for key, row in slices.items()}
         return torch.tensor([item]), {key: torch.from_numpy(value[None]) for key, value in numbers.items()}
+
+    def logit(self, state: State, item_features: Values, clicks: Clicks) -> float:
+        """Of the first row."""
+        item = int(clicks.item[0])
+        numbers: dict[str, Array] = {key: view(state[key])[item] for key in self.scales}
+        return self.row_gradient(numbers, self._others(item_features, clicks))[0]
 
     def posterior_factor(self, state: State, item_features: Values, clicks: Clicks) -> Tensor:
         """Of the first row: its Jacobian is the one direction in which the posterior is narrower than the prior."""
