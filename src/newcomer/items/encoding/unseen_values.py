@@ -102,4 +102,4 @@ def _counted(encoder: Encoder, names: Sequence[str], fields: Values) -> Iterator
     for name, values in zip(names, fields, strict=False):
         if isinstance(encoder.codings[name], Vocabulary):
             codes = values.cpu().numpy()  # which counts a few numbers faster than torch
-            yield name, Counted(np.count_nonzero(codes != PADDING), np.count_nonzero(codes == UNSEEN))
+            yield name, Counted(int(np.count_nonzero(codes != PADDING)), int(np.count_nonzero(codes == UNSEEN)))

@@ -85,7 +85,7 @@ def score_requests(
     asked = log.take(right) if wrong else log
     numbers = numbers_of(asked, known)
     clicks = learner.encoder.clicks(asked, numbers).to(learner.device)
-    headers = [known.headers[number] for number in numbers]
+    headers = [known.headers[number] for number in numbers.tolist()]
     events = [header.events for header in headers]
     logits, stds = _logits(served, known, item_names(asked), clicks, uncertainty)
     logits, stds = learner.calibration(logits, events), learner.calibration.scale_at(events) * stds
