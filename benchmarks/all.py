@@ -51,6 +51,7 @@ COMMANDS = [
     ["scale/classes.py"],
     ["scale/users.py"],
     ["serving/latency.py"],
+    ["serving/one_request.py"],
 ]
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from covering import combinations
 from newcomer.items import inference as warm
 from newcomer.items.adaptation.rules import AdamAdaptation, Adaptation, EventLikelihood, LearnedSGD, MAPAdaptation
+from newcomer.items.adaptation.single_event import logit_of_one
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.inference import adapt
 from newcomer.items.networks.emerg_network import EmerGNetwork, Graph
@@ -136,6 +137,24 @@ def test_formulas_equal_autograd_at_the_initial_state_and_by_row() -> None:
     network = ready(emerg())
     for number in range(ROWS):
         assert_twins(network, warm.initial_state(network, OWN, ITEMS), row(number).by_row())
+
+
+@pytest.mark.parametrize("graph", get_args(Graph))
+def test_formulas_find_the_posterior_that_autograd_finds(graph: str) -> None:
+    network = ready(emerg(graph))
+    for number in range(ROWS):
+        ((item, state),) = adapt(network, moved(network), OWN, row(number), RULE)
+        found = []
+        for fast in (True, False):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(warm, *(("by_item", refused) if fast else ("posterior_of_one", lambda *_: None)))
+                ((of, factor),) = warm.posterior(network, item, state, OWN, row(number), {})
+            assert of == int(item)
+            found.append(factor.T @ factor)  # of a factor the sign is free
+        torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
+        assert len(factor) == 1
+        logit = logit_of_one(network, moved(network), OWN, row(number))
+        assert logit == pytest.approx(warm.predict_logits(network, moved(network), OWN, row(number))[0], abs=1e-5)
 
 
 def test_items_without_fields_have_formulas_too() -> None:

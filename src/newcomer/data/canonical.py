@@ -29,7 +29,10 @@ DATETIME = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.0
 HALF = re.compile("[\ud800-\udfff]")
 """Half of a character, which no encoding of texts can hold."""
 
-_MAY_CHANGE = re.compile(r"^\s|\s$|[^\x00-\x7f]|\.0+$|^-0$|:|^(?:true|false)$", re.IGNORECASE)
+_MAY_CHANGE = re.compile(
+    rf"^[\s\u200b\ufeff]|[\s\u200b\ufeff]$|\.0+$|^-0$|[0-9]:[0-9]{{2}}:|^(?:true|false)$|{HALF.pattern}", re.IGNORECASE
+)
+"""What no canonical text has, besides characters that NFC changes, and some that canonical texts may have."""
 
 FEW = 100
 """Texts up to this number are looked at one by one first: faster than the general way if they are canonical already."""
@@ -177,7 +180,7 @@ def canonical_name(value: Any) -> str | None:
 
 def may_change(name: str) -> bool:
     """Fast check: False only if the text is already canonical."""
-    return _MAY_CHANGE.search(name) is not None
+    return _MAY_CHANGE.search(name) is not None or not (name.isascii() or unicodedata.is_normalized("NFC", name))
 
 
 def plain_name(value: Any) -> str | None:
@@ -188,7 +191,7 @@ def plain_name(value: Any) -> str | None:
     """
     kind = type(value)
     if kind is str:
-        return None if not value or _MAY_CHANGE.search(value) or "+" in value else value
+        return None if not value or "+" in value or may_change(value) else value
     if kind is bool:
         return str(value).lower()
     if kind in (int, float) and abs(value) < EXACT_INTEGERS["Float64"]:

@@ -45,7 +45,7 @@ class Column:
         return ["" if value < 0 else self.names[value] for value in self.values]
 
     def take(self, rows: NDArray[np.integer[Any]]) -> Self:
-        return replace(self, values=self.values[rows])
+        return type(self)(self.names, self.values[rows])
 
 
 @dataclass(frozen=True)

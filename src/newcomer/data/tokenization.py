@@ -17,6 +17,8 @@ UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ã
 RUN = rf"[{UNSPACED}][{UNSPACED}\p{{M}}]*"
 LETTER = rf"[[\p{{L}}\p{{N}}]--[{UNSPACED}]]"
 WORD = rf"{RUN}|{LETTER}(?:{LETTER}|[\p{{M}}'])*(?:\+\+|#)?"
+ASCII_WORD = re.compile(r"[a-z0-9][a-z0-9']*(?:\+\+|#)?")
+"""`WORD` in ASCII."""
 
 VOWEL_POINTS = (
     r"[\u{591}-\u{5bd}\u{5bf}\u{5c1}\u{5c2}\u{5c4}\u{5c5}\u{5c7}"
@@ -55,6 +57,15 @@ def tokenize(texts: pl.Series) -> pl.Series:
         None if words is None else [part for word in words for part in pairs.get(word, (word,))] for words in found
     ]
     return pl.Series(texts.name, split, dtype=pl.List(pl.String))
+
+
+def ascii_words(text: str) -> list[str]:
+    """`tokenize` of one text in ASCII.
+
+    >>> ascii_words("The Sea, the C++ sea")
+    ['the', 'sea', 'the', 'c++', 'sea']
+    """
+    return ASCII_WORD.findall(text.lower())
 
 
 def bigrams(run: str) -> list[str]:

@@ -19,7 +19,7 @@ from newcomer.items.adaptation.rules import (
     flatten_state,
     prior_std,
 )
-from newcomer.items.adaptation.single_event import map_estimate_of_one
+from newcomer.items.adaptation.single_event import map_estimate_of_one, posterior_of_one
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.networks.graph_cache import GraphCache
 from newcomer.items.networks.item_network import ItemNetwork, State
@@ -110,6 +110,11 @@ def posterior(
 
     `state` has the MAP estimates of `items`, in their order.
     """
+    if len(items) == len(clicks) == 1 and not summaries:
+        factor = posterior_of_one(network, state, item_features, clicks)
+        if factor is not None:
+            yield int(items), without_negligible(factor)
+            return
     items, order = items.sort()
     clicks = clicks.by_row(torch.isin(clicks.item, items).nonzero()[:, 0])
     with _frozen(network), torch.no_grad():

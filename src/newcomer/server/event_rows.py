@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from newcomer.data.io.frames import frame_from_rows
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError, StoreError
 from newcomer.items.serving.event_batch import item_names
@@ -26,8 +25,8 @@ def refusals(service: ItemService, rows: Sequence[Row]) -> dict[int, str]:
     """Why events with an id would be refused now, by number; nothing is counted."""
     schema, where = service.learner.schema, "events"
     try:
-        frame = frame_from_rows(rows, where)
-        parsed = parse_events(frame, service.learner.encoder, event_id_column(schema), where, "report")
+        column = event_id_column(schema)
+        parsed = parse_events(rows, service.learner.encoder, service.reader, column, where, "report")
     except DataError as error:
         return dict.fromkeys(range(len(rows)), str(error))
     found = {row: str(error) for row, error in parsed.wrong.items()}
@@ -43,7 +42,7 @@ def warm_rows(service: ItemService, rows: Sequence[Row], has_id: bool) -> tuple[
     """Count these events, all with or all without an id; what was counted, and why others were not."""
     column = event_id_column(service.learner.schema) if has_id else None
     try:
-        done = service.warm(frame_from_rows(rows, "events"), column, where="events", on_error="report")
+        done = service.warm(rows, column, where="events", on_error="report")
     except DataError as error:
         return Warmed(0, 0, []), [str(error)]
     return done, done.left_out

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import polars as pl
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Response
+from pydantic_core import to_json
 
 from newcomer.data.canonical import canonical_name
 from newcomer.data.io.frames import frame_from_rows
@@ -97,8 +98,7 @@ class ItemRoutes:
 
         def scores(body: score, after: BackgroundTasks) -> Response:  # type: ignore[valid-type]
             """Click probabilities of candidates for one user and context. Candidates given by their features are not added."""
-            found = self.score(self.bodies.row(body), after)
-            return Response(found.model_dump_json(), media_type="application/json")  # not validated once more
+            return Response(to_json(self.score(self.bodies.row(body), after)), media_type="application/json")
 
         def count(body: events) -> Counts:  # type: ignore[valid-type]
             """Count events and adapt their items. Each event counts once, by its item and event id."""
@@ -210,8 +210,8 @@ class ItemRoutes:
         ]
         return Forgotten(events=live.events, items=len(live.items), log_lines=lines, remains=remains)
 
-    def score(self, body: Mapping[str, Any], after: BackgroundTasks) -> Scores:
-        """Scores of candidates, and the request id for their events."""
+    def score(self, body: Mapping[str, Any], after: BackgroundTasks) -> dict[str, Any]:
+        """Scores of candidates, and the request id for their events: `Scores`, not validated."""
         given = {
             key: value
             for key, value in body.items()
@@ -228,7 +228,7 @@ class ItemRoutes:
                 after.add_task(self._compare, name, other, candidates, request, answers["score"])
         columns = (answers[name].to_list() for name in COLUMN_OF_KEY.values())
         scores = [dict(zip(COLUMN_OF_KEY, row, strict=True)) for row in zip(*columns, strict=True)]
-        return Scores.model_validate({"request_id": self.ids.make(request), "model": service.model, "scores": scores})
+        return {"request_id": self.ids.make(request), "model": service.model, "scores": scores}
 
     def _compare(
         self, name: str, shadow: ItemService, candidates: Sequence[Any], request: Mapping[str, Any], scores: pl.Series

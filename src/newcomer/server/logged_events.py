@@ -9,6 +9,7 @@ from newcomer.data.click_log import ClickLog
 from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.frames import as_series, frame_from_rows
 from newcomer.data.io.log_tables import entity_frame, log_frame
+from newcomer.data.io.plain_tables import PlainReader
 from newcomer.data.labels import label_numbers
 from newcomer.data.schema import Schema
 from newcomer.data.time_units import DATES, TIME_UNITS
@@ -73,8 +74,8 @@ def _event_tables(events: Sequence[tuple[int, Row]], has_id: bool, encoder: Enco
         return []
     rows, id_column = [row for _, row in events], event_id_column(encoder.schema)
     try:
-        frame = frame_from_rows(rows, "events")
-        parsed = parse_events(frame, encoder, id_column if has_id else None, "events", "report")
+        reader = PlainReader(encoder.schema)
+        parsed = parse_events(rows, encoder, reader, id_column if has_id else None, "events", "report")
         if parsed.log is None:
             return []
         encoder.require_labels(parsed.log)

@@ -20,7 +20,7 @@ from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldEmbeddings
 from newcomer.nn.optim.analytic_gradients import RowGradient
 from newcomer.nn.optim.map_logistic import MIN_CURVATURE, ROUNDING, STEP_SIZES
 from newcomer.nn.optim.numpy_views import Array, ModuleViews, view
-from newcomer.shapes import Tensor
+from newcomer.shapes import Float, Tensor
 
 
 def map_estimate_of_one(
@@ -32,6 +32,20 @@ def map_estimate_of_one(
     """
     single = SingleEventMAP.of(network)
     return None if single is None else single.map_estimate(state, item_features, clicks, rule.linearizations)
+
+
+def logit_of_one(network: ItemNetwork, state: State, item_features: Values, clicks: Clicks) -> float | None:
+    """The logit of a single event; None as above."""
+    single = SingleEventMAP.of(network)
+    return None if single is None else single.logit(state, item_features, clicks)
+
+
+def posterior_of_one(
+    network: ItemNetwork, state: State, item_features: Values, clicks: Clicks
+) -> Float[Tensor, "direction number"] | None:
+    """`nn.optim.laplace_posterior.posterior_factor` for a single event and the state that was adapted to it; None as above."""
+    single = SingleEventMAP.of(network)
+    return None if single is None else single.posterior_factor(state, item_features, clicks)
 
 
 @dataclass(frozen=True)
@@ -62,11 +76,7 @@ class SingleEventMAP:
         self, state: State, item_features: Values, clicks: Clicks, linearizations: int
     ) -> tuple[Tensor, State]:
         """The first row's item and the MAP estimate of its state, by the Newton steps of `nn.optim.map_logistic.map_estimate`."""
-        item, user, label = int(clicks.item[0]), int(clicks.user[0]), float(clicks.label[0])
-        of_row = [_at(values, user) for values in clicks.of_users] + [_at(values, 0) for values in clicks.of_rows]
-        others = np.array(
-            [*self.item_fields([_at(values, item) for values in item_features]), *self.row_fields(of_row)]
-        )
+        item, label, others = int(clicks.item[0]), float(clicks.label[0]), self._others(item_features, clicks)
         state_of_item: dict[str, Array] = {key: view(state[key])[item] for key in self.scales}
         prior_std, initial, slices = np.exp(_flat(self.scales)), _flat(state_of_item), _slices(state_of_item)
         current, numbers = initial, state_of_item
@@ -80,6 +90,31 @@ class SingleEventMAP:
             )
             numbers = {key: current[row].reshape(state_of_item[key].shape) for key, row in slices.items()}
         return torch.tensor([item]), {key: torch.from_numpy(value[None]) for key, value in numbers.items()}
+
+    def logit(self, state: State, item_features: Values, clicks: Clicks) -> float:
+        """Of the first row."""
+        item = int(clicks.item[0])
+        numbers: dict[str, Array] = {key: view(state[key])[item] for key in self.scales}
+        return self.row_gradient(numbers, self._others(item_features, clicks))[0]
+
+    def posterior_factor(self, state: State, item_features: Values, clicks: Clicks) -> Tensor:
+        """Of the first row: its Jacobian is the one direction in which the posterior is narrower than the prior."""
+        numbers: dict[str, Array] = {key: view(state[key])[0] for key in self.scales}
+        logit, gradients = self.row_gradient(numbers, self._others(item_features, clicks))
+        p = 0.5 + 0.5 * math.tanh(0.5 * logit)
+        row = (
+            np.float32(math.sqrt(p * (1 - p)))
+            * _flat({key: gradients[key] for key in numbers})
+            * np.exp(_flat(self.scales))
+        )
+        return torch.from_numpy(row / np.sqrt(1 + row @ row))[None]
+
+    def _others(self, item_features: Values, clicks: Clicks) -> Array:
+        """Vectors of all fields but the id, of the first row."""
+        item, user = int(clicks.item[0]), int(clicks.user[0])
+        of_row = [_at(values, user) for values in clicks.of_users] + [_at(values, 0) for values in clicks.of_rows]
+        of_item = [_at(values, item) for values in item_features]
+        return np.array([*self.item_fields(of_item), *self.row_fields(of_row)])
 
 
 _CACHE: WeakKeyDictionary[ItemNetwork, SingleEventMAP] = WeakKeyDictionary()

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -127,12 +128,12 @@ class Encoder:
         assert isinstance(size, CategoricalSize)  # an id is a name
         return size.count
 
-    @property
+    @cached_property
     def item_fields(self) -> tuple[Field, ...]:
         """The fields of an item, without its id."""
         return self.schema.of("item")
 
-    @property
+    @cached_property
     def row_fields(self) -> tuple[Field, ...]:
         """The fields of an event: user id, user fields, context fields."""
         return (Field(self.schema.user, "user"), *self.schema.of("user"), *self.schema.of("context"))

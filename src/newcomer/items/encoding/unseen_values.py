@@ -101,4 +101,5 @@ def unseen_by_row(encoder: Encoder, clicks: Clicks) -> Int[Tensor, " row"]:
 def _counted(encoder: Encoder, names: Sequence[str], fields: Values) -> Iterator[tuple[str, Counted]]:
     for name, values in zip(names, fields, strict=False):
         if isinstance(encoder.codings[name], Vocabulary):
-            yield name, Counted(int((values != PADDING).sum()), int((values == UNSEEN).sum()))
+            codes = values.cpu().numpy()  # which counts a few numbers faster than torch
+            yield name, Counted(int(np.count_nonzero(codes != PADDING)), int(np.count_nonzero(codes == UNSEEN)))

@@ -12,10 +12,11 @@ from typing import Self
 import torch
 
 from newcomer.data.canonical import canonical_name
+from newcomer.data.io.plain_tables import PlainReader
 from newcomer.errors import DataError, StoreError
 from newcomer.items.learner import ItemLearner
 from newcomer.items.networks.item_network import State
-from newcomer.items.serving.item_cache import ItemCache
+from newcomer.items.serving.item_cache import ItemCache, ItemTable
 from newcomer.items.serving.serialization import posterior_of
 from newcomer.items.serving.trained_items import items_by_stage, trained_item_rows
 from newcomer.items.serving.user_digests import user_digest
@@ -29,9 +30,11 @@ class CachedItems:
 
     def __init__(self, learner: ItemLearner, model: str, states: ItemStates) -> None:
         self.learner, self.model, self.states = learner, model, states
+        self.reader = PlainReader(learner.schema)
         learner.network.eval().requires_grad_(False)
         self._factors: dict[str, tuple[ItemHeader, Tensor | None]] = {}
-        self._cache, self._cache_lock, self._imported, self._process = ItemCache(), Lock(), False, os.getpid()
+        self._table, self._lock = ItemTable(learner.device), Lock()
+        self._imported, self._process = False, os.getpid()
         self.max_age = 0.0
         """Seconds for which a state that was current may be used for scores without asking the database again."""
         self._checked: dict[str, float] = {}
@@ -74,7 +77,7 @@ class CachedItems:
 
     def changed(self, names: Collection[str]) -> None:
         """Ask the database again for these items, whatever `max_age` is."""
-        with self._cache_lock:
+        with self._lock:
             for name in names:
                 self._checked.pop(name, None)
 
@@ -94,34 +97,42 @@ class CachedItems:
             )
 
     def refreshed(
-        self, names: Collection[str], damaged: dict[str, StoreError] | None = None, max_age: float = 0.0
+        self,
+        names: Collection[str],
+        damaged: dict[str, StoreError] | None = None,
+        max_age: float = 0.0,
+        for_scores: bool = False,
     ) -> ItemCache:
-        """The cache with the versions of these items of at most `max_age` seconds ago; items that the database lacks are missing.
+        """These items in versions of at most `max_age` seconds ago; items that the database lacks are missing.
 
-        Damaged items are collected in `damaged`, or raise StoreError if it is None.
+        Damaged items are collected in `damaged`, or raise StoreError if it is None. `for_scores`: with `precomputed`.
         """
         self._import_trained_items()
-        with self._cache_lock:
-            now = monotonic()
-            names = [name for name in names if now - self._checked.get(name, -inf) > max_age] if max_age else names
-            if not names:
-                return self._cache
-            headers = self.states.headers(self.model, names)
-            if any(name in self._cache.numbers and name not in headers for name in names):
-                self._cache = ItemCache()  # rows were deleted
-                self._checked.clear()
-            while stale := self._cache.outdated(headers):
-                try:
-                    rows = self.states.get(self.model, stale).values()
-                    self._cache = self._cache.updated(list(rows), self.learner.device)
-                    break
-                except DamagedItemError as error:
-                    if damaged is None:
-                        raise
-                    damaged[error.item] = error
-                    del headers[error.item]
-            self._checked |= dict.fromkeys(headers, now)
-            return self._cache
+        with self._lock:
+            self._refresh(names, damaged, max_age)
+            return self._table.take(names, self.learner.network if for_scores else None)
+
+    def _refresh(self, names: Collection[str], damaged: dict[str, StoreError] | None, max_age: float) -> None:
+        """Read items that are missing in the table, or have another version in the database."""
+        now = monotonic()
+        names = [name for name in names if now - self._checked.get(name, -inf) > max_age] if max_age else names
+        if not names:
+            return
+        headers = self.states.headers(self.model, names)
+        if gone := [name for name in names if name in self._table.numbers and name not in headers]:
+            self._table.remove(gone)
+            for name in gone:
+                self._checked.pop(name, None)
+        while stale := self._table.outdated(headers):
+            try:
+                self._table.write(list(self.states.get(self.model, stale).values()))
+                break
+            except DamagedItemError as error:
+                if damaged is None:
+                    raise
+                damaged[error.item] = error
+                del headers[error.item]
+        self._checked |= dict.fromkeys(headers, now)
 
     def forgotten_users(self, users: Collection[str], max_age: float = 0.0) -> set[str]:
         """Users among these who are forgotten, as of at most `max_age` seconds ago."""
@@ -147,7 +158,7 @@ class CachedItems:
         """
         numbers = sum(math.prod(shape) for shape in self.learner.network.tuned_shapes().values())
         device, found = self.learner.device, list[Tensor]()
-        with self._cache_lock:
+        with self._lock:
             headers = {name: known.headers[known.numbers[name]] for name in names}
             stale = [
                 name for name, head in headers.items() if head.events and self._factors.get(name, (None,))[0] != head
@@ -164,7 +175,7 @@ class CachedItems:
 
     def _import_trained_items(self) -> None:
         """Import the items of the learner's store into the database, once; items deleted later stay deleted."""
-        with self._cache_lock:
+        with self._lock:
             if self._imported:
                 return
             stages = items_by_stage(self.learner)

@@ -12,7 +12,6 @@ from newcomer.data.canonical import canonical, plain_name
 from newcomer.data.click_log import ClickLog, EntityTable
 from newcomer.data.io.frames import as_series
 from newcomer.data.io.log_reader import items_and_conflicts, log_from_frame
-from newcomer.data.io.plain_request import plain_request
 from newcomer.errors import DataError
 from newcomer.items.encoding.unseen_values import Unseen
 from newcomer.items.serving.item_cache import ItemCache
@@ -43,11 +42,11 @@ def score_candidates(
     """
     schema = service.learner.schema
     names, features = _parse(candidates, schema.item)
-    known = service.refreshed({name for name in names if name is not None}, max_age=service.max_age)
-    anonymous = [n for n, name in enumerate(names) if name is None or (name not in known.numbers and n in features)]
-    unknown = [
-        n for n, name in enumerate(names) if name is not None and name not in known.numbers and n not in features
-    ]
+    ids = dict.fromkeys(name for name in names if name is not None)
+    known = service.refreshed(ids, max_age=service.max_age, for_scores=True)
+    missing = [n for n, name in enumerate(names) if name not in known.numbers]
+    anonymous = [n for n in missing if n in features]  # and all without an id, which have features
+    unknown = [n for n in missing if n not in features]
     if unknown and on_unknown == "error":
         n = unknown[0]
         raise DataError(f"candidates: row {n + 1}, column '{schema.item}': {service.not_known(str(names[n]))}")
@@ -57,11 +56,11 @@ def score_candidates(
     if placeholders:
         rows = {placeholders[n]: features.get(n) for n in anonymous}
         known = _with_new_items(service, known, rows, {placeholders[n]: n for n in anonymous})
-    ids = [placeholders.get(n, str(name)) for n, name in enumerate(names)]
-    right = [n for n, name in enumerate(ids) if name in known.numbers]
+    names_of_rows = [placeholders.get(n, str(name)) for n, name in enumerate(names)]
+    right = [n for n, name in enumerate(names_of_rows) if name in known.numbers]
     answers, unseen = pl.DataFrame(schema=SCORE_COLUMNS), Unseen()
     if right:
-        log = _log([ids[n] for n in right], request, service)
+        log = _log([names_of_rows[n] for n in right], request, service)
         answers, unseen = score_requests(service, known, log, {}, "candidates", uncertainty)
     if len(right) < len(names):
         position = dict(zip(right, range(len(right)), strict=True))
@@ -74,14 +73,15 @@ def _parse(
     candidates: Sequence[str | int | Mapping[str, Any]], item: str
 ) -> tuple[list[str | None], dict[int, dict[str, Any]]]:
     """Canonical ids, None if a candidate has none; and the features of candidates that have some."""
-    given = [candidate.get(item) if isinstance(candidate, Mapping) else candidate for candidate in candidates]
+    rows = {n: one for n, one in enumerate(candidates) if type(one) is not str and isinstance(one, Mapping)}
+    given = [rows[n].get(item) if n in rows else candidate for n, candidate in enumerate(candidates)]
     names: list[str | None] = [plain_name(value) for value in given]
     if None in names:
         names = canonical(as_series(item, given, "candidates"), "candidates").to_list()
     features = {
         n: {key: value for key, value in candidate.items() if key != item}
-        for n, candidate in enumerate(candidates)
-        if isinstance(candidate, Mapping) and set(candidate) - {item}
+        for n, candidate in rows.items()
+        if set(candidate) - {item}
     }
     for n, name in enumerate(names):
         if name is None and n not in features:
@@ -106,7 +106,8 @@ def _with_new_items(
             tables.append(_item_table(part, replace(schema, fields=fields), numbers))
     for table in tables:
         features = [values.to(device) for values in encoder.items(table)]
-        known = known.with_new(table.ids, features, service.learner.cold_state(features, len(table)))
+        state = service.learner.cold_state(features, len(table))
+        known = known.with_new(table.ids, features, state, service.learner.network.precompute(state))
     return known
 
 
@@ -134,7 +135,7 @@ def _item_table(rows: Mapping[str, Mapping[str, Any]], schema: Any, numbers: Map
 def _log(ids: Sequence[str], request: Mapping[str, Any], service: ItemService) -> ClickLog:
     """One row a candidate: the request is read once."""
     schema = service.learner.schema
-    one = plain_request(request, schema)
+    one = service.reader.requests([{**request, schema.item: "?"}])
     if one is None:
         columns = [as_series(key, [value], "request") for key, value in request.items()]
         frame = pl.DataFrame([*columns, pl.Series(schema.item, ["?"])])

@@ -45,6 +45,8 @@ class EventBatch:
     def take(self, rows: NDArray[Any]) -> Self:
         """Rows by indices or mask."""
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        if len(rows) == len(self) and (rows == np.arange(len(rows))).all():
+            return self
         return type(self)(self.log.take(rows), [self.ids[row] for row in rows.tolist()])
 
     def in_order_of_time(self) -> Self:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -22,8 +23,10 @@ LONGEST = 255
 """Maximum length of event and item ids in characters, limited by the databases."""
 
 
-def id_column(schema: Schema, frame: pl.DataFrame | None, column: str | None, where: str) -> str | None:
-    """The column of event ids: this one, else `event_id` if the schema does not use it; None if there is none.
+def id_column(schema: Schema, names: Sequence[str] | None, column: str | None, where: str) -> str | None:
+    """The column of event ids among these: this one, else `event_id` if the schema does not use it; None if there is none.
+
+    `names`: columns of the events; None for a click log, which has none of ids.
 
     Raises DataError for a column that is not there or that the schema gives another meaning, such as the items' ids.
     """
@@ -34,16 +37,16 @@ def id_column(schema: Schema, frame: pl.DataFrame | None, column: str | None, wh
             "of ids of events, or leave it out: ids are then made of the whole event"
         )
     if column is not None:
-        if frame is None:
+        if names is None:
             raise DataError(f"{where}: no column '{column}'; give events as a table")
-        require_columns(frame.columns, [column], where)
+        require_columns(names, [column], where)
         return column
-    if frame is None:
+    if names is None:
         return None
-    if COLUMN in frame.columns and COLUMN not in meant:
-        require_columns(frame.columns, [COLUMN], where)
+    if COLUMN in names and COLUMN not in meant:
+        require_columns(names, [COLUMN], where)
         return COLUMN
-    for name in (name for name in frame.columns if name not in meant):
+    for name in (name for name in names if name not in meant):
         if name != COLUMN and re.sub(r"[\W_]", "", name.lower()) == "eventid":
             raise DataError(
                 f"{where}: column '{name}' looks like event ids; name it with event_id='{name}' (--event-id), or rename it"

@@ -1,6 +1,10 @@
-"""Immutable cache of items: database rows stacked in tensors, with their versions."""
+"""Cache of items in this process: database rows in tensors, with their versions.
 
-from collections.abc import Mapping, Sequence
+One table holds all items that the process knows. A row is written in place, and read by a copy: what a request costs depends on its
+own items alone, and it computes with whole rows of one moment, whatever is written meanwhile.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -8,15 +12,16 @@ import torch
 
 from newcomer.items.encoding.bounds import out_of_bounds, within_bounds
 from newcomer.items.encoding.encoder import Values, concat_values
-from newcomer.items.networks.item_network import State
+from newcomer.items.networks.item_network import ItemNetwork, State
 from newcomer.items.serving.finite_checks import all_finite
-from newcomer.items.serving.serialization import from_parameters, phase, same_features
+from newcomer.items.serving.serialization import from_parameters, phase
+from newcomer.shapes import Bool, Int, Tensor
 from newcomer.store.states import ItemHeader, ItemState
 
 
 @dataclass(frozen=True)
 class ItemCache:
-    """Items by index. Immutable, so that a reader keeps a consistent snapshot."""
+    """Some items by index, as they were at one moment. Immutable."""
 
     numbers: Mapping[str, int] = field(default_factory=dict)
     item_features: Values = field(default_factory=list)
@@ -28,73 +33,114 @@ class ItemCache:
     """Items with non-finite states."""
     far_out: frozenset[str] = frozenset()
     """Items whose stored features are out of bounds; here they are clipped."""
+    precomputed: State = field(default_factory=dict)
+    """Values of `ItemNetwork.precompute`, for scores."""
 
-    def outdated(self, headers: Mapping[str, ItemHeader]) -> list[str]:
-        """Items that are missing here, or have another version."""
-        return [name for name, header in headers.items() if self.header(name) != header]
-
-    def header(self, name: str) -> ItemHeader | None:
-        number = self.numbers.get(name)
-        return None if number is None else self.headers[number]
-
-    def updated(self, rows: Sequence[ItemState], device: torch.device) -> Self:
-        """The cache with these rows added or replaced."""
-        if not rows:
-            return self
-        stored, state, readded = from_parameters(rows, device)
-        item_features, out = within_bounds(stored), set(out_of_bounds(stored))
-        whole = all_finite(state).tolist()
-        names = {row.item for row in rows}
-        begun = {row.item for row, again in zip(rows, readded, strict=True) if again}
-        broken = {row.item for row, is_sound in zip(rows, whole, strict=True) if not is_sound}
-        far_out = {row.item for n, row in enumerate(rows) if n in out}
-        found = replace(
-            self,
-            readded=(self.readded - names) | begun,
-            non_finite=(self.non_finite - names) | broken,
-            far_out=(self.far_out - names) | far_out,
-        )
-        old = [
-            n
-            for n, row in enumerate(rows)
-            if row.item in self.numbers and not self._is_another(row, item_features, n, readded[n])
-        ]
-        new = sorted(set(range(len(rows))) - set(old))
-        return found._changed(rows, old, state, device)._extended(rows, new, item_features, state)
-
-    def with_new(self, names: Sequence[str], item_features: Values, state: State) -> Self:
+    def with_new(self, names: Sequence[str], item_features: Values, state: State, precomputed: State) -> Self:
         """The cache with items that no database has, in their initial states."""
-        stacked = {key: torch.cat([self.state[key], value]) if self.headers else value for key, value in state.items()}
+
+        def extended(values: State, new: State) -> State:
+            return {key: torch.cat([values[key], value]) for key, value in new.items()} if self.headers else new
+
         return replace(
             self,
             numbers={**self.numbers, **{name: len(self.headers) + n for n, name in enumerate(names)}},
             item_features=concat_values([self.item_features, item_features]) if self.headers else item_features,
-            state=stacked,
+            state=extended(self.state, state),
+            precomputed=extended(self.precomputed, precomputed),
             headers=[*self.headers, *[ItemHeader(0, phase(0), 0)] * len(names)],
         )
 
-    def _is_another(self, row: ItemState, item_features: Values, at: int, readded: bool) -> bool:
-        """Whether the item was deleted and added again with other features."""
-        return readded and not same_features(item_features, at, self.item_features, self.numbers[row.item])
 
-    def _changed(self, rows: Sequence[ItemState], which: Sequence[int], state: State, device: torch.device) -> Self:
-        if not which:
-            return self
-        positions = [self.numbers[rows[n].item] for n in which]
-        index, headers = torch.tensor(positions, device=device), list(self.headers)
-        for position, n in zip(positions, which, strict=True):
-            headers[position] = rows[n].header
-        changed = {key: value.index_copy(0, index, state[key][which]) for key, value in self.state.items()}
-        return replace(self, state=changed, headers=headers)
+class ItemTable:
+    """All items that were read, in tensors with room for more. Not thread-safe."""
 
-    def _extended(self, rows: Sequence[ItemState], which: Sequence[int], item_features: Values, state: State) -> Self:
-        if not which:
-            return self
-        mine, first = [values[which] for values in item_features], len(self.headers)
-        return replace(
-            self,
-            numbers={**self.numbers, **{rows[n].item: first + k for k, n in enumerate(which)}},
-            item_features=concat_values([self.item_features, mine]) if self.headers else mine,
-            state={k: torch.cat([self.state[k], v[which]]) if self.headers else v[which] for k, v in state.items()},
-            headers=[*self.headers, *(rows[n].header for n in which)],
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.numbers: dict[str, int] = {}
+        """Item → row. Rows of deleted items stay, unused."""
+        self._headers: list[ItemHeader] = []
+        self._item_features: Values = []
+        self._state: dict[str, Tensor] = {}
+        self._precomputed: dict[str, Tensor] = {}
+        self._is_precomputed: Bool[Tensor, " item"] = torch.zeros(0, dtype=torch.bool, device=device)
+        self._readded, self._non_finite, self._far_out = set[str](), set[str](), set[str]()
+
+    def outdated(self, headers: Mapping[str, ItemHeader]) -> list[str]:
+        """Items that are missing here, or have another version."""
+        return [
+            name
+            for name, header in headers.items()
+            if (number := self.numbers.get(name)) is None or self._headers[number] != header
+        ]
+
+    def write(self, rows: Sequence[ItemState]) -> None:
+        """Add or replace these rows."""
+        if not rows:
+            return
+        stored, state, readded = from_parameters(rows, self.device)
+        item_features, out, whole = within_bounds(stored), set(out_of_bounds(stored)), all_finite(state).tolist()
+        for n, row in enumerate(rows):
+            number = self.numbers.setdefault(row.item, len(self._headers))
+            self._headers[number : number + 1] = [row.header]
+            marks = ((self._readded, readded[n]), (self._non_finite, not whole[n]), (self._far_out, n in out))
+            for marked, is_one in marks:
+                (marked.add if is_one else marked.discard)(row.item)
+        at, count = torch.tensor([self.numbers[row.item] for row in rows], device=self.device), len(self._headers)
+        if not self._state:
+            self._item_features, self._state = (
+                [value[:0] for value in item_features],
+                {k: v[:0] for k, v in state.items()},
+            )
+        self._item_features = [_put(*pair, at, count) for pair in zip(self._item_features, item_features, strict=True)]
+        self._state = {key: _put(value, state[key], at, count) for key, value in self._state.items()}
+        self._is_precomputed = _put(self._is_precomputed, torch.zeros_like(at, dtype=torch.bool), at, count)
+
+    def remove(self, names: Collection[str]) -> None:
+        """Forget these items."""
+        for name in names:
+            self.numbers.pop(name, None)
+            for marked in (self._readded, self._non_finite, self._far_out):
+                marked.discard(name)
+
+    def take(self, names: Collection[str], network: ItemNetwork | None = None) -> ItemCache:
+        """A copy of these items, as far as they are here; with the values that `network` precomputes, once a state."""
+        known = [name for name in dict.fromkeys(names) if name in self.numbers]
+        rows = [self.numbers[name] for name in known]
+        at = torch.tensor(rows, dtype=torch.int64, device=self.device)
+        state = {key: value.index_select(0, at) for key, value in self._state.items()}
+        return ItemCache(
+            {name: n for n, name in enumerate(known)},
+            [values.index_select(0, at) for values in self._item_features],
+            state,
+            [self._headers[row] for row in rows],
+            readded=frozenset(self._readded.intersection(known)),
+            non_finite=frozenset(self._non_finite.intersection(known)),
+            far_out=frozenset(self._far_out.intersection(known)),
+            precomputed={} if network is None or not rows else self._precomputed_of(network, at, state),
         )
+
+    @torch.no_grad()
+    def _precomputed_of(self, network: ItemNetwork, at: Int[Tensor, " item"], state: State) -> State:
+        stale = (~self._is_precomputed[at]).nonzero()[:, 0]
+        if len(stale):
+            new, count = network.precompute({key: value[stale] for key, value in state.items()}), len(self._headers)
+            for key, value in new.items():
+                self._precomputed[key] = _put(self._precomputed.get(key, value[:0]), value, at[stale], count)
+            self._is_precomputed[at[stale]] = True
+        return {key: value.index_select(0, at) for key, value in self._precomputed.items()}
+
+
+def _put(values: Tensor, new: Tensor, at: Int[Tensor, " item"], count: int) -> Tensor:
+    """`values` with rows `at` replaced, in place, or in a copy with room for more if they are fewer than `count`, or too narrow."""
+    if new.ndim == 2 and not new.is_floating_point():  # several values: both are padded with zeros to the wider
+        width = max(values.shape[1], new.shape[1])
+        new = torch.nn.functional.pad(new, (0, width - new.shape[1]))
+        if values.shape[1] < width:
+            values = torch.nn.functional.pad(values, (0, width - values.shape[1]))
+    if len(values) < count:
+        grown = values.new_empty(max(count, 2 * len(values)), *values.shape[1:])
+        grown[: len(values)] = values
+        values = grown
+    values[at] = new
+    return values

@@ -70,11 +70,13 @@ def _are_alike(one: State, other: State, item: int) -> bool:
 
 def initial_states(learner: ItemLearner, names: Sequence[str], item_features: Values, readded: frozenset[str]) -> State:
     """Initial states of these items: from the learner's store for trained items, from features for the others."""
-    state = learner.cold_state(item_features, len(names))
     mine = [n for n, name in enumerate(names) if name in learner.known and name not in readded]
     numbers = [learner.known[names[n]] for n in mine]
-    found = {key: learner.initial_state[key][numbers] for key in state}
-    whole = all_finite(found) if mine else torch.zeros(0, dtype=torch.bool)
+    trained = {key: value[numbers] for key, value in learner.initial_state.items()}
+    whole = all_finite(trained) if mine else torch.zeros(0, dtype=torch.bool)
+    if len(mine) == len(names) and whole.all():
+        return trained
+    state = learner.cold_state(item_features, len(names))
     for key, value in state.items():
-        value[torch.tensor(mine, dtype=torch.int64, device=value.device)[whole]] = found[key][whole]
+        value[torch.tensor(mine, dtype=torch.int64, device=value.device)[whole]] = trained[key][whole]
     return state

@@ -1,7 +1,9 @@
 """Parsing of request, event and item tables: valid rows as a click log, errors of the others."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,7 +11,9 @@ from numpy.typing import NDArray
 
 from newcomer.data.click_log import ClickLog, EntityTable
 from newcomer.data.io.column_parsing import scalar_values
+from newcomer.data.io.frames import as_frame
 from newcomer.data.io.log_reader import items_and_conflicts, items_from_frame, log_from_frame
+from newcomer.data.io.plain_tables import PlainReader
 from newcomer.data.io.timestamps import dates_as_numbers
 from newcomer.data.schema import Schema
 from newcomer.data.time_units import NUMBERS, TIME_UNITS, require_time_unit, to_time_unit, warn_of_time_unit
@@ -18,6 +22,9 @@ from newcomer.items.encoding.encoder import Encoder
 from newcomer.items.serving.event_ids import digests, id_column, read_ids
 from newcomer.items.serving.results import OnError
 from newcomer.items.serving.row_isolation import readable
+
+Frame = Any
+"""A table in memory: a polars or pandas frame, columns by name, or a list of rows."""
 
 
 @dataclass(frozen=True)
@@ -29,22 +36,35 @@ class ParsedRows:
     wrong: dict[int, DataError]
     ids: Sequence[str] = ()
     """Event ids of the valid rows."""
+    frame: pl.DataFrame | None = None
+    """The table, if it may have item fields."""
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.wrong)
 
 
-def parse_requests(requests: ClickLog | pl.DataFrame, schema: Schema, where: str, on_error: OnError) -> ParsedRows:
+def parse_requests(requests: ClickLog | Frame, reader: PlainReader, where: str, on_error: OnError) -> ParsedRows:
     """Parse scoring requests. Raises DataError: see `readable`."""
-    if isinstance(requests, ClickLog):
-        return ParsedRows(requests, np.arange(len(requests)), {})
+    schema = reader.schema
+    log = requests if isinstance(requests, ClickLog) else reader.requests(requests)
+    if log is not None:
+        return ParsedRows(log, np.arange(len(log)), {})
 
     def read(frame: pl.DataFrame) -> ClickLog:
         return log_from_frame(frame, schema, items=False, labels=False, where=where)
 
-    log, rows, wrong = readable(requests, read, on_error)
-    return ParsedRows(log and replace(log, row=rows[log.row]), rows, dict(wrong))
+    frame = as_frame(requests, where)
+    log, rows, wrong = readable(frame, read, on_error) if len(frame) else (None, np.arange(0), {})
+    return ParsedRows(log and replace(log, row=rows[log.row]), rows, dict(wrong), frame=frame)
 
 
 def parse_events(
-    events: ClickLog | pl.DataFrame, encoder: Encoder, event_id: str | None, where: str, on_error: OnError
+    events: ClickLog | Frame,
+    encoder: Encoder,
+    reader: PlainReader,
+    event_id: str | None,
+    where: str,
+    on_error: OnError,
 ) -> ParsedRows:
     """Parse events; times are converted to the unit of training.
 
@@ -52,29 +72,40 @@ def parse_events(
     `readable` and `event_ids`.
     """
     schema, clock = encoder.schema, encoder.clock
-    column = id_column(schema, None if isinstance(events, ClickLog) else events, event_id, where)
     if isinstance(events, ClickLog):
+        id_column(schema, None, event_id, where)
         require_time_unit(events, clock, where)
         events = to_time_unit(events, clock)
         return ParsedRows(events, np.arange(len(events)), {}, digests(events))
+
+    def converted(log: ClickLog, ids: list[str] | None) -> tuple[ClickLog, ClickLog, list[str]]:
+        """The log, the same in the unit of training, and its event ids."""
+        if ids is None:
+            require_time_unit(log, clock, where)
+        in_unit = to_time_unit(log, clock)
+        return log, in_unit, digests(in_unit) if ids is None else ids
 
     def read(frame: pl.DataFrame) -> tuple[ClickLog, ClickLog, list[str]]:
         if clock is not None and clock != TIME_UNITS[NUMBERS] and schema.time in frame.columns:
             times = scalar_values(frame, schema.time, where, "time")
             frame = frame.with_columns(dates_as_numbers(times, schema.time_order))
         log = log_from_frame(frame, schema, items=False, where=where)
-        converted = to_time_unit(log, clock)
-        if column is not None:
-            return log, converted, read_ids(frame, column, where)
-        require_time_unit(log, clock, where)
-        return log, converted, digests(converted)
+        return converted(log, None if column is None else read_ids(frame, column, where))
 
-    found, rows, wrong = readable(events, read, on_error)
+    found, frame = None, None
+    plain = reader.events(events, lambda names: id_column(schema, names, event_id, where))
+    if plain is not None:
+        with suppress(DataError):  # of which row, and what becomes of the others: below
+            found, rows, wrong = converted(plain.log, plain.ids), np.arange(len(plain.log)), dict[int, DataError]()
     if found is None:
-        return ParsedRows(None, rows, dict(wrong))
-    log, converted, ids = found
+        frame = as_frame(events, where)
+        column = id_column(schema, frame.columns, event_id, where) if len(frame) else None
+        found, rows, wrong = readable(frame, read, on_error) if len(frame) else (None, np.arange(0), {})
+    if found is None:
+        return ParsedRows(None, rows, dict(wrong), frame=frame)
+    log, in_unit, ids = found
     warn_of_time_unit(replace(log, row=rows[log.row]), clock, where)
-    return ParsedRows(replace(converted, row=rows[log.row]), rows, dict(wrong), ids)
+    return ParsedRows(replace(in_unit, row=rows[in_unit.row]), rows, dict(wrong), ids, frame)
 
 
 def parse_items(

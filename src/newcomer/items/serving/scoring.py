@@ -42,13 +42,12 @@ def item_errors(
     log: ClickLog, known: ItemCache, damaged: Mapping[str, StoreError], where: str, but: frozenset[str] = frozenset()
 ) -> Wrong:
     """Errors by row of the log: unknown or damaged items, and non-finite states except for items in `but`."""
-    found = {number: name for number, name in enumerate(log.items.ids) if _is_wrong(name, known, damaged, but)}
+    is_wrong = damaged.keys() | (known.non_finite - but)
+    found = {n: name for n, name in enumerate(log.items.ids) if name in is_wrong or name not in known.numbers}
+    if not found:
+        return {}
     rows = np.flatnonzero(np.isin(log.item, list(found)))
     return {int(row): _wrong(log, int(row), found[int(log.item[row])], known, damaged, where) for row in rows}
-
-
-def _is_wrong(name: str, known: ItemCache, damaged: Mapping[str, StoreError], but: frozenset[str]) -> bool:
-    return name in damaged or name not in known.numbers or (name in known.non_finite and name not in but)
 
 
 def _wrong(
@@ -80,14 +79,14 @@ def score_requests(
     `wrong` are the errors of rows; non-finite scores are added to it.
     """
     learner, model = served.learner, served.model
-    right = np.setdiff1d(np.arange(len(log)), list(wrong))
+    right = np.setdiff1d(np.arange(len(log)), list(wrong)) if wrong else np.arange(len(log))
     if not len(right):
         errors = {row: str(error) for row, error in wrong.items()}
         return merge_errors(pl.DataFrame(schema=SCORE_COLUMNS), right, len(log), errors, model), Unseen()
-    asked = _with_unseen(served, log.take(right))
+    asked = _with_unseen(served, log.take(right) if wrong else log)
     numbers = numbers_of(asked, known)
     clicks = learner.encoder.clicks(asked, numbers).to(learner.device)
-    headers = [known.headers[number] for number in numbers]
+    headers = [known.headers[number] for number in numbers.tolist()]
     events = [header.events for header in headers]
     logits, stds = _logits(served, known, item_names(asked), clicks, uncertainty)
     logits, stds = learner.calibration(logits, events), learner.calibration.scale_at(events) * stds
@@ -99,17 +98,16 @@ def score_requests(
             "far out in the request, or train the model again at a lower rate"
         )
     answers = pl.DataFrame(
-        {
-            "score": pl.Series(scores, dtype=pl.Float64).fill_nan(None),
-            "logit": pl.Series(np.where(np.isfinite(logits), logits, np.nan), dtype=pl.Float64).fill_nan(None),
-            "logit_std": pl.Series(stds, dtype=pl.Float64).fill_nan(None),
-            "model": [model] * len(asked),
-            "phase": [header.phase for header in headers],
-            "events": events,
-            "unseen": unseen_by_row(learner.encoder, clicks).cpu().numpy(),
-            "error": [None] * len(asked),
-        },
-        schema=SCORE_COLUMNS,
+        [
+            _finite("score", scores),
+            _finite("logit", logits),
+            _finite("logit_std", stds),
+            pl.Series("model", [model], dtype=pl.String).new_from_index(0, len(asked)),
+            pl.Series("phase", [header.phase for header in headers], dtype=pl.String),
+            pl.Series("events", events, dtype=pl.Int64),
+            pl.Series("unseen", unseen_by_row(learner.encoder, clicks).cpu().numpy()),
+            pl.Series("error", [None] * len(asked), dtype=pl.String),
+        ]
     )
     unseen = unseen_of_clicks(learner.encoder, clicks)
     return (
@@ -130,13 +128,18 @@ def _with_unseen(served: CachedItems, log: ClickLog) -> ClickLog:
     return replace(log, users=replace(log.users, ids=ids))
 
 
+def _finite(name: str, numbers: NDArray[np.float64]) -> pl.Series:
+    """A column of these numbers; null where they are not finite."""
+    return pl.Series(name, np.where(np.isfinite(numbers), numbers, np.nan), dtype=pl.Float64, nan_to_null=True)
+
+
 def _logits(
     served: CachedItems, known: ItemCache, names: Sequence[str], clicks: Clicks, uncertainty: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Logits and their stds; NaN where there is no std, or it was not asked for. `names`: of the items in `clicks`."""
     learner = served.learner
     if not (uncertainty and learner.lifecycle.has_posterior):
-        logits = predict_logits(learner.network, known.state, known.item_features, clicks, learner.graph_cache)
+        logits = predict_logits(learner.network, {**known.state, **known.precomputed}, known.item_features, clicks)
         return logits, np.full(len(logits), np.nan)
     items, at = torch.unique(clicks.item, return_inverse=True)
     item_features, state = [values[items] for values in known.item_features], select(known.state, items)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.numpy import save
+from safetensors.torch import load
 
 from newcomer.errors import StoreError
 from newcomer.items.adaptation.item_summary import ItemSummary
@@ -72,7 +73,7 @@ def to_parameters(
     again = {READDED: torch.ones(1, dtype=torch.uint8)} if readded else {}
     parts = fields | states | again | (_summary_tensors(summary) if summary is not None else {})
     parts |= {POSTERIOR: posterior} if posterior is not None else {}
-    return save({key: value.detach().cpu().contiguous().clone() for key, value in parts.items()})
+    return save({key: value.detach().cpu().contiguous().numpy() for key, value in parts.items()})
 
 
 def from_parameters(rows: Sequence[ItemState], device: torch.device) -> tuple[Values, State, list[bool]]:

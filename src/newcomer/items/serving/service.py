@@ -1,8 +1,9 @@
 """Item service: add, score and warm up items; their states are in a database."""
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -24,7 +25,7 @@ from newcomer.items.serving.finite_checks import all_finite
 from newcomer.items.serving.item_cache import ItemCache
 from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.repair import needs_repair, repaired
-from newcomer.items.serving.requests import parse_events, parse_items, parse_requests
+from newcomer.items.serving.requests import Frame, parse_events, parse_items, parse_requests
 from newcomer.items.serving.results import Added, ForgottenUser, OnError, Repaired, SkippedRows, Warmed
 from newcomer.items.serving.scoring import SCORE_COLUMNS, item_errors, merge_errors, score_requests
 from newcomer.items.serving.serialization import same_features, to_row
@@ -38,9 +39,6 @@ from newcomer.store.urls import open_states
 from newcomer.training.forks import require_own_process
 
 __all__ = ["SCORE_COLUMNS", "Added", "ForgottenUser", "ItemService", "Repaired", "Warmed", "fingerprint"]
-
-Frame = Any
-"""A table in memory: a polars or pandas frame, columns by name, or a list of rows."""
 
 CHUNK = 500
 """Items repaired at a time."""
@@ -144,9 +142,7 @@ class ItemService(CachedItems):
         Raises DataError, with row, column and value, for an unknown item; with on_error='report' the column `error` says why a
         request has no score.
         """
-        requests = requests if isinstance(requests, ClickLog) else as_frame(requests, where)
-        at_once = max(len(requests), 1)
-        parts = list(self.score_batches(requests, where, on_error, at_once, uncertainty))
+        parts = list(self.score_batches(requests, where, on_error, None, uncertainty))
         return parts[0] if parts else pl.DataFrame(schema=SCORE_COLUMNS)
 
     def score_batches(
@@ -154,27 +150,28 @@ class ItemService(CachedItems):
         requests: ClickLog | Frame,
         where: str = "table",
         on_error: OnError = "raise",
-        at_once: int = 10_000,
+        at_once: int | None = 10_000,
         uncertainty: bool = False,
     ) -> Iterator[pl.DataFrame]:
-        """`score` in batches of `at_once` requests."""
+        """`score` in batches of `at_once` requests; None: in one."""
         self.require_here()
-        requests = requests if isinstance(requests, ClickLog) else as_frame(requests, where)
-        if not len(requests):
+        asked = parse_requests(requests, self.reader, where, on_error)
+        if not len(asked):
             return
-        asked = parse_requests(requests, self.learner.schema, where, on_error)
-        log, position, unseen = asked.log, {int(row): n for n, row in enumerate(asked.rows)}, Unseen()
-        for begin in range(0, len(requests), at_once):
-            rows = range(begin, min(begin + at_once, len(requests)))
+        at_once = at_once or len(asked)
+        log, position, unseen = asked.log, {row: n for n, row in enumerate(asked.rows.tolist())}, Unseen()
+        for begin in range(0, len(asked), at_once):
+            rows = range(begin, min(begin + at_once, len(asked)))
             there = np.array([position[row] for row in rows if row in position], dtype=np.int64)
             errors = {row - begin: str(asked.wrong[row]) for row in rows if row in asked.wrong}
             found, more = pl.DataFrame(schema=SCORE_COLUMNS), Unseen()
             if log is not None and len(there):
-                found, more = self._answered(log.take(there), where, on_error, uncertainty)
+                part = log if len(there) == len(log) else log.take(there)
+                found, more = self._answered(part, where, on_error, uncertainty)
             unseen = unseen + more
             yield merge_errors(found, asked.rows[there] - begin, len(rows), errors, self.model) if errors else found
-        unseen.warn(self._expected())
-        self._warn_of_other_features(requests, log, where)
+        unseen.warn(self._expected)
+        self._warn_of_other_features(asked.frame, log, where)
 
     def warm(
         self,
@@ -191,12 +188,10 @@ class ItemService(CachedItems):
         item has all of these events or none of them, and the same call does the rest.
         """
         self.require_here(writes=True)
-        events = events if isinstance(events, ClickLog) else as_frame(events, where)
-        if not len(events):
-            return Warmed(0, 0, [])
-        skipped, given = SkippedRows(on_error), parse_events(events, self.learner.encoder, event_id, where, on_error)
+        skipped = SkippedRows(on_error)
+        given = parse_events(events, self.learner.encoder, self.reader, event_id, where, on_error)
         skipped.lines += map(str, given.wrong.values())
-        if given.log is None:
+        if given.log is None or not len(given.log):
             return Warmed(0, 0, [], left_out=skipped.lines)
         self.learner.encoder.require_labels(given.log, where)
         arrived, contradictions = EventBatch.of(given.log, given.ids)
@@ -206,8 +201,8 @@ class ItemService(CachedItems):
         warm_up.known = len(given.log) - len(arrived) - len(contradictions)
         done = warm_up.count(arrived.in_order_of_time())
         self.changed(done.items)
-        done.unseen.warn(self._expected())
-        self._warn_of_other_features(events, given.log, where)
+        done.unseen.warn(self._expected)
+        self._warn_of_other_features(given.frame, given.log, where)
         return done
 
     def forget(self, items: Collection[str]) -> list[str]:
@@ -219,7 +214,9 @@ class ItemService(CachedItems):
         """
         self.require_here(writes=True)
         items = [items] if isinstance(items, str) else items
-        there, names = self.headers(), [canonical_name(item) or item for item in items]
+        names = [canonical_name(item) or item for item in items]
+        self._import_trained_items()
+        there = self.states.headers(self.model, names)
         for name in names:
             if name not in there:
                 raise self.not_known(name)
@@ -293,7 +290,7 @@ class ItemService(CachedItems):
 
     def _answered(self, log: ClickLog, where: str, on_error: OnError, uncertainty: bool) -> tuple[pl.DataFrame, Unseen]:
         damaged: dict[str, StoreError] | None = None if on_error == "raise" else {}
-        known = self.refreshed(item_names(log), damaged, self.max_age)
+        known = self.refreshed(item_names(log), damaged, self.max_age, for_scores=True)
         wrong = item_errors(log, known, damaged or {}, where)
         if wrong and on_error == "raise":
             raise wrong[min(wrong)]
@@ -357,11 +354,12 @@ class ItemService(CachedItems):
         self.changed(done)
         return done, same
 
-    def _warn_of_other_features(self, given: ClickLog | pl.DataFrame, log: ClickLog | None, where: str) -> None:
-        if log is not None and not isinstance(given, ClickLog) and item_fields_in(given, self.learner.encoder):
+    def _warn_of_other_features(self, given: pl.DataFrame | None, log: ClickLog | None, where: str) -> None:
+        if log is not None and given is not None and item_fields_in(given, self.learner.encoder):
             known = self.refreshed(item_names(log), {})
             warn_of_other_features(given.with_row_index(ROW)[log.row], self.learner.encoder, known, where)
 
+    @cached_property
     def _expected(self) -> list[str]:
         """Columns of which nearly all is unseen as a rule: the users', where most had one or two events when they were learned."""
         events, users = sum(self.learner.counts), self.learner.encoder.users

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from newcomer.errors import LearnerError, StoreError
 from newcomer.items.adaptation.item_summary import ItemSummary
+from newcomer.items.adaptation.single_event import logit_of_one
 from newcomer.items.encoding.encoder import Clicks, concat_clicks
 from newcomer.items.encoding.unseen_values import Unseen, unseen_of_clicks
 from newcomer.items.inference import predict_logits, sigmoid
@@ -201,7 +202,9 @@ class WarmUp:
         A negative of a log of which others were left out stands for these too.
         """
         before = np.array([known.headers[number].events for number in clicks.item.tolist()])
-        logits = predict_logits(self.learner.network, known.state, known.item_features, clicks)
+        given = (self.learner.network, known.state, known.item_features, clicks)
+        one = logit_of_one(*given) if len(clicks) == 1 else None
+        logits = predict_logits(*given) if one is None else np.array([one])
         label = clicks.label.cpu().numpy()
         weight = np.where(label, 1.0, 1 / self.learner.probabilities.negative_rate)
         return np.stack([before, label, weight * sigmoid(self.learner.calibration(logits, before))])
