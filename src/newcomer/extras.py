@@ -24,6 +24,8 @@ EXTRAS: Mapping[str, str] = {
     "uvicorn": "serve",
     "prometheus_client": "serve",
     "httpx": "client",
+    "obstore": "remote",
+    "backports": "zstd",
     "tensorboard": "tensorboard",
     "mlflow": "mlflow",
     "wandb": "wandb",
