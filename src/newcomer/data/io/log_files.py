@@ -87,7 +87,7 @@ def _remote(url: str) -> list[LogFile]:
     fixed = re.split(r"[*?\[]", root)[0]
     start = (fixed.rpartition("/")[0] if is_pattern else root).rstrip("/")
     listed = sorted(remote_files(f"{scheme}://{start}"), key=lambda file: file.parts)
-    if [file.url for file in listed] == [f"{scheme}://{start}"]:
+    if not listed or [file.url for file in listed] == [f"{scheme}://{start}"]:
         return [*listed]
     below = {file: file.url.removeprefix(f"{scheme}://{start}").strip("/").split("/") for file in listed}
     files = [file for file, parts in below.items() if not _is_marker(parts) and parts[-1]]

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from pathlib import Path, PurePosixPath
 from threading import Lock
@@ -82,7 +83,7 @@ def remote_url(source: str | Path) -> str | None:
 
 
 def remote_files(url: str) -> list[RemoteFile]:
-    """All files below this URL, which names a file or a folder. Raises DataError if it cannot be read, or has none."""
+    """All files below this URL, which names a file or a folder. Raises DataError if it cannot be read."""
     scheme = url.partition(":")[0]
     with _remote_errors(url):
         return _LISTERS[scheme](url)
@@ -145,8 +146,13 @@ def _store(url: str) -> tuple[Any, str, str]:
         from obstore.store import from_url
     parts = urlsplit(url)
     bucket = f"{parts.scheme}://{parts.netloc}"
-    options = {"timeout": None, "connect_timeout": "5s", "read_timeout": f"{SECONDS}s", "allow_http": True}
-    retries = {"max_retries": ATTEMPTS - 1, "retry_timeout": {"seconds": SECONDS}}
+    options: Any = {  # the time without an answer is limited, not that of a large file
+        "connect_timeout": "5s",
+        "read_timeout": f"{SECONDS}s",
+        "timeout": "24h",
+        "allow_http": True,
+    }
+    retries: Any = {"max_retries": ATTEMPTS - 1, "retry_timeout": timedelta(seconds=SECONDS)}
     return from_url(bucket, client_options=options, retry_config=retries), bucket, url.removeprefix(bucket).strip("/")
 
 
@@ -160,10 +166,11 @@ def _list_objects(url: str) -> list[RemoteFile]:
             found = [obstore.head(store, key)]
         except FileNotFoundError:
             found = []
-    return [
-        RemoteFile(f"{bucket}/{entry['path']}", entry["size"], entry["e_tag"] or entry["last_modified"].isoformat())
-        for entry in found
-    ]
+    return [RemoteFile(f"{bucket}/{entry['path']}", entry["size"], _version(entry)) for entry in found]
+
+
+def _version(entry: Any) -> str:
+    return str(entry["e_tag"] or entry["last_modified"].isoformat())
 
 
 def _fetch_object(file: RemoteFile, target: Path) -> None:
@@ -171,7 +178,7 @@ def _fetch_object(file: RemoteFile, target: Path) -> None:
     import obstore
 
     found = obstore.get(store, key)
-    if file.version not in (found.meta["e_tag"], found.meta["last_modified"].isoformat()):
+    if file.version != _version(found.meta):
         raise DataError(f"{file}: has changed since it was listed; start again when nothing writes to it")
     with target.open("wb") as stream:
         for block in found.stream():
@@ -221,7 +228,10 @@ def _download(url: str) -> Path:
                 raise OSError(f"{part.stat().st_size} of {length} bytes arrived")
             part.replace(path)
         except OSError as error:
-            refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
+            refused = False
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()
+                refused = error.code < 500
             if refused or attempt == ATTEMPTS:
                 raise
     return path
