@@ -3,7 +3,9 @@
 A copy serves every format, every pass and the fingerprint alike. Credentials come from the environment only.
 """
 
+import atexit
 import hashlib
+import os
 import re
 import shutil
 import tempfile
@@ -38,6 +40,12 @@ HELP = {
     "https": "check the address",
 }
 """What to do about an error, by scheme."""
+
+
+CHANGED = "{}: has changed since it was listed; start again when nothing writes to it"
+
+_LOCK = Lock()
+"""Of the copies: a file is fetched once, whichever thread asks first."""
 
 
 @dataclass(frozen=True)
@@ -91,34 +99,30 @@ def remote_files(url: str) -> list[RemoteFile]:
 
 def local(file: LogFile) -> Path:
     """The file on this machine: itself, or a copy that lives as long as this process."""
-    return file if isinstance(file, Path) else _copies().fetch(file)
-
-
-class _Copies:
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="newcomer-remote-")
-        self._locks: dict[RemoteFile, Lock] = {}
-        self._guard = Lock()
-
-    def fetch(self, file: RemoteFile) -> Path:
-        digest = hashlib.sha256(f"{file.url}\0{file.version}\0{file.size}".encode()).hexdigest()
-        path = Path(self._folder.name) / digest
-        with self._guard:
-            lock = self._locks.setdefault(file, Lock())
-        with lock:
-            if not path.exists():
-                part = path.with_suffix(".part")
-                with _remote_errors(file.url):
-                    _FETCHERS[file.url.partition(":")[0]](file, part)
+    if isinstance(file, Path):
+        return file
+    path = _copy_path(f"{file.url}\0{file.version}\0{file.size}")
+    with _LOCK:
+        if not path.exists():
+            part = path.with_suffix(".part")
+            with _remote_errors(file.url):
+                _FETCHERS[file.url.partition(":")[0]](file, part)
                 if part.stat().st_size != file.size:
-                    raise DataError(f"{file}: has changed since it was listed; start again when nothing writes to it")
-                part.replace(path)
-        return path
+                    raise DataError(CHANGED.format(file))
+            part.replace(path)
+    return path
+
+
+def _copy_path(key: str) -> Path:
+    return _folder(os.getpid()) / hashlib.sha256(key.encode()).hexdigest()
 
 
 @cache
-def _copies() -> _Copies:
-    return _Copies()
+def _folder(process: int) -> Path:
+    """Folder of the copies of a process, deleted when it ends, but not when a fork of it does."""
+    folder = Path(tempfile.mkdtemp(prefix="newcomer-remote-"))
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == process else None)
+    return folder
 
 
 @contextmanager
@@ -179,7 +183,7 @@ def _fetch_object(file: RemoteFile, target: Path) -> None:
 
     found = obstore.get(store, key)
     if file.version != _version(found.meta):
-        raise DataError(f"{file}: has changed since it was listed; start again when nothing writes to it")
+        raise DataError(CHANGED.format(file))
     with target.open("wb") as stream:
         for block in found.stream():
             stream.write(block)
@@ -208,14 +212,9 @@ def _fetch_web(file: RemoteFile, target: Path) -> None:
     target.hardlink_to(_download(file.url))
 
 
-@cache
-def _downloads() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="newcomer-web-")
-
-
 def _download(url: str) -> Path:
     """A web server lists nothing and need not name a version, so the file itself is fetched, once a process."""
-    path = Path(_downloads().name) / hashlib.sha256(url.encode()).hexdigest()
+    path = _copy_path(url)
     for attempt in range(1, ATTEMPTS + 1):
         if path.exists():
             break
