@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from newcomer.data.click_log import ClickLog, Column, EntityTable
 from newcomer.data.io import csv_chunking as lines
-from newcomer.data.io.chunked_log import ChunkedLog
+from newcomer.data.io.chunked_log import Chunk, ChunkedLog
 from newcomer.data.io.log_reader import read_log
 from newcomer.data.io.shuffle import ShuffledPasses, latest_events
 from newcomer.data.schema import Field, Schema
@@ -110,6 +110,11 @@ def test_the_chunks_one_after_the_other_are_the_log(
     assert rows(files.read(*files.chunks)) == rows(read_log(source, SCHEMA))
 
 
+def path_of(chunk: Chunk) -> Path:
+    assert isinstance(chunk.file, Path)
+    return chunk.file
+
+
 CELLS = st.text(alphabet='ab",\n\r é', max_size=6)
 
 
@@ -193,7 +198,7 @@ def test_a_file_that_changes_between_chunks_is_noticed(tmp_path: Path, kind: str
     frame = table(20)
     files = ChunkedLog(written(frame, tmp_path, kind), SCHEMA, rows=5)
     files.read(files.chunks[0])
-    path = files.chunks[0].file
+    path = path_of(files.chunks[0])
     written(pl.concat([frame, frame[:1]]), tmp_path, kind)
     with pytest.raises(DataError, match="has changed since it was opened"):
         files.read(files.chunks[1])
@@ -241,7 +246,7 @@ def test_a_buffer_has_the_rows_of_several_chunks_among_each_other(files: Chunked
 def test_passes_resumed_equal_passes_never_stopped(files: ChunkedLog) -> None:
     never = [rows(log) for log in ShuffledPasses(files, epochs=2, seed=5).iterate()]
     for done in (0, 1, 5, len(never)):
-        again = ChunkedLog([chunk.file for chunk in files.chunks if chunk.in_file == 0], SCHEMA, rows=4)
+        again = ChunkedLog([path_of(chunk) for chunk in files.chunks if chunk.in_file == 0], SCHEMA, rows=4)
         assert [rows(log) for log in ShuffledPasses(again, epochs=2, seed=5).iterate(done)] == never[done:]
     other = [rows(log) for log in ShuffledPasses(files, epochs=2, seed=6).iterate()]
     assert other != never
@@ -251,13 +256,13 @@ def test_what_fits_in_one_buffer_is_shuffled_as_a_whole(files: ChunkedLog) -> No
     passes = ShuffledPasses(files, epochs=1, seed=0, buffer_chunks=100)
     assert len(passes) == 1
     buffer = passes.buffer(0)
-    assert rows(buffer.take(np.argsort(buffer.row))) == rows(read_log([f"{files.chunks[0].file.parent}/*"], SCHEMA))
+    assert rows(buffer.take(np.argsort(buffer.row))) == rows(read_log([f"{path_of(files.chunks[0]).parent}/*"], SCHEMA))
     assert abs(np.corrcoef(buffer.row, np.arange(50))[0, 1]) < 0.5
 
 
 def test_only_says_which_rows_a_buffer_keeps(files: ChunkedLog) -> None:
     buffers = list(ShuffledPasses(files, epochs=1, seed=0, row_filter=lambda log: log.take(log.label == 1)).iterate())
-    clicked = read_log(f"{files.chunks[0].file.parent}/*", SCHEMA)
+    clicked = read_log(f"{path_of(files.chunks[0]).parent}/*", SCHEMA)
     clicked = clicked.take(clicked.label == 1)
     assert sorted(row for buffer in buffers for row in buffer.row.tolist()) == clicked.row.tolist()
     assert all(
@@ -270,8 +275,8 @@ def test_an_error_while_reading_ahead_reaches_the_reader(files: ChunkedLog) -> N
     buffers = ShuffledPasses(files, epochs=2, seed=0).iterate()
     next(buffers)
     for chunk in files.chunks:
-        chunk.file.touch()
-        os.utime(chunk.file, ns=(0, 1))
+        path_of(chunk).touch()
+        os.utime(path_of(chunk), ns=(0, 1))
     with pytest.raises(DataError, match="has changed"):
         list(buffers)
 

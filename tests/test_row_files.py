@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from newcomer.data.io.column_parsing import parse_column
-from newcomer.data.io.row_files import frame_from_jsonl, frame_to_jsonl, read_rows, write_rows
+from newcomer.data.io.json_lines import frame_from_jsonl
+from newcomer.data.io.row_files import frame_to_jsonl, read_rows, write_rows
 from newcomer.data.schema import Field
 from newcomer.errors import DataError
 
@@ -58,7 +59,7 @@ def test_lists_beside_single_values_are_an_error_of_their_row() -> None:
 
 def test_files_that_cannot_be_are_errors(tmp_path: Path) -> None:
     (tmp_path / "latin.jsonl").write_bytes('{"a": "ä"}'.encode("latin-1"))
-    with pytest.raises(DataError, match=r"latin.jsonl: cannot be read"):
+    with pytest.raises(DataError, match=r"latin.jsonl: line 1 is not UTF-8"):
         read_rows(tmp_path / "latin.jsonl")
     with pytest.raises(DataError, match=r"none.jsonl: no such file"):
         read_rows(tmp_path / "none.jsonl")

@@ -25,6 +25,8 @@ EXTRAS: Mapping[str, str] = {
     "prometheus_client": "serve",
     "httpx": "client",
     "opentelemetry": "otel",
+    "obstore": "remote",
+    "backports": "zstd",
     "tensorboard": "tensorboard",
     "mlflow": "mlflow",
     "wandb": "wandb",

@@ -93,12 +93,11 @@ def test_columns_that_a_log_cannot_have_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("log.tsv", "a table separated by tabs"),
-        ("log.csv.gz", "a compressed file"),
-        ("log.TSV", "a table separated by tabs"),
-        ("log.xlsx", "a spreadsheet"),
-        ("log.jsonl", "JSON"),
-        ("log.feather", "a columnar file"),
+        ("log.csv.zip", "an archive"),
+        ("log.parquet.gz", "a compressed file"),
+        ("log.XLSX", "a spreadsheet"),
+        ("log.json", "JSON as a whole"),
+        ("log.orc", "a columnar file"),
     ],
 )
 def test_another_format_is_named(shell: Shell, name: str, said: str) -> None:
@@ -112,11 +111,13 @@ def test_another_format_is_named(shell: Shell, name: str, said: str) -> None:
             read(shell.folder / name, SCHEMA)
 
 
-@pytest.mark.parametrize(("sign", "called"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
-def test_another_separator_is_named(tmp_path: Path, sign: str, called: str) -> None:
-    """A spreadsheet of many countries writes semicolons into .csv: 'no column for the item' said nothing of it."""
+@pytest.mark.parametrize(
+    ("last", "called"), [("page", "vertical bars"), ("page;of", "semicolons"), ("page\tof", "tabs")]
+)
+def test_another_separator_is_named(tmp_path: Path, last: str, called: str) -> None:
+    """'no column for the item' said nothing of vertical bars; a header with two separators could be read in two ways."""
     path = tmp_path / "log.csv"
-    table().write_csv(path, separator=sign)
+    table().rename({"page": last}).write_csv(path, separator="|", quote_style="never")
     for read in (
         lambda: propose(path),
         lambda: read_log(path, SCHEMA),
@@ -126,11 +127,12 @@ def test_another_separator_is_named(tmp_path: Path, sign: str, called: str) -> N
             read()
 
 
-def test_a_folder_is_named_with_a_pattern(tmp_path: Path) -> None:
-    """A warehouse writes a folder of parts; how to name them is said."""
+def test_a_folder_without_tables_is_named(tmp_path: Path) -> None:
+    """A warehouse writes a folder of parts, which is read; one of none is said to be."""
     (tmp_path / "clicks").mkdir()
+    (tmp_path / "clicks" / "_SUCCESS").touch()
     for read in (propose, lambda source: read_log(source, SCHEMA), lambda source: ChunkedLog(source, SCHEMA)):
-        with pytest.raises(DataError, match=r"clicks: is a folder; give a pattern such as '.*clicks/\*\.parquet'"):
+        with pytest.raises(DataError, match=r"clicks: is a folder without files; give one with CSV or parquet files"):
             read(str(tmp_path / "clicks"))
 
 

@@ -17,8 +17,8 @@ from newcomer.data.click_log import ClickLog, Column
 from newcomer.data.datasets.movielens import movielens_1m, movielens_latest
 from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.frames import as_frame, as_series
+from newcomer.data.io.json_lines import frame_from_jsonl
 from newcomer.data.io.log_reader import items_from_frame, log_from_frame, log_from_rows, read_log
-from newcomer.data.io.row_files import frame_from_jsonl
 from newcomer.data.io.shuffle import latest_events
 from newcomer.data.schema import Field, Schema
 from newcomer.data.vocabulary import UNSEEN, Vocabulary

@@ -1,16 +1,22 @@
 """Input tables of commands: files, or JSON lines on standard input, streamed."""
 
+import glob
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from newcomer.data.io.formats import find_format, open_content
 from newcomer.data.io.frames import frame_from_rows
-from newcomer.data.io.row_files import JSON_LINES, json_object, read_rows
+from newcomer.data.io.json_lines import json_object
+from newcomer.data.io.log_files import matching_files, with_partitions
+from newcomer.data.io.remote import LogFile, remote_url
+from newcomer.data.io.row_files import read_rows
+from newcomer.data.io.tables import reading_errors
 from newcomer.errors import DataError
 
 STDIN = "-"
@@ -46,25 +52,36 @@ class InputTable:
 def read_input(source: str, strict: bool) -> InputTable:
     """Read a whole table.
 
-    Raises DataError for a file that cannot be read, and if `strict` for a line that is not an object.
+    Raises DataError for a file that cannot be read, for several, and if `strict` for a line that is not an object.
     """
-    if source != STDIN and Path(source).suffix.lower() not in JSON_LINES:
-        return InputTable(read_rows(Path(source)), source)
     if source == STDIN:
         return _table_of_all([line for part in _stdin_lines() for line in part], "standard input", strict)
-    try:
-        content = Path(source).read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{source}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{source}: cannot be read ({error.strerror or error})") from None
-    return _table_of_all([_decoded(line) for line in content.split(b"\n")], source, strict)
+    first, *others = _files(source)
+    if others:
+        raise DataError(f"{source}: names {len(others) + 1} files; give one at a time, the earlier ones first")
+    return _read_file(first, strict)
+
+
+def _files(source: str) -> list[LogFile]:
+    is_file = not glob.has_magic(source) and remote_url(source) is None and not Path(source).is_dir()
+    return [Path(source)] if is_file else matching_files(source)
+
+
+def _read_file(file: LogFile, strict: bool) -> InputTable:
+    form = find_format(file.name)
+    if form is None or not form.is_json:
+        return InputTable(read_rows(file), str(file))
+    with reading_errors(file), open_content(file) as stream:
+        content = stream.read()
+    found = _table_of_all([_decoded(line) for line in content.split(b"\n")], str(file), strict)
+    return replace(found, frame=with_partitions(found.frame, file))
 
 
 def stream_input(source: str, strict: bool) -> Iterator[InputTable]:
-    """Read a table in parts; standard input is streamed."""
+    """Read a table in parts; standard input is streamed, files come one after the other."""
     if source != STDIN:
-        yield read_input(source, strict)
+        for file in _files(source):
+            yield _read_file(file, strict)
         return
     before = 0
     for lines in _stdin_lines():

@@ -11,7 +11,9 @@ from newcomer.cli.item_inspection import show_item, show_items
 from newcomer.cli.program import app, console
 from newcomer.cli.training import show_proposal
 from newcomer.data.inference.schema import propose, write_schema
-from newcomer.data.io.tables import FORMATS
+from newcomer.data.io.formats import find_format
+from newcomer.data.io.log_files import holds_tables
+from newcomer.data.io.remote import remote_url
 from newcomer.errors import SettingError
 from newcomer.items.learner import ItemLearner
 from newcomer.printable import printable_json
@@ -21,7 +23,7 @@ from newcomer.store.folder import Store
 
 @app.command()
 def inspect(
-    path: Annotated[str, typer.Argument(help="Folder of a model, or a click log: CSV or parquet file, or pattern.")],
+    path: Annotated[str, typer.Argument(help="Folder of a model, or a click log: file, folder, pattern or URL.")],
     item: Annotated[str | None, typer.Option(metavar="ID", help="Item of a click model to show.")] = None,
     states: Annotated[
         str | None, typer.Option("--states", metavar="URL", help="Click model: URL of its state database.")
@@ -46,7 +48,10 @@ def inspect(
 
 def _is_log(path: str) -> bool:
     file = Path(path)
-    return not file.is_dir() and (file.is_file() or file.suffix.lower() in FORMATS or glob.has_magic(path))
+    if file.is_dir():
+        return not Store(file).exists() and holds_tables(file)
+    named = remote_url(path) or find_format(path) or glob.has_magic(path)
+    return file.is_file() or bool(named)
 
 
 def _only(path: str, what: str, **options: object) -> None:

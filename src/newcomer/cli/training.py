@@ -35,7 +35,9 @@ HINT = (
 @app.command()
 def train(
     store: Folder,
-    log: Annotated[str, typer.Argument(help="Click log: CSV or parquet file, or pattern.")],
+    log: Annotated[
+        str, typer.Argument(help="Click log: file (CSV, JSON lines, parquet, Arrow), folder, pattern or URL.")
+    ],
     schema: Annotated[
         Path | None,
         typer.Option(

@@ -20,7 +20,8 @@ from newcomer.data.canonical import canonical_names
 from newcomer.data.click_log import ClickLog, EntityTable
 from newcomer.data.datasets.simulated_clicks import PLANTED
 from newcomer.data.io.chunked_log import ChunkedLog
-from newcomer.data.io.log_reader import Source, items_from_frame, log_from_frame, read_log
+from newcomer.data.io.log_files import Source
+from newcomer.data.io.log_reader import items_from_frame, log_from_frame, read_log
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import LearnerError
 from newcomer.items.adaptation.item_summary import Summaries

@@ -8,7 +8,7 @@ import torch
 from fastapi import Depends, FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
-from newcomer.data.io.log_reader import matching_files
+from newcomer.data.io.log_files import matching_files
 from newcomer.server import problems
 from newcomer.server.class_routes import ClassRoutes
 from newcomer.server.classifiers import ServedClassifier

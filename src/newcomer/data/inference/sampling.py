@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,17 @@ import polars as pl
 
 from newcomer.data.canonical import canonical_names
 from newcomer.data.io.column_parsing import to_simple_dtype
+from newcomer.data.io.csv_chunking import row_ends
+from newcomer.data.io.formats import content_size, find_format, format_of, open_content
+from newcomer.data.io.log_files import with_partitions
+from newcomer.data.io.remote import LogFile, local
 from newcomer.data.io.tables import (
+    file_separator,
+    is_empty,
+    parse_json,
     read_possibly_empty,
     reading_errors,
     require_commas,
-    require_format,
     require_header,
     require_newlines,
 )
@@ -24,7 +31,7 @@ ROWS, MEGABYTES, FILES, POSITIONS = 100_000, 32, 16, 8
 """Limits of a sample: rows, megabytes, files, and positions per file."""
 
 COUNTED_MEGABYTES = 1024
-"""For logs up to this size the events of every item are counted in full."""
+"""For logs up to this size the events of every item are counted in full; for files that are read whole, up to a quarter of it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Sample:
         return self.rows == len(self.frame)
 
 
-def sample(files: Sequence[Path], rows: int = ROWS, megabytes: float = MEGABYTES) -> Sample:
+def sample(files: Sequence[LogFile], rows: int = ROWS, megabytes: float = MEGABYTES) -> Sample:
     """Rows from the beginning and from evenly spaced positions of each file, in order; all rows of a small log.
 
     Raises DataError for unreadable files and if there are no rows.
@@ -57,15 +64,16 @@ def sample(files: Sequence[Path], rows: int = ROWS, megabytes: float = MEGABYTES
     return Sample(frame, None if None in known else sum(filter(None, known)))
 
 
-def count_values(files: Sequence[Path], column: str) -> pl.Series | None:
+def count_values(files: Sequence[LogFile], column: str) -> pl.Series | None:
     """Number of rows of each value of a column over all files; None if the log is too large."""
-    if sum(file.stat().st_size for file in files) > COUNTED_MEGABYTES * 2**20:
+    most = COUNTED_MEGABYTES * 2**20
+    whole = [file for file in files if (form := format_of(file)).decompress or form.is_json]
+    if _size(files, most) > most or _size(whole, most // 4) > most // 4:
         return None
     found = []
     for file in (file for file in files if not _is_empty(file)):
-        scan = pl.scan_parquet(file) if _is_parquet(file) else pl.scan_csv(file, infer_schema=False)
         with reading_errors(file):
-            counted = scan.group_by(column).len(COUNT).collect(engine="streaming")
+            counted = _scan(file, column).group_by(column).len(COUNT).collect(engine="streaming")
         found.append(
             counted.with_columns(canonical_names(to_simple_dtype(counted[column], str(file)), str(file))).drop_nulls(
                 column
@@ -74,63 +82,120 @@ def count_values(files: Sequence[Path], column: str) -> pl.Series | None:
     return pl.concat(found).group_by(column).agg(pl.col(COUNT).sum())[COUNT]
 
 
-def _part(file: Path, rows: int, size: int) -> Sample:
-    require_format(file)
-    if not file.is_file():
+def _scan(file: LogFile, column: str) -> pl.LazyFrame:
+    """One column of a file; files that cannot be scanned are read whole."""
+    form = format_of(file)
+    if form.decompress or form.is_json:
+        return read_possibly_empty(file).lazy()
+    scanned = (
+        form.scan(local(file))
+        if form.scan
+        else pl.scan_csv(local(file), infer_schema=False, glob=False, separator=file_separator(file))
+    )
+    return scanned if column in scanned.collect_schema() else with_partitions(read_possibly_empty(file), file).lazy()
+
+
+def _size(files: Sequence[LogFile], most: int) -> int:
+    """Size of the files after decompression, or more than `most`."""
+    size = 0
+    for file in files:
+        with reading_errors(file):
+            size += content_size(file, most - size) if size <= most else 0
+    return size
+
+
+def _part(file: LogFile, rows: int, size: int) -> Sample:
+    form = format_of(file)
+    if isinstance(file, Path) and not file.is_file():
         raise DataError(f"{file}: no such file")
-    if _is_parquet(file):
-        return _parquet(file, rows, size)
-    with file.open("rb") as opened:
-        header, lines = opened.readline(), opened.read(2**16)
-    require_newlines(header, file)
-    require_header(header, file)
+    if form.scan:
+        return _columnar(file, rows, size)
+    with reading_errors(file), open_content(file) as opened:
+        header, lines = b"" if form.is_json else opened.readline(), opened.read(2**16)
+    if not form.is_json:
+        require_newlines(header, file)
+        require_header(header, file)
     length = max(1, len(lines) // max(1, lines.count(b"\n")))
     size = min(size, rows * length)
-    if file.stat().st_size <= size + len(header):
+    with reading_errors(file):
+        is_small = content_size(file, size + len(header)) <= size + len(header)
+    if is_small:
         frame = read_possibly_empty(file)
         require_commas(frame.columns, str(file))
         return Sample(frame, len(frame))
-    return Sample(_csv(file, header, length, size), None)
+    return Sample(_text(file, header, length, size), None)
 
 
-def _parquet(file: Path, rows: int, size: int) -> Sample:
+def _columnar(file: LogFile, rows: int, size: int) -> Sample:
+    scanned = format_of(file).scan
+    assert scanned is not None
     with reading_errors(file):
-        scan, count = pl.scan_parquet(file), _rows(file) or 0
+        scan, count = scanned(local(file)), _rows(file) or 0
         head = scan.head(1000).collect()
         rows = min(rows, max(1000, size * len(head) // max(1, int(head.estimated_size()))))
         if count <= rows:
-            return Sample(scan.collect(), count)
+            return Sample(with_partitions(scan.collect(), file), count)
         each = max(1, rows // POSITIONS)
         positions = [scan.slice(begin, each).collect() for begin in _evenly_spaced(count - each, POSITIONS)]
-        return Sample(pl.concat(positions), count)
+        return Sample(with_partitions(pl.concat(positions), file), count)
 
 
-def _csv(file: Path, header: bytes, length: int, size: int) -> pl.DataFrame:
-    """The head and, unless values contain line breaks (undetectable from a position in the middle), other positions."""
+def _text(file: LogFile, header: bytes, length: int, size: int) -> pl.DataFrame:
+    """The head and, unless the file is compressed or values contain line breaks (undetectable from a position in the middle),
+    other positions."""
     with reading_errors(file):
-        head = pl.scan_csv(file, infer_schema=False).head(max(1, size // 2 // length)).collect()
+        content = _head(file, max(1, size // 2 // length))
+        head = _parse(content, file)
     require_commas(head.columns, str(file))
-    if any("\n" in column or head[column].str.contains("\n").any() for column in head.columns):
-        return head
-    begins = [n for n in _evenly_spaced(file.stat().st_size - size // (2 * POSITIONS), POSITIONS) if n > size // 2]
-    return pl.concat([head, *(_lines_at(file, header, begin, size // (2 * POSITIONS)) for begin in begins)])
+    is_json, compressed = format_of(file).is_json, format_of(file).decompress
+    has_breaks = not is_json and any("\n" in column or head[column].str.contains("\n").any() for column in head.columns)
+    if not compressed and not has_breaks:
+        end, each = local(file).stat().st_size, size // (2 * POSITIONS)
+        begins = [n for n in _evenly_spaced(end - each, POSITIONS) if n > size // 2]
+        with reading_errors(file):
+            if is_json:
+                head = _parse(content + b"".join(_lines_at(file, begin, each) for begin in begins), file)
+            else:
+                head = pl.concat([head, *(_parse(header + _lines_at(file, begin, each), file) for begin in begins)])
+    return with_partitions(head, file)
 
 
-def _lines_at(file: Path, header: bytes, begin: int, size: int) -> pl.DataFrame:
+def _head(file: LogFile, rows: int) -> bytes:
+    """So many rows from the beginning, and the header."""
+    if format_of(file).is_json:
+        with open_content(file) as opened:
+            return b"".join(islice(opened, rows))
+    count = 0
+    for ends in row_ends(file):
+        count += len(ends)
+        if count > rows:
+            end = int(ends[rows - count])
+            break
+    else:
+        end = int(ends[-1])
+    with open_content(file) as opened:
+        return opened.read(end)
+
+
+def _parse(content: bytes, file: LogFile) -> pl.DataFrame:
+    if format_of(file).is_json:
+        return parse_json(content, file)
+    return pl.read_csv(content, infer_schema=False, separator=file_separator(file))
+
+
+def _lines_at(file: LogFile, begin: int, size: int) -> bytes:
     """Complete lines in this byte range."""
-    with file.open("rb") as opened:
+    with open_content(file) as opened:
         opened.seek(begin)
         block = opened.read(size)
-    lines = block[block.find(b"\n") + 1 : block.rfind(b"\n") + 1]
-    with reading_errors(file):
-        return pl.read_csv(header + lines, infer_schema=False)
+    return block[block.find(b"\n") + 1 : block.rfind(b"\n") + 1]
 
 
-def _is_empty(file: Path) -> bool:
-    """Whether a file is known to have no rows: no bytes, or by parquet metadata."""
-    if not file.is_file():
+def _is_empty(file: LogFile) -> bool:
+    """Whether a file is known to have no rows: no bytes, or by the metadata of a columnar file."""
+    if isinstance(file, Path) and not file.is_file():
         return False
-    return not file.stat().st_size or (_is_parquet(file) and _rows(file) == 0)
+    return find_format(file.name) is not None and (is_empty(file) or _rows(file) == 0)
 
 
 def _categoricals_as_text(frame: pl.DataFrame) -> pl.DataFrame:
@@ -139,16 +204,12 @@ def _categoricals_as_text(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(pl.col(name).cast(pl.String) for name in frame.columns if frame[name].dtype in kinds)
 
 
-def _rows(file: Path) -> int | None:
-    """Number of rows from parquet metadata; None for CSV."""
-    if not _is_parquet(file):
+def _rows(file: LogFile) -> int | None:
+    """Number of rows from the metadata of a columnar file; None for text."""
+    if (scan := format_of(file).scan) is None:
         return None
     with reading_errors(file):
-        return int(pl.scan_parquet(file).select(pl.len()).collect().item())
-
-
-def _is_parquet(file: Path) -> bool:
-    return file.suffix.lower() in (".parquet", ".pq")
+        return int(scan(local(file)).select(pl.len()).collect().item())
 
 
 def _evenly_spaced(count: int, positions: int) -> list[int]:

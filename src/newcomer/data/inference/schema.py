@@ -27,7 +27,7 @@ from newcomer.data.inference.sampling import count_values, sample
 from newcomer.data.inference.schema_toml import Proposal, read_schema, write_schema
 from newcomer.data.inference.stream import propose_stream, training_share
 from newcomer.data.inference.value_types import infer_kind, non_missing
-from newcomer.data.io.log_reader import Source, matching_files
+from newcomer.data.io.log_files import Source, matching_files
 from newcomer.data.io.timestamps import are_dates
 from newcomer.data.schema import INTERNAL_COLUMNS, Field, Role, Schema
 from newcomer.data.value_conflicts import COUNT

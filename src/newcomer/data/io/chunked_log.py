@@ -1,32 +1,36 @@
 """Click log larger than memory, read from files in chunks."""
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import polars as pl
 
 from newcomer.data.click_log import ClickLog
 from newcomer.data.io.column_parsing import ROW
-from newcomer.data.io.csv_chunking import NEWLINE, chunk_offsets, lines_before
-from newcomer.data.io.log_reader import ResolvedValues, Source, checked_columns, encode_log, matching_files, read_log
-from newcomer.data.io.tables import reading_errors, require_format, require_header, require_newlines, require_utf8
+from newcomer.data.io.csv_chunking import NEWLINE, chunk_offsets, json_chunk_offsets, lines_before
+from newcomer.data.io.formats import content_size, format_of, open_content
+from newcomer.data.io.log_files import Source, matching_files, partitions, with_partitions
+from newcomer.data.io.log_reader import ResolvedValues, checked_columns, encode_log, read_log
+from newcomer.data.io.remote import LogFile, RemoteFile, local
+from newcomer.data.io.tables import checked_separator, is_empty, parse_json, reading_errors, require_utf8
 from newcomer.data.io.timestamps import are_dates
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError, SettingError
 
 SMALL = 256 * 2**20
-"""Maximum size in bytes of logs that are read whole: in memory they take several times as much."""
+"""Maximum size in bytes of logs that are read whole: in memory they take several times as much. Also that of a compressed file
+of a larger log, which every chunk decompresses from its beginning."""
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Consecutive rows of one file."""
 
-    file: Path
+    file: LogFile
     begin: int
-    """Range in the file: bytes of CSV, rows of parquet."""
+    """Range in the file: bytes of text, after decompression; rows of columnar files."""
     end: int
     first: int
     """Index of its first row over all files."""
@@ -37,16 +41,18 @@ class Chunk:
 
 @dataclass(frozen=True)
 class _File:
-    stamp: tuple[int, int]
+    stamp: tuple[int, int | str]
     columns: list[str]
-    header: bytes = b""
+    read: Callable[[Chunk, list[str]], pl.DataFrame]
+    """Reads columns of a chunk."""
 
 
 class ChunkedLog:
     """Click log that `read_log` would read, in chunks of about `rows` rows.
 
-    Chunk boundaries are found on opening, in little memory: by scanning a CSV file for row ends, or from the footer of a parquet
-    file. Reading a chunk of a parquet file decompresses its whole row group; groups of at most a million rows keep that small.
+    Chunk boundaries are found on opening, in little memory: by scanning a CSV file for row ends, parsing JSON lines, or from the
+    metadata of a columnar file. Reading a chunk of a columnar file decompresses its whole row group; groups of at most a million
+    rows keep that small.
 
     Raises DataError as `read_log` does; for errors in a chunk's rows, when that chunk is read.
     """
@@ -57,8 +63,8 @@ class ChunkedLog:
         self.schema, self.chunks = schema, list[Chunk]()
         self.resolved: ResolvedValues = {}
         """ResolvedValues values of entities whose rows disagree; known after `LogStatistics.of`."""
-        self._files: dict[Path, _File] = {}
-        self._has_dates: tuple[bool, Path] | None = None
+        self._files: dict[LogFile, _File] = {}
+        self._has_dates: tuple[bool, LogFile] | None = None
         for path in matching_files(source):
             with reading_errors(path):
                 self._files[path], found = _open_file(path, rows)
@@ -99,7 +105,7 @@ class ChunkedLog:
         chosen = [name for name in file.columns if name.partition("_duplicated_")[0] in names or name in names]
         columns = chosen if needed <= set(file.columns) else file.columns
         with reading_errors(chunk.file):
-            found = (_read_csv if file.header else _read_parquet)(chunk, columns, file.header)
+            found = file.read(chunk, columns)
         self._require_unchanged(chunk.file)
         if labels and self.schema.time in columns:
             self._require_one_clock(are_dates(found[self.schema.time]), chunk.file)
@@ -110,7 +116,7 @@ class ChunkedLog:
             raise _with_file_row(error, chunk) from None
         return checked.with_columns(pl.col(ROW) + chunk.first)
 
-    def _require_unchanged(self, path: Path) -> None:
+    def _require_unchanged(self, path: LogFile) -> None:
         with reading_errors(path):
             changed = _stamp(path) != self._files[path].stamp
         if changed:
@@ -118,7 +124,7 @@ class ChunkedLog:
                 f"{path}: has changed since it was opened; do not modify it while it is read, and start again"
             )
 
-    def _require_one_clock(self, dates: bool, path: Path) -> None:
+    def _require_one_clock(self, dates: bool, path: LogFile) -> None:
         self._has_dates = self._has_dates or (dates, path)
         if dates != self._has_dates[0]:
             one, other = (path, self._has_dates[1]) if dates else (self._has_dates[1], path)
@@ -132,55 +138,94 @@ def open_log(source: Source, schema: Schema) -> ClickLog | ChunkedLog:
 
     Raises DataError: see `read_log`.
     """
-    small = sum(_stamp(path)[0] for path in matching_files(source)) <= SMALL
-    return read_log(source, schema) if small else ChunkedLog(source, schema)
+    size = 0
+    for file in matching_files(source):
+        with reading_errors(file):
+            size += content_size(file, SMALL)
+        if size > SMALL:
+            return ChunkedLog(source, schema)
+    return read_log(source, schema)
 
 
-def _open_file(path: Path, rows: int) -> tuple[_File, list[tuple[int, int, int, int]]]:
+def _open_file(path: LogFile, rows: int) -> tuple[_File, list[tuple[int, int, int, int]]]:
     """File information, and (begin, end, first row, number of rows) of each chunk."""
-    require_format(path)
-    open_format = _open_csv if path.suffix.lower() == ".csv" else _open_parquet
-    file, offsets, count = open_format(path, rows)
+    form = format_of(path)
+    if form.decompress and content_size(path, SMALL) > SMALL:
+        raise DataError(
+            f"{path}: more than {SMALL >> 20} MiB when decompressed, too much to read in chunks; decompress it "
+            f"(such as by `gzip -d` or `zstd -d`), or write it as parquet or as smaller files"
+        )
+    open_format = _open_columnar if form.scan else _open_json if form.is_json else _open_delimited
+    file, offsets, count = (
+        (_File(_stamp(path), [], _read_nothing), [0], 0) if is_empty(path) else open_format(path, rows)
+    )
     firsts = range(0, count, rows)
     return file, [
         (begin, end, row, min(rows, count - row)) for (begin, end), row in zip(pairwise(offsets), firsts, strict=True)
     ]
 
 
-def _open_csv(path: Path, rows: int) -> tuple[_File, list[int], int]:
-    stamp = _stamp(path)
-    if not stamp[0]:
-        return _File(stamp, [], b"\n"), [0], 0
+def _open_delimited(path: LogFile, rows: int) -> tuple[_File, list[int], int]:
     offsets, count = chunk_offsets(path, rows)
-    with path.open("rb") as stream:
-        header = stream.read(offsets[0])
-    require_utf8(header, path)
-    require_newlines(header, path)
-    require_header(header, path)
+    header = _content(path, 0, offsets[0])
+    separator = checked_separator(header, path)
     header = header if header.endswith(b"\n") else header + b"\n"
-    columns = pl.read_csv(header, infer_schema=False).columns
-    return _File(stamp, columns, header), offsets, count
+
+    def read(chunk: Chunk, columns: list[str]) -> pl.DataFrame:
+        content = header + _content(path, chunk.begin, chunk.end)
+        require_utf8(content, path, lambda: lines_before(path, chunk.begin) - header.count(NEWLINE))
+        return pl.read_csv(content, columns=columns, infer_schema=False, separator=separator)
+
+    return _file(path, pl.read_csv(header, infer_schema=False, separator=separator).columns, read), offsets, count
 
 
-def _open_parquet(path: Path, rows: int) -> tuple[_File, list[int], int]:
-    stamp, table = _stamp(path), pl.scan_parquet(path, glob=False)
+def _open_json(path: LogFile, rows: int) -> tuple[_File, list[int], int]:
+    names, offsets, count = json_chunk_offsets(path, rows)
+
+    def read(chunk: Chunk, columns: list[str]) -> pl.DataFrame:
+        content = _content(path, chunk.begin, chunk.end)
+        found = parse_json(content, path, lambda: lines_before(path, chunk.begin))
+        absent = [pl.lit(None).alias(name) for name in columns if name not in found.columns]
+        return found.with_columns(absent).select(columns)
+
+    return _file(path, names, read), offsets, count
+
+
+def _open_columnar(path: LogFile, rows: int) -> tuple[_File, list[int], int]:
+    scan = format_of(path).scan
+    assert scan is not None
+    table = scan(local(path))
+
+    def read(chunk: Chunk, columns: list[str]) -> pl.DataFrame:
+        return scan(local(path)).select(columns).slice(chunk.begin, chunk.rows).collect()
+
     count = int(table.select(pl.len()).collect().item())
-    return _File(stamp, table.collect_schema().names()), [*range(0, count, rows), count], count
+    return _file(path, table.collect_schema().names(), read), [*range(0, count, rows), count], count
 
 
-def _read_csv(chunk: Chunk, columns: list[str], header: bytes) -> pl.DataFrame:
-    with chunk.file.open("rb") as stream:
-        stream.seek(chunk.begin)
-        content = header + stream.read(chunk.end - chunk.begin)
-    require_utf8(content, chunk.file, lambda: lines_before(chunk.file, chunk.begin) - header.count(NEWLINE))
-    return pl.read_csv(content, columns=columns, infer_schema=False)
+def _file(path: LogFile, own: Sequence[str], read: Callable[[Chunk, list[str]], pl.DataFrame]) -> _File:
+    """A file with the columns of its own and those that its folders name."""
+
+    def read_all(chunk: Chunk, columns: list[str]) -> pl.DataFrame:
+        found = read(chunk, [name for name in columns if name in own])
+        return with_partitions(found, path).select(columns)
+
+    return _File(_stamp(path), list(dict.fromkeys([*own, *partitions(path)])), read_all)
 
 
-def _read_parquet(chunk: Chunk, columns: list[str], _: bytes) -> pl.DataFrame:
-    return pl.scan_parquet(chunk.file, glob=False).select(columns).slice(chunk.begin, chunk.rows).collect()
+def _read_nothing(_: Chunk, columns: list[str]) -> pl.DataFrame:
+    return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _content(path: LogFile, begin: int, end: int) -> bytes:
+    with open_content(path) as stream:
+        stream.seek(begin)
+        return stream.read(end - begin)
+
+
+def _stamp(path: LogFile) -> tuple[int, int | str]:
+    if isinstance(path, RemoteFile):
+        return path.size, path.version
     found = path.stat()
     return found.st_size, found.st_mtime_ns
 

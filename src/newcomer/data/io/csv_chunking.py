@@ -1,11 +1,13 @@
-"""Row boundaries of a CSV file, found block by block without parsing."""
+"""Row boundaries of text files: of CSV found block by block without parsing, of JSON lines line by line."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from newcomer.data.io.formats import open_content
+from newcomer.data.io.json_lines import json_object
+from newcomer.data.io.remote import LogFile
 from newcomer.errors import DataError
 
 BLOCK = 1 << 22
@@ -14,7 +16,7 @@ BLOCK = 1 << 22
 NEWLINE, QUOTE = b"\n", b'"'
 
 
-def chunk_offsets(file: Path, rows: int) -> tuple[list[int], int]:
+def chunk_offsets(file: LogFile, rows: int) -> tuple[list[int], int]:
     """Byte offsets of the end of the header and of every `rows`-th row (and of the last), and the number of rows.
 
     One pass in the memory of one block. A newline in quotes does not end a row; an empty line is a row, except before the header,
@@ -29,10 +31,10 @@ def chunk_offsets(file: Path, rows: int) -> tuple[list[int], int]:
     return (offsets if offsets[-1:] == [last] else [*offsets, last]), count - 1
 
 
-def row_ends(file: Path) -> Iterator[NDArray[np.int64]]:
+def row_ends(file: LogFile) -> Iterator[NDArray[np.int64]]:
     """Byte offsets after every row, the header first, block by block."""
     offset, end, quotes_before = 0, 0, 0
-    with file.open("rb") as stream:
+    with open_content(file) as stream:
         while block := stream.read(BLOCK):
             content = np.frombuffer(block, dtype=np.uint8)
             quotes, newlines = np.flatnonzero(content == ord(QUOTE)), np.flatnonzero(content == ord(NEWLINE))
@@ -49,14 +51,39 @@ def row_ends(file: Path) -> Iterator[NDArray[np.int64]]:
         yield np.array([offset])  # the last row has no newline
 
 
-def lines_before(file: Path, offset: int) -> int:
+def json_chunk_offsets(file: LogFile, rows: int) -> tuple[list[str], list[int], int]:
+    """Names of the keys, byte offsets of the beginning and of every `rows`-th row (and of the end), and the number of rows.
+
+    Parses every line, because any may have keys that the others lack. Blank lines are no rows.
+    """
+    names, offsets, end, count = dict[str, None](), [0], 0, 0
+    with open_content(file) as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                if count and count % rows == 0:
+                    offsets.append(end)
+                names |= dict.fromkeys(json_object(decoded_line(line, number, file), f"{file}: line {number}"))
+                count += 1
+            end += len(line)
+    return list(names), [*offsets, end] if count else [end], count
+
+
+def decoded_line(line: bytes, number: int, file: LogFile) -> str:
+    """Text of a line. Raises DataError if it is not UTF-8."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        raise DataError(f"{file}: line {number} is not UTF-8; save the file as UTF-8") from None
+
+
+def lines_before(file: LogFile, offset: int) -> int:
     """Number of lines that end before this byte, including those in quotes."""
-    with file.open("rb") as stream:
+    with open_content(file) as stream:
         sizes = (min(BLOCK, offset - begin) for begin in range(0, offset, BLOCK))
         return sum(stream.read(size).count(NEWLINE) for size in sizes)
 
 
-def _blank_lines(file: Path) -> int:
-    with file.open("rb") as stream:
+def _blank_lines(file: LogFile) -> int:
+    with open_content(file) as stream:
         block = stream.read(BLOCK)
     return len(block) - len(block.lstrip(b"\r\n"))

@@ -1,11 +1,10 @@
-"""Readers of click logs: CSV and parquet files, and tables in memory."""
+"""Readers of click logs: files, and tables in memory."""
 
 import difflib
 import glob
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from newcomer.data.canonical import BLANK
 from newcomer.data.click_log import ClickLog, Column, EntityTable
 from newcomer.data.io.column_parsing import MARK, ROW, parse_column, scalar_values
 from newcomer.data.io.frames import as_frame
+from newcomer.data.io.log_files import Source, matching_files
 from newcomer.data.io.tables import read_tables, require_columns
 from newcomer.data.io.timestamps import DATED, FRACTION, are_dates, parse_time_column
 from newcomer.data.labels import ORIGINAL_LABEL, LabelStatistics, parse_labels
@@ -28,14 +28,14 @@ from newcomer.settings import Json
 ORIGINAL_ID = "spelled "
 """Column: an id as it was written."""
 
-Source = str | Path | Sequence[str | Path]
-
 ResolvedValues = Mapping[str, pl.DataFrame]
 """Resolved field values of entities whose rows disagree, by id column."""
 
 
 def read_log(source: Source, schema: Schema, *, items: bool = True, labels: bool = True) -> ClickLog:
-    """Read a log from a path, a pattern such as `clicks/*.parquet`, or several of either; CSV and parquet.
+    """Read a log from a path, a folder, a pattern such as `clicks/**/*.parquet`, a URL, or several of these.
+
+    Formats: see `formats`; folders such as `date=2024-01-01` are columns.
 
     `items=False`: item fields are not read (for learners that know the items). `labels=False`: label and time are not read
     (requests). With both it is a training log: blank rows, and files without rows among others, are skipped, and the column of an
@@ -64,7 +64,7 @@ def read_log(source: Source, schema: Schema, *, items: bool = True, labels: bool
 def click_log(path: str | list[str], *, schema: dict[str, Json]) -> ClickLog:
     """Data source "click-log" of recipes; `schema` is a table as `Schema.from_json` reads it."""
     patterns = [path] if isinstance(path, str) else path
-    found = [pattern if glob.glob(pattern) else find_path(pattern) or pattern for pattern in patterns]  # noqa: PTH207
+    found = [pattern if glob.glob(pattern, recursive=True) else find_path(pattern) or pattern for pattern in patterns]  # noqa: PTH207
     return read_log(found, Schema.from_json(schema))
 
 
@@ -110,17 +110,6 @@ def items_and_conflicts(frame: pl.DataFrame, schema: Schema, where: str) -> tupl
         for name in distinct.filter(repeated)[schema.item].unique(maintain_order=True)
     ]
     return entity_table(distinct.filter(~repeated), schema.item, schema.of("item"), where), conflicts
-
-
-def matching_files(source: Source) -> list[Path]:
-    """The files that these paths and patterns name. Raises DataError if there are none."""
-    patterns = [source] if isinstance(source, (str, Path)) else list(source)
-    paths = [Path(path) for pattern in patterns for path in sorted(glob.glob(str(pattern)))]  # noqa: PTH207
-    if not paths:
-        raise DataError(
-            f"{', '.join(map(str, patterns))}: no such file; give a CSV or parquet file, or a pattern that matches some"
-        )
-    return paths
 
 
 def checked_columns(

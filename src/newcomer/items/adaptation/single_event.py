@@ -94,7 +94,7 @@ class SingleEventMAP:
     def logit(self, state: State, item_features: Values, clicks: Clicks) -> float:
         """Of the first row."""
         item = int(clicks.item[0])
-        numbers: dict[str, Array] = {key: view(state[key])[item] for key in self.scales}
+        numbers: dict[str, Array] = {key: view(value)[item] for key, value in state.items()}
         return self.row_gradient(numbers, self._others(item_features, clicks))[0]
 
     def posterior_factor(self, state: State, item_features: Values, clicks: Clicks) -> Tensor:
