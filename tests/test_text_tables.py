@@ -72,13 +72,19 @@ def test_labels_that_are_no_names_are_refused(tmp_path: Path) -> None:
         class_table(path, "text", "label")
 
 
+def test_semicolons_and_tabs_are_separators_where_the_header_says_so(tmp_path: Path) -> None:
+    for name, separator in (("a.csv", ";"), ("b.csv", "\t"), ("c.tsv", "\t")):
+        (tmp_path / name).write_text(f"text{separator}label\na, b{separator}c\n")
+        found = class_table(tmp_path / name, "text", "label")
+        assert (list(found.inputs), found.labels) == (["a, b"], ["c"])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", r"a\.csv: is empty"),
         (b"text,label\n", r"a\.csv: has no rows"),
         (b"text,lable\na,b\n", r"a\.csv: no column 'label'; did you mean 'lable'\?"),
-        (b"text;label\na;b\n", r"a\.csv: no column 'text'"),
         (b"text,label\na,b\nb\xe9,c\n", r"a\.csv: line 3 is not UTF-8; save the file as UTF-8"),
         (b"te\xe9xt,label\na,b\n", r"a\.csv: line 1 is not UTF-8"),
         (b"text,label\na,b\n,c\n", r"a\.csv: row 2 is empty in column 'text'; fill it or remove the row"),
