@@ -192,13 +192,13 @@ def test_a_service_says_how_far_a_logit_is_known(name: str, stores: dict[str, Pa
     np.testing.assert_allclose(cold["score"], plain["score"], atol=1e-6)
     np.testing.assert_allclose(1 / (1 + np.exp(-plain["logit"].to_numpy())), plain["score"], atol=1e-12)
     scale_at = live.learner.calibration.scale_at  # which need not fall with the events
-    stds = [cold["logit_std"].mean() / scale_at([0])[0]]  # type: ignore[operator]
+    stds = [cold["logit_std"].mean() / scale_at([0])[0]]
     for count in (1, 10, 60):
         live.warm(table([0, 1, 2], count))
         scored = live.score(asked, uncertainty=True)
         stds.append((scored["logit_std"].to_numpy() / scale_at(scored["events"].to_list())).mean())
-    assert stds == sorted(stds, reverse=True)  # type: ignore[type-var]
-    assert stds[-1] < 0.7 * stds[0]  # type: ignore[operator]
+    assert stds == sorted(stds, reverse=True)
+    assert stds[-1] < 0.7 * stds[0]
     other = ItemService.open(stores[name], live.states.where)  # from what is stored
     assert other.score(asked, uncertainty=True).equals(live.score(asked, uncertainty=True))
     untouched = table([5], 3).drop("label", "time")

@@ -45,8 +45,7 @@ def _open_zstd(file: Path) -> IO[bytes]:
     else:
         with optional_imports():
             from backports import zstd
-    stream: IO[bytes] = zstd.open(file, "rb")
-    return stream
+    return cast(IO[bytes], zstd.open(file, "rb"))
 
 
 def _open_gzip(file: Path) -> IO[bytes]:
