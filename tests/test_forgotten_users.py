@@ -158,7 +158,7 @@ def test_what_a_summary_has_absorbed_is_counted_and_nothing_else_is_lost(
         service.warm(events(KEPT + 50, "5", "5", "5", "5", UNSEEN))  # of 250 events 100 are in the summary
         found = service.forget_user(UNSEEN)
         assert (found.events, found.in_summaries, found.lost, found.left_out) == (40, 10, {}, [])
-        assert found.untraceable == 1 + len(FILMS)  # of 50 events it is not kept whose they were
+        assert found.untraceable == 1 + len(FILMS)  # 50 events without their user
         kept = service.states.event_history(service.model, ["new"])["new"]
         assert len(kept) == KEPT - 40
         service.warm(events(60, "5", start=1000))
@@ -273,7 +273,7 @@ def test_the_command_forgets_users_and_says_what_remains(store: Path, shell: She
     code, out, err = shell.call("forget", str(store), "--user", UNSEEN, "--user", "5", "--states", states)
     assert (code, err) == (0, "")
     assert f"user {UNSEEN} is forgotten: 3 events of 1 item erased; later ones are refused" in out
-    assert f"of {len(FILMS)} items it is not kept whose all events were" in out
+    assert f"{len(FILMS)} items have events whose user is not kept" in out
     assert "user 5 is forgotten: 3 events of 1 item erased" in out
     refused = shell.fails("warm", str(store), "events.jsonl", "--states", states)
     assert "event '0' of item 'new' is of a user who was forgotten" in refused

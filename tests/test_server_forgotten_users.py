@@ -233,8 +233,8 @@ def test_only_an_admin_forgets_users(config: ServeConfig, tmp_path: Path) -> Non
             found = admin.forget_user(USER)
             assert (found.events, found.items, found.log_lines) == (1, 1, 1)
             assert found.remains == [
-                f"version 'v1': of {len(FILMS)} items it is not kept whose all events were (those that training saw, or before the "
-                "latest 200): what the user's among them did to the states remains"
+                f"version 'v1': {len(FILMS)} items have events whose user is not kept (those of training, or before the latest "
+                "200): what this user's among them did to the states remains"
             ]
             with pytest.raises(ServiceError, match="is no id"):
                 admin.forget_user(" ")

@@ -67,7 +67,7 @@ class ForgottenUser:
     in_summaries: int = 0
     """Events among these that had entered a summary of their item: what they did to its state remains."""
     untraceable: int = 0
-    """Items with events of which it is not kept whose they were: what the user's among them did to the states remains."""
+    """Items with events whose user is not kept: what the user's among them did to the states remains."""
     lost: Mapping[str, str] = field(default_factory=dict)
     """What the states of items lost besides, by item."""
     left_out: Sequence[str] = field(default_factory=list)
@@ -83,8 +83,8 @@ class ForgottenUser:
             )
         if self.untraceable:
             found.append(
-                f"of {self.untraceable} items it is not kept whose all events were (those that training saw, or before the latest "
-                f"{KEPT}): what the user's among them did to the states remains"
+                f"{self.untraceable} items have events whose user is not kept (those of training, or before the latest {KEPT}): "
+                "what this user's among them did to the states remains"
             )
         return found
 
