@@ -12,6 +12,7 @@ from newcomer.data.schema import Field, Schema
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.serialization import from_parameters, to_row
 from newcomer.items.serving.service import ItemService
+from newcomer.server.configuration import ServeConfig
 from newcomer.store.states import Change, Event
 
 SCHEMA = Schema(
@@ -98,3 +99,13 @@ def alter(folder: Path, *statements: str) -> None:
         for statement in statements:
             database.execute(statement)
     database.close()
+
+
+def served(store: Path, folder: Path) -> ServeConfig:
+    """A service of this model and its log (`log.csv` beside it), with its database and its own files in `folder`."""
+    return ServeConfig(
+        stores=(store,),
+        states=f"sqlite:///{folder / 'items.db'}",
+        folder=folder / "own",
+        log=(str(store.with_name("log*.csv")),),
+    )

@@ -1,9 +1,12 @@
 """Logs of object stores and web servers are the logs of their files; what fails is one line, and nothing waits for ever."""
 
+import errno
 import http.server
+import os
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -159,6 +162,20 @@ def test_an_endpoint_where_nothing_listens_is_one_line(bucket: Any, monkeypatch:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(DataError, match=r"^s3://clicks/2024: cannot be read \(.*\); set AWS_ACCESS_KEY_ID"):
         read_log("s3://clicks/2024", SCHEMA)
+
+
+def test_a_disk_that_is_full_is_said_to_be_and_not_the_credentials(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (listed,) = remote.remote_files("s3://clicks/2023/log.csv")
+    monkeypatch.setitem(remote._FETCHERS, "s3", full)
+    with pytest.raises(
+        DataError, match=r"cannot be copied to .* \(No space left on device\); make room, or set TMPDIR"
+    ):
+        remote.local(replace(listed, version="not copied yet"))
 
 
 def test_the_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from fastapi.testclient import TestClient
 
-from films import FILMS, log, trained
+from films import FILMS, log, served, trained
 from newcomer.client import Client, ServiceError
 from newcomer.errors import StoreError
 from newcomer.items.serving.service import ItemService
@@ -39,12 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(store: Path, tmp_path: Path) -> ServeConfig:
-    return ServeConfig(
-        stores=(store,),
-        states=f"sqlite:///{tmp_path / 'items.db'}",
-        folder=tmp_path / "own",
-        log=(str(store.with_name("log*.csv")),),
-    )
+    return served(store, tmp_path)
 
 
 @pytest.fixture

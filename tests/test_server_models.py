@@ -18,6 +18,8 @@ from newcomer.server.app import create_app
 from newcomer.server.click_versions import position
 from newcomer.server.configuration import ServeConfig
 from newcomer.server.models import ModelsFile, Version
+from newcomer.store import folder
+from newcomer.store.folder import Store
 
 CONTEXT: dict[str, Any] = {"page": "home", "price": 0.5}
 NEW = {"film": "new", "genre": "war", "minutes": 99.0}
@@ -179,6 +181,23 @@ def test_versions_of_another_model_are_refused(
         create_app(config)
     assert client.post("/events", json=events(1)).status_code == 503
     score(client)  # scores go on
+
+
+def test_a_stage_whose_state_is_no_longer_kept_is_refused_and_the_model_stays(
+    tmp_path: Path, tasks: list[Examples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "STATES_LIMIT", 0)
+    model = FrozenBackbone("micro-vit")
+    for name in range(8):
+        model.learn(Examples(tasks[0].inputs[:2], [f"class {name}"] * 2)).save(tmp_path / "digits")
+    kept = [entry.state is not None for entry in Store(tmp_path / "digits").entries()]
+    with TestClient(create_app(ServeConfig(stores=(tmp_path / "digits",)))) as client:
+        for stages, is_kept in enumerate(kept, 1):
+            answer = client.post("/models", json={"stages": stages})
+            assert answer.status_code == (200 if is_kept else 422)
+            assert is_kept or "is no longer kept; those after" in answer.json()["detail"]
+        assert not all(kept)
+        assert client.get("/classes").json()["classes"] == model.classes
 
 
 def test_a_classifier_goes_back_and_forth(

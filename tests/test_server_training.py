@@ -13,7 +13,7 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
-from films import FILMS, QUICK, SCHEMA, log, trained
+from films import FILMS, QUICK, SCHEMA, log, served, trained
 from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.io.log_tables import entity_frame, log_frame
 from newcomer.data.schema import Field, Schema
@@ -42,12 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(store: Path, tmp_path: Path) -> ServeConfig:
-    return ServeConfig(
-        stores=(store,),
-        states=f"sqlite:///{tmp_path / 'items.db'}",
-        folder=tmp_path / "own",
-        log=(str(store.with_name("log*.csv")),),
-    )
+    return served(store, tmp_path)
 
 
 @pytest.fixture

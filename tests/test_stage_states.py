@@ -66,6 +66,9 @@ def test_a_state_that_is_gone_is_named_with_those_that_are_kept(tmp_path: Path) 
         store.entries(gone)
     with pytest.raises(StoreError, match="is no longer kept"):
         store.checkout(gone, tmp_path / "other")
+    with pytest.raises(StoreError, match="is no longer kept"):
+        store.truncate(gone)
+    assert len(store.entries()) == 9
     store.checkout(there[0], tmp_path / "earlier")
     assert len(Store(tmp_path / "earlier").entries()) == there[0]
 

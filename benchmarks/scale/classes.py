@@ -1,11 +1,11 @@
-"""What grows with classes and tasks: a lesson, a store, saving, opening and memory, at 100 and 1,000 classes of 768 features.
+"""What grows with classes and tasks: a task, a store, saving, opening and memory, at 100 and 1,000 classes of 768 features.
 
 python benchmarks/scale/classes.py [--head lda] [--classes 1000]
 
 A frozen backbone (one transformer block of width 768, random weights) learns tasks of ten classes, ten images of 16 × 16 pixels
-each, and is saved after every task. CPU time of the lesson after 100 classes and of the last lessons; of saving and of opening
+each, and is saved after every task. CPU time of the task after 100 classes and of the last tasks; of saving and of opening
 with one prediction, against the same classes in a tenth of the tasks; size of the store against its last state; resident memory
-after the last lesson against that after the first.
+after the last task against that after the first.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def write_backbone(folder: Path) -> str:
     return str(folder)
 
 
-def lesson(first: int, classes: int) -> Examples:
+def task(first: int, classes: int) -> Examples:
     """Images of so many new classes: a pattern for each class, with noise."""
     draw = np.random.default_rng(first)
     patterns = draw.integers(0, 256, (classes, 1, SIZE, SIZE, 3))
@@ -75,10 +75,10 @@ def main(head: str, classes: int) -> None:
         folder = Path(name)
         backbone = write_backbone(folder / "backbone")
         learner = FrozenBackbone(backbone, head=head)  # type: ignore[arg-type]
-        lessons, saving = [], []
+        seconds_of_tasks, saving = [], []
         for first in range(0, classes, CLASSES_A_TASK):
-            examples = lesson(first, CLASSES_A_TASK)
-            lessons.append(cpu_seconds(lambda data=examples: learner.learn(data)))  # type: ignore[misc]
+            examples = task(first, CLASSES_A_TASK)
+            seconds_of_tasks.append(cpu_seconds(lambda data=examples: learner.learn(data)))  # type: ignore[misc]
             saving.append(cpu_seconds(lambda: learner.save(folder / "many")))
             if first == 0:
                 memory = resident()
@@ -86,22 +86,22 @@ def main(head: str, classes: int) -> None:
         few = FrozenBackbone(backbone, head=head)  # type: ignore[arg-type]
         saving_few = []
         for first in range(0, classes, 10 * CLASSES_A_TASK):
-            few.learn(lesson(first, 10 * CLASSES_A_TASK))
+            few.learn(task(first, 10 * CLASSES_A_TASK))
             saving_few.append(cpu_seconds(lambda: few.save(folder / "few")))
-        (image,) = lesson(0, 1).select([0]).inputs
+        (image,) = task(0, 1).select([0]).inputs
         opening: dict[str, list[float]] = {"many": [], "few": []}
         for _ in range(REPEATS + 1):
             for which, seconds in opening.items():
                 seconds.append(cpu_seconds(lambda w=which: FrozenBackbone.load(folder / w).predict(image)))  # type: ignore[misc]
         store = sum(file.stat().st_size for file in (folder / "many").glob("*.safetensors"))
         last = max((folder / "many").glob("state-*")).stat().st_size
-    at_100 = statistics.median(lessons[10 : 10 + REPEATS])
-    at_end = statistics.median(lessons[-REPEATS:])
+    at_100 = statistics.median(seconds_of_tasks[10 : 10 + REPEATS])
+    at_end = statistics.median(seconds_of_tasks[-REPEATS:])
     print(
-        f"a lesson: {at_100:.2f} s after 100 classes, {at_end:.2f} s after {classes}; memory {memory:.0f}, {grown:.0f} MiB"
+        f"a task: {at_100:.2f} s after 100 classes, {at_end:.2f} s after {classes}; memory {memory:.0f}, {grown:.0f} MiB"
     )
     found = {
-        "lesson": (at_end / at_100, 2.0),
+        "a task": (at_end / at_100, 2.0),
         "store / its last state": (store / last, 3.0),
         "saving, 10 × the tasks": (statistics.median(saving[-REPEATS:]) / statistics.median(saving_few[-2:]), 1.2),
         "opening and one prediction, 10 × the tasks": (

@@ -1,7 +1,7 @@
 """Classifiers of features, from what is kept of each class."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, final
 
 import torch
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from newcomer.classes.class_memory import ClassMemory
 from newcomer.classes.configuration import Classifier
-from newcomer.classes.heads import make_head
+from newcomer.classes.heads import HeadName, make_head
 from newcomer.classes.parts import Learned, Part
 from newcomer.nn.features.novelty import Novelty
 from newcomer.nn.heads.head import Linear, WeightBias
@@ -46,11 +46,16 @@ class FeatureClassifier(Part):
     def update(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> Learned:
         """Add a task's examples; `target` are indices into all classes."""
 
-    def update_memory(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> float | None:
+    def update_memory(
+        self,
+        features: Float[Tensor, "batch width"],
+        target: Int[Tensor, " batch"],
+        calibrated: Sequence[HeadName] | None = None,
+    ) -> float | None:
         """Add a task's examples to the class memory. Returns the held-out accuracy of the settings' head, if any."""
         head, shrinkage = self.settings.head, self.settings.shrinkage
         trained = self.trained(max(self.memory.classes, int(target.max()) + 1))
-        self.memory, held_out = self.memory.with_task(features, target, head, shrinkage, trained)
+        self.memory, held_out = self.memory.with_task(features, target, head, shrinkage, trained, calibrated)
         return held_out
 
     def map_drift(

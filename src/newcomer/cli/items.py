@@ -33,7 +33,7 @@ States = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail on the first invalid row and change nothing.")]
-TABLES = "CSV, parquet or JSON lines; - reads JSON lines from standard input."
+TABLES = "CSV, TSV, parquet, Arrow or JSON lines; - reads JSON lines from standard input."
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """Commands for one classifier: learn, predict, forget, checkout, export."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,8 +25,7 @@ from newcomer.registry import CLASSES, LEARNERS, find_learner
 from newcomer.settings import Json, changes, fill, parse_change
 from newcomer.store.folder import Store
 from newcomer.streams.stage import Stage
-from newcomer.training.launcher import is_first
-from newcomer.training.learner import Step
+from newcomer.training.learner import Step, locked
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the model.")]
 TextColumn = Annotated[str, typer.Option("--text", metavar="COLUMN", help="Column with the texts.")]
@@ -76,7 +74,7 @@ def learn(
     settings, of_backbone = _changes([*(set_ or []), *([f"head={head}"] if head else [])])
     tracker = find_tracker(track)
     left_out: list[str] = []
-    with stoppable("the model is unchanged; the same command starts again"), _locked(store):
+    with stoppable("the model is unchanged; the same command starts again"), locked(store):
         examples = _read_examples(data, text, label, left_out, strict)
         known = Store(store).exists()
         if known and of_backbone:
@@ -187,7 +185,7 @@ def forget(
 
 
 def _forget_class(store: Path, class_: str, backbone: str | None) -> None:
-    with _locked(store):
+    with Store(store).held():
         model = open_model(store, backbone).forget(class_)
         model.save(store)
     left = counted(len(model.classes), "class", "classes")
@@ -293,11 +291,6 @@ def _decodable(examples: Examples, left_out: list[str], strict: bool) -> Example
     lost = [name for name in examples.classes if name not in rest.classes]
     left_out += [f"class '{name}' has no readable image; it is not learned" for name in lost]
     return rest
-
-
-def _locked(store: Path) -> AbstractContextManager[None]:
-    """Lock the store against other writers; in distributed training the first process does."""
-    return Store(store).held() if is_first() else nullcontext()
 
 
 def open_model(

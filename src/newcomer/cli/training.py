@@ -1,6 +1,5 @@
 """`newcomer train`: train a click model on a log."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +23,7 @@ from newcomer.store.folder import Store
 from newcomer.streams.cold_start import OldItems
 from newcomer.streams.stage import Stage
 from newcomer.training.checkpoint import Checkpoint
-from newcomer.training.launcher import is_first
+from newcomer.training.learner import locked
 
 HINT = (
     "hint: if field interactions do not differ between items, `--learner dropout-net --set adaptation=map --set "
@@ -63,8 +62,7 @@ def train(
     tracker = find_tracker(track)
     if Store(store).exists():
         raise StoreError(f"{store}: holds a model already; choose another folder, or give new items to `newcomer add`")
-    held = Store(store).held() if is_first() else nullcontext()
-    with stoppable("the same command continues where it stopped"), held:
+    with stoppable("the same command continues where it stopped"), locked(store):
         meaning = read_schema(schema) if schema else _proposed(log)
         events = open_log(log, replace(meaning, max_conflict_share=0.0) if strict else meaning)
         say(description)

@@ -5,6 +5,7 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Depends
 
+from newcomer.errors import StoreError
 from newcomer.server.classifiers import ServedClassifier, find_classifier
 from newcomer.server.click_versions import ClickVersions
 from newcomer.server.model_bodies import ClassifierInfo, ModelList, ModelsBody, VersionInfo
@@ -59,7 +60,12 @@ class ModelRoutes:
                 f"model '{served.name}' has {served.stages} stages, not {body.stages}",
                 [{"pointer": "/stages", "detail": f"give 1 to {served.stages}"}],
             )
-        served.load(body.stages)  # what cannot be loaded is refused before anyone serves it
+        try:
+            served.load(body.stages)  # what cannot be loaded is refused before anyone serves it
+        except StoreError as error:  # such as a state that is no longer kept
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, str(error), [{"pointer": "/stages", "detail": "give another number"}]
+            ) from None
         with self.models.change() as models:
             models.stages.pop(served.name, None)
             if body.stages is not None:

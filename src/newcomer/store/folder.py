@@ -95,13 +95,8 @@ class Store:
         stages = self.manifest().stages
         if count is not None and not 0 <= count <= len(stages):
             raise StoreError(f"{self.folder}: holds {len(stages)} stages, not {count}; give a number from 0 to that")
-        wanted = stages[:count]
-        if wanted and wanted[-1].get("state", {}) is None:
-            kept = ", ".join(str(k) for k, stage in enumerate(stages, 1) if stage.get("state", {}) is not None)
-            raise StoreError(
-                f"{self.folder}: the state after {len(wanted)} stages is no longer kept; those after {kept} are"
-            )
-        return [self._read(stage) for stage in wanted]
+        self._require_state(stages, len(stages) if count is None else count)
+        return [self._read(stage) for stage in stages[:count]]
 
     def write(self, manifest: Manifest, entries: Sequence[Entry]) -> None:
         """Write these entries: existing ones must be equal, new ones are appended.
@@ -115,7 +110,7 @@ class Store:
     def truncate(self, count: int) -> None:
         """Remove all stages after the first `count`, as when an interrupted run returns to its last complete stage.
 
-        Raises StoreError: see `write`.
+        Raises StoreError: see `write`; and if the state after the first `count` is no longer kept.
         """
         with self._writing():
             manifest = self.manifest()
@@ -123,6 +118,7 @@ class Store:
                 raise StoreError(
                     f"{self.folder}: holds {len(manifest.stages)} stages, not {count}; restore it from a copy"
                 )
+            self._require_state(manifest.stages, count)
             self._write_manifest(manifest, manifest.stages[:count])
 
     def checkout(self, count: int, folder: Path) -> None:
@@ -252,6 +248,12 @@ class Store:
         for file in list(self._files()):
             if file.name not in named:
                 file.unlink(missing_ok=True)
+
+    def _require_state(self, stages: Sequence[Mapping[str, Json]], count: int) -> None:
+        """Raises StoreError if the state after the first `count` of these stages is no longer kept."""
+        if count and stages[count - 1].get("state", {}) is None:
+            kept = ", ".join(str(k) for k, stage in enumerate(stages, 1) if stage.get("state", {}) is not None)
+            raise StoreError(f"{self.folder}: the state after {count} stages is no longer kept; those after {kept} are")
 
     def _read(self, stage: Mapping[str, Json]) -> Entry:
         saved = stage.get("state", {})

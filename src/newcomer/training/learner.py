@@ -3,7 +3,7 @@
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +18,7 @@ from newcomer.store.entry import Entry, within_memory
 from newcomer.store.folder import Manifest, Store, differing
 from newcomer.streams.stage import Stage
 from newcomer.training.checkpoint import Checkpoint
+from newcomer.training.launcher import is_first
 from newcomer.training.processes import Processes
 
 TrainData = TypeVar("TrainData")
@@ -220,6 +221,11 @@ class Learner(ABC, Generic[TrainData, EvalData]):
     def _from_manifest(
         cls, depends_on: Mapping[str, Json], settings: Mapping[str, Json], given: Mapping[str, Any]
     ) -> Self: ...
+
+
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """Hold the lock of a store that is trained, see `Store.held`; of several processes the first holds it."""
+    return Store(folder).held() if is_first() else nullcontext()
 
 
 @contextmanager

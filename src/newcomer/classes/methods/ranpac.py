@@ -101,9 +101,7 @@ class RandomFeatureClassifier(FeatureClassifier):
         raise LearnerError("RanPAC's head is not linear in the backbone's features, so it cannot be exported")
 
     def update(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> Learned:
-        classes, shrinkage = max(self.memory.classes, int(target.max()) + 1), self.settings.shrinkage
-        trained = self.trained(classes)
-        self.memory, _ = self.memory.with_task(features, target, "ridge", shrinkage, trained, calibrated=["ridge"])
+        self.update_memory(features, target, calibrated=["ridge"])  # without the accuracy of a ridge on the features
         added = {}
         if not self.projection.numel():
             chance = spawn(self.seed, "random projection")

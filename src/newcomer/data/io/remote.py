@@ -4,6 +4,7 @@ A copy serves every format, every pass and the fingerprint alike. Credentials co
 """
 
 import atexit
+import errno
 import hashlib
 import os
 import re
@@ -41,6 +42,8 @@ HELP = {
 }
 """What to do about an error, by scheme."""
 
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 CHANGED = "{}: has changed since it was listed; start again when nothing writes to it"
 
@@ -134,6 +137,10 @@ def _remote_errors(url: str) -> Iterator[None]:
         raise
     except Exception as error:
         shown, scheme = url.partition("?")[0], url.partition(":")[0]
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise DataError(
+                f"{shown}: cannot be copied to {tempfile.gettempdir()} ({error.strerror}); make room, or set TMPDIR"
+            ) from None
         reason = _reason(error)
         raise DataError(f"{shown}: cannot be read ({reason}); {HELP[scheme]}") from None
 

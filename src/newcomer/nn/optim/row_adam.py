@@ -7,7 +7,8 @@ its next gradient (or at `catch_up`). After k steps without one, with r = β₁/
     m ← β₁ᵏ m,   v ← β₂ᵏ v,   p ← p − η m̂/(√v̂ + ε) · (r + r² + … + rᵏ)
 
 which is what dense Adam does where the learning rate η (that of the row's last gradient) and the bias corrections are constant over
-the ten steps in which momentum is spent, and ε is small. Weight decay, an L2 term in the gradient, is applied to a row when it has
+the ten steps in which momentum is spent, and ε is small. (Lazy Adam, such as `torch.optim.SparseAdam`, leaves that momentum out.)
+Weight decay, an L2 term in the gradient, is applied to a row when it has
 a gradient.
 """
 
