@@ -7,7 +7,9 @@ stay as they were.
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from measurement import DATA_MISSING
 
@@ -55,6 +57,12 @@ COMMANDS = [
 ]
 
 
+def is_missed(measurement: Mapping[str, Any]) -> bool:
+    """Whether a measurement is worse than its target."""
+    value, target = measurement["value"], measurement["target"]
+    return target is not None and (value > target if measurement["better"] == "lower" else value < target)
+
+
 def main() -> int:
     lines = MEASUREMENTS.read_text(encoding="utf-8").splitlines() if MEASUREMENTS.exists() else []
     measurements = {json.loads(line)["name"]: line for line in lines}
@@ -70,6 +78,9 @@ def main() -> int:
                     measurements[json.loads(line)["name"]] = line.rstrip("\n")
         failed += process.returncode not in (0, DATA_MISSING)
         MEASUREMENTS.write_text("".join(line + "\n" for line in measurements.values()), encoding="utf-8")
+    for missed in filter(is_missed, map(json.loads, measurements.values())):
+        sign = "≤" if missed["better"] == "lower" else "≥"
+        print(f"missed: {missed['name']} {missed['value']} {missed['unit']}, to reach {sign} {missed['target']}")
     return min(failed, 1)
 
 

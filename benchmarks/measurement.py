@@ -5,12 +5,16 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from newcomer.errors import DataError, NewcomerError
 
 DATA_MISSING = 2
 """Exit code of a benchmark without its data; 1 for any other error."""
+
+
+Better = Literal["lower", "higher"]
+"""Which values of a measurement are better."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Measurement:
     """The value to reach, if any."""
     std: float | None = None
     """Standard deviation over seeds or repeats, with n − 1."""
+    better: Better = "lower"
 
 
 def emit(measurements: Iterable[Measurement]) -> None:

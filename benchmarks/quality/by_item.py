@@ -82,6 +82,7 @@ def main() -> None:
                 machine=start["machine"],
                 commit=start["commit"],
                 std=round(float(values.std(ddof=1)), 5),
+                better="higher",
             )
         )
     emit(measurements)

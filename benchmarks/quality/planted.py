@@ -78,6 +78,7 @@ def summary(name: str, measured: list[float]) -> Measurement:
         commit=start["commit"],
         target=0.9 if name == SHARE else None,
         std=round(float(np.std(measured, ddof=1)), 4),
+        better="higher",
     )
 
 

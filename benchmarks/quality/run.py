@@ -29,6 +29,8 @@ from newcomer.experiments.run import STORE, run_recipe
 
 MACHINE_SETTINGS = Path(__file__).parent
 RUNS = Path("runs/quality")
+HIGHER = ("auc", "item_auc", "user_auc", "f1", "Acc", "micro", "AAA")
+"""Last words of the metrics of which more is better."""
 TARGETS = json.loads((MACHINE_SETTINGS / "targets.json").read_text(encoding="utf-8"))
 """Recipe → row → metric → the value to reach."""
 
@@ -107,6 +109,7 @@ def measurements(rows: dict[str, list[Run]], out: str, command: str) -> list[Mea
                     commit=start["commit"],
                     target=TARGETS.get(out, {}).get(row, {}).get(name),
                     std=round(float(values.std(ddof=1)), 5) if len(values) > 1 else None,
+                    better="higher" if name.split()[-1] in HIGHER else "lower",
                 )
             )
     return results

@@ -26,7 +26,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from measurement import Measurement, emit
+from measurement import Better, Measurement, emit
 from newcomer.experiments.run import commit, machine
 from newcomer.items.serving.candidates import score_candidates
 from newcomer.items.serving.service import ItemService
@@ -182,7 +182,8 @@ def on_core(core: int) -> Iterator[None]:
 
 
 def result(name: str, value: float, unit: str, target: float | None = None) -> Measurement:
-    return Measurement(name, round(value, 3), unit, COMMAND, [0], machine(), commit(), target)
+    better: Better = "higher" if unit.endswith("/s") else "lower"
+    return Measurement(name, round(value, 3), unit, COMMAND, [0], machine(), commit(), target, better=better)
 
 
 def latencies(name: str, seconds: Sequence[float], targets: Mapping[int, float]) -> list[Measurement]:

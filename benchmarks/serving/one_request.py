@@ -24,7 +24,7 @@ import polars as pl
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from measurement import Measurement, emit
+from measurement import Better, Measurement, emit
 from newcomer.experiments.run import commit, machine
 from newcomer.items.serving.candidates import score_candidates
 from newcomer.items.serving.service import ItemService
@@ -55,7 +55,8 @@ def milliseconds(action: Callable[[int], object], calls: int) -> float:
 
 
 def result(name: str, value: float, unit: str, target: float | None = None) -> Measurement:
-    return Measurement(name, round(value, 3), unit, COMMAND, [0], machine(), commit(), target)
+    better: Better = "higher" if unit.endswith("/s") else "lower"
+    return Measurement(name, round(value, 3), unit, COMMAND, [0], machine(), commit(), target, better=better)
 
 
 def scores(items: ItemService, calls: int) -> Iterator[Measurement]:

@@ -95,7 +95,7 @@ def main(args: argparse.Namespace, folder: Path) -> list[Measurement]:
                 rate, std = round(statistics.median(rates)), round(statistics.stdev(rates))
                 print(f"{name}{clock}: {rate:,} ± {std:,} events/s", flush=True)
                 title = f"events counted in {name}, batches of {args.batch}{clock}"
-                found.append(measurement(title, rate, COMMAND, target, std, "events/s"))
+                found.append(measurement(title, rate, COMMAND, target, std, "events/s", "higher"))
     return found
 
 

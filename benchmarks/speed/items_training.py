@@ -176,12 +176,14 @@ def meta_measurements(name: str, untrained: UntrainedLearner, repeats: int) -> l
         speed, std = statistics.median(speeds), statistics.stdev(speeds)
         print(f"meta-learning, {name}, {way}: {speed:.0f} ± {std:.0f} rows/s")
         results.append(
-            measurement(f"meta-learning, {name}, {way}", round(speed, 1), COMMAND, None, round(std, 1), "rows/s")
+            measurement(
+                f"meta-learning, {name}, {way}", round(speed, 1), COMMAND, None, round(std, 1), "rows/s", "higher"
+            )
         )
     gain, std = ratio(times["one by one"], times["together"])
     print(f"meta-learning, {name}, together / one by one {gain:.1f} ± {std:.1f}, differ by {difference:.1e}")
     what = f"meta-learning, {name}, together / one by one"
-    return [*results, measurement(what, round(gain, 2), COMMAND, 20, round(std, 2))]
+    return [*results, measurement(what, round(gain, 2), COMMAND, 20, round(std, 2), better="higher")]
 
 
 def pretrain_measurements(learners: dict[str, UntrainedLearner], repeats: int) -> list[Measurement]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTModel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from measurement import Measurement
+from measurement import Better, Measurement
 from newcomer.experiments.run import commit, machine
 from newcomer.nn.lora.decoupled_lora import DecoupledLoRA
 
@@ -70,10 +70,16 @@ def in_turns(actions: Mapping[str, Callable[[], object]], repeats: int) -> dict[
 
 
 def measurement(
-    name: str, value: float, command: str, target: float | None = None, std: float | None = None, unit: str = "1"
+    name: str,
+    value: float,
+    command: str,
+    target: float | None = None,
+    std: float | None = None,
+    unit: str = "1",
+    better: Better = "lower",
 ) -> Measurement:
     """A measurement on this machine, of this state of the library."""
-    return Measurement(name, value, unit, command, [0], machine(), commit(), target, std)
+    return Measurement(name, value, unit, command, [0], machine(), commit(), target, std, better)
 
 
 def ratio(over: list[float], under: list[float]) -> tuple[float, float]:

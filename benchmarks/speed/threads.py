@@ -55,7 +55,11 @@ def measurements(repeats: int, seconds: float) -> list[Measurement]:
         one, ratios = statistics.median(pair[0] for pair in pairs), [two / one for one, two in pairs]
         gain, std = statistics.median(ratios), statistics.stdev(ratios)
         print(f"{learner.name}: {one:.0f} images a second with one thread, {gain:.2f} ± {std:.2f} times that with two")
-        results.append(measurement(f"threads {learner.name} two / one", round(gain, 3), COMMAND, None, round(std, 3)))
+        results.append(
+            measurement(
+                f"threads {learner.name} two / one", round(gain, 3), COMMAND, None, round(std, 3), better="higher"
+            )
+        )
     return results
 
 

@@ -15,11 +15,14 @@ from loop import looped
 from models import bank_of, encoder, images, in_turns, measurement, ratio
 from torch import Tensor
 
-from measurement import Measurement, emit
+from measurement import Better, Measurement, emit
 from newcomer.nn.lora.decoupled_lora import DecoupledLoRA
 
 COMMAND = "python benchmarks/speed/training_step.py"
-COMPARED = {"20 tasks / 1 task": ("20", "1", 1.05), "loop / bank at 20 tasks": ("loop", "20", 2.5)}
+COMPARED: dict[str, tuple[str, str, float, Better]] = {
+    "20 tasks / 1 task": ("20", "1", 1.05, "lower"),
+    "loop / bank at 20 tasks": ("loop", "20", 2.5, "higher"),
+}
 
 
 def training_step(
@@ -49,10 +52,12 @@ def measurements(shape: str, batch: int, size: int, repeats: int) -> list[Measur
     assert abs(actions["loop"]() - actions["20"]()) < 1e-4 * abs(actions["20"]())  # two implementations of one function
     times = in_turns(actions, repeats)
     results = []
-    for name, (over, under, target) in COMPARED.items():
+    for name, (over, under, target, better) in COMPARED.items():
         cost, std = ratio(times[over], times[under])
         print(f"{shape}, {batch} images of {size}: {name} {cost:.3f} ± {std:.3f}")
-        results.append(measurement(f"step {shape} {name}", round(cost, 4), COMMAND, target, round(std, 4)))
+        results.append(
+            measurement(f"step {shape} {name}", round(cost, 4), COMMAND, target, round(std, 4), better=better)
+        )
     return results
 
 
