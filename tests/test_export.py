@@ -18,7 +18,7 @@ from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.classes.methods.sequential_lora import SequentialLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError, StoreError
-from newcomer.export import FORMS
+from newcomer.export import FORMS, to_onnx, to_transformers
 from newcomer.nn.heads.kernel import arc_cosine
 from newcomer.shapes import Tensor
 
@@ -197,6 +197,34 @@ def test_onnxruntime_gives_the_same_logits_for_any_batch(
         (logits,) = session.run(None, encoded)
         assert apart(torch.tensor(logits), learner, inputs) <= near(learner)
     assert json.loads((folder / "labels.json").read_text()) == learner.classes
+
+
+def test_weights_of_more_than_one_file_of_onnx_lie_beside_it(
+    learned: Callable[..., SDLoRA], tasks: list[Examples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(to_onnx, "ONE_FILE", 1000)
+    learner, folder = learned("vit", {}), tmp_path / "exported"
+    FORMS["onnx"](learner, folder)
+    assert (folder / "model.onnx.data").stat().st_size > 1000
+    session = runtime.InferenceSession(folder / "model.onnx")
+    (logits,) = session.run(None, {k: t.numpy() for k, t in read(folder, learner, tasks[0].inputs).items()})
+    assert apart(torch.tensor(logits), learner, tasks[0].inputs) <= near(learner)
+
+
+def test_weights_of_many_files_have_an_index(
+    learned: Callable[..., SDLoRA], tasks: list[Examples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_transformers, "SHARD", "10KB")
+    learner, folder = learned("vit", {}), tmp_path / "exported"
+    FORMS["transformers"](learner, folder)
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    assert (folder / "model.safetensors.index.json").exists()
+    model = transformers.AutoModelForImageClassification.from_pretrained(folder)
+    with torch.inference_mode():
+        logits = model.eval()(**read(folder, learner, tasks[0].inputs)).logits
+    assert apart(logits, learner, tasks[0].inputs) <= near(learner)
 
 
 def test_what_cannot_be_exported_leaves_nothing(tiny: Folder, tasks: list[Examples], tmp_path: Path) -> None:

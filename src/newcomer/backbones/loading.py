@@ -20,7 +20,7 @@ EXTRAS = {"timm": "'newcomer[timm]'", "torchvision": "torchvision"}
 """Optional packages of some backbones, and what to install; timm first, because it brings torchvision."""
 
 
-def load(name: str, origin: Source | None) -> tuple[Any, Any, Any, list[str]]:
+def load(name: str, origin: Source | None, dtype: torch.dtype) -> tuple[Any, Any, Any, list[str]]:
     """Configuration, model, tokenizer or image processor, and names of missing weights.
 
     Raises DataError if nothing is found, if a package is missing, and for a model with remote code.
@@ -38,9 +38,7 @@ def load(name: str, origin: Source | None) -> tuple[Any, Any, Any, list[str]]:
             config = AutoConfig.from_pretrained(source, **options)
             known = FAMILIES.get(config.model_type)
             reader = getattr(transformers, known.loads if known else "AutoModel")
-            model, found = reader.from_pretrained(
-                source, dtype=torch.float32, output_loading_info=True, **_of(reader, options)
-            )
+            model, found = reader.from_pretrained(source, dtype=dtype, output_loading_info=True, **_of(reader, options))
             encoder = (AutoImageProcessor if is_image_model(model) else AutoTokenizer).from_pretrained(
                 source, **options
             )

@@ -9,7 +9,7 @@ from newcomer.backbones.sources import candidates
 from newcomer.errors import DataError, NewcomerError, SettingError
 from newcomer.settings import Json
 
-SETTINGS = ("size", "pooling", "max_tokens", "target_modules")
+SETTINGS = ("size", "pooling", "max_tokens", "target_modules", "dtype")
 KNOWN = {"name", "folder", "fingerprint", "preprocessing", "architecture", *SETTINGS}
 
 

@@ -15,7 +15,9 @@ from newcomer.classes.cost import numbers
 from newcomer.classes.heads import make_head
 from newcomer.classes.loader import Loader
 from newcomer.classes.parts import Adapter, Learned, Part, Steps, Task
+from newcomer.errors import SettingError
 from newcomer.nn.features.augmentation import augmented
+from newcomer.nn.gradient_checkpointing import blocks_of, checkpointed
 from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.shapes import Float, Int, Tensor
 from newcomer.training.averaging import Average
@@ -38,6 +40,11 @@ class TrainingLoop(Part):
         self, backbone: Backbone, training: Training, runtime: Runtime, loss_classes: LossClasses = "new"
     ) -> None:
         self.training, self.loss_classes, self.torch_compile = training, loss_classes, runtime.torch_compile
+        self.gradient_checkpointing = runtime.gradient_checkpointing
+        if self.gradient_checkpointing and not blocks_of(backbone.model):
+            raise SettingError(
+                f"gradient_checkpointing: the model of '{backbone.name}' has no list of equal blocks; leave it out"
+            )
         self.linear_head = LinearHead(backbone.width).to(backbone.device)
         self.processes = Processes(runtime.device)
 
@@ -61,6 +68,11 @@ class TrainingLoop(Part):
         `groups`: 'factors' are trained at `learning_rate`, all others at `head_learning_rate`; without any the adapter is frozen.
         """
         training, loader, backbone = self.training, task.loader, adapter.backbone
+        if groups and backbone.dtype == torch.float16:
+            raise SettingError(
+                "Backbone: dtype = 'float16' has too small a range for gradients; give 'bfloat16', or a method "
+                "that trains heads alone"
+            )
         lr_factor = 1.0 if task.is_first else training.later_lr_factor
         trained = {**groups, "head": [*self.linear_head.parameters()]}
         rates = {"factors": training.learning_rate * lr_factor}
@@ -89,7 +101,8 @@ class TrainingLoop(Part):
                 logits = self.linear_head(features)[:, loss_classes].float()
                 yield (F.cross_entropy(logits, target[part], reduction="sum") + own) / len(plan[step])
 
-        with closing(tensors), self._compiled(adapter):
+        blocks = blocks_of(adapter.encoder) if self.gradient_checkpointing else []
+        with closing(tensors), checkpointed(blocks), self._compiled(adapter):
             for step, values in enumerate(fit(range(len(plan)), losses, optimizer, self.processes), 1):
                 schedule.step()
                 average.update(parameters, step / len(plan))

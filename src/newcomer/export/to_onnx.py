@@ -21,10 +21,14 @@ from newcomer.export.folder import atomic_folder
 from newcomer.shapes import Float, Tensor
 
 NEEDED = ("onnx", "onnxscript")
+ONE_FILE = 2**31 - 2**24
+"""Bytes of weights that one file of protocol buffers can hold, with room for the graph."""
 
 
 def export(learner: ClassLearner, folder: Path) -> None:
     """Write `model.onnx` with dynamic batch size and text length, `labels.json`, the configuration and the preprocessing.
+
+    Weights of 2 GiB and more lie beside it, in `model.onnx.data`.
 
     Raises LearnerError if nothing was learned yet, for timm encoders, and without onnx; StoreError: see `atomic_folder`.
     """
@@ -56,7 +60,7 @@ def export(learner: ClassLearner, folder: Path) -> None:
                 output_names=["logits"],
                 dynamic_shapes=(tuple(free for _ in inputs),),
                 dynamo=True,
-                external_data=False,
+                external_data=sum(p.numel() * p.element_size() for p in model.state_dict().values()) > ONE_FILE,
                 verbose=False,
             )
         plain_config(learner, model).save_pretrained(part)

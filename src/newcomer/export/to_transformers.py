@@ -12,6 +12,8 @@ from newcomer.export.folder import atomic_folder
 from newcomer.export.modeling_pooled import PooledClassifier
 
 CODE = Path(modeling_pooled.__file__)
+SHARD = "4GB"
+"""Weights beyond that are divided into files with an index, as the hub has them."""
 
 
 def export(learner: ClassLearner, folder: Path) -> None:
@@ -37,7 +39,7 @@ def export(learner: ClassLearner, folder: Path) -> None:
         model.config.auto_map = {"AutoConfig": f"{CODE.stem}.PooledConfig", auto: f"{CODE.stem}.PooledClassifier"}
     load = f'from transformers import pipeline\nask = pipeline("{task}", model="this-folder"{options})\nask("{asked}")'
     with atomic_folder(folder) as part, silence_libraries():
-        model.save_pretrained(part)
+        model.save_pretrained(part, max_shard_size=SHARD)
         write_preprocessing(backbone, part)
         if isinstance(model, PooledClassifier):
             shutil.copyfile(CODE, part / CODE.name)

@@ -1,8 +1,9 @@
 """Thread-local overrides for one forward pass: weights or prompts by module, so that several threads share one model."""
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Generic, TypeVar
 
 from torch import nn
@@ -22,7 +23,8 @@ class ForwardContext(threading.local, Generic[Value]):
     """
 
     def __init__(self) -> None:
-        self.values: Mapping[nn.Module, Value] = {}
+        self.values: Mapping[nn.Module, Value] = {}  # called once in every thread
+        _CONTEXTS.add(self)
 
     def of(self, module: nn.Module) -> Value | None:
         """The value of this module in the current thread's pass, if any."""
@@ -37,6 +39,23 @@ class ForwardContext(threading.local, Generic[Value]):
             yield
         finally:
             self.values = before
+
+
+_CONTEXTS: weakref.WeakSet[ForwardContext[Any]] = weakref.WeakSet()
+
+
+def captured() -> Callable[[], AbstractContextManager[None]]:
+    """A function that brings back all overrides as they are now, in any thread."""
+    noted = [(context, context.values) for context in list(_CONTEXTS)]
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        with ExitStack() as stack:
+            for context, values in noted:
+                stack.enter_context(context.override(values))
+            yield
+
+    return again
 
 
 _REGISTERING = threading.Lock()

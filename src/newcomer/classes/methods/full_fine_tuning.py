@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Annotated, Any, final
 
+import torch
 from pydantic import Field
 from torch import nn
 
@@ -68,6 +69,11 @@ class TrainedWeights(Adapter):
 
     def __init__(self, backbone: Backbone, parts: list[str] | None, precision: str) -> None:
         super().__init__(backbone)
+        if backbone.dtype != torch.float32:
+            raise SettingError(
+                "FullFineTuning: the backbone's weights are trained, for which its dtype has too few digits; "
+                "leave dtype out and give precision = 'bf16'"
+            )
         self.encoder, self.precision = _shadow_model(backbone.model), precision
         owners = _parameter_owners(self.encoder)
         self._owners = {name: at for name, at in owners.items() if not parts or any(part in name for part in parts)}

@@ -78,7 +78,7 @@ class DecoupledLoRA(nn.Module):
 
     def clear(self) -> None:
         """Remove all directions."""
-        like = self._layers[0].frozen.weight
+        like = self._layers[0].frozen.weight.detach().float()[:0]
         self.ranks: list[int] = []
         """Rank of each closed direction."""
         self.magnitudes = nn.Parameter(like.new_zeros(0, 1 if self.sharing == "shared" else len(self._layers)))
@@ -104,8 +104,8 @@ class DecoupledLoRA(nn.Module):
             weight = layer.frozen.weight
             bound = weight.shape[1] ** -0.5
             down = torch.empty(rank, weight.shape[1]).uniform_(-bound, bound, generator=generator)
-            self.open_down.append(down.to(weight))
-            self.open_up.append(weight.new_zeros(weight.shape[0], rank))
+            self.open_down.append(down.to(weight.device))
+            self.open_up.append(torch.zeros(weight.shape[0], rank, device=weight.device))
         one = self.magnitudes.new_ones(1, self.magnitudes.shape[1])
         self.magnitudes = nn.Parameter(torch.cat([self.magnitudes.detach(), one]))
 
@@ -195,7 +195,7 @@ class DecoupledLoRA(nn.Module):
         frozen = self._layers[p].frozen.weight
         with torch.autocast(frozen.device.type, enabled=False):
             up, down = self.terms(p)
-            return torch.addmm(frozen, up, down)
+            return torch.addmm(frozen.float(), up, down).to(frozen.dtype)
 
     def terms(self, p: int) -> tuple[Float[Tensor, "width_out rank"], Float[Tensor, "rank width_in"]]:
         """ΔW of projection p as two factors, up @ down: all directions side by side, each with its magnitude on `up`."""
