@@ -54,6 +54,7 @@ COMMANDS = [
     ["scale/users.py"],
     ["serving/latency.py"],
     ["serving/one_request.py"],
+    ["gpu.py"],
 ]
 
 
