@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from newcomer.errors import LearnerError, NewcomerError, RecipeError, StoreError
+from newcomer.errors import DataError, LearnerError, NewcomerError, RecipeError, StoreError
 from newcomer.experiments import workers
 from newcomer.experiments.comparison import JobResult, compare
 from newcomer.experiments.recipe import Recipe, read_recipe
@@ -32,7 +32,7 @@ from newcomer.experiments.report.comparison import (
     search_table,
     write_comparison,
 )
-from newcomer.experiments.report.runs import find_runs
+from newcomer.experiments.report.runs import RECORD, find_runs
 from newcomer.experiments.run import run_recipe
 from newcomer.experiments.search import Search
 from newcomer.experiments.workers import Job, JobEnd, Workers
@@ -208,6 +208,27 @@ def test_an_interrupted_comparison_resumes_to_the_same_result(
         for out in (tmp_path / "out", whole)
     )
     assert mine == other
+
+
+@pytest.mark.slow  # a cluster
+@pytest.mark.filterwarnings("ignore")  # of Ray itself
+def test_a_ray_cluster_gives_the_same_result_as_one_process(recipe: Recipe, whole: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    over = compared(recipe, tmp_path / "out", processes="ray")
+    assert {name for name, _ in over} == {str(run.parent.relative_to(whole)) for run in whole.rglob(RECORD)}
+    assert found(tmp_path / "out") == found(whole)
+    assert compared(recipe, tmp_path / "out", processes="ray") == []
+
+
+@pytest.mark.slow  # a cluster
+@pytest.mark.filterwarnings("ignore")
+def test_an_error_in_a_ray_task_is_that_of_the_run(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    (tmp_path / "small.toml").write_text(RECIPE.format(backbone=tiny("vit")))
+    missing = read_recipe(str(tmp_path / "small.toml"), ["backbone.name=nowhere"])
+    with pytest.raises(DataError, match="nowhere"):
+        compared(missing, tmp_path / "out", processes="ray")
+    assert not ray.is_initialized()
 
 
 def test_two_processes_give_the_same_result_as_one(recipe: Recipe, whole: Path, tmp_path: Path) -> None:

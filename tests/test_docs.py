@@ -98,7 +98,7 @@ def test_the_readme_has_code_and_commands_and_is_short() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::newcomer.errors.DataWarning")
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=page_name)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and page.name != "ray.md"], ids=page_name)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs the blocks of a page in order; a tutorial in an empty folder, any other page in one with the reader's files."""
     if page.parent.name != "tutorials":
@@ -109,6 +109,23 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     with served_shop(tmp_path) if page.name == "service.md" else nullcontext(SERVICE) as url:
         for number, block in enumerate(blocks(page)):
             exec(compile(block.replace(SERVICE, url), f"{page.name}, block {number}", "exec"), names)
+
+
+@pytest.mark.slow  # a cluster
+@pytest.mark.filterwarnings("ignore")  # of Ray itself
+def test_the_page_on_ray_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    write_readers_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_TRAIN_V2_ENABLED", "1")
+    names: dict[str, object] = {"__name__": "page"}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        for number, block in enumerate(blocks(ROOT / "docs" / "ray.md")):
+            exec(compile(block, f"ray.md, block {number}", "exec"), names)
+    finally:
+        ray.shutdown()
+    assert {path.name for path in tmp_path.iterdir()} >= {"birds", "shop", "items.db", "scores"}
 
 
 @pytest.mark.slow  # the code is that of the tutorials, which runs above

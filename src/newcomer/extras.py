@@ -20,6 +20,7 @@ EXTRAS: Mapping[str, str] = {
     "onnx": "onnx",
     "onnxscript": "onnx",
     "onnxruntime": "onnx",
+    "ray": "ray",
     "fastapi": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress
 
 from newcomer.cli.program import Bar, Track, app, console, finish, progress_of, say, say_logs, stoppable
 from newcomer.cli.runs import rich_table
-from newcomer.experiments.comparison import JobResult
+from newcomer.experiments.comparison import JobResult, Parallel
 from newcomer.experiments.comparison import compare as compared
 from newcomer.experiments.recipe import read_recipe
 from newcomer.experiments.report.comparison import comparison_tables, read_comparison, write_comparison
@@ -25,6 +25,14 @@ from newcomer.training.learner import Step
 SEEDS = 3
 
 
+def _parallel(value: str | int) -> Parallel:
+    if value == "ray":
+        return "ray"
+    if not str(value).isdecimal() or not int(value):
+        raise typer.BadParameter(f"'{value}' is no number of processes; give one from 1 on, or ray")
+    return int(value)
+
+
 @app.command()
 def compare(
     recipes: Annotated[list[str], typer.Argument(help="Shipped recipes' names, or TOML files.")],
@@ -34,7 +42,12 @@ def compare(
     budget: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Trials per row; by default the recipe's.")
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, metavar="N", help="Number of parallel worker processes.")] = 1,
+    processes: Annotated[
+        Parallel,
+        typer.Option(
+            parser=_parallel, metavar="N", help="Number of parallel worker processes, or ray: a Ray cluster's tasks."
+        ),
+    ] = 1,
     rows: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this row; may be repeated.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as learner.rank=4.")

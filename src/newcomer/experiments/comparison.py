@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import Timeout
 
 from newcomer.data.fingerprint import fingerprint
 from newcomer.errors import RecipeError, StoreError, nearest
+from newcomer.experiments.ray_workers import RayWorkers
 from newcomer.experiments.recipe import Recipe
 from newcomer.experiments.report.record_schema import read_comparison_file
 from newcomer.experiments.report.runs import COMPARISON, RECORD, SEARCH, Run, read_run
@@ -31,6 +32,9 @@ from newcomer.experiments.workers import Job, JobEnd, Workers
 from newcomer.settings import Json, changes
 from newcomer.store.writing import take_lock, to_json, write_whole
 from newcomer.training.processes import Processes
+
+Parallel = int | Literal["ray"]
+"""Number of worker processes, or the tasks of a Ray cluster."""
 
 MAX_NAME_LENGTH = 100
 """The most characters of a trial's folder name, without its hash."""
@@ -53,7 +57,7 @@ def compare(
     out: Path,
     seeds: Sequence[int] = (0, 1, 2),
     budget: int | None = None,
-    processes: int = 1,
+    processes: Parallel = 1,
     only: Sequence[str] = (),
 ) -> Generator[tuple[Job, Event | JobResult], None, None]:
     """Search every row (or `only` these), then run each with its chosen settings; yields the events of all jobs.
@@ -76,14 +80,18 @@ def compare(
     file = _ComparisonFile(recipe, out)
     for row in rows:
         file.plan(row, plans[row.row])
-    with _locked(out), Workers(processes) as workers:
+    with _locked(out), _workers(processes) as workers:
         file.write()
         yield from _search(rows, file, workers)
         yield from _run_seeds(rows, file, seeds, workers)
 
 
+def _workers(processes: Parallel) -> Workers | RayWorkers:
+    return RayWorkers() if processes == "ray" else Workers(processes)
+
+
 def _search(
-    rows: Sequence[Recipe], file: "_ComparisonFile", workers: Workers
+    rows: Sequence[Recipe], file: "_ComparisonFile", workers: Workers | RayWorkers
 ) -> Iterator[tuple[Job, Event | JobResult]]:
     """Run the unfinished trials: the first of every row, then the second, so that an interrupted search covers all rows."""
     jobs = [
@@ -107,7 +115,7 @@ def _search(
 
 
 def _run_seeds(
-    rows: Sequence[Recipe], file: "_ComparisonFile", seeds: Sequence[int], workers: Workers
+    rows: Sequence[Recipe], file: "_ComparisonFile", seeds: Sequence[int], workers: Workers | RayWorkers
 ) -> Iterator[tuple[Job, Event | JobResult]]:
     """Run every row with its chosen settings on every seed."""
     jobs = []

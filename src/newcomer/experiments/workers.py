@@ -66,7 +66,7 @@ class Workers:
         killed.
         """
         if self.processes == 1:
-            yield from ((job, event) for job in jobs for event in _run_job(job))
+            yield from ((job, event) for job in jobs for event in run_job(job))
             return
         waiting = list(jobs)
         while len(self.workers) < min(self.processes, len(jobs)):
@@ -144,7 +144,7 @@ def _work(connection: Connection, threads: int) -> None:
         except (EOFError, OSError):
             return
         try:
-            for event in _run_job(job):
+            for event in run_job(job):
                 connection.send(event)
         except NewcomerError as error:
             connection.send(error)
@@ -152,7 +152,8 @@ def _work(connection: Connection, threads: int) -> None:
             return
 
 
-def _run_job(job: Job) -> Iterator[Event | JobEnd]:
+def run_job(job: Job) -> Iterator[Event | JobEnd]:
+    """The job's events. A LearnerError ends it with a failure; raises any other NewcomerError."""
     start, failure = time.perf_counter(), None
     try:
         yield from run_recipe(job.recipe, job.folder)
