@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress
 
 from newcomer.cli.program import Bar, Track, app, console, finish, progress_of, say, say_logs, stoppable
 from newcomer.cli.runs import rich_table
+from newcomer.errors import SettingError
 from newcomer.experiments.comparison import JobResult, Parallel
 from newcomer.experiments.comparison import compare as compared
 from newcomer.experiments.recipe import read_recipe
@@ -25,12 +26,12 @@ from newcomer.training.learner import Step
 SEEDS = 3
 
 
-def _parallel(value: str | int) -> Parallel:
-    if value == "ray":
+def _parallel(given: str) -> Parallel:
+    if given == "ray":
         return "ray"
-    if not str(value).isdecimal() or not int(value):
-        raise typer.BadParameter(f"'{value}' is no number of processes; give one from 1 on, or ray")
-    return int(value)
+    if not given.isdecimal() or not int(given):
+        raise SettingError(f"--processes {given}: give how many, from 1 on, or ray")
+    return int(given)
 
 
 @app.command()
@@ -43,11 +44,8 @@ def compare(
         int | None, typer.Option(min=1, metavar="N", help="Trials per row; by default the recipe's.")
     ] = None,
     processes: Annotated[
-        Parallel,
-        typer.Option(
-            parser=_parallel, metavar="N", help="Number of parallel worker processes, or ray: a Ray cluster's tasks."
-        ),
-    ] = 1,
+        str, typer.Option(metavar="N", help="Number of parallel worker processes, or ray: tasks of a Ray cluster.")
+    ] = "1",
     rows: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this row; may be repeated.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as learner.rank=4.")
@@ -59,7 +57,7 @@ def compare(
 ) -> None:
     """Compare all rows of a recipe at the same search budget. The search uses validation data; then all seeds run, and differences
     are tested. Resumable: the same command continues an interrupted comparison."""
-    tracker = find_tracker(track)
+    tracker, parallel = find_tracker(track), _parallel(processes)
     read, left_out = [read_recipe(name, set_ or []) for name in recipes], list[str]()
     for recipe in read:
         folder = out / recipe.name
@@ -68,7 +66,7 @@ def compare(
         with (
             stoppable("the same command goes on after the last complete stage"),
             _jobs() as shown,
-            closing(compared(recipe, folder, runs, budget, processes, rows or ())) as events,
+            closing(compared(recipe, folder, runs, budget, parallel, rows or ())) as events,
         ):
             for job, event in tracked(events, start):
                 shown.follow(job, event)

@@ -31,7 +31,13 @@ class RayWorkers:
         self.ray, self.running = ray, dict[Any, Job]()
         self.is_own = not ray.is_initialized()
         if self.is_own:
-            ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
+            try:
+                ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
+            except Exception as error:  # Ray raises no narrower one
+                raise NewcomerError(
+                    f"Ray cannot be started or reached ({str(error).splitlines()[0]}); see RAY_ADDRESS, or give a number of "
+                    "--processes"
+                ) from None
         return self
 
     def __exit__(self, *_: object) -> None:

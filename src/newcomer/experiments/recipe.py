@@ -37,8 +37,13 @@ if TYPE_CHECKING:
 
 TomlTable = Mapping[str, Json]
 
-NEWER_SETTINGS: TomlTable = {"calibrate": False, "negative_rate": 1.0}
-"""Settings of learners that older records do not have, with the values that those runs had; omitted from records at these."""
+NEWER_SETTINGS: TomlTable = {
+    "calibrate": False,
+    "negative_rate": 1.0,
+    "gradient_checkpointing": False,
+    "dtype": "float32",
+}
+"""Settings that older records do not have, with the values that those runs had; omitted from records at these."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,11 @@ class Recipe:
 
     def resolved(self) -> dict[str, Json]:
         """All settings that the result depends on, as they are written into the record."""
-        learner = {k: v for k, v in self.learner.items() if k not in NEWER_SETTINGS or v != NEWER_SETTINGS[k]}
-        parts = {"data": self.data, "stream": self.stream, "backbone": self.backbone, "learner": learner}
+        learner, backbone = (
+            {k: v for k, v in part.items() if k not in NEWER_SETTINGS or v != NEWER_SETTINGS[k]}
+            for part in (self.learner, self.backbone)
+        )
+        parts = {"data": self.data, "stream": self.stream, "backbone": backbone, "learner": learner}
         return {
             "name": self.name,
             "row": self.row,

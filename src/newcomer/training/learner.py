@@ -25,7 +25,7 @@ TrainData = TypeVar("TrainData")
 EvalData = TypeVar("EvalData")
 
 
-MACHINE_SETTINGS = ("device", "cache_gib", "torch_compile")
+MACHINE_SETTINGS = ("device", "cache_gib", "torch_compile", "gradient_checkpointing")
 """Settings of the machine, not of the model: not restored from a store."""
 
 

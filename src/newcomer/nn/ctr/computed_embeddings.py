@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from newcomer.shapes import Float, Int, Tensor
 
@@ -68,14 +69,13 @@ class UserHistoryEmbedding(ComputedEmbedding):
         self.register_buffer("times", times, persistent=False)
 
     def forward(self, value: Int[Tensor, " thing"]) -> Float[Tensor, "thing width"]:
-        users, codes = self.times.shape
-        times = self.times[value % users].to(self.codes)
-        left_out = value // users - 1
-        if (left_out >= 0).any():
-            times = torch.cat([times, times[:, :1]], dim=1)  # one column more, for rows without an event of their own
-            times[torch.arange(len(left_out), device=left_out.device), torch.where(left_out < 0, codes, left_out)] -= 1
-            times = times[:, :codes]
-        return times @ self.codes / times.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
+        users, of = torch.unique(value % len(self.times), return_inverse=True)  # each user of a batch is summed once
+        times = self.times[users].to(self.codes)
+        left_out = value // len(self.times) - 1
+        is_left_out = (left_out >= 0)[:, None].to(self.codes)
+        own = functional.embedding(left_out.clamp(min=0), self.codes) * is_left_out
+        counts = times.sum(dim=1, keepdim=True)[of] - is_left_out
+        return ((times @ self.codes)[of] - own) / counts.clamp(min=1).sqrt()
 
     def table(self) -> Float[Tensor, "user width"]:
         users = torch.arange(len(self.times), device=self.times.device)
