@@ -3,6 +3,7 @@
 import random
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -84,4 +85,4 @@ class Valkey(Database):
         self._server.stop()
 
 
-DATABASES = {"SQLite": SQLite, "PostgreSQL": PostgreSQL, "Valkey": Valkey}
+DATABASES: Mapping[str, Callable[[Path], Database]] = {"SQLite": SQLite, "PostgreSQL": PostgreSQL, "Valkey": Valkey}

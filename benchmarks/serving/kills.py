@@ -126,7 +126,7 @@ def run(name: str, number: int, store: Path, folder: Path) -> Round:
             replay([*load.lines(), *probed.getvalue().splitlines()], replayed)
             counted = compare(served, replayed, before)
     print(f"{name}, round {number}: {counted}", file=sys.stderr, flush=True)
-    return Round(name, number, taken, **asdict(counted))
+    return Round(name, number, dict(taken), **asdict(counted))
 
 
 def rounds(store: Path, folder: Path, most: int, done: Path) -> Iterator[Round]:

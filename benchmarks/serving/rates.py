@@ -60,7 +60,6 @@ def sustained(service: Service, count: int) -> tuple[float, float, int]:
 
 def delays(service: Service, count: int) -> list[float]:
     """Seconds from the sending of an event to one worker until a score of the other one has it."""
-    first, other = service.each_worker(2).values()
     add_items(Connection(service.port), ITEMS)
     stopped = threading.Event()
 
@@ -75,15 +74,16 @@ def delays(service: Service, count: int) -> list[float]:
     with ThreadPoolExecutor(1) as pool:
         loaded = pool.submit(load)
         try:
-            found = [delay(first, other, number) for number in range(count)]
+            found = [delay(service, number) for number in range(count)]
         finally:
             stopped.set()
         print(f"{loaded.result()} events a second meanwhile", file=sys.stderr)
     return found
 
 
-def delay(first: Connection, other: Connection, number: int) -> float:
-    """Seconds until the other worker knows an event of an item that both have scored."""
+def delay(service: Service, number: int) -> float:
+    """Seconds until one worker knows an event that was sent to the other."""
+    first, other = service.each_worker(2).values()
     item, visit = ITEMS // 2 + number % (ITEMS // 2), Visit.draw(WORLD, Traffic(candidates=1), number, ITEMS)
     body = json.dumps({**visit.user, "context": visit.context, "candidates": [item_id(item)]}).encode()
 
