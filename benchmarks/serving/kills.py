@@ -136,7 +136,7 @@ def rounds(store: Path, folder: Path, most: int, done: Path) -> Iterator[Round]:
     for name, number in sorted(wanted, key=lambda one: one[1])[:most]:
         one = next((one for one in found if (one.database, one.number) == (name, number)), None)
         if one is None:
-            one = run(name, number, store, folder / f"{name} {number}")
+            one = run(name, number, store, folder / f"{name}-{number}")
             with done.open("a") as stream:
                 stream.write(json.dumps(asdict(one)) + "\n")
         yield one
