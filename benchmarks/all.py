@@ -54,6 +54,11 @@ COMMANDS = [
     ["scale/users.py"],
     ["serving/latency.py"],
     ["serving/one_request.py"],
+    ["serving/rates.py"],
+    ["serving/soak.py"],
+    ["serving/roll_out.py"],
+    ["serving/kills.py"],
+    ["serving/million.py"],
     ["gpu.py"],
 ]
 

@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,13 +49,18 @@ def send(client: httpx.Client, body: Any) -> dict[str, int]:
     raise AssertionError("never acknowledged")
 
 
-def children(process: subprocess.Popen[bytes], word: bytes = b"spawn_main") -> list[int]:
-    """Child processes with this word in their command: the workers, or the runner of jobs."""
+def workers(process: subprocess.Popen[bytes]) -> list[int]:
+    """The workers, which a child has forked."""
+    return [worker for server in children(process.pid, b"forkserver") for worker in children(server, b"")]
+
+
+def children(process: int, word: bytes) -> list[int]:
+    """Child processes with this word in their command."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == process.pid and word in (folder / "cmdline").read_bytes():
+            if parent == process and word in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
         except (OSError, ValueError):
             continue
@@ -73,7 +79,7 @@ def test_no_acknowledged_event_is_lost_when_a_worker_is_killed(store: Path, tmp_
             for item in range(4)
             for begin in range(0, 50, 5)
         ]
-        victim = children(process)[0]
+        victim = workers(process)[0]
         with ThreadPoolExecutor(4) as pool:
             sent = [pool.submit(send, client, batch) for batch in batches]
             os.kill(victim, signal.SIGKILL)
@@ -105,7 +111,7 @@ def test_a_job_survives_the_end_of_its_runner(tmp_path: Path, tasks: list[Exampl
     with service(str(tmp_path / "digits"), log=tmp_path / "log") as (client, process):
         job, other = (client.post("/jobs", json={"kind": "learn", "examples": examples}).json()["id"] for _ in range(2))
         wait_for(client, job, "running")
-        os.kill(children(process, b"job_runner")[0], signal.SIGKILL)
+        os.kill(children(process.pid, b"job_runner")[0], signal.SIGKILL)
         done = wait_for(client, job, "done")
         assert (done["attempts"], done["result"]["stage"]) == (2, 2)
         wait_for(client, other, "running")
@@ -124,6 +130,13 @@ def wait_for(client: httpx.Client, job: str, status: str) -> dict[str, Any]:
             return found
         assert found["status"] in ("queued", "running"), found
         time.sleep(0.05)
+
+
+def test_a_click_model_is_served_without_the_libraries_of_classifiers() -> None:
+    """They take longer to import than all else, and a service that was killed is to be back soon."""
+    code = "import sys, newcomer.server.app, newcomer.server.job_execution; print('transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_what_cannot_be_served_is_refused_before_anything_starts(store: Path, shell: Shell) -> None:

@@ -154,6 +154,10 @@ def test_a_service_that_has_gone_ends_the_simulation_with_what_was_not_acknowled
     assert summary.failed > 0
     assert summary.distinct + summary.pending == 3 * summary.visits
     assert summary.errors
+    with in_thread(create_app(config)) as url, Client(url) as simulation.client:  # it is back: the rest is sent
+        for _ in simulation.run(visits=0):
+            pass
+    assert (summary.distinct, summary.pending) == (3 * summary.visits, 0)
 
 
 def test_a_line_that_is_none_of_a_log_is_refused(store: Path, tmp_path: Path) -> None:

@@ -14,13 +14,16 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Flaky
 from schemathesis.core.failures import Failure, FailureGroup
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
@@ -29,6 +32,9 @@ from films import trained
 from newcomer import FrozenBackbone
 from newcomer.data.datasets.digits import digits
 from serving import service
+
+SECONDS = 60
+"""In which a request is answered on a crowded machine."""
 
 STEPS = 10
 """Requests of one sequence."""
@@ -78,7 +84,7 @@ def single_requests(schema: Any, requests: int, found: Found) -> None:
         @settings(_settings(max(1, requests // len(operations))))
         @given(operation.as_strategy())
         def run(case: Any) -> None:
-            found.check(case, case.call())
+            found.check(case, case.call(timeout=SECONDS))
 
         run()
 
@@ -86,12 +92,21 @@ def single_requests(schema: Any, requests: int, found: Found) -> None:
 def sequences(schema: Any, requests: int, found: Found) -> None:
     """Sequences of requests in which answers of one are used by the next."""
     machine: Any = schema.as_state_machine()
+    end = found.requests + requests
 
     class Counted(machine):  # type: ignore[misc]
+        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
+            return {"timeout": SECONDS}
+
         def validate_response(self, response: Any, case: Any, **_: Any) -> None:
             found.check(case, response)
 
-    Counted.run(settings=settings(_settings(max(1, requests // STEPS)), stateful_step_count=STEPS))
+    for number in range(requests):
+        if (left := end - found.requests) <= 0:
+            break
+        options = settings(_settings(max(1, left // STEPS)), derandomize=False, stateful_step_count=STEPS)
+        with suppress(Flaky):  # what may follow depends on the answers, which change as the service fills
+            hypothesis.seed(number)(Counted).run(settings=options)
 
 
 def random_bytes(client: httpx.Client, requests: int, found: Found, seed: int) -> None:

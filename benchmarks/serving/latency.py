@@ -53,9 +53,21 @@ class Connection:
     def __init__(self, port: int) -> None:
         self._http = HTTPConnection("127.0.0.1", port, timeout=60)
 
+    @property
+    def port(self) -> int:
+        """Its port on this side."""
+        return int(self._http.sock.getsockname()[1])
+
+    def get(self, path: str) -> Any:
+        """As `post`."""
+        return self._answer("GET", path, None)
+
     def post(self, path: str, body: bytes) -> Any:
         """The answer. Raises RuntimeError for any other than success."""
-        self._http.request("POST", path, body, {"content-type": "application/json"})
+        return self._answer("POST", path, body)
+
+    def _answer(self, method: str, path: str, body: bytes | None) -> Any:
+        self._http.request(method, path, body, {"content-type": "application/json"})
         answer = self._http.getresponse()
         content = answer.read()
         if answer.status != 200:

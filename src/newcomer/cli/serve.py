@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from newcomer.cli.program import app, say
 from newcomer.errors import SettingError
 from newcomer.extras import optional_imports
-from newcomer.server.configuration import Limits, ServeConfig
+from newcomer.server.configuration import METRICS_FOLDER, Limits, ServeConfig
 
 APPLICATION = "newcomer.server.app:app_from_environment"
 
@@ -88,30 +88,38 @@ def serve(
         )
     except ValidationError as error:
         raise SettingError(f"serve: {error.errors()[0]['loc'][-1]}: {error.errors()[0]['msg']}") from None
+    with tempfile.TemporaryDirectory(prefix="newcomer-metrics-") as metrics:
+        if workers > 1:
+            os.environ |= {**config.to_environment(), METRICS_FOLDER: metrics}
+            with optional_imports():
+                from newcomer.server.workers import fork_workers
+            fork_workers()
+        _run(config)
+
+
+def _run(config: ServeConfig) -> None:
     with optional_imports():
         import uvicorn
 
         from newcomer.server.app import check, create_app
         from newcomer.server.job_runner import runner_process
         from newcomer.server.logs import log_to_stderr
-        from newcomer.server.metrics import FOLDER
     log_to_stderr()
-    say(f"serving {', '.join(check(config))} at http://{host}:{port}; documentation at /docs; Ctrl-C stops")
+    names, address = ", ".join(check(config)), f"http://{config.host}:{config.port}"
+    say(f"serving {names} at {address}; documentation at /docs; Ctrl-C stops")
     options: dict[str, Any] = {
-        "host": host,
-        "port": port,
+        "host": config.host,
+        "port": config.port,
         "log_config": None,
         "access_log": False,
         "server_header": False,
+        "timeout_graceful_shutdown": DRAIN_SECONDS,
     }
-    options |= {"timeout_graceful_shutdown": DRAIN_SECONDS}
-    if workers == 1:
-        with runner_process(config):
+    with runner_process(config):
+        if config.workers == 1:
             uvicorn.run(create_app(config), **options)
-        return
-    with tempfile.TemporaryDirectory(prefix="newcomer-metrics-") as metrics, runner_process(config):
-        os.environ |= {**config.to_environment(), FOLDER: metrics}
-        uvicorn.run(APPLICATION, factory=True, workers=workers, **options)
+        else:
+            uvicorn.run(APPLICATION, factory=True, workers=config.workers, **options)
 
 
 def _seconds(time: str) -> float:

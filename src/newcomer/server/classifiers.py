@@ -1,18 +1,23 @@
-"""A classifier in service: the model of its store, loaded anew when the store changes."""
+"""A classifier in service: the model of its store, loaded anew when the store changes.
+
+Modules of classifiers are imported with the first one: a service of a click model starts in half the time without them.
+"""
 
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from threading import Lock
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from newcomer.classes.learner import ClassLearner
 from newcomer.registry import find_learner
 from newcomer.server.models import ModelsFile
 from newcomer.server.problems import ProblemError
 from newcomer.settings import Json
 from newcomer.store.folder import Store
+
+if TYPE_CHECKING:
+    from newcomer.classes.learner import ClassLearner
 
 CHECK_SECONDS = 1.0
 """Seconds after which the store is looked at again."""
@@ -38,7 +43,7 @@ class ServedClassifier:
         """Number of stages in the store."""
         return len(Store(self.folder).manifest().stages)
 
-    def learner(self) -> ClassLearner:
+    def learner(self) -> "ClassLearner":
         """The current model."""
         if monotonic() - self._checked > CHECK_SECONDS:
             self.refresh()
@@ -60,8 +65,10 @@ class ServedClassifier:
             if stages != self._stages:
                 self._stages, self._learner = stages, self.load(self.rolled_back)
 
-    def load(self, stages: int | None = None) -> ClassLearner:
+    def load(self, stages: int | None = None) -> "ClassLearner":
         """The model after so many stages. Raises StoreError if there are fewer."""
+        from newcomer.classes.learner import ClassLearner
+
         kind = find_learner(Store(self.folder).manifest().learner)
         assert issubclass(kind, ClassLearner)  # see stores
         settings: dict[str, Any] = {} if self._backbone is None else {"backbone": self._backbone}

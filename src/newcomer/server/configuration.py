@@ -15,6 +15,10 @@ VARIABLE = "NEWCOMER_SERVE"
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable with the folder in which workers share their metrics."""
+
+
 class Limits(BaseModel):
     """Limits of requests."""
 

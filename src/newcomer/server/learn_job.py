@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from newcomer.classes.learner import ClassLearner
 from newcomer.data.examples import Examples
 from newcomer.data.io.image_decoding import read_image
 from newcomer.errors import DataError, SettingError
@@ -26,6 +25,8 @@ def learn(folder: Path, backbone: str | None, jobs: Jobs, job: Job, report: Call
 
     Inputs that cannot be read are left out, and named in the result. Raises DataError if none is left.
     """
+    from newcomer.classes.learner import ClassLearner  # other jobs start faster without it
+
     request = jobs.request(job)
     with Store(folder).held():
         kind = find_learner(Store(folder).manifest().learner)

@@ -11,9 +11,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
 
 from newcomer.items.encoding.unseen_values import Unseen
-
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable with the folder that the workers share."""
+from newcomer.server.configuration import METRICS_FOLDER
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -126,7 +124,7 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """All metrics, of all workers, in Prometheus' text format."""
-        if not os.environ.get(FOLDER):
+        if not os.environ.get(METRICS_FOLDER):
             return generate_latest(self.registry)
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]

@@ -66,6 +66,7 @@ class Simulation:
         Raises SettingError for a service of another world.
         """
         self.world.require_served(self.client)
+        self._failures = 0
         begin = shown = time.perf_counter()
         with ThreadPoolExecutor(threads) as pool:
             try:
