@@ -1,6 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Tests start dozens of processes, each of which would compile the sources anew where this is set, as in many containers.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup demo test test-all learning mutation check bench tables docs package clean
 .DEFAULT_GOAL := help
 

@@ -1,5 +1,6 @@
 """Shared fixtures: shapes checked at run time, tiny encoders, small tasks, and real data where there is some."""
 
+import gc
 import itertools
 import os
 import random
@@ -22,6 +23,7 @@ from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples
 from shell import Shell
 
+gc.disable()  # until all is imported and collected, which is for the whole session
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of transformers: no test needs the network
 torch.set_num_threads(1)  # the tests run side by side
 
@@ -30,6 +32,14 @@ settings.register_profile("settled", derandomize=True, deadline=None)  # a crowd
 settings.load_profile("settled")
 
 install_import_hook(["newcomer.nn", "newcomer.metrics"], "beartype.beartype")  # from here on, in whatever imports them
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is collected, but not searched for in what stays."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

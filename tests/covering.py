@@ -1,5 +1,6 @@
 """Which of many cases a law meets in every run, and which only when all tests are run."""
 
+import inspect
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import product
@@ -44,6 +45,19 @@ def taking_turns(cases: Sequence[Any], kinds: Mapping[str, Hashable], turn: int)
     chosen = {names[turn % len(names)] for names in by_kind.values()}
     names = [case.values[0] for case in cases]
     return [pytest.param(name, marks=() if name in chosen else pytest.mark.slow) for name in names]
+
+
+def parametrize_law(
+    metafunc: pytest.Metafunc, fixture: str, cases: Sequence[Any], kinds: Mapping[str, Hashable]
+) -> None:
+    """In `pytest_generate_tests`: the laws of a module that have this fixture take turns with these cases."""
+    if fixture in metafunc.fixturenames:
+        every = inspect.getmembers(metafunc.module, inspect.isfunction)
+        laws = [
+            name for name, law in every if name.startswith("test_") and fixture in inspect.signature(law).parameters
+        ]
+        turn = laws.index(metafunc.function.__name__)
+        metafunc.parametrize(fixture, taking_turns(cases, kinds, turn), indirect=True)
 
 
 def combinations(*choices: Sequence[Any]) -> list[Any]:

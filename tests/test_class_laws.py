@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from covering import covering, taking_turns, values
+from covering import covering, parametrize_law, values
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.lora_adapters import LoRAAdapter
@@ -182,14 +182,7 @@ PARAMETERS = {
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every law with every learner; the cases of a learner take turns."""
     for fixture, parameters in PARAMETERS.items():
-        if fixture in metafunc.fixturenames:
-            every = inspect.getmembers(metafunc.module, inspect.isfunction)
-            laws = [
-                name for name, law in every if name.startswith("test_") and fixture in inspect.signature(law).parameters
-            ]
-            kinds = {name: kind for name, (_, kind, _) in CASES.items()}
-            turn = laws.index(metafunc.function.__name__)
-            metafunc.parametrize(fixture, taking_turns(parameters, kinds, turn), indirect=True)
+        parametrize_law(metafunc, fixture, parameters, {name: kind for name, (_, kind, _) in CASES.items()})
 
 
 @pytest.fixture

@@ -282,7 +282,7 @@ def test_the_page_has_all_results_and_is_self_contained(
 ) -> None:
     found = look(warm, log, list(warm.known)[7:9])
     if not planted:
-        found = {**found, "planted": None, "items": [{**item, "planted": None} for item in found["items"]]}
+        found = {**found, "planted": None, "items": [{**item, "planted": None} for item in found["items"][:1]]}
     write_item_analysis(found, tmp_path)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "analysis.json").read_text(encoding="utf-8")) == found

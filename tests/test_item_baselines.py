@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from covering import combinations
 from newcomer.data.click_log import ClickLog
 from newcomer.data.datasets.simulated_clicks import simulate_click_log
 from newcomer.data.io.chunked_log import ChunkedLog
@@ -458,7 +459,7 @@ def test_before_training_every_method_has_the_same_initial_state(
 
 
 @pytest.mark.parametrize("after", [19, pytest.param(25, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("files", [False, True], ids=["in memory", "in files"])
+@pytest.mark.parametrize(("method", "files"), combinations(list(METHODS), [False, True]), indirect=["method"])
 def test_a_method_interrupted_in_its_second_stage_resumes_to_the_same_bits(
     method: tuple[type[ItemLearner], dict[str, Any]], world: ColdStart, files: bool, after: int, tmp_path: Path
 ) -> None:

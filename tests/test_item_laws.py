@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from covering import covering, values
+from covering import covering, parametrize_law, values
 from newcomer.data.click_log import ClickLog
 from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
@@ -156,9 +156,13 @@ def stream(log: ClickLog) -> ColdStart:
     return ColdStart(log, min_old_events=40, phase_events=6)
 
 
-@pytest.fixture(
-    params=covering({n: values(kind, [o for _, o in CASES.values()], own) for n, (kind, own) in CASES.items()})
-)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every law with every learner; the cases of a learner take turns."""
+    cases = covering({n: values(kind, [o for _, o in CASES.values()], own) for n, (kind, own) in CASES.items()})
+    parametrize_law(metafunc, "case", cases, {name: kind for name, (kind, _) in CASES.items()})
+
+
+@pytest.fixture
 def case(request: pytest.FixtureRequest) -> tuple[type[ItemLearner], dict[str, Any]]:
     return CASES[request.param]
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,10 @@ from newcomer.data.io.shuffle import ShuffledPasses
 from newcomer.data.schema import Field, Schema
 from newcomer.items.encoding.encoder import Clicks
 from newcomer.items.methods.emerg import EmerG
+from newcomer.items.training import pretraining
 from newcomer.items.training.training_data import training_data
 from newcomer.training.processes import Processes
+from shell import Shell
 from test_processes import free_port
 
 SCHEMA = Schema("item", "user", "click", "time", (Field("genre", "item"), Field("device", "context")))
@@ -65,24 +68,24 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(
     folder: Path, log: Path, name: str, processes: int, rows: int = 0, dies_at: int = NEVER, large: int = NEVER
-) -> "subprocess.CompletedProcess[str]":
+) -> int:
+    """The exit code of the script: several processes are launched, a single one is this one, which has imported torch."""
     (folder / "train.py").write_text(SCRIPT)
-    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port", free_port()]
     words = [
-        "emerg",
-        str(log),
-        str(folder / name),
-        str(folder / f"{name}-checkpoint"),
+        *(str(folder / "train.py"), "emerg", str(log), str(folder / name), str(folder / f"{name}-checkpoint")),
         *map(str, (rows, dies_at, large)),
     ]
-    return subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else []), str(folder / "train.py"), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    if processes == 1:
+        with pytest.MonkeyPatch.context() as here:
+            here.setattr(sys, "argv", words)
+            here.setattr(pretraining, "LARGE_TABLE", large)  # as the script does; and back
+            runpy.run_path(words[0])
+        return 0
+    launcher = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port", free_port()]
+    done = subprocess.run(
+        [sys.executable, *launcher, *words], check=False, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
+    return done.returncode
 
 
 def scores(folder: Path) -> np.ndarray:
@@ -95,25 +98,20 @@ def test_two_processes_learn_what_one_does_also_after_a_kill_and_in_other_number
     rows: int, log: Path, tmp_path: Path
 ) -> None:
     """In memory and chunk by chunk; the checkpoint of two is gone on from by one."""
-    alone = train(tmp_path, log, "alone", 1, rows)
-    assert alone.returncode == 0, alone.stderr
-    together = train(tmp_path, log, "together", 2, rows)
-    assert together.returncode == 0, together.stderr
+    assert train(tmp_path, log, "alone", 1, rows) == 0
+    assert train(tmp_path, log, "together", 2, rows) == 0
     np.testing.assert_allclose(scores(tmp_path / "together"), scores(tmp_path / "alone"), atol=2e-4)
-    killed = train(tmp_path, log, "killed", 2, rows, dies_at=20)
-    assert killed.returncode != 0
+    assert train(tmp_path, log, "killed", 2, rows, dies_at=20) != 0
     assert not (tmp_path / "killed").exists()
     assert list((tmp_path / "killed-checkpoint").iterdir())
-    resumed = train(tmp_path, log, "killed", 1, rows)
-    assert resumed.returncode == 0, resumed.stderr
+    assert train(tmp_path, log, "killed", 1, rows) == 0
     np.testing.assert_allclose(scores(tmp_path / "killed"), scores(tmp_path / "alone"), atol=2e-4)
     assert not (tmp_path / "killed-checkpoint").exists()
 
 
 def test_tables_that_are_trained_row_by_row_are_shared_too(log: Path, tmp_path: Path) -> None:
     """And end near those of dense steps."""
-    dense, alone, together = (train(tmp_path, log, name, *how) for name, *how in RUNS)
-    assert [dense.returncode, alone.returncode, together.returncode] == [0, 0, 0], together.stderr
+    assert [train(tmp_path, log, name, *how) for name, *how in RUNS] == [0, 0, 0]
     np.testing.assert_allclose(scores(tmp_path / "together"), scores(tmp_path / "alone"), atol=2e-4)
     assert not np.array_equal(scores(tmp_path / "alone"), scores(tmp_path / "dense"))
     np.testing.assert_allclose(scores(tmp_path / "alone"), scores(tmp_path / "dense"), atol=0.01)
@@ -174,24 +172,21 @@ def test_a_reader_of_chunks_reads_its_own_alone(log: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "words", [["score", "model", "requests.csv"], ["compare", "digits"], ["demo"], ["inspect", "model"]]
 )
-def test_what_runs_in_one_process_says_so_in_every_one_and_touches_nothing(words: list[str], tmp_path: Path) -> None:
+def test_what_runs_in_one_process_says_so_in_every_one_and_touches_nothing(
+    words: list[str], shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for rank in ("0", "1"):
-        launched = {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "newcomer", *words],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            env={**os.environ, **launched},
-        )
-        assert done.returncode == 2
-        assert done.stderr == (
+        launched(monkeypatch, rank)
+        assert shell.fails(*words) == (
             f"newcomer: `newcomer {words[0]}` runs in one process, and a launcher started 2; start it without the launcher "
-            "(run, learn, train run in several)\n"
+            "(run, learn, train run in several)"
         )
-    assert list(tmp_path.iterdir()) == []
+
+
+def launched(monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
+    """The environment of one of two processes."""
+    for name, value in {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
 
 
 def test_a_rank_left_over_in_the_environment_silences_no_save(
@@ -199,7 +194,6 @@ def test_a_rank_left_over_in_the_environment_silences_no_save(
 ) -> None:
     """The learner was made alone: what the environment says later is of something else."""
     learner = EmerG(SCHEMA, pretrain_epochs=1, meta_epochs=0).learn(str(log))
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
-        monkeypatch.setenv(name, value)
+    launched(monkeypatch, "1")
     learner.save(tmp_path / "store")
     assert (tmp_path / "store" / "manifest.json").exists()

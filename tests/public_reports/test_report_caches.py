@@ -1,6 +1,7 @@
 """Caches are never older than what they were computed from, and are kept with a store."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,16 @@ def trained(tasks: list[Examples], **settings: Any) -> SDLoRA:
     return SDLoRA("micro-vit", rank=3, epochs=2, learning_rate=0.02, **settings).learn(tasks[0]).learn(tasks[1])
 
 
+@pytest.fixture(scope="module")
+def once(tasks: list[Examples]) -> SDLoRA:
+    """A learner of which every test edits a copy."""
+    return trained(tasks)
+
+
 @pytest.mark.parametrize("edit", EDITS)
-def test_weights_that_are_edited_through_data_are_folded_anew(edit: str, tasks: list[Examples]) -> None:
+def test_weights_that_are_edited_through_data_are_folded_anew(edit: str, once: SDLoRA, tasks: list[Examples]) -> None:
     """Somebody scales a model's factors in place, by `.data`: the old weights went on answering."""
-    learner, inputs = trained(tasks), tasks[0].inputs
+    learner, inputs = deepcopy(once), tasks[0].inputs
     before = learner.features(inputs)
     EDITS[edit](learner)
     seen = learner.features(inputs)
@@ -42,9 +49,9 @@ def test_weights_that_are_edited_through_data_are_folded_anew(edit: str, tasks: 
     assert torch.equal(learner.features(inputs), seen)
 
 
-def test_a_single_number_is_folded_when_that_is_said(tasks: list[Examples]) -> None:
+def test_a_single_number_is_folded_when_that_is_said(once: SDLoRA, tasks: list[Examples]) -> None:
     """What no sample meets is taken up by `refold`."""
-    learner, inputs = trained(tasks), tasks[0].inputs
+    learner, inputs = deepcopy(once), tasks[0].inputs
     before = learner.features(inputs)
     learner.lora.up[0].data[1, 1] += 5
     learner.lora.refold()
