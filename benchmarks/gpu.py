@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -102,7 +103,7 @@ def step(
     trained: list[nn.Parameter],
     x: Tensor,
     applied: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Callable[[], None]:
+) -> Callable[[], object]:
     """A training step in bf16 by Adam."""
     optimizer = torch.optim.Adam(trained, lr=1e-6)
 
@@ -118,7 +119,7 @@ def step(
 
 def forward(
     model: Any, x: Tensor, applied: Callable[[], AbstractContextManager[None]] = nullcontext
-) -> Callable[[], None]:
+) -> Callable[[], object]:
     """A forward pass in bf16."""
 
     @torch.inference_mode()
@@ -129,7 +130,7 @@ def forward(
     return run
 
 
-def steps(size: Size, device: torch.device) -> dict[str, Callable[[], None]]:
+def steps(size: Size, device: torch.device) -> dict[str, Callable[[], object]]:
     """Training steps and forward passes by name, all on the same images."""
     x = images(size.batch, size.encoder["image_size"]).to(device)
     plain, ours, whole, theirs = (encoder(size, device) for _ in range(4))
@@ -144,11 +145,11 @@ def steps(size: Size, device: torch.device) -> dict[str, Callable[[], None]]:
         "full fine-tuning": step(whole, list(whole.parameters()), x),
         "merged": forward(ours, x, bank.applied),
         "plain": forward(plain, x),
-        "product": lambda: torch.mm(square, square),
+        "product": partial(torch.mm, square, square),
     }
 
 
-def in_turns(actions: Mapping[str, Callable[[], None]], turns: int, device: torch.device) -> dict[str, float]:
+def in_turns(actions: Mapping[str, Callable[[], object]], turns: int, device: torch.device) -> dict[str, float]:
     """Median of the seconds of each action, the actions in turns, after three calls each."""
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     for turn in range(turns + 3):
@@ -174,7 +175,7 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def operations(action: Callable[[], None]) -> float:
+def operations(action: Callable[[], object]) -> float:
     """Floating-point operations of the matrix products of a call."""
     with FlopCounterMode(display=False) as counter:
         action()

@@ -209,8 +209,8 @@ def test_weights_of_more_than_one_file_of_onnx_lie_beside_it(
     FORMS["onnx"](learner, folder)
     assert (folder / "model.onnx.data").stat().st_size > 1000
     session = runtime.InferenceSession(folder / "model.onnx")
-    (logits,) = session.run(None, {k: t.numpy() for k, t in read(folder, learner, tasks[0].inputs).items()})
-    assert apart(torch.tensor(logits), learner, tasks[0].inputs) <= near(learner)
+    (logits,) = session.run(None, {k: t.numpy() for k, t in read(folder, learner, list(tasks[0].inputs)).items()})
+    assert apart(torch.tensor(logits), learner, list(tasks[0].inputs)) <= near(learner)
 
 
 def test_weights_of_many_files_have_an_index(
@@ -223,8 +223,8 @@ def test_weights_of_many_files_have_an_index(
     assert (folder / "model.safetensors.index.json").exists()
     model = transformers.AutoModelForImageClassification.from_pretrained(folder)
     with torch.inference_mode():
-        logits = model.eval()(**read(folder, learner, tasks[0].inputs)).logits
-    assert apart(logits, learner, tasks[0].inputs) <= near(learner)
+        logits = model.eval()(**read(folder, learner, list(tasks[0].inputs))).logits
+    assert apart(logits, learner, list(tasks[0].inputs)) <= near(learner)
 
 
 def test_what_cannot_be_exported_leaves_nothing(tiny: Folder, tasks: list[Examples], tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.learner import ClassLearner
 from newcomer.classes.methods.coda_prompt import CODAPrompt
 from newcomer.classes.methods.dual_prompt import DualPrompt
 from newcomer.classes.methods.full_fine_tuning import FullFineTuning
@@ -23,14 +22,14 @@ from newcomer.errors import SettingError
 from newcomer.nn.gradient_checkpointing import blocks_of, checkpointed
 
 Folder = Callable[[str], Path]
-METHODS: list[type[ClassLearner]] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, FullFineTuning]
+METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, FullFineTuning]
 HOW: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu"}
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_checkpointed_training_is_the_same(method: type[ClassLearner], tiny: Folder, tasks: list[Examples]) -> None:
+def test_a_checkpointed_training_is_the_same(method: Any, tiny: Folder, tasks: list[Examples]) -> None:
     plain, other = (
-        method(str(tiny("vit")), gradient_checkpointing=given, **HOW).learn(tasks[0]).learn(tasks[1])  # type: ignore[call-arg]
+        method(str(tiny("vit")), gradient_checkpointing=given, **HOW).learn(tasks[0]).learn(tasks[1])
         for given in (False, True)
     )
     torch.testing.assert_close(other.logits(tasks[0].inputs), plain.logits(tasks[0].inputs), rtol=1e-5, atol=1e-5)

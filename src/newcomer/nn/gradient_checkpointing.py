@@ -21,7 +21,8 @@ _CHECKPOINTED: ForwardContext[bool] = ForwardContext()
 def checkpointed(blocks: Sequence[nn.Module]) -> Iterator[None]:
     """Within, passes with gradients through these blocks are checkpointed, for the current thread only."""
     for block in blocks:
-        block.__class__ = _checkpointing(type(block))  # stays, as hooks do: others may be in a pass
+        kind: Any = type(block)
+        block.__class__ = _checkpointing(kind)  # stays, as hooks do: others may be in a pass
     with _CHECKPOINTED.override(dict.fromkeys(blocks, True)):
         yield
 
