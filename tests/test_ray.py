@@ -14,21 +14,21 @@ from newcomer.items.serving.service import ItemService
 FILMS = [f"new {n}" for n in range(40)]
 
 
-class Warm:
-    """The click model in an actor."""
-
-    def __init__(self, store: str, states: str) -> None:
-        self.items = ItemService.open(store, states)
-
-    def __call__(self, table: Any) -> dict[str, list[int]]:
-        done = self.items.warm(pl.DataFrame(pl.from_arrow(table)))
-        return {"new": [done.new], "known": [done.known]}
-
-
 @pytest.mark.slow  # a cluster
 @pytest.mark.filterwarnings("ignore")  # of Ray itself
 def test_actors_count_every_event_once(postgresql: Callable[[], SqlDatabase], tmp_path: Path) -> None:
     ray = pytest.importorskip("ray")
+
+    class Warm:
+        """The click model in an actor."""
+
+        def __init__(self, store: str, states: str) -> None:
+            self.items = ItemService.open(store, states)
+
+        def __call__(self, table: Any) -> dict[str, list[int]]:
+            done = self.items.warm(pl.DataFrame(pl.from_arrow(table)))
+            return {"new": [done.new], "known": [done.known]}
+
     store = trained(tmp_path / "films")
     sent = pl.concat([events(film, 30, start=1000 * n) for n, film in enumerate(FILMS, 1)])
     pl.concat([sent, sent]).sample(fraction=1.0, shuffle=True, seed=0).write_parquet(tmp_path / "events.parquet")
