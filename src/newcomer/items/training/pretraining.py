@@ -83,6 +83,7 @@ def pretrain(
         if (number + 1) % data.chunks_per_epoch == 0:
             selection.update(network)
         checkpoint.keep("pretrain", number + 1, checkpointed, now=number + 1 == parts)
+    optimizer.zero_grad()
     if mean.copy_to(trained):
         selection.update(network)
 
