@@ -55,6 +55,14 @@ class Clicks:
             self, item=self.item[rows], label=self.label[rows], user=at, of_users=[], of_rows=self.values(rows)
         )
 
+    def blank(self) -> Self:
+        """One row of the first item and of no user, without values."""
+        item, *values = (v.new_zeros(1, *v.shape[1:]) for v in (self.item, self.label, *self.of_users, *self.of_rows))
+        users = len(self.of_users)
+        return replace(
+            self, item=item, label=values[0], user=item, of_users=values[1 : 1 + users], of_rows=values[1 + users :]
+        )
+
     def tensors(self) -> dict[str, Tensor]:
         """Events with user fields per row, by name, for a store."""
         return {"item": self.item, "label": self.label} | {f"row.{n}": values for n, values in enumerate(self.of_rows)}

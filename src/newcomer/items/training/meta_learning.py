@@ -102,7 +102,9 @@ def meta_learn(
             len(episode_batches[step]),
         )
         own = processes.share(range(count))
-        if own:
+        if network.is_sharded:  # all do all: how many lookups an episode takes depends on how many there are
+            yield episode_loss(network, item_features, clicks, episodes, plan, adaptation) / processes.count
+        elif own:
             loss = episode_loss(network, item_features, clicks, episodes.at(own), plan, adaptation)
             yield loss if len(own) == count else loss * (len(own) / count)
 
