@@ -85,6 +85,10 @@ class ItemLearner(Learner[StageData, ClickLog]):
         self.regularization = regularization or FieldRegularization()
         self.regularization.validate(schema)
         self.schema, self.pretraining, self.meta, self.adaptation = schema, pretraining, meta, adaptation
+        if pretraining.user_buckets is not None and pretraining.user_min_count > 1:
+            raise SettingError("user_buckets and user_min_count both say which users share a row; set one of them")
+        if pretraining.user_buckets == 0 and self.regularization.user_history:
+            raise SettingError("user_history = true needs users, whom user_buckets = 0 leaves out; set one of them")
         if pretraining.shard_tables is True and pretraining.weight_averaging:
             raise SettingError(
                 "shard_tables = true needs weight_averaging = 0, whose mean is of whole tables; set one of them"
@@ -227,7 +231,13 @@ class ItemLearner(Learner[StageData, ClickLog]):
             raise LearnerError(
                 f"{type(self).__name__} has learned its old items; add the others, or build another learner"
             )
-        old = training_data(log, self.device, self.regularization.user_history)
+        old = training_data(
+            log,
+            self.device,
+            user_history=self.regularization.user_history,
+            user_min_count=self.pretraining.user_min_count,
+            user_buckets=self.pretraining.user_buckets,
+        )
         settings = {key: value for key, value in self.settings.items() if key not in MACHINE_SETTINGS}
         self.checkpoint.of = _digest([settings, self.schema.to_json(), old.fingerprint])
         self.sharded_from = sharded_from(self.pretraining, self.processes)

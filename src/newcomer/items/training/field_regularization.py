@@ -32,7 +32,7 @@ class FieldRegularization:
     is the mean over all values seen in pre-training, with weights exp(−(difference / bandwidth)² / 2).
 
     `user_history`: adds a field, the user's events on old items (clicked, shown but not clicked). An old item's own row is left
-    out.
+    out. Users who share the vector of unknown ones have no history.
 
     `field_dropout` (item field → rate): share of rows in pre-training without that field.
     """
@@ -126,6 +126,7 @@ def _event_counts(clicks: Clicks, users: int, event_codes: int) -> Int[Tensor, "
             "leave it out"
         )
     event_counts = torch.zeros(users, event_codes, dtype=kind, device=code.device)
+    code = code[code >= users]
     return event_counts.index_put_((code % users, code // users - 1), event_counts.new_ones(len(code)), accumulate=True)
 
 
