@@ -52,6 +52,7 @@ COMMANDS = [
     ["speed/reading.py", "--kinds", "csv"],
     ["scale/classes.py"],
     ["scale/users.py"],
+    ["scale/shards.py"],
     ["serving/latency.py"],
     ["serving/one_request.py"],
     ["serving/rates.py"],

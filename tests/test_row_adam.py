@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 
+import polars as pl
 import pytest
 import torch
 from torch import Tensor, nn
 
+from newcomer.data.schema import Field, Schema
+from newcomer.items.methods.emerg import EmerG
 from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldEmbeddings
 from newcomer.nn.optim.row_adam import RowAdam
 
@@ -99,3 +102,23 @@ def test_sparse_gradients_of_tables_are_the_dense_ones(value: Tensor) -> None:
         assert gradient.is_sparse == (sparse_from is not None)
         found.append(gradient.to_dense() if gradient.is_sparse else gradient)
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_no_gradient_of_a_table_remains_and_meta_learning_of_the_rule_makes_none() -> None:
+    """One of a million users would be as large as the table."""
+    rows = range(200)
+    log = pl.DataFrame(
+        {
+            "item": [n % 10 for n in rows],
+            "user": [n % 7 for n in rows],
+            "label": [int(n * n % 3 == 1) for n in rows],
+            "time": rows,
+            "genre": [n % 10 % 3 for n in rows],
+        }
+    )
+    learner = EmerG(Schema("item", "user", fields=(Field("genre", "item"),)), pretrain_epochs=1, meta_epochs=1).learn(
+        log
+    )
+    assert learner.network.scales["bias"].grad is not None
+    fields = nn.ModuleList([learner.network.item_fields, learner.network.row_fields])
+    assert all(table.requires_grad and table.grad is None for table in fields.parameters())

@@ -25,6 +25,7 @@ from models import measurement
 from measurement import emit
 from newcomer.data.schema import Field, Schema
 from newcomer.items.methods.emerg import EmerG
+from newcomer.nn.ctr.row_shards import RowShard
 from newcomer.streams.cold_start import OldItems
 from newcomer.streams.stage import Stage
 
@@ -54,7 +55,8 @@ def log_of(users: int, rows: int) -> pl.DataFrame:
 
 def bytes_by_user(users: int) -> int:
     """Size of all tensors with a row for each user."""
-    tensors = [one for one in gc.get_objects() if type(one) in (torch.Tensor, nn.Parameter) and one.ndim == 2]
+    kinds = (torch.Tensor, nn.Parameter, RowShard)
+    tensors = [one for one in gc.get_objects() if type(one) in kinds and one.ndim == 2]
     large = [one for one in tensors if users <= len(one) <= users + 2 and one.layout == torch.strided]
     beside = [state for state in gc.get_objects() if type(state) is dict and "last" in state and "rate" in state]
     rows = sum(state[name].numel() * 4 for state in beside for name in ("last", "rate"))

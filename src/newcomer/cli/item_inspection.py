@@ -6,7 +6,7 @@ from pathlib import Path
 from newcomer.cli.aligned import print_pairs, print_table, settings_line
 from newcomer.cli.items import open_service
 from newcomer.cli.program import say
-from newcomer.data.vocabulary import Vocabulary
+from newcomer.data.vocabulary import HashBuckets, Vocabulary
 from newcomer.items.analysis.item_graphs import heaviest_edges
 from newcomer.items.calibration import Calibration
 from newcomer.items.learner import ItemLearner
@@ -49,7 +49,7 @@ def show_items(store: Path, states: str | None, json_: bool) -> None:
     )
     print_table(("phase", "items", "events"), [(name, p["items"], p["events"]) for name, p in phases.items()])
     head = ("field", "role", "kind", "known values")
-    print_table(head, [(f["name"], f["role"], f["kind"], f["values"]) for f in fields])
+    print_table(head, [(f["name"], f["role"], f["kind"], f.get("hashed", f["values"])) for f in fields])
 
 
 def show_item(store: Path, item: str, states: str | None, json_: bool) -> None:
@@ -105,13 +105,14 @@ def _calibration(learner: ItemLearner) -> str:
 
 
 def _fields(service: ItemService) -> list[dict[str, Json]]:
-    """Fields with their numbers of known values; None for the item id and for numeric fields."""
+    """Fields with their numbers of known values; None for the item id, for numeric fields, and for hashed users."""
     encoder = service.learner.encoder
     found = []
     for node in service.learner.nodes:
         coding = encoder.codings.get(node.name)
         values = len(coding.names) if isinstance(coding, Vocabulary) else None
-        found.append({"name": node.name, "role": node.role, "kind": node.kind, "values": values})
+        field: dict[str, Json] = {"name": node.name, "role": node.role, "kind": node.kind, "values": values}
+        found.append(field | ({"hashed": str(coding)} if isinstance(coding, HashBuckets) else {}))
     return found
 
 

@@ -1,6 +1,7 @@
 """Encoding of field values for embedding: vocabularies of names, and standardization of numbers and vectors."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Self
@@ -54,6 +55,9 @@ class Vocabulary:
         """Number of indices, including the two special ones."""
         return len(self.names) + 2
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._known
+
     def encode(self, column: Column) -> NDArray[np.int64]:
         """Indices in the shape of the column's values.
 
@@ -80,6 +84,57 @@ class Vocabulary:
 
     def to_json(self) -> dict[str, Json]:
         return {"field": self.field, "names": list(self.names), "unseen": self.unseen}
+
+
+@dataclass(frozen=True)
+class HashBuckets:
+    """Ids by a hash into `buckets`, whose ids share a row: a table that does not grow with the ids, and knows no unseen one.
+
+    Index 0 is padding and 1 the empty id, all ids if there are no buckets, and those of forgotten users, which begin with a NUL.
+
+    >>> users = HashBuckets.fit("user", ["ann", "bob", "eve"], buckets=2)
+    >>> users.encode(Column.of_names(["ann", "bob", "eve", "", "zoe", None])).tolist(), users.ids, users.colliding
+    ([2, 3, 2, 1, 3, 0], 3, 2)
+    """
+
+    field: str
+    buckets: int
+    ids: int
+    """Number of ids in the training data."""
+    colliding: int
+    """Number of those that share their bucket with another."""
+
+    @classmethod
+    def fit(cls, field: str, ids: Iterable[str], buckets: int) -> Self:
+        """`ids`: the distinct ones."""
+        codes = np.array([_bucket(id, buckets) for id in ids if id], dtype=np.int64)
+        alone = int((np.bincount(codes) == 1).sum()) if buckets else 0
+        return cls(field, buckets, len(codes), len(codes) - alone)
+
+    def __len__(self) -> int:
+        """Number of indices, including the two special ones."""
+        return self.buckets + 2
+
+    def encode(self, column: Column) -> NDArray[np.int64]:
+        """Indices in the shape of the column's values."""
+        codes = [_bucket(name, self.buckets) if name and name[0] != "\0" else UNSEEN for name in column.names]
+        return np.array([*codes, PADDING], dtype=np.int64)[column.values.astype(np.int64)]
+
+    def __str__(self) -> str:
+        if not self.buckets:
+            return f"left out ({self.ids:,})"
+        return f"{self.ids:,} hashed into {self.buckets:,}, {self.colliding:,} share a bucket"
+
+    def to_json(self) -> dict[str, Json]:
+        return {"field": self.field, "buckets": self.buckets, "ids": self.ids, "colliding": self.colliding}
+
+
+def _bucket(name: str, buckets: int) -> int:
+    """Index of an id's bucket."""
+    if not buckets:
+        return UNSEEN
+    digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
+    return 2 + int.from_bytes(digest) % buckets
 
 
 @dataclass(frozen=True)
@@ -175,8 +230,10 @@ class VectorScaler:
         return cls(table["field"], tuple(table["mean"]), table["deviation"], table.get("bound", BOUND))
 
 
-def coding_from_json(table: Mapping[str, Json]) -> Vocabulary | StandardScaler | VectorScaler:
+def coding_from_json(table: Mapping[str, Json]) -> Vocabulary | HashBuckets | StandardScaler | VectorScaler:
     """Inverse of `to_json` of any encoding."""
+    if "buckets" in table:
+        return HashBuckets(table["field"], table["buckets"], table["ids"], table["colliding"])
     if "names" in table:
         return Vocabulary(table["field"], tuple(table["names"]), table["unseen"])
     if isinstance(table["mean"], list):

@@ -42,6 +42,9 @@ NEWER_SETTINGS: TomlTable = {
     "negative_rate": 1.0,
     "gradient_checkpointing": False,
     "dtype": "float32",
+    "user_min_count": 1,
+    "user_buckets": None,
+    "shard_tables": "auto",
 }
 """Settings that older records do not have, with the values that those runs had; omitted from records at these."""
 

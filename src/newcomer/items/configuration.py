@@ -20,6 +20,11 @@ class Pretraining:
       each row's loss, so that the initial values explain what the item's fields can.
     - `weight_averaging`: average the weights over this last share of the steps (Izmailov et al. 2018).
     - `id_dropout`: share of rows without their item's residual.
+    - `user_min_count`: a user with fewer events in training shares the vector of unknown users.
+    - `user_buckets`: hash users' ids into so many rows, whose users share a vector; 0: all users share that of unknown ones, so
+      that users are left out but for their fields. None: a row for each user.
+    - `shard_tables`: spread the rows of large embedding tables (`pretraining.LARGE_TABLE`) over the processes that train together;
+      'auto': those that would be a burden to each of them (`pretraining.SHARDED_FROM`). The model is the same, up to rounding.
 
     Set by the learner: `item_graphs`, whether each row uses its item's generated graph; `field_dropout`, the share of rows without
     a field, per item field. Both kinds of dropout are sampled anew each time.
@@ -32,6 +37,9 @@ class Pretraining:
     residual_l2: NotNegative = 0.0
     weight_averaging: Share = internal(0.0)
     id_dropout: Share = internal(0.0)
+    user_min_count: Count = 1
+    user_buckets: Times | None = None
+    shard_tables: bool | Literal["auto"] = "auto"
     item_graphs: bool = internal(False)
     field_dropout: Sequence[float] = internal(())
 

@@ -23,7 +23,7 @@ from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.log_files import Source
 from newcomer.data.io.log_reader import items_from_frame, log_from_frame, read_log
 from newcomer.data.schema import Field, Schema
-from newcomer.errors import LearnerError
+from newcomer.errors import LearnerError, SettingError
 from newcomer.items.adaptation.item_summary import Summaries
 from newcomer.items.adaptation.rules import Adaptation
 from newcomer.items.calibration import Calibration
@@ -39,10 +39,11 @@ from newcomer.items.training.calibration import fit_calibration, held_out_items,
 from newcomer.items.training.field_regularization import FieldRegularization
 from newcomer.items.training.meta_learning import MetaLearning, meta_learn
 from newcomer.items.training.model_selection import ModelSelection
-from newcomer.items.training.pretraining import center_residuals, pretrain
+from newcomer.items.training.pretraining import center_residuals, pretrain, sharded_from
 from newcomer.items.training.training_data import TrainingData, training_data
 from newcomer.metrics.ranking import click_scores
 from newcomer.nn.ctr.field_embeddings import FieldSize
+from newcomer.nn.ctr.row_shards import RowShard, shards_of
 from newcomer.printable import counted
 from newcomer.settings import Json
 from newcomer.shapes import Tensor
@@ -51,7 +52,7 @@ from newcomer.streams.cold_start import NewEvents, NewItems, OldItems, StageData
 from newcomer.streams.stage import Stage
 from newcomer.training.fit import evaluating
 from newcomer.training.forks import require_own_process
-from newcomer.training.learner import Learner, Progress, Step
+from newcomer.training.learner import MACHINE_SETTINGS, Learner, Progress, Step
 from newcomer.training.processes import Processes
 
 OLD_ITEM_EVENTS = 60
@@ -84,6 +85,14 @@ class ItemLearner(Learner[StageData, ClickLog]):
         self.regularization = regularization or FieldRegularization()
         self.regularization.validate(schema)
         self.schema, self.pretraining, self.meta, self.adaptation = schema, pretraining, meta, adaptation
+        if pretraining.user_buckets is not None and pretraining.user_min_count > 1:
+            raise SettingError("user_buckets and user_min_count both say which users share a row; set one of them")
+        if pretraining.user_buckets == 0 and self.regularization.user_history:
+            raise SettingError("user_history = true needs users, whom user_buckets = 0 leaves out; set one of them")
+        if pretraining.shard_tables is True and pretraining.weight_averaging:
+            raise SettingError(
+                "shard_tables = true needs weight_averaging = 0, whose mean is of whole tables; set one of them"
+            )
         self.warmup_events, self.seed = warmup_events, seed
         self.processes = Processes(device)
         self.device = self.processes.device
@@ -98,6 +107,8 @@ class ItemLearner(Learner[StageData, ClickLog]):
         self.counts: list[int] = []
         """Number of events learned from, per item."""
         self.graph_cache = GraphCache()
+        self.sharded_from: int | None = None
+        """Rows from which on a table is spread over the processes; None: none is."""
         self.past_events: Clicks | None = None
         """All warm-up events so far, if `warmup_events` is 'all'."""
 
@@ -220,8 +231,16 @@ class ItemLearner(Learner[StageData, ClickLog]):
             raise LearnerError(
                 f"{type(self).__name__} has learned its old items; add the others, or build another learner"
             )
-        old = training_data(log, self.device, self.regularization.user_history)
-        self.checkpoint.of = _digest([self.settings, self.schema.to_json(), old.fingerprint])
+        old = training_data(
+            log,
+            self.device,
+            user_history=self.regularization.user_history,
+            user_min_count=self.pretraining.user_min_count,
+            user_buckets=self.pretraining.user_buckets,
+        )
+        settings = {key: value for key, value in self.settings.items() if key not in MACHINE_SETTINGS}
+        self.checkpoint.of = _digest([settings, self.schema.to_json(), old.fingerprint])
+        self.sharded_from = sharded_from(self.pretraining, self.processes)
         with seeded_rng(self.seed, stage, "weights"):
             self._create_network(old.encoder)
             residuals = nn.Embedding(len(old.items), self.network.width + 1, device=self.device)
@@ -349,7 +368,13 @@ class ItemLearner(Learner[StageData, ClickLog]):
 
     def _create_network(self, encoder: Encoder) -> None:
         self.encoder = encoder
-        network = self._build(encoder.item_sizes(), encoder.row_sizes())
+        item_sizes, row_sizes = encoder.item_sizes(), encoder.row_sizes()
+        if self.sharded_from is not None:
+            item_sizes, row_sizes = (
+                self.regularization.sharded(sizes, fields, self.sharded_from)
+                for sizes, fields in ((item_sizes, encoder.item_fields), (row_sizes, encoder.row_fields))
+            )
+        network = self._build(item_sizes, row_sizes)
         if self.adaptation.initial_scale is not None:
             network.add_scales(self.adaptation.initial_scale)
         self.network = network.to(self.device)
@@ -379,7 +404,10 @@ class ItemLearner(Learner[StageData, ClickLog]):
         match stage.train:
             case OldItems():
                 names = list(self.known)
-                network = {f"network.{key}": value.clone() for key, value in self.network.state_dict().items()}
+                network = {
+                    f"network.{key}": value if isinstance(value, RowShard) else value.detach().clone()
+                    for key, value in self.network.state_dict(keep_vars=True).items()
+                }
                 return Entry(
                     stage.name,
                     network | self._item_tensors(names, fields=True),
@@ -413,9 +441,10 @@ class ItemLearner(Learner[StageData, ClickLog]):
     def _apply_entry(self, entry: Entry) -> None:
         tensors = {key: value.to(self.device) for key, value in entry.tensors.items()}
         if "codings" in entry.info:
-            self._create_network(
-                Encoder.from_json(self.schema, entry.info["codings"], self.regularization.user_history)
-            )
+            encoder = Encoder.from_json(self.schema, entry.info["codings"], self.regularization.user_history)
+            if not shards_of(entry.tensors):  # as of a store, which has whole tables
+                self.sharded_from = None
+            self._create_network(encoder)
             self.network.load_state_dict(without_prefix("network.", tensors))
             if "calibration" in entry.info:
                 self.fitted_calibration = Calibration.from_json(entry.info["calibration"])

@@ -9,14 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as read_safetensors
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from newcomer.errors import StoreError
 from newcomer.settings import Json
+from newcomer.store.tensor_files import sha256_of, write_file
 from newcomer.store.writing import to_json
 
 MEMORY_LIMIT = 2**24
@@ -36,23 +35,23 @@ class Entry:
     state: Mapping[str, Tensor] | None = field(default_factory=dict)
     """Empty for a learner that is the sum of its stages' additions; None for a state that is no longer kept."""
 
-    def to_bytes(self) -> bytes:
-        """File of what the stage added."""
-        return _to_bytes(self.tensors, {"info": to_json(dict(self.info), sort_keys=True)})
-
-    def state_to_bytes(self) -> bytes:
-        """File of the state."""
-        return _to_bytes(self.state or {})
+    def write(self, path: Path) -> None:
+        """Write the file of what the stage added."""
+        vars(self)["sha256"] = write_file(self.tensors, path, self._metadata)
 
     @cached_property
     def sha256(self) -> str:
         """Digest of what the stage added."""
-        return sha256(self.to_bytes())
+        return sha256_of(self.tensors, self._metadata)
 
     @cached_property
     def state_sha256(self) -> str:
         """Digest of the state."""
-        return self.state.sha256 if isinstance(self.state, StoredState) else sha256(self.state_to_bytes())
+        return self.state.sha256 if isinstance(self.state, StoredState) else sha256_of(self.state or {})
+
+    @property
+    def _metadata(self) -> dict[str, str]:
+        return {"info": to_json(dict(self.info), sort_keys=True)}
 
     @classmethod
     def read(cls, name: str, path: Path, digest: str, state: Mapping[str, Tensor] | None) -> Self:
@@ -156,11 +155,6 @@ def reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"no '{error.args[0]}'"
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _to_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    cpu = torch.device("cpu")
-    return to_safetensors({name: tensor.detach().to(cpu).contiguous() for name, tensor in tensors.items()}, metadata)
 
 
 def _bytes_in_memory(entry: Entry) -> int | None:

@@ -24,6 +24,7 @@ from newcomer.errors import StoreError
 from newcomer.printable import stage_title
 from newcomer.settings import Json, changes
 from newcomer.store.entry import Entry, StoredState, kept_states, reason, sha256
+from newcomer.store.tensor_files import write_file
 from newcomer.store.writing import take_lock, to_json, write_whole
 
 FORMAT = 4
@@ -218,7 +219,7 @@ class Store:
                     )
                 continue
             name = f"stage-{index:03d}.safetensors"
-            write_whole(self.folder / name, entry.to_bytes())
+            entry.write(self.folder / name)
             stage: dict[str, Json] = {"name": entry.name, "file": name, "sha256": entry.sha256}
             stages.append(stage | self._write_state(index, entry))
         self._write_manifest(manifest, _thinned(stages))
@@ -227,11 +228,11 @@ class Store:
         """Write the entry's state, if it has one. Returns what the manifest says of it."""
         if entry.state is None or (isinstance(entry.state, StoredState) and not entry.state.is_there):
             return {"state": None}
-        content, name = entry.state_to_bytes(), f"state-{index:03d}.safetensors"
         if not entry.state:
             return {}
-        write_whole(self.folder / name, content)
-        return {"state": {"file": name, "sha256": sha256(content), "bytes": len(content)}}
+        path = self.folder / f"state-{index:03d}.safetensors"
+        digest = write_file(entry.state, path)
+        return {"state": {"file": path.name, "sha256": digest, "bytes": path.stat().st_size}}
 
     def _write_manifest(self, manifest: Manifest, stages: Sequence[Mapping[str, Json]]) -> None:
         """Write the manifest; then remove files that it does not name."""

@@ -4,11 +4,13 @@ import errno
 import json
 import os
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock
+from typing_extensions import Buffer
 
 CANNOT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """Errors of file systems without fsync, such as some network file systems."""
@@ -17,16 +19,18 @@ CANNOT_SYNC_FOLDERS = CANNOT_SYNC | {errno.EACCES, errno.EPERM, errno.EISDIR, er
 CANNOT_LOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file atomically and durably; text as UTF-8.
+def write_whole(path: Path, content: bytes | str | Iterable[Buffer]) -> None:
+    """Write a file atomically and durably; text as UTF-8, blocks one by one.
 
     An existing temporary file is replaced; if it is a link, it is not followed. Raises OSError if the write fails.
     """
     part = path.with_name(path.name + ".part")
+    content = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     try:
         part.unlink(missing_ok=True)  # left by a killed process; a link is removed, not its target
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666), "wb") as file:
-            file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+            for block in [content] if isinstance(content, bytes) else content:
+                file.write(block)
             file.flush()
             sync(file.fileno())
         part.replace(path)

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from newcomer.errors import StoreError
-from newcomer.training.launcher import is_first
+from newcomer.nn.ctr.row_shards import RowShard, served, shards_of
+from newcomer.store.tensor_files import save_file
+from newcomer.training.launcher import is_first, world
 
 Things = Mapping[str, nn.Module | torch.optim.Optimizer]
 
@@ -21,7 +23,8 @@ Things = Mapping[str, nn.Module | torch.optim.Optimizer]
 class Checkpoint:
     """One file for each part of a stage, in a folder that is removed when the stage is saved; without a folder nothing is written.
 
-    Of several processes the first writes, and all read; a step is the same in any number of processes.
+    Of several processes the first writes, and all read; a step is the same in any number of processes. Of a table whose rows are
+    spread over them the first writes all rows, block by block, and each reads its own: a file does not say how many there were.
 
     What a part needs besides (its order of batches, its chance) must follow from the number of the step, so that a part that was
     resumed takes the same steps to the bit.
@@ -42,11 +45,10 @@ class Checkpoint:
         try:
             with safe_open(path, "pt") as file:
                 kept = json.loads(file.metadata()["kept"])
-            tensors = load_file(path) if kept["of"] == self.of else {}
-            for name, thing in things.items() if tensors else ():
-                _restore(thing, {k.removeprefix(name + "/"): v for k, v in tensors.items() if k.startswith(name + "/")})
+                for name, thing in things.items() if kept["of"] == self.of else ():
+                    _restore(thing, file, name + "/")
             of, step = kept["of"], int(kept["step"])
-        except (SafetensorError, RecursionError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        except (SafetensorError, RecursionError, LookupError, TypeError, ValueError, RuntimeError, OSError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise StoreError(f"{path}: cannot be gone on from ({reason}); remove it to start again") from None
         if of != self.of:
@@ -55,19 +57,26 @@ class Checkpoint:
 
     def keep(self, part: str, step: int, things: Things, now: bool = False) -> None:
         """Write a checkpoint if the interval has passed, or `now`."""
-        if self.folder is None or not is_first() or not (now or time.monotonic() - self.last >= self.every_seconds):
+        if self.folder is None:
+            return
+        due = now or time.monotonic() - self.last >= self.every_seconds
+        if world()[0] == 1 and not due:
             return
         tensors = {f"{name}/{key}": value for name, thing in things.items() for key, value in _tensors(thing).items()}
+        with served(shards_of(tensors), is_first()):
+            if due and is_first():
+                self._write(part, tensors, {"kept": json.dumps({"of": self.of, "step": step})})
+
+    def _write(self, part: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         path = self._path(part)
         whole = path.with_name(f"{path.name}.{token_hex(4)}.part")  # a name that nobody can have laid a link at
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             for old in path.parent.glob(f"{path.name}.*part"):  # of a process that was killed
                 old.unlink()
-            kept = {"kept": json.dumps({"of": self.of, "step": step})}
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, whole, kept)
+            save_file(tensors, whole, metadata)
             whole.replace(path)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             with suppress(OSError):
                 whole.unlink(missing_ok=True)
             raise self._refused(path, error) from None
@@ -100,17 +109,46 @@ class Checkpoint:
 
 
 def _tensors(thing: nn.Module | torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Its state by name; of tables whose rows are spread over processes a shard."""
     if isinstance(thing, nn.Module):
-        return dict(thing.state_dict())
-    return {f"{n}.{key}": value for n, state in thing.state_dict()["state"].items() for key, value in state.items()}
+        return dict(thing.state_dict(keep_vars=True))
+    return {
+        f"{number}.{key}": _like(parameter, value)
+        for number, parameter in enumerate(_parameters(thing))
+        for key, value in thing.state.get(parameter, {}).items()
+    }
 
 
-def _restore(thing: nn.Module | torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def _restore(thing: nn.Module | torch.optim.Optimizer, file: Any, prefix: str) -> None:
+    """Set its state from an open file; of a shard its own rows are read."""
+    names = [key.removeprefix(prefix) for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
+
+    def read(name: str, like: Tensor | None) -> Tensor:
+        whole = file.get_slice(prefix + name)
+        if isinstance(like, RowShard) and whole.get_shape()[:1] == [like.total]:
+            rows: Tensor = whole[like.first : like.first + len(like)]
+            return rows
+        tensor: Tensor = file.get_tensor(prefix + name)
+        return tensor
+
     if isinstance(thing, nn.Module):
-        thing.load_state_dict(tensors)
+        now = thing.state_dict(keep_vars=True)
+        thing.load_state_dict({name: read(name, now.get(name)) for name in names})
         return
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
+    parameters = _parameters(thing)
+    for name in names:
         number, key = name.split(".", 1)
-        state.setdefault(int(number), {})[key] = value
+        state.setdefault(int(number), {})[key] = read(name, parameters[int(number)])
     thing.load_state_dict({"state": state, "param_groups": thing.state_dict()["param_groups"]})
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _like(parameter: nn.Parameter, value: Tensor) -> Tensor:
+    """What an optimizer keeps of a parameter; of each row of a shard, as a shard."""
+    if isinstance(parameter, RowShard) and value.ndim and len(value) == len(parameter):
+        return RowShard(value, parameter.total)
+    return value

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from newcomer.errors import LearnerError
+from newcomer.nn.ctr.row_shards import RowShard
 from newcomer.seeds import shuffled
 from newcomer.training.processes import Processes
 
@@ -43,8 +44,11 @@ def fit(
 
 
 def _together(loss_value: float, optimizer: torch.optim.Optimizer, processes: Processes) -> float:
-    """Add up losses and gradients; a parameter that has no gradient in any process has none, as in one process."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    """Add up losses and gradients; a parameter that has no gradient in any process has none, as in one process.
+
+    The gradients of a shard are those of all processes already (`nn.ctr.row_shards`).
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if not isinstance(p, RowShard)]
     dense = torch.tensor([float(p.grad is not None and not p.grad.is_sparse) for p in parameters])
     sparse = torch.tensor([float(p.grad is not None and p.grad.is_sparse) for p in parameters])
     total = torch.tensor([loss_value], device=processes.device)

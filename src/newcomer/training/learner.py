@@ -11,6 +11,7 @@ from threading import get_ident
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from newcomer.errors import LearnerError, NewcomerError, SettingError, StoreError, nearest
+from newcomer.nn.ctr.row_shards import served, shards_of
 from newcomer.settings import CHECKED, Json, checked, fill
 from newcomer.settings import changes as differences
 from newcomer.store.download import local_folder
@@ -25,8 +26,8 @@ TrainData = TypeVar("TrainData")
 EvalData = TypeVar("EvalData")
 
 
-MACHINE_SETTINGS = ("device", "cache_gib", "torch_compile", "gradient_checkpointing")
-"""Settings of the machine, not of the model: not restored from a store."""
+MACHINE_SETTINGS = ("device", "cache_gib", "torch_compile", "gradient_checkpointing", "shard_tables")
+"""Settings of the machine, not of the model: a store does not have them."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,10 @@ class Learner(ABC, Generic[TrainData, EvalData]):
 
         Of several processes the first one writes, and the others wait. Raises StoreError: see `Store.write`.
         """
-        if self.processes.index == 0:
-            Store(folder).write(self._manifest(), self.entries)
+        is_first = self.processes.index == 0
+        with served([shard for entry in self.entries for shard in shards_of(entry.tensors)], is_first):
+            if is_first:
+                Store(folder).write(self._manifest(), self.entries)
         self.processes.wait()
 
     @classmethod
@@ -139,7 +142,7 @@ class Learner(ABC, Generic[TrainData, EvalData]):
         if manifest.learner != cls.name:
             raise StoreError(f"{folder}: holds a model of '{manifest.learner}', not of '{cls.name}'")
         for key in changes:
-            if key not in (known := [*manifest.settings, *manifest.depends_on]):
+            if key not in (known := [*manifest.settings, *MACHINE_SETTINGS, *manifest.depends_on]):
                 raise SettingError(f"{key} is not a setting of {cls.__name__}; {nearest(key, known)}")
         entries = store.entries(stages)
         given = {key: changes.pop(key) for key in [*changes] if key in manifest.depends_on}
@@ -200,7 +203,8 @@ class Learner(ABC, Generic[TrainData, EvalData]):
         return url
 
     def _manifest(self) -> Manifest:
-        return Manifest(self.name, self.settings, self._depends_on())
+        settings = {key: value for key, value in self.settings.items() if key not in MACHINE_SETTINGS}
+        return Manifest(self.name, settings, self._depends_on())
 
     @abstractmethod
     def _reset(self) -> None:

@@ -48,7 +48,7 @@ class Processes:
         each = [int(count) for count in counts]
         indices = torch.cat([found[:n] for found, n in zip(all_rows, each, strict=True)])
         together = torch.cat([found[:n] for found, n in zip(all_values, each, strict=True)])
-        return torch.sparse_coo_tensor(indices[None], together, table.shape).coalesce()
+        return torch.sparse_coo_tensor(indices[None], together, table.shape, check_invariants=False).coalesce()
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Replace these tensors by their sums over all processes, in one exchange."""

@@ -134,6 +134,11 @@ class LogStatistics:
     def users(self) -> EntityTable:
         return self._users.table(self.rows, self.schema.max_conflict_share)
 
+    def users_with(self, events: int) -> list[str]:
+        """Sorted ids of the users with at least so many events."""
+        counts = self._users.frame.group_by(self.schema.user).agg(pl.col(COUNT).sum())
+        return counts.filter(pl.col(COUNT) >= events)[self.schema.user].sort().to_list()
+
     @property
     def events(self) -> NDArray[np.int64]:
         """Number of events of each of `items`."""

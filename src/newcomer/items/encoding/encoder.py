@@ -15,7 +15,7 @@ from newcomer.data.io.log_statistics import LogStatistics, ValueCounts
 from newcomer.data.labels import LabelStatistics
 from newcomer.data.running_stats import RunningStats
 from newcomer.data.schema import NOBODY, Field, Schema
-from newcomer.data.vocabulary import StandardScaler, VectorScaler, Vocabulary, coding_from_json
+from newcomer.data.vocabulary import UNSEEN, HashBuckets, StandardScaler, VectorScaler, Vocabulary, coding_from_json
 from newcomer.errors import DataError, DataWarning
 from newcomer.items.encoding.text_encoder import TextEncoder
 from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldSize, NumericSize
@@ -25,7 +25,7 @@ from newcomer.shapes import Float, Int, Tensor
 Values = list[Tensor]
 """One tensor a field: Int[thing], Int[thing most], Float[thing] or Float[thing number]; see `nn.ctr.field_embeddings`."""
 
-Coding = Vocabulary | StandardScaler | VectorScaler | TextEncoder
+Coding = Vocabulary | HashBuckets | StandardScaler | VectorScaler | TextEncoder
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,14 @@ class Clicks:
         at = torch.arange(len(rows), device=rows.device)
         return replace(
             self, item=self.item[rows], label=self.label[rows], user=at, of_users=[], of_rows=self.values(rows)
+        )
+
+    def blank(self) -> Self:
+        """One row of the first item and of no user, without values."""
+        item, *values = (v.new_zeros(1, *v.shape[1:]) for v in (self.item, self.label, *self.of_users, *self.of_rows))
+        users = len(self.of_users)
+        return replace(
+            self, item=item, label=values[0], user=item, of_users=values[1 : 1 + users], of_rows=values[1 + users :]
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -96,11 +104,26 @@ class Encoder:
         """Whether events have a user-history field; see `nn.ctr.computed_embeddings.UserHistoryEmbedding`."""
 
     @classmethod
-    def fit(cls, rows: ClickLog | LogStatistics, user_history: bool = False) -> Self:
-        """What occurs in these rows: counted once an item, once a user, and row by row for context fields."""
+    def fit(
+        cls,
+        rows: ClickLog | LogStatistics,
+        user_history: bool = False,
+        user_min_count: int = 1,
+        user_buckets: int | None = None,
+    ) -> Self:
+        """What occurs in these rows: counted once an item, once a user, and row by row for context fields and users' ids.
+
+        `user_min_count`, `user_buckets`: see `items.configuration.Pretraining`.
+        """
         survey = rows if isinstance(rows, LogStatistics) else LogStatistics(rows.schema).add(rows)
         schema, items, users = survey.schema, survey.items, survey.users
-        codings: dict[str, Coding] = {schema.user: Vocabulary(schema.user, tuple(dict.fromkeys(users.ids)))}
+        ids = survey.users_with(user_min_count) if user_min_count > 1 else dict.fromkeys(users.ids)
+        coding = (
+            Vocabulary(schema.user, tuple(ids))
+            if user_buckets is None
+            else HashBuckets.fit(schema.user, ids, user_buckets)
+        )
+        codings: dict[str, Coding] = {schema.user: coding}
         codings |= {field.name: _fit(field, items.columns[field.name]) for field in schema.of("item")}
         codings |= {field.name: _fit(field, users.columns[field.name]) for field in schema.of("user")}
         codings |= {field.name: _fit_context(field, survey.context[field.name]) for field in schema.of("context")}
@@ -163,9 +186,10 @@ class Encoder:
         )
         if self.user_history:
             codes = clicks.of_users[0][clicks.user]
-            clicks.of_rows.append(
-                codes if event_code is None else codes + self.users * (1 + event_code(clicks.item, clicks.label))
-            )
+            if event_code is not None:  # what unknown users have in common has no history
+                events = self.users * (1 + event_code(clicks.item, clicks.label))
+                codes = codes + torch.where(codes == UNSEEN, 0, events)
+            clicks.of_rows.append(codes)
         return clicks
 
     def require_labels(self, log: ClickLog, where: str = "table") -> None:
@@ -222,7 +246,7 @@ class Encoder:
     def _users(self, users: EntityTable) -> Column:
         """The ids of users. Nobody's is no value, unless it was there when the model learned: then it is a user like others."""
         coding = self.codings[self.schema.user]
-        known = isinstance(coding, Vocabulary) and NOBODY in coding.names
+        known = isinstance(coding, HashBuckets) or (isinstance(coding, Vocabulary) and NOBODY in coding)
         return Column(
             users.ids,
             np.array([-1 if id == NOBODY and not known else n for n, id in enumerate(users.ids)], dtype=np.int64),
@@ -255,7 +279,7 @@ def _fit(field: Field, column: Column, times: NDArray[np.int64] | None = None) -
 
 def _size(coding: Coding) -> FieldSize:
     match coding:
-        case Vocabulary():
+        case Vocabulary() | HashBuckets():
             return CategoricalSize(len(coding))
         case StandardScaler():
             return NumericSize()

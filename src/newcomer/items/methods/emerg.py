@@ -37,6 +37,7 @@ class EmerG(ItemLearner):
       items' deviations from their initial id and bias; `pretrain_graph`: through each 'item's graph, or a 'shared' one with which
       the generated ones are then initialized.
     - `id_dropout`: share of rows in pre-training that use the item's initial id and bias.
+    - `user_min_count`, `user_buckets`, `shard_tables`: for very many users; see `items.configuration.Pretraining`.
     - `smoothing_bandwidth`, `field_dropout`, `user_history`: see `items.training.field_regularization.FieldRegularization`.
     - `weight_averaging`: average the weights over this last share of the pre-training steps.
     - `meta_epochs`, `meta_lr`: passes over all (item, pair of quarters), by Adam; `meta_trains`: 'all' weights, or the 'rule', the

@@ -21,6 +21,7 @@ class IdTuning(ItemLearner):
     - `generate_init`: generate an item's initial id and bias from its fields.
     - `pretrain_epochs`, `pretrain_lr`, `batch_size`, `weight_decay`: pre-training by Adam; `residual_l2`: L2 penalty on the old
       items' deviations from their initial id and bias.
+    - `user_min_count`, `user_buckets`, `shard_tables`: for very many users; see `items.configuration.Pretraining`.
     - `smoothing_bandwidth`, `field_dropout`, `user_history`: see `items.training.field_regularization.FieldRegularization`.
     - `weight_averaging`: average the weights over this last share of the pre-training steps.
     - `adaptation`: 'adam', `warmup_steps` of full-batch Adam at `warmup_lr`; 'map' and 'learned_sgd' as in EmerG, with a prior

@@ -90,8 +90,7 @@ class MWUFNetwork(TowerNetwork):
 
     def users(self, clicks: Clicks, rows: Tensor) -> Float[Tensor, "row width"]:
         """User embedding of each row."""
-        embeddings: Tensor = self.row_fields.tables[0][clicks.values(rows)[0]]
-        return embeddings
+        return self.row_fields.vectors(0, clicks.values(rows)[0])
 
 
 class MWUF(ItemLearner):

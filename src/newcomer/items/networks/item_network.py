@@ -107,9 +107,14 @@ class ItemNetwork(nn.Module, ABC):
         return None
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether the rows of some table are spread over processes: then all of them do each step and each answer together."""
+        return self.item_fields.is_sharded or self.row_fields.is_sharded
+
+    @property
     def has_views(self) -> bool:
-        """Whether numpy can view the weights in place: float32 on the CPU."""
-        return self.start.device.type == "cpu" and self.start.dtype == torch.float32
+        """Whether numpy can view the weights in place: float32 on the CPU, and whole in this process."""
+        return not self.is_sharded and self.start.device.type == "cpu" and self.start.dtype == torch.float32
 
     def initial_id_and_bias(self, item_features: Values, items: int) -> dict[str, Tensor]:
         """Initial id embeddings and biases."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from newcomer.data.click_log import ClickLog, Column
-from newcomer.data.vocabulary import UNSEEN, Vocabulary
+from newcomer.data.vocabulary import UNSEEN
 from newcomer.errors import DataError, LearnerError, NewcomerError, StoreError
 from newcomer.items.encoding.encoder import Clicks
 from newcomer.items.encoding.unseen_values import Unseen, unseen_by_row, unseen_of_clicks
@@ -118,7 +118,6 @@ def score_requests(
 def _with_unseen(served: CachedItems, log: ClickLog) -> ClickLog:
     """The requests with other names for forgotten users, which no training has seen."""
     coding = served.learner.encoder.codings[log.schema.user]
-    assert isinstance(coding, Vocabulary)  # an id is a name
     names = user_names(log)
     is_known = coding.encode(Column(tuple(names), np.arange(len(names)))) > UNSEEN
     gone = served.forgotten_users([name for name, known in zip(names, is_known, strict=True) if known], served.max_age)

@@ -361,9 +361,11 @@ class ItemService(CachedItems):
 
     @cached_property
     def _expected(self) -> list[str]:
-        """Columns of which nearly all is unseen as a rule: the users', where most had one or two events when they were learned."""
+        """Columns of which nearly all is unseen as a rule: the users', where most had one or two events when they were learned, or
+        too few to be learned."""
         events, users = sum(self.learner.counts), self.learner.encoder.users
-        return [self.learner.schema.user] if events < 2 * users else []
+        are_cut = self.learner.pretraining.user_min_count > 1
+        return [self.learner.schema.user] if are_cut or events < 2 * users else []
 
 
 def fingerprint(folder: str | Path) -> str:

@@ -29,8 +29,9 @@ class UserErasure:
     def __init__(self, served: CachedItems, user: str) -> None:
         self.served, self.learner, self.states, self.model = served, served.learner, served.states, served.model
         coding = self.learner.encoder.codings[self.learner.schema.user]
-        assert isinstance(coding, Vocabulary)  # an id is a name
-        self.digest, self.code = user_digest(user), int(coding.encode(Column.of_names([user]))[0])
+        self.digest, self.code = user_digest(user), UNSEEN
+        if isinstance(coding, Vocabulary):  # a bucket has other users too
+            self.code = int(coding.encode(Column.of_names([user]))[0])
         self.events = self.in_summaries = self.untraceable = 0
         self.items, self.lost, self.left_out = list[str](), dict[str, str](), list[str]()
 

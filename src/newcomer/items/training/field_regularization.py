@@ -1,8 +1,8 @@
 """Regularization of field embeddings in pre-training: kernel smoothing, field dropout, user history; folded into tables after."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -13,7 +13,7 @@ from newcomer.items.encoding.encoder import Clicks, Encoder
 from newcomer.items.networks.item_network import ItemNetwork
 from newcomer.items.training.training_data import InMemory, TrainingData
 from newcomer.nn.ctr.computed_embeddings import SmoothedEmbedding, UserHistoryEmbedding
-from newcomer.nn.ctr.field_embeddings import FieldEmbeddings
+from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldEmbeddings, FieldSize
 from newcomer.shapes import Int, Tensor
 from newcomer.training.settings import Rate, Share
 
@@ -32,7 +32,7 @@ class FieldRegularization:
     is the mean over all values seen in pre-training, with weights exp(−(difference / bandwidth)² / 2).
 
     `user_history`: adds a field, the user's events on old items (clicked, shown but not clicked). An old item's own row is left
-    out.
+    out. Users who share the vector of unknown ones have no history.
 
     `field_dropout` (item field → rate): share of rows in pre-training without that field.
     """
@@ -67,6 +67,16 @@ class FieldRegularization:
     def field_dropout_rates(self, schema: Schema) -> list[float]:
         """Dropout rate of each item field."""
         return [self.field_dropout.get(node.name, 0.0) for node in schema.of("item")]
+
+    def sharded(self, sizes: Sequence[FieldSize], fields: Sequence[Field], least: int) -> list[FieldSize]:
+        """The sizes, tables of at least so many rows sharded; those that are computed, as `user_history` at the end, stay whole."""
+        plain = [field.name not in self.smoothing_bandwidth for field in fields] + [False] * (len(sizes) - len(fields))
+        return [
+            replace(size, is_sharded=True)
+            if is_plain and isinstance(size, CategoricalSize) and size.count >= least
+            else size
+            for size, is_plain in zip(sizes, plain, strict=True)
+        ]
 
     def attach(self, network: ItemNetwork, encoder: Encoder, old: TrainingData) -> None:
         """Replace embedding tables by computed ones, until they are folded.
@@ -116,6 +126,7 @@ def _event_counts(clicks: Clicks, users: int, event_codes: int) -> Int[Tensor, "
             "leave it out"
         )
     event_counts = torch.zeros(users, event_codes, dtype=kind, device=code.device)
+    code = code[code >= users]
     return event_counts.index_put_((code % users, code // users - 1), event_counts.new_ones(len(code)), accumulate=True)
 
 

@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from newcomer.items.adaptation.rules import Adaptation, EventLikelihood
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.networks.item_network import ItemNetwork, TrainedPart
 from newcomer.items.training.episodes import Episodes, Quarters
 from newcomer.items.training.model_selection import ModelSelection
+from newcomer.items.training.second_stage import only_trainable
 from newcomer.seeds import spawn
 from newcomer.settings import internal, setting_name
 from newcomer.shapes import Float, Tensor
@@ -100,16 +102,20 @@ def meta_learn(
             len(episode_batches[step]),
         )
         own = processes.share(range(count))
-        if own:
+        if network.is_sharded:  # all do all: how many lookups an episode takes depends on how many there are
+            yield episode_loss(network, item_features, clicks, episodes, plan, adaptation) / processes.count
+        elif own:
             loss = episode_loss(network, item_features, clicks, episodes.at(own), plan, adaptation)
             yield loss if len(own) == count else loss * (len(own) / count)
 
-    steps = fit(range(done, len(episode_batches)), losses, optimizer, processes)
-    for step, metrics in enumerate(steps, done + 1):
-        yield Step("meta", step, len(episode_batches), metrics)
-        if step % per_epoch == 0 or step == len(episode_batches):
-            selection.update(network)
-        checkpoint.keep("meta", step, checkpointed, now=step == len(episode_batches))
+    tables = nn.ModuleList([network.item_fields, network.row_fields])
+    with only_trainable(tables, network.meta_parameters(plan.trained_part)):  # gradients of others would be as large
+        steps = fit(range(done, len(episode_batches)), losses, optimizer, processes)
+        for step, metrics in enumerate(steps, done + 1):
+            yield Step("meta", step, len(episode_batches), metrics)
+            if step % per_epoch == 0 or step == len(episode_batches):
+                selection.update(network)
+            checkpoint.keep("meta", step, checkpointed, now=step == len(episode_batches))
 
 
 def episode_loss(

@@ -1,5 +1,7 @@
 """Model selection on held-out items: AUC over the whole life of a new item."""
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from newcomer.items.inference import WarmupEvents
 from newcomer.items.lifecycle import Lifecycle
 from newcomer.items.networks.item_network import ItemNetwork, State
 from newcomer.metrics.ranking import auc
+from newcomer.nn.ctr.row_shards import RowShard
 from newcomer.streams.cold_start import ValidationLife
 
 
@@ -60,7 +63,7 @@ class ModelSelection(nn.Module):
         )
         self.register_buffer("score", torch.tensor(-np.inf, dtype=torch.float64))
         for key, value in self._weights().items() if validation else ():
-            self.register_buffer(key, value.clone())
+            self.register_buffer(key, copy.deepcopy(value))
 
     def update(self, network: ItemNetwork) -> None:
         """Evaluate after an epoch, and keep the weights if they are the best so far."""
@@ -70,8 +73,9 @@ class ModelSelection(nn.Module):
         score = lifecycle_auc(lifecycle, self.encoder, self.validation, self.device)
         if score > self.score:
             self.score.fill_(score)
-            for key, value in self._weights().items():
-                getattr(self, key).copy_(value)
+            with torch.no_grad():  # a kept shard is a parameter too
+                for key, value in self._weights().items():
+                    getattr(self, key).copy_(value)
 
     def load_best(self) -> None:
         if self.validation is not None:
@@ -79,7 +83,11 @@ class ModelSelection(nn.Module):
             self.of[0].load_state_dict({key: getattr(self, _buffer_name(key)) for key in names})
 
     def _weights(self) -> dict[str, Tensor]:
-        return {_buffer_name(key): value for key, value in self.of[0].state_dict().items()}
+        weights = self.of[0].state_dict(keep_vars=True)  # which says of a shard that it is one
+        return {
+            _buffer_name(key): value if isinstance(value, RowShard) else value.detach()
+            for key, value in weights.items()
+        }
 
 
 def _buffer_name(key: str) -> str:

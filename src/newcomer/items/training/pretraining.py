@@ -26,6 +26,9 @@ OwnBatch = tuple[Int[Tensor, " row"], Int[Tensor, " row"], int]
 LARGE_TABLE = 50_000
 """Rows from which on a table is trained row by row (`RowAdam`): its dense steps would cost more than all else."""
 
+SHARDED_FROM = 2_000_000
+"""Rows from which on 'auto' spreads a table over the processes: with its moments 0.4 GB at width 16."""
+
 BITS = 20
 """Dropout flags packed per pass with an item's row number into an int64."""
 
@@ -70,6 +73,9 @@ def pretrain(
             own, draw, size = batch
             if len(own):
                 yield _loss(network, residuals, item_features, clicks, own, plan, dropped[draw]) * (len(own) / size)
+            elif network.is_sharded:  # the others need this process's rows
+                blank, nothing = clicks.blank(), dropped.new_zeros(1, dropped.shape[1])
+                yield _loss(network, residuals, item_features, blank, blank.item, plan, nothing) * 0
 
         for batch in share.batches(plan.batch_size):
             rows += batch[2]
@@ -83,8 +89,16 @@ def pretrain(
         if (number + 1) % data.chunks_per_epoch == 0:
             selection.update(network)
         checkpoint.keep("pretrain", number + 1, checkpointed, now=number + 1 == parts)
+    optimizer.zero_grad()
     if mean.copy_to(trained):
         selection.update(network)
+
+
+def sharded_from(plan: Pretraining, processes: Processes) -> int | None:
+    """Rows from which on a table is spread over the processes; None: no table is."""
+    if processes.count == 1 or plan.weight_averaging or not plan.shard_tables:
+        return None
+    return SHARDED_FROM if plan.shard_tables == "auto" else LARGE_TABLE
 
 
 def _set_sparse(network: ItemNetwork, residuals: nn.Embedding, sparse_from: int | None) -> None:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,10 +48,11 @@ class Share:
 class TrainingData(ABC):
     """Encoder, items and counts of the old items, with access to their events by shuffled chunk or by item."""
 
-    def __init__(self, survey: LogStatistics, device: torch.device, user_history: bool = False) -> None:
+    def __init__(self, survey: LogStatistics, device: torch.device, **users: Any) -> None:
+        """`users`: how their ids are encoded, see `Encoder.fit`."""
         survey.require_both_classes()
         survey.warn_of_placeholders()
-        self.encoder, self.device = Encoder.fit(survey, user_history), device
+        self.encoder, self.device = Encoder.fit(survey, **users), device
         self.items: EntityTable = survey.items
         self.counts: list[int] = survey.events.tolist()
         """Number of events per item."""
@@ -91,8 +93,8 @@ class TrainingData(ABC):
 class InMemory(TrainingData):
     """Training data in memory: one chunk per epoch."""
 
-    def __init__(self, log: ClickLog, device: torch.device, user_history: bool = False) -> None:
-        super().__init__(LogStatistics(log.schema).add(log), device, user_history)
+    def __init__(self, log: ClickLog, device: torch.device, **users: Any) -> None:
+        super().__init__(LogStatistics(log.schema).add(log), device, **users)
         log = log.take(np.lexsort((log.row, log.fraction_or_zero, log.time)))
         self.clicks = self.encoder.clicks(log, np.searchsorted(np.unique(log.item), log.item), event_codes).to(device)
 
@@ -117,8 +119,8 @@ class InMemory(TrainingData):
 class InFiles(TrainingData):
     """Training data in files: a chunk is a few file chunks, shuffled together."""
 
-    def __init__(self, files: ChunkedLog, device: torch.device, user_history: bool = False) -> None:
-        super().__init__(LogStatistics.of(files), device, user_history)
+    def __init__(self, files: ChunkedLog, device: torch.device, **users: Any) -> None:
+        super().__init__(LogStatistics.of(files), device, **users)
         self.files, self.number = files, {name: n for n, name in enumerate(self.items.ids)}
 
     @property
@@ -160,6 +162,6 @@ class InFiles(TrainingData):
         return self.encoder.clicks(log, numbers[log.item]).to(self.device)
 
 
-def training_data(log: ClickLog | ChunkedLog, device: torch.device, user_history: bool = False) -> TrainingData:
-    """Training data of this log."""
-    return InMemory(log, device, user_history) if isinstance(log, ClickLog) else InFiles(log, device, user_history)
+def training_data(log: ClickLog | ChunkedLog, device: torch.device, **users: Any) -> TrainingData:
+    """Training data of this log; `users`: how their ids are encoded, see `Encoder.fit`."""
+    return InMemory(log, device, **users) if isinstance(log, ClickLog) else InFiles(log, device, **users)

@@ -1,6 +1,6 @@
 """Embeddings of categorical, multi-valued, numeric and vector fields in one width."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,14 +8,22 @@ from torch import nn
 from torch.nn import functional
 
 from newcomer.nn.ctr.computed_embeddings import ComputedEmbedding
+from newcomer.nn.ctr.row_shards import RowShard, lookup, own_rows
 from newcomer.shapes import Float, Tensor
+
+BLOCK = 2**20
+"""Numbers that are drawn at once."""
 
 
 @dataclass(frozen=True)
 class CategoricalSize:
-    """A categorical field with `count` values, index 0 (padding, missing) and 1 (unseen) included."""
+    """A categorical field with `count` values, index 0 (padding, missing) and 1 (unseen) included.
+
+    `is_sharded`: the rows of its table are spread over the processes of a group; see `nn.ctr.row_shards`.
+    """
 
     count: int
+    is_sharded: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,22 +69,35 @@ class FieldEmbeddings(nn.Module):
             self.tables[int(field)] = nn.Parameter(table.table())  # type: ignore[operator]
         self.computed = nn.ModuleDict()
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether some table is not whole in this process."""
+        return any(isinstance(table, RowShard) for table in self.tables)
+
     def forward(self, values: Sequence[Tensor]) -> Float[Tensor, "field thing width"]:
         """`values[field]`: of names Int[thing] one value each, or Int[thing most] several, filled up with 0; of numbers
         Float[thing], or Float[thing number]."""
-        return torch.stack([self._vectors(field, value) for field, value in enumerate(values)])
+        return torch.stack([self.vectors(field, value) for field, value in enumerate(values)])
 
-    def _vectors(self, field: int, value: Tensor) -> Float[Tensor, "thing width"]:
+    def vectors(self, field: int, value: Tensor) -> Float[Tensor, "thing width"]:
+        """Embeddings of one field; see `forward`."""
         if str(field) in self.computed:
             found: Tensor = self.computed[str(field)](value)
             return found
-        table = self.tables[field]
-        if not isinstance(self.sizes[field], CategoricalSize):
+        table, size = self.tables[field], self.sizes[field]
+        if not isinstance(size, CategoricalSize):
             return _mapped(value, table)
-        return _embedded(value, table, sparse=self.sparse_from is not None and len(table) >= self.sparse_from)
+        sparse = self.sparse_from is not None and size.count >= self.sparse_from
+        if not isinstance(table, RowShard):
+            return _embedded(value, table, sparse)
+        # the rows of this batch are a table of its own, with the padding at 0
+        ids, at = torch.unique(torch.cat([value.new_zeros(1), value.flatten()]), return_inverse=True)
+        return _embedded(at[1:].view_as(value), lookup(table, ids, sparse), sparse=False)
 
 
 def _table(size: FieldSize, width: int, init_std: float) -> Float[Tensor, "row width"]:
+    if isinstance(size, CategoricalSize) and size.is_sharded:
+        return _shard(size.count, width, init_std)
     if isinstance(size, NumericSize):
         table = torch.randn(size.count + 1, width) * init_std
         table[:-1] *= max(size.count, 1) ** -0.5  # a long vector says as much at first as a number does
@@ -84,6 +105,35 @@ def _table(size: FieldSize, width: int, init_std: float) -> Float[Tensor, "row w
     table = torch.randn(size.count, width) * init_std
     table[:2] = 0
     return table
+
+
+def _shard(count: int, width: int, init_std: float) -> RowShard:
+    """This process's rows of the table that `_table` would make, which is drawn in blocks and never whole."""
+    own = own_rows(count)
+    rows, done = torch.empty(len(own) * width), 0
+    for size in normal_blocks(count * width):
+        block = torch.randn(size) * init_std
+        begin, end = max(own.start * width, done), min(own.stop * width, done + size)
+        if begin < end:
+            rows[begin - own.start * width : end - own.start * width] = block[begin - done : end - done]
+        done += size
+    shard = rows.view(len(own), width)
+    shard[: max(2 - own.start, 0)] = 0
+    return RowShard(shard, count)
+
+
+def normal_blocks(count: int) -> Iterator[int]:
+    """Sizes of blocks that together have the same normal draws as `count` numbers at once: multiples of 16, the last one longer.
+
+    >>> torch.manual_seed(0).initial_seed(), (blocks := [torch.randn(size) for size in normal_blocks(3 * BLOCK + 1)])[0].shape
+    (0, torch.Size([1048576]))
+    >>> torch.manual_seed(0).initial_seed(), torch.equal(torch.cat(blocks), torch.randn(3 * BLOCK + 1))
+    (0, True)
+    """
+    while count >= 2 * BLOCK:
+        yield BLOCK
+        count -= BLOCK
+    yield count
 
 
 def _embedded(value: Tensor, table: Tensor, sparse: bool) -> Float[Tensor, "thing width"]:
