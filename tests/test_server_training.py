@@ -312,20 +312,63 @@ def test_grades_are_trained_on_as_they_were_given(tmp_path: Path) -> None:
         assert (again["known"], again["corrected"]) == (10, 0)
 
 
+def test_a_field_of_any_kind_comes_back_from_the_events(tmp_path: Path) -> None:
+    """Fields of items, users and contexts of every kind, empty ones among them, and dates: registered, counted, trained on."""
+    fields = (
+        *(Field("genre", "item"), Field("minutes", "item", "numeric"), Field("tags", "item", "multi")),
+        *(Field("title", "item", "text"), Field("shape", "item", "vector")),
+        *(Field("age", "user", "numeric"), Field("about", "user", "text", missing="mark")),
+        *(Field("page", "context"), Field("price", "context", "numeric"), Field("words", "context", "multi")),
+        *(Field("query", "context", "text"), Field("mood", "context", "vector")),
+    )
+    schema, number = Schema("film", "viewer", "liked", "seen", fields), pl.int_range(400, eager=True)
+    dated = log().with_columns(
+        tags=pl.format("a|{}", pl.col("genre")),
+        title=pl.format("The {}, of C++", pl.col("film")),
+        shape=pl.format("[{}, 1.5]", pl.col("minutes")),
+        age=pl.col("viewer") * 1.0,
+        about=pl.format("Viewer no. {}", pl.col("viewer")),
+        words=pl.Series([["x", "x|y"][n % 2] for n in number]),
+        query=pl.Series([["red shoes", "", "Blue!"][n % 3] for n in number]),
+        mood=pl.format("[0.{}, 1]", number % 9),
+        seen=(pl.col("seen") + 1_600_000_000).cast(pl.Int64) * 1000,
+    ).with_columns(pl.col("seen").cast(pl.Datetime("ms")))
+    dated.write_csv(tmp_path / "log.csv")
+    EmerG(schema, **QUICK).learn(tmp_path / "log.csv").save(tmp_path / "store")
+    config = served(tmp_path / "store", tmp_path)
+    new = {"genre": "war", "minutes": 9, "tags": ["b", "a"], "title": "A C# film, \u624b\u673a\u58f3", "shape": [1.0, 2.0]}
+    bare = new | {"film": "bare", "tags": [], "title": ""}
+    rows = []
+    for n in range(40):
+        several = {"words": [["x", "y"], "x|y", []][n % 3], "query": ["Red shoes?", "\u624b\u673a\u58f3 c#", ""][n % 3]}
+        plain = {"viewer": n % 20, "age": n % 20, "page": "home", "price": 0.5, "mood": [0.5, 1], "liked": n % 2}
+        rows.append({"film": ["new", "bare", FILMS[0]][n % 3], "event_id": f"e{n}", **plain, **several})
+    with TestClient(create_app(config)) as client:
+        assert not client.post("/items", json={"items": [new | {"film": "new"}, bare]}).json()["refused"]
+        assert client.post("/events", json={"events": rows}).json()["new"] == 40
+        result = train(client, config, promote="always", eval_share=0.1)
+        assert (result["training_events"], result["left_out_events"]) == (36, 0)
+        found = pl.read_parquet(config.own_folder / "versions" / "v2" / "events.parquet")
+        assert found["query"].to_list()[:3] == ["red shoes", "\u624b\u673a \u673a\u58f3 c#", ""]
+        assert client.post("/events", json={"events": rows}).json()["known"] == 40
+
+
 def test_a_log_as_a_table_is_the_log() -> None:
-    """Several values, vectors, numbers, missing values, users with fields and without an id."""
+    """Several values, texts, vectors, numbers, missing values, users with fields and without an id."""
     fields = (
         Field("tags", "item", "multi", missing="mark"),
+        Field("title", "item", "text", missing="mark"),
+        Field("query", "context", "text", missing="mark"),
         Field("shape", "item", "vector", missing="mark"),
         Field("age", "user", "numeric", missing="mark"),
         Field("page", "context", missing="mark"),
         Field("words", "context", "multi", missing="mark"),
     )
     schema = Schema("film", "viewer", "liked", "seen", fields, user_missing="mark")
-    ann = {"viewer": "ann", "shape": [1.0, 2.0], "age": 3}
+    ann = {"viewer": "ann", "shape": [1.0, 2.0], "age": 3, "title": "Don't, C++ \u0645\u064f\u062d\u064e\u0645\u0651\u064e\u062f"}
     table = pl.DataFrame(
         [
-            {"film": "1.0", **ann, "tags": ["b", "a"], "page": "TRUE", "words": ["x"], "liked": 1, "seen": 5},
+            {"film": "1.0", **ann, "tags": ["b", "a"], "page": "TRUE", "words": ["x"], "query": "Red, red", "liked": 1, "seen": 5},
             {"film": "2", "tags": [], "liked": 0, "seen": 6},
             {"film": "1", **ann, "tags": ["a", "b"], "page": " a", "words": ["y", "x"], "liked": 1, "seen": 7},
         ]
