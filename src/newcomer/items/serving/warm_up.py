@@ -253,5 +253,6 @@ def _next(
     head, item_features = known.headers[number], [values[number][None] for values in known.item_features]
     mine = {key: value[None] for key, value in state.items()}
     count, again = head.events + len(events), name in known.readded
-    row = to_row(name, head.version + 1, count, item_features, mine, 0, again, summary, posterior)
+    erased = known.erased.get(name, 0)
+    row = to_row(name, head.version + 1, count, item_features, mine, 0, again, summary, posterior, erased)
     return Change(row, events)
