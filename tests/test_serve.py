@@ -130,7 +130,7 @@ def wait_for(client: httpx.Client, job: str, status: str) -> dict[str, Any]:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_service_that_is_stopped_ends_without_a_word_that_is_no_line_of_its_log(
     stop: signal.Signals, store: Path, tmp_path: Path
 ) -> None:

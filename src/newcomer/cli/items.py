@@ -185,7 +185,9 @@ def forget_users(store: Path, users: Sequence[str], states: str | None) -> None:
                     say(f"{named}{line}")
                 left_out += [f"{named}{line}" for line in found.left_out]
             if lines is None:
-                say("if a service keeps its own files elsewhere (--folder), its event log has the user still: DELETE /users/ID there")
+                say(
+                    "if a service has its own files elsewhere (--folder), its event log has the user still: DELETE /users/ID there"
+                )
             else:
                 say(f"{counted(lines, 'line')} of the service's event log erased")
     finish(left_out)
