@@ -85,7 +85,7 @@ def events(film: str, count: int, start: int = 1000, **columns: Any) -> pl.DataF
 def poison(live: ItemService, film: str, price: float | None = None) -> None:
     """What a library without bounds left in the database: a state that is no number, and the event that made it so."""
     row = live.states.get(live.model, [film])[film]
-    own, state, _ = from_parameters([row], torch.device("cpu"))
+    own, state, *_ = from_parameters([row], torch.device("cpu"))
     state = {key: torch.full_like(value, torch.nan) for key, value in state.items()}
     event = Event("far out", 1, 1, [2, 2, price]) if price is not None else None
     made = to_row(film, row.version + 1, row.events + (event is not None), own, state, 0)

@@ -70,7 +70,9 @@ def test_states_are_those_of_a_service_that_never_met_the_user(
         assert (found.events, found.items, found.in_summaries, found.lost, found.left_out) == (20, ["new"], 0, {}, [])
         alike(service, never)
         assert service.look_up("other")[0] == before
-        assert service.forget_user(user) == ForgottenUser(0, [], untraceable=found.untraceable + 1)
+        assert found.untraceable == (len(FILMS) if user == KNOWN else 0)  # training had no event of others
+        assert service.forget_user(user) == ForgottenUser(0, [], untraceable=found.untraceable)
+        assert service.forget_user("nobody").untraceable == 0  # what was erased is not another user's
         kept = service.states.event_history(service.model, ["new"])["new"]
         assert [event.user for event in kept] == [user_digest(name) for name in ("5", "eve")] * 20
         more = events(30, "5", "bob", start=200)
@@ -112,6 +114,20 @@ def test_later_events_of_a_forgotten_user_are_refused_by_name_for_good(store: Pa
         assert UNSEEN not in " ".join(done.left_out)
     with opened(store, database) as later:
         assert later.warm(events(4, "5", UNSEEN), on_error="report").known == 2
+
+
+def test_what_was_erased_is_not_said_to_be_lost(store: Path, databases: Callable[[], Database]) -> None:
+    """New features, events and a repair keep in mind that events were erased."""
+    with opened(store, databases()) as service:
+        service.warm(events(9, "5", "5", UNSEEN))
+        assert service.forget_user(UNSEEN).events == 3
+        service.warm(events(3, "5", start=50))
+        service.repair()
+        other = features("new").with_columns(genre=pl.lit("love"))
+        assert (service.add(other, replace=True).replaced, service.add(other, replace=True).lost) == (["new"], {})
+        assert service.add(features("new"), replace=True).lost == {}
+        assert service.forget_user("nobody").remains == []
+        assert service.refreshed(["new"]).erased == {"new": 3}
 
 
 def test_an_event_that_comes_while_its_user_is_forgotten_does_not_stay(
@@ -158,7 +174,7 @@ def test_what_a_summary_has_absorbed_is_counted_and_nothing_else_is_lost(
         service.warm(events(KEPT + 50, "5", "5", "5", "5", UNSEEN))  # of 250 events 100 are in the summary
         found = service.forget_user(UNSEEN)
         assert (found.events, found.in_summaries, found.lost, found.left_out) == (40, 10, {}, [])
-        assert found.untraceable == 1 + len(FILMS)  # 50 events without their user
+        assert found.untraceable == 1  # 50 events without their user
         kept = service.states.event_history(service.model, ["new"])["new"]
         assert len(kept) == KEPT - 40
         service.warm(events(60, "5", start=1000))

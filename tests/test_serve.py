@@ -2,8 +2,10 @@
 
 import base64
 import io
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,10 +17,11 @@ import httpx
 import pytest
 
 from films import FILMS, trained
+from films import log as films_log
 from newcomer import FrozenBackbone
 from newcomer.data.examples import Examples
 from newcomer.items.serving.service import ItemService
-from serving import service, wait_until_ready
+from serving import free_port, service, wait_until_ready
 from shell import Shell
 
 NEW = [{"film": f"new {n}", "genre": "war", "minutes": 99.0} for n in range(4)]
@@ -139,10 +142,62 @@ def test_a_click_model_is_served_without_the_libraries_of_classifiers() -> None:
     assert done.stdout == "False\n"
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_service_that_is_stopped_ends_without_a_word_that_is_no_line_of_its_log(
+    stop: signal.Signals, store: Path, tmp_path: Path
+) -> None:
+    """And so do the processes of its jobs."""
+    words = [str(store), "--folder", str(tmp_path / "own"), "--states", f"sqlite:///{tmp_path / 'items.db'}"]
+    log = tmp_path / "log.csv"
+    films_log().write_csv(log)
+    with service(*words, "--log", str(log), log=tmp_path / "log") as (client, process):
+        job = client.post("/jobs", json={"kind": "train"}).json()["id"]
+        while client.get(f"/jobs/{job}").json()["status"] != "done":
+            time.sleep(0.2)
+        process.send_signal(stop)
+        process.wait(60)
+    said = (tmp_path / "log").read_text().splitlines()
+    first, *lines = [json.loads(line) for line in said if not line.startswith("serving ")]
+    assert first["message"] == f"loading {store}"
+    assert {line["level"] for line in lines} == {"info"}
+    assert len([line for line in said if line.startswith("serving ")]) == 1
+
+
+def test_a_child_that_has_done_its_work_ends_well() -> None:
+    """While its parent still holds the other end of its standard input."""
+    code = "from newcomer.server.job_runner import become_child; become_child()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stderr is not None
+        assert (child.stderr.read(), child.wait(60)) == (b"", 0)
+
+
+def test_a_child_ends_with_its_parent() -> None:
+    code = "import time\nfrom newcomer.server.job_runner import become_child; become_child(); time.sleep(600)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    assert child.stdin is not None
+    child.stdin.close()
+    assert child.wait(60) == 1
+
+
 def test_what_cannot_be_served_is_refused_before_anything_starts(store: Path, shell: Shell) -> None:
-    assert "nowhere: " in shell.fails("serve", "nowhere")
-    assert "give --token-file" in shell.fails("serve", str(store), "--host", "0.0.0.0")
-    assert "no such file" in shell.fails("serve", str(store), "--log", "nowhere*.csv")
-    assert "the second click model" in shell.fails("serve", str(store), str(store))
+    def refused(*words: str) -> str:
+        """The line after the one that says what is loaded."""
+        before = shell.files()
+        code, out, err = shell.call("serve", *words, "--port", str(free_port()))
+        first, last = err.splitlines()
+        assert (code, out, json.loads(first)["message"].partition(" ")[0]) == (2, "", "loading")
+        assert shell.files() == before
+        return last
+
+    assert "nowhere: " in refused("nowhere")
+    assert "give --token-file" in refused(str(store), "--host", "0.0.0.0")
+    assert "no such file" in refused(str(store), "--log", "nowhere*.csv")
+    assert "the second click model" in refused(str(store), str(store))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        said = shell.fails("serve", str(store), "--port", str(port))
+        assert said == f"newcomer: port {port} of 127.0.0.1 is in use; give another --port"
     (shell.folder / "tokens").write_text("read short")
-    assert "tokens: the token in line 1" in shell.fails("serve", str(store), "--token-file", "tokens")
+    assert "tokens: the token in line 1" in refused(str(store), "--token-file", "tokens")

@@ -1,5 +1,6 @@
 """Users who are forgotten over HTTP: neither the database nor the log nor a later training has them."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from newcomer.server.job_execution import execute
 from newcomer.server.job_runner import JobRunner
 from newcomer.server.models import ModelsFile
 from serving import in_thread
+from shell import Shell
 
 CONTEXT: dict[str, Any] = {"page": "home", "price": 0.5}
 NEW = {"film": "new", "genre": "war", "minutes": 99.0}
@@ -215,6 +217,28 @@ def test_an_impression_that_waits_does_not_count_for_a_forgotten_user(store: Pat
         versions.close()
 
 
+@pytest.mark.parametrize("user", [".", "..", "a/../b", "x?y&z=%2e"])
+def test_a_user_of_any_id_is_forgotten(user: str, config: ServeConfig) -> None:
+    with in_thread(create_app(config)) as url, Client(url) as client:
+        client.add([NEW])
+        client.warm([event(1, user), event(2, 5)])
+        found = client.forget_user(user)
+        assert (found.events, found.log_lines) == (1, 1)
+
+
+def test_the_command_forgets_in_the_services_own_files_too(store: Path, tmp_path: Path, shell: Shell) -> None:
+    copy = tmp_path / "shop"
+    shutil.copytree(store, copy)
+    config = ServeConfig(stores=(copy,))
+    with TestClient(create_app(config)) as client:
+        send(client)
+    assert USER.encode() in own_bytes(config)
+    assert "10 lines of the service's event log erased" in shell.call("forget", str(copy), "--user", USER)[1]
+    assert USER.encode() not in own_bytes(config)
+    shutil.rmtree(config.own_folder)
+    assert "DELETE /users/ID there" in shell.call("forget", str(copy), "--user", USER)[1]
+
+
 def test_only_an_admin_forgets_users(config: ServeConfig, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(f"write {'w' * 16}\nadmin {'a' * 16}\n")
@@ -226,8 +250,8 @@ def test_only_an_admin_forgets_users(config: ServeConfig, tmp_path: Path) -> Non
             admin.add([NEW])
             admin.warm([event(1, USER), event(2, 5)])
             found = admin.forget_user(USER)
-            assert (found.events, found.items, found.log_lines) == (1, 1, 1)
-            assert found.remains == [
+            assert (found.events, found.items, found.log_lines, found.remains) == (1, 1, 1, [])
+            assert admin.forget_user("3").remains == [
                 f"version 'v1': {len(FILMS)} items have events whose user is not kept (those of training, or before the latest "
                 "200): what this user's among them did to the states remains"
             ]

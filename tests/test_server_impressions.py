@@ -17,7 +17,7 @@ from newcomer.server.click_versions import ClickVersions
 from newcomer.server.configuration import ServeConfig
 from newcomer.server.event_log import LogReader
 from newcomer.server.history import HistoryReader, replay
-from newcomer.server.impressions import NOTE_SECONDS, POSITION, Impressions
+from newcomer.server.impressions import NOTE_SECONDS, POSITION, Impressions, WaitingImpressions
 from newcomer.server.models import ModelsFile
 from shell import Shell
 
@@ -161,6 +161,36 @@ def test_an_impression_that_would_not_count_is_refused_when_it_comes(client: Tes
     assert sorted(error["pointer"] for error in answer["errors"]) == ["/events/1/film", "/events/2/price"]
     kinds = [record.kind for record in LogReader(config.own_folder / "log").read()]
     assert kinds == ["item", "item", "impression", "event"]
+
+
+def test_an_id_is_one_impressions(client: TestClient, config: ServeConfig, versions: ClickVersions) -> None:
+    """While it waits, in this worker and in others, and after it has counted."""
+    other = {"viewer": 8}
+    with TestClient(create_app(config)) as worker:
+        assert send(client, event(0)) == {"pending": 1}
+        for service in (client, worker):
+            assert send(service, event(0, **other)) == send(service, event(0, "click", **other)) == {"refused": 1}
+            assert send(service, event(0, "click", price=0.75)) == {"refused": 1}
+        assert send(client, event(1), event(1, "click", **other)) == {"pending": 1, "refused": 1}
+        assert send(worker, event(0, "click", viewer=" 3")) == {"new": 1}
+        assert send(worker, event(0, "click")) == {"known": 1}
+        refused = client.post("/events", json={"events": [event(5), event(1, **other)]}).json()["errors"]
+        assert refused[0]["pointer"] == "/events/1"
+        assert "event 'e1' of item 'new' has another user or context than an event" in refused[0]["detail"]
+        Impressions(versions, config.own_folder, WINDOW).settle(after(WINDOW))
+        assert client.get("/items/new").json()["events"] == 3
+        assert send(client, event(1, **other)) == {"refused": 1}
+        client.delete("/items/new")
+        client.post("/items", json={"items": [NEW]})
+        assert send(worker, event(1, **other)) == {"pending": 1}
+
+
+def test_an_impression_that_has_waited_is_forgotten(client: TestClient, config: ServeConfig, store: Path) -> None:
+    with ItemService.open(store, config.states) as service:
+        waiting = WaitingImpressions(config.own_folder, 0.0, service.learner.schema)
+        send(client, event(0))
+        row = {key: value for key, value in event(0, viewer=8).items() if key != "event_type"} | {"liked": 1}
+        assert waiting.under_ids_of_others(service, {0: row}) == {}
 
 
 def test_an_impression_joins_its_request(client: TestClient, config: ServeConfig, versions: ClickVersions) -> None:

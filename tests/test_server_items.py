@@ -106,6 +106,7 @@ def test_an_event_changes_its_item_alone_and_counts_once(client: TestClient) -> 
         "pending": 0,
         "refused": 0,
         "errors": [],
+        "notes": [],
     }
     assert client.post("/events", json=body).json()["known"] == 5
     after = score(client, "new", "other").json()["scores"]
@@ -134,6 +135,7 @@ def test_an_event_joins_its_request(client: TestClient, config: ServeConfig, sto
         "pending": 0,
         "refused": 1,
         "errors": None,
+        "notes": [],
     }
     assert forged.json()["errors"][0] == {
         "pointer": "/events/0",
@@ -169,6 +171,46 @@ def test_a_click_on_an_impression_corrects_it(client: TestClient) -> None:
     assert 'newcomer_events_total{outcome="corrected"} 3.0' in client.get("/metrics").text
 
 
+def test_an_id_is_one_events(client: TestClient) -> None:
+    """A click, and what comes under its id of another user, seen in training or not, or in another context."""
+    client.post("/items", json={"items": [NEW]})
+    first = event(event_id="a1", viewer="ann", liked=1)
+    assert client.post("/events", json={"events": [first]}).json()["new"] == 1
+    others = [
+        first | {"viewer": "bob"},
+        first | {"viewer": 8},
+        first | {"price": 0.75},
+        first | {"viewer": "eve", "liked": 0},
+    ]
+    for events in (others, [first | {"event_id": "a2"}, *[one | {"event_id": "a2"} for one in others]]):
+        found = client.post("/events", json={"events": events}).json()
+        assert (found["known"], found["refused"], found["corrected"]) == (0, 4, 0)
+        assert all("another user or context than an event under this id" in one["detail"] for one in found["errors"])
+    assert client.post("/events", json={"events": [first | {"seen": 1050}, first | {"liked": 0}]}).json()["known"] == 2
+
+
+def test_a_key_that_is_not_there_is_answered_by_those_that_are(client: TestClient) -> None:
+    def said(path: str, body: Any) -> dict[str, str]:
+        answer = client.post(path, json=body)
+        assert answer.status_code == 422
+        return {error["pointer"]: error["detail"] for error in answer.json()["errors"]}
+
+    body = {"context": CONTEXT, "candidates": [FILMS[0]]}
+    assert (
+        said("/score", body | {"user_id": 429})["/user_id"] == "is not a key here; this model's user column is 'viewer'"
+    )
+    assert said("/score", body) == {"/viewer": "Field required"}
+    assert "viewer" in client.get("/openapi.json").json()["components"]["schemas"]["ScoreBody"]["required"]
+    context = {"viewer": 3, "context": CONTEXT | {"prise": 1}}
+    assert said("/score", body | context)["/context/prise"] == "is not a key here; did you mean 'price'?"
+    assert said("/events", {"events": [event(item_id="new")]}) == {
+        "/events/0/item_id": "is not a key here; this model's item column is 'film'"
+    }
+    assert said("/items", {"items": [NEW | {"x": 1}]}) == {
+        "/items/0/x": "is not a key here; known: film, genre, minutes"
+    }
+
+
 def test_an_item_with_other_features_gets_them_and_is_tuned_anew(client: TestClient) -> None:
     other = {"genre": "love", "minutes": 80.0}
     client.post("/items", json={"items": [NEW, NEW | other | {"film": "twin"}]})
@@ -201,6 +243,10 @@ def test_event_types_are_labels(config: ServeConfig) -> None:
             assert service.states.labels(service.model, {"new": kinds}) == {
                 "new": {"purchase": 1, "impression": 0, "click": 0}
             }
+        near = {"events": [plain | {"event_id": "near", "event_type": kind} for kind in ("Purchase", " purchase")]}
+        refused = client.post("/events", json=near).json()
+        assert (refused["new"], refused["refused"]) == (0, 2)
+        assert "is 'Purchase', which is no click; did you mean 'purchase'?" in refused["errors"][0]["detail"]
 
 
 def test_each_event_that_does_not_fit_is_refused_with_its_place(client: TestClient) -> None:
@@ -319,6 +365,7 @@ def test_limits(config: ServeConfig) -> None:
 def test_metrics_and_probes(client: TestClient) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
+    assert [client.head(path).status_code for path in ("/", "/healthz", "/readyz")] == [200] * 3
     score(client, *FILMS[:2])
     client.post("/events", json={"events": [event(film=FILMS[0], event_id="x")]})
     found = client.get("/metrics").text
@@ -327,6 +374,28 @@ def test_metrics_and_probes(client: TestClient) -> None:
     assert 'newcomer_clicks_total{item_events="20-59"} 1.0' in found
     assert re.search(r'newcomer_expected_clicks_total\{item_events="20-59"\} 0\.\d+', found)
     assert 'newcomer_requests_total{method="POST",route="/score",status="200"} 1.0' in found
+
+
+def test_the_log_names_methods_and_routes(config: ServeConfig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "newcomer.server")
+    with TestClient(create_app(config.model_copy(update={"limits": Limits(body=1024)}))) as client:
+        requests = [
+            ("GET", "/openapi.json"),
+            ("POST", "/items"),
+            ("PUT", "/items"),
+            ("GET", "/items/x/y"),
+            ("GET", "/nowhere"),
+        ]
+        for method, path in requests:
+            client.request(method, path, content=b" " * 2000 if method == "POST" else None)
+    found = [(one.method, one.route, one.status) for one in caplog.records if one.message == "request"]  # type: ignore[attr-defined]
+    assert found == [
+        ("GET", "/openapi.json", 200),
+        ("POST", "unknown", 413),
+        ("PUT", "/items", 405),
+        ("GET", "/items/{item_id:path}", 404),
+        ("GET", "unknown", 404),
+    ]
 
 
 def test_the_description_is_openapi_and_names_the_columns(client: TestClient) -> None:

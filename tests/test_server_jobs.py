@@ -168,6 +168,7 @@ def test_a_job_is_cancelled_or_done_but_never_both(
         ({"settings": {"head": "none"}}, 422, "settings.head"),
         ({"settings": {"backbone": "/etc"}}, 422, "settings.backbone is not a setting"),
         ({"log": "/etc/*"}, 422, "/log"),
+        ({"examples": [{"input": "", "label": "x", "weight": 1}]}, 422, "/examples/0/weight"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_it_is_queued(

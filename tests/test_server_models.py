@@ -83,7 +83,7 @@ def test_another_version_is_live_and_back_in_one_call_with_all_items_and_events(
         assert scores(there) == pytest.approx(service.score(rows)["score"].to_list(), abs=1e-6)
         assert there["model"] == service.model != before["model"]
     assert client.post("/events", json=events(8)).json() | {"errors": 0} == {
-        "new": 3, "known": 5, "corrected": 0, "pending": 0, "refused": 0, "errors": 0}  # fmt: skip
+        "new": 3, "known": 5, "corrected": 0, "pending": 0, "refused": 0, "errors": 0, "notes": []}  # fmt: skip
     assert client.post("/models", json={"live": "v1"}).status_code == 200
     back = score(client, 3, "new", *FILMS)
     assert (back["model"], back["scores"][0]["events"]) == (before["model"], 8)

@@ -1,5 +1,6 @@
 """The click model is trained anew while it is in service: what is trained, how it is judged, and that nothing is lost meanwhile."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +23,10 @@ from newcomer.items.serving.event_ids import digests
 from newcomer.items.serving.service import ItemService
 from newcomer.metrics.calibration import logloss
 from newcomer.server.app import create_app
+from newcomer.server.click_versions import ClickVersions
 from newcomer.server.configuration import ServeConfig
+from newcomer.server.impressions import Impressions
+from newcomer.server.job_bodies import Job
 from newcomer.server.job_execution import execute
 from newcomer.server.job_runner import JobRunner
 from newcomer.server.jobs import Jobs
@@ -75,7 +79,7 @@ def train(client: TestClient, config: ServeConfig, **body: Any) -> dict[str, Any
     while (job := runner.next()) is not None:
         execute(config, job.id)
     found: dict[str, Any] = client.get(f"/jobs/{answer.json()['id']}").json()
-    assert found["status"] == "done", found
+    assert found["status"] == "done", found["detail"]
     result: dict[str, Any] = found["result"]
     return result
 
@@ -251,12 +255,57 @@ def test_a_training_that_is_cancelled_while_its_version_is_prepared_leaves_it_wi
         assert versions(client)["v2"]["status"] == ("trained" if end == "cancelled" else "ready")
 
 
-def test_the_same_training_again_is_said_to_be_the_same(client: TestClient, config: ServeConfig) -> None:
-    job = client.post("/jobs", json={"kind": "train"}).json()["id"]
-    execute(config, job)
-    found = client.get(f"/jobs/{job}").json()
-    assert found["status"] == "failed"
-    assert "weights of version 'v1' again" in found["detail"]
+def test_a_training_that_changes_nothing_is_done_and_says_so(client: TestClient, config: ServeConfig) -> None:
+    result = train(client, config, promote="always")
+    assert (result["version"], result["promoted"]) == ("v1", False)
+    assert result["reason"] == "training gave the weights of version 'v1' again: data and settings are the same"
+    assert list(versions(client)) == ["v1"]
+
+
+def test_a_training_says_how_far_it_is(
+    client: TestClient, config: ServeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every part, from the start of its process on."""
+    send(client, 0, 40)
+    parts, save = list[str](), Jobs.save
+
+    def noted(jobs: Jobs, job: Job) -> None:
+        parts.extend([job.progress.part] if job.progress is not None and job.progress.part not in parts else [])
+        save(jobs, job)
+
+    monkeypatch.setattr(Jobs, "save", noted)
+    monkeypatch.setattr(JobRunner, "_run_child", lambda runner, job, **_: execute(runner.config, job.id))
+    client.post("/jobs", json={"kind": "train", "promote": "always"})
+    runner = JobRunner(config)
+    while (job := runner.next()) is not None:
+        runner.run_job(job)
+    assert parts[:3] == ["start", "event log", "pretrain"]
+    assert {"evaluation of live", "evaluation of new", "replay 1"} <= set(parts)
+
+
+@pytest.mark.parametrize("is_ready", [False, True])
+def test_a_training_that_is_cancelled_while_its_process_starts_needs_no_other_one(
+    is_ready: bool, client: TestClient, config: ServeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process finds out what became of it only if there is something: it takes long to start."""
+    if is_ready:
+        train(client, config, promote="never", settings={"seed": 1})
+    else:
+        client.post("/jobs", json={"kind": "train"})
+    jobs = Jobs(config.own_folder / "jobs")
+    (job,) = jobs.all()
+    jobs.save(job.model_copy(update={"status": "running", "result": None}))
+    started = list[bool]()
+
+    def killed(runner: JobRunner, job: Job, may_kill: bool) -> int:
+        started.append(may_kill)
+        jobs.cancel(job)
+        return -9 if may_kill else execute(config, job.id) or 0
+
+    monkeypatch.setattr(JobRunner, "_run_child", killed)
+    JobRunner(config).run_job(jobs.all()[0])
+    assert started == ([True, False] if is_ready else [True])
+    assert jobs.all()[0].status == ("done" if is_ready else "cancelled")
 
 
 @pytest.mark.parametrize(
@@ -294,7 +343,7 @@ def test_times_of_arrival_join_a_log_of_dates(tmp_path: Path) -> None:
 
 
 def test_grades_are_trained_on_as_they_were_given(tmp_path: Path) -> None:
-    """Labels of which a threshold makes clicks; an event type says nothing of them."""
+    """Labels of which a threshold makes clicks; an event type says that there was one, or none."""
     graded = log().with_columns(pl.col("liked") * 3 + 1)
     graded.write_parquet(tmp_path / "log.parquet")
     schema = replace(SCHEMA, clicked_from=4)
@@ -303,29 +352,136 @@ def test_grades_are_trained_on_as_they_were_given(tmp_path: Path) -> None:
     with TestClient(create_app(config)) as client:
         rows = [event(FILMS[0], n, liked=[1, 4, "3.5"][n % 3]) for n in range(10)]
         assert client.post("/events", json={"events": rows}).json()["new"] == 10
-        refused = client.post("/events", json={"events": [event(FILMS[0], 50, liked=None, event_type="click")]}).json()
-        assert "labels are grades" in refused["errors"][0]["detail"]
-        train(client, config, promote="always")
-        events = pl.read_parquet(config.own_folder / "versions" / "v2" / "events.parquet")
-        assert events["liked"].to_list() == [float(row["liked"]) for row in rows[:9]]
-        again = client.post("/events", json={"events": rows}).json()
-        assert (again["known"], again["corrected"]) == (10, 0)
+        refused = client.post("/events", json={"events": [event(FILMS[0], 50, liked=True)]}).json()
+        assert "is True, and labels are grades; write a number" in refused["errors"][0]["detail"]
+        typed = [event(FILMS[0], n, liked=None, event_type=["click", "view"][n % 2]) for n in range(10, 20)]
+        assert client.post("/events", json={"events": typed}).json()["new"] == 10
+        click = typed[1] | {
+            "event_type": "click"
+        }  # a view first, and its click under the same id; then once more the view
+        assert client.post("/events", json={"events": [click]}).json()["corrected"] == 1
+        assert client.post("/events", json={"events": [typed[1]]}).json()["known"] == 1
+        with ItemService.open(tmp_path / "store") as service:
+            ids = [f"e{n}" for n in range(20)]
+            labels = service.states.labels(service.model, {FILMS[0]: ids})[FILMS[0]]
+        assert [labels[id] for id in ids] == [0, 1, 0] * 3 + [0] + [1, 1, 1, 0, 1, 0, 1, 0, 1, 0]
+        result = train(client, config, promote="always", eval_share=0.2)
+        assert 0 < result["evaluation"]["new"]["logloss"] < 5
+        events = pl.read_parquet(config.own_folder / "versions" / "v2" / "events.parquet")["liked"].to_list()
+        assert events[:10] == [float(row["liked"]) for row in rows]
+        below = math.nextafter(4.0, 0.0)
+        assert events[10:] == [4.0, 4.0, 4.0, below, 4.0, below]
+        again = client.post("/events", json={"events": [*rows, *typed, click]}).json()
+        assert (again["known"], again["corrected"], again["notes"]) == (21, 0, [])
+
+
+def test_what_another_version_does_not_take_is_said(client: TestClient, config: ServeConfig) -> None:
+    """A click on what v2 was trained on as no click: the live version corrects it."""
+    rows = send(client, 0, 40)
+    train(client, config, promote="never")
+    late = client.post("/events", json={"events": [rows[1], rows[0] | {"liked": 1}]}).json()
+    assert (late["known"], late["corrected"], late["errors"]) == (1, 1, [])
+    (note,) = late["notes"]
+    assert note.startswith("version 'v2': events: row 2: event 'e0' of item 'new 0' is a click here")
+
+
+def test_impressions_of_a_model_of_grades_wait(tmp_path: Path) -> None:
+    graded = log().with_columns(pl.col("liked") * 3 + 1)
+    EmerG(replace(SCHEMA, clicked_from=4), **QUICK).learn(graded).save(tmp_path / "store")
+    config = ServeConfig(stores=(tmp_path / "store",), impression_window=1800.0)
+    with TestClient(create_app(config)) as client:
+        shown = [event(FILMS[0], n, liked=None, event_type="view") for n in range(3)]
+        before = client.get(f"/items/{FILMS[0]}").json()["events"]
+        assert client.post("/events", json={"events": shown}).json()["pending"] == 3
+        assert client.post("/events", json={"events": [shown[0] | {"event_type": "click"}]}).json()["new"] == 1
+        versions = ClickVersions(config, tmp_path / "store", ModelsFile(config.own_folder))
+        assert Impressions(versions, config.own_folder, 0.0).settle(time.time_ns() + 10**9) == 3
+        assert client.get(f"/items/{FILMS[0]}").json()["events"] == before + 3
+        versions.close()
+
+
+def test_a_field_of_any_kind_comes_back_from_the_events(tmp_path: Path) -> None:
+    """Fields of items, users and contexts of every kind, empty ones among them, and dates: registered, counted, trained on."""
+    fields = (
+        *(Field("genre", "item"), Field("minutes", "item", "numeric"), Field("tags", "item", "multi")),
+        *(Field("title", "item", "text"), Field("shape", "item", "vector")),
+        *(Field("age", "user", "numeric"), Field("about", "user", "text", missing="mark")),
+        *(Field("page", "context"), Field("price", "context", "numeric"), Field("words", "context", "multi")),
+        *(Field("query", "context", "text"), Field("mood", "context", "vector")),
+    )
+    schema, number = Schema("film", "viewer", "liked", "seen", fields), pl.int_range(400, eager=True)
+    dated = (
+        log()
+        .with_columns(
+            tags=pl.format("a|{}", pl.col("genre")),
+            title=pl.format("The {}, of C++", pl.col("film")),
+            shape=pl.format("[{}, 1.5]", pl.col("minutes")),
+            age=pl.col("viewer") * 1.0,
+            about=pl.format("Viewer no. {}", pl.col("viewer")),
+            words=pl.Series([["x", "x|y"][n % 2] for n in number]),
+            query=pl.Series([["red shoes", "", "Blue!"][n % 3] for n in number]),
+            mood=pl.format("[0.{}, 1]", number % 9),
+            seen=(pl.col("seen") + 1_600_000_000).cast(pl.Int64) * 1000,
+        )
+        .with_columns(pl.col("seen").cast(pl.Datetime("ms")))
+    )
+    dated.write_csv(tmp_path / "log.csv")
+    EmerG(schema, **QUICK).learn(tmp_path / "log.csv").save(tmp_path / "store")
+    config = served(tmp_path / "store", tmp_path)
+    new = {
+        "genre": "war",
+        "minutes": 9,
+        "tags": ["b", "a"],
+        "title": "A C# film, \u624b\u673a\u58f3",
+        "shape": [1.0, 2.0],
+    }
+    bare = new | {"film": "bare", "tags": [], "title": ""}
+    rows = []
+    for n in range(40):
+        several = {"words": [["x", "y"], "x|y", []][n % 3], "query": ["Red shoes?", "\u624b\u673a\u58f3 c#", ""][n % 3]}
+        user = {"viewer": n % 20, "age": n % 20, "about": f"Viewer no. {n % 20}"}
+        plain = user | {"page": "home", "price": 0.5, "mood": [0.5, 1], "liked": n % 2}
+        rows.append({"film": ["new", "bare", FILMS[0]][n % 3], "event_id": f"e{n}", **plain, **several})
+    with TestClient(create_app(config)) as client:
+        assert not client.post("/items", json={"items": [new | {"film": "new"}, bare]}).json()["refused"]
+        assert client.post("/events", json={"events": rows}).json()["new"] == 40
+        result = train(client, config, promote="always", eval_share=0.1)
+        assert (result["training_events"], result["left_out_events"]) == (36, 0)
+        found = pl.read_parquet(config.own_folder / "versions" / "v2" / "events.parquet")
+        assert found["query"].to_list()[:3] == ["red shoes", "\u624b\u673a \u673a\u58f3 c#", ""]
+        assert client.post("/events", json={"events": rows}).json()["known"] == 40
 
 
 def test_a_log_as_a_table_is_the_log() -> None:
-    """Several values, vectors, numbers, missing values, users with fields and without an id."""
+    """Several values, texts, vectors, numbers, missing values, users with fields and without an id."""
     fields = (
         Field("tags", "item", "multi", missing="mark"),
+        Field("title", "item", "text", missing="mark"),
+        Field("query", "context", "text", missing="mark"),
         Field("shape", "item", "vector", missing="mark"),
         Field("age", "user", "numeric", missing="mark"),
         Field("page", "context", missing="mark"),
         Field("words", "context", "multi", missing="mark"),
     )
     schema = Schema("film", "viewer", "liked", "seen", fields, user_missing="mark")
-    ann = {"viewer": "ann", "shape": [1.0, 2.0], "age": 3}
+    ann = {
+        "viewer": "ann",
+        "shape": [1.0, 2.0],
+        "age": 3,
+        "title": "Don't, C++ \u0645\u064f\u062d\u064e\u0645\u0651\u064e\u062f",
+    }
     table = pl.DataFrame(
         [
-            {"film": "1.0", **ann, "tags": ["b", "a"], "page": "TRUE", "words": ["x"], "liked": 1, "seen": 5},
+            {
+                "film": "1.0",
+                **ann,
+                "tags": ["b", "a"],
+                "page": "TRUE",
+                "words": ["x"],
+                "query": "Red, red",
+                "liked": 1,
+                "seen": 5,
+            },
             {"film": "2", "tags": [], "liked": 0, "seen": 6},
             {"film": "1", **ann, "tags": ["a", "b"], "page": " a", "words": ["y", "x"], "liked": 1, "seen": 7},
         ]

@@ -390,7 +390,7 @@ def _score(
 
 
 def _forget_user(user: str | int) -> _Request[Forgotten]:
-    return _Request("DELETE", f"/users/{quote(str(user), safe='')}", Forgotten)
+    return _Request("DELETE", "/users", Forgotten, params={"user_id": str(user)})  # any id: in a path . and .. get lost
 
 
 def _warm(events: Sequence[Row]) -> _Request[Counts]:

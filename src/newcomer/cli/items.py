@@ -1,7 +1,7 @@
 """Commands of a click model in service: add items, score requests, warm up items by events."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -14,13 +14,15 @@ from newcomer.cli.input_tables import STDIN, read_input, stream_input
 from newcomer.cli.program import app, finish, say, shorten, stoppable
 from newcomer.data.io.row_files import frame_to_jsonl, require_rows_file, write_rows
 from newcomer.errors import DataError, SettingError, StoreError
+from newcomer.extras import optional_imports
 from newcomer.items.encoding.unseen_values import Unseen
 from newcomer.items.learner import ItemLearner
-from newcomer.items.serving.results import OnError
+from newcomer.items.serving.results import ForgottenUser, OnError
 from newcomer.items.serving.scoring import merge_errors
 from newcomer.items.serving.service import SCORE_COLUMNS, ItemService, Repaired, Warmed
 from newcomer.printable import counted, printable_json
 from newcomer.registry import find_learner
+from newcomer.server.configuration import ServeConfig
 from newcomer.settings import Json
 from newcomer.store.folder import Store
 
@@ -167,19 +169,46 @@ def forget_items(store: Path, items: Sequence[str], states: str | None) -> None:
 
 
 def forget_users(store: Path, users: Sequence[str], states: str | None) -> None:
-    """Forget these users for good, and say what remains of each."""
+    """Forget these users for good, and say what remains of each; also in the files of a service beside the store."""
     left_out = list[str]()
-    with stoppable("the same command does the rest"), open_service(store, states) as service:
+    with stoppable("the same command does the rest"), _forgetting(store, states) as forget:
         for user in users:
-            done = service.forget_user(user)
+            done, lines = forget(user)
+            one = next(iter(done.values()))  # the live version
             say(
-                f"{store}: user {user} is forgotten: {counted(done.events, 'event')} of {counted(len(done.items), 'item')} erased; "
+                f"{store}: user {user} is forgotten: {counted(one.events, 'event')} of {counted(len(one.items), 'item')} erased; "
                 "later ones are refused. What training learned from the user remains in the store until a model is trained without"
             )
-            for line in (*done.remains, *done.lost.values()):
-                say(line)
-            left_out += done.left_out
+            for version, found in done.items():
+                named = f"version '{version}': " if len(done) > 1 else ""
+                for line in (*found.remains, *found.lost.values()):
+                    say(f"{named}{line}")
+                left_out += [f"{named}{line}" for line in found.left_out]
+            if lines is None:
+                say(
+                    "if a service has its own files elsewhere (--folder), its event log has the user still: DELETE /users/ID there"
+                )
+            else:
+                say(f"{counted(lines, 'line')} of the service's event log erased")
     finish(left_out)
+
+
+@contextmanager
+def _forgetting(
+    store: Path, states: str | None
+) -> Iterator[Callable[[str], tuple[Mapping[str, ForgottenUser], int | None]]]:
+    """Forgets a user: what was done by version, and the number of lines of the service's event log; None without a service."""
+    with open_service(store, states) as service:
+        config = ServeConfig(stores=(store,), states=states)
+        if not config.own_folder.is_dir():
+            yield lambda user: ({"v1": service.forget_user(user)}, None)
+            return
+        with optional_imports():
+            from newcomer.server.click_versions import ClickVersions
+            from newcomer.server.models import ModelsFile
+            from newcomer.server.user_erasure import forget_user
+        with closing(ClickVersions(config, store, ModelsFile(config.own_folder))) as versions:
+            yield lambda user: forget_user(versions, user)
 
 
 @contextmanager

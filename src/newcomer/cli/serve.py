@@ -1,7 +1,9 @@
 """`newcomer serve`: click models and classifiers over HTTP."""
 
+import errno
 import os
 import re
+import socket
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,6 +90,10 @@ def serve(
         )
     except ValidationError as error:
         raise SettingError(f"serve: {error.errors()[0]['loc'][-1]}: {error.errors()[0]['msg']}") from None
+    _require_free(host, port)
+    with optional_imports():
+        from newcomer.server.logs import log_to_stderr
+    log_to_stderr().info("loading %s", ", ".join(map(str, stores)))
     with tempfile.TemporaryDirectory(prefix="newcomer-metrics-") as metrics:
         if workers > 1:
             os.environ |= {**config.to_environment(), METRICS_FOLDER: metrics}
@@ -103,8 +109,6 @@ def _run(config: ServeConfig) -> None:
 
         from newcomer.server.app import check, create_app
         from newcomer.server.job_runner import runner_process
-        from newcomer.server.logs import log_to_stderr
-    log_to_stderr()
     names, address = ", ".join(check(config)), f"http://{config.host}:{config.port}"
     say(f"serving {names} at {address}; documentation at /docs; Ctrl-C stops")
     options: dict[str, Any] = {
@@ -120,6 +124,20 @@ def _run(config: ServeConfig) -> None:
             uvicorn.run(create_app(config), **options)
         else:
             uvicorn.run(APPLICATION, factory=True, workers=config.workers, **options)
+
+
+def _require_free(host: str, port: int) -> None:
+    """Raises SettingError for an address that cannot be listened on, before models are loaded."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            if os.name == "posix":  # as the server does: connections of one before may still be closing
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SettingError(f"port {port} of {host} is in use; give another --port") from None
+        raise SettingError(f"--host {host} --port {port}: {error.strerror or error}") from None
 
 
 def _seconds(time: str) -> float:

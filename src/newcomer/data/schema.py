@@ -1,7 +1,7 @@
 """Schema of a click log: the id, label and time columns, and the feature fields."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, Self
 
 from pydantic import PositiveInt
@@ -126,7 +126,7 @@ class Schema:
     @property
     def has_grades(self) -> bool:
         """Whether labels are grades, such as stars, of which a threshold makes clicks."""
-        return not 0 < (self.clicked_from or 1) <= 1
+        return self.clicked_from is not None and not 0 < self.clicked_from <= 1
 
     def __post_init__(self) -> None:
         _require_valid(self, "schema")
@@ -151,6 +151,11 @@ class Schema:
             *self.of("user"),
             *self.of("context"),
         )
+
+    @property
+    def of_clicks(self) -> "Schema":
+        """The schema of events whose labels are clicks, 1 and 0, instead of grades."""
+        return replace(self, clicked_from=None)
 
     def of(self, role: Role) -> tuple[Field, ...]:
         return tuple(field for field in self.fields if field.role == role)

@@ -15,7 +15,7 @@ from newcomer.server.classifiers import ServedClassifier
 from newcomer.server.click_versions import ClickVersions
 from newcomer.server.configuration import ServeConfig
 from newcomer.server.event_log import FOLDER, EventLog
-from newcomer.server.impressions import counted_in_time
+from newcomer.server.impressions import WaitingImpressions, counted_in_time
 from newcomer.server.item_routes import ItemRoutes
 from newcomer.server.job_routes import JobRoutes
 from newcomer.server.logs import log_to_stderr
@@ -64,9 +64,13 @@ def create_app(config: ServeConfig) -> FastAPI:
     item_routes, class_routes = None, None
     if items is not None:
         ids = RequestIds.in_folder(config.own_folder)
-        item_routes = ItemRoutes(
-            items, log, ids, guard, metrics, config.clicked, config.limits.rows, config.impression_window is not None
+        window = config.impression_window
+        waiting = (
+            None
+            if window is None
+            else WaitingImpressions(config.own_folder, window, items.current().live.learner.schema)
         )
+        item_routes = ItemRoutes(items, log, ids, guard, metrics, config.clicked, config.limits.rows, waiting)
         app.include_router(item_routes.router)
     if classifiers:
         class_routes = ClassRoutes(classifiers, guard, metrics, config.limits.inputs)
@@ -75,11 +79,13 @@ def create_app(config: ServeConfig) -> FastAPI:
     app.include_router(JobRoutes(config, models, items is not None, classifiers, guard).router)
     app.include_router(Pages(item_routes, class_routes, guard, metrics).router)
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["service"])
     def health() -> dict[str, str]:
         """Whether the process answers."""
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", tags=["service"])
     def ready() -> dict[str, str]:
         """Whether models and database can be used."""

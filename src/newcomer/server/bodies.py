@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -24,6 +24,9 @@ class Body(BaseModel):
     """A body; unknown keys and numbers that are not finite are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    hints: ClassVar[Mapping[str, str]] = {}
+    """What to say of keys that are not here, but meant."""
 
 
 class ItemStatus(BaseModel):
@@ -116,6 +119,9 @@ class Counts(BaseModel):
     pending: int = Field(default=0, description="impressions that count as no click if none comes within the window")
     refused: int
     errors: list[Refused]
+    notes: list[str] = Field(
+        default=[], description="what versions besides the live one did not take of the events that it took"
+    )
 
 
 class Forgotten(BaseModel):
@@ -171,8 +177,9 @@ class Bodies:
     def __init__(self, schema: Schema, rows: int) -> None:
         self.schema = schema
         item_id, user_id = (schema.item, Id, ...), (schema.user, Id | None, None)
+        user = (schema.user, Id, ...) if schema.user_missing == "error" else user_id
         item_fields = [(field.name, Value, _default(field)) for field in schema.of("item")]
-        user_fields = [(field.name, Value, None) for field in schema.of("user")]
+        user_fields = [(field.name, Value, _default(field)) for field in schema.of("user")]
         context = [(field.name, Value, _default(field)) for field in schema.of("context")]
         item = _model("Item", [item_id, *item_fields], "A new item: its id and fields.")
         fields = [(name, kind, None) for name, kind, _ in item_fields]
@@ -183,8 +190,7 @@ class Bodies:
             [
                 item_id,
                 user_id,
-                *user_fields,
-                *[(name, kind, None) for name, kind, _ in context],
+                *[(name, kind, None) for name, kind, _ in (*user_fields, *context)],
                 (schema.label, int | float | bool | str | None, None),
                 (schema.time, int | float | str | None, None),
                 *[
@@ -193,7 +199,7 @@ class Bodies:
                     if name not in columns_of(schema)
                 ],
             ],
-            "An impression or a click. With `request_id`, user and context are those of the scores of that request.",
+            "An impression or a click. User and context are required, or `request_id`: those of the scores of that request.",
         )
         self.Items = create_model(
             "ItemsBody",
@@ -209,7 +215,7 @@ class Bodies:
         self.Score = _model(
             "ScoreBody",
             [
-                user_id,
+                user,
                 *user_fields,
                 ("context", context_body, ... if required else context_body()),
                 ("candidates", _list_of(Id | candidate, rows), ...),
@@ -218,6 +224,9 @@ class Bodies:
             ],
             "A user in a context, and candidate items by id or by features.",
         )
+        meant = {"item_id": ("item", schema.item), "user_id": ("user", schema.user)}
+        for model in (item, candidate, context_body, event, self.Score):
+            model.hints = {key: f"this model's {role} column is '{column}'" for key, (role, column) in meant.items()}
 
     def row(self, model: BaseModel) -> dict[str, Any]:
         """Values of a body by column; absent keys are absent."""
@@ -245,7 +254,7 @@ def _default(field: SchemaField) -> Any:
     return ... if field.missing == "error" and field.at_serving is None else None
 
 
-def _model(name: str, fields: Sequence[tuple[str, Any, Any]], doc: str) -> type[BaseModel]:
+def _model(name: str, fields: Sequence[tuple[str, Any, Any]], doc: str) -> type[Body]:
     """A model whose fields are named by aliases: a column may have any name."""
     entries: Mapping[str, Any] = {
         f"field_{n}": (kind, Field(default, alias=alias)) for n, (alias, kind, default) in enumerate(fields)

@@ -25,8 +25,8 @@ class Serving:
     """Versions at one moment."""
 
     live: ItemService
-    others: Sequence[ItemService]
-    """Versions besides the live one that get items and events."""
+    others: Mapping[str, ItemService]
+    """Versions besides the live one that get items and events, by name."""
     shadow: Mapping[str, ItemService]
     shares: Sequence[tuple[float, ItemService]]
     """Versions with a share, each up to this point of [0, 1]."""
@@ -142,4 +142,4 @@ def _serving(click_model: ClickModel, live: ItemService, others: Mapping[str, It
         if name in others:
             shares.append((end, others[name]))
     shadow = {name: others[name] for name in click_model.shadow if name in others}
-    return Serving(live, list(others.values()), shadow, shares, click_model.salt)
+    return Serving(live, others, shadow, shares, click_model.salt)

@@ -1,18 +1,45 @@
-"""Events as rows of the click log: their id column, and the warm-up of a service by them."""
+"""Events as rows of the click log: their id column, how they are read, and the warm-up of a service by them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from newcomer.data.io.plain_tables import PlainReader
 from newcomer.data.schema import Schema
 from newcomer.errors import DataError, StoreError
-from newcomer.items.serving.event_batch import item_names
+from newcomer.items.serving.event_batch import EventBatch, item_names
 from newcomer.items.serving.requests import parse_events
-from newcomer.items.serving.results import Warmed
+from newcomer.items.serving.results import SkippedRows, Warmed
 from newcomer.items.serving.scoring import item_errors
 from newcomer.items.serving.service import ItemService
+from newcomer.items.serving.warm_up import WarmUp
 from newcomer.server.bodies import EVENT_ID, columns_of
 
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Events that are read as one table.
+
+    `are_clicks`: the label is true for a click and false for none, by the event's type, where other labels are grades.
+    """
+
+    has_id: bool
+    are_clicks: bool
+
+    def reader(self, service: ItemService) -> PlainReader:
+        """The reader of such events."""
+        return service.reader_of_clicks if self.are_clicks else service.reader
+
+
+def by_kind(rows: Sequence[Row], schema: Schema) -> dict[Kind, list[int]]:
+    """Numbers of the rows of each kind."""
+    id_column, found = event_id_column(schema), dict[Kind, list[int]]()
+    for number, row in enumerate(rows):
+        kind = Kind(id_column in row, schema.has_grades and isinstance(row.get(schema.label), bool))
+        found.setdefault(kind, []).append(number)
+    return found
 
 
 def event_id_column(schema: Schema) -> str:
@@ -22,11 +49,11 @@ def event_id_column(schema: Schema) -> str:
 
 
 def refusals(service: ItemService, rows: Sequence[Row]) -> dict[int, str]:
-    """Why events with an id would be refused now, by number; nothing is counted."""
+    """Why impressions with an id would be refused now, by number; nothing is counted."""
     schema, where = service.learner.schema, "events"
     try:
-        column = event_id_column(schema)
-        parsed = parse_events(rows, service.learner.encoder, service.reader, column, where, "report")
+        column, reader = event_id_column(schema), Kind(True, schema.has_grades).reader(service)
+        parsed = parse_events(rows, service.learner.encoder, reader, column, where, "report")
     except DataError as error:
         return dict.fromkeys(range(len(rows)), str(error))
     found = {row: str(error) for row, error in parsed.wrong.items()}
@@ -35,14 +62,17 @@ def refusals(service: ItemService, rows: Sequence[Row]) -> dict[int, str]:
         known = service.refreshed(item_names(parsed.log), damaged)
         wrong = item_errors(parsed.log, known, damaged, where, but=known.non_finite)
         found |= {int(parsed.log.row[row]): str(error) for row, error in wrong.items()}
+        batch = EventBatch(parsed.log, parsed.ids)
+        others = WarmUp(service, where, SkippedRows("report")).under_ids_of_others(batch, known)
+        found |= {int(parsed.log.row[row]): str(batch.other_values(row)) for row in others}
     return found
 
 
-def warm_rows(service: ItemService, rows: Sequence[Row], has_id: bool) -> tuple[Warmed, Sequence[str]]:
-    """Count these events, all with or all without an id; what was counted, and why others were not."""
-    column = event_id_column(service.learner.schema) if has_id else None
+def warm_rows(service: ItemService, rows: Sequence[Row], kind: Kind) -> tuple[Warmed, Sequence[str]]:
+    """Count these events, all of one kind; what was counted, and why others were not."""
+    column = event_id_column(service.learner.schema) if kind.has_id else None
     try:
-        done = service.warm(rows, column, where="events", on_error="report")
+        done = service.warm(rows, column, where="events", on_error="report", are_clicks=kind.are_clicks)
     except DataError as error:
         return Warmed(0, 0, []), [str(error)]
     return done, done.left_out

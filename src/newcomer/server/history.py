@@ -13,7 +13,7 @@ from newcomer.errors import DataError, DataWarning
 from newcomer.items.serving.results import Added
 from newcomer.items.serving.service import ItemService
 from newcomer.server.event_log import Record
-from newcomer.server.event_rows import Row, event_id_column, warm_rows
+from newcomer.server.event_rows import Row, by_kind, warm_rows
 
 T = TypeVar("T")
 
@@ -84,7 +84,6 @@ def replay(
     other features.
     """
     gone = history.deleted & set(service.headers())
-    id_column = event_id_column(service.learner.schema)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # of what was warned of when it arrived
         for name in gone:
@@ -98,9 +97,9 @@ def replay(
                     replaced |= {*added.replaced}
         for number, events in enumerate(batches(history.events)):
             report(number * BATCH, len(history.events))
-            for has_id in (True, False):
-                if rows := [row for _, row in events if (id_column in row) == has_id]:
-                    warm_rows(service, rows, has_id)
+            rows = [row for _, row in events]
+            for kind, numbers in by_kind(rows, service.learner.schema).items():
+                warm_rows(service, [rows[number] for number in numbers], kind)
     return bool(gone or replaced)
 
 

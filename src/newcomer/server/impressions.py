@@ -11,14 +11,21 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from threading import Lock
 
 from filelock import Timeout
 
-from newcomer.errors import NewcomerError, StoreError
+from newcomer.data.canonical import canonical_name
+from newcomer.data.schema import Schema
+from newcomer.errors import DataError, NewcomerError, StoreError
+from newcomer.items.serving.event_batch import EventBatch, same_values
+from newcomer.items.serving.requests import parse_events
+from newcomer.items.serving.service import ItemService
 from newcomer.server.click_versions import ClickVersions
 from newcomer.server.event_log import FOLDER, LogReader, Record
-from newcomer.server.event_rows import warm_rows
+from newcomer.server.event_rows import Row, by_kind, event_id_column, warm_rows
 from newcomer.server.history import batches, name_of
 from newcomer.store.writing import take_lock, to_json, write_whole
 
@@ -64,10 +71,12 @@ class Impressions:
         due = [record for record in self._waiting if record.at + self.window <= now]
         for part in batches(due):
             serving = self.versions.latest()
-            for service in (serving.live, *serving.others):
-                _, refused = warm_rows(service, [record.content for record in part], has_id=True)
-                for line in refused:
-                    log.warning("impression: %s", line)
+            rows = [record.content for record in part]
+            for service in (serving.live, *serving.others.values()):
+                for kind, numbers in by_kind(rows, self._schema).items():
+                    _, refused = warm_rows(service, [rows[number] for number in numbers], kind)
+                    for line in refused:
+                        log.warning("impression: %s", line)
         self._waiting = [record for record in self._waiting if record.at + self.window > now]
         self._note(now)
         return len(due)
@@ -79,6 +88,63 @@ class Impressions:
         elif now - self._mark.when >= NOTE_SECONDS * 1e9 and self._mark.latest + self.window <= now:
             write_whole(self.folder / POSITION, to_json(self._mark.offsets))
             self._mark = None
+
+
+class WaitingImpressions:
+    """The impressions that wait, of all processes, by item and id: an event of another user or context is not one of them.
+
+    Thread-safe. What two processes get at once meets at the end of the window: there the second is refused, in the log.
+    """
+
+    def __init__(self, folder: Path, window_seconds: float, schema: Schema) -> None:
+        self._window, self._schema, self._id_column = round(window_seconds * 1e9), schema, event_id_column(schema)
+        self._reader = LogReader(folder / FOLDER, _position(folder / POSITION))
+        self._found, self._lock = dict[tuple[str, str], Record](), Lock()
+
+    def under_ids_of_others(self, service: ItemService, rows: Mapping[int, Row]) -> dict[int, str]:
+        """Why some of these rows of a request, by their numbers, are refused: their ids wait, or came before, with other values."""
+        pairs, here = list[tuple[int, Row, Row]](), dict[tuple[str, str], Row]()
+        with self._lock:
+            self._refresh(time.time_ns())
+            for number, row in rows.items():
+                if (key := self._key(row)) is not None:
+                    waits = self._found.get(key)
+                    before = here.setdefault(key, row) if waits is None else waits.content
+                    pairs += [(number, before, row)] if before is not row else []
+        if not pairs:
+            return {}
+        table = [{**row, self._schema.label: 0} for _, *both in pairs for row in both]
+        reader, encoder = service.reader_of_clicks, service.learner.encoder
+        try:
+            parsed = parse_events(table, encoder, reader, self._id_column, "events", "report")
+        except DataError:  # is refused where it is counted
+            return {}
+        if parsed.log is None:
+            return {}
+        at = {row: n for n, row in enumerate(parsed.log.row.tolist())}
+        found, batch = dict[int, str](), EventBatch(parsed.log, parsed.ids)
+        for k, (number, _, _) in enumerate(pairs):
+            one, other = at.get(2 * k), at.get(2 * k + 1)
+            if one is not None and other is not None and not same_values(parsed.log, one, other):
+                found[number] = f"row {number + 1}:{str(batch.other_values(other)).partition(':')[2]}"
+        return found
+
+    def _refresh(self, now: int) -> None:
+        for record in self._reader.read():
+            if record.kind == "impression" and (key := self._key(record.content)) is not None:
+                self._found.setdefault(key, record)
+            elif record.kind == "deletion":
+                self._found = {key: one for key, one in self._found.items() if key[0] != record.content}
+        for key in [*takewhile(lambda key: self._found[key].at + self._window <= now, self._found)]:
+            del self._found[key]
+
+    def _key(self, row: Row) -> tuple[str, str] | None:
+        """Item and id of a row; None for one without an id, and for what is none."""
+        try:
+            item, id = canonical_name(row.get(self._schema.item)), canonical_name(row.get(self._id_column))
+        except DataError:
+            return None
+        return None if item is None or id is None else (item, id)
 
 
 @contextmanager

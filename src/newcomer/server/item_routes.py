@@ -41,8 +41,9 @@ from newcomer.server.bodies import (
 )
 from newcomer.server.click_versions import ClickVersions
 from newcomer.server.event_log import EventLog
-from newcomer.server.event_rows import event_id_column, refusals, warm_rows
+from newcomer.server.event_rows import by_kind, event_id_column, refusals, warm_rows
 from newcomer.server.history import name_in
+from newcomer.server.impressions import WaitingImpressions
 from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError, row_error
@@ -65,7 +66,7 @@ ROW = re.compile(r"\brow (\d+)\b")
 class ItemRoutes:
     """Routes for the items of one service.
 
-    `clicked`: event types that are clicks. `impressions_wait`: events of other types do not count yet; see `impressions`.
+    `clicked`: event types that are clicks. `waiting`: events of other types do not count yet; see `impressions`.
     """
 
     def __init__(
@@ -77,10 +78,10 @@ class ItemRoutes:
         metrics: Metrics,
         clicked: Sequence[str],
         rows: int,
-        impressions_wait: bool = False,
+        waiting: WaitingImpressions | None = None,
     ) -> None:
         self.versions, self.log, self.ids, self.metrics, self.clicked = versions, log, ids, metrics, set(clicked)
-        self.impressions_wait = impressions_wait
+        self.waiting = waiting
         self.schema = self.live.learner.schema
         self.bodies = Bodies(self.schema, rows)
         self.id_column = event_id_column(self.schema)
@@ -111,6 +112,8 @@ class ItemRoutes:
         route("/score", scores, methods=["POST"], dependencies=[read], response_model=Scores)
         route("/events", count, methods=["POST"], dependencies=[write])
         route("/users/{user_id:path}", self.forget_user, methods=["DELETE"], dependencies=[admin])
+        # by name as well: a path cannot have the ids . and ..
+        route("/users", self.forget_user, methods=["DELETE"], dependencies=[admin])
 
     @property
     def live(self) -> ItemService:
@@ -128,7 +131,7 @@ class ItemRoutes:
         serving = self.versions.latest()  # after the log: what a version does not get here is replayed to it
         live = serving.live
         done = live.add(frame, where="items", on_error="report", replace=replace)
-        for service in serving.others:
+        for service in serving.others.values():
             service.add(frame, where="items", on_error="report", replace=replace)
         outcomes: dict[ItemChange, Sequence[str]] = {"new": done.new, "known": done.known, "replaced": done.replaced}
         statuses = {name: outcome for outcome, names in outcomes.items() for name in names}
@@ -195,12 +198,15 @@ class ItemRoutes:
             raise ProblemError(HTTPStatus.NOT_FOUND, str(live.not_known(name)))
         self.log.append("deletion", [name])
         serving = self.versions.latest()
-        for service in (serving.live, *serving.others):
+        for service in (serving.live, *serving.others.values()):
             with suppress(DataError):  # somebody else was faster
                 service.forget([name])
 
     def forget_user(self, user_id: str) -> Forgotten:
-        """Forget a user for good: the user's events are erased, later ones refused. The effect on the shared weights remains."""
+        """Forget a user for good, for all models of the database: the user's events are erased, later ones refused.
+
+        The effect on the shared weights remains.
+        """
         done, lines = forget_user(self.versions, user_id)
         live = next(iter(done.values()))
         remains = [
@@ -254,34 +260,38 @@ class ItemRoutes:
         for k in sorted(of_forgotten(list(rows.values()), self.schema, self.live.states)):
             del rows[numbers[k]]
             errors.append(f"events: row {numbers[k] + 1}: its user was forgotten; leave it out")
+        if self.waiting is not None:
+            others = self.waiting.under_ids_of_others(self.live, rows)
+            errors += [f"events: {line}" for line in others.values()]
+            rows = {n: row for n, row in rows.items() if n not in others}
         logged = list(rows.values())
         pending = self._pending(events, rows, errors)
         self.log.append("event", list(rows.values()))
         # a user may have been forgotten meanwhile, and the log searched before these were in it
         erase_from_log(self.log.folder, self.schema, self.live.states, logged)
         serving = self.versions.latest()  # after the log: what a version does not get here is replayed to it
-        done = []
-        for has_id in (True, False):
-            part = [n for n, row in rows.items() if (self.id_column in row) == has_id]
-            if part:
-                warmed, lines = warm_rows(serving.live, [rows[n] for n in part], has_id)
-                for service in serving.others:
-                    warm_rows(service, [rows[n] for n in part], has_id)
-                done.append(warmed)
-                errors += [_renumbered(line, part) for line in lines]
+        done, notes, numbers = [], list[str](), list(rows)
+        for kind, places in by_kind(list(rows.values()), self.schema).items():
+            part = [numbers[place] for place in places]
+            warmed, lines = warm_rows(serving.live, [rows[n] for n in part], kind)
+            for name, service in serving.others.items():
+                _, more = warm_rows(service, [rows[n] for n in part], kind)
+                notes += [f"version '{name}': {_renumbered(line, part)}" for line in more if line not in lines]
+            done.append(warmed)
+            errors += [_renumbered(line, part) for line in lines]
         counts = {name: sum(getattr(part, name) for part in done) for name in ("new", "known", "corrected")}
         counts["pending"] = pending
         counts["refused"] = len(events) - sum(counts.values())
         self.metrics.counted(counts)
         for warmed in done:
             self.metrics.believed(warmed.calibration)
-        return Counts(**counts, errors=_refused(errors))
+        return Counts(**counts, errors=_refused(errors), notes=notes)
 
     def _pending(self, events: Sequence[Mapping[str, Any]], rows: dict[int, dict[str, Any]], errors: list[str]) -> int:
         """Log the impressions that wait for a click, which their ids tell, and take them out of `rows`; their number."""
         kinds = {n: events[n].get(EVENT_TYPE) for n in rows if self.id_column in rows[n]}
-        waiting = [n for n, kind in kinds.items() if self.impressions_wait and kind not in (None, *self.clicked)]
-        if not waiting:
+        waiting = [n for n, kind in kinds.items() if kind not in (None, *self.clicked)]
+        if self.waiting is None or not waiting:
             return 0
         part = {n: rows.pop(n) for n in waiting}
         refused = refusals(self.live, list(part.values()))
@@ -297,17 +307,27 @@ class ItemRoutes:
             row = self.ids.read(request) | row
         if event.get(EVENT_ID) is not None or request is not None:
             row[self.id_column] = event.get(EVENT_ID) or event_id(str(request))
-        if kind is not None and self.schema.has_grades:
-            raise DataError(f"column '{EVENT_TYPE}': this model's labels are grades; give '{self.schema.label}'")
-        if kind is not None and row.get(self.schema.label) is None:
-            row[self.schema.label] = int(kind in self.clicked)
+        label = row.get(self.schema.label)
+        if kind is not None and label is None:
+            row[self.schema.label] = self._is_click(kind) if self.schema.has_grades else int(self._is_click(kind))
         elif kind is not None:
             raise DataError(f"column '{EVENT_TYPE}': give it or '{self.schema.label}', not both")
-        if row.get(self.schema.label) is None:
+        elif label is None:
             raise DataError(f"column '{self.schema.label}' is empty; give it, or '{EVENT_TYPE}'")
+        elif self.schema.has_grades and isinstance(label, bool):  # that is how a type is logged: see `Kind`
+            raise DataError(
+                f"column '{self.schema.label}' is {label}, and labels are grades; write a number, or give '{EVENT_TYPE}'"
+            )
         if row.get(self.schema.time) is None:
             row[self.schema.time] = self._now()
         return row
+
+    def _is_click(self, kind: str) -> bool:
+        """Whether events of this type are clicks. Raises DataError for a type that is one but for its case or blanks."""
+        near = next((one for one in self.clicked if one.strip().casefold() == kind.strip().casefold()), None)
+        if near is not None and kind not in self.clicked:
+            raise DataError(f"column '{EVENT_TYPE}' is '{kind}', which is no click; did you mean '{near}'?")
+        return near is not None
 
     def _now(self) -> str:
         """The time of an event that has none. Raises DataError if training had other times."""

@@ -5,8 +5,6 @@ import os
 import sys
 import time
 
-from filelock import FileLock
-
 from newcomer.errors import NewcomerError, SettingError
 from newcomer.server.configuration import ServeConfig
 from newcomer.server.job_bodies import ENDED, Job, Progress
@@ -31,7 +29,7 @@ NICE = 10
 def execute(config: ServeConfig, job_id: str) -> None:
     """Do a job, and write what became of it."""
     jobs = Jobs(config.own_folder / FOLDER)
-    with FileLock(jobs.folder / job_id / ".lock"):  # a process that was cut off may still be ending
+    with jobs.lock(job_id):
         job = jobs.get(job_id)
         if job is None or job.status in ENDED:
             return
@@ -68,24 +66,19 @@ def _is_done(config: ServeConfig, job: Job) -> bool:
     if job.kind == "learn":
         folder = classifier_folders(config).get(str(job.model))
         return folder is not None and has_learned(folder, job)
-    click_model = ModelsFile(config.own_folder).read().click_model
-    versions = click_model.versions if click_model is not None else {}
-    return any(
-        one.status == "ready" and (one.job == job.id if job.kind == "train" else name == job.model)
-        for name, one in versions.items()
-    )
+    return ModelsFile(config.own_folder).has_ready(job.id, job.model)
 
 
 class _Report:
-    """Writes a job's progress, not too often."""
+    """Writes a job's progress: every part, and its steps not too often."""
 
     def __init__(self, jobs: Jobs, job: Job) -> None:
-        self.jobs, self.job, self._next = jobs, job, 0.0
+        self.jobs, self.job, self._next, self._part = jobs, job, 0.0, ""
 
     def __call__(self, step: Step) -> None:
-        if time.monotonic() < self._next:
+        if step.part == self._part and time.monotonic() < self._next:
             return
-        self._next = time.monotonic() + REPORT_SECONDS
+        self._next, self._part = time.monotonic() + REPORT_SECONDS, step.part
         progress = Progress(part=step.part, step=step.step, steps=step.steps)
         self.jobs.save(self.job.model_copy(update={"progress": progress}))
 

@@ -19,7 +19,7 @@ from filelock import Timeout
 
 from newcomer.errors import StoreError
 from newcomer.server.configuration import ServeConfig
-from newcomer.server.job_bodies import ENDED, Job
+from newcomer.server.job_bodies import ENDED, Job, Progress, Status
 from newcomer.server.jobs import FOLDER, Jobs
 from newcomer.server.logs import log_to_stderr
 from newcomer.server.models import ModelsFile
@@ -80,18 +80,28 @@ class JobRunner:
         if not job.attempts and self.jobs.is_cancelled(job):
             return self.jobs.end(job.model_copy(update={"status": "cancelled"}))
         if job.attempts >= ATTEMPTS:
-            return self._fail(job, f"was cut off {job.attempts} times; give it more memory, or less data")
-        started = {"status": "running", "started": now(), "attempts": job.attempts + 1, "progress": None}
+            return self._end(job, "failed", f"was cut off {job.attempts} times; give it more memory, or less data")
+        start = Progress(part="start", step=0, steps=1)
+        started = {"status": "running", "started": now(), "attempts": job.attempts + 1, "progress": start}
         self.jobs.save(job.model_copy(update=started))
         while True:
-            settles = self.jobs.is_cancelled(job)  # a child that was killed may have been done: another one finds out
+            settles = self.jobs.is_cancelled(job)  # a child that was killed may have been done
+            if settles and self._left_nothing(job):
+                return self._end(job, "cancelled")
             code = self._run_child(job, may_kill=not settles)
             if settles or not self.jobs.is_cancelled(job):
                 break
         found = self.jobs.get(job.id)
         if found is not None and found.status not in ENDED:
-            self._fail(found, f"its process ended with code {code}")
+            self._end(found, "failed", f"its process ended with code {code}")
         return None
+
+    def _left_nothing(self, job: Job) -> bool:
+        """Whether it is known here that a job had no effect; of a classifier's store another child finds out."""
+        if job.kind == "learn":
+            return False
+        with self.jobs.lock(job.id):
+            return not ModelsFile(self.config.own_folder).has_ready(job.id, job.model)
 
     def _run_child(self, job: Job, may_kill: bool) -> int | None:
         command = [sys.executable, "-m", "newcomer.server.job_execution", job.id]
@@ -103,9 +113,9 @@ class JobRunner:
                 time.sleep(POLL_SECONDS)
         return child.returncode
 
-    def _fail(self, job: Job, detail: str) -> None:
+    def _end(self, job: Job, status: Status, detail: str | None = None) -> None:
         ModelsFile(self.config.own_folder).abandon(job.id, job.model)
-        self.jobs.end(job.model_copy(update={"status": "failed", "detail": detail}))
+        self.jobs.end(job.model_copy(update={"status": status, "detail": detail}))
 
 
 @contextmanager
@@ -140,7 +150,8 @@ def become_child() -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # a reader with a buffer would hold its lock when the interpreter ends
+        pass
     os._exit(1)
 
 

@@ -114,6 +114,10 @@ class Jobs:
         folder.mkdir()
         return folder
 
+    def lock(self, job_id: str) -> FileLock:
+        """Held by the process that does a job: one that was cut off may still be ending."""
+        return FileLock(self.folder / job_id / ".lock")
+
     def cancel(self, job: Job) -> None:
         """Ask the process that runs the jobs to cancel this one."""
         (self.folder / job.id / CANCEL).touch()

@@ -1,5 +1,6 @@
 """The event log as tables: valid events, each once, with the features of their items."""
 
+import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ from newcomer.data.time_units import DATES, TIME_UNITS
 from newcomer.errors import DataError
 from newcomer.items.encoding.encoder import Encoder
 from newcomer.items.serving.requests import parse_events, parse_items
-from newcomer.server.event_rows import Row, event_id_column
+from newcomer.server.event_rows import Kind, Row, by_kind, event_id_column
 from newcomer.server.history import History, batches
 
 NUMBER = "number in the history "
@@ -32,8 +33,8 @@ def event_table(history: History, encoder: Encoder) -> pl.DataFrame:
     """
     id_column, found = event_id_column(encoder.schema), list[pl.DataFrame]()
     for part in batches([(number, row) for number, (_, row) in enumerate(history.events)]):
-        for has_id in (True, False):
-            found += _event_tables([event for event in part if (id_column in event[1]) == has_id], has_id, encoder)
+        for kind, numbers in by_kind([row for _, row in part], encoder.schema).items():
+            found += _event_tables([part[number] for number in numbers], kind, encoder)
     if not found:
         return pl.DataFrame(schema={encoder.schema.item: pl.String, NUMBER: pl.Int64})
     every = pl.concat(found, how="vertical_relaxed").sort(NUMBER)
@@ -68,23 +69,21 @@ def item_table(
     return pl.concat(found, how="diagonal_relaxed")
 
 
-def _event_tables(events: Sequence[tuple[int, Row]], has_id: bool, encoder: Encoder) -> list[pl.DataFrame]:
-    """Tables of the valid ones among these events, given with their numbers."""
-    if not events:
-        return []
+def _event_tables(events: Sequence[tuple[int, Row]], kind: Kind, encoder: Encoder) -> list[pl.DataFrame]:
+    """Tables of the valid ones among these events of one kind, given with their numbers."""
     rows, id_column = [row for _, row in events], event_id_column(encoder.schema)
     try:
-        reader = PlainReader(encoder.schema)
-        parsed = parse_events(rows, encoder, reader, id_column if has_id else None, "events", "report")
+        reader = PlainReader(encoder.schema.of_clicks if kind.are_clicks else encoder.schema)
+        parsed = parse_events(rows, encoder, reader, id_column if kind.has_id else None, "events", "report")
         if parsed.log is None:
             return []
         encoder.require_labels(parsed.log)
     except DataError:  # a table that cannot be read as one: each row by itself
-        return [found for event in events for found in _event_tables([event], has_id, encoder)] if len(rows) > 1 else []
+        return [found for event in events for found in _event_tables([event], kind, encoder)] if len(rows) > 1 else []
     numbers = parsed.log.row.tolist()
     return [
         log_frame(parsed.log).with_columns(
-            _labels(parsed.log, [rows[number] for number in numbers]),
+            _labels(parsed.log, [rows[number] for number in numbers], encoder.schema.clicked_from),
             _times(parsed.log, encoder.clock),
             pl.Series(id_column, parsed.ids),
             pl.Series(NUMBER, [events[number][0] for number in numbers]),
@@ -92,11 +91,13 @@ def _event_tables(events: Sequence[tuple[int, Row]], has_id: bool, encoder: Enco
     ]
 
 
-def _labels(log: ClickLog, rows: Sequence[Row]) -> pl.Series:
-    """Labels as they were given, before a threshold made clicks of them."""
+def _labels(log: ClickLog, rows: Sequence[Row], threshold: float | None) -> pl.Series:
+    """Labels as they were given, before a threshold made clicks of them; by types of events, the threshold and just below it."""
     label = log.schema.label
-    if log.schema.clicked_from is None:
+    if threshold is None:
         return pl.Series(label, log.label, dtype=pl.Float64)
+    if log.schema.clicked_from is None:
+        return pl.Series(label, np.where(log.label, threshold, math.nextafter(threshold, -math.inf)), dtype=pl.Float64)
     return label_numbers(as_series(label, [row[label] for row in rows], "events")).cast(pl.Float64)
 
 

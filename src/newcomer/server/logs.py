@@ -25,9 +25,10 @@ class JsonLines(logging.Formatter):
         return json.dumps(content)
 
 
-def log_to_stderr() -> None:
-    """Write the service's log as JSON lines to stderr."""
+def log_to_stderr() -> logging.Logger:
+    """The service's log, written as JSON lines to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
+    return log

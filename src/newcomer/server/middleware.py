@@ -7,6 +7,7 @@ import secrets
 import time
 from http import HTTPStatus
 
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from newcomer.server.metrics import Metrics
@@ -16,6 +17,8 @@ log = logging.getLogger("newcomer.server")
 
 REQUEST_ID = b"x-request-id"
 VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+UNKNOWN = "unknown"
 
 QUIET = {"/healthz", "/readyz", "/metrics"}
 """Routes that are not logged when they succeed."""
@@ -99,10 +102,18 @@ class Observed:
             self._observe(scope, status, (end or time.perf_counter()) - begin, request_id.decode())
 
     def _observe(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
-        route = getattr(scope.get("route"), "path", "unknown")
-        method = scope["method"] if route != "unknown" else "unknown"
+        route = _route(scope)
+        method = scope["method"] if route != UNKNOWN else UNKNOWN  # labels are few: a client could invent methods
         self.metrics.requests.labels(method, route, str(status)).inc()
         self.metrics.seconds.labels(method, route).observe(seconds)
         if status >= 400 or route not in QUIET:
-            fields = {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 2)}
+            fields = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 2)}
             log.info("request", extra={"request_id": request_id, **fields})
+
+
+def _route(scope: Scope) -> str:
+    """Path of the request's route; 'unknown' for a path that leads nowhere, and for a body that was refused before it had one."""
+    route = scope.get("route")
+    if route is None:  # perhaps one of the documentation
+        route = next((one for one in scope["app"].routes if one.matches(scope)[0] != Match.NONE), None)
+    return getattr(route, "path", UNKNOWN)

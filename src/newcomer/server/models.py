@@ -145,6 +145,12 @@ class ModelsFile:
                 if version.status == "preparing" and (version.job == job or known == name):
                     version.status = "trained"
 
+    def has_ready(self, job: str, name: str | None) -> bool:
+        """Whether the version of a job, or of this name, is ready."""
+        click_model = self.read().click_model
+        versions = click_model.versions.items() if click_model is not None else ()
+        return any(one.status == "ready" and (one.job == job or known == name) for known, one in versions)
+
     def require_latest(self, classifier: str) -> None:
         """Raises LearnerError for a classifier that is rolled back: what it learned or forgot would not be served."""
         stages = self.read().stages.get(classifier)

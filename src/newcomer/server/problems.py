@@ -4,14 +4,16 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from newcomer.errors import DataError, LearnerError, NewcomerError, SettingError, StoreError
+from newcomer.errors import DataError, LearnerError, NewcomerError, SettingError, StoreError, nearest
+from newcomer.server.bodies import Body
 from newcomer.settings import Json
 
 MEDIA_TYPE = "application/problem+json"
@@ -131,7 +133,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        errors = [_validation_error(one) for one in error.errors()[:100]]
+        field = getattr(request.scope.get("route"), "body_field", None)
+        body = None if field is None else field.field_info.annotation
+        errors = [_validation_error(one, body) for one in error.errors()[:100]]
         first = errors[0]
         return problem(request, 422, f"{first['pointer']}: {first['detail']}", errors)
 
@@ -160,10 +164,26 @@ def described(openapi: dict[str, Any]) -> dict[str, Any]:
     return openapi
 
 
-def _validation_error(error: Mapping[str, Any]) -> dict[str, Json]:
+def _validation_error(error: Mapping[str, Any], body: Any) -> dict[str, Json]:
+    """An error of pydantic; `body`: type of the route's body."""
     source, *path = error["loc"] or ("body",)
-    pointer = "".join(f"/{_escaped(str(part))}" for part in path) or "/"
-    return {"pointer": pointer if source == "body" else f"{source}:{pointer}", "detail": str(error["msg"])}
+    pointer, detail = "".join(f"/{_escaped(str(part))}" for part in path) or "/", str(error["msg"])
+    if error["type"] == "extra_forbidden" and (model := _model_at(body, path[:-1])) is not None:
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        detail = f"is not a key here; {model.hints.get(path[-1]) or nearest(path[-1], known)}"
+    return {"pointer": pointer if source == "body" else f"{source}:{pointer}", "detail": detail}
+
+
+def _model_at(kind: Any, path: Sequence[str | int]) -> type[Body] | None:
+    """The type of the object at this place of a body; None if it has none, or several."""
+    for part in path:
+        if isinstance(part, int):
+            kind = next(iter(get_args(kind)), None)
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = next((one.annotation for name, one in kind.model_fields.items() if part in (name, one.alias)), None)
+        else:  # one of several types, by its name
+            kind = next((one for one in get_args(kind) if getattr(one, "__name__", None) == part), None)
+    return kind if isinstance(kind, type) and issubclass(kind, Body) else None
 
 
 def _escaped(name: str) -> str:

@@ -13,7 +13,7 @@ import polars as pl
 
 from newcomer.data.io.chunked_log import open_log
 from newcomer.data.schema import Schema
-from newcomer.errors import LearnerError, SettingError
+from newcomer.errors import SettingError
 from newcomer.items.learner import ItemLearner
 from newcomer.items.serving.service import fingerprint
 from newcomer.registry import find_learner
@@ -55,18 +55,22 @@ def new_settings(folder: Path, settings: Mapping[str, Json]) -> dict[str, Json]:
 def train(config: ServeConfig, jobs: Jobs, job: Job, report: Report) -> dict[str, Json]:
     """Train a version, compare it with the live one, and make it live if it is not worse; once, however often it is started.
 
-    Raises LearnerError if training gave weights that are there already.
+    If training gives weights that are there already, nothing changes, and the result says so.
     """
     models, first, request = ModelsFile(config.own_folder), _click_model(config), jobs.request(job)
     name = next((name for name, one in _versions(models).items() if one.job == job.id), None)
     if name is None:  # was not cut off after training
         name = _Training(config, first, models, jobs.work_folder(job), report).run(job, request)
+    version = _versions(models)[name]
+    if version.job != job.id:
+        reason = f"training gave the weights of version '{name}' again: data and settings are the same"
+        return {"version": name, "model": version.model, "promoted": False, "reason": reason}
     _erase_forgotten(config, first, name)
     result = json.loads((config.own_folder / VERSIONS / name / EVALUATION).read_bytes())
     promote = request["promote"] == "always" or (request["promote"] == "if_better" and result["is_better"])
     if (promote or request["promote"] == "never") and _versions(models)[name].status != "ready":
         prepare(config, first, models, name, report, live=promote)
-    return {"version": name, "model": _versions(models)[name].model, "promoted": promote, **result}
+    return {"version": name, "model": version.model, "promoted": promote, **result}
 
 
 def make_ready(config: ServeConfig, name: str, report: Report) -> dict[str, Json]:
@@ -88,7 +92,8 @@ class _Training:
     report: Report
 
     def run(self, job: Job, request: Mapping[str, Json]) -> str:
-        """Train and evaluate; returns the name of the new version."""
+        """Train and evaluate; returns the name of the new version, or of the one that has these weights already."""
+        self.report(Step("event log", 0, 1))
         live_name = _live(self.models)
         live_folder = version_folder(self.config, self.first, live_name)
         live = find_learner(Store(live_folder).manifest().learner).load(live_folder)
@@ -103,9 +108,9 @@ class _Training:
         model = fingerprint(folder)
         same = next((name for name, one in _versions(self.models).items() if one.model == model), None)
         if same is not None:
-            raise LearnerError(f"training gave the weights of version '{same}' again: data and settings are the same")
+            return same
         eval_set = _not_trained_on(events.tail(held_out), live_folder, live.schema)
-        compared = self._compare(live_folder, folder, history, eval_set, live.schema.label)
+        compared = self._compare(live_folder, folder, history, eval_set, live.schema)
         old, new = compared["live"]["logloss"], compared["new"]["logloss"]
         result = {
             "training_events": len(joined),
@@ -154,7 +159,9 @@ class _Training:
             self.report(step)
         model.save(folder)
 
-    def _compare(self, live: Path, new: Path, history: History, eval_set: pl.DataFrame, label: str) -> dict[str, Json]:
+    def _compare(
+        self, live: Path, new: Path, history: History, eval_set: pl.DataFrame, schema: Schema
+    ) -> dict[str, Json]:
         if not len(eval_set):
             nothing = pl.Series([], dtype=pl.Float64)
             return compare(nothing, nothing, nothing)
@@ -164,7 +171,9 @@ class _Training:
             self.report(Step(f"evaluation of {name}", len(scores), 2))
             scores.append(progressive_scores(folder, self.work / f"{name}.db", before, eval_set))
         negative_rate = Store(new).manifest().settings.get("negative_rate", 1.0)
-        return compare(eval_set[label], scores[0], scores[1], negative_rate)
+        labels, threshold = eval_set[schema.label], schema.clicked_from
+        clicks = labels if threshold is None else labels >= threshold
+        return compare(clicks, scores[0], scores[1], negative_rate)
 
     def _registered(self, folder: Path, model: str, job: Job) -> str:
         """Move the version to its place, under the next free name."""

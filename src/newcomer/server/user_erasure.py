@@ -46,7 +46,7 @@ def forget_user(versions: ClickVersions, user: str) -> tuple[dict[str, Forgotten
     click_model = versions.models.read().click_model
     assert click_model is not None
     states, schema = serving.live.states, serving.live.learner.schema
-    is_open = {service.model: service for service in (serving.live, *serving.others)}
+    is_open = {service.model: service for service in (serving.live, *serving.others.values())}
     for name in sorted(click_model.versions, key=lambda name: name != click_model.live):
         service = is_open.get(click_model.versions[name].model)
         if service is not None:

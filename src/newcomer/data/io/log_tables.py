@@ -1,4 +1,7 @@
-"""Click logs and entities as tables again: ids and categories as canonical text, several values as lists, numbers as numbers."""
+"""Click logs and entities as tables again: ids and categories as canonical text, several values as lists, numbers as numbers.
+
+Of a text that is a bag of words the words are written, which are the words of what is written.
+"""
 
 from collections.abc import Sequence
 
@@ -40,8 +43,11 @@ def _series(field: Field, column: Column) -> pl.Series:
         return pl.Series(field.name, values, dtype=pl.Float64).fill_nan(None)
     if values.ndim == 1:
         return pl.Series(field.name, [_name(column, value) for value in values.tolist()], dtype=pl.String)
-    rows = [[column.names[value] for value in row if value >= 0] or None for row in values.tolist()]
-    return pl.Series(field.name, rows, dtype=pl.List(pl.String))
+    rows = [[column.names[value] for value in row if value >= 0] for row in values.tolist()]
+    given = [row if row or field.missing == "error" else None for row in rows]  # none at all is no missing value
+    if field.kind == "text":
+        return pl.Series(field.name, [None if row is None else " ".join(row) for row in given], dtype=pl.String)
+    return pl.Series(field.name, given, dtype=pl.List(pl.String))
 
 
 def _name(column: Column, value: int) -> str | None:

@@ -30,7 +30,7 @@ class CachedItems:
 
     def __init__(self, learner: ItemLearner, model: str, states: ItemStates) -> None:
         self.learner, self.model, self.states = learner, model, states
-        self.reader = PlainReader(learner.schema)
+        self.reader, self.reader_of_clicks = PlainReader(learner.schema), PlainReader(learner.schema.of_clicks)
         learner.network.eval().requires_grad_(False)
         self._factors: dict[str, tuple[ItemHeader, Tensor | None]] = {}
         self._table, self._lock = ItemTable(learner.device), Lock()

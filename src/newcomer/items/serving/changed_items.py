@@ -38,7 +38,8 @@ def changed(
         if not whole:
             skipped.add(LearnerError(f"{where}: item '{name}': by these features its state would become no number"))
         else:  # it begins at its own features from here on, as an item does that was deleted and added again
-            row = to_row(name, head.version + 1, head.events, item_features, state, n, True, summary, factors.get(n))
+            factor, erased = factors.get(n), known.erased.get(name, 0)
+            row = to_row(name, head.version + 1, head.events, item_features, state, n, True, summary, factor, erased)
             yield Change(row, [])
 
 
@@ -46,11 +47,12 @@ def lost(learner: ItemLearner, known: ItemCache, names: Sequence[str], past: Pas
     """What the states of these items lose with their features, by item."""
     found = {}
     for name in names:
-        head, kept = known.headers[known.numbers[name]], len(past.windows.get(name, ()))
+        events = known.headers[known.numbers[name]].events - known.erased.get(name, 0)
+        kept = len(past.windows.get(name, ()))
         if name in learner.known and name not in known.readded:
             found[name] = f"item '{name}': what training learned about it is lost; its state begins at its new features"
-        elif name not in past.summaries and kept < head.events:
-            found[name] = f"item '{name}': {head.events - kept} of its events are not kept, and are lost"
+        elif name not in past.summaries and kept < events:
+            found[name] = f"item '{name}': {events - kept} of its events are not kept, and are lost"
     return found
 
 

@@ -13,7 +13,9 @@ from newcomer.items.serving.event_serialization import to_values
 from newcomer.items.serving.item_cache import ItemCache
 from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.results import SkippedRows
+from newcomer.items.serving.user_digests import user_digest
 from newcomer.settings import Json
+from newcomer.store.states import Event
 
 CLOSE = 1e-4
 """Numbers of an event that is sent twice may differ by this much: encoders of texts round by batch."""
@@ -55,7 +57,7 @@ class Corrections:
                     skipped.add(clicked.not_corrected(row, NO_ESTIMATE))
                 elif event is None and name not in past.summaries:
                     skipped.add(clicked.not_corrected(row, TOO_LATE))
-                elif event is not None and not _are_alike(event.values, to_values(clicks, row)):
+                elif event is not None and is_another(clicked, clicks, row, event):
                     skipped.add(clicked.other_values(row))
                 else:
                     of_summaries += [row] if event is None else []
@@ -73,6 +75,13 @@ class Corrections:
             after = learner.lifecycle.correct(known.state, known.item_features, rows_clicked, before)
             summaries |= {name: after[known.numbers[name]] for name in summaries if name in known.numbers}
         return cls(replace(past, windows=windows, summaries=summaries), labels)
+
+
+def is_another(batch: EventBatch, clicks: Clicks, row: int, counted: Event) -> bool:
+    """Whether a row under the id of this event has another user or context; `clicks`: the batch, encoded row by row."""
+    if counted.user is not None and counted.user != user_digest(batch.user(row)):
+        return True
+    return not _are_alike(counted.values, to_values(clicks, row))
 
 
 def _are_alike(one: Json, other: Json) -> bool:

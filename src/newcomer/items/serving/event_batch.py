@@ -29,12 +29,10 @@ class EventBatch:
         label, wrong = log.label.copy(), []
         for row, key in enumerate(zip(log.item.tolist(), ids, strict=True)):
             one = first.setdefault(key, row)
-            if label[row] == label[one]:
-                continue
-            if label[row] < label[one]:
-                wrong += [cls(log, ids).not_taken_back(row)] if log.schema.has_grades else []
-            elif not _same_values(log, row, one):
+            if row != one and not same_values(log, row, one):
                 wrong.append(cls(log, ids).other_values(row))
+            elif label[row] < label[one]:
+                wrong += [cls(log, ids).not_taken_back(row)] if log.schema.has_grades else []
             else:
                 label[one] = label[row]
         return cls(replace(log, label=label), ids).take(np.array(list(first.values()), dtype=np.int64)), wrong
@@ -65,6 +63,10 @@ class EventBatch:
             found.setdefault(self.log.items.ids[item], []).append(row)
         return found
 
+    def user(self, row: int) -> str:
+        """Id of a row's user."""
+        return self.log.users.ids[self.log.user[row]]
+
     def asked(self, items: Collection[str]) -> dict[str, list[str]]:
         """Event ids of these items."""
         return {name: [self.ids[row] for row in rows] for name, rows in self.by_item().items() if name in items}
@@ -90,9 +92,9 @@ class EventBatch:
         return DataError(f"{self._named(row)} is of a user who was forgotten; leave it out")
 
     def other_values(self, row: int) -> DataError:
-        """The error of a click under the id of an event with other values."""
+        """The error of an event under the id of another one."""
         return DataError(
-            f"{self._named(row)} is a click here, and no click with other values elsewhere; give it an id of its own"
+            f"{self._named(row)} has another user or context than an event under this id had before; give it an id of its own"
         )
 
     def not_taken_back(self, row: int) -> DataError:
@@ -124,13 +126,13 @@ class EventBatch:
                 int(log.time[n]),
                 int(log.label[n]),
                 None if clicks is None else to_values(clicks, n),
-                user_digest(log.users.ids[log.user[n]]),
+                user_digest(self.user(n)),
             )
             for n in rows
         ]
 
 
-def _same_values(log: ClickLog, one: int, other: int) -> bool:
+def same_values(log: ClickLog, one: int, other: int) -> bool:
     """Whether two events have the same user and context."""
     columns = (column.values for column in log.context.values())
     return bool(log.user[one] == log.user[other]) and all(

@@ -29,6 +29,8 @@ class ItemCache:
     headers: Sequence[ItemHeader] = ()
     readded: frozenset[str] = frozenset()
     """Items that were deleted and added again; the learner's store knows other items by these names."""
+    erased: Mapping[str, int] = field(default_factory=dict)
+    """Number of events that were erased with their users, of items that have such."""
     non_finite: frozenset[str] = frozenset()
     """Items with non-finite states."""
     far_out: frozenset[str] = frozenset()
@@ -65,6 +67,7 @@ class ItemTable:
         self._precomputed: dict[str, Tensor] = {}
         self._is_precomputed: Bool[Tensor, " item"] = torch.zeros(0, dtype=torch.bool, device=device)
         self._readded, self._non_finite, self._far_out = set[str](), set[str](), set[str]()
+        self._erased = dict[str, int]()
 
     def outdated(self, headers: Mapping[str, ItemHeader]) -> list[str]:
         """Items that are missing here, or have another version."""
@@ -78,7 +81,7 @@ class ItemTable:
         """Add or replace these rows."""
         if not rows:
             return
-        stored, state, readded = from_parameters(rows, self.device)
+        stored, state, readded, erased = from_parameters(rows, self.device)
         item_features, out, whole = within_bounds(stored), set(out_of_bounds(stored)), all_finite(state).tolist()
         for n, row in enumerate(rows):
             number = self.numbers.setdefault(row.item, len(self._headers))
@@ -86,6 +89,8 @@ class ItemTable:
             marks = ((self._readded, readded[n]), (self._non_finite, not whole[n]), (self._far_out, n in out))
             for marked, is_one in marks:
                 (marked.add if is_one else marked.discard)(row.item)
+            self._erased.pop(row.item, None)
+            self._erased |= {row.item: erased[n]} if erased[n] else {}
         at, count = torch.tensor([self.numbers[row.item] for row in rows], device=self.device), len(self._headers)
         if not self._state:
             self._item_features, self._state = (
@@ -100,6 +105,7 @@ class ItemTable:
         """Forget these items."""
         for name in names:
             self.numbers.pop(name, None)
+            self._erased.pop(name, None)
             for marked in (self._readded, self._non_finite, self._far_out):
                 marked.discard(name)
 
@@ -115,6 +121,7 @@ class ItemTable:
             state,
             [self._headers[row] for row in rows],
             readded=frozenset(self._readded.intersection(known)),
+            erased={name: self._erased[name] for name in known if name in self._erased},
             non_finite=frozenset(self._non_finite.intersection(known)),
             far_out=frozenset(self._far_out.intersection(known)),
             precomputed={} if network is None or not rows else self._precomputed_of(network, at, state),

@@ -41,7 +41,8 @@ def repaired(learner: ItemLearner, known: ItemCache, names: Sequence[str], past:
         if whole and name not in broken and _are_alike(state, now, n):
             continue
         head, again, summary = known.headers[known.numbers[name]], name in known.readded, summaries.get(n)
-        row = to_row(name, head.version + 1, head.events, item_features, state, n, again, summary, factors.get(n))
+        factor, erased = factors.get(n), known.erased.get(name, 0)
+        row = to_row(name, head.version + 1, head.events, item_features, state, n, again, summary, factor, erased)
         yield Change(row, []) if whole else name
 
 

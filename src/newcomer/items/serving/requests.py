@@ -66,12 +66,12 @@ def parse_events(
     where: str,
     on_error: OnError,
 ) -> ParsedRows:
-    """Parse events; times are converted to the unit of training.
+    """Parse events by the reader's schema; times are converted to the unit of training.
 
     An event without an id needs a time in that unit; of one with an id, another time is a DataWarning. Raises DataError: see
     `readable` and `event_ids`.
     """
-    schema, clock = encoder.schema, encoder.clock
+    schema, clock = reader.schema, encoder.clock
     if isinstance(events, ClickLog):
         id_column(schema, None, event_id, where)
         require_time_unit(events, clock, where)

@@ -22,6 +22,9 @@ from newcomer.store.states import ItemState, now
 READDED = "readded"
 """Tensor that marks an item that was deleted and added again: its initial state is not that of the trained item."""
 
+ERASED = "erased"
+"""Tensor with the number of an item's events that were erased with their users: nothing of them is in its state."""
+
 POSTERIOR = "posterior"
 """Tensor with the factor of an item's posterior; see `nn.optim.laplace_posterior`."""
 
@@ -50,12 +53,14 @@ def to_row(
     readded: bool = False,
     summary: ItemSummary | None = None,
     posterior: Float[Tensor, "direction number"] | None = None,
+    erased: int = 0,
 ) -> ItemState:
     """Database row of an item; `item` is its index in `item_features` and `state`.
 
-    `readded`: the item was deleted and added again. `posterior`: the factor of its posterior.
+    `readded`: the item was deleted and added again. `posterior`: the factor of its posterior. `erased`: events of users who were
+    forgotten.
     """
-    parameters = to_parameters(item_features, state, item, readded, summary, posterior)
+    parameters = to_parameters(item_features, state, item, readded, summary, posterior, erased)
     return ItemState(name, version, phase(events), events, parameters, now())
 
 
@@ -66,6 +71,7 @@ def to_parameters(
     readded: bool = False,
     summary: ItemSummary | None = None,
     posterior: Float[Tensor, "direction number"] | None = None,
+    erased: int = 0,
 ) -> bytes:
     """Features, state, summary and posterior of one item as safetensors bytes."""
     fields = {f"own.{n}": trimmed(values[item]) for n, values in enumerate(item_features)}
@@ -73,11 +79,12 @@ def to_parameters(
     again = {READDED: torch.ones(1, dtype=torch.uint8)} if readded else {}
     parts = fields | states | again | (_summary_tensors(summary) if summary is not None else {})
     parts |= {POSTERIOR: posterior} if posterior is not None else {}
+    parts |= {ERASED: torch.tensor(erased)} if erased else {}
     return save({key: value.detach().cpu().contiguous().numpy() for key, value in parts.items()})
 
 
-def from_parameters(rows: Sequence[ItemState], device: torch.device) -> tuple[Values, State, list[bool]]:
-    """Features and states of these items, in order, and which of them were added again after deletion.
+def from_parameters(rows: Sequence[ItemState], device: torch.device) -> tuple[Values, State, list[bool], list[int]]:
+    """Features and states of these items, in order; which were added again after deletion; how many events of each were erased.
 
     Raises StoreError for bytes that are no safetensors.
     """
@@ -93,6 +100,7 @@ def from_parameters(rows: Sequence[ItemState], device: torch.device) -> tuple[Va
         [values.to(device) for values in fields],
         {key: torch.stack([part[key] for part in state]).to(device) for key in state[0]},
         [READDED in part for part in parts],
+        [int(part[ERASED]) if ERASED in part else 0 for part in parts],
     )
 
 

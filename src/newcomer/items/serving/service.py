@@ -179,6 +179,7 @@ class ItemService(CachedItems):
         event_id: str | None = None,
         where: str = "table",
         on_error: OnError = "raise",
+        are_clicks: bool = False,
     ) -> Warmed:
         """Adapt the states of the items of these events; nothing else changes.
 
@@ -186,10 +187,13 @@ class ItemService(CachedItems):
         (`event_ids.digests`). Events may come late or out of order. A click under the id of an event that counted as no click
         corrects it (`corrections`); a click stays a click. When the method returns, all of it is on the disk; cut off before, every
         item has all of these events or none of them, and the same call does the rest.
+
+        `are_clicks`: the labels of this table are 1 for a click and 0 for none, also where those of training were grades
+        (`Schema.clicked_from`).
         """
         self.require_here(writes=True)
-        skipped = SkippedRows(on_error)
-        given = parse_events(events, self.learner.encoder, self.reader, event_id, where, on_error)
+        skipped, reader = SkippedRows(on_error), self.reader_of_clicks if are_clicks else self.reader
+        given = parse_events(events, self.learner.encoder, reader, event_id, where, on_error)
         skipped.lines += map(str, given.wrong.values())
         if given.log is None or not len(given.log):
             return Warmed(0, 0, [], left_out=skipped.lines)

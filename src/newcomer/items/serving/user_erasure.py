@@ -69,14 +69,21 @@ class UserErasure:
         self.served.changed(mine)
         self.left_out += map(str, damaged.values())
         for name in history.keys() - late - damaged.keys():
-            events = known.headers[known.numbers[name]].events
-            self.untraceable += sum(map(_is_traceable, history[name])) < events
+            events = known.headers[known.numbers[name]].events - known.erased.get(name, 0)
+            of_others = self._of_training(name) if name not in known.readded else 0
+            self.untraceable += sum(map(_is_traceable, history[name])) < events - of_others
             if name in mine:
                 self._note(name, events, mine[name], history[name], past)
         return late
 
+    def _of_training(self, name: str) -> int:
+        """Number of an item's events that are of others, because training did not know the user."""
+        if self.code > UNSEEN or name not in self.learner.known or len(self.learner.entries) > 1:
+            return 0
+        return self.learner.counts[self.learner.known[name]]
+
     def _note(self, name: str, events: int, ids: Collection[str], kept: Sequence[Event], past: PastEvents) -> None:
-        """Note what was done to an item of so many events."""
+        """Note what was done to an item of so many events, without those that were erased before."""
         self.items.append(name)
         self.events += len(ids)
         window = {event.id for event in past.windows.get(name, ())}
@@ -124,7 +131,8 @@ class UserErasure:
             head, again, summary = known.headers[known.numbers[name]], name in known.readded, summaries.get(n)
             if is_whole and self.learner.warmup_events == "all":
                 version = head.version + 1
-                row = to_row(name, version, head.events, item_features, state, n, again, summary, factors.get(n))
+                factor, erased = factors.get(n), known.erased.get(name, 0) + len(mine[name])
+                row = to_row(name, version, head.events, item_features, state, n, again, summary, factor, erased)
             else:
                 self.left_out.append(f"item '{name}': has no state without these events, and keeps its own; forget it")
                 row = self._unchanged(name, head.version)

@@ -15,7 +15,7 @@ from newcomer.items.encoding.unseen_values import Unseen, unseen_of_clicks
 from newcomer.items.inference import predict_logits, sigmoid
 from newcomer.items.networks.item_network import State
 from newcomer.items.serving.cached_items import CachedItems
-from newcomer.items.serving.corrections import Corrections
+from newcomer.items.serving.corrections import Corrections, is_another
 from newcomer.items.serving.event_batch import EventBatch, user_names
 from newcomer.items.serving.event_serialization import to_clicks
 from newcomer.items.serving.finite_checks import all_finite
@@ -79,7 +79,7 @@ class WarmUp:
         # counted events are read after the versions: a later event changes the version
         arrived = self._of_others(self._wanted(arrived, known, damaged or {}))
         warm = {name for name in arrived.items if known.headers[known.numbers[name]].events}
-        arrived, is_new = self._due(arrived, warm)
+        arrived, is_new = self._due(arrived, warm, known)
         if self.unit_interval and not self.new:
             self.learner.encoder.require_no_run(int(is_new.sum()), self.states.unit_labels(self.model), self.where)
         past, damaged_items = self._past(warm & set(arrived.items), known)
@@ -119,10 +119,12 @@ class WarmUp:
     def _clicks(self, batch: EventBatch, known: ItemCache) -> Clicks:
         return self.learner.encoder.clicks(batch.log, numbers_of(batch.log, known)).to(self.learner.device)
 
-    def _due(self, arrived: EventBatch, warm: Collection[str]) -> tuple[EventBatch, NDArray[np.bool_]]:
+    def _due(
+        self, arrived: EventBatch, warm: Collection[str], known: ItemCache
+    ) -> tuple[EventBatch, NDArray[np.bool_]]:
         """Events to be counted and clicks on events that counted as no click, with a mask of the former.
 
-        Events of items whose counted events are damaged are skipped.
+        Events of items whose counted events are damaged are skipped, and so are those under the id of another one.
         """
         while True:
             try:
@@ -134,13 +136,34 @@ class WarmUp:
                 arrived = arrived.take(~mine)
         is_new, clicked = ~arrived.counted(labels), arrived.differing(labels, 1)
         taken_back = (
-            arrived.differing(labels, 0) if self.learner.schema.has_grades else np.zeros(len(arrived), dtype=bool)
+            arrived.differing(labels, 0) if arrived.log.schema.has_grades else np.zeros(len(arrived), dtype=bool)
         )
         for row in np.flatnonzero(taken_back).tolist():
             self.skipped.add(arrived.not_taken_back(row))
-        self.known += int((~is_new & ~clicked & ~taken_back).sum())
+        self.known += self._repeated(arrived.take(~is_new & ~clicked & ~taken_back), known)
         due = is_new | clicked
         return arrived.take(due), is_new[due]
+
+    def _repeated(self, again: EventBatch, known: ItemCache) -> int:
+        """How many of these events, whose ids have counted, are those that counted; others are skipped."""
+        others = self.under_ids_of_others(again, known)
+        for row in others:
+            self.skipped.add(again.other_values(row))
+        return len(again) - len(others)
+
+    def under_ids_of_others(self, batch: EventBatch, known: ItemCache) -> list[int]:
+        """Rows under the id of an event that has counted with another user or context, as far as its values are kept."""
+        there = [name for name in batch.items if name in known.numbers]
+        past, _ = self._past({name for name in there if known.headers[known.numbers[name]].events}, known)
+        windows = {name: {event.id: event for event in window} for name, window in past.windows.items()}
+        rows = np.flatnonzero(batch.counted(windows))
+        if not len(rows):
+            return []
+        kept = batch.take(rows)
+        clicks = self._clicks(kept, known).by_row()
+        names = [kept.log.items.ids[item] for item in kept.log.item]
+        counted = [windows[name][id] for name, id in zip(names, kept.ids, strict=True)]
+        return [int(rows[n]) for n, event in enumerate(counted) if is_another(kept, clicks, n, event)]
 
     def _past(self, warm: Collection[str], known: ItemCache) -> tuple[PastEvents, set[str]]:
         """Past events of these items, without those whose past is damaged, which are returned too."""
@@ -253,5 +276,6 @@ def _next(
     head, item_features = known.headers[number], [values[number][None] for values in known.item_features]
     mine = {key: value[None] for key, value in state.items()}
     count, again = head.events + len(events), name in known.readded
-    row = to_row(name, head.version + 1, count, item_features, mine, 0, again, summary, posterior)
+    erased = known.erased.get(name, 0)
+    row = to_row(name, head.version + 1, count, item_features, mine, 0, again, summary, posterior, erased)
     return Change(row, events)

@@ -50,7 +50,7 @@ class Pages:
         read, write = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE))
         same = Depends(require_same_origin)
         route = self.router.add_api_route
-        route("/", self.index, methods=["GET"])
+        route("/", self.index, methods=["GET", "HEAD"])
         route("/login", self.login, methods=["POST"], dependencies=[same])
         route("/ui/summary", self.summary, methods=["GET"], dependencies=[read])
         route("/ui/style.css", _file("style.css", "text/css"), methods=["GET"])
