@@ -220,7 +220,7 @@ class ItemLearner(Learner[StageData, ClickLog]):
             raise LearnerError(
                 f"{type(self).__name__} has learned its old items; add the others, or build another learner"
             )
-        old = training_data(log, self.device, self.regularization.user_history)
+        old = training_data(log, self.device, self.regularization.user_history, self.schema.at_serving)
         self.checkpoint.of = _digest([self.settings, self.schema.to_json(), old.fingerprint])
         with seeded_rng(self.seed, stage, "weights"):
             self._create_network(old.encoder)
@@ -279,7 +279,8 @@ class ItemLearner(Learner[StageData, ClickLog]):
         held_out = held_out_items(log, self.seed, stage)
         if not len(held_out):
             return
-        other = self._from_manifest(self._depends_on(), self.settings, {"schema": self.schema})
+        schema = replace(self.schema, fields=tuple(replace(one, at_serving=None) for one in self.schema.fields))
+        other = self._from_manifest(self._depends_on(), self.settings, {"schema": schema})  # it answers no requests
         other.probabilities = replace(self.probabilities, calibrate=False)
         for step in other._learn(stage, log.of_items(np.setdiff1d(log.item, held_out)), trial):
             yield replace(step, part=f"calibration: {step.part}")

@@ -1,7 +1,7 @@
 """Training data of the old items: in memory, or chunk by chunk from files larger than memory."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +17,9 @@ from newcomer.seeds import shuffled, spawn
 from newcomer.settings import Json
 from newcomer.shapes import Int, Tensor
 from newcomer.training.processes import Processes
+
+AtServing = Mapping[str, str | int | float]
+NO_VALUES: AtServing = {}
 
 MAX_ROWS = 2_000_000
 """Maximum number of events held in memory at once when a log in files is read by item."""
@@ -47,8 +50,11 @@ class Share:
 class TrainingData(ABC):
     """Encoder, items and counts of the old items, with access to their events by shuffled chunk or by item."""
 
-    def __init__(self, survey: LogStatistics, device: torch.device, user_history: bool = False) -> None:
+    def __init__(
+        self, survey: LogStatistics, device: torch.device, user_history: bool = False, at_serving: AtServing = NO_VALUES
+    ) -> None:
         survey.require_both_classes()
+        survey.require_at_serving(at_serving)
         survey.warn_of_placeholders()
         self.encoder, self.device = Encoder.fit(survey, user_history), device
         self.items: EntityTable = survey.items
@@ -91,8 +97,10 @@ class TrainingData(ABC):
 class InMemory(TrainingData):
     """Training data in memory: one chunk per epoch."""
 
-    def __init__(self, log: ClickLog, device: torch.device, user_history: bool = False) -> None:
-        super().__init__(LogStatistics(log.schema).add(log), device, user_history)
+    def __init__(
+        self, log: ClickLog, device: torch.device, user_history: bool = False, at_serving: AtServing = NO_VALUES
+    ) -> None:
+        super().__init__(LogStatistics(log.schema).add(log), device, user_history, at_serving)
         log = log.take(np.lexsort((log.row, log.fraction_or_zero, log.time)))
         self.clicks = self.encoder.clicks(log, np.searchsorted(np.unique(log.item), log.item), event_codes).to(device)
 
@@ -117,8 +125,10 @@ class InMemory(TrainingData):
 class InFiles(TrainingData):
     """Training data in files: a chunk is a few file chunks, shuffled together."""
 
-    def __init__(self, files: ChunkedLog, device: torch.device, user_history: bool = False) -> None:
-        super().__init__(LogStatistics.of(files), device, user_history)
+    def __init__(
+        self, files: ChunkedLog, device: torch.device, user_history: bool = False, at_serving: AtServing = NO_VALUES
+    ) -> None:
+        super().__init__(LogStatistics.of(files), device, user_history, at_serving)
         self.files, self.number = files, {name: n for n, name in enumerate(self.items.ids)}
 
     @property
@@ -160,6 +170,10 @@ class InFiles(TrainingData):
         return self.encoder.clicks(log, numbers[log.item]).to(self.device)
 
 
-def training_data(log: ClickLog | ChunkedLog, device: torch.device, user_history: bool = False) -> TrainingData:
-    """Training data of this log."""
-    return InMemory(log, device, user_history) if isinstance(log, ClickLog) else InFiles(log, device, user_history)
+def training_data(
+    log: ClickLog | ChunkedLog, device: torch.device, user_history: bool = False, at_serving: AtServing = NO_VALUES
+) -> TrainingData:
+    """Training data of this log. `at_serving`: values of context fields in requests, which its events must have."""
+    if isinstance(log, ClickLog):
+        return InMemory(log, device, user_history, at_serving)
+    return InFiles(log, device, user_history, at_serving)
