@@ -197,8 +197,12 @@ class ItemLearner(Learner[StageData, ClickLog]):
 
     def evaluate(self, eval_set: ClickLog) -> dict[str, float]:
         """`auc`, `item_auc`, `logloss`, `calibration`, `f1`; see `metrics.ranking`. Each negative counts for those left out."""
-        weight = np.where(eval_set.label, 1.0, 1 / self.probabilities.negative_rate)
+        weight = self.event_weights(eval_set)
         return click_scores(eval_set.item, eval_set.label, self.score(eval_set), eval_set.user, weight)
+
+    def event_weights(self, log: ClickLog) -> NDArray[np.float64]:
+        """Number of events of the full stream that each of these stands for: of a negative more than one, if not all were kept."""
+        return np.where(log.label, 1.0, 1 / self.probabilities.negative_rate)
 
     @abstractmethod
     def _build(self, item_sizes: Sequence[FieldSize], row_sizes: Sequence[FieldSize]) -> ItemNetwork: ...
