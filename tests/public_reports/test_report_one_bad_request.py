@@ -371,9 +371,10 @@ def test_where_no_request_can_be_answered_nothing_is_printed(
 ) -> None:
     """60 answers with an error each, and exit code 2. A stream has an answer to each line, so its code is 3."""
     requests(*["unknown"] * 60).write_ndjson(shell.folder / "r.jsonl")
-    message = shell.fails("score", str(store), "r.jsonl", *states)
-    assert message.endswith("item 'unknown' is not known; add it first (and 59 more)")
-    assert shell.call("score", str(store), "r.jsonl", *states)[1] == ""
+    code, out, err = shell.call("score", str(store), "r.jsonl", *states)
+    assert (code, out) == (2, "")
+    assert err.endswith("item 'unknown' is not known; add it first (and 59 more)\n")
+    assert "is not known" in shell.fails("score", str(store), "r.jsonl", *states, "--out", "answers.csv")
     monkeypatch.setattr(sys, "stdin", io.StringIO((shell.folder / "r.jsonl").read_text()))
     code, out, err = shell.call("score", str(store), "-", *states)
     assert (code, len(lines(out)), len(err.splitlines())) == (3, 60, 60)

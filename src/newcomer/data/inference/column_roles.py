@@ -86,7 +86,7 @@ def find_columns(
 
     search("item", _find_item)
     search("user", _find_user)
-    owners = [found[role].column for role in ("item", "user") if role in found]  # type: ignore[index]
+    owners = [found[role].column for role in ("item", "user") if role in found]
     owned = [c for c in frame.columns if c not in owners and any(owned_by(owner, c) for owner in owners)]
     search("time", _find_time, owned)
     search("label", _find_label, owned)
