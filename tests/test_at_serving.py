@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,7 @@ import pytest
 from films import QUICK, SCHEMA, events, features, log, requests, trained
 from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
-from newcomer.errors import DataError
+from newcomer.errors import DataError, DataWarning
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.candidates import score_candidates
 from newcomer.items.serving.service import ItemService
@@ -78,3 +79,44 @@ def test_it_is_part_of_the_schema() -> None:
 def test_where_it_cannot_be_it_is_refused(field: dict[str, object]) -> None:
     with pytest.raises(DataError, match="at_serving"):
         Field("position", **field)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["", "  ", float("nan"), float("inf"), float("-inf")])
+def test_what_no_request_can_have_is_refused_in_the_schema(value: str | float) -> None:
+    """It trained, and every score was refused."""
+    with pytest.raises(DataError, match=r"'page' has at_serving = .*; give a value that the log has"):
+        Field("page", "context", at_serving=value)
+    if isinstance(value, float):
+        with pytest.raises(DataError, match="'price' has at_serving"):
+            Field("price", "context", "numeric", at_serving=value)
+
+
+def with_page(**settings: Any) -> Schema:
+    others = tuple(field for field in SCHEMA.fields if field.name != "page")
+    return replace(SCHEMA, fields=(*others, Field("page", "context", **settings)))
+
+
+def test_a_value_that_training_does_not_have_is_refused() -> None:
+    """A typo trained with exit code 0, and later warnings blamed the requests."""
+    message = "field 'page' has at_serving = 'hom', which no event has; did you mean 'home'?"
+    with pytest.raises(DataError, match=message):
+        EmerG(with_page(at_serving="hom"), **QUICK).learn(log())
+    with pytest.raises(DataError, match="'home', which fewer than min_count = 300 events have"):
+        EmerG(with_page(at_serving="home", min_count=300), **QUICK).learn(log())
+    numbered = log().with_columns(page=pl.col("page").replace_strict({"home": 1, "list": 2}))
+    EmerG(with_page(at_serving=1.0), **QUICK).learn(numbered)  # spelled otherwise
+
+
+def test_a_number_beyond_those_of_training_is_named() -> None:
+    high = replace(SCHEMA, fields=(*SCHEMA.fields[:-1], Field("price", "context", "numeric", at_serving=7)))
+    with pytest.warns(DataWarning, match=r"'price' has at_serving = 7, but is from 0\.\d+ to (0\.\d+|1) in the log"):
+        EmerG(high, **QUICK).learn(log())
+
+
+def test_a_calibration_on_fewer_items_may_lack_the_value() -> None:
+    rare = log().with_columns(
+        page=pl.when((pl.col("film") == "film 3") & (pl.int_range(pl.len()) < 40))
+        .then(pl.lit("rare"))
+        .otherwise("page")
+    )
+    EmerG(with_page(at_serving="rare"), **QUICK, calibrate=True).learn(rare)

@@ -290,8 +290,8 @@ def test_probabilities_of_a_log_without_most_negatives_are_those_of_the_full_str
     assert found["auc"] == plain.evaluate(log_from_frame(table, SCHEMA))["auc"]
 
 
-@pytest.mark.parametrize("rate", [0.0, 1.5, -1.0])
-def test_a_share_of_negatives_is_above_0_and_at_most_1(rate: float) -> None:
+@pytest.mark.parametrize("rate", [0.0, 1.5, -1.0, 1e-300, 9e-7])  # 1e-300 made every score 0
+def test_a_share_of_negatives_is_a_millionth_at_least_and_1_at_most(rate: float) -> None:
     with pytest.raises(SettingError, match="negative_rate"):
         EmerG(SCHEMA, negative_rate=rate)
 

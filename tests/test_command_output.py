@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from newcomer.cli import program, simulate
 from newcomer.cli.commands import COMMANDS
 from newcomer.printable import stage_title
+from newcomer.simulation import world
+from newcomer.simulation.world import World
 from newcomer.store.folder import Store
 from shell import Shell
 
@@ -101,3 +104,45 @@ def test_tasks_count_from_one_where_people_read() -> None:
         "cold",
     ]
     assert stage_title("forget task 3") == "forget task 3"  # a class
+
+
+def test_without_a_terminal_training_says_where_it_is(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train` into a file printed its settings, and nothing until the end."""
+    (shell.folder / "log.csv").write_text("\n".join(LOG))
+    quick = [
+        "--set",
+        "pretrain_epochs=2",
+        "--set",
+        "meta_epochs=1",
+        "--set",
+        "calibrate=false",
+        "--set",
+        "device='cpu'",
+    ]
+    code, _, err = shell.call("train", "quiet", "log.csv", *quick)
+    assert (code, err) == (0, "")  # in less than half a minute
+    monkeypatch.setattr(program, "SECONDS_BETWEEN_LINES", 0.0)
+    code, _, err = shell.call("train", "model", "log.csv", *quick)
+    assert code == 0
+    assert re.match(r"model · pretrain: 240 of 480 loss \d\.\d", err)
+
+
+def test_a_simulated_world_is_trained_with_progress(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`simulate --train` said "in half a minute", and nothing for minutes."""
+    monkeypatch.setattr(program, "SECONDS_BETWEEN_LINES", 0.0)
+    small = World(0, old_items=8, old_events=20, new_items=2, users=20)
+    monkeypatch.setattr(simulate, "World", lambda seed: small)
+    monkeypatch.setattr(world, "LEARNER", {"pretrain_epochs": 1, "meta_epochs": 1, "calibrate": False, "device": "cpu"})
+    code, out, err = shell.call("simulate", "--train", "shop")
+    assert code == 0
+    assert "8 items learned" in out
+    assert err.startswith("shop · ")
+
+
+def test_help_is_never_the_value_of_an_option(shell: Shell) -> None:
+    """`newcomer demo --out --help` ran the demo in a folder of that name."""
+    for words in (["demo", "--out", "--help"], ["checkout", "a", "--stages", "1", "--out", "--help"]):
+        code, out, err = shell.call(*words)
+        assert (code, err) == (0, "")
+        assert "Usage" in out
+    assert not (shell.folder / "--help").exists()

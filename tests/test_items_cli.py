@@ -201,6 +201,7 @@ def test_every_command_of_the_page_runs(clicks: Shell, monkeypatch: pytest.Monke
     new = pl.read_parquet(clicks.folder / "new.parquet")
     new.write_csv(clicks.folder / "new.csv")
     new.with_columns(pl.col(new.columns[-1]).reverse()).write_csv(clicks.folder / "changed.csv")
+    world().filter(NEW).tail(40).write_csv(clicks.folder / "later.csv")
     page = Path(__file__).parents[1] / "docs" / "items-in-service.md"
     commands = re.findall(r"^ +newcomer ([^#\n]*)", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(commands) >= 9

@@ -280,9 +280,9 @@ def test_what_belongs_to_an_item_or_only_ends_like_a_name_is_no_label_and_no_tim
     found = proposed(tmp_path, **columns)
     assert (found.schema.label, found.schema.time) == ("label", "time")
     assert "other candidates" not in found.reasons["label"] + found.reasons["time"]
-    with pytest.raises(DataError, match="no column for the time found"):
+    with pytest.raises(DataError, match="no column found for the time"):
         proposed(tmp_path, time=None, **columns)
-    with pytest.raises(DataError, match="no column for the label found"):
+    with pytest.raises(DataError, match="no column found for the label"):
         proposed(tmp_path, label=None, **columns)
 
 
@@ -295,23 +295,26 @@ def test_a_time_without_a_times_name_is_known_by_its_dates(tmp_path: Path) -> No
     [
         (
             {"item": None, "thing": lambda i, u, n: i},
-            r'for the item found; candidates: none by the name, .*thing.* by the values; set it .*: \[data.schema\] item = "…"',
+            r"the item \(candidates by their values: thing, user\); name it: --column item=NAME \(in Python propose\(…, item=NAME",
         ),
         (
             {"user": None},
-            r'for the user found; candidates: none by the name, label by the values; set it .* user = "…"',
+            r"the user \(candidates by their values: none\); name it: --column user=NAME \(in Python propose\(…, user=NAME",
         ),
-        ({"label": lambda i, u, n: 1}, r"for the label found; candidates: label by the name, but it must hold 0 and 1"),
+        (
+            {"label": lambda i, u, n: 1},
+            r"the label \(label by the name, but it must hold 0 and 1.*; candidates by their values: none",
+        ),
         (
             {"time": lambda i, u, n: "soon"},
-            r"for the time found; candidates: time by the name, but it must hold numbers",
+            r"the time \(time by the name, but it must hold numbers",
         ),
     ],
 )
 def test_what_cannot_be_found_names_the_candidates_and_how_to_say_it(
     tmp_path: Path, columns: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(DataError, match=rf"log.parquet: no column {message}"):
+    with pytest.raises(DataError, match=rf"log.parquet: no column found for {message}"):
         proposed(tmp_path, **columns)
 
 

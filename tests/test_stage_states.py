@@ -3,13 +3,14 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from newcomer.classes.methods.full_fine_tuning import FullFineTuning
 from newcomer.data.examples import Examples
-from newcomer.errors import StoreError
+from newcomer.errors import DataWarning, StoreError
 from newcomer.store import entry as entry_file
 from newcomer.store import folder as folder_file
 from newcomer.store.entry import Entry, StoredState, kept_states, within_memory
@@ -156,3 +157,28 @@ def test_states_in_files_count_for_nothing_in_memory(tmp_path: Path, monkeypatch
     found = within_memory([*store.entries(), *entries(5)[3:]])
     assert [entry.state is None for entry in found] == [False, False, False, True, False]
     assert found[3].sha256 == entries(4)[3].sha256
+
+
+@pytest.mark.parametrize("stages", ["1", 1.5, [1]])
+def test_a_number_of_stages_is_whole(tmp_path: Path, stages: Any) -> None:
+    """`newcomer.load(folder, stages="1")` was a bare TypeError."""
+    store = Store(tmp_path / "store")
+    store.write(MANIFEST, entries(3))
+    with pytest.raises(StoreError, match=r"stages = .*; give a whole number"):
+        store.entries(stages)
+
+
+def test_a_copy_needs_no_earlier_state(tmp_path: Path) -> None:
+    """`checkout --stages 3` was refused where only the state after the first stage was damaged."""
+    store = Store(tmp_path / "store")
+    store.write(MANIFEST, entries(4))
+    (store.folder / "state-000.safetensors").write_bytes(b"damaged")
+    with pytest.warns(
+        DataWarning, match=r"state-000.safetensors: its bytes .*; the copy is without this earlier state"
+    ):
+        store.checkout(3, tmp_path / "other")
+    assert kept(Store(tmp_path / "other")) == [2, 3]
+    assert torch.equal(Store(tmp_path / "other").entries()[-1].state["all"], torch.full((SIZE,), 2))  # type: ignore[index]
+    (store.folder / "state-002.safetensors").write_bytes(b"damaged")
+    with pytest.warns(DataWarning), pytest.raises(StoreError, match="state-002"):
+        store.checkout(3, tmp_path / "third")

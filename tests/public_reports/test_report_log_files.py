@@ -20,7 +20,7 @@ from newcomer.data.io.timestamps import DATED, FRACTION
 from newcomer.data.labels import ORIGINAL_LABEL
 from newcomer.data.schema import INTERNAL_COLUMNS, Field, Schema
 from newcomer.data.value_conflicts import COUNT, CURRENT, FIRST, INDEX, LATEST, TIME
-from newcomer.errors import DataError
+from newcomer.errors import DataError, DataWarning
 from shell import Shell
 
 SCHEMA = Schema("item", "user", "click", "time", (Field("page", "context", missing="mark"),))
@@ -289,3 +289,21 @@ def test_what_is_not_a_row_is_called_what_it_is(content: bytes, message: str, tm
         read_log(tmp_path / "log.csv", schema)
     with pytest.raises(DataError, match=message):
         LogStatistics.of(ChunkedLog(tmp_path / "log.csv", schema))
+
+
+def test_a_file_counts_once_however_often_it_is_named(tmp_path: Path) -> None:
+    """`b.csv`, a symbolic link to `a.csv` in the same folder, doubled its rows; so did a name given twice, for a `ChunkedLog`."""
+    table().write_csv(tmp_path / "a.csv")
+    (tmp_path / "b.csv").symlink_to("a.csv")
+    a, b = tmp_path / "a.csv", tmp_path / "b.csv"
+    sources: list[tuple[Any, str]] = [
+        (tmp_path, "b.csv: is the same file as .*a.csv; its rows are read once"),
+        (str(tmp_path / "*.csv"), "b.csv: is the same file as"),
+        ([b, a], "a.csv: is the same file as .*b.csv"),
+        ([a, a], "a.csv: is named twice"),
+    ]
+    for source, message in sources:
+        for read in (read_log, ChunkedLog):
+            with pytest.warns(DataWarning, match=message):
+                assert len(read(source, SCHEMA)) == 300
+    assert len(read_log(b, SCHEMA)) == 300

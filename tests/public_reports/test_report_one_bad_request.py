@@ -327,3 +327,54 @@ def test_a_key_that_a_line_has_twice_is_refused(store: Path, shell: Shell, state
     code, out, err = shell.call("score", str(store), "r.jsonl", *states)
     assert (code, [row["error"] is None for row in lines(out)]) == (3, [False, True])
     assert err == "newcomer: left out: r.jsonl: line 1 has the key 'viewer' twice; write it once\n"
+
+
+def parts(shell: Shell, **content: str) -> None:
+    """A folder of requests with these CSV files."""
+    (shell.folder / "parts").mkdir()
+    for name, text in content.items():
+        (shell.folder / "parts" / f"{name}.csv").write_text(text)
+
+
+GOOD = "film,viewer,page,price\nfilm 0,3,home,0.5\nfilm 1,3,home,0.5\n"
+
+
+def test_a_part_without_rows_is_no_error(store: Path, shell: Shell, states: list[str]) -> None:
+    """`score STORE FOLDER` printed all answers and ended with exit code 2, because one shard had a header alone."""
+    parts(shell, a=GOOD, b="film,viewer,page,price\n", c="", d="x,y\n", e=GOOD)
+    code, out, err = shell.call("score", str(store), "parts", *states)
+    assert (code, len(lines(out)), err) == (0, 4, "")
+    for name in "ae":
+        (shell.folder / "parts" / f"{name}.csv").unlink()
+    assert "has no rows" in shell.fails("score", str(store), "parts", *states)
+
+
+def test_a_part_that_does_not_fit_is_left_out_by_name(store: Path, shell: Shell, states: list[str]) -> None:
+    """A later file without a column, or with a row that is too long: exit code 2, "nothing was done", after the answers."""
+    parts(
+        shell,
+        a=GOOD,
+        b="film,page,price\nfilm 0,home,0.5\n",
+        c="film,viewer,page,price\nfilm 0,3,home,0.5,1,2\n",
+        d=GOOD,
+    )
+    code, out, err = shell.call("score", str(store), "parts", *states)
+    assert (code, len(lines(out))) == (3, 4)
+    first, second = err.splitlines()
+    assert first.startswith("newcomer: left out: parts/b.csv: no column 'viewer'")
+    assert second.startswith("newcomer: left out: parts/c.csv: cannot be read: row 1 has 6 values")
+    assert "b.csv" in shell.fails("score", str(store), "parts", *states, "--strict")
+
+
+def test_where_no_request_can_be_answered_nothing_is_printed(
+    store: Path, shell: Shell, states: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 answers with an error each, and exit code 2. A stream has an answer to each line, so its code is 3."""
+    requests(*["unknown"] * 60).write_ndjson(shell.folder / "r.jsonl")
+    code, out, err = shell.call("score", str(store), "r.jsonl", *states)
+    assert (code, out) == (2, "")
+    assert err.endswith("item 'unknown' is not known; add it first (and 59 more)\n")
+    assert "is not known" in shell.fails("score", str(store), "r.jsonl", *states, "--out", "answers.csv")
+    monkeypatch.setattr(sys, "stdin", io.StringIO((shell.folder / "r.jsonl").read_text()))
+    code, out, err = shell.call("score", str(store), "-", *states)
+    assert (code, len(lines(out)), len(err.splitlines())) == (3, 60, 60)

@@ -54,7 +54,7 @@ def analyse(
     if kind is not None and issubclass(kind, ItemLearner):
         if backbone:
             raise SettingError(f"--backbone says nothing of {store}, a click model; leave it out")
-        model = _with_states(kind, store, states)
+        model = item_learner(kind, store, states)
         log = read_log(str(data), model.schema) if data else None
         write_item_analysis(_with_progress(store, item_findings(model, log, item)), out)
     else:
@@ -66,7 +66,7 @@ def analyse(
     finish(left_out)
 
 
-def _with_states(kind: type[ItemLearner], store: Path, states: str | None) -> ItemLearner:
+def item_learner(kind: type[ItemLearner], store: Path, states: str | None) -> ItemLearner:
     """The click model with the states of its items in service, or with the saved ones if it was never in service."""
     if states is None and not (store / "items.db").exists():
         return kind.load(store)

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "forget": ("models", "Remove a class of a classifier, or items or users of a click model."),
     "checkout": ("models", "Copy an earlier stage of a store into a new one."),
     "export": ("models", "Export a classifier for other libraries."),
+    "evaluate": ("evaluation", "Measure a model on labelled data."),
     "analyse": ("analysis", "Plot what a model has learned."),
     "inspect": ("inspection", "Show a model, one of its items, or a click log's schema."),
 }

@@ -67,26 +67,46 @@ def _files(source: str) -> list[LogFile]:
     return [Path(source)] if is_file else matching_files(source)
 
 
-def _read_file(file: LogFile, strict: bool) -> InputTable:
+def _read_file(file: LogFile, strict: bool, may_be_empty: bool = False) -> InputTable:
     form = find_format(file.name)
     if form is None or not form.is_json:
-        return InputTable(read_rows(file), str(file))
+        return InputTable(read_rows(file, may_be_empty), str(file))
     with reading_errors(file), open_content(file) as stream:
         content = stream.read()
     found = _table_of_all([_decoded(line) for line in content.split(b"\n")], str(file), strict)
     return replace(found, frame=with_partitions(found.frame, file))
 
 
-def stream_input(source: str, strict: bool) -> Iterator[InputTable]:
-    """Read a table in parts; standard input is streamed, files come one after the other."""
-    if source != STDIN:
-        for file in _files(source):
-            yield _read_file(file, strict)
+def stream_input(source: str, strict: bool, left_out: list[str]) -> Iterator[InputTable]:
+    """Read a table in parts; standard input is streamed, files come one after the other.
+
+    Of several files, those without rows are skipped, and unless `strict` those that cannot be read are named in `left_out`. Raises
+    DataError if all are so.
+    """
+    if source == STDIN:
+        before = 0
+        for lines in _stdin_lines():
+            yield _table_of(lines, f"standard input{f' after line {before:,}' if before else ''}", before, strict)
+            before += len(lines)
         return
-    before = 0
-    for lines in _stdin_lines():
-        yield _table_of(lines, f"standard input{f' after line {before:,}' if before else ''}", before, strict)
-        before += len(lines)
+    files = _files(source)
+    if len(files) == 1:
+        yield _read_file(files[0], strict)
+        return
+    parts = 0
+    for file in files:
+        try:
+            part = _read_file(file, strict, may_be_empty=True)
+        except DataError as error:
+            if strict:
+                raise
+            left_out.append(str(error))
+            continue
+        if part.broken or len(part.frame):
+            parts += 1
+            yield part
+    if not parts:
+        raise DataError(left_out[0] if left_out else f"{files[0]}: has no rows")
 
 
 def _stdin_lines() -> Iterator[list[str]]:

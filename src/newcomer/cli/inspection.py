@@ -1,6 +1,7 @@
 """`newcomer inspect`: show a classifier, a click model, one of its items, or a click log."""
 
 import glob
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 from newcomer.cli.class_inspection import show_classes
 from newcomer.cli.item_inspection import show_item, show_items
 from newcomer.cli.program import app, console
-from newcomer.cli.training import show_proposal
+from newcomer.cli.training import Columns, named_columns, show_proposal, warn_without_item_fields
 from newcomer.data.inference.schema import propose, write_schema
 from newcomer.data.io.formats import find_format
 from newcomer.data.io.log_files import holds_tables
@@ -31,18 +32,19 @@ def inspect(
     write: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the proposed schema of a log to this TOML file.")
     ] = None,
+    column: Columns = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a model, one of its items, or a click log's schema."""
     if _is_log(path):
         _only(path, "a log", item=item, states=states)
-        return _show_log(path, write, json_)
+        return _show_log(path, write, named_columns(column), json_)
     store = Path(path)
     kind = LEARNERS.get(Store(store).manifest().learner)
     if kind is not None and issubclass(kind, ItemLearner):
-        _only(path, "a click model", write=write)
+        _only(path, "a click model", write=write, column=column or None)
         return show_items(store, states, json_) if item is None else show_item(store, item, states, json_)
-    _only(path, "a classifier", write=write, item=item, states=states)
+    _only(path, "a classifier", write=write, column=column or None, item=item, states=states)
     return show_classes(store, json_)
 
 
@@ -60,8 +62,9 @@ def _only(path: str, what: str, **options: object) -> None:
             raise SettingError(f"--{name} says nothing of {path}, which is {what}; leave it out")
 
 
-def _show_log(path: str, write: Path | None, json_: bool) -> None:
-    proposal = propose(path)
+def _show_log(path: str, write: Path | None, columns: Mapping[str, str], json_: bool) -> None:
+    proposal = propose(path, **columns)
+    warn_without_item_fields(proposal.schema, path)
     if write:
         write_schema(proposal, write)
     if json_:

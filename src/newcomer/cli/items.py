@@ -96,16 +96,21 @@ def score(
     values in the request that are unseen. Phases: cold (no event yet), warm, sufficient (200 events or more). In the reports of
     recipes they are cold, warm-a, warm-b and warm-c: before any event, and after each of three batches of events."""
     require_rows_file(out, requests)
-    answered, left_out = list[pl.DataFrame](), list[str]()
+    streamed = out is None and not strict
+    held_back, left_out, some = list[pl.DataFrame](), list[str](), streamed and requests == STDIN
     with open_service(store, states) as service:
-        for answers in _answers(service, requests, strict, uncertainty):
+        for answers in _answers(service, requests, strict, uncertainty, left_out):
             left_out += answers["error"].drop_nulls().to_list()
-            answered.append(answers if strict or out else answers.select("score"))
-            _print_answers(answers, out is None and not strict)
-    every = pl.concat(answered) if answered else pl.DataFrame(schema=SCORE_COLUMNS)
-    _require_some(every["score"].drop_nulls(), left_out)
-    _print_answers(every, out is None and strict)
-    if out is not None:
+            some = some or bool(answers["score"].is_not_null().any())
+            held_back.append(answers)
+            if streamed and some:  # of a stream at once, of files as soon as one request has a score
+                _print_answers(held_back)
+                held_back.clear()
+    _require_some([None] * some, left_out)
+    if out is None:
+        _print_answers(held_back)
+    else:
+        every = pl.concat(held_back) if held_back else pl.DataFrame(schema=SCORE_COLUMNS)
         write_rows(every, out)
         unseen = int(every["unseen"].sum())
         result = f"; {unseen:,} values of requests were never seen before" if unseen else ""
@@ -227,9 +232,12 @@ def open_service(store: Path, states: str | None) -> Iterator[ItemService]:
         yield service
 
 
-def _answers(service: ItemService, source: str, strict: bool, uncertainty: bool) -> Iterator[pl.DataFrame]:
-    """Scores, streamed; a line that is not an object gets an error row, and so does every line of a stream that does not fit."""
-    for part in stream_input(source, strict):
+def _answers(
+    service: ItemService, source: str, strict: bool, uncertainty: bool, left_out: list[str]
+) -> Iterator[pl.DataFrame]:
+    """Scores, streamed; a line that is not an object gets an error row, and so does every line of a stream that does not fit. A
+    file that does not fit is added to `left_out`."""
+    for part in stream_input(source, strict, left_out):
         begin = 0
         if part.broken and not len(part.frame):
             yield merge_errors(
@@ -244,15 +252,19 @@ def _answers(service: ItemService, source: str, strict: bool, uncertainty: bool)
                     rows = np.setdiff1d(np.arange(len(answers)), list(broken))
                     yield merge_errors(answers[rows], rows, len(answers), broken, service.model) if broken else answers
         except DataError as error:
-            if strict or source != STDIN:
+            if strict:
                 raise
+            if source != STDIN:
+                left_out.append(str(error))
+                continue
             lines = dict.fromkeys(range(len(part.frame) - begin), str(error))
             yield merge_errors(pl.DataFrame(schema=SCORE_COLUMNS), np.arange(0), len(lines), lines, service.model)
 
 
-def _print_answers(answers: pl.DataFrame, wanted: bool) -> None:
-    for line in frame_to_jsonl(answers) if wanted else ():
-        print(line)
+def _print_answers(parts: Sequence[pl.DataFrame]) -> None:
+    for part in parts:
+        for line in frame_to_jsonl(part):
+            print(line)
     sys.stdout.flush()
 
 

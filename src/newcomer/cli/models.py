@@ -89,7 +89,7 @@ def learn(
         else:
             model = _new(store, backbone, learner, settings, of_backbone)
         if model.backbone.reads_images:
-            examples = _decodable(examples, left_out, strict)
+            examples = decodable(examples, left_out, strict)
         if part := training_part(data):
             say(f"{data}: the images in {part.name}/ are learned, the others left alone")
         say(_summary(model, examples))
@@ -268,7 +268,7 @@ def _read_examples(data: Path, text: str, label: str, left_out: list[str], stric
         raise
 
 
-def _decodable(examples: Examples, left_out: list[str], strict: bool) -> Examples:
+def decodable(examples: Examples, left_out: list[str], strict: bool) -> Examples:
     """Examples whose images can be decoded completely; errors of the others are added to `left_out`.
 
     Raises DataError if none is left, and if `strict` for the first damaged one.
@@ -276,7 +276,7 @@ def _decodable(examples: Examples, left_out: list[str], strict: bool) -> Example
     if not isinstance(examples.inputs, ImageFiles):
         return examples
     right = []
-    with bar("images") as shown:
+    with bar("images", stays=False) as shown:
         for place, problem in enumerate(decoding_problems(examples.inputs.paths)):
             shown.follow(Step("checked", place + 1, len(examples)))
             if problem is None:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
+from itertools import takewhile
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,6 +54,8 @@ class Program(TyperGroup):
                 f"`newcomer {name}` runs in one process, and a launcher started {world()[0]}; start it without the launcher "
                 f"({', '.join(DISTRIBUTED)} run in several)"
             )
+        if "--help" in takewhile(lambda word: word != "--", rest):
+            rest = ["--help"]  # never the value of an option, such as a folder's name
         return name, load_command(name) if name and name in COMMANDS else command, rest
 
     def invoke(self, ctx: Any) -> Any:
@@ -115,6 +119,9 @@ def load_command(name: str) -> Any:
 
 console = Console(quiet=not is_first())
 
+SECONDS_BETWEEN_LINES = 30.0
+"""Seconds from one line of progress to the next where there is no terminal for a bar."""
+
 LEFT_OUT = 3
 """Exit code of a command that skipped part of its input."""
 
@@ -146,11 +153,12 @@ def name_left_out(left_out: Sequence[str]) -> None:
 
 
 class Bar:
-    """Progress bar of one job: current part, steps done, last values."""
+    """Progress bar of one job: current part, steps done, last values. Without a terminal, a line on stderr from time to time."""
 
     def __init__(self, progress: Progress, title: str) -> None:
         self.progress, self.title, self.part = progress, printable(title), ""
         self.task = progress.add_task(self.title, total=None, values="")
+        self.printed = monotonic()
 
     def follow(self, step: "Step") -> None:
         if step.part != self.part:
@@ -159,6 +167,10 @@ class Bar:
             self.progress.reset(self.task, total=step.steps, description=description, values="")
         values = ", ".join(f"{name} {value:.3f}" for name, value in step.values.items())
         self.progress.update(self.task, completed=step.step, values=values)
+        if not (console.is_terminal or console.quiet) and monotonic() - self.printed >= SECONDS_BETWEEN_LINES:
+            self.printed = monotonic()
+            line = f"{self.title} · {printable(stage_title(self.part))}: {step.step:,} of {step.steps:,} {values}"
+            print(line.rstrip(), file=sys.stderr, flush=True)
 
     def say(self, values: str = "", description: str = "") -> None:
         self.progress.update(self.task, values=printable(values))
@@ -167,14 +179,14 @@ class Bar:
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Bar]:
-    """Progress bar; removed at the end if there was no step."""
+def bar(title: str, *, stays: bool = True) -> Iterator[Bar]:
+    """Progress bar; removed at the end unless it `stays`, and if there was no step."""
     with progress_of(44, BarColumn()) as progress:
         shown = Bar(progress, title)
         try:
             yield shown
         finally:
-            progress.live.transient = not shown.part
+            progress.live.transient = not (stays and shown.part)
 
 
 def progress_of(width: int, moving: BarColumn) -> Progress:

@@ -7,7 +7,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from newcomer.cli.program import app, say
+from newcomer.cli.program import app, bar, say
 from newcomer.client import Client
 from newcomer.errors import SettingError
 from newcomer.printable import printable_json
@@ -27,7 +27,7 @@ def simulate(
     ] = "http://127.0.0.1:8000",
     train: Annotated[
         Path | None,
-        typer.Option("--train", metavar="FOLDER", help="Train the click model to serve, in half a minute, and stop."),
+        typer.Option("--train", metavar="FOLDER", help="Train the click model to serve, and stop."),
     ] = None,
     visits: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Number of visits; by default until Ctrl-C.")
@@ -73,7 +73,8 @@ def simulate(
     probabilities, and their events arrive later; new items appear. Prints what the service did, and how good its scores were."""
     world = World(seed)
     if train is not None:
-        world.train(train)
+        with bar(train.name) as progress:
+            world.train(train, progress.follow)
         say(
             f"{train}: {world.old_items} items learned; `newcomer serve {train}`, then `newcomer simulate --seed {seed}`"
         )

@@ -1,5 +1,6 @@
 """Schema of a click log: the id, label and time columns, and the feature fields."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, Self
@@ -77,6 +78,9 @@ class Field:
             )
         if self.is_numeric and isinstance(self.at_serving, str):
             raise DataError(f"schema: field '{self.name}' is numeric; give a number as at_serving, not a text")
+        value = self.at_serving
+        if (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and not math.isfinite(value)):
+            raise DataError(f"schema: field '{self.name}' has at_serving = {value!r}; give a value that the log has")
         if self.encoder is not None and self.kind != "text":
             raise DataError(
                 f"schema: field '{self.name}' is {self.kind} and has an encoder; set kind = 'text', or remove it"

@@ -7,7 +7,7 @@ from typing import Literal
 from newcomer.items.adaptation.rules import Adaptation, AdaptationName, build_adaptation
 from newcomer.items.inference import WarmupEvents
 from newcomer.settings import internal, setting_name
-from newcomer.training.settings import Count, NotNegative, PositiveShare, Rate, Share, Times
+from newcomer.training.settings import Count, KeptShare, NotNegative, Rate, Share, Times
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ class Probabilities:
 
     - `calibrate`: fit a calibration by number of events (`items.calibration.Calibration`) on old items that a second model, trained
       on the others, has not learned; so training takes up to twice as long. Not for a log that is read in chunks.
-    - `negative_rate`: share of the negatives that was kept in the labelled events, of training and of warm-ups alike. Probabilities
-      are those of the full stream.
+    - `negative_rate`: share of the negatives, from a millionth on, that was kept in the labelled events, of training and of
+      warm-ups alike. Probabilities are those of the full stream.
     """
 
     calibrate: bool = True
-    negative_rate: PositiveShare = 1.0
+    negative_rate: KeptShare = 1.0

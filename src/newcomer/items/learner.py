@@ -208,8 +208,12 @@ class ItemLearner(Learner[StageData, ClickLog]):
 
     def evaluate(self, eval_set: ClickLog) -> dict[str, float]:
         """`auc`, `item_auc`, `logloss`, `calibration`, `f1`; see `metrics.ranking`. Each negative counts for those left out."""
-        weight = np.where(eval_set.label, 1.0, 1 / self.probabilities.negative_rate)
+        weight = self.event_weights(eval_set)
         return click_scores(eval_set.item, eval_set.label, self.score(eval_set), eval_set.user, weight)
+
+    def event_weights(self, log: ClickLog) -> NDArray[np.float64]:
+        """Number of events of the full stream that each of these stands for: of a negative more than one, if not all were kept."""
+        return np.where(log.label, 1.0, 1 / self.probabilities.negative_rate)
 
     @abstractmethod
     def _build(self, item_sizes: Sequence[FieldSize], row_sizes: Sequence[FieldSize]) -> ItemNetwork: ...
@@ -234,6 +238,7 @@ class ItemLearner(Learner[StageData, ClickLog]):
         old = training_data(
             log,
             self.device,
+            self.schema.at_serving,
             user_history=self.regularization.user_history,
             user_min_count=self.pretraining.user_min_count,
             user_buckets=self.pretraining.user_buckets,
@@ -298,7 +303,8 @@ class ItemLearner(Learner[StageData, ClickLog]):
         held_out = held_out_items(log, self.seed, stage)
         if not len(held_out):
             return
-        other = self._from_manifest(self._depends_on(), self.settings, {"schema": self.schema})
+        schema = replace(self.schema, fields=tuple(replace(one, at_serving=None) for one in self.schema.fields))
+        other = self._from_manifest(self._depends_on(), self.settings, {"schema": schema})  # it answers no requests
         other.probabilities = replace(self.probabilities, calibrate=False)
         for step in other._learn(stage, log.of_items(np.setdiff1d(log.item, held_out)), trial):
             yield replace(step, part=f"calibration: {step.part}")

@@ -12,6 +12,7 @@ from newcomer.data.datasets.simulated_clicks import SCHEMA, ClickWorld, item_id,
 from newcomer.errors import SettingError, StoreError
 from newcomer.items.methods.emerg import EmerG
 from newcomer.store.folder import Store
+from newcomer.training.learner import Progress
 
 LEARNER: dict[str, Any] = {
     "layers": 1,
@@ -45,7 +46,7 @@ class World:
         """Time of the first event after training."""
         return self.old_items * self.old_events
 
-    def train(self, folder: Path, **settings: Any) -> None:
+    def train(self, folder: Path, progress: Progress | None = None, **settings: Any) -> None:
         """Train a click model on the old items' events and save it. Raises StoreError if the folder holds a model."""
         if Store(folder).exists():
             raise StoreError(f"{folder}: holds a model already; choose another folder")
@@ -57,7 +58,7 @@ class World:
             users=self.users,
             seed=self.seed,
         )
-        EmerG(SCHEMA, **LEARNER | settings).learn(log).save(folder)
+        EmerG(SCHEMA, **LEARNER | settings).learn(log, progress).save(folder)
 
     def require_served(self, client: Client) -> None:
         """Raises SettingError if the service has not this world's old items, with their features."""

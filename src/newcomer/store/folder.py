@@ -13,6 +13,7 @@ it is on disk: after a kill at any moment, or on a full disk, the store is what 
 import json
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from newcomer.errors import StoreError
+from newcomer.errors import DataWarning, StoreError
 from newcomer.printable import stage_title
 from newcomer.settings import Json, changes
 from newcomer.store.entry import Entry, StoredState, kept_states, reason, sha256
@@ -94,6 +95,8 @@ class Store:
         Raises StoreError where there are fewer, and if the state after them is no longer kept.
         """
         stages = self.manifest().stages
+        if count is not None and not hasattr(count, "__index__"):
+            raise StoreError(f"{self.folder}: stages = {count!r}; give a whole number")
         if count is not None and not 0 <= count <= len(stages):
             raise StoreError(f"{self.folder}: holds {len(stages)} stages, not {count}; give a number from 0 to that")
         self._require_state(stages, len(stages) if count is None else count)
@@ -131,7 +134,8 @@ class Store:
         other = Store(folder)
         if other.exists():
             raise StoreError(f"{folder}: holds a store already; choose another folder")
-        other.write(manifest, self.entries(count))
+        entries = self.entries(count)
+        other.write(manifest, [*map(_without_damaged_state, entries[:-1]), *entries[-1:]])
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -260,6 +264,16 @@ class Store:
         saved = stage.get("state", {})
         state = StoredState(self.folder / saved["file"], saved["sha256"]) if saved else saved
         return Entry.read(str(stage["name"]), self.folder / str(stage["file"]), str(stage["sha256"]), state)
+
+
+def _without_damaged_state(entry: Entry) -> Entry:
+    """The entry of an earlier stage; DataWarning if its state is damaged, which later ones do not need."""
+    try:
+        entry.state_to_bytes()
+    except StoreError as error:
+        warnings.warn(f"{error}; the copy is without this earlier state", DataWarning, stacklevel=3)
+        return entry.without_state()
+    return entry
 
 
 PLACES = ("name", "folder")

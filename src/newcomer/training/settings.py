@@ -16,8 +16,8 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 """Fraction in [0, 1]."""
 
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
-"""Fraction in (0, 1]."""
+KeptShare = Annotated[float, Field(ge=1e-6, le=1)]
+"""Share that sampling kept: from a millionth, below which clicks would be rarer than a model can learn, to all."""
 
 Times = Annotated[int, Field(ge=0)]
 """Integer ≥ 0."""

@@ -1,6 +1,6 @@
 """Detection of the item, user, label and time columns by their names, confirmed by their values."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,16 +11,23 @@ from numpy.typing import NDArray
 
 from newcomer.data.inference.column_names import ITEM, LABEL, TIME, USER, normalized, rank
 from newcomer.data.inference.value_types import is_whole, non_missing
+from newcomer.data.io.tables import require_columns
 from newcomer.data.io.timestamps import DateOrder, are_dates, infer_date_order, parse_timestamps
 from newcomer.data.labels import EPOCHS, label_numbers
 from newcomer.errors import DataError
+
+MainRole = Literal["item", "user", "label", "time"]
+Find = Callable[[pl.DataFrame, Collection[str]], "ColumnRole"]
 
 BOOLEANS = {"0", "1", "0.0", "1.0", "true", "false"}
 
 MAX_RATINGS = 101
 """Maximum number of distinct values of a rating."""
 
-EXPECTED_VALUES = {
+MAX_LISTED = 10
+"""Maximum number of candidates that an error lists."""
+
+EXPECTED_VALUES: dict[MainRole, str] = {
     "item": "repeated names or integers",
     "user": "repeated names or integers",
     "label": "0 and 1, true and false, or ratings",
@@ -51,22 +58,100 @@ class ColumnRole:
         return bool((both["other"].diff().drop_nulls() >= 0).all())
 
 
-def find_item_column(frame: pl.DataFrame, taken: Collection[str], where: str) -> ColumnRole:
-    """Raises DataError if no column has an item's name and repeated values."""
-    return _find_column(frame, taken, where, "item", ITEM, _is_id)
+def find_columns(
+    frame: pl.DataFrame,
+    where: str,
+    named: Mapping[MainRole, str],
+    owned_by: Callable[[str, str], bool],
+    parts: Mapping[str, pl.DataFrame],
+) -> dict[MainRole, ColumnRole]:
+    """The item, user, label and time columns: those that are `named`, the others by their names and values.
 
+    `owned_by(owner, column)`: whether a column belongs to that item or user; it is no time, and a label only if there is no other
+    and it is binary and called exactly like one: in a small table labels may depend on the user by chance. `parts`: the frame by
+    file.
 
-def find_user_column(frame: pl.DataFrame, taken: Collection[str], where: str) -> ColumnRole:
-    """Raises DataError if no column has a user's name and more than one value."""
-    return _find_column(frame, taken, where, "user", USER, _is_id)
+    Raises DataError for a named column that does not exist or does not fit, and for all roles without a column, with candidates.
+    """
+    require_columns(frame.columns, named.values(), where)
+    found: dict[MainRole, ColumnRole] = {role: _named_column(frame, where, role, name) for role, name in named.items()}
+    missing = dict[MainRole, str]()
 
+    def search(role: MainRole, find: Find, excluded: Sequence[str] = ()) -> None:
+        if role not in found:
+            try:
+                found[role] = find(frame, {*named.values(), *(one.column for one in found.values()), *excluded})
+            except DataError as error:
+                missing[role] = str(error)
 
-def find_label_column(frame: pl.DataFrame, taken: Collection[str], where: str) -> ColumnRole:
-    """Binary labels are preferred to ratings. Raises DataError if no column has a label's name and such values."""
-    binary = [column for column in _candidates(frame, taken, LABEL) if _is_binary(frame[column])]
-    found = _find_column(frame, taken, where, "label", LABEL, _is_binary if binary else _is_rating)
-    if binary:
+    search("item", _find_item)
+    search("user", _find_user)
+    owners = [found[role].column for role in ("item", "user") if role in found]
+    owned = [c for c in frame.columns if c not in owners and any(owned_by(owner, c) for owner in owners)]
+    search("time", _find_time, owned)
+    search("label", _find_label, owned)
+    if missing.pop("label", None):
+        search("label", _find_label, [column for column in owned if not _is_certain_label(frame[column])])
+    if not missing:
         return found
+    if "label" in missing:
+        missing["label"] += _empty_labels(parts)
+    roles = [role for role in EXPECTED_VALUES if role in missing]
+    raise DataError(
+        f"{where}: no column found for {'; for '.join(f'the {role} ({missing[role]})' for role in roles)}; name "
+        f"{'it' if len(roles) == 1 else 'them'}: {' '.join(f'--column {role}=NAME' for role in roles)} "
+        f"(in Python propose(…, {', '.join(f'{role}=NAME' for role in roles)}))"
+    )
+
+
+def _empty_labels(parts: Mapping[str, pl.DataFrame]) -> str:
+    """The parts of a log in which a label by its name is empty in all rows."""
+    empty = [
+        f"'{column}' is empty in {file}"
+        for file, part in parts.items()
+        for column in part.columns
+        if normalized(column) in LABEL and len(part) and not len(non_missing(part[column]))
+    ]
+    return f"; {_listed(empty)}" if empty else ""
+
+
+def _named_column(frame: pl.DataFrame, where: str, role: MainRole, column: str) -> ColumnRole:
+    """Raises DataError if the values cannot have this role."""
+    values, found = frame[column], ColumnRole(column, "as you named it")
+    if role == "time":
+        times = _times(values)
+        fits = times is not None and times.n_unique() > 1
+    elif role == "label":
+        fits = _is_binary(values) or _is_rating(values)
+    else:
+        fits = _is_id(values)
+    if not fits:
+        raise DataError(f"{where}: column '{column}' is named as the {role}, but it must hold {EXPECTED_VALUES[role]}")
+    if role == "time":
+        return _dated(frame, found)
+    return _thresholded(frame, found) if role == "label" and not _is_binary(values) else found
+
+
+def _find_item(frame: pl.DataFrame, taken: Collection[str]) -> ColumnRole:
+    """Raises DataError, with the candidates, if no column has an item's name and repeated values."""
+    return _find_column(frame, taken, "item", ITEM, _is_id)
+
+
+def _find_user(frame: pl.DataFrame, taken: Collection[str]) -> ColumnRole:
+    """Raises DataError, with the candidates, if no column has a user's name and more than one value."""
+    return _find_column(frame, taken, "user", USER, _is_id)
+
+
+def _find_label(frame: pl.DataFrame, taken: Collection[str]) -> ColumnRole:
+    """Binary labels are preferred to ratings. Raises DataError, with the candidates, if no column has a label's name and such
+    values."""
+    binary = [column for column in _candidates(frame, taken, LABEL) if _is_binary(frame[column])]
+    found = _find_column(frame, taken, "label", LABEL, _is_binary if binary else _is_rating)
+    return found if binary else _thresholded(frame, found)
+
+
+def _thresholded(frame: pl.DataFrame, found: ColumnRole) -> ColumnRole:
+    """A label of ratings, the upper quarter of whose scale counts as clicks."""
     steps = label_numbers(frame[found.column]).unique().sort()
     low, high = float(steps[0]), float(steps[-1])
     threshold = float(steps.filter(steps >= low + 0.75 * (high - low))[0])
@@ -75,8 +160,8 @@ def find_label_column(frame: pl.DataFrame, taken: Collection[str], where: str) -
     )
 
 
-def find_time_column(frame: pl.DataFrame, taken: Collection[str], where: str) -> ColumnRole:
-    """By name, else the first column of dates. Raises DataError if there is neither."""
+def _find_time(frame: pl.DataFrame, taken: Collection[str]) -> ColumnRole:
+    """By name, else the first column of dates. Raises DataError, with the candidates, if there is neither."""
     named = [column for column in _candidates(frame, taken, TIME) if _is_time(frame[column])]
     dated = [
         c
@@ -84,12 +169,16 @@ def find_time_column(frame: pl.DataFrame, taken: Collection[str], where: str) ->
         if c not in taken and _is_time(frame[c]) and (are_dates(frame[c]) or _is_epoch(frame[c]))
     ]
     if named or not dated:
-        found = _find_column(frame, taken, where, "time", TIME, _is_time)
+        found = _find_column(frame, taken, "time", TIME, _is_time)
     else:
         found = ColumnRole(dated[0], f"holds dates{_others(dated[1:])}")
-    return replace(
-        found, reason=found.reason + _in_order(frame[found.column]), order=infer_date_order(frame[found.column])
-    )
+    return _dated(frame, found)
+
+
+def _dated(frame: pl.DataFrame, found: ColumnRole) -> ColumnRole:
+    """A time column with the order of day and month in its dates."""
+    values = frame[found.column]
+    return replace(found, reason=found.reason + _in_order(values), order=infer_date_order(values))
 
 
 def _in_order(values: pl.Series) -> str:
@@ -106,27 +195,40 @@ def _in_order(values: pl.Series) -> str:
 def _find_column(
     frame: pl.DataFrame,
     taken: Collection[str],
-    where: str,
-    key: Literal["item", "user", "label", "time"],
+    role: MainRole,
     known: tuple[str, ...],
     fits: Callable[[pl.Series], bool],
 ) -> ColumnRole:
+    """Raises DataError, whose message lists the candidates, if no column with such a name has such values."""
     candidates = _candidates(frame, taken, known)
     fitting = [column for column in candidates if fits(frame[column])]
     if not fitting:
-        possible = [column for column in frame.columns if column not in taken and fits(frame[column])]
-        named = (
-            f"{', '.join(candidates)} by the name, but it must hold {EXPECTED_VALUES[key]}"
-            if candidates
-            else "none by the name"
-        )
-        raise DataError(
-            f"{where}: no column for the {key} found; candidates: {named}, {', '.join(possible) or 'none'} by the values; "
-            f'set it in a recipe: [data.schema] {key} = "…"'
-        )
+        possible = _possible(frame, taken, role)
+        wrong = [column for column in candidates if column not in possible]
+        by_name = f"{_listed(wrong)} by the name, but it must hold {EXPECTED_VALUES[role]}; " if wrong else ""
+        raise DataError(f"{by_name}candidates by their values: {_listed(possible)}")
     distinct = frame[fitting[0]].n_unique()
-    why = f"called like {'an item' if key == 'item' else f'a {key}'}, {distinct} values in {len(frame)} rows"
+    why = f"called like {'an item' if role == 'item' else f'a {role}'}, {distinct} values in {len(frame)} rows"
     return ColumnRole(fitting[0], why + _others(fitting[1:]))
+
+
+def _possible(frame: pl.DataFrame, taken: Collection[str], role: MainRole) -> list[str]:
+    """Columns whose values could have this role, the likeliest first; a time is no label, and a fraction is no id."""
+    free = [frame[column] for column in frame.columns if column not in taken]
+    match role:
+        case "time":
+            found = [values for values in free if (times := _times(values)) is not None and times.n_unique() > 2]
+            return [v.name for v in sorted(found, key=lambda v: not (are_dates(v) or _is_epoch(v)))]
+        case "label":
+            ratings = [v for v in free if _is_rating(v) and v.n_unique() < len(v) and not _is_time(v)]
+            return [v.name for v in sorted(ratings, key=lambda v: not _is_binary(v))]
+        case _:
+            found = [v for v in free if _is_id(v) and not _is_binary(v) and (is_whole(v) or not _is_number(v))]
+            return [v.name for v in sorted(found, key=lambda v: -v.n_unique())]
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return ", ".join([*columns[:MAX_LISTED], *(["…"] if len(columns) > MAX_LISTED else [])]) or "none"
 
 
 def _candidates(frame: pl.DataFrame, taken: Collection[str], known: tuple[str, ...]) -> list[str]:
@@ -146,6 +248,15 @@ def _is_id(values: pl.Series) -> bool:
     if values.dtype.is_float() and not is_whole(values):
         return False
     return 1 < non_missing(values).n_unique() < len(values)
+
+
+def _is_certain_label(values: pl.Series) -> bool:
+    return normalized(values.name) in LABEL and _is_binary(values)
+
+
+def _is_number(values: pl.Series) -> bool:
+    """Whether all values are numbers, possibly written as text."""
+    return not non_missing(values).cast(pl.Float64, strict=False).null_count()
 
 
 def _is_binary(values: pl.Series) -> bool:

@@ -1,7 +1,7 @@
 """Bounded sampling of a click log from positions spread over its files, in seconds for any size."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -40,6 +40,8 @@ class Sample:
 
     frame: pl.DataFrame
     rows: int | None
+    parts: Mapping[LogFile, pl.DataFrame] = field(default_factory=dict)
+    """The rows of each file."""
 
     @property
     def is_whole(self) -> bool:
@@ -61,7 +63,8 @@ def sample(files: Sequence[LogFile], rows: int = ROWS, megabytes: float = MEGABY
     if not len(frame):
         raise DataError(f"{files[0]}: has no rows")
     known = [parts[file].rows if file in parts else _rows(file) for file in filled]
-    return Sample(frame, None if None in known else sum(filter(None, known)))
+    rows_in_all = None if None in known else sum(filter(None, known))
+    return Sample(frame, rows_in_all, {file: part.frame for file, part in parts.items()})
 
 
 def count_values(files: Sequence[LogFile], column: str) -> pl.Series | None:
@@ -73,7 +76,10 @@ def count_values(files: Sequence[LogFile], column: str) -> pl.Series | None:
     found = []
     for file in (file for file in files if not _is_empty(file)):
         with reading_errors(file):
-            counted = _scan(file, column).group_by(column).len(COUNT).collect(engine="streaming")
+            scanned = _scan(file, column)
+            if column not in scanned.collect_schema() and scanned.head(1).collect().is_empty():
+                continue
+            counted = scanned.group_by(column).len(COUNT).collect(engine="streaming")
         found.append(
             counted.with_columns(canonical_names(to_simple_dtype(counted[column], str(file)), str(file))).drop_nulls(
                 column

@@ -4,7 +4,8 @@ The role of a field follows from functional dependencies; see `functional_depend
 """
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,24 +14,19 @@ import polars as pl
 
 from newcomer.data.canonical import canonical_names, first_inexact
 from newcomer.data.inference.column_names import EVENT_WORDS, HISTORY_WORDS, OUTCOME_WORDS, words
-from newcomer.data.inference.column_roles import (
-    ColumnRole,
-    find_item_column,
-    find_label_column,
-    find_time_column,
-    find_user_column,
-)
+from newcomer.data.inference.column_roles import ColumnRole, MainRole, find_columns
 from newcomer.data.inference.functional_dependencies import count_violations, dependency_evidence, is_functional
 from newcomer.data.inference.label_leakage import leaks_label
 from newcomer.data.inference.missing_values import missing_values, readable, without_missing
 from newcomer.data.inference.sampling import count_values, sample
 from newcomer.data.inference.schema_toml import Proposal, read_schema, write_schema
 from newcomer.data.inference.stream import propose_stream, training_share
-from newcomer.data.inference.value_types import infer_kind, non_missing
+from newcomer.data.inference.value_types import decimal_comma, infer_kind, non_missing
 from newcomer.data.io.log_files import Source, matching_files
 from newcomer.data.io.timestamps import are_dates
 from newcomer.data.schema import INTERNAL_COLUMNS, Field, Role, Schema
 from newcomer.data.value_conflicts import COUNT
+from newcomer.errors import DataWarning
 
 __all__ = ["Proposal", "propose", "propose_stream", "read_schema", "write_schema"]
 
@@ -56,13 +52,24 @@ class _Log:
         return self.item.column if role == "item" else self.user.column
 
 
-def propose(source: Source) -> Proposal:
+def propose(
+    source: Source,
+    *,
+    item: str | None = None,
+    user: str | None = None,
+    label: str | None = None,
+    time: str | None = None,
+) -> Proposal:
     """Infer the schema of a log with a reason per column, and a stream that gives old and new items.
+
+    `item`, `user`, `label`, `time`: names of these columns; by default they are recognized by the names in `column_names`.
 
     Uses about 100,000 rows from positions spread over the files and, for logs up to 1 GiB, one full column.
 
-    Raises DataError for unreadable files, and if no column can be the item, user, label or time.
+    Raises DataError for unreadable files, and with the candidates if no column can be the item, user, label or time. DataWarning
+    for numbers with decimal commas, which are left out.
     """
+    given: dict[MainRole, str | None] = {"item": item, "user": user, "label": label, "time": time}
     files = matching_files(source)
     taken = sample(files)
     unnamed = [column for column in taken.frame.columns if not column.strip()]  # such as an exported pandas index
@@ -70,7 +77,9 @@ def propose(source: Source) -> Proposal:
     frame, reasons = readable(taken.frame.drop(unnamed, internal))
     reasons |= {name: f"left out: an internal column name; rename it to '{name.strip()}'" for name in internal}
     missing = missing_values(frame)
-    log = _log(without_missing(frame, missing), ", ".join(map(str, files[:3])))
+    where = ", ".join(map(str, files[:3]))
+    named = {role: name for role, name in given.items() if name is not None}
+    log = _log(without_missing(frame, missing), where, named, {str(file): part for file, part in taken.parts.items()})
     reasons |= {column_role.column: column_role.reason for column_role in (log.item, log.user, log.label, log.time)}
     fields = []
     for column in log.frame.columns:
@@ -106,19 +115,18 @@ def propose(source: Source) -> Proposal:
     )
 
 
-def _log(frame: pl.DataFrame, where: str) -> _Log:
+def columns_of(source: Source) -> list[str]:
+    """The columns of a log, from a few rows."""
+    return sample(matching_files(source), rows=100, megabytes=1).frame.columns
+
+
+def _log(frame: pl.DataFrame, where: str, named: Mapping[MainRole, str], parts: Mapping[str, pl.DataFrame]) -> _Log:
     texts = pl.DataFrame([_text(frame[column]) for column in frame.columns])
-    item = find_item_column(frame, (), where)
-    user = find_user_column(frame, (item.column,), where)
-    owners = (item.column, user.column)
-    owned = [
-        c
-        for c in frame.columns
-        if c not in owners and max(dependency_evidence(texts, owner, c) for owner in owners) > MIN_EVIDENCE
-    ]
-    label = find_label_column(frame, (*owners, *owned), where)
-    time = find_time_column(frame, (*owners, *owned, label.column), where)
-    return _Log(frame, texts, item, user, label, time)
+
+    def owned_by(owner: str, column: str) -> bool:
+        return dependency_evidence(texts, owner, column) > MIN_EVIDENCE
+
+    return _Log(frame, texts, **find_columns(frame, where, named, owned_by, parts))
 
 
 def _field(log: _Log, column: str) -> tuple[Field | None, str]:
@@ -128,6 +136,10 @@ def _field(log: _Log, column: str) -> tuple[Field | None, str]:
         values = log.frame.unique(log.owner(role), keep="first", maintain_order=True)[column]
     if values.dtype.is_temporal() or are_dates(values):
         return None, f"left out: {why}, a date; derive a year, weekday or hour column from it"
+    if decimal := decimal_comma(values):
+        reason = f"left out: numbers with decimal commas, such as {decimal}; write them with decimal points"
+        warnings.warn(f"column '{column}' is {reason}", DataWarning, stacklevel=3)
+        return None, reason
     guess = infer_kind(values)
     missing = len(non_missing(log.frame[column])) < len(log.frame)
     field = Field(

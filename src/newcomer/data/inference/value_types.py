@@ -16,6 +16,10 @@ LONG_TAIL = 50
 """With at least this many distinct values, values that occur once may be left out."""
 
 
+MIN_DECIMAL_SHARE = 0.8
+"""Minimum share of values with one comma in a column of whole and decimal numbers."""
+
+
 @dataclass(frozen=True)
 class KindGuess:
     """Inferred kind with its settings and the reason."""
@@ -45,6 +49,21 @@ def infer_kind(values: pl.Series) -> KindGuess:
         zeros = known.str.contains(r"^0\d").any()
         return _category(known, "numbers that begin with 0 are codes; ") if zeros else _numbers(numbers, values.name)
     return _vector_text(known) or _multi(known) or _text(known) or _category(known, _non_numeric_share(numbers))
+
+
+def decimal_comma(values: pl.Series) -> str | None:
+    """A value of a column whose numbers have decimal commas, which a list of several numbers would look like; else None.
+
+    >>> decimal_comma(pl.Series(["3,25", "12", "0,5", "7,0", "6,5"])), decimal_comma(pl.Series(["3,25", "12,7,4", "3", "3,4"]))
+    ('3,25', None)
+    """
+    if values.dtype != pl.String:
+        return None
+    known = non_missing(values).str.strip_chars(BLANK)
+    with_comma = known.filter(known.str.contains(r"^[+-]?\d+,\d+$"))
+    if len(with_comma) < MIN_DECIMAL_SHARE * len(known) or not known.str.contains(r"^[+-]?\d+(,\d+)?$").all():
+        return None
+    return str(with_comma[0]) if len(with_comma) else None
 
 
 def non_missing(values: pl.Series) -> pl.Series:

@@ -3,6 +3,7 @@
 import fnmatch
 import glob
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,7 +13,7 @@ import polars as pl
 from newcomer.data.io.formats import COMPRESSIONS, find_format
 from newcomer.data.io.remote import LogFile, remote_files, remote_url
 from newcomer.data.paths import path_exists
-from newcomer.errors import DataError
+from newcomer.errors import DataError, DataWarning
 
 Source = str | Path | Sequence[str | Path]
 
@@ -24,7 +25,10 @@ VERSIONED = {"_delta_log": "a Delta table", ".hoodie": "a Hudi table"}
 
 
 def matching_files(source: Source) -> list[LogFile]:
-    """The files that these paths, folders, patterns and URLs name. Raises DataError if there are none."""
+    """The files that these paths, folders, patterns and URLs name, each once.
+
+    Raises DataError if there are none. DataWarning for a file that is named twice, also by a symbolic link.
+    """
     patterns = [source] if isinstance(source, (str, Path)) else list(source)
     files = [file for pattern in patterns for file in _matching(pattern)]
     if not files:
@@ -32,7 +36,17 @@ def matching_files(source: Source) -> list[LogFile]:
             f"{', '.join(map(str, patterns))}: no such file; give a CSV or parquet file, a folder of them, "
             "or a pattern that matches some"
         )
-    return files
+    return _without_repeated(files)
+
+
+def _without_repeated(files: Sequence[LogFile]) -> list[LogFile]:
+    found = dict[LogFile, LogFile]()
+    for file in files:
+        other = found.setdefault(file.resolve() if isinstance(file, Path) else file, file)
+        if other is not file:
+            same = "is named twice" if other == file else f"is the same file as {other}"
+            warnings.warn(f"{file}: {same}; its rows are read once", DataWarning, stacklevel=3)
+    return [*found.values()]
 
 
 def partitions(file: LogFile) -> dict[str, str | None]:

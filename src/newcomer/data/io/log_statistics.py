@@ -1,13 +1,14 @@
 """Statistics of a click log needed before training (entities, value counts, moments, clicks), in one pass over its chunks."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from newcomer.data.canonical import canonical_names
 from newcomer.data.click_log import ClickLog, Column, EntityTable
 from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.column_parsing import ROW
@@ -28,7 +29,7 @@ from newcomer.data.value_conflicts import (
     resolve_conflicts,
     too_many_conflicts,
 )
-from newcomer.errors import DataError, DataWarning
+from newcomer.errors import DataError, DataWarning, nearest
 
 NAME, COUNTS = "name", "count"
 EVENTS, CLICKS = "events ", "clicks "
@@ -121,6 +122,30 @@ class LogStatistics:
                 warnings.warn(
                     f"column '{entities.id_column}': '{name}' is in {count:,} of {self.rows:,} rows, learned as one id; if it "
                     "stands for a missing one, add it to missing_values in the schema",
+                    DataWarning,
+                    stacklevel=3,
+                )
+
+    def require_at_serving(self, values: Mapping[str, str | int | float]) -> None:
+        """Raises DataError for a category that no event has, or too few for `min_count`: a model would not know it. DataWarning for
+        a number beyond those of the events.
+
+        `values`: those that context fields have in every request, by field.
+        """
+        for name, value in values.items():
+            found = self.context[name]
+            if isinstance(found, ValueCounts):
+                least = next(field.min_count for field in self.schema.fields if field.name == name)
+                known = list(found.frame.filter(pl.col(COUNTS) >= least)[NAME])
+                if canonical_names(pl.Series([value]), "schema")[0] not in known:
+                    few = "no event has" if least <= 1 else f"fewer than min_count = {least} events have"
+                    raise DataError(
+                        f"schema: field '{name}' has at_serving = {value!r}, which {few}; {nearest(str(value), known)}"
+                    )
+            elif not found.lowest <= float(value) <= found.highest:
+                warnings.warn(
+                    f"schema: field '{name}' has at_serving = {value!r}, but is from {float(found.lowest):g} to "
+                    f"{float(found.highest):g} in the log",
                     DataWarning,
                     stacklevel=3,
                 )

@@ -13,7 +13,7 @@ import polars as pl
 
 from newcomer.data.io.formats import format_of
 from newcomer.data.io.remote import LogFile
-from newcomer.data.io.tables import file_separator, open_text, read_table
+from newcomer.data.io.tables import file_separator, open_text, read_parts, read_table
 from newcomer.data.paths import path_exists
 from newcomer.errors import DataError
 from newcomer.printable import printable_json
@@ -21,14 +21,18 @@ from newcomer.printable import printable_json
 JSON_LINES = (".jsonl", ".ndjson")
 
 
-def read_rows(file: LogFile) -> pl.DataFrame:
+def read_rows(file: LogFile, may_be_empty: bool = False) -> pl.DataFrame:
     """Read a table by its suffix; blank lines of a CSV file are skipped.
 
-    Raises DataError for an unreadable file, with the line if known.
+    Raises DataError for an unreadable file, with the line if known, and unless it `may_be_empty` for one without rows.
     """
     if file.name.lower().endswith(".json"):
         raise DataError(f"{file}: JSON as a whole; write JSON lines (.jsonl), one object per line, or CSV or parquet")
-    return _without_blank_lines(read_table(file), file)
+    if may_be_empty:
+        (table,) = read_parts([file]).values()
+    else:
+        table = read_table(file)
+    return _without_blank_lines(table, file) if len(table) else table
 
 
 def _without_blank_lines(table: pl.DataFrame, file: LogFile) -> pl.DataFrame:

@@ -34,10 +34,15 @@ def read_table(file: LogFile) -> pl.DataFrame:
 
 def read_tables(files: Sequence[LogFile]) -> dict[LogFile, pl.DataFrame]:
     """Read the parts of one table: as `read_table`, but some parts may be empty."""
-    found = {file: pl.DataFrame() if is_empty(file) else read_possibly_empty(file) for file in files}
+    found = read_parts(files)
     if not any(map(len, found.values())):
         raise DataError(f"{files[0]}: {'is empty' if is_empty(files[0]) else 'has no rows'}")
     return found
+
+
+def read_parts(files: Sequence[LogFile]) -> dict[LogFile, pl.DataFrame]:
+    """As `read_tables`, but all parts may be empty."""
+    return {file: pl.DataFrame() if is_empty(file) else read_possibly_empty(file) for file in files}
 
 
 def is_empty(file: LogFile) -> bool:

@@ -1,7 +1,7 @@
 """Training data of the old items: in memory, or chunk by chunk from files larger than memory."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,9 @@ from newcomer.seeds import shuffled, spawn
 from newcomer.settings import Json
 from newcomer.shapes import Int, Tensor
 from newcomer.training.processes import Processes
+
+AtServing = Mapping[str, str | int | float]
+NO_VALUES: AtServing = {}
 
 MAX_ROWS = 2_000_000
 """Maximum number of events held in memory at once when a log in files is read by item."""
@@ -48,9 +51,12 @@ class Share:
 class TrainingData(ABC):
     """Encoder, items and counts of the old items, with access to their events by shuffled chunk or by item."""
 
-    def __init__(self, survey: LogStatistics, device: torch.device, **users: Any) -> None:
+    def __init__(
+        self, survey: LogStatistics, device: torch.device, at_serving: AtServing = NO_VALUES, **users: Any
+    ) -> None:
         """`users`: how their ids are encoded, see `Encoder.fit`."""
         survey.require_both_classes()
+        survey.require_at_serving(at_serving)
         survey.warn_of_placeholders()
         self.encoder, self.device = Encoder.fit(survey, **users), device
         self.items: EntityTable = survey.items
@@ -93,8 +99,8 @@ class TrainingData(ABC):
 class InMemory(TrainingData):
     """Training data in memory: one chunk per epoch."""
 
-    def __init__(self, log: ClickLog, device: torch.device, **users: Any) -> None:
-        super().__init__(LogStatistics(log.schema).add(log), device, **users)
+    def __init__(self, log: ClickLog, device: torch.device, at_serving: AtServing = NO_VALUES, **users: Any) -> None:
+        super().__init__(LogStatistics(log.schema).add(log), device, at_serving, **users)
         log = log.take(np.lexsort((log.row, log.fraction_or_zero, log.time)))
         self.clicks = self.encoder.clicks(log, np.searchsorted(np.unique(log.item), log.item), event_codes).to(device)
 
@@ -119,8 +125,10 @@ class InMemory(TrainingData):
 class InFiles(TrainingData):
     """Training data in files: a chunk is a few file chunks, shuffled together."""
 
-    def __init__(self, files: ChunkedLog, device: torch.device, **users: Any) -> None:
-        super().__init__(LogStatistics.of(files), device, **users)
+    def __init__(
+        self, files: ChunkedLog, device: torch.device, at_serving: AtServing = NO_VALUES, **users: Any
+    ) -> None:
+        super().__init__(LogStatistics.of(files), device, at_serving, **users)
         self.files, self.number = files, {name: n for n, name in enumerate(self.items.ids)}
 
     @property
@@ -162,6 +170,12 @@ class InFiles(TrainingData):
         return self.encoder.clicks(log, numbers[log.item]).to(self.device)
 
 
-def training_data(log: ClickLog | ChunkedLog, device: torch.device, **users: Any) -> TrainingData:
-    """Training data of this log; `users`: how their ids are encoded, see `Encoder.fit`."""
-    return InMemory(log, device, **users) if isinstance(log, ClickLog) else InFiles(log, device, **users)
+def training_data(
+    log: ClickLog | ChunkedLog, device: torch.device, at_serving: AtServing = NO_VALUES, **users: Any
+) -> TrainingData:
+    """Training data of this log. `at_serving`: values of context fields in requests, which its events must have; `users`: how
+    their ids are encoded, see `Encoder.fit`.
+    """
+    if isinstance(log, ClickLog):
+        return InMemory(log, device, at_serving, **users)
+    return InFiles(log, device, at_serving, **users)
