@@ -269,7 +269,7 @@ class Store:
 def _without_damaged_state(entry: Entry) -> Entry:
     """The entry of an earlier stage; DataWarning if its state is damaged, which later ones do not need."""
     try:
-        entry.state_to_bytes()
+        dict(entry.state or {})  # read, and so checked
     except StoreError as error:
         warnings.warn(f"{error}; the copy is without this earlier state", DataWarning, stacklevel=3)
         return entry.without_state()
