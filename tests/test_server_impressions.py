@@ -165,7 +165,7 @@ def test_an_impression_that_would_not_count_is_refused_when_it_comes(client: Tes
 
 def test_an_id_is_one_impressions(client: TestClient, config: ServeConfig, versions: ClickVersions) -> None:
     """While it waits, in this worker and in others, and after it has counted."""
-    other = {"viewer": 8}
+    other: dict[str, Any] = {"viewer": 8}
     with TestClient(create_app(config)) as worker:
         assert send(client, event(0)) == {"pending": 1}
         for service in (client, worker):

@@ -50,4 +50,4 @@ def replay(lines: Iterable[str], service: ItemService) -> Counts:
         total["known"] += done.known
         total["corrected"] += done.corrected
         total["refused"] += len(rows) - done.new - done.known - done.corrected
-    return Counts(**total, errors=[])
+    return Counts(**total, errors=[], notes=[])

@@ -65,7 +65,7 @@ class EventBatch:
 
     def user(self, row: int) -> str:
         """Id of a row's user."""
-        return self.log.users.ids[self.log.user[row]]
+        return self.log.users.ids[int(self.log.user[row])]
 
     def asked(self, items: Collection[str]) -> dict[str, list[str]]:
         """Event ids of these items."""
