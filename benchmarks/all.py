@@ -13,8 +13,8 @@ from typing import Any
 
 from measurement import DATA_MISSING
 
-MACHINE_SETTINGS = Path(__file__).parent
-MEASUREMENTS = MACHINE_SETTINGS / "measurements.jsonl"
+HERE = Path(__file__).parent
+MEASUREMENTS = HERE / "measurements.jsonl"
 LATEST_SMALL = [
     *("--set", 'data.name="movielens-latest"', "--set", "data.path=ml-latest-small"),
     *("--set", "stream.min_old_events=60", "--set", "stream.phase_events=8"),
@@ -76,7 +76,7 @@ def main() -> int:
     failed = 0
     for script, *arguments in COMMANDS:
         print(f"── {script} {' '.join(arguments)}", flush=True)
-        command = [sys.executable, str(MACHINE_SETTINGS / script), *arguments]
+        command = [sys.executable, str(HERE / script), *arguments]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None  # it is a pipe
             for line in process.stdout:

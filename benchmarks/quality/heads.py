@@ -28,7 +28,7 @@ from newcomer.experiments.report.table import result_tables
 from newcomer.experiments.run import STORE
 from newcomer.store.record import read_record
 
-MACHINE_SETTINGS = Path(__file__).parent
+HERE = Path(__file__).parent
 
 
 def records(recipe: Recipe, run: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
-    out = MACHINE_SETTINGS / f"{args.recipe}-heads"
+    out = HERE / f"{args.recipe}-heads"
     first = read_recipe(args.recipe)
     if first.learner["name"] != SDLoRA.name:
         raise RecipeError(

@@ -27,11 +27,11 @@ from newcomer.experiments.report.comparison import comparison_tables, read_compa
 from newcomer.experiments.report.runs import COMPARISON, RECORD, Run, by_row, find_runs
 from newcomer.experiments.run import STORE, run_recipe
 
-MACHINE_SETTINGS = Path(__file__).parent
+HERE = Path(__file__).parent
 RUNS = Path("runs/quality")
 HIGHER = ("auc", "item_auc", "user_auc", "f1", "Acc", "micro", "AAA")
 """Last words of the metrics of which more is better."""
-TARGETS = json.loads((MACHINE_SETTINGS / "targets.json").read_text(encoding="utf-8"))
+TARGETS = json.loads((HERE / "targets.json").read_text(encoding="utf-8"))
 """Recipe → row → metric → the value to reach."""
 
 
@@ -45,7 +45,7 @@ def run_all(
     budget: int | None = None,
 ) -> Path:
     """Run the unfinished trials and runs of all rows, or of `only` these; returns the folder of the records."""
-    recipe, folder, kept = read_recipe(name, changes), RUNS / out, MACHINE_SETTINGS / out
+    recipe, folder, kept = read_recipe(name, changes), RUNS / out, HERE / out
     if not folder.exists() and (kept / COMPARISON).exists():
         shutil.copytree(kept, folder)
     for job, event in compare(recipe, folder, seeds, budget, processes, only):
