@@ -239,6 +239,24 @@ def test_the_command_forgets_in_the_services_own_files_too(store: Path, tmp_path
     assert "DELETE /users/ID there" in shell.call("forget", str(copy), "--user", USER)[1]
 
 
+def test_an_item_that_the_command_deleted_does_not_come_back_with_a_new_version(
+    store: Path, tmp_path: Path, shell: Shell
+) -> None:
+    copy, table = tmp_path / "shop", tmp_path / "log.csv"
+    shutil.copytree(store, copy)
+    log().write_csv(table)
+    config = ServeConfig(stores=(copy,), log=(str(table),))
+    with TestClient(create_app(config)) as client:
+        send(client)
+        client.post("/items", json={"items": [NEW | {"film": "other"}]})
+        assert "other" in shell.call("forget", str(copy), "--item", "other")[1]
+        assert "is not known" in shell.fails("forget", str(copy), "--item", "other")
+        assert train(client, config, promote="always", settings={"seed": 1})["promoted"]
+        names = [item["item_id"] for item in client.get("/items").json()["items"]]
+        assert NEW["film"] in names
+        assert "other" not in names
+
+
 def test_only_an_admin_forgets_users(config: ServeConfig, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(f"write {'w' * 16}\nadmin {'a' * 16}\n")

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -164,9 +166,9 @@ def warm(
 
 
 def forget_items(store: Path, items: Sequence[str], states: str | None) -> None:
-    """Delete the states and events of these items."""
-    with open_service(store, states) as service:
-        gone = service.forget(items)
+    """Delete the states and events of these items; also in the versions and the event log of a service beside the store."""
+    with open_service(store, states) as service, _own_files(store, states) as own:
+        gone = service.forget(items) if own is None else own.delete_items(items)
     say(
         f"{store}: {shorten(', '.join(gone), 200)}: state and events are deleted, and do not come back. What was learned from "
         "them remains in the shared weights; and of an item of the training log so does its state in the store."
@@ -203,17 +205,37 @@ def _forgetting(
     store: Path, states: str | None
 ) -> Iterator[Callable[[str], tuple[Mapping[str, ForgottenUser], int | None]]]:
     """Forgets a user: what was done by version, and the number of lines of the service's event log; None without a service."""
-    with open_service(store, states) as service:
-        config = ServeConfig(stores=(store,), states=states)
-        if not config.own_folder.is_dir():
+    with open_service(store, states) as service, _own_files(store, states) as own:
+        if own is None:
             yield lambda user: ({"v1": service.forget_user(user)}, None)
-            return
-        with optional_imports():
-            from newcomer.server.click_versions import ClickVersions
-            from newcomer.server.models import ModelsFile
-            from newcomer.server.user_erasure import forget_user
-        with closing(ClickVersions(config, store, ModelsFile(config.own_folder))) as versions:
-            yield lambda user: forget_user(versions, user)
+        else:
+            yield own.forget_user
+
+
+@dataclass(frozen=True)
+class _OwnFiles:
+    """The versions of a service whose own files lie beside the store, and how items and users are forgotten there."""
+
+    delete_items: Callable[[Sequence[str]], list[str]]
+    forget_user: Callable[[str], tuple[Mapping[str, ForgottenUser], int]]
+
+
+@contextmanager
+def _own_files(store: Path, states: str | None) -> Iterator[_OwnFiles | None]:
+    """None without a service's own files."""
+    config = ServeConfig(stores=(store,), states=states)
+    if not config.own_folder.is_dir():
+        yield None
+        return
+    with optional_imports():
+        from newcomer.server.click_versions import ClickVersions
+        from newcomer.server.event_log import FOLDER, EventLog
+        from newcomer.server.item_deletion import delete_items
+        from newcomer.server.models import ModelsFile
+        from newcomer.server.user_erasure import forget_user
+    log = EventLog(config.own_folder / FOLDER)
+    with closing(log), closing(ClickVersions(config, store, ModelsFile(config.own_folder))) as versions:
+        yield _OwnFiles(partial(delete_items, versions, log), partial(forget_user, versions))
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import islice
@@ -13,7 +12,6 @@ import polars as pl
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Response
 from pydantic_core import to_json
 
-from newcomer.data.canonical import canonical_name
 from newcomer.data.io.frames import frame_from_rows
 from newcomer.data.time_units import NUMBERS, TIME_UNITS
 from newcomer.errors import DataError, NewcomerError
@@ -44,6 +42,7 @@ from newcomer.server.event_log import EventLog
 from newcomer.server.event_rows import by_kind, event_id_column, refusals, warm_rows
 from newcomer.server.history import name_in
 from newcomer.server.impressions import WaitingImpressions
+from newcomer.server.item_deletion import delete_items
 from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError, row_error
@@ -192,15 +191,10 @@ class ItemRoutes:
 
     def delete(self, item_id: str) -> None:
         """Delete an item and its events. Its effect on the shared weights remains."""
-        name = canonical_name(item_id) or item_id
-        live = self.live
-        if name not in live.states.headers(live.model, [name]):
-            raise ProblemError(HTTPStatus.NOT_FOUND, str(live.not_known(name)))
-        self.log.append("deletion", [name])
-        serving = self.versions.latest()
-        for service in (serving.live, *serving.others.values()):
-            with suppress(DataError):  # somebody else was faster
-                service.forget([name])
+        try:
+            delete_items(self.versions, self.log, [item_id])
+        except DataError as error:
+            raise ProblemError(HTTPStatus.NOT_FOUND, str(error)) from None
 
     def forget_user(self, user_id: str) -> Forgotten:
         """Forget a user for good, for all models of the database: the user's events are erased, later ones refused.
