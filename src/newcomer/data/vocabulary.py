@@ -94,7 +94,7 @@ class HashBuckets:
 
     >>> users = HashBuckets.fit("user", ["ann", "bob", "eve"], buckets=2)
     >>> users.encode(Column.of_names(["ann", "bob", "eve", "", "zoe", None])).tolist(), users.ids, users.colliding
-    ([2, 3, 2, 1, 3, 0], 3, 2)
+    ([3, 2, 2, 1, 3, 0], 3, 2)
     """
 
     field: str
