@@ -43,6 +43,7 @@ def test_actors_count_every_event_once(postgresql: Callable[[], SqlDatabase], tm
             batch_format="pyarrow",
             batch_size=300,
             compute=ray.data.ActorPoolStrategy(size=2),
+            num_cpus=0.5,
         )
         found = counted.to_pandas()
     finally:

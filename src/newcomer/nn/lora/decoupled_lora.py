@@ -78,7 +78,7 @@ class DecoupledLoRA(nn.Module):
 
     def clear(self) -> None:
         """Remove all directions."""
-        like = self._layers[0].frozen.weight.detach().float()[:0]
+        like = _widened(self._layers[0].frozen.weight.detach()[:0])
         self.ranks: list[int] = []
         """Rank of each closed direction."""
         self.magnitudes = nn.Parameter(like.new_zeros(0, 1 if self.sharing == "shared" else len(self._layers)))
@@ -104,8 +104,8 @@ class DecoupledLoRA(nn.Module):
             weight = layer.frozen.weight
             bound = weight.shape[1] ** -0.5
             down = torch.empty(rank, weight.shape[1]).uniform_(-bound, bound, generator=generator)
-            self.open_down.append(down.to(weight.device))
-            self.open_up.append(torch.zeros(weight.shape[0], rank, device=weight.device))
+            self.open_down.append(down.to(self.magnitudes))
+            self.open_up.append(self.magnitudes.new_zeros(weight.shape[0], rank))
         one = self.magnitudes.new_ones(1, self.magnitudes.shape[1])
         self.magnitudes = nn.Parameter(torch.cat([self.magnitudes.detach(), one]))
 
@@ -195,7 +195,7 @@ class DecoupledLoRA(nn.Module):
         frozen = self._layers[p].frozen.weight
         with torch.autocast(frozen.device.type, enabled=False):
             up, down = self.terms(p)
-            return torch.addmm(frozen.float(), up, down).to(frozen.dtype)
+            return torch.addmm(_widened(frozen), up, down).to(frozen.dtype)
 
     def terms(self, p: int) -> tuple[Float[Tensor, "width_out rank"], Float[Tensor, "rank width_in"]]:
         """ΔW of projection p as two factors, up @ down: all directions side by side, each with its magnitude on `up`."""
@@ -271,6 +271,11 @@ def _adapted(model: nn.Module, name: str) -> AdaptedLinear:
     adapted = AdaptedLinear(layer)
     model.set_submodule(name, adapted)
     return adapted
+
+
+def _widened(weight: Tensor) -> Tensor:
+    """Float32 for half precision, whose digits are too few to learn with."""
+    return weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def _sample(part: Tensor, count: int) -> Tensor:
