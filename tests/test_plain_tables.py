@@ -158,9 +158,21 @@ def columns_of(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
-@settings(max_examples=300)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_what_is_read_is_what_the_general_reader_makes_of_it(schema: Schema, data: st.DataObject) -> None:
+    compare_readers(schema, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
+@settings(max_examples=300)
+@given(data=st.data())
+def test_so_it_is_for_many_more_tables(schema: Schema, data: st.DataObject) -> None:
+    compare_readers(schema, data)
+
+
+def compare_readers(schema: Schema, data: st.DataObject) -> None:
     (rows, is_usual), reader = data.draw(tables(schema)), PlainReader(schema)
     shapes: list[Any] = [rows, columns_of(rows)]
     with contextlib.suppress(Exception):  # what polars cannot hold

@@ -133,7 +133,11 @@ def rows_of(log: Path, name: str, processes: int) -> dict[str, list[int]]:
 
 @pytest.mark.parametrize(
     ("rows", "others"),
-    [(0, [3]), pytest.param(0, [1, 2], marks=pytest.mark.slow), pytest.param(150, [1, 3], marks=pytest.mark.slow)],
+    [
+        pytest.param(0, [3], marks=pytest.mark.slow),
+        pytest.param(0, [1, 2], marks=pytest.mark.slow),
+        pytest.param(150, [1, 3], marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_with_half_of_the_rows_each_learn_what_one_does_with_all(
     rows: int, others: Sequence[int], log: Path
@@ -185,7 +189,7 @@ def manifest(folder: Path) -> Any:
     ("kind", "settings"),
     [
         ("emerg", SHORT | {"validates": True, "meta_trains": "all", "meta_lr": 1e-3, "episodes_per_step": 3}),
-        ("mwuf", TOWER),
+        pytest.param("mwuf", TOWER, marks=pytest.mark.slow),
         pytest.param(
             "emerg", SHORT | {"user_history": True, "smoothing_bandwidth": {"year": 1.0}}, marks=pytest.mark.slow
         ),
