@@ -50,8 +50,8 @@ class Backbone(nn.Module):
     - `max_tokens`: longer texts are cut; by default at the limit that such a folder states, or its tokenizer and positions have.
     - `target_modules`: the linear modules to adapt, by name or by the end of their names; by default the query and value
       projections of every attention (`families`), also where a model holds them fused in one layer with the key.
-    - `dtype`: of its weights and activations. 'bfloat16' takes half of the memory; so does 'float16', with which nothing can be
-      trained but heads. Features, heads and all that is trained are float32.
+    - `dtype`: of its weights and activations. 'bfloat16' takes half of the memory; so does 'float16', which only a frozen
+      backbone may have. Features, heads and all that is trained are float32.
 
     Code that comes with a model is never run.
     Raises DataError where no model is found, a library that it needs is not installed, or a text model comes without its

@@ -45,6 +45,11 @@ class TrainingLoop(Part):
             raise SettingError(
                 f"gradient_checkpointing: the model of '{backbone.name}' has no list of equal blocks; leave it out"
             )
+        if backbone.dtype == torch.float16:
+            raise SettingError(
+                "Backbone: dtype = 'float16' has too small a range for gradients; give 'bfloat16', or the method "
+                "'frozen'"
+            )
         self.linear_head = LinearHead(backbone.width).to(backbone.device)
         self.processes = Processes(runtime.device)
 
@@ -68,11 +73,6 @@ class TrainingLoop(Part):
         `groups`: 'factors' are trained at `learning_rate`, all others at `head_learning_rate`; without any the adapter is frozen.
         """
         training, loader, backbone = self.training, task.loader, adapter.backbone
-        if groups and backbone.dtype == torch.float16:
-            raise SettingError(
-                "Backbone: dtype = 'float16' has too small a range for gradients; give 'bfloat16', or a method "
-                "that trains heads alone"
-            )
         lr_factor = 1.0 if task.is_first else training.later_lr_factor
         trained = {**groups, "head": [*self.linear_head.parameters()]}
         rates = {"factors": training.learning_rate * lr_factor}

@@ -35,7 +35,7 @@ class RayWorkers:
                 ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
             except Exception as error:  # Ray raises no narrower one
                 raise NewcomerError(
-                    f"Ray cannot be started or reached ({str(error).splitlines()[0]}); see RAY_ADDRESS, or give a number of "
+                    f"Ray cannot be started or reached ({_first_line(error)}); see RAY_ADDRESS, or give a number of "
                     "--processes"
                 ) from None
         return self
@@ -71,9 +71,14 @@ class RayWorkers:
             del self.running[events]
             return []
         except self.ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise NewcomerError(f"{job.folder}: its Ray task ended ({reason}); the same command goes on") from None
+            raise NewcomerError(
+                f"{job.folder}: its Ray task ended ({_first_line(error)}); the same command goes on"
+            ) from None
         return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _events(job: Job, folder: Path, data: str | None) -> "Iterator[list[Event | JobEnd | NewcomerError]]":

@@ -35,8 +35,8 @@ Block = bytes | memoryview
 
 
 @runtime_checkable
-class Spread(Protocol):
-    """A tensor that lies in several places."""
+class Sharded(Protocol):
+    """A tensor whose rows are in several processes."""
 
     @property
     def whole_shape(self) -> tuple[int, ...]:
@@ -61,7 +61,7 @@ def file_blocks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | Non
     yield struct.pack("<Q", len(text)) + text
     for name in names:
         tensor = tensors[name]
-        for block in tensor.row_blocks() if isinstance(tensor, Spread) else [tensor]:
+        for block in tensor.row_blocks() if isinstance(tensor, Sharded) else [tensor]:
             yield block.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
@@ -94,4 +94,4 @@ def sha256_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None 
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return tensor.whole_shape if isinstance(tensor, Spread) else tuple(tensor.shape)
+    return tensor.whole_shape if isinstance(tensor, Sharded) else tuple(tensor.shape)
