@@ -49,8 +49,8 @@ LONGEST_PAUSE = 2.0
 class Probe:
     """One score and one event on it, tried until both succeed."""
 
-    def __init__(self, url: str, log: SentLog) -> None:
-        self.url, self.log, self._number = url, log, 0
+    def __init__(self, client: Client, log: SentLog) -> None:
+        self.client, self.log, self._number = client, log, 0
 
     def wait(self) -> float:
         """The moment at which both had succeeded."""
@@ -58,10 +58,9 @@ class Probe:
         self._number += 1
         while True:
             try:
-                with Client(self.url, retries=0) as client:
-                    request = request or client.score(visit.user, visit.context, visit.candidates).request_id
-                    event = visit.event(0, request, WORLD.first_time)
-                    answer = client.warm([event.to_send()])
+                request = request or self.client.score(visit.user, visit.context, visit.candidates).request_id
+                event = visit.event(0, request, WORLD.first_time)
+                answer = self.client.warm([event.to_send()])
             except ServiceError:
                 time.sleep(0.02)
                 continue
@@ -113,9 +112,10 @@ def run(name: str, number: int, store: Path, folder: Path) -> Round:
         with (
             Service(*words, log=folder / "log") as service,
             Client(service.url, retries=7) as client,
+            Client(service.url, retries=0) as asking,
             Load(client, TRAFFIC, RATE) as load,
         ):
-            for kind, seconds in killed(database, service, Probe(service.url, SentLog(probed)), kinds):
+            for kind, seconds in killed(database, service, Probe(asking, SentLog(probed)), kinds):
                 taken[kind].append(seconds)
         summary = load.summary
         if summary.pending or summary.refused or summary.corrected:
