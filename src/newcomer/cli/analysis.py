@@ -1,6 +1,5 @@
 """`newcomer analyse`: plots of a classifier's tasks, or of a click model's item graphs."""
 
-from collections.abc import Generator
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,7 @@ import typer
 from newcomer.classes.analysis import analyse as class_findings
 from newcomer.cli.items import open_service
 from newcomer.cli.models import BackbonePlace, LabelColumn, Strict, TextColumn, open_model
-from newcomer.cli.program import app, bar, finish, say
+from newcomer.cli.program import app, finish, say, with_progress
 from newcomer.data.io.example_sources import training_examples
 from newcomer.data.io.log_reader import read_log
 from newcomer.errors import SettingError
@@ -18,9 +17,7 @@ from newcomer.experiments.report.item_analysis import write_item_analysis
 from newcomer.items.analysis.item_graphs import analyse as item_findings
 from newcomer.items.learner import ItemLearner
 from newcomer.registry import LEARNERS
-from newcomer.settings import Json
 from newcomer.store.folder import Store
-from newcomer.training.learner import Step
 
 
 @app.command()
@@ -56,12 +53,12 @@ def analyse(
             raise SettingError(f"--backbone says nothing of {store}, a click model; leave it out")
         model = item_learner(kind, store, states)
         log = read_log(str(data), model.schema) if data else None
-        write_item_analysis(_with_progress(store, item_findings(model, log, item)), out)
+        write_item_analysis(with_progress(store.name, item_findings(model, log, item)), out)
     else:
         if item or states:
             raise SettingError(f"--item and --states say nothing of {store}, a classifier; leave them out")
         examples = training_examples(data, text, label, None if strict else left_out) if data else None
-        write_class_analysis(_with_progress(store, class_findings(open_model(store, backbone), examples)), out)
+        write_class_analysis(with_progress(store.name, class_findings(open_model(store, backbone), examples)), out)
     say(f"{out / 'index.html'}: analysis of {store}")
     finish(left_out)
 
@@ -72,14 +69,3 @@ def item_learner(kind: type[ItemLearner], store: Path, states: str | None) -> It
         return kind.load(store)
     with open_service(store, states) as service:
         return service.to_learner()
-
-
-def _with_progress(store: Path, look: Generator[Step, None, dict[str, Json]]) -> dict[str, Json]:
-    """The result of an analysis, with a progress bar."""
-    with bar(store.name) as shown:
-        try:
-            while True:
-                shown.follow(next(look))
-        except StopIteration as end:
-            found: dict[str, Json] = end.value
-    return found

@@ -2,22 +2,26 @@
 
 import glob
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from newcomer.cli.aligned import print_table
 from newcomer.cli.class_inspection import show_classes
 from newcomer.cli.item_inspection import show_item, show_items
-from newcomer.cli.program import app, console
+from newcomer.cli.program import app, console, say, stoppable, with_progress
 from newcomer.cli.training import Columns, named_columns, show_proposal, warn_without_item_fields
-from newcomer.data.inference.schema import propose, write_schema
+from newcomer.data.inference.schema import propose, read_schema, write_schema
 from newcomer.data.io.formats import find_format
 from newcomer.data.io.log_files import holds_tables
+from newcomer.data.io.log_reader import read_log
 from newcomer.data.io.remote import remote_url
 from newcomer.errors import SettingError
+from newcomer.items.analysis.graph_ceiling import PAYS, graph_ceiling
 from newcomer.items.learner import ItemLearner
-from newcomer.printable import printable_json
+from newcomer.printable import counted, printable_json
 from newcomer.registry import LEARNERS
 from newcomer.store.folder import Store
 
@@ -33,18 +37,30 @@ def inspect(
         Path | None, typer.Option(metavar="FILE", help="Write the proposed schema of a log to this TOML file.")
     ] = None,
     column: Columns = None,
+    graphs: Annotated[
+        bool,
+        typer.Option("--graphs", help="Log: train a model on it, and say how much item graphs can gain there at most."),
+    ] = False,
+    schema: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --graphs: TOML file with [data.schema]; by default one is proposed."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a model, one of its items, or a click log's schema."""
     if _is_log(path):
         _only(path, "a log", item=item, states=states)
+        if graphs:
+            return _show_graph_ceiling(path, schema, write, named_columns(column), json_)
+        if schema:
+            raise SettingError(f"--schema {schema} is for --graphs; without it a schema is proposed")
         return _show_log(path, write, named_columns(column), json_)
-    store = Path(path)
+    store, of_a_log = Path(path), {"write": write, "column": column or None, "graphs": graphs or None, "schema": schema}
     kind = LEARNERS.get(Store(store).manifest().learner)
     if kind is not None and issubclass(kind, ItemLearner):
-        _only(path, "a click model", write=write, column=column or None)
+        _only(path, "a click model", **of_a_log)
         return show_items(store, states, json_) if item is None else show_item(store, item, states, json_)
-    _only(path, "a classifier", write=write, column=column or None, item=item, states=states)
+    _only(path, "a classifier", **of_a_log, item=item, states=states)
     return show_classes(store, json_)
 
 
@@ -87,3 +103,29 @@ def _show_log(path: str, write: Path | None, columns: Mapping[str, str], json_: 
         else "--write FILE.toml keeps it"
     )
     console.print(rows + then, highlight=False, soft_wrap=True)
+
+
+def _show_graph_ceiling(
+    path: str, schema: Path | None, write: Path | None, columns: Mapping[str, str], json_: bool
+) -> None:
+    """What graphs of its own for each item add at most."""
+    if write or (schema and columns):
+        raise SettingError("--graphs takes --schema or --column, not both, and no --write")
+    log = read_log(path, read_schema(schema) if schema else propose(path, **columns).schema)
+    with stoppable("nothing is kept"):
+        found = with_progress(Path(path).name, graph_ceiling(log))
+    if json_:
+        print(printable_json(asdict(found) | {"gain": found.gain, "can_pay": found.can_pay}, indent=1))
+        return
+    say(f"{path}: {counted(found.held_out, 'held-out event')} of {counted(found.items, 'item')} with many events")
+    rows = [
+        ("one weight for all items", f"{found.shared:.4f}"),
+        ("a weight of its own for each item", f"{found.own:.4f}"),
+        ("gain", f"{found.gain:+.4f} ({found.low:+.4f} to {found.high:+.4f})"),
+    ]
+    print_table(("each pair of fields has", "AUC"), rows)
+    say(
+        "Field interactions differ between items here: item graphs can pay (emerg)."
+        if found.can_pay
+        else f"The most that item graphs could gain here is below {PAYS} or chance: choose a model without them (--learner)."
+    )

@@ -1,13 +1,13 @@
 """The command-line program, its console and its progress bar."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from itertools import takewhile
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console as RichConsole
@@ -24,6 +24,8 @@ from newcomer.training.launcher import is_first, world
 
 if TYPE_CHECKING:
     from newcomer.training.learner import Step
+
+T = TypeVar("T")
 
 Track = Annotated[
     str | None,
@@ -187,6 +189,17 @@ def bar(title: str, *, stays: bool = True) -> Iterator[Bar]:
             yield shown
         finally:
             progress.live.transient = not (stays and shown.part)
+
+
+def with_progress(title: str, work: "Generator[Step, None, T]") -> T:
+    """What a generator of steps returns, shown by a progress bar that is removed at the end."""
+    with bar(title, stays=False) as shown:
+        while True:
+            try:
+                shown.follow(next(work))
+            except StopIteration as end:
+                found: T = end.value
+                return found
 
 
 def progress_of(width: int, moving: BarColumn) -> Progress:

@@ -91,7 +91,7 @@ def predict_with_std(
     The gradient of a logit takes a backward pass, in which each row has a state of its own.
     """
     logits, stds = np.empty(len(clicks)), np.empty(len(clicks))
-    with _frozen(network), torch.no_grad():
+    with frozen(network), torch.no_grad():
         scale = prior_std(network)
         for batch in by_item(clicks.item, MAX_PADDED_ROWS, max_rows_per_item=ROWS_PER_ITEM):
             fixed, tunable = network.split_state(select(state, batch.items))
@@ -117,7 +117,7 @@ def posterior(
             return
     items, order = items.sort()
     clicks = clicks.by_row(torch.isin(clicks.item, items).nonzero()[:, 0])
-    with _frozen(network), torch.no_grad():
+    with frozen(network), torch.no_grad():
         scale = prior_std(network)
         for batch in by_item(clicks.item, MAX_PADDED_ROWS):
             numbers = batch.items.tolist()
@@ -169,7 +169,7 @@ def absorb(
     All of these items have equally many events.
     """
     found: dict[int, ItemSummary] = {}
-    with _frozen(network):
+    with frozen(network):
         for batch in by_item(clicks.item, MAX_PADDED_ROWS):
             numbers = batch.items.tolist()
             before = [summaries.get(number) for number in numbers]
@@ -191,7 +191,7 @@ def correct(
     `state` and not where the summary was expanded: logits are nearly linear.
     """
     found: dict[int, ItemSummary] = {}
-    with _frozen(network), torch.no_grad():
+    with frozen(network), torch.no_grad():
         scale = prior_std(network)
         for batch in by_item(clicks.item, MAX_PADDED_ROWS):
             fixed, tunable = network.split_state(select(state, batch.items))
@@ -227,7 +227,7 @@ def _adapt(
     summaries: Summaries | None,
 ) -> Iterator[tuple[Tensor, State]]:
     """`adapt` where all items have summaries, or none has."""
-    with _frozen(network):
+    with frozen(network):
         for batch in by_item(clicks.item, MAX_PADDED_ROWS):
             start, summary = select(state, batch.items), None
             if summaries is not None:
@@ -256,7 +256,7 @@ def _with_statistics(network: ItemNetwork, state: State, before: Sequence[ItemSu
 
 
 @contextmanager
-def _frozen(network: nn.Module) -> Iterator[None]:
+def frozen(network: nn.Module) -> Iterator[None]:
     """Disable gradients of the network's parameters inside the context."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     for parameter in trained:
