@@ -38,6 +38,8 @@ class CachedItems:
         self.max_age = 0.0
         """Seconds for which a state that was current may be used for scores without asking the database again."""
         self._checked: dict[str, float] = {}
+        self.warming = Lock()
+        """Held by a thread that warms up items: side by side they would change the same ones, and each conflict is done again."""
         self._forgotten_users, self._users_checked, self._users_lock = set[str](), dict[str, float](), Lock()
 
     def headers(self) -> dict[str, ItemHeader]:

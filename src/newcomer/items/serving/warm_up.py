@@ -57,7 +57,8 @@ class WarmUp:
         """
         self.unit_interval = self.learner.encoder.only_unit(arrived.log)
         for _ in range(ATTEMPTS):
-            arrived = self._round(arrived)
+            with self.served.warming:
+                arrived = self._round(arrived)
             if not len(arrived):
                 return Warmed(
                     self.new,
