@@ -34,7 +34,7 @@ from newcomer.experiments.report.comparison import (
 )
 from newcomer.experiments.report.runs import RECORD, find_runs
 from newcomer.experiments.run import run_recipe
-from newcomer.experiments.search import Search
+from newcomer.experiments.search import Search, best
 from newcomer.experiments.workers import Job, JobEnd, Workers
 from newcomer.store.record import read_record
 from shell import Shell
@@ -192,6 +192,30 @@ def test_a_finished_comparison_is_left_as_it_is(recipe: Recipe, whole: Path) -> 
     before = files(whole)
     assert compared(recipe, whole) == []
     assert files(whole) == before
+
+
+def test_a_trial_of_several_draws_has_their_mean_and_more_draws_keep_the_others(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for draws, jobs in ((2, 4), (3, 2)):
+        recipe = read_recipe(str(file), [f"search.draws={draws}"])
+        ended = compared(recipe, out, only=["frozen"], seeds=())
+        assert len(ended) == jobs
+        for trial in found(out)["rows"]["frozen"]["trials"]:
+            of_draws = [trial["draws"][str(draw)]["score"] for draw in range(1, draws + 1)]
+            assert trial["score"] == pytest.approx(sum(of_draws) / draws)
+            assert len(set(of_draws)) > 1  # other classes
+    seeds = [run.recipe["seed"] for run in find_runs([out / "search"])]
+    assert sorted(seeds) == [100, 100, 101, 101, 102, 102]
+
+
+def test_the_earliest_trial_within_one_standard_error_of_the_best_is_chosen() -> None:
+    clear, noise = [0.60, 0.61, 0.62], [0.71, 0.69, 0.72]
+    top = [0.70, 0.72, 0.71]
+    assert best([clear, noise, top]) == 1
+    assert best([noise, top, clear]) == 0
+    assert best([clear, top, noise]) == 1
+    assert best([[0.5, 0.5], [0.6, 0.6]]) == 1  # no spread: the best
+    assert best([[0.70], [0.71], [0.71]]) == 1
 
 
 @pytest.mark.parametrize("events", [pytest.param(4, marks=pytest.mark.slow), 30])

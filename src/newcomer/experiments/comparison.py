@@ -1,18 +1,19 @@
 """Comparison of all rows of a recipe: equal hyper-parameter search budgets on validation sets, then runs over seeds on test sets.
 
-    OUT/search/ROW/TRIAL/   a trial: a run evaluated on validation data; its record is kept, its model removed
+    OUT/search/ROW/TRIAL/   a trial: a run evaluated on validation data; its record is kept, its model removed; further draws of
+                            validation data are in TRIAL.draw-2, …
     OUT/ROW/seed-N/         a run with the chosen settings, as written by `newcomer run`
     OUT/comparison.json     every trial with its settings and score, the chosen settings, and what report tables need
 
-The trial with the best `Run.primary_metric` on validation data is chosen, the earlier of equals. A recipe without search
-settings has no trials: its rows run as they are.
+The trial with the best `Run.primary_metric` on validation data is chosen; with several draws the earliest within one standard
+error of it (`search.best`). A recipe without search settings has no trials: its rows run as they are.
 """
 
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -28,6 +29,7 @@ from newcomer.experiments.recipe import Recipe
 from newcomer.experiments.report.record_schema import read_comparison_file
 from newcomer.experiments.report.runs import COMPARISON, RECORD, SEARCH, Run, read_run
 from newcomer.experiments.run import CHECKPOINT, STORE, Event, require_same_data
+from newcomer.experiments.search import best
 from newcomer.experiments.workers import Job, JobEnd, Workers
 from newcomer.settings import Json, changes
 from newcomer.store.writing import take_lock, to_json, write_whole
@@ -35,6 +37,9 @@ from newcomer.training.processes import Processes
 
 Parallel = int | Literal["ray"]
 """Number of worker processes, or the tasks of a Ray cluster."""
+
+RESULT = ("score", "seconds", "failure")
+"""What is known of a trial, or of one of its draws."""
 
 MAX_NAME_LENGTH = 100
 """The most characters of a trial's folder name, without its hash."""
@@ -95,19 +100,21 @@ def _search(
 ) -> Iterator[tuple[Job, Event | JobResult]]:
     """Run the unfinished trials: the first of every row, then the second, so that an interrupted search covers all rows."""
     jobs = [
-        (number, _trial_job(row, trial["settings"], file.out))
+        (draw, number, _trial_job(row, trial["settings"], draw, file.out))
         for row in rows
         for number, trial in enumerate(file.planned(row.row))
-        if "seconds" not in trial
+        for draw in range(1, row.search.draws + 1)
+        if str(draw) not in _results(trial)
     ]
-    jobs.sort(key=lambda job: job[0])
+    jobs.sort(key=lambda job: job[:2])
+    of = {job.folder: (number, draw) for draw, number, job in jobs}
     done = 0
-    for job, event in workers.run([job for _, job in jobs]):
+    for job, event in workers.run([job for *_, job in jobs]):
         if not isinstance(event, JobEnd):
             yield job, event
             continue
         score, seconds, failure = _score(job, event)
-        file.record_trial(job.recipe.row, job.folder.name, score, seconds, failure)
+        file.record_draw(job.recipe, *of[job.folder], score, seconds, failure)
         for part in (STORE, CHECKPOINT):
             shutil.rmtree(job.folder / part, ignore_errors=True)
         yield job, JobResult(score, seconds, failure, done := done + 1, len(jobs))
@@ -145,10 +152,30 @@ def _run_seeds(
         yield job, JobResult(score, seconds, failure, done := done + 1, len(jobs))
 
 
-def _trial_job(row: Recipe, settings: dict[str, Json], out: Path) -> Job:
-    name = _folder_name(settings)
+def _trial_job(row: Recipe, settings: dict[str, Json], draw: int, out: Path) -> Job:
+    name, title = _folder_name(settings), f"{row.name} · {row.row} · {_format_settings(settings)}"
     trial = replace(_on_validation_data(row), learner={**row.learner, **settings})
-    return Job(trial, out / SEARCH / row.row / name, f"{row.name} · {row.row} · {_format_settings(settings)}")
+    trial = trial.with_seed(row.search.seed + draw - 1)
+    if draw > 1:
+        name, title = f"{name}.draw-{draw}", f"{title} · draw {draw}"
+    return Job(trial, out / SEARCH / row.row / name, title)
+
+
+def _results(trial: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Score, seconds and failure of each finished draw of a trial, by its number from 1."""
+    of_first = {"1": {key: trial[key] for key in RESULT}} if "seconds" in trial else {}
+    found: dict[str, dict[str, Any]] = trial.get("draws", of_first)
+    return found
+
+
+def _mean(draws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The result of a trial of these draws: no score if one has none."""
+    scores = [draw["score"] for draw in draws]
+    return {
+        "score": None if None in scores else sum(scores) / len(scores),
+        "seconds": round(sum(draw["seconds"] for draw in draws), 2),
+        "failure": next((draw["failure"] for draw in draws if draw["failure"]), None),
+    }
 
 
 def _on_validation_data(row: Recipe) -> Recipe:
@@ -230,17 +257,28 @@ class _ComparisonFile:
     def planned(self, row: str) -> list[dict[str, Any]]:
         return [trial for trial in self.rows[row]["trials"] if trial["within_budget"]]
 
-    def record_trial(self, row: str, name: str, score: float | None, seconds: float, failure: str | None) -> None:
-        (trial,) = (trial for trial in self.rows[row]["trials"] if _folder_name(trial["settings"]) == name)
-        trial |= {"score": score, "seconds": round(seconds, 2), "failure": failure}
+    def record_draw(
+        self, row: Recipe, number: int, draw: int, score: float | None, seconds: float, failure: str | None
+    ) -> None:
+        """Record one draw of a planned trial; after the last one, the mean of its scores."""
+        trial = self.planned(row.row)[number]
+        result = {"score": score, "seconds": round(seconds, 2), "failure": failure}
+        draws = {**_results(trial), str(draw): result}
+        if row.search.draws > 1:
+            trial["draws"] = draws
+        if len(draws) >= row.search.draws:
+            trial |= _mean(list(draws.values()))
         self.write()
 
     def choose(self, rows: Sequence[str]) -> None:
         """Choose the settings of the best trial of each row; None if no trial has a score."""
         for row in rows:
             trials = self.planned(row)
-            best = max((t for t in trials if t["score"] is not None), key=lambda t: float(t["score"]), default=None)
-            chosen = {"settings": {}, "score": None} if not trials else best or {"settings": None, "score": None}
+            scored = [trial for trial in trials if trial["score"] is not None]
+            chosen: Mapping[str, Any] = {"settings": None if trials else {}, "score": None}
+            if scored:
+                results = [sorted(_results(trial).items()) for trial in scored]
+                chosen = scored[best([[draw["score"] for _, draw in of_trial] for of_trial in results])]
             self.rows[row] |= {"chosen": chosen["settings"], "score": chosen["score"]}
         self.write()
 

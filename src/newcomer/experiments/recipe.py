@@ -188,7 +188,8 @@ class Recipe:
         kind = registry.LEARNERS.get(_require_name(learner, "learner"))
         known = settings_of(kind) if kind else ()
         inherited = {key: values for key, values in self.search.settings.items() if key in known}
-        return {"settings": inherited, **changes, "budget": self.search.budget, "seed": self.search.seed}
+        of_all = {key: getattr(self.search, key) for key in ("budget", "seed", "draws")}
+        return {"settings": inherited, **changes, **of_all}
 
     def _content(self) -> dict[str, Json]:
         keys = ("title", "seed", "seeds", "data", "stream", "backbone", "learner", "baselines", "chosen")

@@ -3,6 +3,7 @@
     [search]
     budget = 6                          at most this many trials a row
     seed = 100                          seed of the trials; the reported runs have others
+    draws = 3                           draws of validation data for each trial, with the seeds from `seed` on
     floor = ["frozen-lda"]              lower bounds: the best of these rows is 0 % of the gap
     ceiling = ["joint"]                 upper bounds: the best of these rows is 100 % of the gap
     [search.settings]
@@ -15,13 +16,13 @@ A row with a learner of another name uses the part of `[search.settings]` that i
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import prod
+from math import prod, sqrt
 
 from newcomer.errors import SettingError, nearest
 from newcomer.settings import Json, fill
 from newcomer.training.settings import Count
 
-KEYS = ("budget", "seed", "floor", "ceiling", "settings")
+KEYS = ("budget", "seed", "draws", "floor", "ceiling", "settings")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Search:
     seed: int
     floor: Sequence[str]
     ceiling: Sequence[str]
+    draws: int = 1
 
     def trials(self, defaults: Mapping[str, Json], budget: int) -> list[dict[str, Json]]:
         """The first `budget` combinations of the grid, in an order that does not depend on the budget (farthest-point sampling).
@@ -95,10 +97,38 @@ def read_search(
         if repeated := [value for n, value in enumerate(valid) if value in valid[:n]]:
             raise SettingError(f"search.settings.{key} has {repeated[0]!r} twice; remove one")
         grid[key] = valid
-    return Search(grid, options["budget"], options["seed"], options["floor"], options["ceiling"])
+    return Search(grid, **options)
 
 
-def _options(budget: Count = 6, seed: int = 100, floor: Sequence[str] = (), ceiling: Sequence[str] = ()) -> None:
+def best(scores: Sequence[Sequence[float]]) -> int:
+    """The trial to choose, by its scores draw by draw: the earliest within one standard error of the best mean.
+
+    The standard error is that of the differences from the best trial, paired by draw (the one-standard-error rule: Breiman et al.
+    1984). Earlier trials are nearer to the row's defaults. With one draw it is the best trial, the earlier of equals.
+
+    >>> best([[0.70, 0.72], [0.71, 0.72], [0.65, 0.60]])     # .005 ± .005
+    0
+    >>> best([[0.70], [0.71], [0.65]])
+    1
+    """
+    means = [sum(of_trial) / len(of_trial) for of_trial in scores]
+    top = max(range(len(scores)), key=means.__getitem__)
+    return next(trial for trial in range(top + 1) if _is_within_error(scores[trial], scores[top]))
+
+
+def _is_within_error(one: Sequence[float], best: Sequence[float]) -> bool:
+    differences = [b - a for a, b in zip(one, best, strict=True)]
+    draws = len(differences)
+    mean = sum(differences) / draws
+    if draws == 1:
+        return mean <= 0
+    variance = sum((difference - mean) ** 2 for difference in differences) / (draws - 1)
+    return mean <= sqrt(variance / draws)
+
+
+def _options(
+    budget: Count = 6, seed: int = 100, draws: Count = 1, floor: Sequence[str] = (), ceiling: Sequence[str] = ()
+) -> None:
     """The types and defaults of `[search]`, for `fill`; never called."""
 
 

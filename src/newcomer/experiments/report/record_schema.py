@@ -71,14 +71,23 @@ class Stage(TypedDict):
     info: dict[str, Any]
 
 
+class Draw(TypedDict):
+    """A trial on one draw of validation data."""
+
+    score: float | None
+    seconds: float
+    failure: str | None
+
+
 class Trial(TypedDict):
-    """One trial of a row's hyper-parameter search; without `seconds` it is unfinished."""
+    """One trial of a row's hyper-parameter search; without `seconds` it is unfinished. `score`: the mean over `draws`."""
 
     settings: dict[str, Any]
     within_budget: bool
     score: NotRequired[float | None]
     seconds: NotRequired[float]
     failure: NotRequired[str | None]
+    draws: NotRequired[dict[str, Draw]]
 
 
 class Row(TypedDict):
