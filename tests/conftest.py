@@ -22,6 +22,7 @@ from databases import Database, SqlDatabase, ValkeyDatabase, postgresql_server, 
 from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples
 from shell import Shell
+from slow_tests import Durations, mark_slow
 
 gc.disable()  # until all is imported and collected, which is for the whole session
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of transformers: no test needs the network
@@ -32,6 +33,20 @@ settings.register_profile("settled", derandomize=True, deadline=None)  # a crowd
 settings.load_profile("settled")
 
 install_import_hook(["newcomer.nn", "newcomer.metrics"], "beartype.beartype")  # from here on, in whatever imports them
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--list-slow", action="store_true", help="add tests that take long to slow_tests.txt")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--list-slow") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Durations())
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is looked at
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_slow(items)
 
 
 def pytest_collection_finish() -> None:

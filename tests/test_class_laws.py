@@ -272,6 +272,7 @@ def test_saved_and_loaded_gives_the_same_logits_to_the_bit(case: Case, tmp_path:
     assert case.kind.load(tmp_path / "store", stages=0).classes == []
 
 
+@pytest.mark.always
 def test_learning_on_from_a_store_equals_never_stopped(case: Case, tmp_path: Path) -> None:
     learner = case.made()
     for task in case.tasks[:2]:

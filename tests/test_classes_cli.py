@@ -70,6 +70,7 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-c", "from newcomer.cli import main; main()", *words]
 
 
+@pytest.mark.always
 def test_two_tasks_in_two_processes_and_a_third_that_is_killed(shell: Shell, tasks: list[Path]) -> None:
     words = command("learn", "shapes", str(tasks[0]), "--backbone", "micro-vit", *QUICK)
     done = subprocess.run(words, cwd=shell.folder, capture_output=True, text=True, check=False, env=ONE_THREAD)

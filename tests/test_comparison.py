@@ -155,6 +155,7 @@ def test_each_trial_is_the_farthest_remaining_point() -> None:
     assert all(gap(every[n], every[:n]) == max(gap(rest, every[:n]) for rest in every[n:]) for n in range(1, 9))
 
 
+@pytest.mark.always
 def test_every_row_has_the_full_budget_or_its_whole_grid(whole: Path) -> None:
     rows = found(whole)["rows"]
     assert {name: (len(row["trials"]), row["combinations"]) for name, row in rows.items()} == {

@@ -99,6 +99,7 @@ def test_the_readme_has_code_and_commands_and_is_short() -> None:
 
 @pytest.mark.filterwarnings("ignore::newcomer.errors.DataWarning")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and page.name != "ray.md"], ids=page_name)
+@pytest.mark.always
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs the blocks of a page in order; a tutorial in an empty folder, any other page in one with the reader's files."""
     if page.parent.name != "tutorials":
@@ -194,3 +195,9 @@ def test_the_api_reference_has_every_public_name() -> None:
     reference = "".join(page.read_text(encoding="utf-8") for page in PAGES if page.parent.name == "api")
     errors = {name for name in newcomer.__all__ if name.endswith(("Error", "Warning"))}  # in ::: newcomer.errors
     assert {name for name in newcomer.__all__ if f"::: newcomer.{name}\n" not in reference} == errors
+
+
+def test_listed_slow_tests_are_there() -> None:
+    for name in (ROOT / "tests" / "slow_tests.txt").read_text(encoding="utf-8").splitlines():
+        file, function = name.split("[")[0].split("::")
+        assert f"def {function}(" in (ROOT / file).read_text(encoding="utf-8"), name

@@ -79,6 +79,7 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "place", "settings"), CASES)
+@pytest.mark.always
 def test_transformers_gives_the_same_logits_and_answers(
     kind: str,
     place: dict[str, Any],

@@ -34,6 +34,7 @@ def ceiling(planted: bool) -> GraphCeiling:
     return ended(graph_ceiling(world(planted)))
 
 
+@pytest.mark.always
 def test_planted_interactions_are_found_and_others_are_not() -> None:
     found = ceiling(planted=True)
     assert found.gain > 0.04

@@ -78,6 +78,7 @@ def here(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     return server
 
 
+@pytest.mark.always
 def test_a_store_pushed_and_loaded_predicts_the_same_and_from_the_cache_without_the_hub(
     store: Path, here: Hub, python: Python, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -244,6 +244,7 @@ def test_a_store_grows_with_its_learner(case: Any, stream: ColdStart, tmp_path: 
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.always
 def test_stopped_and_resumed_equals_never_stopped(
     case: Any, stream: ColdStart, learned: Learned, whole: dict[str, Tensor], tmp_path: Path, after: int
 ) -> None:

@@ -94,6 +94,7 @@ def scores(folder: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("rows", [0, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.always
 def test_two_processes_learn_what_one_does_also_after_a_kill_and_in_other_numbers(
     rows: int, log: Path, tmp_path: Path
 ) -> None:

@@ -581,6 +581,7 @@ def run(script: str, place: Place, parts: list[pl.DataFrame], folder: Path) -> s
 
 @pytest.mark.parametrize("name", ["emerg", pytest.param("deepfm, all events so far", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("databases", ["sqlite", *OTHERS], indirect=True)
+@pytest.mark.always
 def test_killed_at_any_moment_no_event_is_lost_or_counted_twice(shared: Place, tmp_path: Path) -> None:
     parts = [events(NEW, 2, seed=seed).drop("event_id") for seed in range(20, 40)]
     shared.ready()

@@ -72,6 +72,7 @@ EMBEDDED = [row for name in shipped() for row in read_recipe(name).rows() if "pa
 
 
 @pytest.mark.parametrize("recipe", EMBEDDED, ids=lambda row: f"{row.name}-{row.row}")
+@pytest.mark.always
 def test_every_row_on_embedded_data_takes_two_steps(recipe: Recipe) -> None:
     two_steps(recipe)
 

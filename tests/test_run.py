@@ -157,6 +157,7 @@ def cut(recipe: Recipe, folder: Path, stages: int, steps: int) -> None:
 @pytest.mark.parametrize(
     ("recipe", "moment"), combinations(ROWS, [(0, 1), (1, 2), (1, 0), (2, 0), (2, 1), (3, 0)]), indirect=["recipe"]
 )
+@pytest.mark.always
 def test_an_interrupted_run_resumes_to_the_same_result(
     moment: tuple[int, int], recipe: Recipe, whole: Whole, tmp_path: Path
 ) -> None:

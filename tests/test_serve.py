@@ -71,6 +71,7 @@ def children(process: int, word: bytes) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers in /proc")
+@pytest.mark.always
 def test_no_acknowledged_event_is_lost_when_a_worker_is_killed(store: Path, tmp_path: Path) -> None:
     """Four clients send events to two workers, one of which is killed meanwhile: each event counts once."""
     states = f"sqlite:///{tmp_path / 'items.db'}"

@@ -130,6 +130,7 @@ def test_impressions_that_wait_are_not_learned(store: Path, config: ServeConfig)
         assert result["training_events"] + result["evaluation"]["events"] == 41
 
 
+@pytest.mark.always
 def test_a_new_version_has_all_items_and_counts_every_event_once(client: TestClient, config: ServeConfig) -> None:
     rows = send(client, 0, 40)
     client.post("/items", json={"items": [item("gone"), item("cold")]})

@@ -72,6 +72,7 @@ def states(service: ItemService) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.always
 def test_what_was_sent_is_counted_once_and_gives_the_same_states_offline(
     url: str, config: ServeConfig, store: Path, tmp_path: Path, threads: int
 ) -> None:
