@@ -282,3 +282,13 @@ def mistaken(shop: Shell, kept: Path) -> Shell:
     (shop.folder / "bare.jsonl").write_text('{"item": "i0099"}\n')
     (shop.folder / "broken.jsonl").write_text('{"item": "i0001"}\nno json\n')
     return shop
+
+
+def test_what_is_written_past_a_service_is_warned_of(shop: Shell) -> None:
+    assert shop.call("add", "shop", "new.parquet")[2] == ""
+    (shop.folder / "shop.service").mkdir()
+    for words in (["add", "shop", "new.parquet"], ["warm", "shop", "events.csv"]):
+        code, _, err = shop.call(*words)
+        assert code == 0
+        assert "shop is served, with its own files in" in err
+        assert err.count("\n") == 1

@@ -1,6 +1,7 @@
 """Commands of a click model in service: add items, score requests, warm up items by events."""
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import typer
 from newcomer.cli.input_tables import STDIN, read_input, stream_input
 from newcomer.cli.program import app, finish, say, shorten, stoppable
 from newcomer.data.io.row_files import frame_to_jsonl, require_rows_file, write_rows
-from newcomer.errors import DataError, SettingError, StoreError
+from newcomer.errors import DataError, DataWarning, SettingError, StoreError
 from newcomer.extras import optional_imports
 from newcomer.items.encoding.unseen_values import Unseen
 from newcomer.items.learner import ItemLearner
@@ -56,6 +57,7 @@ def add(
 ) -> None:
     """Add new items by their features; they can be scored at once."""
     table = read_input(items, strict)
+    _warn_of_service(store)
     with open_service(store, states) as service, table.explaining():
         added = service.add(table.frame, where=table.where, on_error=_on_error(strict), replace=replace)
     left_out = table.without_echo(added.left_out)
@@ -145,6 +147,7 @@ def warm(
     if events is None and not repair:
         raise SettingError("warm: no events; give a table of them, or --repair to recompute non-finite states")
     table = None if events is None else read_input(events, strict)
+    _warn_of_service(store)
     with stoppable("what was not done yet is done by the same command"), open_service(store, states) as service:
         repaired = service.repair() if repair else Repaired([])
         done = Warmed(0, 0, [])
@@ -236,6 +239,18 @@ def _own_files(store: Path, states: str | None) -> Iterator[_OwnFiles | None]:
     log = EventLog(config.own_folder / FOLDER)
     with closing(log), closing(ClickVersions(config, store, ModelsFile(config.own_folder))) as versions:
         yield _OwnFiles(partial(delete_items, versions, log), partial(forget_user, versions))
+
+
+def _warn_of_service(store: Path) -> None:
+    """DataWarning if the model is served from files of its own: what is written past the service is lost with the next version."""
+    own = ServeConfig(stores=(store,)).own_folder
+    if own.is_dir():
+        warnings.warn(
+            f"{store} is served, with its own files in {own}: what is given here reaches neither their event log nor the versions "
+            "that are trained from it; send it to the service (POST /items, POST /events)",
+            DataWarning,
+            stacklevel=2,
+        )
 
 
 @contextmanager
