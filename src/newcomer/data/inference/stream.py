@@ -2,7 +2,6 @@
 
 import numpy as np
 
-
 PHASES = (20, 10, 5, 3, 2, 1)
 """Lengths of a warm-up phase that are tried, the best first."""
 
@@ -10,7 +9,7 @@ NEGLIGIBLE = 0.1
 """Share of the events that may be lost for longer phases."""
 
 LEVELS = ((5, 20, 100, 2000), (1, 20, 20, 1), (1, 1, 1, 1), (1, 1, 1, 0))
-"""Least length of a phase, least numbers of old items, of new items, and of new items' events after their phases; the best first."""
+"""Least length of a phase, least numbers of old items, of new ones, and of these items' events after their phases; best first."""
 
 
 def propose_stream(events: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> dict[str, int]:
