@@ -69,7 +69,7 @@ class EmerG(ItemLearner):
         tower: tuple[Count, ...] = (128, 64),
         generate_init: bool = True,
         init_std: Rate = 0.01,
-        pretraining: GraphPretraining = GraphPretraining(lr=5e-3, residual_l2=0.03),
+        pretraining: GraphPretraining = GraphPretraining(lr=5e-3, residual_l2=0.03, id_dropout=0.2),
         regularization: FieldRegularization = FieldRegularization(),
         meta: MetaLearning = MetaLearning(),
         inner_lr: Rate = 1e-2,

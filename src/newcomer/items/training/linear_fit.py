@@ -22,6 +22,9 @@ LBFGS_STEPS = 20
 STD, LEAST_STD = 1.0, 1e-3
 """Std of every field's weights at first, and the least one."""
 
+NO_STD = 1e-20
+"""Std of a bias that does not move: what it adds is below the precision of every other bias than 0."""
+
 
 def fit_linear(
     network: LinearNetwork, residuals: nn.Embedding, item_features: Values, clicks: Clicks, item_bias: bool
@@ -72,7 +75,7 @@ def fit_linear(
     with torch.no_grad():
         network.start[-1] = start
         residuals.weight[:, -1] = biases
-        network.scales["bias"].fill_(stds[-1] if item_bias else LEAST_STD).log_()
+        network.scales["bias"].fill_(stds[-1] if item_bias else NO_STD).log_()
 
 
 def _std(weights: Tensor, curvature: Tensor, std: float) -> float:
