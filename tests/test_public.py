@@ -31,6 +31,7 @@ LEARNERS = [
     "MetaEmbedding",
     "MWUF",
     "CVAR",
+    "Logistic",
 ]
 ERRORS = [
     "NewcomerError",

@@ -76,13 +76,23 @@ class UntrainedLearner:
         return cls(learner, old, old.encoder.items(old.items), residuals)
 
     def pretraining(self, batch_size: int, epochs: int) -> Iterator[Step]:
-        learner, plan = self.learner, replace(self.learner.pretraining, batch_size=batch_size, epochs=epochs)
+        learner, plan = self.learner, replace(self.learner.pretraining, batch_size=batch_size)
         best = ModelSelection(
             nn.ModuleList(), self.old.encoder, None, learner.adaptation, learner.warmup_events, learner.device
         )
         network, residuals = copy.deepcopy(learner.network), copy.deepcopy(self.residuals)
         return pretrain(
-            network, residuals, self.item_features, self.old, plan, 0, STAGE, Checkpoint(), best, learner.processes
+            network,
+            residuals,
+            self.item_features,
+            self.old,
+            plan,
+            epochs,
+            0,
+            STAGE,
+            Checkpoint(),
+            best,
+            learner.processes,
         )
 
     def multiply_adds(self, batch_size: int) -> float:

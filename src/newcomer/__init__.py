@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from newcomer.items.methods.dropout_net import DropoutNet
     from newcomer.items.methods.emerg import EmerG
     from newcomer.items.methods.id_tuning import IdTuning
+    from newcomer.items.methods.logistic import Logistic
     from newcomer.items.methods.meta_embedding import MetaEmbedding
     from newcomer.items.methods.mwuf import MWUF
     from newcomer.items.serving.service import ItemService
@@ -62,6 +63,7 @@ _MODULES = {
     "L2P": "classes.methods.l2p",
     "LearnerError": "errors",
     "ItemService": "items.serving.service",
+    "Logistic": "items.methods.logistic",
     "MWUF": "items.methods.mwuf",
     "MissingExtraError": "errors",
     "MetaEmbedding": "items.methods.meta_embedding",
@@ -101,6 +103,7 @@ __all__ = [
     "InfLoRA",
     "ItemService",
     "LearnerError",
+    "Logistic",
     "MetaEmbedding",
     "MissingExtraError",
     "NewcomerClassifier",

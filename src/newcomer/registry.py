@@ -42,6 +42,7 @@ ITEM_LEARNERS = {
     "meta-embedding": "newcomer.items.methods.meta_embedding:MetaEmbedding",
     "mwuf": "newcomer.items.methods.mwuf:MWUF",
     "cvar": "newcomer.items.methods.cvar:CVAR",
+    "logistic": "newcomer.items.methods.logistic:Logistic",
 }
 SHIPPED = CLASS_LEARNERS | ITEM_LEARNERS
 CLASS_DATA = {

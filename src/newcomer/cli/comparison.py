@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, Progress
 
 from newcomer.cli.program import Bar, Track, app, console, finish, progress_of, say, say_logs, stoppable
-from newcomer.cli.runs import rich_table
+from newcomer.cli.runs import rich_table, score_line
 from newcomer.errors import SettingError
 from newcomer.experiments.comparison import JobResult, Parallel
 from newcomer.experiments.comparison import compare as compared
@@ -111,7 +111,7 @@ class _Jobs:
             case Step():
                 self.bars[job.folder].follow(event)
             case Score():
-                self.bars[job.folder].say(f"{stage_title(event.eval_set)}: {next(iter(event.values.values())):.3f}")
+                self.bars[job.folder].say(score_line(event))
             case StageEnd():
                 self.bars[job.folder].say(description=f"{stage_title(event.stage)} done")
             case JobResult():

@@ -18,6 +18,7 @@ from newcomer.data.io.example_sources import training_examples, training_part
 from newcomer.data.io.log_reader import read_log
 from newcomer.errors import DataError, SettingError
 from newcomer.items.learner import ItemLearner
+from newcomer.metrics.calibration import worse_than_constant
 from newcomer.metrics.ranking import click_scores
 from newcomer.printable import counted, printable_json
 from newcomer.registry import LEARNERS
@@ -147,6 +148,8 @@ def _show_clicks(store: Path, model: ItemLearner, log: ClickLog, json_: bool) ->
     say(f"{store}: {counted(len(log), 'event')} of {items}, {100 * rate:.1f} % of them clicks")
     rows = [(name, _shown(value), _shown(constant[name])) for name, value in scores.items()]
     print_table(("score", "model", "click rate as a constant"), rows)
+    if worse_than_constant(scores):
+        say("log loss: worse than that of a constant, the click rate; use the order of these scores, not their values")
 
 
 def _number(value: float) -> float | None:

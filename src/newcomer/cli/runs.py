@@ -17,6 +17,7 @@ from newcomer.experiments.report.table import Table, result_tables
 from newcomer.experiments.run import Score, StageEnd, run_recipe
 from newcomer.experiments.tracking import NoTracker, StartRun, find_tracker, track_recipe
 from newcomer.experiments.tracking import track as tracked
+from newcomer.metrics.calibration import worse_than_constant
 from newcomer.printable import stage_title
 from newcomer.training.launcher import is_first, world
 from newcomer.training.learner import Step
@@ -111,10 +112,16 @@ def _run_row(recipe: Recipe, folder: Path, name: str, tracker: StartRun) -> None
             if isinstance(event, Step):
                 shown.follow(event)
             elif isinstance(event, Score):
-                shown.say(f"{stage_title(event.eval_set)}: {next(iter(event.values.values())):.3f}")
+                shown.say(score_line(event))
             elif isinstance(event, StageEnd):
                 shown.say(description=f"{stage_title(event.stage)} done")
         shown.say(description="done")
+
+
+def score_line(score: Score) -> str:
+    """The first score, and whether the probabilities are worth nothing."""
+    worse = ", log loss worse than a constant's" if worse_than_constant(score.values) else ""
+    return f"{stage_title(score.eval_set)}: {next(iter(score.values.values())):.3f}{worse}"
 
 
 def _report(folders: list[Path], out: Path) -> None:

@@ -1,37 +1,40 @@
 """`newcomer train`: train a click model on a log."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table as RichTable
 
 from newcomer.cli.items import Folder
 from newcomer.cli.learner_config import learner_of
-from newcomer.cli.program import Track, app, bar, console, say, say_logs, shorten, stoppable
+from newcomer.cli.program import Bar, Track, app, bar, console, say, say_logs, shorten, stoppable
+from newcomer.data.click_log import ClickLog
 from newcomer.data.inference.column_roles import EXPECTED_VALUES
 from newcomer.data.inference.schema import Proposal, columns_of, propose, read_schema
-from newcomer.data.io.chunked_log import open_log
+from newcomer.data.io.chunked_log import ChunkedLog, open_log
 from newcomer.data.schema import Schema
 from newcomer.errors import DataWarning, SettingError, StoreError
 from newcomer.experiments.tracking import find_tracker
 from newcomer.experiments.tracking import track as tracked
+from newcomer.items.learner import ItemLearner
+from newcomer.items.learner_selection import best_row, candidates, hold_out
 from newcomer.items.methods.emerg import EmerG
 from newcomer.printable import counted
 from newcomer.registry import ITEMS
+from newcomer.settings import Json
 from newcomer.store.folder import Store
 from newcomer.streams.cold_start import OldItems
 from newcomer.streams.stage import Stage
 from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.learner import locked
 
-HINT = (
-    "hint: if field interactions do not differ between items, `--learner dropout-net --set adaptation=map --set "
-    "generate_init=true --set id_dropout=0.2 --set warmup_events=all` is as accurate and trains faster"
-)
+HINT = "hint: `--learner auto` tries a DeepFM and plain rates beside emerg on held-out items, and trains the best"
+AUTO = "auto"
+"""Name of no learner: the best on held-out items is trained."""
 
 
 Columns = Annotated[
@@ -61,7 +64,8 @@ def train(
     learner: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help=f"Method: {', '.join(ITEMS)}; by default from the file's [learner], else emerg."
+            metavar="NAME",
+            help=f"Method: {', '.join(ITEMS)}, or auto: the best on held-out items; by default the file's [learner], else emerg.",
         ),
     ] = None,
     set_: Annotated[
@@ -72,7 +76,11 @@ def train(
     track: Track = None,
 ) -> None:
     """Train a new click model on a log. Add new items later with `newcomer add`, and warm them up with `newcomer warm`."""
-    kind, settings, description = learner_of(schema, learner, set_ or [])
+    if learner == AUTO and set_:
+        raise SettingError(
+            f"--set {set_[0]} says nothing beside --learner auto, which tries learners as they are; leave it out"
+        )
+    kind, settings, description = learner_of(schema, None if learner == AUTO else learner, set_ or [])
     if schema and column:
         raise SettingError(f"--column says nothing beside --schema {schema}; correct [data.schema] there")
     tracker = find_tracker(track)
@@ -82,19 +90,75 @@ def train(
         meaning = read_schema(schema) if schema else _proposed(log, column)
         events = open_log(log, replace(meaning, max_conflict_share=0.0) if strict else meaning)
         warn_without_item_fields(meaning, log)
-        say(description)
-        if learner is None and kind is EmerG:
-            say(HINT)
-        model, checkpoint = kind(meaning, **settings), Checkpoint(store / "checkpoint")
+        checkpoint = Checkpoint(store / "checkpoint")
         with bar(store.name) as shown:
+            if learner == AUTO:
+                model = _best(meaning, events, log, {"seed": settings["seed"]}, checkpoint, shown)
+            else:
+                say(description)
+                if learner is None and kind is EmerG:
+                    say(HINT)
+                model = kind(meaning, **settings)
+            run = {"learner": model.name, **model.settings}
             steps = ((store, step) for step in model.fit_stage(Stage("old", OldItems(events), {}), checkpoint))
-            for _, step in tracked(steps, lambda _: tracker(f"{store.name}/train", {"learner": kind.name, **settings})):
+            for _, step in tracked(steps, lambda _: tracker(f"{store.name}/train", run)):
                 shown.follow(step)
             model.save(store)
             checkpoint.remove()
             shown.say(description="saved")
     say(f"{store}: {counted(len(model.known), 'item')} learned from {counted(len(events), 'event')}")
+    for line in held_out_lines(model.info().get("held_out")):
+        say(line)
     say_logs(track)
+
+
+def held_out_lines(found: Mapping[str, Any] | None) -> Iterator[str]:
+    """What `ItemLearner.info` says of held-out items, as lines."""
+    if found is None:
+        yield "held-out items: none; `newcomer evaluate` on later events tells how good it is"
+        return
+    first, last = found["scores"][0], found["scores"][-1]
+    yield (
+        f"held-out items: {counted(found['items'], 'item')}, which a second model did not learn; AUC {first['auc']:.3f} before "
+        f"their first event, {last['auc']:.3f} after {last['events']}; log loss {first['logloss']:.3f} and {last['logloss']:.3f}, "
+        f"of the click rate as a constant {first['constant']:.3f}"
+    )
+    if first["logloss"] > first["constant"]:
+        yield "log loss: worse than that of a constant; use the order of these scores, not their values"
+    if len(found["tried"]) > 1:
+        tried = ", ".join(f"{count}: {loss:.4f}" for count, loss in found["tried"].items())
+        passes = counted(found["pretrain_epochs"], "pass", "passes")
+        yield f"pre-training: {passes}; mean log loss of held-out items by passes: {tried}"
+
+
+def _best(
+    schema: Schema,
+    events: ClickLog | ChunkedLog,
+    where: str,
+    settings: Mapping[str, Json],
+    checkpoint: Checkpoint,
+    shown: Bar,
+) -> ItemLearner:
+    """The best of some learners on held-out items, with a line for each."""
+    if not isinstance(events, ClickLog):
+        raise SettingError(f"--learner auto needs a log in memory, and {where} is read in chunks; name a learner")
+    learners = candidates(schema, **settings)
+    for step in hold_out(learners, "old", events, checkpoint):
+        shown.follow(step)
+    row = best_row(learners)
+    if row is None:
+        raise SettingError(
+            f"--learner auto: {where} has too few items or events to hold some out; name a learner, such as logistic"
+        )
+    for name, learner in learners.items():
+        assert learner.held_out is not None  # as of the best one
+        first, last = learner.held_out.scores[0], learner.held_out.scores[-1]
+        say(
+            f"tried {name}: mean log loss {learner.held_out.loss:.4f} of held-out items; AUC {first.auc:.3f} before their first "
+            f"event, {last.auc:.3f} after {last.events}"
+        )
+    say(f"learner: {row}, which has the least log loss of held-out items")
+    return learners[row]
 
 
 def show_proposal(proposal: Proposal) -> None:

@@ -9,12 +9,16 @@ from newcomer.items.inference import WarmupEvents
 from newcomer.settings import internal, setting_name
 from newcomer.training.settings import Count, KeptShare, NotNegative, Rate, Share, Times
 
+Auto = Literal["auto"]
+
 
 @dataclass(frozen=True)
 class Pretraining:
     """Pre-training by Adam on shuffled rows, with a one-cycle learning rate.
 
-    - `epochs` (setting `pretrain_epochs`), `lr` (`pretrain_lr`), `batch_size`.
+    - `epochs` (setting `pretrain_epochs`): passes over the events; 'auto': as many as predict held-out old items best, whose lives
+      a second model goes through after 1, 2, 4, … passes over the others (`items.training.held_out`).
+    - `lr` (`pretrain_lr`), `batch_size`.
     - `weight_decay`: an L2 term in the gradient.
     - `residual_l2`: an old item's id and bias are their initial values plus a residual; `residual_l2` · |residual|² is added to
       each row's loss, so that the initial values explain what the item's fields can.
@@ -30,7 +34,7 @@ class Pretraining:
     a field, per item field. Both kinds of dropout are sampled anew each time.
     """
 
-    epochs: Count = setting_name("pretrain_epochs", 2)
+    epochs: Count | Auto = setting_name("pretrain_epochs", "auto")
     lr: Rate = setting_name("pretrain_lr", 1e-3)
     batch_size: Count = 512
     weight_decay: NotNegative = 2.9e-7
@@ -62,7 +66,7 @@ class DropoutPretraining(AveragedPretraining):
 class GraphPretraining(DropoutPretraining):
     """Pre-training of EmerG; `graph` (setting `pretrain_graph`): through each row's 'item' graph, or the 'shared' one."""
 
-    epochs: Times = setting_name("pretrain_epochs", 2)
+    epochs: Times | Auto = setting_name("pretrain_epochs", "auto")
     graph: Literal["item", "shared"] = setting_name("pretrain_graph", "item")
 
 

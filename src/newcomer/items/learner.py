@@ -35,8 +35,9 @@ from newcomer.items.lifecycle import Lifecycle
 from newcomer.items.networks.graph_cache import GraphCache
 from newcomer.items.networks.item_network import ItemNetwork, State, seeded_rng, without_prefix
 from newcomer.items.serving.finite_checks import require_finite_scores, require_finite_states
-from newcomer.items.training.calibration import fit_calibration, held_out_items, outcomes
+from newcomer.items.training.calibration import held_out_items, outcomes, reached
 from newcomer.items.training.field_regularization import FieldRegularization
+from newcomer.items.training.held_out import HeldOut, epochs_to_try, epochs_without_choice
 from newcomer.items.training.meta_learning import MetaLearning, meta_learn
 from newcomer.items.training.model_selection import ModelSelection
 from newcomer.items.training.pretraining import center_residuals, pretrain, sharded_from
@@ -97,6 +98,8 @@ class ItemLearner(Learner[StageData, ClickLog]):
         self.processes = Processes(device)
         self.device = self.processes.device
         self.probabilities, self.fitted_calibration = probabilities, Calibration()
+        self.held_out: HeldOut | None = None
+        """How a second model predicted held-out old items, in the stage that was trained here."""
         self.known: dict[str, int] = {}
         """Item id → row in `state` and `item_features`."""
         self.item_features: Values = []
@@ -173,6 +176,11 @@ class ItemLearner(Learner[StageData, ClickLog]):
         """The interacting fields, in the order of a graph's axes."""
         return self.regularization.nodes(self.schema)
 
+    def info(self) -> dict[str, Json]:
+        """`held_out`: how a second model predicted held-out old items, after how many passes of pre-training, if there was one."""
+        found = self.entries[0].info.get("held_out") if self.entries else None
+        return {} if found is None else {"held_out": found}
+
     def cold_state(self, item_features: Values, items: int) -> dict[str, Tensor]:
         """States of new items, computed from their features."""
         return self.lifecycle.initial_state(item_features, items)
@@ -245,6 +253,8 @@ class ItemLearner(Learner[StageData, ClickLog]):
         )
         settings = {key: value for key, value in self.settings.items() if key not in MACHINE_SETTINGS}
         self.checkpoint.of = _digest([settings, self.schema.to_json(), old.fingerprint])
+        if self.held_out is None and isinstance(log, ClickLog):
+            yield from self.hold_out(stage, log, trial)
         self.sharded_from = sharded_from(self.pretraining, self.processes)
         with seeded_rng(self.seed, stage, "weights"):
             self._create_network(old.encoder)
@@ -254,13 +264,33 @@ class ItemLearner(Learner[StageData, ClickLog]):
         item_features = self._on_device(self.encoder.items(old.items))
         modules = nn.ModuleList([self.network, residuals])
         selection = ModelSelection(modules, self.encoder, trial, self.adaptation, self.warmup_events, self.device)
-        plan = replace(self.pretraining, field_dropout=self.regularization.field_dropout_rates(self.schema))
+        yield from self._train_network(stage, old, item_features, residuals, selection)
+        selection.load_best()
+        self._register_finite(old.items.ids, item_features, self._old_item_state(residuals, item_features, old.counts))
+        self.counts = list(old.counts)
+        if not self._keeps_trained_ids:
+            for clicks in old.latest_events(OLD_ITEM_EVENTS):
+                yield from self._adapt("old items", clicks)
+            self.initial_state = dict(self.state)
+        self.network.item_fields.fold()
+        self.network.row_fields.fold()
+
+    def _train_network(
+        self, stage: str, old: TrainingData, item_features: Values, residuals: nn.Embedding, selection: ModelSelection
+    ) -> Iterator[Step]:
+        """Train the network's weights and the old items' `residuals`: deviations from their initial ids and biases."""
+        epochs = self.pretraining.epochs
+        if epochs == "auto":
+            without_choice = epochs_without_choice(old.rows, self.pretraining.batch_size)
+            epochs = without_choice if self.held_out is None else self.held_out.epochs
+        dropout = self.regularization.field_dropout_rates(self.schema)
         yield from pretrain(
             self.network,
             residuals,
             item_features,
             old,
-            plan,
+            replace(self.pretraining, field_dropout=dropout),
+            epochs,
             self.seed,
             stage,
             self.checkpoint,
@@ -283,33 +313,42 @@ class ItemLearner(Learner[StageData, ClickLog]):
                 selection,
                 self.processes,
             )
-        selection.load_best()
-        self._register_finite(old.items.ids, item_features, self._old_item_state(residuals, item_features, old.counts))
-        self.counts = list(old.counts)
-        if not self._keeps_trained_ids:
-            for clicks in old.latest_events(OLD_ITEM_EVENTS):
-                yield from self._adapt("old items", clicks)
-            self.initial_state = dict(self.state)
-        self.network.item_fields.fold()
-        self.network.row_fields.fold()
-        if self.probabilities.calibrate and isinstance(log, ClickLog):
-            yield from self._calibrate(stage, log, trial)
 
-    def _calibrate(self, stage: str, log: ClickLog, trial: ValidationLife | None) -> Iterator[Step]:
-        """Fit the calibration on held-out items of a second model, which is trained on the others as this one on all.
+    def hold_out(self, stage: str, log: ClickLog, trial: ValidationLife | None = None) -> Iterator[Step]:
+        """Let second models learn all but some held-out items; their outcomes choose passes and fit the calibration.
 
-        So all items stay in training, as with `CalibratedClassifierCV(ensemble=False)` of scikit-learn.
+        All items stay in the training of this model, as with `CalibratedClassifierCV(ensemble=False)` of scikit-learn. The number
+        of passes grows while that lowers the held-out items' log loss. Nothing is done if no setting needs it, or in a small log.
         """
+        epochs, batch_size = self.pretraining.epochs, self.pretraining.batch_size
+        if epochs != "auto" and not self.probabilities.calibrate:
+            return
         held_out = held_out_items(log, self.seed, stage)
         if not len(held_out):
             return
         schema = replace(self.schema, fields=tuple(replace(one, at_serving=None) for one in self.schema.fields))
-        other = self._from_manifest(self._depends_on(), self.settings, {"schema": schema})  # it answers no requests
-        other.probabilities = replace(self.probabilities, calibrate=False)
-        for step in other._learn(stage, log.of_items(np.setdiff1d(log.item, held_out)), trial):
-            yield replace(step, part=f"calibration: {step.part}")
-        observed = outcomes(other.lifecycle, other.encoder, log.of_items(held_out), self.device)
-        self.fitted_calibration = fit_calibration(observed)
+        lives, rest = log.of_items(held_out), log.of_items(np.setdiff1d(log.item, held_out))
+        passes = epochs_to_try(len(rest), batch_size) if epochs == "auto" else iter([epochs])
+        best: HeldOut | None = None
+        tried = dict[int, float]()
+        for epochs in passes:
+            other = self._from_manifest(self._depends_on(), self.settings, {"schema": schema})  # it answers no requests
+            other.probabilities = replace(self.probabilities, calibrate=False)
+            other.pretraining = replace(self.pretraining, epochs=epochs)
+            other.checkpoint = self.checkpoint.beside(f"held-out-{epochs}")
+            for step in other._learn(stage, rest, trial):
+                yield replace(step, part=f"held-out items: {step.part}")
+            observed = list(reached(outcomes(other.lifecycle, other.encoder, lives, self.device)))
+            if not observed:
+                return
+            found = HeldOut.of(observed, self.probabilities.calibrate, epochs)
+            tried[epochs] = self.processes.mean(found.loss)  # so that all of them choose the same
+            if best is not None and tried[epochs] >= tried[best.epochs]:
+                break
+            best = found
+        assert best is not None
+        self.held_out = replace(best, tried=tried)
+        self.fitted_calibration = best.calibration
 
     @property
     def _keeps_trained_ids(self) -> bool:
@@ -343,7 +382,7 @@ class ItemLearner(Learner[StageData, ClickLog]):
                     "id": initial_id_and_bias["id"] + moved[:, :-1],
                     "bias": initial_id_and_bias["bias"] + moved[:, -1:],
                 }
-            state |= {key: value.clone() for key, value in ids.items()}
+            state |= {key: value.clone() for key, value in ids.items() if key in state}
         return state
 
     def _add(self, items: EntityTable) -> None:
@@ -422,6 +461,7 @@ class ItemLearner(Learner[StageData, ClickLog]):
                         "codings": self.encoder.to_json(),
                         "counts": list(self.counts),
                         "calibration": self.fitted_calibration.to_json(),
+                        **({"held_out": self.held_out.to_json()} if self.held_out else {}),
                     },
                 )
             case NewItems(items):
@@ -492,7 +532,7 @@ class ItemLearner(Learner[StageData, ClickLog]):
             [],
             None,
         )
-        self.fitted_calibration = Calibration()
+        self.fitted_calibration, self.held_out = Calibration(), None
 
     def _require_learned(self) -> None:
         if not self.known:

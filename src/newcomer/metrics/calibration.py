@@ -1,5 +1,6 @@
 """How far click probabilities can be believed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,15 @@ def normalised_entropy(label: ArrayLike, probability: ArrayLike, weight: ArrayLi
         return float("nan")
     entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
     return float(logloss(label, probability, weight) / entropy)
+
+
+def worse_than_constant(scores: Mapping[str, float]) -> bool:
+    """Whether, by these scores, the click rate alone would have had a lower log loss.
+
+    >>> worse_than_constant({"normalised_entropy": 1.01}), worse_than_constant({"auc": 0.7})
+    (True, False)
+    """
+    return scores.get("normalised_entropy", 0.0) > 1
 
 
 def calibration(label: ArrayLike, probability: ArrayLike, weight: ArrayLike | None = None) -> float:

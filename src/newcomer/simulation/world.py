@@ -21,6 +21,7 @@ LEARNER: dict[str, Any] = {
     "pretrain_epochs": 6,
     "pretrain_lr": 5e-3,
     "residual_l2": 0.01,
+    "id_dropout": 0.0,
     "warmup_events": "all",
 }
 """Settings of the model: those of the recipe `world`, and states that do not depend on how events are grouped."""

@@ -34,6 +34,14 @@ class Checkpoint:
         self.folder, self.every_seconds, self.last = folder, every_seconds, time.monotonic()
         self.of = ""
         """Digest of what the stage depends on; a checkpoint with another digest is refused."""
+        self.prefix = ""
+        """Begin of the files' names."""
+
+    def beside(self, name: str) -> "Checkpoint":
+        """A checkpoint in the same folder for another model that the stage trains; it is removed with this one."""
+        other = Checkpoint(self.folder, self.every_seconds)
+        other.prefix = f"{self.prefix}{name}-"
+        return other
 
     def resume(self, part: str, things: Things) -> int:
         """Number of steps of this part that are done, after restoring all objects; 0 without a checkpoint.
@@ -105,7 +113,7 @@ class Checkpoint:
         return StoreError(f"{path}: could not be written ({reason})")
 
     def _path(self, part: str) -> Path:
-        return self._own() / f"{part}.safetensors"
+        return self._own() / f"{self.prefix}{part}.safetensors"
 
 
 def _tensors(thing: nn.Module | torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -59,6 +59,14 @@ class Processes:
         for t, total in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
             t.copy_(total.view_as(t))
 
+    def mean(self, number: float) -> float:
+        """The mean over all processes, which is the same in each."""
+        if self.count == 1:
+            return number
+        total = torch.tensor([number], device=self.device)
+        self.add_up([total])
+        return float(total) / self.count
+
     def wait(self) -> None:
         """Barrier."""
         if self.count > 1:

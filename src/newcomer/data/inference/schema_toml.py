@@ -97,6 +97,14 @@ def _lines(proposal: Proposal) -> Iterator[str]:
     yield ""
     yield "[learner]"
     yield 'name = "emerg"'
+    yield ""
+    yield "# plain rows, run by --baselines: what emerg has to be better than"
+    yield "[baselines.user-item-rate.learner]"
+    yield 'name = "logistic"'
+    yield 'fields = "user"'
+    yield ""
+    yield "[baselines.logistic.learner]"
+    yield 'name = "logistic"'
 
 
 def _schema(proposal: Proposal) -> Iterator[str]:

@@ -23,6 +23,7 @@ REFERENCE = "id-tuning"
 """The row that RelaImpr compares with."""
 SUFFICIENT = "sufficient"
 DASH = "–"
+STAR, STAR_NOTE = " *", " *: log loss worse than that of the click rate as a constant (normalised entropy above 1)."
 MAX_COMMITS = 3
 """The most commits that the note of a table lists."""
 
@@ -66,10 +67,23 @@ def _score_table(title: str, rows: Mapping[str, Sequence[Run]], score: str) -> T
     phases = list(dict.fromkeys(phase["stage"] for phase in scored))
     columns = {f"{phase} {score}": phase for phase in phases} | {"seconds": "seconds"}
     table = _table(title, rows, columns, dict.fromkeys(columns, ".4f") | {"seconds": ".0f"})
+    table = _with_stars(table, rows, phases)
     limits = [run.limit for run in _first_runs(rows) if run.limit is not None]
     if score == "auc" and limits:
         table = replace(table, rows=[*table.rows, ["Bayes limit", "", *[cell(limits, ".4f")] * len(phases), ""]])
     return table if phases or score == "auc" else None
+
+
+def _with_stars(table: Table, rows: Mapping[str, Sequence[Run]], phases: Sequence[str]) -> Table:
+    """`table`, whose columns from the third on are these phases, with a star where the log loss is worse than a constant's."""
+    lines = []
+    for line, runs in zip(table.rows, rows.values(), strict=True):
+        metrics = [run.metrics() for run in runs if run.finished]
+        entropies = [_values(metrics, f"{phase} normalised_entropy") for phase in phases]
+        stars = [STAR if found and float(np.mean(found)) > 1 else "" for found in entropies]
+        cells = [cell + star for cell, star in zip(line[2:], stars, strict=False)]
+        lines.append([*line[:2], *cells, *line[2 + len(cells) :]])
+    return replace(table, rows=lines, note=f"{table.note}.{STAR_NOTE}") if lines != list(table.rows) else table
 
 
 def _rela_impr_table(title: str, rows: Mapping[str, Sequence[Run]]) -> Table:

@@ -69,7 +69,7 @@ class EmerG(ItemLearner):
         tower: tuple[Count, ...] = (128, 64),
         generate_init: bool = True,
         init_std: Rate = 0.01,
-        pretraining: GraphPretraining = GraphPretraining(lr=5e-3, residual_l2=0.03),
+        pretraining: GraphPretraining = GraphPretraining(lr=5e-3, residual_l2=0.03, id_dropout=0.2),
         regularization: FieldRegularization = FieldRegularization(),
         meta: MetaLearning = MetaLearning(),
         inner_lr: Rate = 1e-2,
@@ -100,16 +100,18 @@ class EmerG(ItemLearner):
     def info(self) -> dict[str, Json]:
         """`graphs`: three items of the last stage, each with `title`, `fields` (both axes) and `graph`, see `graph_of`.
 
-        In simulated data `planted` gives the [row, column] of the item's planted interaction.
+        In simulated data `planted` gives the [row, column] of the item's planted interaction. `held_out`: see `ItemLearner.info`.
         """
         if not self.entries or not self.entries[-1].info["items"]:
-            return {}
+            return super().info()
         fields = [node.name for node in self.nodes]
         names = self.entries[-1].info["items"]
         known = [dict(zip(entry.info["items"], entry.info.get(PLANTED, ()), strict=False)) for entry in self.entries]
         planted = {name: pair for part in known for name, pair in part.items()}
         example = [names[at] for at in sorted({0, len(names) // 2, len(names) - 1})]
-        return {"graphs": [_graph_example(name, fields, self.graph_of(name), planted.get(name)) for name in example]}
+        return super().info() | {
+            "graphs": [_graph_example(name, fields, self.graph_of(name), planted.get(name)) for name in example]
+        }
 
     def graph_of(self, item: str) -> list[list[float]]:
         """The item's first-order graph A¹ as the network uses it now: symmetric, in [0, 1], F rows of F numbers.

@@ -31,7 +31,7 @@ class GraphCache:
         with self._lock:
             if network is not self._network or self._is_known.device != items.device:
                 self._reset(network, items.device)
-            self._grow(len(state["id"]), batch_state)
+            self._grow(len(state["bias"]), batch_state)
             changed = ~self._is_known[items]
             for key, value in batch_state.items():
                 changed |= (self._source[key][items] != value).flatten(1).any(dim=1)

@@ -1,8 +1,8 @@
 """Calibration by number of events, fitted on old items that a model did not learn and that live as new ones do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import numpy as np
 import torch
@@ -87,13 +87,14 @@ def outcomes(lifecycle: Lifecycle, encoder: Encoder, log: ClickLog, device: torc
         yield Outcomes(events, logit, log.label[later].astype(np.float64), item[later])
 
 
-def fit_calibration(observed: Iterator[Outcomes]) -> Calibration:
-    """Scale and offset at the numbers of events that enough items reach; the identity if there are too few altogether."""
-    found = {}
-    for one in observed:
-        if not _is_enough(one.label, np.unique(one.item), MIN_ITEMS_LATER):
-            break
-        found[one.events] = platt(one.logit, one.label, _equal_items(one.item))
+def reached(observed: Iterable[Outcomes]) -> Iterator[Outcomes]:
+    """Those at numbers of events that enough items reach."""
+    return takewhile(lambda one: _is_enough(one.label, np.unique(one.item), MIN_ITEMS_LATER), observed)
+
+
+def fit_calibration(observed: Iterable[Outcomes]) -> Calibration:
+    """Scale and offset at each number of events; the identity for none."""
+    found = {one.events: platt(one.logit, one.label, _equal_items(one.item)) for one in observed}
     if not found:
         return Calibration()
     offset, scale = zip(*found.values(), strict=True)

@@ -39,13 +39,14 @@ def pretrain(
     item_features: Values,
     data: TrainingData,
     plan: Pretraining,
+    epochs: int,
     seed: int,
     stage: str,
     checkpoint: Checkpoint,
     selection: ModelSelection,
     processes: Processes,
 ) -> Iterator[Step]:
-    """Train the network and the old items' `residuals`, resuming after the last chunk in the checkpoint.
+    """Train the network and the old items' `residuals` in so many epochs, resuming after the last chunk in the checkpoint.
 
     Several processes take the steps of one, each with its rows of every batch, so that they may be others when training resumes.
     """
@@ -60,7 +61,7 @@ def pretrain(
         "mean": mean,
     }
     done = checkpoint.resume("pretrain", checkpointed)
-    parts, rows_in_all = plan.epochs * data.chunks_per_epoch, plan.epochs * data.rows
+    parts, rows_in_all = epochs * data.chunks_per_epoch, epochs * data.rows
     rate = one_cycle(rows_in_all)
     for number in range(done, parts):
         _set_sparse(network, residuals, None if plan.weight_averaging else LARGE_TABLE)

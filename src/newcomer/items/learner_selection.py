@@ -1,0 +1,52 @@
+"""Choice among learners on held-out old items, which live as new ones: `newcomer train --learner auto`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from newcomer.data.click_log import ClickLog
+from newcomer.data.schema import Schema
+from newcomer.items.learner import ItemLearner
+from newcomer.registry import ITEMS
+from newcomer.settings import Json
+from newcomer.training.checkpoint import Checkpoint
+from newcomer.training.learner import Step
+
+CANDIDATES: Mapping[str, Mapping[str, Json]] = {
+    "emerg": {"name": "emerg"},
+    "deepfm-bayes": {
+        "name": "dropout-net",
+        "adaptation": "map",
+        "generate_init": True,
+        "id_dropout": 0.2,
+        "pretrain_lr": 5e-3,
+        "residual_l2": 0.03,
+        "warmup_events": "all",
+    },
+    "logistic": {"name": "logistic"},
+    "user-item-rate": {"name": "logistic", "fields": "user"},
+}
+"""Rows that are tried: EmerG, a DeepFM with EmerG's learned prior, and plain rows."""
+
+
+def candidates(schema: Schema, **settings: Json) -> dict[str, ItemLearner]:
+    """A learner of each row of `CANDIDATES`; `settings`, such as the seed, are of all of them."""
+    found = dict[str, ItemLearner]()
+    for row, own in CANDIDATES.items():
+        kind: Callable[..., Any] = ITEMS[str(own["name"])]
+        found[row] = kind(schema, **{key: value for key, value in own.items() if key != "name"}, **settings)
+    return found
+
+
+def hold_out(learners: Mapping[str, ItemLearner], stage: str, log: ClickLog, checkpoint: Checkpoint) -> Iterator[Step]:
+    """`ItemLearner.hold_out` of each learner; of all with the same seed the same items. Each goes on from there in `learn`."""
+    for row, learner in learners.items():
+        learner.checkpoint = checkpoint.beside(row)
+        for step in learner.hold_out(stage, log):
+            yield replace(step, part=f"{row}: {step.part}")
+
+
+def best_row(learners: Mapping[str, ItemLearner]) -> str | None:
+    """The row whose second model predicts the held-out items with the least log loss; None if nothing could be held out."""
+    losses = {row: learner.held_out.loss for row, learner in learners.items() if learner.held_out is not None}
+    return min(losses, key=lambda row: losses[row], default=None)

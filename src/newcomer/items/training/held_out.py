@@ -1,0 +1,111 @@
+"""Held-out old items that live as new ones: how well they are predicted, and after how many passes of pre-training best."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from newcomer.items.calibration import Calibration
+from newcomer.items.training.calibration import Outcomes, fit_calibration
+from newcomer.metrics.calibration import logloss
+from newcomer.metrics.ranking import auc
+from newcomer.settings import Json
+
+STEPS = 200
+"""Least number of gradient steps where nothing is held out: a log of 1,000 events has two a pass."""
+
+FIRST_STEPS = 50
+"""Least number of gradient steps that is tried on held-out items."""
+
+DOUBLINGS = 8
+"""The most doublings of passes that are tried."""
+
+
+@dataclass(frozen=True)
+class HeldOutScore:
+    """Scores of the later events of held-out items that have had `events` events; `constant`: log loss of their click rate."""
+
+    events: int
+    rows: int
+    auc: float
+    logloss: float
+    constant: float
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """How a model predicts the lives of `items` held-out items, by their number of events; without `calibration`, or with it."""
+
+    items: int
+    scores: Sequence[HeldOutScore]
+    calibration: Calibration
+    epochs: int
+    """Passes of pre-training."""
+    tried: Mapping[int, float]
+    """Passes → mean log loss, calibrated, over the numbers of events."""
+
+    @classmethod
+    def of(cls, observed: Sequence[Outcomes], calibrate: bool, epochs: int) -> Self:
+        """From the outcomes, at one number of events at least, of a model that was pre-trained in so many passes."""
+        calibration = fit_calibration(observed)
+        scores = [_score(one, calibration) for one in observed]
+        loss = float(np.mean([score.logloss for score in scores]))
+        return cls(
+            len(np.unique(observed[0].item)),
+            scores if calibrate else [_score(one, Calibration()) for one in observed],
+            calibration if calibrate else Calibration(),
+            epochs,
+            {epochs: loss},
+        )
+
+    @property
+    def loss(self) -> float:
+        """Mean log loss, calibrated, over the numbers of events; the smaller, the better."""
+        return self.tried[self.epochs]
+
+    def to_json(self) -> dict[str, Json]:
+        """All but the calibration."""
+        return {
+            "items": self.items,
+            "pretrain_epochs": self.epochs,
+            "tried": {str(epochs): round(loss, 6) for epochs, loss in self.tried.items()},
+            "scores": [{key: round(value, 6) for key, value in vars(score).items()} for score in self.scores],
+        }
+
+
+def epochs_to_try(rows: int, batch_size: int) -> Iterator[int]:
+    """Numbers of passes, each twice the one before; the first one has enough steps to be a training at all.
+
+    >>> list(epochs_to_try(100_000, 512))[:3], list(epochs_to_try(5_000, 512))[:3]
+    ([1, 2, 4], [5, 10, 20])
+    """
+    first = _passes(FIRST_STEPS, rows, batch_size)
+    return (first * 2**n for n in range(DOUBLINGS + 1))
+
+
+def epochs_without_choice(rows: int, batch_size: int) -> int:
+    """Passes where nothing can be held out: 2, or more in a small log.
+
+    >>> epochs_without_choice(10**6, 512), epochs_without_choice(1_000, 512)
+    (2, 100)
+    """
+    return max(2, _passes(STEPS, rows, batch_size))
+
+
+def _passes(steps: int, rows: int, batch_size: int) -> int:
+    return math.ceil(steps / math.ceil(rows / batch_size))
+
+
+def _score(observed: Outcomes, calibration: Calibration) -> HeldOutScore:
+    logit: Any = calibration(observed.logit, np.full(len(observed.logit), observed.events))
+    probability = 1 / (1 + np.exp(-np.clip(logit, -30, 30)))
+    rate = np.full(len(logit), observed.label.mean())
+    return HeldOutScore(
+        observed.events,
+        len(logit),
+        auc(observed.label, probability),
+        logloss(observed.label, probability),
+        logloss(observed.label, rate),
+    )

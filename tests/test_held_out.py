@@ -1,0 +1,166 @@
+"""What is chosen on held-out old items: passes of pre-training, and the learner; and plain rows, which need no choice."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from newcomer.data.schema import Field, Schema
+from newcomer.errors import LearnerError
+from newcomer.experiments.report.table import Table, _with_stars
+from newcomer.items.learner import ItemLearner
+from newcomer.items.learner_selection import best_row, hold_out
+from newcomer.items.methods.dropout_net import DropoutNet
+from newcomer.items.methods.logistic import Logistic
+from newcomer.store.folder import Store
+from newcomer.streams.cold_start import OldItems
+from newcomer.streams.stage import Stage
+from newcomer.training.checkpoint import Checkpoint
+from newcomer.training.learner import Step
+from shell import Shell
+
+SCHEMA = Schema("item", "user", "clicked", "time", (Field("kind", "item"),))
+SMALL: dict[str, Any] = {"width": 4, "hidden": [8], "adaptation": "map", "warmup_events": "all", "meta_epochs": 0}
+SMALL |= {"pretrain_lr": 1e-2, "device": "cpu"}
+
+
+def log(items: int = 240, events: int = 15, seed: int = 0) -> pl.DataFrame:
+    """Clicks of users with different rates on items of different quality, which depends on their kind in part."""
+    chance = np.random.default_rng(seed)
+    item = np.repeat(np.arange(items), events)
+    user = chance.integers(0, 60, len(item))
+    taste, quality = np.random.default_rng(1).normal(0, 1, 60), np.random.default_rng(2).normal(0, 0.5, items)
+    logit = taste[user] + quality[item] + item % 3 - 1.5
+    clicked = chance.random(len(item)) < 1 / (1 + np.exp(-logit))
+    columns = {"item": item, "user": user, "clicked": clicked.astype(int), "time": chance.permutation(len(item))}
+    return pl.DataFrame(columns).with_columns(kind=pl.col("item") % 3)
+
+
+@pytest.fixture(scope="module")
+def chosen() -> DropoutNet:
+    return DropoutNet(SCHEMA, **SMALL).learn(log())
+
+
+def weights(learner: ItemLearner) -> list[torch.Tensor]:
+    return [*learner.network.state_dict().values(), *learner.state.values()]
+
+
+def test_passes_are_those_with_the_least_loss_and_the_next_doubling_is_worse(chosen: DropoutNet) -> None:
+    found = chosen.held_out
+    assert found is not None
+    assert min(found.tried, key=lambda epochs: found.tried[epochs]) == found.epochs
+    passes = list(found.tried)
+    assert all(b == 2 * a for a, b in pairwise(passes))
+    assert passes[-1] in (found.epochs, 2 * found.epochs)
+    assert found.scores[0].auc > 0.55
+    assert found.scores[0].logloss < found.scores[0].constant
+    assert chosen.info() == {"held_out": found.to_json()}
+
+
+def test_the_model_is_that_of_the_chosen_passes_to_the_bit(chosen: DropoutNet) -> None:
+    assert chosen.held_out is not None
+    given = DropoutNet(SCHEMA, **SMALL, pretrain_epochs=chosen.held_out.epochs).learn(log())
+    assert all(torch.equal(one, other) for one, other in zip(weights(chosen), weights(given), strict=True))
+    assert given.held_out is not None
+    assert given.held_out.scores == chosen.held_out.scores
+    assert given.fitted_calibration == chosen.fitted_calibration
+
+
+def test_a_small_log_gets_enough_steps() -> None:
+    steps: list[Step] = []
+    DropoutNet(SCHEMA, **SMALL).learn(log(items=20), progress=steps.append)
+    assert len([step for step in steps if step.part == "pretrain"]) == 200
+
+
+def test_after_an_interruption_nothing_is_trained_twice(tmp_path: Path, chosen: DropoutNet) -> None:
+    learner, data = DropoutNet(SCHEMA, **SMALL), chosen._to_log(log())
+
+    def fit(learner: DropoutNet) -> Any:
+        return learner.fit_stage(Stage("old", OldItems(data), {}), Checkpoint(tmp_path / "checkpoint"))
+
+    for step in fit(learner):
+        if step.part == "pretrain":
+            break
+    again = DropoutNet(SCHEMA, **SMALL)
+    assert not [step for step in fit(again) if "held-out items: pretrain" in step.part]
+    assert all(torch.equal(one, other) for one, other in zip(weights(chosen), weights(again), strict=True))
+
+
+def test_without_fields_and_bias_every_score_is_the_click_rate() -> None:
+    table = log(items=60)
+    scores = Logistic(SCHEMA, fields="none", item_bias=False, calibrate=False, device="cpu").learn(table).score(table)
+    assert scores == pytest.approx(np.full(len(table), table["clicked"].mean()), abs=1e-4)
+
+
+def test_a_users_score_is_the_users_click_rate_drawn_to_that_of_all() -> None:
+    table = log(items=60)
+    learner = Logistic(SCHEMA, fields="user", item_bias=False, calibrate=False, device="cpu").learn(table)
+    shown = table.with_columns(score=learner.score(table)).group_by("user").agg(pl.col("clicked", "score").mean())
+    rate, score, overall = shown["clicked"].to_numpy(), shown["score"].to_numpy(), table["clicked"].mean()
+    assert (np.abs(score - overall) <= np.abs(rate - overall) + 0.02).all()
+    assert np.corrcoef(rate, score)[0, 1] > 0.99
+    assert 0 < np.std(score) < np.std(rate)
+
+
+def test_weights_are_where_the_posterior_has_no_slope() -> None:
+    """Σ (y − p) = w / σ² for the bias of every item: the optimum, by formula."""
+    table = log(items=60)
+    learner = Logistic(SCHEMA, fields="user", calibrate=False, device="cpu").learn(table)
+    score = learner.score(table)
+    residual = table.with_columns(left=table["clicked"] - score).group_by("item").agg(pl.col("left").sum()).sort("item")
+    bias = np.array([float(learner.state["bias"][learner.known[str(item)], 0]) for item in residual["item"]])
+    slope, offset = np.polyfit(bias, residual["left"].to_numpy(), 1)
+    assert np.abs(residual["left"].to_numpy() - (slope * bias + offset)).max() < 0.05
+    assert slope**-0.5 == pytest.approx(float(learner.network.positive_scales()["bias"]), rel=0.1)
+
+
+def test_a_log_in_chunks_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from newcomer.data.io.chunked_log import ChunkedLog
+
+    log(items=20).write_csv(tmp_path / "log.csv")
+    with pytest.raises(LearnerError, match="logistic needs a log in memory"):
+        Logistic(SCHEMA, device="cpu").learn(ChunkedLog(tmp_path / "log.csv", SCHEMA))
+
+
+def test_the_learner_that_predicts_held_out_items_best_is_chosen() -> None:
+    learners = {
+        row: Logistic(SCHEMA, fields=fields, item_bias=fields != "none", device="cpu")
+        for row, fields in (("rate", "none"), ("all", "all"), ("user", "user"))
+    }
+    data = learners["rate"]._to_log(log())
+    assert best_row(learners) is None
+    for _ in hold_out(learners, "old", data, Checkpoint()):
+        pass
+    assert best_row(learners) == "all"
+
+
+@pytest.mark.slow
+def test_train_auto_says_what_it_tried_and_took(shell: Shell) -> None:
+    log().write_csv(shell.folder / "clicks.csv")
+    code, out, err = shell.call("train", "shop", "clicks.csv", "--learner", "auto")
+    assert code == 0, err
+    for row in ("emerg", "deepfm-bayes", "logistic", "user-item-rate"):
+        assert f"tried {row}: mean log loss" in out
+    assert "which has the least log loss of held-out items" in out
+    assert Store(shell.folder / "shop").exists()
+    log(items=20).write_csv(shell.folder / "few.csv")
+    code, _, err = shell.call("train", "few", "few.csv", "--learner", "auto")
+    assert code == 2
+    assert "too few items or events to hold some out" in err
+
+
+def test_a_log_loss_worse_than_a_constants_has_a_star() -> None:
+    class Run:
+        finished = True
+
+        def metrics(self) -> dict[str, float]:
+            return {"cold normalised_entropy": 1.1, "warm-a normalised_entropy": 0.9}
+
+    table = Table("t", ["", "seeds", "cold", "warm-a", "seconds"], [["row", "1", "0.6", "0.7", "3"]], "note")
+    found = _with_stars(table, {"row": [Run()]}, ["cold", "warm-a"])  # type: ignore[list-item]
+    assert list(found.rows[0]) == ["row", "1", "0.6 *", "0.7", "3"]
+    assert "worse than" in found.note
