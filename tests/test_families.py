@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -16,7 +17,7 @@ from torch import nn
 
 from newcomer.backbones import backbone as room
 from newcomer.backbones.backbone import Backbone
-from newcomer.backbones.families import FAMILIES, Pooling
+from newcomer.backbones.families import FAMILIES, Pooling, family_of
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples, Input
 from newcomer.errors import DataError, SettingError
@@ -101,7 +102,7 @@ def test_a_family_that_is_not_in_the_table_is_tried_by_the_known_names(
     kind: str, tiny: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = Backbone(str(tiny(kind)))
-    monkeypatch.setattr(room, "FAMILIES", {})
+    monkeypatch.setattr(room, "family_of", lambda _, model: family_of(SimpleNamespace(model_type="unknown"), model))
     unknown = Backbone(str(tiny(kind)))
     assert (unknown.projections, unknown.pooling) == (known.projections, known.pooling)
 
