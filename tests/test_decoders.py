@@ -113,7 +113,7 @@ def test_a_decoder_made_to_read_in_both_directions_is_an_encoder(copied: Callabl
 
 
 def test_the_first_token_of_a_decoder_is_no_feature(tiny: Folder) -> None:
-    with pytest.raises(SettingError, match="pooling = 'cls', which .* has not; give one of: last, mean"):
+    with pytest.raises(SettingError, match=r"pooling = 'cls', which .* has not; give one of: last, mean"):
         Backbone(str(tiny("llama")), pooling="cls")
 
 
@@ -182,7 +182,9 @@ def test_a_model_with_encoder_and_decoder_is_one_line(tmp_path: Path) -> None:
 
 def test_layers_of_gpt2_are_linear_and_compute_the_same(tiny: Folder) -> None:
     backbone, plain = Backbone(str(tiny("gpt2"))), hf.AutoModel.from_pretrained(tiny("gpt2")).eval()
-    assert backbone.transposed == {n for n, layer in plain.named_modules() if isinstance(layer, hf.pytorch_utils.Conv1D)}
+    assert backbone.transposed == {
+        n for n, layer in plain.named_modules() if isinstance(layer, hf.pytorch_utils.Conv1D)
+    }
     assert len(backbone.transposed) == 8
     encoded = backbone.encode(TEXTS)
     with torch.inference_mode():

@@ -56,8 +56,8 @@ class Backbone(nn.Module):
 
     Code that comes with a model is never run.
     Raises DataError where no model is found, a library that it needs is not installed, a text model comes without its
-    tokenizer, or one has no states of a text's tokens alone; SettingError for what the backbone cannot give: a pooling, more `max_tokens` than it has positions for, a target
-    module.
+    tokenizer, or a model computes no states from a text alone; SettingError for what the backbone cannot give: a pooling, more
+    `max_tokens` than it has positions for, a target module.
     """
 
     follows_folder: ClassVar[bool] = True

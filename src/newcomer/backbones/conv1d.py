@@ -5,7 +5,7 @@ from transformers.pytorch_utils import Conv1D
 
 
 def conv1d_to_linear(model: nn.Module) -> frozenset[str]:
-    """Replace every `Conv1D` of `model`, W of (in, out), by the linear layer with Wᵀ that computes the same. Returns their names."""
+    """Replace every `Conv1D` of `model`, with W of (in, out), by the linear layer of Wᵀ. Returns their names."""
     names = [name for name, layer in model.named_modules() if isinstance(layer, Conv1D)]
     for name in names:
         model.set_submodule(name, _linear(model.get_submodule(name)))
