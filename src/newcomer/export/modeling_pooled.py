@@ -87,7 +87,8 @@ class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
             if attention_mask is None:
                 return states[:, -1]
             places = torch.arange(1, states.shape[1] + 1, device=states.device)
-            return states[torch.arange(len(states), device=states.device), (attention_mask * places).argmax(1)]
+            rows = torch.arange(states.shape[0], device=states.device)  # an exporter takes len() for a constant
+            return states[rows, (attention_mask * places).argmax(1)]
         states = states.float()
         if attention_mask is None:
             return states.mean(1)
