@@ -14,6 +14,7 @@ from torch import nn
 from newcomer.backbones import families
 from newcomer.backbones.backbone import Backbone, last_tokens
 from newcomer.backbones.families import FAMILIES, is_causal
+from newcomer.backbones.reloading import PlainBackbone
 from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
@@ -110,6 +111,10 @@ def test_a_decoder_made_to_read_in_both_directions_is_an_encoder(copied: Callabl
     assert (backbone.is_causal, backbone.pooling) == (False, "mean")
     with pytest.raises(SettingError, match="pooling = 'last'"):
         Backbone(backbone.name, pooling="last")
+
+
+def test_a_store_that_names_no_pooling_has_the_mean_of_tokens(tiny: Folder) -> None:
+    assert PlainBackbone(str(tiny("llama"))).pooling == "mean"
 
 
 def test_the_first_token_of_a_decoder_is_no_feature(tiny: Folder) -> None:

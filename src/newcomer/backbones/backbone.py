@@ -113,7 +113,7 @@ class Backbone(nn.Module):
             raise SettingError(
                 f"Backbone: pooling = '{pooling}', which '{name}' has not; give one of: {', '.join(possible)}"
             )
-        self.pooling = pooling or declaration.pooling or possible[0]
+        self.pooling = pooling or declaration.pooling or (possible[0] if self.follows_folder else _plain(possible))
         if self.pooling != "pooler":
             lacking = [key for key in lacking if "pooler" not in key]  # an unused pooler may lack weights
             if getattr(model, "pooler", None) is not None:
@@ -277,6 +277,11 @@ class Backbone(nn.Module):
         return pixels.dtype == torch.uint8 and torch.allclose(
             self.to_device({"pixels": pixels})["pixel_values"], whole.float(), rtol=0, atol=1e-5
         )
+
+
+def _plain(possible: tuple[Pooling, ...]) -> Pooling:
+    """The default of a store that names no pooling: decoders were pooled as encoders were."""
+    return next(pooling for pooling in possible if pooling != "last")
 
 
 def last_tokens(mask: Int[Tensor, "batch token"]) -> Int[Tensor, " batch"]:

@@ -14,7 +14,7 @@ def conv1d_to_linear(model: nn.Module) -> frozenset[str]:
 
 def _linear(layer: nn.Module) -> nn.Linear:
     weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
-    linear = nn.Linear(*weight.shape, device="meta")
+    linear = nn.Linear(weight.shape[0], weight.shape[1], device="meta")
     linear.weight = nn.Parameter(weight.detach().T.contiguous(), requires_grad=weight.requires_grad)
     linear.bias = bias
     return linear.train(layer.training)
