@@ -169,22 +169,51 @@ def _write_encoder(kind: str, folder: Path) -> None:
         "mpnet": ("MPNet", padded_by_1),
         "deberta-v2": ("DebertaV2", text | near | {"position_biased_input": False, "share_att_key": True}),
         "modernbert": ("ModernBert", text | {"global_attn_every_n_layers": 2, "local_attention": 4}),
-        "gpt2": ("GPT2", {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": len(words) + 4}),
+        "fnet": ("FNet", text),
+        "roformer": ("RoFormer", text | {"embedding_size": 16}),
     }
-    model, settings = texts[kind]
-    getattr(hf, f"{model}Model")(getattr(hf, f"{model}Config")(**settings)).save_pretrained(folder)
+    width = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 24, "vocab_size": len(words) + 4}
+    narrow = text | {"num_key_value_heads": 1, "head_dim": 8, "pad_token_id": None}
+    windows = {"sliding_window": 3, "layer_types": ["sliding_attention", "full_attention"]}
+    decoders: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
+        "gpt2": ("GPT2LMHeadModel", width, {"eos_token": "</s>"}),
+        "gpt_neox": ("GPTNeoXForCausalLM", text, {"eos_token": "</s>"}),
+        "llama": ("LlamaForCausalLM", narrow, {"bos_token": "<s>", "eos_token": "</s>"}),
+        "mistral": ("MistralForCausalLM", narrow | {"sliding_window": 3}, {"bos_token": "<s>", "eos_token": "</s>"}),
+        "qwen2": ("Qwen2ForCausalLM", narrow | {"vocab_size": 257}, {}),
+        "qwen3": ("Qwen3ForCausalLM", narrow, {"pad_token": "[PAD]"}),
+        "gemma": ("GemmaForCausalLM", narrow, {"bos_token": "<s>", "pad_token": "[PAD]", "padding_side": "left"}),
+        "gemma2": ("Gemma2ForCausalLM", narrow | windows, {"bos_token": "<s>", "pad_token": "[PAD]"}),
+        "gemma3_text": (
+            "Gemma3ForCausalLM",
+            narrow | windows,
+            {"bos_token": "<s>", "pad_token": "[PAD]", "padding_side": "left"},
+        ),
+    }
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    template = "<s> $A </s>"
+    if kind in decoders:  # as published: with the layer that predicts tokens, which is not read
+        model, settings, special = decoders[kind]
+        template = "<s> $A" if "bos_token" in special else "$A"
+        whole = getattr(hf, model)
+        whole(whole.config_class(**settings)).save_pretrained(folder)
+    else:
+        model, settings = texts[kind]
+        getattr(hf, f"{model}Model")(getattr(hf, f"{model}Config")(**settings)).save_pretrained(folder)
+    if kind == "qwen2":  # transformers reads it by a tokenizer of bytes alone
+        alphabet = [*sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()), "<|endoftext|>"]
+        letters = {letter: i for i, letter in enumerate(alphabet)}
+        hf.Qwen2Tokenizer(vocab=letters, merges=[]).save_pretrained(folder)
+        return
     pads = ["<s>", "[PAD]"] if settings is padded_by_1 else ["[PAD]", "<s>"]
     vocabulary = {word: i for i, word in enumerate([*pads, "</s>", "[UNK]", *words])}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[(mark, vocabulary[mark]) for mark in ("<s>", "</s>")]
+        single=template, special_tokens=[(mark, vocabulary[mark]) for mark in ("<s>", "</s>")]
     )
     hf.PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        model_input_names=["input_ids", "attention_mask"],
+        tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **special
     ).save_pretrained(folder)
 
 

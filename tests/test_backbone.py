@@ -39,6 +39,14 @@ QUERY_VALUE = {
     "mpnet": ("q", "v"),
     "deberta-v2": ("query_proj", "value_proj"),
     "modernbert": ("Wqkv.query", "Wqkv.value"),
+    "gpt2": ("c_attn.query", "c_attn.value"),
+    "llama": ("q_proj", "v_proj"),
+    "mistral": ("q_proj", "v_proj"),
+    "qwen2": ("q_proj", "v_proj"),
+    "qwen3": ("q_proj", "v_proj"),
+    "gemma": ("q_proj", "v_proj"),
+    "gemma2": ("q_proj", "v_proj"),
+    "gemma3_text": ("q_proj", "v_proj"),
 }
 KINDS = list(QUERY_VALUE)
 PICTURES, TEXTS = KINDS[: KINDS.index("bert")], KINDS[KINDS.index("bert") :]
@@ -313,7 +321,7 @@ def test_a_target_module_that_is_none_is_one_line(targets: list[str], message: s
 
 
 def test_a_model_without_query_and_value_layers_cannot_be_adapted(tiny: Folder) -> None:
-    backbone = Backbone(str(tiny("gpt2")))
+    backbone = Backbone(str(tiny("gpt_neox")))
     assert backbone.projections == []
     with pytest.raises(LearnerError, match="no linear query and value projections"):
         SDLoRA(backbone)

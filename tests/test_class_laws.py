@@ -57,6 +57,10 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     ),
     "sd-lora, bf16": ("vit", SDLoRA, TRAINED | {"precision": "bf16"}),
     "sd-lora on texts": ("bert", SDLoRA, TRAINED),
+    "sd-lora on a decoder with fused layers": ("gpt2", SDLoRA, TRAINED),
+    "sd-lora on a decoder with narrow values": ("llama", SDLoRA, TRAINED | {"head": "lda"}),
+    "sd-lora on a decoder with normed queries": ("qwen3", SDLoRA, TRAINED | {"magnitude_sharing": "projection"}),
+    "sd-lora on a decoder with windows, kernel": ("gemma3_text", SDLoRA, TRAINED | {"head": "kernel"}),
     "sd-lora, many settings of training": (
         "vit",
         SDLoRA,
@@ -77,7 +81,9 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "sequential, first task only, trained rows": ("vit", SequentialLoRA, TRAINED | {"adapted_tasks": 1}),
     "inf-lora": ("vit", InfLoRA, TRAINED | {"total_tasks": 2, "schedule": "constant"}),
     "inf-lora, lda, on texts": ("bert", InfLoRA, TRAINED | {"threshold": 0.8, "head": "lda"}),
+    "inf-lora on a decoder": ("qwen3", InfLoRA, TRAINED | {"total_tasks": 2, "head": "lda"}),
     "full fine-tuning": ("vit", FullFineTuning, WHOLE),
+    "full fine-tuning of a decoder": ("gpt2", FullFineTuning, WHOLE),
     "full fine-tuning of a part, seen classes, bf16": (
         "vit",
         FullFineTuning,
@@ -85,12 +91,14 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     ),
     "ranpac": ("vit", RanPAC, {"projection_dim": 40, "adapt_first_task": "none"}),
     "ranpac, first task adapted": ("vit", RanPAC, TRAINED | {"projection_dim": 40, "adapt_first_task": "lora"}),
+    "ranpac on a decoder": ("llama", RanPAC, TRAINED | {"projection_dim": 40, "adapt_first_task": "lora"}),
     "l2p": ("vit", L2P, PROMPTED | {"pool_size": 4, "top_k": 2}),
     "l2p, lda, drift map, on texts": ("bert", L2P, PROMPTED | {"head": "lda", "drift_map": True}),
     "dual-prompt": ("vit", DualPrompt, PROMPTED),
     "dual-prompt, lda, on texts": ("bert", DualPrompt, PROMPTED | {"head": "lda"}),
     "coda-prompt": ("vit", CODAPrompt, PROMPTED | {"components": 3}),
     "coda-prompt, lda, on texts": ("bert", CODAPrompt, PROMPTED | {"head": "lda", "components": 9}),
+    "coda-prompt on a decoder": ("gpt2", CODAPrompt, PROMPTED | {"components": 3}),
     "coda-prompt, bf16, in parts": (
         "vit",
         CODAPrompt,
@@ -102,6 +110,7 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "kernel": ("vit", FrozenBackbone, {"head": "kernel"}),
     "lda": ("vit", FrozenBackbone, {"head": "lda"}),
     "lda on texts": ("bert", FrozenBackbone, {"head": "lda"}),
+    "lda on a decoder": ("gemma3_text", FrozenBackbone, {"head": "lda"}),
 }
 
 

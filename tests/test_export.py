@@ -1,6 +1,7 @@
 """Exports: other libraries load them and give the same logits."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,18 @@ from newcomer.classes.methods.sequential_lora import SequentialLoRA
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError, StoreError
 from newcomer.export import FORMS, to_onnx, to_transformers
+from newcomer.export.classifier import STOCK, classifier
+from newcomer.export.modeling_pooled import PooledClassifier
 from newcomer.nn.heads.kernel import arc_cosine
 from newcomer.shapes import Tensor
 
 Folder = Callable[[str], Path]
 TEXTS = ["bert", "roberta", "distilbert", "modernbert"]
 PICTURES = ["vit", "deit", "dinov2", "clip", "siglip"]
+DECODERS = [
+    pytest.param(kind, marks=() if kind in ("gpt2", "qwen3") else pytest.mark.slow)
+    for kind in ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
+]
 
 
 @pytest.fixture
@@ -112,11 +119,68 @@ def test_transformers_gives_the_same_logits_and_answers(
     assert [answer["label"] for answer in found] == learner.predict(inputs)
 
 
+@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("head", ["linear", "prototypes"])
+def test_transformers_has_the_class_of_a_decoder_unless_it_lacks_a_bias(
+    kind: str, head: str, learned: Callable[..., SDLoRA], questions: list[Examples], tmp_path: Path
+) -> None:
+    """GPT-2's last layer norm takes the bias up; the others' have none, so that only heads without one are theirs."""
+    learner = learned(kind, head=head)
+    inputs, folder = [*questions[1].inputs, *questions[0].inputs], tmp_path / "exported"
+    FORMS["transformers"](learner, folder)
+    own = (folder / "modeling_pooled.py").exists()
+    assert own == (kind != "gpt2" and head == "linear")
+    ask: Any = transformers.pipeline("text-classification", model=str(folder), trust_remote_code=own)  # type: ignore[call-overload]
+    assert type(ask.model).__name__ == ("PooledClassifier" if own else STOCK[kind, "last"])
+    with torch.inference_mode():
+        logits = ask.model.eval()(**read(folder, learner, inputs)).logits
+    torch.testing.assert_close(logits.softmax(1), learner.logits(inputs).softmax(1), rtol=1e-4, atol=1e-5)
+    found = ask(inputs, batch_size=3, truncation=True, top_k=None)
+    for answers, row in zip(found, learner.predict_proba(inputs), strict=True):
+        shown = {answer["label"]: answer["score"] for answer in answers}
+        assert [shown[name] for name in learner.classes] == pytest.approx(row.tolist(), abs=1e-5)
+
+
+def test_a_bias_that_no_layer_norm_takes_up_is_not_lost(tiny: Folder, questions: list[Examples]) -> None:
+    """A single class has no other to be compared with, and more classes than features no exact solution."""
+    one = questions[0].select([0, 1])
+    learner = FrozenBackbone(str(tiny("gpt2")), head="lda").learn(one)
+    assert isinstance(classifier(learner), PooledClassifier)
+    texts = [text for task in questions for text in task.inputs] * 2
+    many = Examples(texts, [f"class {n % 20}" for n in range(len(texts))])
+    learner = FrozenBackbone(str(tiny("gpt2")), head="lda").learn(many)
+    model, encoded = classifier(learner), learner.backbone.encode(many.inputs)
+    assert isinstance(model, PooledClassifier)
+    with torch.inference_mode():
+        logits = model(**encoded).logits
+    torch.testing.assert_close(logits.softmax(1), learner.logits(many.inputs).softmax(1), rtol=1e-3, atol=1e-4)
+
+
+def test_texts_that_end_in_what_they_are_padded_by_are_read_by_the_mask(
+    tiny: Folder, questions: list[Examples], tmp_path: Path
+) -> None:
+    """Qwen3-Embedding's tokenizer does so: the class of transformers would read the token before."""
+    shutil.copytree(tiny("qwen3"), tmp_path / "qwen3")
+    table = json.loads((tmp_path / "qwen3" / "tokenizer.json").read_text())
+    end = {"SpecialToken": {"id": "[PAD]", "type_id": 0}}
+    table["post_processor"]["single"].append(end)
+    table["post_processor"]["special_tokens"]["[PAD]"] = {"id": "[PAD]", "ids": [0], "tokens": ["[PAD]"]}
+    (tmp_path / "qwen3" / "tokenizer.json").write_text(json.dumps(table))
+    learner = FrozenBackbone(str(tmp_path / "qwen3"), head="prototypes").learn(questions[0])
+    encoded = learner.backbone.encode(questions[0].inputs)
+    assert (encoded["input_ids"][:, -1] == 0).all()
+    model = classifier(learner)
+    assert isinstance(model, PooledClassifier)
+    with torch.inference_mode():
+        assert apart(model(**encoded).logits, learner, list(questions[0].inputs)) <= 1e-4
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft still asks for it
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
         *((kind, {}) for kind in [*PICTURES, *TEXTS]),
+        *(pytest.param(*kind.values, {}, marks=kind.marks) for kind in DECODERS),
         ("vit", {"rank": [[1, 3], [2, 1]], "magnitude_sharing": "projection", "head": "lda"}),
         ("bert", {"head": "kernel"}),
     ],
@@ -144,6 +208,8 @@ def test_peft_gives_the_same_logits(
         if info["pooling"] == "mean":
             mask = encoded["attention_mask"][:, :, None]
             pooled = (states * mask).sum(1) / mask.sum(1)
+        elif info["pooling"] == "last":
+            pooled = states[torch.arange(len(states)), encoded["attention_mask"].sum(1) - 1]
         else:
             pooled = states[:, 0] if info["pooling"] == "cls" else output.pooler_output
     terms = arc_cosine(pooled, head["points"]) if "points" in head else pooled
@@ -175,6 +241,8 @@ def test_one_lora_trained_on_is_exported_as_well(tiny: Folder, tasks: list[Examp
         pytest.param("bert", {}, {}, marks=pytest.mark.slow),
         ("clip", {"size": 16}, {}),
         ("bert", {}, {"head": "kernel"}),
+        *(pytest.param(kind, {}, {}, marks=pytest.mark.slow) for kind in ("llama", "qwen3", "gemma3_text")),
+        pytest.param("gpt2", {}, {"head": "prototypes"}, marks=pytest.mark.slow),
     ],
 )
 def test_onnxruntime_gives_the_same_logits_for_any_batch(

@@ -35,9 +35,9 @@ def test_a_checkpointed_training_is_the_same(method: Any, tiny: Folder, tasks: l
     torch.testing.assert_close(other.logits(tasks[0].inputs), plain.logits(tasks[0].inputs), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["bert", "modernbert", "dinov2", "clip", "siglip", "deberta-v2"])
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "deberta-v2", "gpt2", "qwen3", "dinov2", "clip", "siglip"])
 def test_other_encoders(kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]) -> None:
-    data = questions if kind in ("bert", "modernbert", "deberta-v2") else tasks
+    data = tasks if kind in ("dinov2", "clip", "siglip") else questions
     plain, other = (
         SDLoRA(str(tiny(kind)), rank=2, gradient_checkpointing=given, **HOW).learn(data[0]) for given in (False, True)
     )

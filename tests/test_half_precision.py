@@ -31,11 +31,11 @@ HALF = ["bfloat16", "float16"]
 
 
 @pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize("kind", ["vit", "bert", "clip"])
+@pytest.mark.parametrize("kind", ["vit", "bert", "clip", "gpt2", "qwen3"])
 def test_weights_take_half_and_features_are_nearly_the_same(
     dtype: Any, kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]
 ) -> None:
-    inputs = (questions if kind == "bert" else tasks)[0].inputs
+    inputs = (tasks if kind in ("vit", "clip") else questions)[0].inputs
     full, half = Backbone(str(tiny(kind))), Backbone(str(tiny(kind)), dtype=dtype)
 
     def size(backbone: Backbone) -> int:

@@ -176,7 +176,7 @@ def test_minilm_stays_what_it_was() -> None:
     ("said", "more", "named"),
     [
         ({"pooling_mode_max_tokens": True}, "", "pooling by 'max'"),
-        ({"pooling_mode": "lasttoken"}, "", "pooling by 'lasttoken'"),
+        ({"pooling_mode": "lasttoken"}, "", "pooling by 'last'"),
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "", r"pooling by 'cls\+mean'"),
         ({"pooling_mode_mean_tokens": True}, "Dense", r"a Dense module \(2_Dense\)"),
     ],

@@ -1,4 +1,4 @@
-"""Pre-trained backbone: encoder from the hub or a folder, with its own preprocessing."""
+"""Pre-trained backbone: encoder or decoder from the hub or a folder, with its own preprocessing."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,24 +11,24 @@ from pydantic import Field
 from torch import nn
 
 from newcomer.backbones import preprocessing
+from newcomer.backbones.conv1d import conv1d_to_linear
 from newcomer.backbones.families import (
-    FAMILIES,
-    IMAGES,
-    TEXTS,
     Pooling,
     TimmImages,
+    family_of,
     linear_modules,
     poolings,
     query_value,
 )
 from newcomer.backbones.loading import is_image_model, load, read_sibling
+from newcomer.backbones.padding import set_padding
 from newcomer.backbones.sentence_transformers_config import Declared, declared, require_computable
 from newcomer.backbones.sources import resolve_source
 from newcomer.data.examples import Input
 from newcomer.data.io.image_decoding import to_rgb
 from newcomer.errors import DataError, LearnerError, SettingError, nearest
 from newcomer.settings import Json, checked
-from newcomer.shapes import Float, Tensor
+from newcomer.shapes import Float, Int, Tensor
 from newcomer.training.settings import Count
 
 LONG = 512
@@ -38,15 +38,16 @@ Encoded = Mapping[str, Tensor]
 
 
 class Backbone(nn.Module):
-    """A frozen encoder: images or texts in, one feature vector each out.
+    """A frozen encoder or decoder: images or texts in, one feature vector each out.
 
     - `name`: a folder with a transformers model, or its name on the hub. A folder of the same last name under `$NEWCOMER_DATA`
       or `data/` comes first, then an installed package that carries the model, then the hub.
     - `size`: side of the images in pixels; the backbone's own by default, otherwise positions are interpolated.
     - `pooling`: 'cls' takes the first token's last state, 'mean' the mean over all tokens but padding, 'pooler' what the model
-      itself pools: CLIP's normed class token, SigLIP's attention over its tokens, BERT's layer on the first token. By default
-      'pooler' for CLIP, SigLIP and timm, 'cls' for other images, and for texts what a folder of sentence-transformers says of its
-      model, or 'mean'.
+      itself pools: CLIP's normed class token, SigLIP's attention over its tokens, BERT's layer on the first token; 'last' takes
+      the state of the last token but padding, the only one of a decoder that has seen the whole text. By default 'pooler' for CLIP,
+      SigLIP and timm, 'cls' for other images, and for texts what a folder of sentence-transformers says of its model, or 'last' for
+      decoders and 'mean' for others.
     - `max_tokens`: longer texts are cut; by default at the limit that such a folder states, or its tokenizer and positions have.
     - `target_modules`: the linear modules to adapt, by name or by the end of their names; by default the query and value
       projections of every attention (`families`), also where a model holds them fused in one layer with the key.
@@ -54,9 +55,9 @@ class Backbone(nn.Module):
       backbone may have. Features, heads and all that is trained are float32.
 
     Code that comes with a model is never run.
-    Raises DataError where no model is found, a library that it needs is not installed, or a text model comes without its
-    tokenizer; SettingError for what the backbone cannot give: a pooling, more `max_tokens` than it has positions for, a target
-    module.
+    Raises DataError where no model is found, a library that it needs is not installed, a text model comes without its
+    tokenizer, or a model computes no states from a text alone; SettingError for what the backbone cannot give: a pooling, more
+    `max_tokens` than it has positions for, a target module.
     """
 
     follows_folder: ClassVar[bool] = True
@@ -88,8 +89,18 @@ class Backbone(nn.Module):
         self.files = source.source if source and not source.published else None
         """Folder with its files, if the name is not that of a published model."""
         self.reads_images = is_image_model(model)
-        family = FAMILIES.get(config.model_type) or (IMAGES if self.reads_images else TEXTS)
+        try:
+            family = family_of(config, model)
+        except (RuntimeError, ValueError, IndexError, TypeError, AttributeError):  # each model fails in its own way
+            raise DataError(
+                f"backbone '{name}' computes no states from a text's tokens alone ({type(model).__name__}); give an encoder"
+                " or a decoder of texts"
+            ) from None
         possible = poolings(model, family)
+        self.is_causal = "last" in possible
+        """Whether it is a decoder, whose tokens see only those before them."""
+        if self.is_causal:
+            model.config.use_cache = False  # nothing is generated
         declaration = Declared()
         if not self.reads_images:
             self._require_words(getattr(config, "vocab_size", None))
@@ -102,7 +113,7 @@ class Backbone(nn.Module):
             raise SettingError(
                 f"Backbone: pooling = '{pooling}', which '{name}' has not; give one of: {', '.join(possible)}"
             )
-        self.pooling = pooling or declaration.pooling or possible[0]
+        self.pooling = pooling or declaration.pooling or (possible[0] if self.follows_folder else _plain(possible))
         if self.pooling != "pooler":
             lacking = [key for key in lacking if "pooler" not in key]  # an unused pooler may lack weights
             if getattr(model, "pooler", None) is not None:
@@ -111,6 +122,8 @@ class Backbone(nn.Module):
             raise DataError(f"backbone '{name}': its file lacks weights ({lacking[0]}); fetch the model again")
         self.model: nn.Module = model.requires_grad_(False).eval()
         self.fingerprint = _fingerprint(self.model)  # of the weights as loaded
+        self.transposed = conv1d_to_linear(self.model)
+        """Names of the layers whose weights lie transposed in its files (GPT-2)."""
         if config.model_type == "timm_wrapper":
             self.encoder, net = TimmImages(self.encoder), model.timm_model
             self.width: int = net.head_hidden_size if self.pooling == "pooler" else net.num_features
@@ -122,7 +135,7 @@ class Backbone(nn.Module):
         if not self.width:
             raise DataError(f"backbone '{name}' has no tokens of one width ({config.model_type}); give a transformer")
         known = min(declaration.max_tokens or LONG, getattr(self.encoder, "model_max_length", LONG))
-        self.max_tokens = None if self.reads_images else _tokens(max_tokens, known, self.model)
+        self.max_tokens = None if self.reads_images else _longest(max_tokens, known, self.model, self.is_causal)
         self.projections = _named(self.model, target_modules) if target_modules else query_value(self.model, family)
         """Names of the linear modules to adapt in `model`, in order of depth; empty for an unknown architecture."""
         self.preprocessing = (preprocessing.of_processor if self.reads_images else preprocessing.of_tokenizer)(
@@ -135,6 +148,7 @@ class Backbone(nn.Module):
             self.register_buffer("std", std, persistent=False)
             self._from_bytes = self._bytes_are_enough()
         else:
+            set_padding(self.encoder, name, getattr(config, "vocab_size", None), self.is_causal)
             # truncation and padding are global state of a tokenizer: set once, before threads use it
             self.preprocess(["a", "b c"])
         self.eval()
@@ -178,7 +192,7 @@ class Backbone(nn.Module):
         Images: 'pixels', uint8 (batch, 3, height, width) after the processor's resizing and cropping, or 'pixel_values' if the
         processor rescales before it resizes (DINOv3). Texts: token ids.
 
-        Raises LearnerError as `encode` does.
+        Raises LearnerError as `encode` does, DataError for a text without tokens that a decoder has no state of.
         """
         items = list(inputs)
         wanted = Image if self.reads_images else str
@@ -187,9 +201,7 @@ class Backbone(nn.Module):
                 kind = "images" if self.reads_images else "texts"
                 raise LearnerError(f"backbone '{self.name}' reads {kind}, but was given a {type(item).__name__}")
         if not self.reads_images:
-            return dict(
-                self.encoder(items, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
-            )
+            return self._tokens(cast(list[str], items))
         images = [to_rgb(item) for item in cast(list[Image], items)]
         return {"pixels": self._bytes(images)} if self._from_bytes else self._processed(images)
 
@@ -216,13 +228,25 @@ class Backbone(nn.Module):
         if self.pooling == "cls":
             return states[:, 0]
         if "attention_mask" not in encoded:
-            return states.mean(1)
+            return states[:, -1] if self.pooling == "last" else states.mean(1)
+        if self.pooling == "last":
+            return states[torch.arange(len(states), device=states.device), last_tokens(encoded["attention_mask"])]
         mask = encoded["attention_mask"].to(states)[:, :, None]
         return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
 
     def _widened(self, states: Tensor) -> Tensor:
         """Float32 instead of a backbone's half precision: sums over many tokens and examples need its digits."""
         return states if self.dtype == torch.float32 else states.float()
+
+    def _tokens(self, texts: list[str]) -> dict[str, Tensor]:
+        encoded = dict(
+            self.encoder(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
+        )
+        if self.is_causal and not (found := encoded["attention_mask"].any(1)).all():
+            raise DataError(
+                f"backbone '{self.name}': its tokenizer finds no token in {texts[found.tolist().index(False)]!r}; leave it out"
+            )
+        return encoded
 
     def _require_words(self, words: int | None) -> None:
         if wrong := preprocessing.unknown_words(self.encoder, words):
@@ -255,6 +279,20 @@ class Backbone(nn.Module):
         )
 
 
+def _plain(possible: tuple[Pooling, ...]) -> Pooling:
+    """The default of a store that names no pooling: decoders were pooled as encoders were."""
+    return next(pooling for pooling in possible if pooling != "last")
+
+
+def last_tokens(mask: Int[Tensor, "batch token"]) -> Int[Tensor, " batch"]:
+    """Position of each text's last token but padding, which may be on either side.
+
+    >>> last_tokens(torch.tensor([[1, 1, 0], [0, 1, 1]])).tolist()
+    [1, 2]
+    """
+    return (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(1)
+
+
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
     """On the device; an asynchronous copy to a GPU."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
@@ -280,16 +318,29 @@ def _named(model: nn.Module, targets: Sequence[str]) -> list[str]:
     return linear_modules(model, targets)
 
 
-def _tokens(wanted: int | None, known: int, model: nn.Module) -> int:
-    """Maximum number of tokens: at most the model's positions (RoBERTa's begin after the padding index)."""
-    tables = [p for n, p in model.named_modules() if n.endswith("position_embeddings") and isinstance(p, nn.Embedding)]
+def _longest(wanted: int | None, known: int, model: Any, causal: bool) -> int:
+    """Maximum number of tokens: at most the model's positions (RoBERTa's begin after the padding index).
+
+    A decoder's are those that it was trained for; beyond them some scale their rotations by the longest text of a batch.
+    """
+    names = ("position_embeddings", "wpe")
+    tables = [p for n, p in model.named_modules() if n.endswith(names) and isinstance(p, nn.Embedding)]
     first = [0 if table.padding_idx is None else table.padding_idx + 1 for table in tables]
-    positions = min((t.num_embeddings - start for t, start in zip(tables, first, strict=True)), default=wanted or LONG)
+    limits = [table.num_embeddings - start for table, start in zip(tables, first, strict=True)]
+    if causal:
+        limits += _trained_lengths(model.config)
+    positions = min(limits, default=wanted or LONG)
     if wanted and wanted > positions:
         raise SettingError(
             f"Backbone: max_tokens = {wanted}, but the backbone has positions for {positions}; give at most that"
         )
     return wanted or min(known, positions, LONG)
+
+
+def _trained_lengths(config: Any) -> list[int]:
+    rotations = getattr(config, "rope_parameters", None) or {}
+    scaled = rotations.get("original_max_position_embeddings") if rotations.get("rope_type") == "longrope" else None
+    return [length for length in (getattr(config, "max_position_embeddings", None), scaled) if length]
 
 
 def _fingerprint(model: nn.Module) -> str:

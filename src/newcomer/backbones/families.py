@@ -1,7 +1,7 @@
-"""Encoder families: projections, poolings and loaders by transformers' `model_type`."""
+"""Families of encoders and decoders: projections, poolings and loaders by transformers' `model_type`."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -11,12 +11,12 @@ from torch import nn
 from newcomer.nn.lora.fused_linear import FusedLinear
 from newcomer.shapes import Tensor
 
-Pooling = Literal["cls", "mean", "pooler"]
+Pooling = Literal["cls", "mean", "pooler", "last"]
 
 
 @dataclass(frozen=True)
 class Family:
-    """Properties of the encoders of one `model_type`."""
+    """Properties of the models of one `model_type`."""
 
     projections: tuple[str, ...]
     """Suffixes of the names of query and value projections."""
@@ -33,6 +33,9 @@ IMAGES = Family((), ("cls", "mean", "pooler"))
 
 TEXTS = Family((), ("mean", "cls", "pooler"))
 """Unknown text encoders."""
+
+DECODERS = Family(("q_proj", "v_proj"), ("last", "mean"))
+"""Decoders: a token's state depends on the tokens before it alone, so that the first one's says nothing of the text."""
 
 FAMILIES: Mapping[str, Family] = {
     "vit": Family(("q_proj", "v_proj"), IMAGES.poolings),
@@ -55,7 +58,40 @@ FAMILIES: Mapping[str, Family] = {
     "modernbert": Family(
         ("attn.Wqkv",), ("mean", "cls"), fused="transformers.models.modernbert.modeling_modernbert.ModernBertAttention"
     ),
+    "gpt2": Family(("attn.c_attn",), DECODERS.poolings, fused="transformers.models.gpt2.modeling_gpt2.GPT2Attention"),
+    "llama": DECODERS,
+    "mistral": DECODERS,
+    "qwen2": DECODERS,
+    "qwen3": DECODERS,
+    "gemma": DECODERS,
+    "gemma2": DECODERS,
+    "gemma3_text": DECODERS,
 }
+
+
+def family_of(config: Any, model: Any) -> Family:
+    """The family of this model; of one that is not in the table by what it reads, and whether it is a decoder.
+
+    Whether a text model is a decoder is computed (`is_causal`), for some are made to read in both directions.
+    """
+    family = FAMILIES.get(config.model_type)
+    if model.main_input_name == "pixel_values":
+        return family or IMAGES
+    if family is not None and "last" not in family.poolings:
+        return family
+    causal = is_causal(model)
+    if family is None:
+        return DECODERS if causal else TEXTS
+    return family if causal else replace(family, poolings=TEXTS.poolings)
+
+
+@torch.no_grad()
+def is_causal(model: nn.Module) -> bool:
+    """Whether the state of a text's first token is the same whatever follows it."""
+    texts = torch.tensor([[0, 1, 2, 3], [0, 4, 5, 6]], device=next(model.parameters()).device)
+    states: Tensor = model(input_ids=texts).last_hidden_state[:, 0]
+    error = 8 * torch.finfo(states.dtype).eps * states.abs().max()  # of rounding
+    return bool((states[0] - states[1]).abs().max() <= error)
 
 
 def poolings(model: Any, family: Family) -> tuple[Pooling, ...]:

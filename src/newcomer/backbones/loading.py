@@ -36,6 +36,10 @@ def load(name: str, origin: Source | None, dtype: torch.dtype) -> tuple[Any, Any
     with silence_libraries():
         try:
             config = AutoConfig.from_pretrained(source, **options)
+            if getattr(config, "is_encoder_decoder", False):
+                raise DataError(
+                    f"backbone '{name}' has an encoder and a decoder ({config.model_type}); give a model of one of them"
+                )
             known = FAMILIES.get(config.model_type)
             reader = getattr(transformers, known.loads if known else "AutoModel")
             model, found = reader.from_pretrained(source, dtype=dtype, output_loading_info=True, **_of(reader, options))

@@ -47,6 +47,16 @@ OF_MODELS = (
     "global_attn_every_n_layers",
     "position_buckets",
     "relative_attention",
+    "rms_norm_eps",
+    "num_key_value_heads",
+    "head_dim",
+    "rope_parameters",
+    "sliding_window",
+    "attn_logit_softcapping",
+    "query_pre_attn_scalar",
+    "use_bidirectional_attention",
+    "scale_attn_weights",
+    "scale_attn_by_inverse_layer_idx",
 )
 """Settings of models that change the output with the same weights."""
 
@@ -68,7 +78,8 @@ WORDS = 1000
 
 def of_model(config: Any) -> dict[str, Json]:
     """Settings of a model's configuration (`OF_MODELS`) that it has."""
-    return {key: value for key in OF_MODELS if isinstance(value := getattr(config, key, None), (str, bool, int, float))}
+    kinds = (str, bool, int, float, dict)
+    return {key: value for key in OF_MODELS if isinstance(value := getattr(config, key, None), kinds)}
 
 
 def of_processor(processor: Any) -> dict[str, Json]:

@@ -9,7 +9,7 @@ from typing import Any
 from newcomer.backbones.families import Pooling
 from newcomer.errors import DataError, SettingError
 
-POOLED: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean"}
+POOLED: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 """Supported poolings, by their names in such folders."""
 
 FLAGS = {

@@ -99,7 +99,7 @@ class PromptAdapter(Adapter):
         """Raises LearnerError for a backbone whose features do not change with prompts, as a trial pass shows."""
         self.reset()
         self.open(spawn(self.seed, "trial", "prompts"))
-        some: list[Input] = [new("RGB", (48, 48))] if self.backbone.reads_images else ["a"]
+        some: list[Input] = [new("RGB", (48, 48))] if self.backbone.reads_images else ["a text of words"]
         encoded = self.backbone.encode(some)
         with evaluating(self.backbone):
             plain = self.backbone(encoded)

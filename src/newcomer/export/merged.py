@@ -26,6 +26,8 @@ def merged(learner: ClassLearner) -> dict[str, Tensor]:
     for name in [name for name, layer in backbone.model.named_modules() if isinstance(layer, FusedLinear)]:
         for kind in _kinds(weights, f"{name}.value"):
             weights[f"{name}.{kind}"] = torch.cat([weights.pop(f"{name}.{part}.{kind}") for part in FusedLinear.PARTS])
+    for name in backbone.transposed:
+        weights[f"{name}.weight"] = weights[f"{name}.weight"].T.contiguous()
     return {name: tensor.detach().cpu() for name, tensor in weights.items()}
 
 

@@ -12,8 +12,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 class PooledConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """The encoder's configuration, with its `model_type`, and the pooling of its states into one vector.
 
-    - `pooling`: 'cls': last state of the first token; 'mean': mean over all tokens but padding; 'pooler': the encoder's own
-      pooler.
+    - `pooling`: 'cls': last state of the first token; 'mean': mean over all tokens but padding; 'last': last state of the last
+      token but padding; 'pooler': the encoder's own pooler.
     - `interpolate`: whether position embeddings are interpolated to the image size.
     - `points`: number of support points of a kernel head; 0 for a linear one.
     """
@@ -83,6 +83,12 @@ class PooledClassifier(PreTrainedModel):  # type: ignore[no-untyped-call]
             return pooled
         if self.config.pooling == "cls":
             return states[:, 0]
+        if self.config.pooling == "last":
+            if attention_mask is None:
+                return states[:, -1]
+            places = torch.arange(1, states.shape[1] + 1, device=states.device)
+            rows = torch.arange(states.shape[0], device=states.device)  # an exporter takes len() for a constant
+            return states[rows, (attention_mask * places).argmax(1)]
         states = states.float()
         if attention_mask is None:
             return states.mean(1)

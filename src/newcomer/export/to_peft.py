@@ -45,6 +45,7 @@ def export(learner: ClassLearner, folder: Path) -> None:
         "r": rank,
         "lora_alpha": rank,  # B A as it is
         "target_modules": sorted(factors),
+        "fan_in_fan_out": not backbone.transposed.isdisjoint(factors),
         "inference_mode": True,
     }
     loads = type(backbone.model).__name__

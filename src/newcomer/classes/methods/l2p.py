@@ -12,7 +12,7 @@ from newcomer.classes.learner import ClassLearner, open_backbone
 from newcomer.classes.parts import Steps, Task, autocast
 from newcomer.classes.prompt_adapter import PromptAdapter, attentions, layer_of
 from newcomer.classes.training_loop import TrainingLoop
-from newcomer.errors import SettingError
+from newcomer.errors import LearnerError, SettingError
 from newcomer.nn.prompts.prefixes import prepended
 from newcomer.nn.prompts.prompt_pool import PromptPool
 from newcomer.seeds import spawn
@@ -34,7 +34,7 @@ class L2P(ClassLearner):
     - `classifier`, `training`, `runtime`: see `classes.configuration` (paper: 5 epochs, batches of 128, learning rate 0.03, the
       linear head).
 
-    Raises LearnerError for a backbone whose layers take no prompts, SettingError for a `top_k` above `pool_size`.
+    Raises LearnerError for a decoder and for a backbone whose layers take no prompts, SettingError for a `top_k` above `pool_size`.
     """
 
     name = "l2p"
@@ -76,6 +76,11 @@ class PooledPrompts(PromptAdapter):
         self, backbone: Backbone, training: Training, size: int, length: int, top_k: int, key_loss_weight: float
     ) -> None:
         super().__init__(backbone, training)
+        if backbone.is_causal:
+            raise LearnerError(
+                f"L2P reads the states of its prompts, which in a decoder ('{backbone.name}') do not see the text after them;"
+                " give another method or backbone"
+            )
         self.top_k, self.key_loss_weight = top_k, key_loss_weight
         self.first_layer = layer_of(backbone.model, list(attentions(backbone.model)))
         self.prompts = PromptPool(size, length, backbone.width, backbone.width).to(backbone.device)
