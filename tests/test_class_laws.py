@@ -44,9 +44,11 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "sd-lora, slower later, averaged": ("vit", SDLoRA, TRAINED | {"later_lr_factor": 0.5, "weight_averaging": 0.5}),
     "sd-lora, rows from zero": ("vit", SDLoRA, TRAINED | {"head_init": "zero"}),
     "sd-lora, the paper's head": ("vit", SDLoRA, TRAINED | {"head_init": "zero", "head": "linear", "drift_map": False}),
+    "sd-lora, tempered rows": ("vit", SDLoRA, TRAINED | {"head_init": "tempered"}),
     "sd-lora, ridge": ("vit", SDLoRA, TRAINED | {"head": "ridge"}),
     "sd-lora, prototypes, without drift map": ("vit", SDLoRA, TRAINED | {"head": "prototypes", "drift_map": False}),
     "sd-lora, gaussian": ("vit", SDLoRA, TRAINED | {"head": "gaussian"}),
+    "sd-lora, old logits kept": ("vit", SDLoRA, TRAINED | {"logit_distillation": 2.0, "augment": "flip"}),
     "sd-lora, kernel, on texts": ("bert", SDLoRA, TRAINED | {"head": "kernel"}),
     "sd-lora-rr": ("vit", SDLoRA, TRAINED | {"rank": [[1, 3], [2, 1]]}),
     "sd-lora-kd that always fires": ("vit", SDLoRA, TRAINED | {"kd_threshold": 1.0}),
@@ -369,8 +371,9 @@ def test_what_a_stage_has_closed_keeps_its_bits(trained: Case) -> None:
     assert all(torch.equal(a, b) for a, b in zip(directions, now, strict=True))
     now_weight, now_bias = learner.loop.linear_head.rows()
     kept = torch.equal(now_weight[:2], weight) and torch.equal(now_bias[:2], bias)
-    reinitialized = learner.loop.training.head_init == "lda"  # all rows, before each task
-    assert kept == (learner.loop.loss_classes == "new" and not reinitialized)
+    reinitialized = learner.loop.training.head_init != "zero"  # all rows, before each task
+    distilled = learner.loop.training.logit_distillation > 0  # old logits are in the loss
+    assert kept == (learner.loop.loss_classes == "new" and not reinitialized and not distilled)
 
 
 def test_every_trainable_parameter_receives_a_gradient(trained: Case, monkeypatch: pytest.MonkeyPatch) -> None:

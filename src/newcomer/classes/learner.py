@@ -286,7 +286,7 @@ class ClassLearner(Learner[Examples, Examples]):
                 "the linear head learns nothing from a single class; give two or more, or --set head=lda"
             )
         loop = self.loop if (adapts or settings.head == "linear") and new and several else None
-        initializes = loop is not None and loop.training.head_init == "lda"
+        initializes = loop is not None and loop.training.head_init != "zero"
         maps_drift = loop is not None and adapts and settings.drift_map and bool(self.classes)
         loader = Loader(self.backbone, inputs, self.cache_gib * GIB)
         loader.read([0])  # inputs of the wrong kind are refused at once
@@ -298,7 +298,7 @@ class ClassLearner(Learner[Examples, Examples]):
         if loop is not None:
             if initializes:
                 loop.init_head(self.memory, settings.shrinkage, old, target)
-            task = Task(stage.name, loader, target, is_first=not self.classes, seed=loop.training.seed)
+            task = Task(stage.name, loader, target, known=len(self.classes), seed=loop.training.seed)
             learned = yield from self._train(task, loop)
         features = yield from self._extract_features(f"{stage.name}, after", loader)
         if not features.isfinite().all():
