@@ -48,6 +48,7 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "sd-lora, ridge": ("vit", SDLoRA, TRAINED | {"head": "ridge"}),
     "sd-lora, prototypes, without drift map": ("vit", SDLoRA, TRAINED | {"head": "prototypes", "drift_map": False}),
     "sd-lora, gaussian": ("vit", SDLoRA, TRAINED | {"head": "gaussian"}),
+    "sd-lora, the best head": ("vit", SDLoRA, TRAINED | {"head": "auto"}),
     "sd-lora, old logits kept": ("vit", SDLoRA, TRAINED | {"logit_distillation": 2.0, "augment": "flip"}),
     "sd-lora, kernel, on texts": ("bert", SDLoRA, TRAINED | {"head": "kernel"}),
     "sd-lora-rr": ("vit", SDLoRA, TRAINED | {"rank": [[1, 3], [2, 1]]}),
@@ -107,6 +108,7 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
 }
 
 
+    "the best head": ("vit", FrozenBackbone, {"head": "auto"}),
 def cases(names: Iterable[str]) -> list[Any]:
     """As parameters; together those of every run meet every learner, encoder and value of a setting."""
     chosen = {name: CASES[name] for name in names}

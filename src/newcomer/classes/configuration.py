@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from newcomer.classes.heads import HeadName
+from newcomer.classes.heads import HeadChoice
 from newcomer.nn.features.augmentation import Augmentation
 from newcomer.settings import internal
 from newcomer.training.settings import Count, NotNegative, Rate, Share
@@ -70,12 +70,13 @@ class Classifier:
     """How features are classified.
 
     - `head`: 'gaussian', 'kernel' (for texts; not a linear layer), 'lda', 'ridge', 'prototypes', or 'linear', the layer that was
-      trained; see `nn.heads`.
+      trained; see `nn.heads`. 'auto': of all but 'linear' the one of least loss on the tasks' examples, held out from the head,
+      before each task was trained.
     - `shrinkage`: of covariances towards a multiple of the identity, for heads and novelty scores.
     - `drift_map`: after a task, map the statistics of old classes to the new weights' features (`nn.features.drift_map`).
     """
 
-    head: HeadName = "linear"
+    head: HeadChoice = "linear"
     shrinkage: Share = 0.3
     drift_map: bool = True
 

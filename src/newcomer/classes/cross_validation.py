@@ -28,6 +28,8 @@ class HeldOut:
     """Indices into all classes."""
     logits: Mapping[HeadName, tuple[Float[Tensor, "example class"], Int[Tensor, " example"]]]
     """Of each head: logits of the first of these examples, −∞ for a class without examples, and their classes' columns."""
+    near: Int[Tensor, " class"]
+    """The classes that heads with principal directions have columns for; the others have one for every class."""
 
 
 def cross_validate(
@@ -76,7 +78,7 @@ def cross_validate(
         for name, found in logits.items()
         if found
     }
-    return HeldOut(torch.cat(novelty), target[torch.cat(held_out)], joined)
+    return HeldOut(torch.cat(novelty), target[torch.cat(held_out)], joined, near)
 
 
 def _logits(

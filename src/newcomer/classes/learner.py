@@ -291,7 +291,8 @@ class ClassLearner(Learner[Examples, Examples]):
         loader = Loader(self.backbone, inputs, self.cache_gib * GIB)
         loader.read([0])  # inputs of the wrong kind are refused at once
         old, learned = torch.zeros(0), Learned()
-        if initializes or maps_drift:
+        judges = settings.head == "auto" and new > 0
+        if initializes or maps_drift or (judges and loop is not None):
             old = yield from self._extract_features(f"{stage.name}, before", loader)
         if self.loop is not None:
             self.loop.linear_head.grow(new)
@@ -302,6 +303,8 @@ class ClassLearner(Learner[Examples, Examples]):
             learned = yield from self._train(task, loop)
         features = yield from self._extract_features(f"{stage.name}, after", loader)
         if not features.isfinite().all():
+        if judges and loop is not None:
+            self.classifier.judge_heads(old, target)
             raise LearnerError("the features are not finite; lower the learning rate")
         info: dict[str, Json] = {"what": "learn", "examples": len(stage.train), "settings": dict(self.settings)}
         info |= {} if digest is None else {DATA: digest}
@@ -317,6 +320,8 @@ class ClassLearner(Learner[Examples, Examples]):
         """DataWarning for the examples of an earlier stage, unless one of their classes was forgotten since."""
         for entry in reversed(self.entries) if digest is not None else ():
             if entry.info["what"] == "forget" and entry.info["class"] in classes:
+        if judges and loop is None:
+            self.classifier.judge_heads(features, target)
                 return
             if entry.info.get(DATA) == digest:
                 warnings.warn(
