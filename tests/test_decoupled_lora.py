@@ -243,6 +243,22 @@ def test_merging_learning_on_and_merging_again_is_never_merging() -> None:
     assert torch.equal(*found)
 
 
+def test_a_snapshot_computes_what_was_before_whatever_is_learned() -> None:
+    net, bank = made("shared", leave_open=False)
+    x = torch.randn(4, WIDTH, dtype=torch.float64)
+    with torch.no_grad(), bank.applied():
+        before = net(x)
+    snapshot = bank.snapshot()
+    bank.open(2, torch.Generator())
+    move(bank)
+    bank.close()
+    with torch.no_grad():
+        with snapshot():
+            assert torch.equal(net(x), before)
+        with bank.applied():
+            assert not torch.allclose(net(x), before)
+
+
 def test_an_error_within_applied_leaves_the_model_unchanged() -> None:
     net, bank = made("shared")
     with pytest.raises(ZeroDivisionError), bank.applied():

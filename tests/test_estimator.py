@@ -69,7 +69,7 @@ def test_a_second_fit_forgets_the_first(tiny: Callable[[str], Path]) -> None:
     assert model.n_features_in_ == 3
 
 
-@pytest.mark.parametrize("head", ["prototypes", "lda", "ridge", "gaussian", "kernel"])
+@pytest.mark.parametrize("head", ["prototypes", "lda", "ridge", "gaussian", "kernel", "auto"])
 def test_every_head_learns_iris_like_data(head: Any) -> None:
     chance = np.random.default_rng(0)
     y = np.repeat(["x", "y", "z"], 30)

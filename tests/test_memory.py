@@ -194,6 +194,41 @@ def test_draws_have_calibrated_a_gaussian_that_is_chosen_later() -> None:
     assert 0.2 < found < 5
 
 
+def ring(seed: int) -> tuple[Tensor, Tensor]:
+    """Two classes that no line tells apart: the second is around the first, on both sides."""
+    x, _ = world(seed, 1, 120, apart=0.0)
+    target = torch.arange(120) % 2
+    x[:, 0] += torch.where(target == 1, 6.0, 0.0) * (-1.0) ** (torch.arange(120) // 2)
+    return x, target
+
+
+def test_the_best_head_is_that_of_the_examples() -> None:
+    """Gaussians of one covariance are read by a line, a class around another by a kernel; judging changes nothing else."""
+    x, target = world(9, 4, 30, 1.0)
+    flat = x * torch.tensor([10.0, 1, 1, 1, 1, 0.1]), target
+    line, curve = (ClassMemory.empty(WIDTH).with_judged_heads(x, target, 0.1) for x, target in (flat, ring(9)))
+    assert line.best_head() in ("lda", "gaussian")
+    assert curve.best_head() == "kernel"
+    assert curve.judged[HEADS.index("kernel"), 1] == 120
+    assert curve.judged[HEADS.index("linear")].tolist() == [0, 0]  # it has seen the held-out examples
+    assert curve.classes == 0
+    assert curve.temperatures.isnan().all()
+
+
+def test_without_examples_to_judge_by_the_head_is_the_default() -> None:
+    memory = ClassMemory.empty(WIDTH)
+    assert memory.best_head() == memory.with_judged_heads(*world(9, 3, 1), 0.1).best_head() == "gaussian"
+
+
+def test_judgements_of_several_tasks_add_up() -> None:
+    x, target = world(9, 4, 30)
+    first = target < 2
+    memory = trained(x[first], target[first]).with_judged_heads(x[~first], target[~first], 0.1)
+    again = memory.with_judged_heads(x[~first], target[~first], 0.1)
+    assert torch.equal(again.judged, 2 * memory.judged)
+    assert torch.equal(again.judged, ClassMemory.from_tensors(again.tensors()).judged)
+
+
 def test_the_same_examples_again_leave_what_was_calibrated_as_it_was() -> None:
     x, target = world(10, classes=3, each=10)
     memory = trained(x, target)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from PIL import Image
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.heads import HeadChoice
+from newcomer.classes.methods import sd_lora
 from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.classes.methods.sequential_lora import SequentialLoRA
@@ -18,6 +21,7 @@ from newcomer.data.datasets.cifar100 import cifar100
 from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples
 from newcomer.data.io.text_tables import banking77
+from newcomer.errors import DataWarning, SettingError
 from newcomer.nn.lora.decoupled_lora import Sharing
 from newcomer.streams.class_incremental import ClassIncremental
 from newcomer.streams.stage import Stage
@@ -96,6 +100,71 @@ def test_facts_are_what_a_report_shows(tasks: list[Examples], tiny: Folder) -> N
     assert len(info["magnitudes"]) == 2
     by_projection = SDLoRA(str(tiny("vit")), rank=2, epochs=1, magnitude_sharing="projection").learn(tasks[0])
     assert [len(row) for row in by_projection.info()["magnitudes"]] == [4]
+
+
+@pytest.fixture
+def trials(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the losses of eight held-out examples: one with the frozen backbone, this on average with a trained one."""
+
+    def losses(trained: float) -> None:
+        found = iter((torch.ones(8), trained + torch.linspace(-0.1, 0.1, 8)))  # a standard error of .02
+        monkeypatch.setattr(sd_lora, "held_out_losses", lambda *arguments: next(found))
+
+    return losses
+
+
+@pytest.mark.parametrize("head", ["gaussian", "auto"])
+def test_a_backbone_that_training_does_not_help_stays_frozen(
+    head: HeadChoice, trials: Callable[[float], None], tasks: list[Examples], tiny: Folder, tmp_path: Path
+) -> None:
+    trials(0.99)
+    learner = SDLoRA(str(tiny("vit")), adapt="auto", head=head, rank=2, epochs=1)
+    with pytest.warns(
+        DataWarning, match=r"task 1: .* the frozen backbone \(loss 1\.00\) .* adapt = 'always' trains it"
+    ):
+        learner.learn(tasks[0])
+    learner.learn(tasks[1])
+    frozen = FrozenBackbone(str(tiny("vit")), head=head).learn(tasks[0]).learn(tasks[1])
+    assert torch.equal(learner.logits(tasks[1].inputs), frozen.logits(tasks[1].inputs))
+    assert learner.info()["ranks"] == []
+    assert learner.info()["adapted"] is False
+    learner.save(tmp_path / "store")
+    told = SDLoRA.load(tmp_path / "store", adapt="always").learn(tasks[2])
+    assert told.info()["ranks"] == [2]
+    assert SDLoRA.load(tmp_path / "store").learn(tasks[2]).info()["ranks"] == []
+
+
+def test_a_backbone_that_training_helps_is_trained_as_always(
+    trials: Callable[[float], None], tasks: list[Examples], tiny: Folder
+) -> None:
+    trials(0.9)
+    settings: dict[str, Any] = {"rank": 2, "epochs": 1}
+    learner = SDLoRA(str(tiny("vit")), adapt="auto", **settings).learn(tasks[0]).learn(tasks[1])
+    always = SDLoRA(str(tiny("vit")), **settings).learn(tasks[0]).learn(tasks[1])
+    assert torch.equal(learner.logits(tasks[1].inputs), always.logits(tasks[1].inputs))
+    assert learner.info()["adapted"] is True
+
+
+def test_the_trial_trains_on_four_fifths(tasks: list[Examples], tiny: Folder) -> None:
+    learner, parts = SDLoRA(str(tiny("vit")), adapt="auto", rank=2, epochs=1, batch_size=1), dict[str, int]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        learner.learn(tasks[0], progress=lambda step: parts.update({step.part: step.steps}))
+    held_out = 2 * 2  # of six pictures of each of two digits
+    assert parts["task 0, trial"] == len(tasks[0]) - held_out
+    info = learner.entries[0].info
+    assert {"adapted", "held-out loss frozen", "held-out loss trained"} <= info.keys()
+
+
+def test_one_example_a_class_is_trained_without_a_trial(tasks: list[Examples], tiny: Folder) -> None:
+    learner = SDLoRA(str(tiny("vit")), adapt="auto", rank=2, epochs=1).learn(tasks[0].select([0, 6]))
+    assert learner.info()["ranks"] == [2]
+    assert "adapted" not in learner.info()
+
+
+def test_a_trained_head_is_no_choice_beside_a_frozen_backbone(tiny: Folder) -> None:
+    with pytest.raises(SettingError, match="adapt = 'auto' compares heads on class statistics, but head = 'linear'"):
+        SDLoRA(str(tiny("vit")), adapt="auto", head="linear")
 
 
 def test_old_magnitudes_go_on_learning(tasks: list[Examples], tiny: Folder) -> None:

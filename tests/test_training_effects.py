@@ -11,9 +11,11 @@ import torch
 
 from newcomer import Schema, SDLoRA
 from newcomer.classes.class_memory import ClassMemory
+from newcomer.classes.cross_validation import FOLDS, cross_validate
 from newcomer.classes.heads import make_head
 from newcomer.data.examples import Examples
 from newcomer.data.io.log_reader import log_from_frame
+from newcomer.nn.features.temperature import temperature
 from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.streams.cold_start import ColdStart
 from newcomer.streams.stage import Stage
@@ -71,11 +73,71 @@ def test_the_head_starts_at_calibrated_discriminant_analysis(
     untrained = torch.zeros(len(names), features.shape[1]), torch.zeros(len(names))
     memory, _ = ClassMemory.empty(features.shape[1]).with_task(features, target, "lda", 0.3, untrained)
     weight, bias = memory.fold(make_head("lda", 0.3), untrained)
-    temperature = memory.temperature("lda")
-    assert abs(temperature - 1) > 0.05
+    divisor = memory.temperature("lda")
+    assert abs(divisor - 1) > 0.05
     learner.learn(examples)
-    torch.testing.assert_close(linear_head(learner).weight.detach(), weight / temperature, atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(linear_head(learner).bias.detach(), bias / temperature, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(linear_head(learner).weight.detach(), weight / divisor, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(linear_head(learner).bias.detach(), bias / divisor, atol=1e-4, rtol=1e-3)
+
+
+def test_a_tempered_head_starts_at_the_loss_of_held_out_examples(
+    tiny: Callable[[str], Path], tasks: list[Examples]
+) -> None:
+    learner = SDLoRA(str(tiny("vit")), **QUICK | {"batch_size": 100}, learning_rate=1e-12, head_init="tempered")
+    features, names = learner.features(tasks[0].inputs), tasks[0].classes
+    target = torch.tensor([names.index(label) for label in tasks[0].labels])
+    memory, untrained = ClassMemory.empty(features.shape[1]), (torch.zeros(2, features.shape[1]), torch.zeros(2))
+    found = cross_validate(memory.statistics, features, target, untrained, 0.3, {"lda": FOLDS})
+    assert found is not None
+    logits, columns = found.logits["lda"]
+    held_out = torch.nn.functional.cross_entropy(logits / temperature(logits, columns), columns)
+    losses = [step.values["loss"] for step in learner.fit_stage(Stage("task 0", tasks[0], {})) if step.part == "task 0"]
+    assert losses[0] == pytest.approx(held_out.item(), rel=1e-4)
+    weight, _ = (
+        ClassMemory.empty(features.shape[1])
+        .with_task(features, target, "lda", 0.3, untrained)[0]
+        .fold(make_head("lda", 0.3), untrained)
+    )
+    ratio = linear_head(learner).weight.detach() / weight
+    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-3, atol=1e-4)
+
+
+def test_logit_distillation_adds_its_formula_to_the_loss(tiny: Callable[[str], Path], tasks: list[Examples]) -> None:
+    """Once by hand, in the last step before the weights are averaged or closed."""
+    learner = SDLoRA(str(tiny("vit")), **QUICK | {"batch_size": 100}, learning_rate=0.05, weight_averaging=0.0)
+    learner.learn(tasks[0])
+    assert learner.loop is not None
+    examples, weight = tasks[1], 3.0
+    learner.loop.training = replace(learner.loop.training, logit_distillation=weight, epochs=3, head_init="zero")
+    teacher, encoded = learner.adapter.teacher(), learner.backbone.encode(examples.inputs)
+    rows = [t.clone() for t in learner.loop.linear_head.rows()]
+    target = torch.tensor([examples.classes.index(label) for label in examples.labels])
+    expected, losses = [], []
+    for step in learner.fit_stage(Stage("task 1", examples, {})):
+        if step.part == "task 1":
+            losses.append(step.values["loss"])
+            with torch.no_grad():  # the loss of the next step
+                logits = learner.loop.linear_head(learner.adapter.encode(encoded))
+                old = (torch.nn.functional.linear(teacher(encoded), *rows) / 2).softmax(1)
+                new = (logits[:, :2] / 2).softmax(1)
+                divergence = (old * (old / new).log()).sum(1).mean()
+                entropy = torch.nn.functional.cross_entropy(logits[:, 2:], target)
+                expected.append(float(entropy + weight * 4 * divergence))
+    assert losses[0] == pytest.approx(torch.tensor(2.0).log().item())  # teacher and student agree at first
+    assert losses[1:] == pytest.approx(expected[:-1], rel=1e-4)
+
+
+def test_logit_distillation_keeps_old_logits(tiny: Callable[[str], Path], tasks: list[Examples]) -> None:
+    moved = []
+    for weight in (0.0, 10.0):
+        settings = QUICK | {"epochs": 10, "learning_rate": 0.01, "head_init": "zero", "logit_distillation": weight}
+        learner = SDLoRA(str(tiny("vit")), **settings)
+        probabilities = []
+        for task in tasks[:2]:
+            features = learner.learn(task).features(tasks[1].inputs)
+            probabilities.append(linear_head(learner)(features)[:, :2].softmax(1))
+        moved.append(float((probabilities[1] - probabilities[0]).detach().abs().max()))
+    assert moved[1] < 0.5 * moved[0]
 
 
 def test_validation_items_have_the_click_rates_of_new_items() -> None:

@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from newcomer.classes.class_memory import ClassMemory
-from newcomer.classes.heads import StatisticsHead, make_head
+from newcomer.classes.heads import HeadName, StatisticsHeadChoice, make_head
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.data.examples import Examples
@@ -35,7 +35,7 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
       inputs are images or texts (see `Examples`).
     - `learner`: name of a class learner, such as 'sd-lora' or 'ranpac'; with 'features' there is nothing to adapt, and no other
       than 'frozen'.
-    - `head`: 'lda', 'ridge', 'prototypes', 'gaussian' or 'kernel' (`nn.heads`).
+    - `head`: 'lda', 'ridge', 'prototypes', 'gaussian' or 'kernel' (`nn.heads`), or 'auto', the one of least held-out loss.
     - `shrinkage`: of covariances towards a multiple of the identity.
     - `settings`: further settings of the learner, such as {"epochs": 5}.
     - `random_state`: seed.
@@ -59,7 +59,7 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         backbone: str = FEATURES,
         *,
         learner: str = "frozen",
-        head: StatisticsHead = "lda",
+        head: StatisticsHeadChoice = "lda",
         shrinkage: float = 0.3,
         settings: dict[str, Any] | None = None,
         random_state: int = 0,
@@ -168,10 +168,16 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def _update(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> None:
         memory = getattr(self, "_memory", None) or ClassMemory.empty(features.shape[1])
         untrained = torch.zeros(len(self._labels), features.shape[1]), torch.zeros(len(self._labels))
-        self._memory, _ = memory.with_task(features, target, self.head, self.shrinkage, untrained)
-        self._head = make_head(self.head, self.shrinkage)
+        name: HeadName
+        if self.head == "auto":
+            memory = memory.with_judged_heads(features, target, self.shrinkage)
+            name = memory.best_head()
+        else:
+            name = self.head
+        self._memory, _ = memory.with_task(features, target, name, self.shrinkage, untrained)
+        self._head = make_head(name, self.shrinkage)
         weight, bias = self._memory.fold(self._head, untrained)
-        temperature = self._memory.temperature(self.head)
+        temperature = self._memory.temperature(name)
         self._weight, self._bias = weight / temperature, bias / temperature
 
     def _logits(self, inputs: Any) -> Float[Tensor, "batch class"]:

@@ -109,7 +109,7 @@ def test_another_head_or_shrinkage_is_fitted(tasks: list[Examples], tmp_path: Pa
         assert made.entries[-1].state is not None
         assert not any(torch.equal(found.linear_classifier()[0], kept) for kept in made.entries[-1].state.values())
         assert found.loop is not None
-        name, rows = found.classifier.settings.head, found.loop.linear_head.rows()
+        name, rows = found.classifier.head_name, found.loop.linear_head.rows()
         head = make_head(name, found.classifier.settings.shrinkage)
         wanted = found.memory.fold(head, rows)[0] / found.memory.temperature(name)
         assert torch.equal(found.linear_classifier()[0], wanted)

@@ -8,20 +8,20 @@ import torch
 from torch.nn import functional as F
 
 from newcomer.classes.cross_validation import FOLDS, cross_validate
-from newcomer.classes.heads import HEADS, HeadName
-from newcomer.nn.features.class_statistics import ClassStatistics
+from newcomer.classes.heads import CANDIDATES, HEADS, HeadName
+from newcomer.nn.features.class_statistics import PRINCIPAL_DIRECTIONS, ClassStatistics
 from newcomer.nn.features.drift_map import guarded
 from newcomer.nn.features.novelty import QUANTILES, quantiles
 from newcomer.nn.features.temperature import temperature
 from newcomer.nn.heads.head import Head, Linear, WeightBias
 from newcomer.shapes import Float, Int, Tensor
 
-PRINCIPAL_DIRECTIONS = 8
-"""Principal directions kept of each class's scatter."""
 FEWER_FOLDS: dict[HeadName, int] = {"gaussian": 0, "kernel": 1}
 """Folds for slow heads that are not in use; none for `gaussian`, which is calibrated by its own samples."""
 PREFIX = "memory."
-CALIBRATION = "novelty_quantiles", "temperatures", "held_out_count"
+CALIBRATION = "novelty_quantiles", "temperatures", "held_out_count", "judged"
+DEFAULT_HEAD: HeadName = "gaussian"
+"""Choice among heads while there was nothing to judge them by."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class ClassMemory:
     """Softmax temperature of each of `HEADS`; NaN if unknown."""
     held_out_count: Float[Tensor, " head"]
     """Held-out examples behind each temperature."""
+    judged: Float[Tensor, "head 2"]
+    """Of each of `HEADS`: the sum of its losses on held-out examples, and their number; see `with_judged_heads`."""
 
     @classmethod
     def empty(cls, width: int) -> "ClassMemory":
         nothing = ClassStatistics.of(torch.zeros(0, width), torch.zeros(0, dtype=torch.long), 0, PRINCIPAL_DIRECTIONS)
         none = torch.zeros(len(HEADS), dtype=torch.float64)
-        return cls(nothing.float(), torch.zeros(0, QUANTILES), none + torch.nan, none)
+        return cls(nothing.float(), torch.zeros(0, QUANTILES), none + torch.nan, none, torch.stack([none, none], dim=1))
 
     @property
     def classes(self) -> int:
@@ -89,6 +91,32 @@ class ClassMemory:
         logits, columns = found.logits[head]
         return memory, float((logits.argmax(1) == columns).double().mean())
 
+    def with_judged_heads(
+        self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"], shrinkage: float
+    ) -> "ClassMemory":
+        """Cross-validate all heads but the trained one on a task's examples; nothing else changes.
+
+        The features are those from before the task's training: afterwards the held-out examples have been trained on. A head is
+        judged by its cross entropy at the temperature that fits the task, which tells heads apart where all of them are right.
+        """
+        untrained = torch.zeros(max(self.classes, int(target.max()) + 1), features.shape[1])
+        folds = dict.fromkeys(CANDIDATES, FOLDS)
+        found = cross_validate(self.statistics, features, target, (untrained, untrained[:, 0]), shrinkage, folds)
+        judged = self.judged.clone()
+        for name, (logits, columns) in found.logits.items() if found is not None else ():
+            if logits.shape[1] > len(found.near):  # the same classes for every head
+                logits, columns = logits[:, found.near], torch.searchsorted(found.near, found.target)
+            logits, columns = _compared(logits, columns)
+            if len(logits):
+                loss = F.cross_entropy(logits / temperature(logits, columns), columns, reduction="sum")
+                judged[HEADS.index(name)] += torch.stack([loss, loss.new_tensor(len(logits))])
+        return replace(self, judged=judged)
+
+    def best_head(self) -> HeadName:
+        """The head of least mean loss on the examples by which heads were judged; the default without any."""
+        loss, count = self.judged.T
+        return HEADS[int((loss / count).nan_to_num(torch.inf).argmin())] if count.any() else DEFAULT_HEAD
+
     def _with_novelty(self, novelty: Float[Tensor, " example"], target: Int[Tensor, " example"]) -> "ClassMemory":
         novelty_quantiles = self.novelty_quantiles.clone()
         for k in torch.unique(target).tolist():
@@ -99,12 +127,11 @@ class ClassMemory:
         self, head: int, logits: Float[Tensor, "example class"], target: Int[Tensor, " example"]
     ) -> "ClassMemory":
         """Geometric mean of the tasks' temperatures, weighted by their examples."""
-        finite = logits.isfinite().all(0)  # a class with one example is missing in its own fold
-        rows = finite[target]
-        if finite.sum() < 2 or not rows.any():
+        logits, target = _compared(logits, target)
+        if not len(logits):
             return self
-        found = temperature(logits[rows][:, finite], (finite.cumsum(0) - 1)[target[rows]])
-        temperatures, held_out_count, count = self.temperatures.clone(), self.held_out_count.clone(), int(rows.sum())
+        found, count = temperature(logits, target), len(logits)
+        temperatures, held_out_count = self.temperatures.clone(), self.held_out_count.clone()
         share = count / (held_out_count[head] + count)
         old = temperatures[head].nan_to_num(1.0).log()
         temperatures[head], held_out_count[head] = (
@@ -140,9 +167,21 @@ class ClassMemory:
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "ClassMemory":
         """Inverse of `tensors`."""
         parts = {name.removeprefix(PREFIX): t for name, t in tensors.items() if name.startswith(PREFIX)}
-        novelty_quantiles, temperatures, held_out_count = (parts.pop(name) for name in CALIBRATION)
+        novelty_quantiles, temperatures, held_out_count, judged = (parts.pop(name) for name in CALIBRATION)
         padding = (0, len(HEADS) - len(held_out_count))  # heads newer than the store
-        statistics = ClassStatistics(**parts)
         return cls(
-            statistics, novelty_quantiles, F.pad(temperatures, padding, value=math.nan), F.pad(held_out_count, padding)
+            ClassStatistics(**parts),
+            novelty_quantiles,
+            F.pad(temperatures, padding, value=math.nan),
+            F.pad(held_out_count, padding),
+            F.pad(judged, (0, 0, *padding)),
         )
+
+
+def _compared(
+    logits: Float[Tensor, "example class"], target: Int[Tensor, " example"]
+) -> tuple[Float[Tensor, "example class"], Int[Tensor, " example"]]:
+    """Without classes of one example, which are missing in their own fold; no example if fewer than two classes are left."""
+    finite = logits.isfinite().all(0)
+    rows = finite[target] & (finite.sum() > 1)
+    return logits[rows][:, finite], (finite.cumsum(0) - 1)[target[rows]]

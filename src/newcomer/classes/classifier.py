@@ -12,8 +12,9 @@ from newcomer.classes.configuration import Classifier
 from newcomer.classes.heads import HeadName, make_head
 from newcomer.classes.parts import Learned, Part
 from newcomer.nn.features.novelty import Novelty
-from newcomer.nn.heads.head import Linear, WeightBias
+from newcomer.nn.heads.head import Head, Linear, WeightBias
 from newcomer.nn.heads.linear_layer import LinearHead
+from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
 
 TERMS_BATCH = 1024
@@ -34,6 +35,11 @@ class FeatureClassifier(Part):
         # a cache with the memory that it was computed from: a memory is immutable and gets replaced
         self._novelty: tuple[ClassMemory, Novelty] | None = None
 
+    @property
+    def head_name(self) -> HeadName:
+        """The head of the settings; for 'auto', the best one of those judged so far."""
+        return self.memory.best_head() if self.settings.head == "auto" else self.settings.head
+
     @abstractmethod
     def logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch class"]:
         """Logits of all classes."""
@@ -53,10 +59,14 @@ class FeatureClassifier(Part):
         calibrated: Sequence[HeadName] | None = None,
     ) -> float | None:
         """Add a task's examples to the class memory. Returns the held-out accuracy of the settings' head, if any."""
-        head, shrinkage = self.settings.head, self.settings.shrinkage
+        head, shrinkage = self.head_name, self.settings.shrinkage
         trained = self.trained(max(self.memory.classes, int(target.max()) + 1))
         self.memory, held_out = self.memory.with_task(features, target, head, shrinkage, trained, calibrated)
         return held_out
+
+    def judge_heads(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> None:
+        """Judge all heads by a task's examples, with their features from before its training."""
+        self.memory = self.memory.with_judged_heads(features, target, self.settings.shrinkage)
 
     def map_drift(
         self, old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]
@@ -95,21 +105,24 @@ class MemoryClassifier(FeatureClassifier):
 
     def __init__(self, width: int, settings: Classifier, linear_head: LinearHead | None = None) -> None:
         super().__init__(width, settings, linear_head)
-        self.head = make_head(settings.head, settings.shrinkage)
         self._classifier: tuple[ClassMemory, WeightBias] | None = None
+
+    @property
+    def head(self) -> Head:
+        return make_head(self.head_name, self.settings.shrinkage)
 
     def logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch class"]:
         weight, bias = self.linear_classifier()
-        found = []
+        found, head = [], self.head
         for part in torch.split(features, TERMS_BATCH):
-            terms = self.head.terms(self.memory.statistics, part)
+            terms = head.terms(self.memory.statistics, part)
             found.append(F.linear(terms, weight.to(terms), bias.to(terms)).float())
         return torch.cat(found)
 
     def linear_classifier(self) -> WeightBias:
         cached = self._classifier
         if cached is None or cached[0] is not self.memory:
-            temperature = self.memory.temperature(self.settings.head)
+            temperature = self.memory.temperature(self.head_name)
             weight, bias = self.memory.fold(self.head, self.trained(self.memory.classes))
             cached = self.memory, (weight / temperature, bias / temperature)
             # a trained head changes without notice, and costs nothing to compute
@@ -122,7 +135,8 @@ class MemoryClassifier(FeatureClassifier):
 
     def update(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> Learned:
         held_out = self.update_memory(features, target)
-        return Learned({} if held_out is None else {"held-out accuracy": held_out})
+        info: dict[str, Json] = {} if held_out is None else {"held-out accuracy": held_out}
+        return Learned(info | ({"head": self.head_name} if self.settings.head == "auto" else {}))
 
     def flops(self) -> int:
         classes, points = self.memory.classes, self.support_points
@@ -153,5 +167,5 @@ class MemoryClassifier(FeatureClassifier):
     @property
     def _cached_names(self) -> tuple[str, str]:
         """Tensor names of the stored classifier; they depend on head and shrinkage."""
-        name = f"fitted.{self.settings.head}.{self.settings.shrinkage!r}"
+        name = f"fitted.{self.head_name}.{self.settings.shrinkage!r}"
         return f"{name}.weight", f"{name}.bias"

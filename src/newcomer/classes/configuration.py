@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from newcomer.classes.heads import HeadName
+from newcomer.classes.heads import HeadChoice
 from newcomer.nn.features.augmentation import Augmentation
 from newcomer.settings import internal
 from newcomer.training.settings import Count, NotNegative, Rate, Share
@@ -11,7 +11,7 @@ from newcomer.training.settings import Count, NotNegative, Rate, Share
 Schedule = Literal["constant", "cosine"]
 LossClasses = Literal["new", "seen"]
 Precision = Literal["fp32", "bf16"]
-HeadInit = Literal["zero", "lda"]
+HeadInit = Literal["zero", "lda", "tempered"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Training:
     - `precision`: 'fp32', or 'bf16' for mixed precision in training and inference.
     - `seed`: of initial parameters, batches and augmentation.
 
-    Only `LoRATraining` has the other three as settings.
+    Only `LoRATraining` has the others as settings.
     """
 
     epochs: Count = 20
@@ -43,6 +43,7 @@ class Training:
     head_init: HeadInit = internal("zero")
     later_lr_factor: Rate = internal(1.0)
     weight_averaging: Share = internal(0.0)
+    logit_distillation: NotNegative = internal(0.0)
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,18 @@ class LoRATraining(Training):
     """Training of low-rank updates.
 
     - `head_init`: rows of the linear head before a task: 'lda' sets all of them by linear discriminant analysis of the features
-      so far, 'zero' the new ones to zero.
+      so far, at the temperature that fits held-out examples; 'tempered' likewise, but at the temperature where the loss of the
+      task's own examples is that of held-out ones; 'zero' sets the new ones to zero.
     - `later_lr_factor`: factor of both learning rates after the first task.
     - `weight_averaging`: share of a task's steps, the last ones, over which its parameters are averaged; 0 for none.
+    - `logit_distillation`: weight of the distillation loss, by which a task's examples keep the logits of old classes that they
+      had before it (Li, Hoiem 2016; temperature 2). It takes one more forward pass a step. 0 for none.
     """
 
     head_init: HeadInit = "zero"
     later_lr_factor: Rate = 1.0
     weight_averaging: Share = 0.0
+    logit_distillation: NotNegative = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,13 @@ class Classifier:
     """How features are classified.
 
     - `head`: 'gaussian', 'kernel' (for texts; not a linear layer), 'lda', 'ridge', 'prototypes', or 'linear', the layer that was
-      trained; see `nn.heads`.
+      trained; see `nn.heads`. 'auto': of all but 'linear' the one of least loss on the tasks' examples, held out from the head,
+      before each task was trained.
     - `shrinkage`: of covariances towards a multiple of the identity, for heads and novelty scores.
     - `drift_map`: after a task, map the statistics of old classes to the new weights' features (`nn.features.drift_map`).
     """
 
-    head: HeadName = "linear"
+    head: HeadChoice = "linear"
     shrinkage: Share = 0.3
     drift_map: bool = True
 

@@ -1,13 +1,15 @@
 """Cross-validation of heads on a task's own examples: what calibrates probabilities and novelty scores."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional as F
 
 from newcomer.classes.heads import HeadName, make_head
-from newcomer.nn.features.class_statistics import ClassStatistics
+from newcomer.nn.features.class_statistics import PRINCIPAL_DIRECTIONS, ClassStatistics
 from newcomer.nn.features.novelty import Novelty
+from newcomer.nn.features.temperature import temperature
 from newcomer.nn.heads.head import Head, Linear
 from newcomer.shapes import Float, Int, Tensor
 
@@ -28,6 +30,8 @@ class HeldOut:
     """Indices into all classes."""
     logits: Mapping[HeadName, tuple[Float[Tensor, "example class"], Int[Tensor, " example"]]]
     """Of each head: logits of the first of these examples, −∞ for a class without examples, and their classes' columns."""
+    near: Int[Tensor, " class"]
+    """The classes that heads with principal directions have columns for; the others have one for every class."""
 
 
 def cross_validate(
@@ -46,7 +50,7 @@ def cross_validate(
     """
     known = len(old.count)
     every, near = torch.arange(max(known, int(target.max()) + 1)), _nearest(old, features, target)
-    fold_of, is_new = _folds(target), target >= known
+    fold_of, is_new = folds_of(target), target >= known
     plain = old.without_directions().padded(len(every)).double()
     close = old.at(near[near < known].tolist()).padded(len(near)).double()
     logits: dict[HeadName, list[tuple[Tensor, Tensor]]] = {name: [] for name in folds}
@@ -76,7 +80,30 @@ def cross_validate(
         for name, found in logits.items()
         if found
     }
-    return HeldOut(torch.cat(novelty), target[torch.cat(held_out)], joined)
+    return HeldOut(torch.cat(novelty), target[torch.cat(held_out)], joined, near)
+
+
+def held_out_losses(
+    features: Float[Tensor, "example width"],
+    target: Int[Tensor, " example"],
+    shrinkage: float,
+    heads: Sequence[HeadName],
+) -> Float[Tensor, " held_out"]:
+    """Cross entropy of each example of one fold, by the best of these heads, which are computed from the other folds.
+
+    Each head has the temperature that fits these examples. Classes of a single example are left out.
+    """
+    several = torch.bincount(target)[target] > 1
+    features, target = features[several].double(), torch.unique(target[several], return_inverse=True)[1]
+    held_out, losses = folds_of(target) == 0, []
+    classes = int(target.max()) + 1
+    kept = ClassStatistics.of(features[~held_out], target[~held_out], classes, PRINCIPAL_DIRECTIONS)
+    untrained = features.new_zeros(classes, features.shape[1])
+    for head in (make_head(name, shrinkage) for name in heads):
+        found = _logits(head, kept, torch.arange(classes), (untrained, untrained[:, 0]), features[held_out])
+        found = found / temperature(found, target[held_out])
+        losses.append(F.cross_entropy(found, target[held_out], reduction="none"))
+    return min(losses, key=lambda loss: loss.mean().item())
 
 
 def _logits(
@@ -116,7 +143,7 @@ def _nearest(
     return torch.cat([own, others]).sort().values
 
 
-def _folds(target: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+def folds_of(target: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
     """Fold of each example; a class's examples go to the folds in turn."""
     fold = torch.zeros_like(target)
     for k in torch.unique(target):

@@ -12,8 +12,13 @@ from newcomer.nn.heads.ridge import Ridge
 
 StatisticsHead = Literal["prototypes", "ridge", "lda", "gaussian", "kernel"]
 HeadName = Literal["linear", "prototypes", "ridge", "lda", "gaussian", "kernel"]
+StatisticsHeadChoice = Literal["auto", "prototypes", "ridge", "lda", "gaussian", "kernel"]
+HeadChoice = Literal["auto", "linear", "prototypes", "ridge", "lda", "gaussian", "kernel"]
+"""'auto': the head of least held-out loss so far (`ClassMemory.best_head`)."""
 
 HEADS: list[HeadName] = list(get_args(HeadName))
+CANDIDATES: list[HeadName] = list(get_args(StatisticsHead))
+"""Heads among which 'auto' chooses: those that compute from class statistics."""
 
 
 def make_head(name: HeadName, shrinkage: float) -> Head:

@@ -88,6 +88,11 @@ class ClassLearner(Learner[Examples, Examples]):
         """Whether the current task trains the adapter, so that the statistics of old classes must be mapped along."""
         return self.loop is not None
 
+    def _decide(self, stage: Stage[Examples, Examples]) -> Generator[Step, None, Mapping[str, Json]]:
+        """Called for a task that is to train the adapter. Returns information for its entry; 'adapted' false: it trains nothing."""
+        yield from ()
+        return {}
+
     def __repr__(self) -> str:
         backbone = Path(self.backbone.name).name if self.backbone.folder else self.backbone.name
         if not self.classes:
@@ -281,33 +286,42 @@ class ClassLearner(Learner[Examples, Examples]):
         target, new = torch.tensor([class_index[label] for label in labels]), len(class_index) - len(self.classes)
         several = len(torch.unique(target)) > 1
         settings, adapts = self.classifier.settings, self._adapts_now()
+        decision: Mapping[str, Json] = {}
         if settings.head == "linear" and new and not several:
             raise LearnerError(
                 "the linear head learns nothing from a single class; give two or more, or --set head=lda"
             )
+        if adapts and new and several:
+            decision = yield from self._decide(stage)
+            adapts = bool(decision.get("adapted", True))
         loop = self.loop if (adapts or settings.head == "linear") and new and several else None
-        initializes = loop is not None and loop.training.head_init == "lda"
+        initializes = loop is not None and loop.training.head_init != "zero"
         maps_drift = loop is not None and adapts and settings.drift_map and bool(self.classes)
         loader = Loader(self.backbone, inputs, self.cache_gib * GIB)
         loader.read([0])  # inputs of the wrong kind are refused at once
         old, learned = torch.zeros(0), Learned()
-        if initializes or maps_drift:
+        judges = settings.head == "auto" and new > 0
+        if initializes or maps_drift or (judges and loop is not None):
             old = yield from self._extract_features(f"{stage.name}, before", loader)
+        if judges and loop is not None:
+            self.classifier.judge_heads(old, target)
         if self.loop is not None:
             self.loop.linear_head.grow(new)
         if loop is not None:
             if initializes:
                 loop.init_head(self.memory, settings.shrinkage, old, target)
-            task = Task(stage.name, loader, target, is_first=not self.classes, seed=loop.training.seed)
+            task = Task(stage.name, loader, target, known=len(self.classes), seed=loop.training.seed)
             learned = yield from self._train(task, loop)
         features = yield from self._extract_features(f"{stage.name}, after", loader)
         if not features.isfinite().all():
             raise LearnerError("the features are not finite; lower the learning rate")
         info: dict[str, Json] = {"what": "learn", "examples": len(stage.train), "settings": dict(self.settings)}
         info |= {} if digest is None else {DATA: digest}
-        info |= {NEW_CLASSES: list(class_index)[len(self.classes) :], **learned.info}
+        info |= {NEW_CLASSES: list(class_index)[len(self.classes) :], **decision, **learned.info}
         if maps_drift:
             info["drift explained"] = self.classifier.map_drift(old, features, target)
+        if judges and loop is None:
+            self.classifier.judge_heads(features, target)
         self.classes = list(class_index)
         updated = self.classifier.update(features, target)
         cost = self._cost(loader, 0 if loop is None else loop.parameter_count)

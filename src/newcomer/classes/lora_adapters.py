@@ -6,7 +6,7 @@ from typing import final
 import torch
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.parts import Adapter, autocast
+from newcomer.classes.parts import Adapter, Encode, autocast
 from newcomer.errors import LearnerError, SettingError
 from newcomer.nn.lora.decoupled_lora import DecoupledLoRA, Sharing
 from newcomer.shapes import Float, Tensor
@@ -42,6 +42,17 @@ class LoRAAdapter(Adapter):
         with self.lora.applied(), autocast(self.backbone, self.precision):
             features: Tensor = self.backbone(encoded, self.encoder)
             return features.float()
+
+    def teacher(self) -> Encode:
+        applied = self.lora.snapshot()
+
+        @torch.no_grad()
+        def encode(encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
+            with applied(), autocast(self.backbone, self.precision):
+                features: Tensor = self.backbone(encoded)
+                return features.float()
+
+        return encode
 
     @torch.no_grad()
     def encoder_weights(self) -> dict[str, Tensor]:

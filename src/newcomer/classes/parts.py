@@ -1,7 +1,7 @@
 """The parts that a class learner is made of: adapter, training loop, classifier; and what they hand to each other."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.loader import Loader
+from newcomer.errors import SettingError
 from newcomer.seeds import spawn
 from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
@@ -25,9 +26,14 @@ class Task:
     loader: Loader
     target: Int[Tensor, " example"]
     """Indices into all classes, new ones last."""
-    is_first: bool
-    """Whether no class is known yet."""
+    known: int
+    """Number of classes known before it."""
     seed: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no class is known yet."""
+        return not self.known
 
     def spawn(self, *purpose: str | int) -> torch.Generator:
         """The generator for this purpose in this task."""
@@ -41,6 +47,9 @@ class Learned:
     info: Mapping[str, Json] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
+
+Encode = Callable[[Mapping[str, Tensor]], Float[Tensor, "batch width"]]
+"""Features of preprocessed inputs."""
 
 Steps = Generator[Step, None, Learned]
 """Training of a task: yields every step, and returns what the task adds."""
@@ -93,6 +102,13 @@ class Adapter(Part):
     def encode_with_loss(self, encoded: Mapping[str, Tensor]) -> tuple[Float[Tensor, "batch width"], Tensor | float]:
         """Features, and the adapter's own term of the loss, summed over the batch."""
         return self.encode(encoded), 0.0
+
+    def teacher(self) -> Encode:
+        """The forward pass, without gradients, by the weights as they are now, whatever is trained later.
+
+        Raises SettingError for an adapter that keeps no such weights.
+        """
+        raise SettingError(f"{type(self).__name__} keeps no weights from before a task; leave logit_distillation out")
 
     def encoder_weights(self) -> dict[str, Tensor] | None:
         """Adapted weights by their names in `backbone.model`; None if other weights are not all that is adapted."""

@@ -1,7 +1,7 @@
 """Training of one task by Adam: an adapter's parameters and a linear head that grows with the classes."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 
 import torch
@@ -12,11 +12,13 @@ from newcomer.backbones.backbone import Backbone
 from newcomer.classes.class_memory import ClassMemory
 from newcomer.classes.configuration import LossClasses, Runtime, Training
 from newcomer.classes.cost import numbers
+from newcomer.classes.cross_validation import FOLDS, cross_validate
 from newcomer.classes.heads import make_head
 from newcomer.classes.loader import Loader
 from newcomer.classes.parts import Adapter, Learned, Part, Steps, Task
 from newcomer.errors import SettingError
 from newcomer.nn.features.augmentation import augmented
+from newcomer.nn.features.temperature import temperature_of_loss
 from newcomer.nn.gradient_checkpointing import blocks_of, checkpointed
 from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.shapes import Float, Int, Tensor
@@ -24,6 +26,9 @@ from newcomer.training.averaging import Average
 from newcomer.training.fit import batches, chunks, compiled, cosine, fit
 from newcomer.training.learner import Step
 from newcomer.training.processes import Processes
+
+DISTILLATION_TEMPERATURE = 2.0
+"""Of both softmaxes of the distillation loss, as in Li, Hoiem 2016."""
 
 
 class TrainingLoop(Part):
@@ -60,12 +65,24 @@ class TrainingLoop(Part):
         features: Float[Tensor, "batch width"],
         target: Int[Tensor, " batch"],
     ) -> None:
-        """Set all rows of the linear head by calibrated linear discriminant analysis, with a task's features before training."""
+        """Set all rows of the linear head by linear discriminant analysis, with a task's features before training.
+
+        Their temperature is the one that fits held-out examples ('lda'), or the one at which the loss of the task's own examples is
+        what it was for held-out ones ('tempered'): on features as wide as examples are many, LDA leaves its own hardly any loss.
+        """
         rows = self.linear_head.rows()
-        memory, _ = memory.with_task(features, target, "lda", shrinkage, rows, calibrated=["lda"])
-        weight, bias = memory.fold(make_head("lda", shrinkage), rows)
-        temperature = memory.temperature("lda")
-        self.linear_head.set(weight / temperature, bias / temperature)
+        after, _ = memory.with_task(features, target, "lda", shrinkage, rows, calibrated=["lda"])
+        weight, bias = after.fold(make_head("lda", shrinkage), rows)
+        divisor = after.temperature("lda")
+        if self.training.head_init == "tempered":
+            found = cross_validate(memory.statistics, features, target, rows, shrinkage, {"lda": FOLDS})
+            classes = self._loss_classes(target)
+            own = F.linear(features, weight, bias)[:, classes], torch.searchsorted(classes, target)
+            if found is not None:
+                logits, columns = found.logits["lda"]
+                held_out = logits[:, classes], torch.searchsorted(classes, columns)
+                divisor = temperature_of_loss(*own, F.cross_entropy(held_out[0] / divisor, held_out[1]).item())
+        self.linear_head.set(weight / divisor, bias / divisor)
 
     def fit(self, task: Task, adapter: Adapter, groups: Mapping[str, Sequence[nn.Parameter]]) -> Steps:
         """Train these parameters of the adapter and the linear head on a task, yielding after every step.
@@ -83,12 +100,13 @@ class TrainingLoop(Part):
         plan = batches(len(task.target), training.batch_size, training.epochs, training.seed, task.name, "batches")
         factor = cosine(len(plan)) if training.schedule == "cosine" else lambda step: 1.0
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        seen = torch.arange(self.linear_head.classes)
-        loss_classes = torch.unique(task.target) if self.loss_classes == "new" else seen
+        loss_classes = self._loss_classes(task.target)
         target = torch.searchsorted(loss_classes, task.target).to(backbone.device)
         loss_classes = loss_classes.to(backbone.device)
         adapter_size = numbers(p for group in groups.values() for p in group)
-        self.parameter_count = adapter_size + len(loss_classes) * (backbone.width + 1)
+        distill = self._distillation(task, adapter)
+        rows = len(loss_classes) if distill is None else self.linear_head.classes
+        self.parameter_count = adapter_size + rows * (backbone.width + 1)
         generator = task.spawn("augmentation", self.processes.index)
         micro_batches = [self._micro_batches(loader, batch) for batch in plan]
         tensors = loader.batches([part for parts in micro_batches for part in parts])
@@ -98,8 +116,9 @@ class TrainingLoop(Part):
                 encoded = augmented(backbone.to_device(next(tensors)), training.augment, generator)
                 with nullcontext() if groups else torch.no_grad():
                     features, own = adapter.encode_with_loss(encoded)
-                logits = self.linear_head(features)[:, loss_classes].float()
-                yield (F.cross_entropy(logits, target[part], reduction="sum") + own) / len(plan[step])
+                logits = self.linear_head(features).float()
+                loss = F.cross_entropy(logits[:, loss_classes], target[part], reduction="sum") + own
+                yield (loss if distill is None else loss + distill(encoded, logits)) / len(plan[step])
 
         blocks = blocks_of(adapter.encoder) if self.gradient_checkpointing else []
         with closing(tensors), checkpointed(blocks), self._compiled(adapter):
@@ -109,6 +128,29 @@ class TrainingLoop(Part):
                 yield Step(task.name, step, len(plan), values)
         average.copy_to(parameters)
         return Learned()
+
+    def _loss_classes(self, target: Int[Tensor, " example"]) -> Int[Tensor, " class"]:
+        """Classes whose logits are in the cross entropy: those of the task, or all."""
+        return torch.unique(target) if self.loss_classes == "new" else torch.arange(self.linear_head.classes)
+
+    def _distillation(self, task: Task, adapter: Adapter) -> Callable[[Mapping[str, Tensor], Tensor], Tensor] | None:
+        """Distillation loss of a batch's inputs and logits, λ T² KL(softmax(z_old / T) ‖ softmax(z / T)), summed over examples.
+
+        z_old are the logits of the classes known before the task, by the weights and head rows at its beginning; None without.
+        """
+        weight, known = self.training.logit_distillation, task.known
+        if not weight or not known:
+            return None
+        teacher = adapter.teacher()
+        rows = self.linear_head.weight[:known].detach().clone(), self.linear_head.bias[:known].detach().clone()
+
+        def loss(encoded: Mapping[str, Tensor], logits: Float[Tensor, "batch class"]) -> Tensor:
+            old = F.log_softmax(F.linear(teacher(encoded), *rows) / DISTILLATION_TEMPERATURE, 1)
+            new = F.log_softmax(logits[:, :known] / DISTILLATION_TEMPERATURE, 1)
+            divergence = F.kl_div(new, old, reduction="sum", log_target=True)
+            return weight * DISTILLATION_TEMPERATURE**2 * divergence
+
+        return loss
 
     @contextmanager
     def _compiled(self, adapter: Adapter) -> Iterator[None]:

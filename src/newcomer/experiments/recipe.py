@@ -45,6 +45,8 @@ NEWER_SETTINGS: TomlTable = {
     "user_min_count": 1,
     "user_buckets": None,
     "shard_tables": "auto",
+    "adapt": "always",
+    "logit_distillation": 0.0,
 }
 """Settings that older records do not have, with the values that those runs had; omitted from records at these."""
 

@@ -3,7 +3,7 @@
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.classifier import MemoryClassifier
 from newcomer.classes.configuration import Classifier, Runtime
-from newcomer.classes.heads import StatisticsHead
+from newcomer.classes.heads import StatisticsHeadChoice
 from newcomer.classes.learner import ClassLearner, open_backbone
 from newcomer.classes.parts import Learned, NoAdapter, Steps, Task
 from newcomer.classes.training_loop import TrainingLoop
@@ -13,7 +13,8 @@ from newcomer.training.settings import Share
 class FrozenBackbone(ClassLearner):
     """Class statistics of frozen features, read by a head. One pass over the data; the order of tasks does not matter.
 
-    - `head`: 'prototypes' (SimpleCIL, Zhou et al. 2023), 'ridge', 'lda', 'gaussian' or 'kernel' (`nn.heads`).
+    - `head`: 'prototypes' (SimpleCIL, Zhou et al. 2023), 'ridge', 'lda', 'gaussian' or 'kernel' (`nn.heads`), or 'auto', the
+      one of least held-out loss so far.
     - `shrinkage`: of covariances towards a multiple of the identity.
     - `device`: 'cpu', 'cuda', …; a GPU if there is one by default.
     """
@@ -24,7 +25,7 @@ class FrozenBackbone(ClassLearner):
         self,
         backbone: Backbone | str,
         *,
-        head: StatisticsHead = "lda",
+        head: StatisticsHeadChoice = "lda",
         shrinkage: Share = 0.3,
         seed: int = 0,
         device: str | None = None,

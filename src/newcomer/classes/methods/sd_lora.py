@@ -1,7 +1,9 @@
 """SD-LoRA: scalable decoupled low-rank adaptation (Wu et al., ICLR 2025, arXiv 2501.13198), with its variants RR and KD."""
 
+import warnings
+from collections.abc import Generator, Mapping
 from contextlib import closing
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -9,18 +11,26 @@ from pydantic import Field
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.classifier import MemoryClassifier
 from newcomer.classes.configuration import Classifier, CompiledRuntime, LoRATraining
+from newcomer.classes.cross_validation import folds_of, held_out_losses
+from newcomer.classes.heads import CANDIDATES
 from newcomer.classes.learner import ClassLearner, open_backbone
 from newcomer.classes.lora_adapters import Directions, low_rank_updates
 from newcomer.classes.parts import Learned, Steps, Task
 from newcomer.classes.training_loop import TrainingLoop
-from newcomer.errors import SettingError
+from newcomer.data.examples import Examples
+from newcomer.errors import DataWarning, SettingError
 from newcomer.nn.lora.decoupled_lora import Sharing
+from newcomer.printable import stage_title
 from newcomer.settings import Json
 from newcomer.shapes import Tensor
+from newcomer.streams.stage import Stage
+from newcomer.training.learner import Step
 from newcomer.training.settings import Count, Share
 
 RankFrom = Annotated[list[Count], Field(min_length=2, max_length=2)]
 """[task, rank]: this rank from this task on; the first task is 1."""
+
+Adapt = Literal["always", "auto"]
 
 TRACE_POINTS = 24
 """Steps of a task's training at which magnitudes and residual are recorded."""
@@ -37,6 +47,8 @@ class SDLoRA(ClassLearner):
     - `kd_threshold`: SD-LoRA-KD. A new direction whose relative residual on the older ones is at most this is dropped; its fit
       goes into their magnitudes (`DecoupledLoRA.distill`). Off by default.
     - `magnitude_sharing`: 'shared', one magnitude a task for all projections (the paper), or one for each 'projection'.
+    - `adapt`: 'always', or 'auto': the first task is trained on four fifths of its examples beforehand, and on all of them only if
+      that lowered the loss of the others by more than a standard error; else the backbone stays frozen, in later tasks as well.
     - `classifier`, `training`, `runtime`: groups of settings, see `classes.configuration`; their fields may be given by name. The
       paper: `head="linear"`, `drift_map=False`, `epochs=20`, `batch_size=128`, `learning_rate=0.008`, `head_init="zero"`,
       `later_lr_factor=1`, `weight_averaging=0`.
@@ -53,6 +65,7 @@ class SDLoRA(ClassLearner):
         rank: Count | list[RankFrom] = 10,
         kd_threshold: Share | None = None,
         magnitude_sharing: Sharing = "shared",
+        adapt: Adapt = "always",
         classifier: Classifier = Classifier(head="gaussian"),
         training: LoRATraining = LoRATraining(
             epochs=4, batch_size=32, learning_rate=0.002, head_init="lda", later_lr_factor=0.25, weight_averaging=0.6
@@ -61,6 +74,11 @@ class SDLoRA(ClassLearner):
         **settings: Any,
     ) -> None:
         self.rank, self.kd_threshold = _rank_schedule(rank), kd_threshold
+        self.adapt = adapt
+        if adapt == "auto" and classifier.head == "linear":
+            raise SettingError(
+                "SDLoRA: adapt = 'auto' compares heads on class statistics, but head = 'linear'; leave one of them out"
+            )
         backbone = open_backbone(backbone, runtime)
         largest = max(rank for _, rank in self.rank)
         self.lora = low_rank_updates(backbone, largest, type(self).__name__, magnitude_sharing)
@@ -69,7 +87,10 @@ class SDLoRA(ClassLearner):
         super().__init__(Directions(backbone, self.lora, training.precision), loop, head, runtime)
 
     def info(self) -> dict[str, Json]:
-        """`magnitudes`: α after the last stage, one row a direction; `ranks` of the directions; number of `distilled` ones."""
+        """`magnitudes`: α after the last stage, one row a direction; `ranks` of the directions; number of `distilled` ones.
+
+        With `adapt="auto"` also whether the backbone is `adapted`, once that is decided.
+        """
         recorded = [entry.info for entry in self.entries]
         last = recorded[-1] if recorded else {}
         return {
@@ -77,8 +98,43 @@ class SDLoRA(ClassLearner):
             "magnitudes": self.lora.magnitudes.detach().cpu().tolist(),
             "ranks": self.lora.ranks,
             "distilled": sum(info.get("distilled", False) for info in recorded),
+            **next(({"adapted": info["adapted"]} for info in recorded if "adapted" in info), {}),
             **{key: last[key] for key in ("residual", "drift explained") if key in last},
         }
+
+    def _adapts_now(self) -> bool:
+        return self.adapt == "always" or all(entry.info.get("adapted", True) for entry in self.entries)
+
+    def _decide(self, stage: Stage[Examples, Examples]) -> Generator[Step, None, Mapping[str, Json]]:
+        """Compare a frozen and a trained backbone on held-out examples of the first task that trains.
+
+        The simpler one is taken unless the other's loss is lower by more than a standard error (Breiman et al. 1984). Both have the
+        head that suits them best.
+        """
+        if self.adapt == "always" or self.lora.directions:
+            return {}
+        examples, shrinkage = stage.train, self.classifier.settings.shrinkage
+        names = examples.classes
+        target = torch.tensor([names.index(label) for label in examples.labels])
+        if (torch.bincount(target) > 1).sum() < 2:  # too few classes to hold examples out of
+            return {}
+        trial = type(self)(self.backbone, **self.settings | {"adapt": "always"})
+        held_out = folds_of(target) == 0
+        frozen = held_out_losses(trial.features(examples.inputs), target, shrinkage, CANDIDATES)
+        kept = (~held_out).nonzero()[:, 0].tolist()
+        yield from trial.fit_stage(Stage(f"{stage.name}, trial", examples.select(kept), {}))
+        trained = held_out_losses(trial.features(examples.inputs), target, shrinkage, CANDIDATES)
+        gain = frozen - trained
+        adapted = bool(gain.mean() > gain.std() / len(gain) ** 0.5)
+        if not adapted:
+            warnings.warn(
+                f"{stage_title(stage.name)}: on held-out examples the frozen backbone (loss {frozen.mean():.2f}) is as good as a "
+                f"trained one ({trained.mean():.2f}), so nothing is trained; adapt = 'always' trains it",
+                DataWarning,
+                stacklevel=4,
+            )
+        losses = {"held-out loss frozen": frozen.mean().item(), "held-out loss trained": trained.mean().item()}
+        return {"adapted": adapted, **losses}
 
     def _train(self, task: Task, loop: TrainingLoop) -> Steps:
         number = 1 + sum("residual" in entry.info for entry in self.entries)

@@ -6,6 +6,8 @@ import torch
 
 from newcomer.shapes import Float, Int, Tensor
 
+PRINCIPAL_DIRECTIONS = 8
+"""Principal directions that are kept of each class's scatter."""
 PER_CLASS = ("count", "mean", "directions", "residual")
 """Statistics with a row for each class."""
 

@@ -31,6 +31,29 @@ def temperature(logits: Float[Tensor, "batch class"], target: Int[Tensor, " batc
     return 1.0 if found is None else math.exp(found)
 
 
+def temperature_of_loss(logits: Float[Tensor, "batch class"], target: Int[Tensor, " batch"], loss: float) -> float:
+    """The T at which softmax(logits / T) has this mean cross entropy, from the T of least loss upwards; 1 if undetermined.
+
+    From there on the loss grows with T towards log(classes): a greater one is had nowhere, and gives the largest T.
+
+    >>> from torch import tensor
+    >>> round(1 / temperature_of_loss(tensor([[1.0, 0.0]]), tensor([0]), math.log(1 + math.exp(-2))), 3)
+    2.0
+    """
+    exact = logits.double()
+
+    def at(log_t: float) -> float:
+        return F.cross_entropy(exact / math.exp(log_t), target).item()
+
+    low, high = _argmin(at), math.log(HOTTEST)
+    if low is None:
+        return 1.0
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if at(middle) < loss else (low, middle)
+    return math.exp(low)
+
+
 def _argmin(loss: Callable[[float], float]) -> float | None:
     """The logarithm of the temperature of least loss, by golden-section search; None if undetermined."""
     low, high, ratio = math.log(COLDEST), math.log(HOTTEST), (5**0.5 - 1) / 2

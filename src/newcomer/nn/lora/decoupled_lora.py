@@ -18,7 +18,7 @@ the plain model's cost.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -209,7 +209,18 @@ class DecoupledLoRA(nn.Module):
         For the current thread only: others may use the same model with this update, another, or none.
         """
         lent: Sequence[Terms | Tensor] = self._terms() if torch.is_grad_enabled() else self._fold()
-        with WEIGHTS.override(dict(zip(self._layers, lent, strict=True))):
+        with self._lent(lent):
+            yield
+
+    def snapshot(self) -> Callable[[], AbstractContextManager[None]]:
+        """`applied` with the merged weights as they are now, whatever is trained later; for passes without gradients."""
+        with torch.no_grad():
+            merged = self._fold()
+        return lambda: self._lent(merged)
+
+    @contextmanager
+    def _lent(self, weights: Sequence[Terms | Tensor]) -> Iterator[None]:
+        with WEIGHTS.override(dict(zip(self._layers, weights, strict=True))):
             yield
 
     def trainable(self) -> Mapping[str, list[nn.Parameter]]:
