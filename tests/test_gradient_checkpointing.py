@@ -12,6 +12,7 @@ from torch import nn
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.methods.coda_prompt import CODAPrompt
 from newcomer.classes.methods.dual_prompt import DualPrompt
+from newcomer.classes.methods.e2_lora import E2LoRA
 from newcomer.classes.methods.full_fine_tuning import FullFineTuning
 from newcomer.classes.methods.inf_lora import InfLoRA
 from newcomer.classes.methods.l2p import L2P
@@ -22,7 +23,7 @@ from newcomer.errors import SettingError
 from newcomer.nn.gradient_checkpointing import blocks_of, checkpointed
 
 Folder = Callable[[str], Path]
-METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, FullFineTuning]
+METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, FullFineTuning, E2LoRA]
 HOW: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu"}
 
 

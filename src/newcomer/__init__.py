@@ -8,13 +8,16 @@ from newcomer.extras import optional_imports
 if TYPE_CHECKING:
     from newcomer.classes.methods.coda_prompt import CODAPrompt
     from newcomer.classes.methods.dual_prompt import DualPrompt
+    from newcomer.classes.methods.e2_lora import E2LoRA
     from newcomer.classes.methods.frozen import FrozenBackbone
     from newcomer.classes.methods.full_fine_tuning import FullFineTuning
     from newcomer.classes.methods.inf_lora import InfLoRA
+    from newcomer.classes.methods.klda import KLDA
     from newcomer.classes.methods.l2p import L2P
     from newcomer.classes.methods.ranpac import RanPAC
     from newcomer.classes.methods.sd_lora import SDLoRA
     from newcomer.classes.methods.sequential_lora import SequentialLoRA
+    from newcomer.classes.methods.slca import SLCA
     from newcomer.client import AsyncClient, Client, ServiceError
     from newcomer.data.examples import Examples
     from newcomer.data.schema import Field, Schema
@@ -52,6 +55,7 @@ _MODULES = {
     "DataWarning": "errors",
     "DropoutNet": "items.methods.dropout_net",
     "DualPrompt": "classes.methods.dual_prompt",
+    "E2LoRA": "classes.methods.e2_lora",
     "EmerG": "items.methods.emerg",
     "Examples": "data.examples",
     "Field": "data.schema",
@@ -59,6 +63,7 @@ _MODULES = {
     "FullFineTuning": "classes.methods.full_fine_tuning",
     "IdTuning": "items.methods.id_tuning",
     "InfLoRA": "classes.methods.inf_lora",
+    "KLDA": "classes.methods.klda",
     "L2P": "classes.methods.l2p",
     "LearnerError": "errors",
     "ItemService": "items.serving.service",
@@ -70,6 +75,7 @@ _MODULES = {
     "RanPAC": "classes.methods.ranpac",
     "RecipeError": "errors",
     "SDLoRA": "classes.methods.sd_lora",
+    "SLCA": "classes.methods.slca",
     "Schema": "data.schema",
     "SequentialLoRA": "classes.methods.sequential_lora",
     "ServiceError": "client",
@@ -81,8 +87,10 @@ _MODULES = {
 
 __all__ = [
     "CVAR",
+    "KLDA",
     "L2P",
     "MWUF",
+    "SLCA",
     "AsyncClient",
     "CODAPrompt",
     "Client",
@@ -92,6 +100,7 @@ __all__ = [
     "DataWarning",
     "DropoutNet",
     "DualPrompt",
+    "E2LoRA",
     "EmerG",
     "Examples",
     "Field",

@@ -17,6 +17,7 @@ from newcomer.backbones.families import (
     TEXTS,
     Pooling,
     TimmImages,
+    attention_and_mlp,
     linear_modules,
     poolings,
     query_value,
@@ -125,6 +126,8 @@ class Backbone(nn.Module):
         self.max_tokens = None if self.reads_images else _tokens(max_tokens, known, self.model)
         self.projections = _named(self.model, target_modules) if target_modules else query_value(self.model, family)
         """Names of the linear modules to adapt in `model`, in order of depth; empty for an unknown architecture."""
+        self.block_projections = self.projections if target_modules else attention_and_mlp(self.model, self.projections)
+        """Those that a method adapts which adapts more: by default the key projections and the first MLP layers as well."""
         self.preprocessing = (preprocessing.of_processor if self.reads_images else preprocessing.of_tokenizer)(
             self.encoder
         )

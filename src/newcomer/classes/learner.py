@@ -30,7 +30,7 @@ from newcomer.errors import DataWarning, LearnerError, NewcomerError, nearest
 from newcomer.nn.heads.head import WeightBias
 from newcomer.printable import counted, listed, stage_title
 from newcomer.settings import Json
-from newcomer.shapes import Float, Tensor
+from newcomer.shapes import Float, Int, Tensor
 from newcomer.store.entry import Entry
 from newcomer.streams.stage import Stage
 from newcomer.training.fit import chunks, evaluating
@@ -83,6 +83,18 @@ class ClassLearner(Learner[Examples, Examples]):
     @abstractmethod
     def _train(self, task: Task, loop: TrainingLoop) -> Steps:
         """Train the adapter on a task, by one or more calls of `loop.fit`. Returns what the task adds to its entry."""
+
+    def _after_training(
+        self,
+        features: Float[Tensor, "batch width"],
+        target: Int[Tensor, " batch"],
+        task: Task | None,
+        loop: TrainingLoop,
+    ) -> None:
+        """What else a method does with the features of a task's examples, before the classifier gets them.
+
+        `target` are indices into all classes; `task` is None where nothing was trained.
+        """
 
     def _adapts_now(self) -> bool:
         """Whether the current task trains the adapter, so that the statistics of old classes must be mapped along."""
@@ -290,7 +302,7 @@ class ClassLearner(Learner[Examples, Examples]):
         maps_drift = loop is not None and adapts and settings.drift_map and bool(self.classes)
         loader = Loader(self.backbone, inputs, self.cache_gib * GIB)
         loader.read([0])  # inputs of the wrong kind are refused at once
-        old, learned = torch.zeros(0), Learned()
+        old, learned, task = torch.zeros(0), Learned(), None
         if initializes or maps_drift:
             old = yield from self._extract_features(f"{stage.name}, before", loader)
         if self.loop is not None:
@@ -308,6 +320,8 @@ class ClassLearner(Learner[Examples, Examples]):
         info |= {NEW_CLASSES: list(class_index)[len(self.classes) :], **learned.info}
         if maps_drift:
             info["drift explained"] = self.classifier.map_drift(old, features, target)
+        if self.loop is not None:
+            self._after_training(features, target, task, self.loop)
         self.classes = list(class_index)
         updated = self.classifier.update(features, target)
         cost = self._cost(loader, 0 if loop is None else loop.parameter_count)
