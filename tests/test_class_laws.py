@@ -21,6 +21,7 @@ from newcomer.classes.lora_adapters import LoRAAdapter
 from newcomer.classes.methods.coda_prompt import CODAPrompt
 from newcomer.classes.methods.dual_prompt import DualPrompt
 from newcomer.classes.methods.e2_lora import E2LoRA, SharedOutputs
+from newcomer.classes.methods.ease import EASE
 from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.classes.methods.full_fine_tuning import FullFineTuning
 from newcomer.classes.methods.inf_lora import InfLoRA
@@ -107,6 +108,8 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "slca, lda, drift map, on texts": ("bert", SLCA, WHOLE | ALIGNED | {"head": "lda", "drift_map": True}),
     "e2-lora": ("vit", E2LoRA, WHOLE | ALIGNED | {"threshold": 0.9}),
     "e2-lora, ridge, bf16, on texts": ("bert", E2LoRA, WHOLE | ALIGNED | {"head": "ridge", "precision": "bf16"}),
+    "ease": ("vit", EASE, TRAINED),
+    "ease, cosine, bf16, on texts": ("bert", EASE, TRAINED | {"schedule": "cosine", "precision": "bf16", "alpha": 0.5}),
     "prototypes": ("vit", FrozenBackbone, {"head": "prototypes"}),
     "ridge": ("vit", FrozenBackbone, {"head": "ridge"}),
     "gaussian": ("vit", FrozenBackbone, {"head": "gaussian"}),

@@ -13,6 +13,7 @@ from newcomer.backbones.backbone import Backbone
 from newcomer.classes.methods.coda_prompt import CODAPrompt
 from newcomer.classes.methods.dual_prompt import DualPrompt
 from newcomer.classes.methods.e2_lora import E2LoRA
+from newcomer.classes.methods.ease import EASE
 from newcomer.classes.methods.full_fine_tuning import FullFineTuning
 from newcomer.classes.methods.inf_lora import InfLoRA
 from newcomer.classes.methods.l2p import L2P
@@ -23,7 +24,7 @@ from newcomer.errors import SettingError
 from newcomer.nn.gradient_checkpointing import blocks_of, checkpointed
 
 Folder = Callable[[str], Path]
-METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, FullFineTuning, E2LoRA]
+METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, FullFineTuning, E2LoRA, EASE]
 HOW: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu"}
 
 

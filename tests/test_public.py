@@ -28,6 +28,7 @@ LEARNERS = [
     "KLDA",
     "SLCA",
     "E2LoRA",
+    "EASE",
     "EmerG",
     "IdTuning",
     "DropoutNet",

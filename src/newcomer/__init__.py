@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from newcomer.classes.methods.coda_prompt import CODAPrompt
     from newcomer.classes.methods.dual_prompt import DualPrompt
     from newcomer.classes.methods.e2_lora import E2LoRA
+    from newcomer.classes.methods.ease import EASE
     from newcomer.classes.methods.frozen import FrozenBackbone
     from newcomer.classes.methods.full_fine_tuning import FullFineTuning
     from newcomer.classes.methods.inf_lora import InfLoRA
@@ -56,6 +57,7 @@ _MODULES = {
     "DropoutNet": "items.methods.dropout_net",
     "DualPrompt": "classes.methods.dual_prompt",
     "E2LoRA": "classes.methods.e2_lora",
+    "EASE": "classes.methods.ease",
     "EmerG": "items.methods.emerg",
     "Examples": "data.examples",
     "Field": "data.schema",
@@ -87,6 +89,7 @@ _MODULES = {
 
 __all__ = [
     "CVAR",
+    "EASE",
     "KLDA",
     "L2P",
     "MWUF",

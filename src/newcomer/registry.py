@@ -36,6 +36,7 @@ CLASS_LEARNERS = {
     "coda-prompt": "newcomer.classes.methods.coda_prompt:CODAPrompt",
     "klda": "newcomer.classes.methods.klda:KLDA",
     "slca": "newcomer.classes.methods.slca:SLCA",
+    "ease": "newcomer.classes.methods.ease:EASE",
     "e2-lora": "newcomer.classes.methods.e2_lora:E2LoRA",
 }
 ITEM_LEARNERS = {

@@ -353,7 +353,7 @@ class ClassLearner(Learner[Examples, Examples]):
         rows = range(len(loader.inputs)) if rows is None else rows
         position = {row: i for i, row in enumerate(rows)}
         order = self.backbone.sort_by_length(loader.inputs, rows)
-        features = torch.empty(len(rows), self.backbone.width)
+        features = torch.empty(len(rows), self.adapter.width)
         with evaluating(self.backbone):
             for part in chunks(len(order), EVAL_BATCH):
                 batch = order[part.start : part.stop]
@@ -380,7 +380,7 @@ class ClassLearner(Learner[Examples, Examples]):
 
     def _extract_features(self, part: str, loader: Loader) -> Generator[Step, None, Float[Tensor, "batch width"]]:
         """Features of a task's examples, summed over processes."""
-        features = torch.zeros(len(loader.inputs), self.backbone.width, device=self.device)
+        features = torch.zeros(len(loader.inputs), self.adapter.width, device=self.device)
         order = self.backbone.sort_by_length(loader.inputs, range(len(loader.inputs)))
 
         def encode(rows: Sequence[int], encoded: Mapping[str, Tensor]) -> None:
