@@ -117,6 +117,8 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "lda": ("vit", FrozenBackbone, {"head": "lda"}),
     "lda on texts": ("bert", FrozenBackbone, {"head": "lda"}),
 }
+PEERS = KLDA, SLCA, EASE, E2LoRA
+"""Learners that take turns with each other: in every run each law meets one of them, and with the slow tests all."""
 
 
 def cases(names: Iterable[str]) -> list[Any]:
@@ -194,9 +196,10 @@ PARAMETERS = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every law with every learner; the cases of a learner take turns."""
+    """Every law with every learner; the cases of a learner take turns, and so do the learners of `PEERS`."""
+    kinds = {name: PEERS if kind in PEERS else kind for name, (_, kind, _) in CASES.items()}
     for fixture, parameters in PARAMETERS.items():
-        parametrize_law(metafunc, fixture, parameters, {name: kind for name, (_, kind, _) in CASES.items()})
+        parametrize_law(metafunc, fixture, parameters, kinds)
 
 
 @pytest.fixture

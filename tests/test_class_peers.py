@@ -1,4 +1,4 @@
-"""KLDA, SLCA and E²-LoRA: what their equations promise."""
+"""KLDA, SLCA, EASE and E²-LoRA: what their equations promise."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.methods.e2_lora import E2LoRA
+from newcomer.classes.methods.ease import EASE
 from newcomer.classes.methods.klda import KLDA
 from newcomer.classes.methods.slca import SLCA
 from newcomer.data.examples import Examples
@@ -19,6 +20,7 @@ from newcomer.export import FORMS
 from newcomer.nn.features.class_gaussians import ClassGaussians
 from newcomer.nn.heads.alignment import align, normalized
 from newcomer.nn.heads.fourier_features import FourierFeatures
+from newcomer.nn.heads.subspaces import SubspacePrototypes
 from newcomer.nn.lora.input_moments import InputMoments
 from newcomer.nn.lora.output_spaces import OutputSpaceLoRA
 
@@ -160,6 +162,32 @@ def test_query_key_value_and_the_first_mlp_layer_are_adapted(kind: str, tiny: Fo
 def test_named_target_modules_are_all_that_is_adapted(tiny: Folder) -> None:
     backbone = Backbone(str(tiny("vit")), target_modules=["o_proj"])
     assert backbone.block_projections == backbone.projections
+
+
+def test_prototypes_in_a_new_subspace_are_those_of_the_most_similar_new_class() -> None:
+    """Two new classes, one in the direction of an old one in its own subspace; far apart, so that the softmax is one-sided."""
+    old = torch.tensor([[[1.0, 0.0, 0.0]]])
+    prototypes = SubspacePrototypes.empty(1, 3).with_examples(old, torch.tensor([0]), 0)
+    new = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 5.0, 0.0]], [[-1.0, 0.0, 0.0], [0.0, 0.0, 5.0]]])
+    later = prototypes.with_examples(new, torch.tensor([1, 2]), 1)
+    weight = torch.tensor([1.0, -1.0]).softmax(0)
+    torch.testing.assert_close(later.mean[0, 1], torch.tensor([0.0, 5 * weight[0], 5 * weight[1]]))
+    assert torch.equal(later.mean[1:], new)
+    assert later.own.tolist() == [0, 1, 1]
+    logits = later.logits(new[:1], alpha=0.1)
+    torch.testing.assert_close(logits[0, 1], torch.tensor(1.1))
+    torch.testing.assert_close(logits[0, 2], torch.tensor(0.0 - 0.1))
+
+
+def test_an_adapter_a_task_never_changes_again(tiny: Folder, tasks: list[Examples]) -> None:
+    learner = EASE(str(tiny("vit")), rank=2, **HOW | {"learning_rate": 1e-2}).learn(tasks[0])
+    first = learner.features(tasks[0].inputs)
+    both = learner.learn(tasks[1]).features(tasks[0].inputs)
+    assert first.shape[1] == 32
+    assert both.shape[1] == 48
+    torch.testing.assert_close(both[:, :32], first)
+    assert not torch.allclose(both[:, 32:], first[:, 16:], atol=1e-3)
+    assert learner.info()["cost"]["passes"] == 3
 
 
 @pytest.mark.parametrize("method", [SLCA, E2LoRA])

@@ -223,4 +223,4 @@ class SubspaceClassifier(FeatureClassifier):
         self.memory, self.prototypes = self.memory.at(classes), self.prototypes.at(classes)
 
     def _by_subspace(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch subspace width"]:
-        return features.unflatten(1, (-1, self.width))
+        return features.view(len(features), self.adapter.subspaces, self.width)
