@@ -24,7 +24,8 @@ from newcomer.errors import SettingError
 from newcomer.nn.gradient_checkpointing import blocks_of, checkpointed
 
 Folder = Callable[[str], Path]
-METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, FullFineTuning, E2LoRA, EASE]
+SLOW: list[Any] = [pytest.param(method, marks=pytest.mark.slow) for method in (E2LoRA, EASE)]
+METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, FullFineTuning, *SLOW]
 HOW: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu"}
 
 

@@ -27,7 +27,8 @@ from newcomer.errors import SettingError
 from newcomer.export import FORMS
 
 Folder = Callable[[str], Path]
-METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, RanPAC, E2LoRA, EASE]
+SLOW: list[Any] = [pytest.param(method, marks=pytest.mark.slow) for method in (E2LoRA, EASE)]
+METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, RanPAC, *SLOW]
 HOW: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu"}
 HALF = ["bfloat16", "float16"]
 
