@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.methods.cl_lora import CLLoRA
 from newcomer.classes.methods.coda_prompt import CODAPrompt
 from newcomer.classes.methods.dual_prompt import DualPrompt
 from newcomer.classes.methods.e2_lora import E2LoRA
@@ -24,7 +25,7 @@ from newcomer.errors import SettingError
 from newcomer.nn.gradient_checkpointing import blocks_of, checkpointed
 
 Folder = Callable[[str], Path]
-SLOW: list[Any] = [pytest.param(method, marks=pytest.mark.slow) for method in (E2LoRA, EASE)]
+SLOW: list[Any] = [pytest.param(method, marks=pytest.mark.slow) for method in (E2LoRA, EASE, CLLoRA)]
 METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, FullFineTuning, *SLOW]
 HOW: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu"}
 

@@ -11,6 +11,7 @@ from transformers import AutoModelForImageClassification
 import newcomer
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
+from newcomer.classes.methods.cl_lora import CLLoRA
 from newcomer.classes.methods.coda_prompt import CODAPrompt
 from newcomer.classes.methods.dual_prompt import DualPrompt
 from newcomer.classes.methods.e2_lora import E2LoRA
@@ -27,7 +28,7 @@ from newcomer.errors import SettingError
 from newcomer.export import FORMS
 
 Folder = Callable[[str], Path]
-SLOW: list[Any] = [pytest.param(method, marks=pytest.mark.slow) for method in (E2LoRA, EASE)]
+SLOW: list[Any] = [pytest.param(method, marks=pytest.mark.slow) for method in (E2LoRA, EASE, CLLoRA)]
 METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, RanPAC, *SLOW]
 HOW: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu"}
 HALF = ["bfloat16", "float16"]

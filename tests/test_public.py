@@ -29,6 +29,7 @@ LEARNERS = [
     "SLCA",
     "E2LoRA",
     "EASE",
+    "CLLoRA",
     "EmerG",
     "IdTuning",
     "DropoutNet",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from newcomer.extras import optional_imports
 
 if TYPE_CHECKING:
+    from newcomer.classes.methods.cl_lora import CLLoRA
     from newcomer.classes.methods.coda_prompt import CODAPrompt
     from newcomer.classes.methods.dual_prompt import DualPrompt
     from newcomer.classes.methods.e2_lora import E2LoRA
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AsyncClient": "client",
+    "CLLoRA": "classes.methods.cl_lora",
     "CODAPrompt": "classes.methods.coda_prompt",
     "CVAR": "items.methods.cvar",
     "Client": "client",
@@ -95,6 +97,7 @@ __all__ = [
     "MWUF",
     "SLCA",
     "AsyncClient",
+    "CLLoRA",
     "CODAPrompt",
     "Client",
     "ClassIncremental",

@@ -37,6 +37,7 @@ CLASS_LEARNERS = {
     "klda": "newcomer.classes.methods.klda:KLDA",
     "slca": "newcomer.classes.methods.slca:SLCA",
     "ease": "newcomer.classes.methods.ease:EASE",
+    "cl-lora": "newcomer.classes.methods.cl_lora:CLLoRA",
     "e2-lora": "newcomer.classes.methods.e2_lora:E2LoRA",
 }
 ITEM_LEARNERS = {
