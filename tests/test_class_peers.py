@@ -1,4 +1,4 @@
-"""KLDA, SLCA, EASE and E²-LoRA: what their equations promise."""
+"""KLDA, SLCA, EASE, CL-LoRA and E²-LoRA: what their equations promise."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.methods.cl_lora import CLLoRA
 from newcomer.classes.methods.e2_lora import E2LoRA
 from newcomer.classes.methods.ease import EASE
 from newcomer.classes.methods.klda import KLDA
@@ -17,12 +18,14 @@ from newcomer.classes.methods.slca import SLCA
 from newcomer.data.examples import Examples
 from newcomer.errors import LearnerError
 from newcomer.export import FORMS
+from newcomer.nn.early_exit import skipped
 from newcomer.nn.features.class_gaussians import ClassGaussians
 from newcomer.nn.heads.alignment import align, normalized
 from newcomer.nn.heads.fourier_features import FourierFeatures
 from newcomer.nn.heads.subspaces import SubspacePrototypes
 from newcomer.nn.lora.input_moments import InputMoments
 from newcomer.nn.lora.output_spaces import OutputSpaceLoRA
+from newcomer.nn.lora.shared_and_task_lora import SharedAndTaskLoRA
 
 Folder = Callable[[str], Path]
 HOW: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "device": "cpu"}
@@ -187,6 +190,74 @@ def test_an_adapter_a_task_never_changes_again(tiny: Folder, tasks: list[Example
     assert both.shape[1] == 48
     torch.testing.assert_close(both[:, :32], first)
     assert not torch.allclose(both[:, 32:], first[:, 16:], atol=1e-3)
+    assert learner.info()["cost"]["passes"] == 3
+
+
+def test_an_early_exit_is_the_model_without_its_later_blocks(tiny: Folder, tasks: list[Examples]) -> None:
+    backbone = Backbone(str(tiny("vit")))
+    encoded, model = backbone.encode(tasks[0].inputs), backbone.model
+    layers: Any = model.get_submodule("layers")
+    with torch.no_grad():
+        with skipped([*layers][1:]):
+            found = backbone(encoded)
+        model.set_submodule("layers", nn.ModuleList([layers[0]]))
+        torch.testing.assert_close(found, backbone(encoded))
+
+
+def shared_and_task() -> tuple[SharedAndTaskLoRA, nn.Sequential, Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4)).requires_grad_(False)
+    lora = SharedAndTaskLoRA(model, ["0", "2"], shared=1, rank=2)
+    lora.start(chance())
+    for number in range(2):
+        for factor in lora.open(chance(number)):
+            factor.data += 0.3 * torch.randn(factor.shape, generator=chance(10 + number))
+        if not number:
+            lora.close()
+    return lora, model, torch.randn(7, 5, generator=chance(5))
+
+
+def test_a_task_computes_with_the_shared_and_its_own_factors() -> None:
+    lora, model, x = shared_and_task()
+    first: Any = model.get_submodule("0.frozen")
+    second: Any = model.get_submodule("2.frozen")
+    task = lora.tasks[0]
+    hidden = F.linear(x, first.weight + lora.up[0].detach() @ lora.down[0], first.bias).tanh()
+    wanted = F.linear(hidden, second.weight + task.weights[0] * task.up[0] @ task.down[0], second.bias)
+    with torch.no_grad(), lora.applied(task):
+        torch.testing.assert_close(model(x), wanted)
+    torch.testing.assert_close(lora.down[0] @ lora.down[0].T, torch.eye(2), rtol=0, atol=1e-5)
+
+
+def test_gradients_of_distillation_are_reassigned_by_the_old_norms_of_rows() -> None:
+    lora, model, x = shared_and_task()
+    first: Any = model.get_submodule("0.frozen")
+    old = lora._old_up[0]
+    with lora.applied_shared(old=False):
+        (found,) = torch.autograd.grad(model(x).square().sum(), lora.up[0])
+    plain = lora.up[0].detach().clone().requires_grad_()
+    hidden = F.linear(x, first.weight + plain @ lora.down[0], first.bias).tanh()
+    (wanted,) = torch.autograd.grad(model[2](hidden).square().sum(), plain)
+    norms = old.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(found, wanted * norms / norms.mean(), rtol=1e-4, atol=1e-5)
+    with torch.no_grad(), lora.applied_shared(old=True):
+        hidden = F.linear(x, first.weight + old @ lora.down[0], first.bias).tanh()
+        torch.testing.assert_close(model(x), model[2](hidden))
+
+
+def test_the_overlap_of_equal_block_weights_is_one() -> None:
+    lora, _, _ = shared_and_task()
+    assert lora.overlap().item() == pytest.approx(1.0)  # one layer: all vectors of positive numbers are parallel
+
+
+def test_later_tasks_move_the_shared_factors_and_no_others(tiny: Folder, tasks: list[Examples]) -> None:
+    learner = CLLoRA(str(tiny("vit")), rank=2, **HOW | {"learning_rate": 1e-2}).learn(tasks[0])
+    adapter: Any = learner.adapter
+    shared = [t.detach().clone() for t in adapter.lora.up]
+    own = {name: t.clone() for name, t in adapter.lora.tasks[0].tensors().items()}
+    learner.learn(tasks[1])
+    assert not any(torch.equal(a, b) for a, b in zip(shared, adapter.lora.up, strict=True))
+    assert all(torch.equal(t, own[name]) for name, t in adapter.lora.tasks[0].tensors().items())
     assert learner.info()["cost"]["passes"] == 3
 
 
