@@ -140,15 +140,14 @@ class SharedAndTask(Adapter):
 
     def encode(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:
         found = [self._pass(encoded)]
-        for task in self.lora.tasks:
-            with self.lora.applied(task):
+        for number in range(len(self.lora.tasks)):
+            with self.lora.applied(number):
                 found.append(self._pass(encoded))
         return torch.cat(found, dim=1)
 
     def encode_with_loss(self, encoded: Mapping[str, Tensor]) -> tuple[Float[Tensor, "batch width"], Tensor | float]:
         """Features by the LoRAs of the task that is trained, alone."""
-        assert self.lora.open_task is not None
-        with self.lora.applied(self.lora.open_task):
+        with self.lora.applied_open():
             features = self._pass(encoded)
         if not self.lora.tasks:
             return features, 0.0

@@ -42,7 +42,7 @@ class TaskFactors:
 class SharedAndTaskLoRA:
     """The LoRAs of the linear layers of `model` named in `projections`, the first `shared` of which are shared.
 
-    Outside of `applied` and `applied_shared` the model computes the plain model, so several updates may share one model.
+    Outside of the `applied` contexts the model computes the plain model, so several updates may share one model.
     """
 
     def __init__(self, model: nn.Module, projections: Sequence[str], shared: int, rank: int) -> None:
@@ -59,6 +59,8 @@ class SharedAndTaskLoRA:
         """B of the shared layers."""
         self.open_task: TaskFactors | None = None
         self._old_up = [up.detach().clone() for up in self.up]
+        self._own_weights: list[list[Tensor]] = []
+        self._merge_shared()
 
     def open(self, generator: torch.Generator) -> list[nn.Parameter]:
         """Begin a task; returns all parameters that it trains."""
@@ -75,18 +77,25 @@ class SharedAndTaskLoRA:
         task = self.open_task
         self.append(TaskFactors([t.detach() for t in task.up], [t.detach() for t in task.down], task.weights.detach()))
         self.open_task = None
+        self._merge_shared()
         return self.tasks[-1]
 
     def append(self, task: TaskFactors) -> None:
         """Append a closed task's factors."""
         like = self.up[0]
         up, down = ([t.to(like.device) for t in factors] for factors in (task.up, task.down))
-        self.tasks.append(TaskFactors(up, down, task.weights.to(like.device)))
+        weights = task.weights.to(like.device)
+        self.tasks.append(TaskFactors(up, down, weights))
+        with torch.inference_mode(False):
+            scaled = [weight * t for weight, t in zip(weights, up, strict=True)]
+            self._own_weights.append(_merged(self._own, scaled, down))
 
     def set_shared(self, up: Sequence[Tensor], down: Sequence[Tensor]) -> None:
         """Replace the shared factors."""
-        self.up = [nn.Parameter(new.to(old.device, copy=True)) for new, old in zip(up, self.up, strict=True)]
-        self.down = [new.to(old.device, copy=True) for new, old in zip(down, self.down, strict=True)]
+        with torch.inference_mode(False):
+            self.up = [nn.Parameter(new.to(old.device, copy=True)) for new, old in zip(up, self.up, strict=True)]
+            self.down = [new.to(old.device, copy=True) for new, old in zip(down, self.down, strict=True)]
+            self._merge_shared()
 
     def overlap(self) -> Float[Tensor, ""]:
         """Mean |cos| of the open task's weights with those of each closed task."""
@@ -96,8 +105,17 @@ class SharedAndTaskLoRA:
         return torch.stack(cosines).mean()
 
     @contextmanager
-    def applied(self, task: TaskFactors) -> Iterator[None]:
-        """Within, the model computes with the shared LoRAs and this task's, for the current thread only."""
+    def applied(self, number: int) -> Iterator[None]:
+        """Within, the model computes with the shared LoRAs and those of this closed task, for the current thread only."""
+        weights = [*self._shared_weights, *self._own_weights[number]]
+        with WEIGHTS.override(dict(zip([*self._shared, *self._own], weights, strict=True))):
+            yield
+
+    @contextmanager
+    def applied_open(self) -> Iterator[None]:
+        """Within, the model computes with the shared LoRAs and those of the open task, with gradients."""
+        task = self.open_task
+        assert task is not None
         scales = [weight.expand(self.rank) for weight in task.weights]
         with self._lent(self._shared, self.up, self.down), self._lent(self._own, task.up, task.down, scales):
             yield
@@ -124,14 +142,15 @@ class SharedAndTaskLoRA:
         lent: dict[nn.Module, Terms | Tensor] = {}
         for p, (layer, up, down) in enumerate(zip(layers, ups, downs, strict=True)):
             scale = up.new_ones(self.rank) if scales is None else scales[p]
-            with torch.no_grad(), torch.autocast(up.device.type, enabled=False):
-                frozen = layer.frozen.weight
-                weight = torch.addmm(widened(frozen), up * scale, down).to(frozen.dtype)
+            (weight,) = _merged([layer], [up * scale], [down])
             learns = torch.is_grad_enabled() and any(t.requires_grad for t in (up, down, scale))
             closed = up.detach()[:, :0], down.detach()[:0]
             lent[layer] = Terms(weight, scale, up, down, *closed) if learns else weight
         with WEIGHTS.override(lent):
             yield
+
+    def _merge_shared(self) -> None:
+        self._shared_weights = _merged(self._shared, self.up, self.down)
 
     def _zeros(self, layer: AdaptedLinear) -> Float[Tensor, "width_out rank"]:
         weight = widened(layer.frozen.weight.detach()[:0])
@@ -141,6 +160,17 @@ class SharedAndTaskLoRA:
         random = torch.rand(layer.frozen.in_features, self.rank, generator=generator)
         found: Tensor = torch.linalg.qr(random)[0].T
         return found.contiguous().to(layer.frozen.weight.device)
+
+
+@torch.no_grad()
+def _merged(layers: Sequence[AdaptedLinear], ups: Sequence[Tensor], downs: Sequence[Tensor]) -> list[Tensor]:
+    """W0 + B A of each layer, in the weights' dtype, also under autocast."""
+    frozen = [layer.frozen.weight for layer in layers]
+    with torch.autocast(frozen[0].device.type, enabled=False):
+        return [
+            torch.addmm(widened(weight), up, down).to(weight.dtype)
+            for weight, up, down in zip(frozen, ups, downs, strict=True)
+        ]
 
 
 class _ScaleGradient(torch.autograd.Function):
