@@ -12,12 +12,17 @@ import transformers
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.cost import flops
 from newcomer.classes.learner import ClassLearner
+from newcomer.classes.methods.cl_lora import CLLoRA
+from newcomer.classes.methods.e2_lora import E2LoRA
+from newcomer.classes.methods.ease import EASE
 from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.classes.methods.full_fine_tuning import FullFineTuning
 from newcomer.classes.methods.inf_lora import InfLoRA
+from newcomer.classes.methods.klda import KLDA
 from newcomer.classes.methods.ranpac import RanPAC
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.classes.methods.sequential_lora import SequentialLoRA
+from newcomer.classes.methods.slca import SLCA
 from newcomer.data.examples import Examples
 from newcomer.errors import DataWarning
 
@@ -58,6 +63,8 @@ def test_every_merged_learner_costs_the_plain_backbone(tiny: Folder, tasks: list
         InfLoRA(str(tiny("vit")), **SETTINGS),
         SequentialLoRA(str(tiny("vit")), **SETTINGS),
         FullFineTuning(str(tiny("vit")), epochs=1, batch_size=8),
+        SLCA(str(tiny("vit")), epochs=1, batch_size=8, alignment_draws=8),
+        E2LoRA(str(tiny("vit")), epochs=1, batch_size=8, alignment_draws=8),
     ]
     for learner in learners:
         assert learner.info().get("cost") is None
@@ -67,6 +74,12 @@ def test_every_merged_learner_costs_the_plain_backbone(tiny: Folder, tasks: list
             assert cost["gflops"] == (plain + 2 * 16 * 2 * number) / 1e9
     spread = RanPAC(str(tiny("vit")), projection_dim=30).learn(tasks[0]).info()["cost"]
     assert spread["gflops"] == (plain + 2 * 16 * 30 + 2 * 30 * 2) / 1e9
+    fourier = KLDA(str(tiny("vit")), projection_dim=30).learn(tasks[0]).info()["cost"]
+    assert fourier["gflops"] == (plain + 2 * 16 * 30 + 2 * 30 * 2) / 1e9
+    for several in (EASE(str(tiny("vit")), **SETTINGS), CLLoRA(str(tiny("vit")), **SETTINGS)):
+        cost = several.learn(tasks[0]).info()["cost"]
+        assert cost["passes"] == 2
+        assert cost["gflops"] == 2 * (plain + 2 * 16 * 2) / 1e9
     kernel = FrozenBackbone(str(tiny("vit")), head="kernel").learn(tasks[0]).info()["cost"]
     points = 2 * 2 * 8  # of two classes, on either side of the mean along eight directions
     assert kernel["gflops"] == (plain + 2 * 16 * points + 2 * points * 2) / 1e9

@@ -10,8 +10,11 @@ import torch
 from torch import nn
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.methods.cl_lora import CLLoRA
 from newcomer.classes.methods.coda_prompt import CODAPrompt
 from newcomer.classes.methods.dual_prompt import DualPrompt
+from newcomer.classes.methods.e2_lora import E2LoRA
+from newcomer.classes.methods.ease import EASE
 from newcomer.classes.methods.full_fine_tuning import FullFineTuning
 from newcomer.classes.methods.inf_lora import InfLoRA
 from newcomer.classes.methods.l2p import L2P
@@ -22,7 +25,8 @@ from newcomer.errors import SettingError
 from newcomer.nn.gradient_checkpointing import blocks_of, checkpointed
 
 Folder = Callable[[str], Path]
-METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, FullFineTuning]
+SLOW: list[Any] = [pytest.param(method, marks=pytest.mark.slow) for method in (E2LoRA, EASE, CLLoRA)]
+METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, FullFineTuning, *SLOW]
 HOW: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu"}
 
 

@@ -11,8 +11,11 @@ from transformers import AutoModelForImageClassification
 import newcomer
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.learner import ClassLearner
+from newcomer.classes.methods.cl_lora import CLLoRA
 from newcomer.classes.methods.coda_prompt import CODAPrompt
 from newcomer.classes.methods.dual_prompt import DualPrompt
+from newcomer.classes.methods.e2_lora import E2LoRA
+from newcomer.classes.methods.ease import EASE
 from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.classes.methods.full_fine_tuning import FullFineTuning
 from newcomer.classes.methods.inf_lora import InfLoRA
@@ -25,7 +28,8 @@ from newcomer.errors import SettingError
 from newcomer.export import FORMS
 
 Folder = Callable[[str], Path]
-METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, RanPAC]
+SLOW: list[Any] = [pytest.param(method, marks=pytest.mark.slow) for method in (E2LoRA, EASE, CLLoRA)]
+METHODS: list[Any] = [SDLoRA, SequentialLoRA, InfLoRA, L2P, DualPrompt, CODAPrompt, RanPAC, *SLOW]
 HOW: dict[str, Any] = {"epochs": 2, "batch_size": 8, "device": "cpu"}
 HALF = ["bfloat16", "float16"]
 

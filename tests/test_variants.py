@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from newcomer.classes.methods.cl_lora import CLLoRA
+from newcomer.classes.methods.ease import EASE
 from newcomer.classes.methods.inf_lora import InfLoRA
 from newcomer.classes.methods.ranpac import RanPAC
 from newcomer.classes.methods.sd_lora import SDLoRA
@@ -191,7 +193,7 @@ def test_traces_of_a_training_are_in_its_own_entry(tiny: Folder, tasks: list[Exa
     assert watched[0] == {"trace.step", "trace.residual", "trace.magnitudes", "trace.after"}
 
 
-@pytest.mark.parametrize("kind", [SDLoRA, SequentialLoRA, InfLoRA, RanPAC])
+@pytest.mark.parametrize("kind", [SDLoRA, SequentialLoRA, InfLoRA, RanPAC, EASE, CLLoRA])
 def test_a_rank_above_that_of_the_projections_is_refused(kind: Any, tiny: Folder) -> None:
     """`--set rank=100000` ended in an error of torch, when the first task began."""
     more = {"adapt_first_task": "lora"} if kind is RanPAC else {}

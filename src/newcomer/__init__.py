@@ -6,15 +6,20 @@ from typing import TYPE_CHECKING
 from newcomer.extras import optional_imports
 
 if TYPE_CHECKING:
+    from newcomer.classes.methods.cl_lora import CLLoRA
     from newcomer.classes.methods.coda_prompt import CODAPrompt
     from newcomer.classes.methods.dual_prompt import DualPrompt
+    from newcomer.classes.methods.e2_lora import E2LoRA
+    from newcomer.classes.methods.ease import EASE
     from newcomer.classes.methods.frozen import FrozenBackbone
     from newcomer.classes.methods.full_fine_tuning import FullFineTuning
     from newcomer.classes.methods.inf_lora import InfLoRA
+    from newcomer.classes.methods.klda import KLDA
     from newcomer.classes.methods.l2p import L2P
     from newcomer.classes.methods.ranpac import RanPAC
     from newcomer.classes.methods.sd_lora import SDLoRA
     from newcomer.classes.methods.sequential_lora import SequentialLoRA
+    from newcomer.classes.methods.slca import SLCA
     from newcomer.client import AsyncClient, Client, ServiceError
     from newcomer.data.examples import Examples
     from newcomer.data.schema import Field, Schema
@@ -44,6 +49,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AsyncClient": "client",
+    "CLLoRA": "classes.methods.cl_lora",
     "CODAPrompt": "classes.methods.coda_prompt",
     "CVAR": "items.methods.cvar",
     "Client": "client",
@@ -53,6 +59,8 @@ _MODULES = {
     "DataWarning": "errors",
     "DropoutNet": "items.methods.dropout_net",
     "DualPrompt": "classes.methods.dual_prompt",
+    "E2LoRA": "classes.methods.e2_lora",
+    "EASE": "classes.methods.ease",
     "EmerG": "items.methods.emerg",
     "Examples": "data.examples",
     "Field": "data.schema",
@@ -60,6 +68,7 @@ _MODULES = {
     "FullFineTuning": "classes.methods.full_fine_tuning",
     "IdTuning": "items.methods.id_tuning",
     "InfLoRA": "classes.methods.inf_lora",
+    "KLDA": "classes.methods.klda",
     "L2P": "classes.methods.l2p",
     "LearnerError": "errors",
     "ItemService": "items.serving.service",
@@ -72,6 +81,7 @@ _MODULES = {
     "RanPAC": "classes.methods.ranpac",
     "RecipeError": "errors",
     "SDLoRA": "classes.methods.sd_lora",
+    "SLCA": "classes.methods.slca",
     "Schema": "data.schema",
     "SequentialLoRA": "classes.methods.sequential_lora",
     "ServiceError": "client",
@@ -83,9 +93,13 @@ _MODULES = {
 
 __all__ = [
     "CVAR",
+    "EASE",
+    "KLDA",
     "L2P",
     "MWUF",
+    "SLCA",
     "AsyncClient",
+    "CLLoRA",
     "CODAPrompt",
     "Client",
     "ClassIncremental",
@@ -94,6 +108,7 @@ __all__ = [
     "DataWarning",
     "DropoutNet",
     "DualPrompt",
+    "E2LoRA",
     "EmerG",
     "Examples",
     "Field",

@@ -34,6 +34,11 @@ CLASS_LEARNERS = {
     "l2p": "newcomer.classes.methods.l2p:L2P",
     "dual-prompt": "newcomer.classes.methods.dual_prompt:DualPrompt",
     "coda-prompt": "newcomer.classes.methods.coda_prompt:CODAPrompt",
+    "klda": "newcomer.classes.methods.klda:KLDA",
+    "slca": "newcomer.classes.methods.slca:SLCA",
+    "ease": "newcomer.classes.methods.ease:EASE",
+    "cl-lora": "newcomer.classes.methods.cl_lora:CLLoRA",
+    "e2-lora": "newcomer.classes.methods.e2_lora:E2LoRA",
 }
 ITEM_LEARNERS = {
     "emerg": "newcomer.items.methods.emerg:EmerG",

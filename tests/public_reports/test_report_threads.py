@@ -31,8 +31,15 @@ ONE_OF_EACH_ADAPTER = [
 
 
 def trained(name: str, backbone: Backbone | str, tasks: list[Examples]) -> ClassLearner:
-    rates = {"frozen": {}, "full-fine-tuning": {"epochs": 2, "learning_rate": 1e-3}}
-    how: dict[str, Any] = rates.get(name, {"epochs": 2, "learning_rate": 0.05})
+    whole: dict[str, Any] = {"epochs": 2, "learning_rate": 1e-3}
+    rates: dict[str, dict[str, Any]] = {
+        "frozen": {},
+        "klda": {"projection_dim": 50},
+        "full-fine-tuning": whole,
+        "slca": whole,
+        "e2-lora": whole,
+    }
+    how = rates.get(name, {"epochs": 2, "learning_rate": 0.05})
     learner: ClassLearner = METHODS[name](backbone, **how)
     return learner.learn(tasks[0]).learn(tasks[1])
 

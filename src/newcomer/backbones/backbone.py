@@ -15,6 +15,7 @@ from newcomer.backbones.conv1d import conv1d_to_linear
 from newcomer.backbones.families import (
     Pooling,
     TimmImages,
+    attention_and_mlp,
     family_of,
     linear_modules,
     poolings,
@@ -138,6 +139,8 @@ class Backbone(nn.Module):
         self.max_tokens = None if self.reads_images else _longest(max_tokens, known, self.model, self.is_causal)
         self.projections = _named(self.model, target_modules) if target_modules else query_value(self.model, family)
         """Names of the linear modules to adapt in `model`, in order of depth; empty for an unknown architecture."""
+        self.block_projections = self.projections if target_modules else attention_and_mlp(self.model, self.projections)
+        """Those that a method adapts which adapts more: by default the key projections and the first MLP layers as well."""
         self.preprocessing = (preprocessing.of_processor if self.reads_images else preprocessing.of_tokenizer)(
             self.encoder
         )

@@ -68,6 +68,11 @@ FAMILIES: Mapping[str, Family] = {
     "gemma3_text": DECODERS,
 }
 
+KEYS = ("k_proj", "key", "k_lin", "attn.k", "key_proj")
+"""Suffixes of the names of key projections, in any family."""
+FIRST_MLP_LAYERS = ("mlp.fc1", "mlp.up_proj", "intermediate.dense", "ffn.lin1", "mlp.Wi")
+"""Suffixes of the names of the first layer of a block's MLP, in any family."""
+
 
 def family_of(config: Any, model: Any) -> Family:
     """The family of this model; of one that is not in the table by what it reads, and whether it is a decoder.
@@ -121,6 +126,26 @@ def query_value(model: nn.Module, family: Family) -> list[str]:
         return [f"{name}.{part}" for name in whole for part in ("query", "value")]
     pairs = dict.fromkeys([family.projections, *(other.projections for other in FAMILIES.values() if not other.fused)])
     return next(filter(None, (linear_modules(model, pair) for pair in pairs)), [])
+
+
+def attention_and_mlp(model: nn.Module, query_value: Collection[str]) -> list[str]:
+    """Names of the query, key and value projections and the first MLP layer of each block, in order of depth.
+
+    `query_value`: names of the query and value projections. Of an architecture with other names there may be fewer.
+    """
+    attentions = {name.rpartition(".")[0] for name in query_value}
+    blocks = {_block(name) for name in query_value}
+    keys = [name for name in linear_modules(model, KEYS) if name.rpartition(".")[0] in attentions]
+    first = [name for name in linear_modules(model, FIRST_MLP_LAYERS) if _block(name) in blocks]
+    found = {*query_value, *keys, *first}
+    return [name for name in linear_modules(model) if name in found]
+
+
+def _block(name: str) -> str:
+    """Part of a module's name up to its last number: the name of its block."""
+    parts = name.split(".")
+    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[: numbers[-1] + 1]) if numbers else ""
 
 
 def _attention(model: nn.Module, name: str) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 from newcomer.classes.heads import HeadChoice
 from newcomer.nn.features.augmentation import Augmentation
 from newcomer.settings import internal
-from newcomer.training.settings import Count, NotNegative, Rate, Share
+from newcomer.training.settings import Count, NotNegative, Rate, Share, Times
 
 Schedule = Literal["constant", "cosine"]
 LossClasses = Literal["new", "seen"]
@@ -79,6 +79,23 @@ class Classifier:
     head: HeadChoice = "linear"
     shrinkage: Share = 0.3
     drift_map: bool = True
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Alignment of the linear head after every task but the first, on features drawn from the classes' Gaussians.
+
+    - `alignment_epochs`: times that features are drawn; 0 for no alignment.
+    - `alignment_draws`: features drawn of each class in an epoch, and size of a batch.
+    - `alignment_learning_rate`: of stochastic gradient descent, with a cosine schedule.
+    - `logit_norm`: τ of the loss on normalized logits, l / (τ · mean over tasks of |l_task|), where l_task are the logits of a
+      task's classes; 0 for the plain loss.
+    """
+
+    alignment_epochs: Times = 5
+    alignment_draws: Count = 256
+    alignment_learning_rate: Rate = 0.01
+    logit_norm: NotNegative = 0.1
 
 
 @dataclass(frozen=True)

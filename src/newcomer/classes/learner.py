@@ -30,7 +30,7 @@ from newcomer.errors import DataWarning, LearnerError, NewcomerError, nearest
 from newcomer.nn.heads.head import WeightBias
 from newcomer.printable import counted, listed, stage_title
 from newcomer.settings import Json
-from newcomer.shapes import Float, Tensor
+from newcomer.shapes import Float, Int, Tensor
 from newcomer.store.entry import Entry
 from newcomer.streams.stage import Stage
 from newcomer.training.fit import chunks, evaluating
@@ -83,6 +83,18 @@ class ClassLearner(Learner[Examples, Examples]):
     @abstractmethod
     def _train(self, task: Task, loop: TrainingLoop) -> Steps:
         """Train the adapter on a task, by one or more calls of `loop.fit`. Returns what the task adds to its entry."""
+
+    def _after_training(
+        self,
+        features: Float[Tensor, "batch width"],
+        target: Int[Tensor, " batch"],
+        task: Task | None,
+        loop: TrainingLoop,
+    ) -> None:
+        """What else a method does with the features of a task's examples, before the classifier gets them.
+
+        `target` are indices into all classes; `task` is None where nothing was trained.
+        """
 
     def _adapts_now(self) -> bool:
         """Whether the current task trains the adapter, so that the statistics of old classes must be mapped along."""
@@ -299,7 +311,7 @@ class ClassLearner(Learner[Examples, Examples]):
         maps_drift = loop is not None and adapts and settings.drift_map and bool(self.classes)
         loader = Loader(self.backbone, inputs, self.cache_gib * GIB)
         loader.read([0])  # inputs of the wrong kind are refused at once
-        old, learned = torch.zeros(0), Learned()
+        old, learned, task = torch.zeros(0), Learned(), None
         judges = settings.head == "auto" and new > 0
         if initializes or maps_drift or (judges and loop is not None):
             old = yield from self._extract_features(f"{stage.name}, before", loader)
@@ -322,6 +334,8 @@ class ClassLearner(Learner[Examples, Examples]):
             info["drift explained"] = self.classifier.map_drift(old, features, target)
         if judges and loop is None:
             self.classifier.judge_heads(features, target)
+        if self.loop is not None:
+            self._after_training(features, target, task, self.loop)
         self.classes = list(class_index)
         updated = self.classifier.update(features, target)
         cost = self._cost(loader, 0 if loop is None else loop.parameter_count)
@@ -353,7 +367,7 @@ class ClassLearner(Learner[Examples, Examples]):
         rows = range(len(loader.inputs)) if rows is None else rows
         position = {row: i for i, row in enumerate(rows)}
         order = self.backbone.sort_by_length(loader.inputs, rows)
-        features = torch.empty(len(rows), self.backbone.width)
+        features = torch.empty(len(rows), self.adapter.width)
         with evaluating(self.backbone):
             for part in chunks(len(order), EVAL_BATCH):
                 batch = order[part.start : part.stop]
@@ -380,7 +394,7 @@ class ClassLearner(Learner[Examples, Examples]):
 
     def _extract_features(self, part: str, loader: Loader) -> Generator[Step, None, Float[Tensor, "batch width"]]:
         """Features of a task's examples, summed over processes."""
-        features = torch.zeros(len(loader.inputs), self.backbone.width, device=self.device)
+        features = torch.zeros(len(loader.inputs), self.adapter.width, device=self.device)
         order = self.backbone.sort_by_length(loader.inputs, range(len(loader.inputs)))
 
         def encode(rows: Sequence[int], encoded: Mapping[str, Tensor]) -> None:

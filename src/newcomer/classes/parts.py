@@ -87,13 +87,20 @@ class Part(ABC):
 class Adapter(Part):
     """What of a backbone is adapted: the forward pass with it, its parameters, and its tensors in a store."""
 
-    passes: ClassVar[int] = 1
-    """Forward passes of the backbone a prediction."""
-
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self.encoder: nn.Module = backbone.model
         """The model of a forward pass. Other threads may use it at the same time, so a pass stores nothing in it."""
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        return self.backbone.width
+
+    @property
+    def passes(self) -> int:
+        """Forward passes of the backbone a prediction."""
+        return 1
 
     @abstractmethod
     def encode(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
 
 import torch
 from PIL.Image import new
@@ -36,7 +35,6 @@ class PromptAdapter(Adapter):
     A subclass holds the module `prompts`, computes features with them, and calls `_require_effect` at the end of its constructor.
     """
 
-    passes: ClassVar[int] = 2
     prompts: nn.Module
 
     def __init__(self, backbone: Backbone, training: Training) -> None:
@@ -48,6 +46,10 @@ class PromptAdapter(Adapter):
             raise LearnerError(
                 f"backbone '{backbone.name}' has no attention with key and value projections that are known"
             )
+
+    @property
+    def passes(self) -> int:
+        return 2  # one for the query
 
     @abstractmethod
     def features_with_prompts(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from newcomer.shapes import Float, Int, Tensor
+from newcomer.shapes import Bool, Float, Int, Tensor
 
 RIDGES = tuple(10.0**power for power in range(-8, 9))
 FOLDS = 5
@@ -68,7 +68,7 @@ def select_ridge(
     `target` are the classes of these examples, from 0. None if no class has a second example. One eigendecomposition, of h hᵀ or
     of hᵀh, whichever is smaller, solves all ridges.
     """
-    held = _rank_in_class(target) % FOLDS == 1
+    held = held_out(target)
     if not held.any():
         return None
     one_hot = F.one_hot(target).double()
@@ -84,7 +84,7 @@ def select_ridge(
     return RIDGES[best], predictions[best], target[held]
 
 
-def _rank_in_class(target: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-    """Rank of each example within its class, from 0."""
+def held_out(target: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
+    """Mask of the held-out examples: of each class every fifth, from its second on."""
     rank = F.one_hot(target).cumsum(0) - 1
-    return rank.gather(1, target[:, None])[:, 0]
+    return rank.gather(1, target[:, None])[:, 0] % FOLDS == 1

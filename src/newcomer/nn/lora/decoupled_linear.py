@@ -65,6 +65,23 @@ class AdaptedLinear(nn.Module):
         return F.linear(x, self.frozen.weight if lent is None else lent, self.frozen.bias)
 
 
+def adapted_linear(model: nn.Module, name: str) -> AdaptedLinear:
+    """The linear layer of this name in `model`, replaced by an `AdaptedLinear` unless it is one."""
+    layer = model.get_submodule(name)
+    if isinstance(layer, AdaptedLinear):
+        return layer
+    if not isinstance(layer, nn.Linear):
+        raise TypeError(f"{name} is a {type(layer).__name__}, not a linear layer")
+    adapted = AdaptedLinear(layer)
+    model.set_submodule(name, adapted)
+    return adapted
+
+
+def widened(weight: Tensor) -> Tensor:
+    """Float32 for half precision, whose digits are too few to learn with."""
+    return weight.to(torch.promote_types(weight.dtype, torch.float32))
+
+
 def low_rank_is_cheaper(tokens: int, rank: int, width_in: int, width_out: int) -> bool:
     """Whether the factors' gradients are cheaper without the dense gradient G.
 

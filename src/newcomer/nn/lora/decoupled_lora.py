@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from newcomer.nn.lora.decoupled_linear import WEIGHTS, AdaptedLinear, Terms
+from newcomer.nn.lora.decoupled_linear import WEIGHTS, Terms, adapted_linear, widened
 from newcomer.shapes import Float, Tensor
 
 Sharing = Literal["shared", "projection"]
@@ -72,13 +72,13 @@ class DecoupledLoRA(nn.Module):
 
     def __init__(self, model: nn.Module, projections: Sequence[str], magnitudes: Sharing = "shared") -> None:
         super().__init__()
-        self._layers = [_adapted(model, name) for name in projections]  # a plain list: the model owns the layers
+        self._layers = [adapted_linear(model, name) for name in projections]  # a plain list: the model owns the layers
         self.sharing = magnitudes
         self.clear()
 
     def clear(self) -> None:
         """Remove all directions."""
-        like = _widened(self._layers[0].frozen.weight.detach()[:0])
+        like = widened(self._layers[0].frozen.weight.detach()[:0])
         self.ranks: list[int] = []
         """Rank of each closed direction."""
         self.magnitudes = nn.Parameter(like.new_zeros(0, 1 if self.sharing == "shared" else len(self._layers)))
@@ -195,7 +195,7 @@ class DecoupledLoRA(nn.Module):
         frozen = self._layers[p].frozen.weight
         with torch.autocast(frozen.device.type, enabled=False):
             up, down = self.terms(p)
-            return torch.addmm(_widened(frozen), up, down).to(frozen.dtype)
+            return torch.addmm(widened(frozen), up, down).to(frozen.dtype)
 
     def terms(self, p: int) -> tuple[Float[Tensor, "width_out rank"], Float[Tensor, "rank width_in"]]:
         """ΔW of projection p as two factors, up @ down: all directions side by side, each with its magnitude on `up`."""
@@ -271,22 +271,6 @@ class DecoupledLoRA(nn.Module):
         if not len(self.open_up):
             return self.up[p], self.down[p]
         return torch.cat([self.up[p], self.open_up[p]], dim=1), torch.cat([self.down[p], self.open_down[p]])
-
-
-def _adapted(model: nn.Module, name: str) -> AdaptedLinear:
-    layer = model.get_submodule(name)
-    if isinstance(layer, AdaptedLinear):
-        return layer
-    if not isinstance(layer, nn.Linear):
-        raise TypeError(f"{name} is a {type(layer).__name__}, not a linear layer")
-    adapted = AdaptedLinear(layer)
-    model.set_submodule(name, adapted)
-    return adapted
-
-
-def _widened(weight: Tensor) -> Tensor:
-    """Float32 for half precision, whose digits are too few to learn with."""
-    return weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 
 def _sample(part: Tensor, count: int) -> Tensor:
