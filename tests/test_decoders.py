@@ -196,7 +196,7 @@ def test_layers_of_gpt2_are_linear_and_compute_the_same(tiny: Folder) -> None:
         states = backbone.model(**encoded).last_hidden_state
         torch.testing.assert_close(states, plain(**encoded).last_hidden_state, rtol=1e-5, atol=1e-6)
     named = Backbone(str(tiny("gpt2")), target_modules=["mlp.c_fc", "attn.c_proj", "c_attn"])
-    shapes = [tuple(named.model.get_submodule(name).weight.shape) for name in named.projections[:3]]  # type: ignore[union-attr, arg-type]
+    shapes = [tuple(named.model.get_submodule(name).weight.shape) for name in named.projections[:3]]  # type: ignore[arg-type]
     assert shapes == [(48, 16), (16, 16), (64, 16)]
     assert named.fingerprint == backbone.fingerprint
 

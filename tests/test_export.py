@@ -130,7 +130,7 @@ def test_transformers_has_the_class_of_a_decoder_unless_it_lacks_a_bias(
     FORMS["transformers"](learner, folder)
     own = (folder / "modeling_pooled.py").exists()
     assert own == (kind != "gpt2" and head == "linear")
-    ask: Any = transformers.pipeline("text-classification", model=str(folder), trust_remote_code=own)  # type: ignore[call-overload]
+    ask: Any = transformers.pipeline("text-classification", model=str(folder), trust_remote_code=own)
     assert type(ask.model).__name__ == ("PooledClassifier" if own else STOCK[kind, "last"])
     with torch.inference_mode():
         logits = ask.model.eval()(**read(folder, learner, inputs)).logits

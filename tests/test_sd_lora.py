@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from newcomer.backbones.backbone import Backbone
-from newcomer.classes.heads import HeadChoice
+from newcomer.classes.heads import StatisticsHeadChoice
 from newcomer.classes.methods import sd_lora
 from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.classes.methods.sd_lora import SDLoRA
@@ -115,7 +115,7 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 @pytest.mark.parametrize("head", ["gaussian", "auto"])
 def test_a_backbone_that_training_does_not_help_stays_frozen(
-    head: HeadChoice, trials: Callable[[float], None], tasks: list[Examples], tiny: Folder, tmp_path: Path
+    head: StatisticsHeadChoice, trials: Callable[[float], None], tasks: list[Examples], tiny: Folder, tmp_path: Path
 ) -> None:
     trials(0.99)
     learner = SDLoRA(str(tiny("vit")), adapt="auto", head=head, rank=2, epochs=1)

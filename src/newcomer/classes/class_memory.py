@@ -102,8 +102,10 @@ class ClassMemory:
         untrained = torch.zeros(max(self.classes, int(target.max()) + 1), features.shape[1])
         folds = dict.fromkeys(CANDIDATES, FOLDS)
         found = cross_validate(self.statistics, features, target, (untrained, untrained[:, 0]), shrinkage, folds)
+        if found is None:
+            return self
         judged = self.judged.clone()
-        for name, (logits, columns) in found.logits.items() if found is not None else ():
+        for name, (logits, columns) in found.logits.items():
             if logits.shape[1] > len(found.near):  # the same classes for every head
                 logits, columns = logits[:, found.near], torch.searchsorted(found.near, found.target)
             logits, columns = _compared(logits, columns)
