@@ -1,8 +1,14 @@
 """Embeddings of fields of every kind."""
 
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 import torch
 
+from newcomer.items.training.pretraining import parameter_groups
 from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldEmbeddings, NumericSize
+from newcomer.nn.optim.row_adam import RowAdam
 
 
 def made() -> FieldEmbeddings:
@@ -91,3 +97,22 @@ def test_padding_is_never_trained() -> None:
         assert table.grad is not None
         assert not table.grad[0].any()
         assert table.grad[2].any()
+
+
+@pytest.mark.parametrize("length", [2, 64])
+def test_a_vector_of_equal_numbers_learns_as_one_number_does(length: int) -> None:
+    """Adam would move its image `length` times as far."""
+    number, vector = (FieldEmbeddings([NumericSize(size)], width=3, init_std=1.0) for size in (1, length))
+    with torch.no_grad():
+        vector.tables[0].copy_(torch.cat([number.tables[0][:1].expand(length, -1) / length, number.tables[0][1:]]))
+    given, aims = torch.randn(20), torch.randn(20, 3)
+    for fields, value in ((number, given), (vector, given[:, None].expand(-1, length))):
+        network: Any = SimpleNamespace(item_fields=fields, row_fields=FieldEmbeddings([], 3, 1.0))
+        optimizer = RowAdam(parameter_groups(network, fields.parameters()), 0.1)
+        for _ in range(5):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.1 / group["length"]
+            optimizer.zero_grad()
+            (fields([value])[0] - aims).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(vector([given[:, None].expand(-1, length)]), number([given]), rtol=1e-4, atol=1e-5)

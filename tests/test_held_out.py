@@ -129,8 +129,7 @@ def test_a_log_in_chunks_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp
 def test_the_learner_that_predicts_held_out_items_best_is_chosen() -> None:
     rows: dict[str, Literal["none", "all", "user"]] = {"rate": "none", "all": "all", "user": "user"}
     learners = {
-        row: Logistic(SCHEMA, fields=fields, item_bias=fields != "none", device="cpu")
-        for row, fields in rows.items()
+        row: Logistic(SCHEMA, fields=fields, item_bias=fields != "none", device="cpu") for row, fields in rows.items()
     }
     data = learners["rate"]._to_log(log())
     assert best_row(learners) is None

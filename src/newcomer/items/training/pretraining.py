@@ -1,6 +1,8 @@
 """Pre-training of the shared weights on the old items' events; the first step of every item learner."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,7 +53,7 @@ def pretrain(
     Several processes take the steps of one, each with its rows of every batch, so that they may be others when training resumes.
     """
     trained = nn.ParameterList([*network.parameters(), *residuals.parameters()])
-    optimizer = RowAdam(trained, plan.lr, weight_decay=plan.weight_decay, fused=True)
+    optimizer = RowAdam(parameter_groups(network, trained), plan.lr, weight_decay=plan.weight_decay, fused=True)
     mean = Average(trained, plan.weight_averaging)
     checkpointed: Things = {
         "network": network,
@@ -81,7 +83,7 @@ def pretrain(
         for batch in share.batches(plan.batch_size):
             rows += batch[2]
             for group in optimizer.param_groups:
-                group["lr"] = plan.lr * rate(rows)
+                group["lr"] = plan.lr * rate(rows) / group["length"]
             for metrics in fit([batch], losses, optimizer, processes):
                 yield Step("pretrain", min(rows, rows_in_all), rows_in_all, metrics)
             mean.update(trained, rows / rows_in_all)
@@ -93,6 +95,18 @@ def pretrain(
     optimizer.zero_grad()
     if mean.copy_to(trained):
         selection.update(network)
+
+
+def parameter_groups(network: ItemNetwork, trained: Iterable[Tensor]) -> list[dict[str, Any]]:
+    """Groups of parameters, the maps of vectors apart: their rate is divided by the vectors' length.
+
+    Adam moves each weight by about the rate, and so the image of a vector of n numbers n times as far as an embedding.
+    """
+    length = {id(table): count for of in (network.item_fields, network.row_fields) for table, count in of.vector_maps()}
+    groups = defaultdict[int, list[Tensor]](list)
+    for parameter in trained:
+        groups[length.get(id(parameter), 1)].append(parameter)
+    return [{"params": parameters, "length": count} for count, parameters in sorted(groups.items())]
 
 
 def sharded_from(plan: Pretraining, processes: Processes) -> int | None:

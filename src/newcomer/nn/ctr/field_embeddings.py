@@ -74,6 +74,12 @@ class FieldEmbeddings(nn.Module):
         """Whether some table is not whole in this process."""
         return any(isinstance(table, RowShard) for table in self.tables)
 
+    def vector_maps(self) -> Iterator[tuple[Tensor, int]]:
+        """The maps of vector fields, each with the length of its vectors."""
+        for table, size in zip(self.tables, self.sizes, strict=True):
+            if isinstance(size, NumericSize) and size.count > 1:
+                yield table, size.count
+
     def forward(self, values: Sequence[Tensor]) -> Float[Tensor, "field thing width"]:
         """`values[field]`: of names Int[thing] one value each, or Int[thing most] several, filled up with 0; of numbers
         Float[thing], or Float[thing number]."""
