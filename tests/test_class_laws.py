@@ -643,7 +643,8 @@ def test_predictions_do_not_depend_on_the_callers_torch_modes(case: Case, tmp_pa
 
 def test_novelty_needs_two_examples_of_a_class(case: Case) -> None:
     task = case.tasks[0].select([0, len(case.tasks[0]) - 1])
-    learner = case.made().learn(task)
+    with pytest.warns(DataWarning, match="no new class has two examples"):
+        learner = case.made().learn(task)
     assert all(0 < a.probabilities[0] <= 1 for a in learner.predict_topk(case.asked))
     with pytest.raises(LearnerError, match="too few examples for a rejection threshold"):
         learner.predict_topk(case.asked, reject=0.05)

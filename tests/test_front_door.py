@@ -54,6 +54,7 @@ def test_both_kinds_of_frames_give_the_same_examples() -> None:
         assert examples.labels == columns["intent"]
 
 
+@pytest.mark.filterwarnings("ignore:.*no new class has two examples")
 def test_a_frame_may_hold_paths_and_images(tmp_path: Path) -> None:
     image(0).save(tmp_path / "black.png")
     path, white = tmp_path / "black.png", image(255)

@@ -156,6 +156,7 @@ def test_the_trial_trains_on_four_fifths(tasks: list[Examples], tiny: Folder) ->
     assert {"adapted", "held-out loss frozen", "held-out loss trained"} <= info.keys()
 
 
+@pytest.mark.filterwarnings("ignore:.*no new class has two examples")
 def test_one_example_a_class_is_trained_without_a_trial(tasks: list[Examples], tiny: Folder) -> None:
     learner = SDLoRA(str(tiny("vit")), adapt="auto", rank=2, epochs=1).learn(tasks[0].select([0, 6]))
     assert learner.info()["ranks"] == [2]

@@ -102,6 +102,7 @@ def test_a_store_of_other_spellings_is_read_in_the_one_spelling() -> None:
     assert known_names(["card ", "card"]) == ["card ", "card"]  # two classes there stay two
 
 
+@pytest.mark.filterwarnings("ignore:.*no new class has two examples")
 def test_a_class_of_an_old_store_is_updated_in_its_new_spelling(tiny: Callable[[str], Path]) -> None:
     """The same, with a learner: the entry is what its store holds."""
     learner = FrozenBackbone(str(tiny("bert"))).learn(Examples(["my card", "the rate"], ["card", "rate"]))
