@@ -2,7 +2,7 @@
 
 import inspect
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -27,6 +27,19 @@ def covering(cases: Mapping[str, set[Value]]) -> list[Any]:
         chosen.add(name)
         missing -= cases[name]
     return [pytest.param(name, marks=() if name in chosen else pytest.mark.slow) for name in cases]
+
+
+ALIKE = {"mistral", "qwen2", "gemma", "gemma2"}
+"""Decoders that are like another one."""
+
+
+def every_run(kinds: Iterable[str], seldom: Collection[str] = frozenset(ALIKE)) -> list[Any]:
+    """Kinds of backbones as parameters; those of `seldom` are marked slow.
+
+    >>> [one.values for one in every_run(["bert", "llama", "mistral"]) if not one.marks]
+    [('bert',), ('llama',)]
+    """
+    return [pytest.param(kind, marks=pytest.mark.slow if kind in seldom else ()) for kind in kinds]
 
 
 def taking_turns(cases: Sequence[Any], kinds: Mapping[str, Hashable], turn: int) -> list[Any]:

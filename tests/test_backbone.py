@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor
 
+from covering import every_run
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.families import FAMILIES
 from newcomer.classes.methods.sd_lora import SDLoRA
@@ -52,7 +53,7 @@ KINDS = list(QUERY_VALUE)
 PICTURES, TEXTS = KINDS[: KINDS.index("bert")], KINDS[KINDS.index("bert") :]
 
 
-@pytest.mark.parametrize("kind", PICTURES + TEXTS)
+@pytest.mark.parametrize("kind", every_run(PICTURES + TEXTS))
 def test_query_and_value_of_every_layer_are_found(kind: str, tiny: Folder) -> None:
     backbone = Backbone(str(tiny(kind)))
     layers = [backbone.model.get_submodule(name) for name in backbone.projections]
@@ -69,7 +70,7 @@ def test_every_family_of_the_table_is_tested() -> None:
     assert set(QUERY_VALUE) == set(FAMILIES)
 
 
-@pytest.mark.parametrize("kind", PICTURES + TEXTS)
+@pytest.mark.parametrize("kind", every_run(PICTURES + TEXTS))
 def test_features_are_one_vector_an_input_and_need_no_gradient(
     kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]
 ) -> None:
@@ -83,7 +84,7 @@ def test_features_are_one_vector_an_input_and_need_no_gradient(
 
 
 @pytest.mark.learning
-@pytest.mark.parametrize("kind", PICTURES + TEXTS)
+@pytest.mark.parametrize("kind", every_run(PICTURES + TEXTS))
 def test_sd_lora_learns_two_tasks_on_it(
     kind: str, tiny: Folder, tasks: list[Examples], questions: list[Examples]
 ) -> None:

@@ -11,6 +11,7 @@ import torch
 import transformers as hf
 from torch import nn
 
+from covering import ALIKE, every_run
 from newcomer.backbones import families
 from newcomer.backbones.backbone import Backbone, last_tokens
 from newcomer.backbones.families import FAMILIES, is_causal
@@ -21,13 +22,7 @@ from newcomer.data.examples import Examples
 from newcomer.errors import DataError, SettingError
 
 Folder = Callable[[str], Path]
-OFTEN = ("gpt2", "llama", "qwen3", "gemma3_text")
-"""Decoders of every run; the others' are like one of them."""
-DECODERS = [
-    pytest.param(kind, marks=() if kind in OFTEN else pytest.mark.slow)
-    for kind, family in FAMILIES.items()
-    if "last" in family.poolings
-]
+DECODERS = [kind for kind, family in FAMILIES.items() if "last" in family.poolings]
 ENCODERS = [kind for kind, family in FAMILIES.items() if family.poolings[0] == "mean"]
 TEXTS = ["my card is lost", "lost", "where is the exchange rate of my euro please", "a refund"]
 
@@ -52,7 +47,7 @@ def features(backbone: Backbone, texts: list[str]) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("kind", every_run(DECODERS))
 def test_a_text_has_the_features_of_its_last_token_whatever_is_beside_it(kind: str, tiny: Folder) -> None:
     """Against the model of transformers on one text alone, without padding."""
     backbone, plain = Backbone(str(tiny(kind))), hf.AutoModel.from_pretrained(tiny(kind)).eval()
@@ -65,7 +60,7 @@ def test_a_text_has_the_features_of_its_last_token_whatever_is_beside_it(kind: s
         torch.testing.assert_close(features(backbone, [text])[0], wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("kind", every_run(DECODERS))
 def test_the_side_on_which_a_folder_pads_changes_no_bit(kind: str, copied: Callable[..., Path]) -> None:
     left, right = (Backbone(str(copied(kind, {"padding_side": side}))) for side in ("left", "right"))
     assert left.encoder.padding_side == right.encoder.padding_side == "right"
@@ -78,7 +73,7 @@ def test_the_last_token_is_found_on_either_side_of_padding() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", [kind for kind in OFTEN if kind != "gpt2"])
+@pytest.mark.parametrize("kind", every_run(kind for kind in DECODERS if kind != "gpt2"))
 def test_a_batch_padded_on_the_left_gives_the_same_where_positions_are_relative(kind: str, tiny: Folder) -> None:
     """As another library may have encoded it; absolute positions (GPT-2) count from the left."""
     backbone = Backbone(str(tiny(kind)))
@@ -90,7 +85,7 @@ def test_a_batch_padded_on_the_left_gives_the_same_where_positions_are_relative(
         torch.testing.assert_close(backbone(encoded), wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [*DECODERS, *ENCODERS])
+@pytest.mark.parametrize("kind", every_run([*DECODERS, *ENCODERS], {*ALIKE, *ENCODERS[1:-1]}))
 def test_a_decoder_is_known_by_what_it_computes(kind: str, tiny: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     causal = kind not in ENCODERS
     assert is_causal(Backbone(str(tiny(kind))).model) == causal
@@ -201,7 +196,7 @@ def test_layers_of_gpt2_are_linear_and_compute_the_same(tiny: Folder) -> None:
     assert named.fingerprint == backbone.fingerprint
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3_text"])
+@pytest.mark.parametrize("kind", every_run(["llama", "qwen3", "gemma3_text"], ["llama", "gemma3_text"]))
 def test_narrow_values_have_narrow_directions(kind: str, tiny: Folder, questions: list[Examples]) -> None:
     """Grouped-query attention: two heads of queries, one of keys and values."""
     learner = SDLoRA(str(tiny(kind)), rank=2, epochs=3, learning_rate=1e-2).learn(questions[0])

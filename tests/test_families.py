@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from covering import every_run
 from newcomer.backbones import backbone as room
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.families import FAMILIES, Pooling, family_of
@@ -26,7 +27,11 @@ from newcomer.nn.lora.fused_linear import FusedLinear
 
 Folder = Callable[[str], Path]
 FUSED = [kind for kind, family in FAMILIES.items() if family.fused]
-EVERY_POOLING = [(kind, pooling) for kind, family in FAMILIES.items() for pooling in family.poolings]
+EVERY_POOLING = [
+    pytest.param(*kind.values, pooling, marks=kind.marks)
+    for kind in every_run(FAMILIES)
+    for pooling in FAMILIES[kind.values[0]].poolings
+]
 
 
 def some(backbone: Backbone) -> list[Input]:
@@ -44,7 +49,7 @@ def test_every_pooling_of_a_family_gives_one_vector_an_input(kind: str, pooling:
     assert backbone(backbone.encode(some(backbone))).shape == (2, 16)
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", every_run(FAMILIES))
 def test_a_family_says_what_it_cannot_pool(kind: str, tiny: Folder) -> None:
     poolings = FAMILIES[kind].poolings
     assert Backbone(str(tiny(kind))).pooling == poolings[0]

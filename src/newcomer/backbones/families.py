@@ -70,7 +70,7 @@ FAMILIES: Mapping[str, Family] = {
 
 KEYS = ("k_proj", "key", "k_lin", "attn.k", "key_proj")
 """Suffixes of the names of key projections, in any family."""
-FIRST_MLP_LAYERS = ("mlp.fc1", "mlp.up_proj", "intermediate.dense", "ffn.lin1", "mlp.Wi")
+FIRST_MLP_LAYERS = ("mlp.fc1", "mlp.up_proj", "intermediate.dense", "ffn.lin1", "mlp.Wi", "mlp.c_fc")
 """Suffixes of the names of the first layer of a block's MLP, in any family."""
 
 
