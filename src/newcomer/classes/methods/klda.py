@@ -55,7 +55,7 @@ class KLDA(ClassLearner):
         backbone: Backbone | str,
         *,
         projection_dim: Count = 2000,
-        bandwidth: Rate = 1.0,
+        bandwidth: Rate = 2.0,
         shrinkage: Share = 0.1,
         seed: int = 0,
         device: str | None = None,
