@@ -220,6 +220,17 @@ def test_without_examples_to_judge_by_the_head_is_the_default() -> None:
     assert memory.best_head() == memory.with_judged_heads(*world(9, 3, 1), 0.1).best_head() == "gaussian"
 
 
+def test_among_many_classes_all_heads_are_judged_among_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_validation, "NEAREST", 12)
+    x, target = world(12, classes=40, each=20, apart=6.0)
+    known = target < 36
+    memory = trained(x[known], target[known]).with_judged_heads(x[~known], target[~known], 0.1)
+    loss, count = memory.judged[HEADS.index("prototypes") :].T
+    assert count.tolist() == [80] * 5
+    assert loss.isfinite().all()
+    assert loss[HEADS.index("lda") - 1] < 80 * math.log(12)
+
+
 def test_judgements_of_several_tasks_add_up() -> None:
     x, target = world(9, 4, 30)
     first = target < 2
