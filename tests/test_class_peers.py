@@ -155,7 +155,9 @@ def test_old_logits_are_distilled(tiny: Folder, tasks: list[Examples]) -> None:
     assert moved[1e3] < moved[0.0]
 
 
-@pytest.mark.parametrize("kind", ["vit", "bert", "distilbert", "dinov2", "clip", "siglip", "mpnet", "deberta-v2", "gpt2", "qwen3"])
+@pytest.mark.parametrize(
+    "kind", ["vit", "bert", "distilbert", "dinov2", "clip", "siglip", "mpnet", "deberta-v2", "gpt2", "qwen3"]
+)
 def test_query_key_value_and_the_first_mlp_layer_are_adapted(kind: str, tiny: Folder) -> None:
     backbone = Backbone(str(tiny(kind)))
     assert len(backbone.block_projections) == 2 * len(backbone.projections) == 8

@@ -110,7 +110,7 @@ def test_what_is_missing_says_where_to_get_it(tmp_path: Path) -> None:
 
 
 def test_the_recipe_has_the_papers_protocol_in_every_row_and_its_settings_in_one(tmp_path: Path) -> None:
-    rows = read_recipe("taobao", [f"data.path={tmp_path}"]).rows()
+    rows = [row for row in read_recipe("taobao", [f"data.path={tmp_path}"]).rows() if row.learner["name"] != "logistic"]
     assert [row.row for row in rows] == ["emerg", "shared-graph", "emerg-paper", "id-tuning"]
     for row in rows:
         assert (row.stream["min_old_events"], row.stream["phase_events"]) == (2000, 500)
