@@ -137,6 +137,7 @@ def test_both_clients_have_the_same_methods_and_answers(tmp_path: Path) -> None:
     assert items == sorted(FILMS)
 
 
+@pytest.mark.filterwarnings("ignore:.*no new class has two examples")
 def test_jobs_and_versions(client: Client, tmp_path: Path, tasks: list[Examples]) -> None:
     """Learning through the client, sent twice by a connection that broke: one job, one stage, and back again."""
     image: Any = tasks[1].inputs[0]

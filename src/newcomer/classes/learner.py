@@ -297,13 +297,6 @@ class ClassLearner(Learner[Examples, Examples]):
         class_index = {name: i for i, name in enumerate(dict.fromkeys([*self.classes, *labels]))}
         target, new = torch.tensor([class_index[label] for label in labels]), len(class_index) - len(self.classes)
         several = len(torch.unique(target)) > 1
-        if new and int(torch.bincount(target)[len(self.classes) :].max()) < 2:
-            warnings.warn(
-                f"{stage_title(stage.name)}: no new class has two examples, so none can be held out: probabilities and rejection "
-                "are not calibrated by it; give two or more of a class",
-                DataWarning,
-                stacklevel=3,
-            )
         settings, adapts = self.classifier.settings, self._adapts_now()
         decision: Mapping[str, Json] = {}
         if settings.head == "linear" and new and not several:
@@ -343,6 +336,13 @@ class ClassLearner(Learner[Examples, Examples]):
             self.classifier.judge_heads(features, target)
         if self.loop is not None:
             self._after_training(features, target, task, self.loop)
+        if new and int(torch.bincount(target)[len(self.classes) :].max()) < 2:
+            warnings.warn(
+                f"{stage_title(stage.name)}: no new class has two examples, so none can be held out: probabilities and rejection "
+                "are not calibrated by it; give two or more of a class",
+                DataWarning,
+                stacklevel=3,
+            )
         self.classes = list(class_index)
         updated = self.classifier.update(features, target)
         cost = self._cost(loader, 0 if loop is None else loop.parameter_count)
