@@ -253,3 +253,20 @@ def test_the_command_says_it_on_request(stores: dict[str, Path], shell: Shell) -
     assert all(json.loads(line)["logit_std"] > 0 for line in out.splitlines())
     plain = shell.call("score", store, "asked.jsonl", "--states", states)[1]
     assert all(json.loads(line)["logit_std"] is None for line in plain.splitlines())
+
+
+def test_where_single_precision_does_not_converge_double_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    scaled, logits, real = torch.randn(3, 9, 4), torch.randn(3, 9), torch.ones(3, 9)
+    wanted, eigh = posterior_factor(scaled, logits, real, scaled[:, :0]), torch.linalg.eigh
+
+    def failing(matrix: torch.Tensor) -> Any:
+        if matrix.dtype == torch.float32 and (len(matrix) > 1 or torch.equal(matrix, second)):
+            raise torch.linalg.LinAlgError("did not converge")  # type: ignore[attr-defined]
+        return eigh(matrix)
+
+    rows = (torch.sigmoid(logits) * (1 - torch.sigmoid(logits))).sqrt()[1:2, :, None] * scaled[1:2]
+    second = rows.mT @ rows
+    monkeypatch.setattr(torch.linalg, "eigh", failing)
+    found = posterior_factor(scaled, logits, real, scaled[:, :0])
+    torch.testing.assert_close(found.mT @ found, wanted.mT @ wanted)  # a direction has two signs

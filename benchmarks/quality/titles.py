@@ -3,7 +3,7 @@
     python benchmarks/quality/titles.py --encoder FOLDER [--path ml-latest-small] [--seeds 5]      # such as all-MiniLM-L6-v2
 
 EmerG with the settings that the recipe's comparison chose; each row's share of events without their title is chosen on validation
-items of two other draws. Differences from the words are paired by seed.
+items of two other draws. Differences of the encoder from both are paired by seed.
 """
 
 import argparse
@@ -77,14 +77,16 @@ def measurements(logs: Mapping[str, ClickLog], seeds: Sequence[int]) -> Iterator
         found[name] = np.array([aucs(log, seed, chosen, "test") for seed in seeds])
         print(f"{name}: {found[name].mean(axis=0).round(4)}", file=sys.stderr, flush=True)
     for name in logs:
-        for phase, values, words in zip(PHASES, found[name].T, found["words"].T, strict=True):
+        for phase, values in zip(PHASES, found[name].T, strict=True):
             title = f"ml-latest-small, titles: {name}, {phase}, AUC"
             info = (COMMAND, list(seeds), machine(), commit())
             std = round(float(values.std(ddof=1)), 5)
             yield Measurement(title, round(float(values.mean()), 5), "1", *info, std=std, better="higher")
-            if name != "words":
-                test = paired_test(values - words)
-                print(f"{title} − words: {test.mean:+.4f} ({test.low:+.4f} to {test.high:+.4f}), p {test.p:.3g}")
+            for other in logs if name == "encoder" else ():
+                if other != name:
+                    test = paired_test(values - found[other][:, PHASES.index(phase)])
+                    difference = f"{test.mean:+.4f} ({test.low:+.4f} to {test.high:+.4f}), p {test.p:.3g}"
+                    print(f"{title} − {other}: {difference}", file=sys.stderr)
 
 
 def main() -> None:

@@ -30,10 +30,25 @@ def posterior_factor(
     by_rows = rows.shape[1] <= rows.shape[2]
     gram = rows @ rows.mT if by_rows else rows.mT @ rows
     finite = gram.isfinite().flatten(1).all(dim=1)[:, None, None]
-    values, vectors = torch.linalg.eigh(torch.where(finite, gram, 0.0))
+    values, vectors = _eigh(torch.where(finite, gram, 0.0))
     values, directions = values[:, -RANK:, None].clamp(min=0), vectors[..., -RANK:].mT
     factor: Tensor = directions * (values / (1 + values)).sqrt()
     return torch.where(finite, directions @ rows / (1 + values).sqrt() if by_rows else factor, torch.nan)
+
+
+def _eigh(gram: Float[Tensor, "item size size"]) -> tuple[Float[Tensor, "item size"], Float[Tensor, "item size size"]]:
+    """Eigenvalues, ascending, and eigenvectors; in double precision for a matrix where single precision does not converge.
+
+    LAPACK's divide and conquer may not where many eigenvalues are nearly the same, as those of directions without events.
+    """
+    try:
+        values, vectors = torch.linalg.eigh(gram)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        if len(gram) > 1:  # as each would be alone
+            values, vectors = map(torch.cat, zip(*(_eigh(one[None]) for one in gram), strict=True))
+        else:
+            values, vectors = (found.to(gram) for found in torch.linalg.eigh(gram.double()))
+    return values, vectors
 
 
 def without_negligible(factor: Float[Tensor, "direction number"]) -> Float[Tensor, "kept number"]:
