@@ -2,7 +2,9 @@
 
 import functools
 import json
+from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -55,6 +57,11 @@ def test_too_few_items_or_fields_are_refused() -> None:
     few = simulate_click_log(old_items=5, new_items=1, seed=1)
     with pytest.raises(DataError, match="6 items have 40 events or more"):
         ended(graph_ceiling(few))
+    rare = world(planted=True)
+    with pytest.raises(
+        DataError, match=r"the fifth of the events that is held out has \d clicks among 14\d\d; .* takes 50 clicks"
+    ):
+        ended(graph_ceiling(replace(rare, label=(np.arange(len(rare)) % 1000 == 0).astype(np.float32))))
     bare = ClickLog(Schema("item", "user"), few.items, few.users, {}, few.item, few.user, few.label, few.time, few.row)
     with pytest.raises(DataError, match="two fields beside the item's id"):
         ended(graph_ceiling(bare))

@@ -262,7 +262,9 @@ def test_graphs_with_the_planted_pair_on_top_are_all_found_and_others_are_not(st
 def test_models_without_graphs_are_refused(stream: ColdStart) -> None:
     short = {key: SHORT[key] for key in ("width", "pretrain_epochs", "warmup_steps")}
     for learner in (IdTuning(stream.schema, **short), EmerG(stream.schema, **SHORT, graph="shared")):
-        with pytest.raises(LearnerError, match="have no graphs of their own; give one of 'emerg' with graph = 'item'"):
+        with pytest.raises(
+            LearnerError, match="have no graphs of their own; give one of 'emerg' whose graph is not 'shared'"
+        ):
             look(learner.learn(stream.old_log))
 
 

@@ -44,7 +44,8 @@ PARTS = 5
 MIN_EVENTS = 40
 """Events of an item from which it is looked at: fewer say nothing of its pairs."""
 
-MIN_ITEMS = 20
+MIN_ITEMS, MIN_LABELS = 20, 50
+"""Least number of such items, and of their held-out events with each label."""
 
 MAX_EVENTS = 500_000
 """Events of the items that are looked at; of more, items are drawn."""
@@ -106,12 +107,13 @@ class GraphCeiling:
 def graph_ceiling(log: ClickLog, seed: int = 0) -> Generator[Step, None, GraphCeiling]:
     """Train a model on the log, and return what item graphs could add to it at most; see the module.
 
-    Raises DataError for a log in which fewer than `MIN_ITEMS` items have `MIN_EVENTS` events, and for fewer than two fields beside
-    the item's id.
+    Raises DataError for a log in which fewer than `MIN_ITEMS` items have `MIN_EVENTS` events, for fewer than `MIN_LABELS` held-out
+    clicks or others, and for fewer than two fields beside the item's id.
     """
     if len(log.schema.nodes) < 3:
         raise DataError("item graphs need two fields beside the item's id; this log has fewer")
     chosen, part = _chosen_items(log, seed), _parts(len(log), seed)
+    _require_labels(log.label[(part == 0) & np.isin(log.item, chosen)])
     train = log.take(part > 0)
     model = IdTuning(
         log.schema, probabilities=Probabilities(calibrate=False), pretraining=_pretraining(len(train)), seed=seed
@@ -234,6 +236,16 @@ def _chosen_items(log: ClickLog, seed: int) -> NDArray[np.int64]:
         )
     items = items[shuffled(len(items), seed, "graph ceiling", "items")]
     return np.sort(items[: max(MIN_ITEMS, int(np.searchsorted(np.cumsum(counts[items]), MAX_EVENTS)) + 1)])
+
+
+def _require_labels(held_out: NDArray[np.floating]) -> None:
+    """Raises DataError if AUCs of these labels would say nothing."""
+    clicks = int(held_out.sum())
+    if min(clicks, len(held_out) - clicks) < MIN_LABELS:
+        raise DataError(
+            f"the fifth of the events that is held out has {clicks} clicks among {len(held_out)}; to see whether item graphs can "
+            f"pay takes {MIN_LABELS} clicks and as many others"
+        )
 
 
 def _pretraining(rows: int) -> AveragedPretraining:

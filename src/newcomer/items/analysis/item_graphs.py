@@ -95,7 +95,8 @@ def heaviest_edges(learner: ItemLearner, state: State, most: int) -> list[tuple[
 def _with_graphs(learner: ItemLearner) -> EmerG:
     if learner.known and not (isinstance(learner, EmerG) and "graph" in learner.state):
         raise LearnerError(
-            f"the items of this model of '{learner.name}' have no graphs of their own; give one of 'emerg' with graph = 'item'"
+            f"the items of this model of '{learner.name}' have no graphs of their own; give one of 'emerg' whose graph is not "
+            "'shared'"
         )
     if not isinstance(learner, EmerG) or not learner.known:
         raise LearnerError(f"{type(learner).__name__} has learned nothing yet; call learn first")

@@ -13,11 +13,12 @@ from newcomer.metrics.calibration import logloss
 from newcomer.metrics.ranking import auc
 from newcomer.settings import Json
 
-STEPS = 200
-"""Least number of gradient steps where nothing is held out: a log of 1,000 events has two a pass."""
+STEPS, MOST_PASSES = 30, 10
+"""Gradient steps that are aimed at where nothing is held out, and most passes for them: a log of 1,000 events has two steps a pass,
+and at twenty passes its model is surer than it is right (docs/defaults.md)."""
 
-FIRST_STEPS = 50
-"""Least number of gradient steps that is tried on held-out items."""
+FIRST_STEPS, MOST_FIRST = 50, 5
+"""Gradient steps that are aimed at in the first trial on held-out items, and most passes for them."""
 
 DOUBLINGS = 8
 """The most doublings of passes that are tried."""
@@ -76,12 +77,12 @@ class HeldOut:
 
 
 def epochs_to_try(rows: int, batch_size: int) -> Iterator[int]:
-    """Numbers of passes, each twice the one before; the first one has enough steps to be a training at all.
+    """Numbers of passes, each twice the one before; more at first in a small log.
 
-    >>> list(epochs_to_try(100_000, 512))[:3], list(epochs_to_try(5_000, 512))[:3]
+    >>> list(epochs_to_try(100_000, 512))[:3], list(epochs_to_try(1_000, 512))[:3]
     ([1, 2, 4], [5, 10, 20])
     """
-    first = _passes(FIRST_STEPS, rows, batch_size)
+    first = min(_passes(FIRST_STEPS, rows, batch_size), MOST_FIRST)
     return (first * 2**n for n in range(DOUBLINGS + 1))
 
 
@@ -89,9 +90,9 @@ def epochs_without_choice(rows: int, batch_size: int) -> int:
     """Passes where nothing can be held out: 2, or more in a small log.
 
     >>> epochs_without_choice(10**6, 512), epochs_without_choice(1_000, 512)
-    (2, 100)
+    (2, 10)
     """
-    return max(2, _passes(STEPS, rows, batch_size))
+    return min(max(2, _passes(STEPS, rows, batch_size)), MOST_PASSES)
 
 
 def _passes(steps: int, rows: int, batch_size: int) -> int:
