@@ -120,8 +120,8 @@ def held_out_lines(found: Mapping[str, Any] | None) -> Iterator[str]:
     first, last = found["scores"][0], found["scores"][-1]
     yield (
         f"held-out items: {counted(found['items'], 'item')}, which a second model did not learn; AUC {first['auc']:.3f} before "
-        f"their first event, {last['auc']:.3f} after {last['events']}, each on all later events; log loss {first['logloss']:.3f} and {last['logloss']:.3f}, "
-        f"of the click rate as a constant {first['constant']:.3f}"
+        f"their first event, {last['auc']:.3f} after {last['events']}, each on all later events; "
+        f"log loss {first['logloss']:.3f} and {last['logloss']:.3f}, of the click rate as a constant {first['constant']:.3f}"
     )
     if first["logloss"] > first["constant"]:
         yield "log loss: worse than that of a constant; use the order of these scores, not their values"
