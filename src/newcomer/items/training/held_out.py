@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Self
 
 import numpy as np
@@ -77,13 +78,16 @@ class HeldOut:
 
 
 def epochs_to_try(rows: int, batch_size: int) -> Iterator[int]:
-    """Numbers of passes, each twice the one before; more at first in a small log.
+    """Numbers of passes, each twice the one before; in a small log more at first, and `MOST_PASSES` at most.
 
-    >>> list(epochs_to_try(100_000, 512))[:3], list(epochs_to_try(1_000, 512))[:3]
-    ([1, 2, 4], [5, 10, 20])
+    Few held-out items tell too little of warm-ups by models that are too sure.
+
+    >>> list(epochs_to_try(100_000, 512))[:4], list(epochs_to_try(1_000, 512))
+    ([1, 2, 4, 8], [5, 10])
     """
     first = min(_passes(FIRST_STEPS, rows, batch_size), MOST_FIRST)
-    return (first * 2**n for n in range(DOUBLINGS + 1))
+    most = first * 2**DOUBLINGS if first == 1 else MOST_PASSES
+    return takewhile(lambda passes: passes <= most, (first * 2**n for n in range(DOUBLINGS + 1)))
 
 
 def epochs_without_choice(rows: int, batch_size: int) -> int:
