@@ -207,6 +207,10 @@ def test_a_trial_of_several_draws_has_their_mean_and_more_draws_keep_the_others(
             assert len(set(of_draws)) > 1  # other classes
     seeds = [run.recipe["seed"] for run in find_runs([out / "search"])]
     assert sorted(seeds) == [100, 100, 101, 101, 102, 102]
+    fewer = read_recipe(str(file), ["search.draws=1"])
+    assert len(compared(fewer, out, only=["frozen"], seeds=(), budget=3)) == 1  # the third trial, of one draw
+    trials = found(out)["rows"]["frozen"]["trials"]
+    assert [trial["score"] for trial in trials[:2]] == [trial["draws"]["1"]["score"] for trial in trials[:2]]
 
 
 def test_the_earliest_trial_within_one_standard_error_of_the_best_is_chosen() -> None:

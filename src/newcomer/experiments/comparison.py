@@ -118,7 +118,7 @@ def _search(
         for part in (STORE, CHECKPOINT):
             shutil.rmtree(job.folder / part, ignore_errors=True)
         yield job, JobResult(score, seconds, failure, done := done + 1, len(jobs))
-    file.choose([row.row for row in rows])
+    file.choose(rows)
 
 
 def _run_seeds(
@@ -168,14 +168,23 @@ def _results(trial: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _mean(draws: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The result of a trial of these draws: no score if one has none."""
-    scores = [draw["score"] for draw in draws]
-    return {
-        "score": None if None in scores else sum(scores) / len(scores),
-        "seconds": round(sum(draw["seconds"] for draw in draws), 2),
-        "failure": next((draw["failure"] for draw in draws if draw["failure"]), None),
-    }
+def _trial(settings: Json, results: Mapping[str, Mapping[str, Any]], draws: int) -> dict[str, Any]:
+    """A trial within the budget, of so many draws: finished, with the mean of their scores, once it has all of them.
+
+    `results` may have more, of a comparison with more draws. There is no score if a draw has none.
+    """
+    trial: dict[str, Any] = {"settings": settings, "within_budget": True}
+    if draws > 1 or len(results) > 1:
+        trial["draws"] = dict(results)
+    wanted = [results[str(draw)] for draw in range(1, draws + 1) if str(draw) in results]
+    if len(wanted) == draws:
+        scores = [one["score"] for one in wanted]
+        trial |= {
+            "score": None if None in scores else sum(scores) / draws,
+            "seconds": round(sum(one["seconds"] for one in wanted), 2),
+            "failure": next((one["failure"] for one in wanted if one["failure"]), None),
+        }
+    return trial
 
 
 def _on_validation_data(row: Recipe) -> Recipe:
@@ -240,12 +249,14 @@ class _ComparisonFile:
                 "choose another --out or remove it"
             )
         known = {_folder_name(trial["settings"]): trial for trial in saved.get("trials", [])}
-        planned = {_folder_name(settings): {"settings": settings} for settings in trials}
+        planned = {_folder_name(settings): settings for settings in trials}
         self.rows[row.row] = {
             "position": row.position,
             "base": base,
             "combinations": row.search.combinations,
-            "trials": [{**known.get(name, trial), "within_budget": True} for name, trial in planned.items()]
+            "trials": [
+                _trial(settings, _results(known.get(name, {})), row.search.draws) for name, settings in planned.items()
+            ]
             + [{**trial, "within_budget": False} for name, trial in known.items() if name not in planned],
             "chosen": saved.get("chosen"),
             "score": saved.get("score"),
@@ -263,23 +274,22 @@ class _ComparisonFile:
         """Record one draw of a planned trial; after the last one, the mean of its scores."""
         trial = self.planned(row.row)[number]
         result = {"score": score, "seconds": round(seconds, 2), "failure": failure}
-        draws = {**_results(trial), str(draw): result}
-        if row.search.draws > 1:
-            trial["draws"] = draws
-        if len(draws) >= row.search.draws:
-            trial |= _mean(list(draws.values()))
+        results = {**_results(trial), str(draw): result}
+        of_trial = trial["settings"]
+        trial.clear()
+        trial |= _trial(of_trial, results, row.search.draws)
         self.write()
 
-    def choose(self, rows: Sequence[str]) -> None:
+    def choose(self, rows: Sequence[Recipe]) -> None:
         """Choose the settings of the best trial of each row; None if no trial has a score."""
         for row in rows:
-            trials = self.planned(row)
+            trials = self.planned(row.row)
             scored = [trial for trial in trials if trial["score"] is not None]
             chosen: Mapping[str, Any] = {"settings": None if trials else {}, "score": None}
             if scored:
-                results = [sorted(_results(trial).items()) for trial in scored]
-                chosen = scored[best([[draw["score"] for _, draw in of_trial] for of_trial in results])]
-            self.rows[row] |= {"chosen": chosen["settings"], "score": chosen["score"]}
+                draws = [str(draw) for draw in range(1, row.search.draws + 1)]
+                chosen = scored[best([[_results(trial)[draw]["score"] for draw in draws] for trial in scored])]
+            self.rows[row.row] |= {"chosen": chosen["settings"], "score": chosen["score"]}
         self.write()
 
     def remove_outdated_runs(self, row: Recipe, seeds: Sequence[int]) -> None:
