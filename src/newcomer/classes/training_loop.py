@@ -17,6 +17,7 @@ from newcomer.classes.heads import make_head
 from newcomer.classes.loader import Loader
 from newcomer.classes.parts import Adapter, Learned, Part, Steps, Task
 from newcomer.errors import SettingError
+from newcomer.nn.distillation import soft_divergence
 from newcomer.nn.features.augmentation import augmented
 from newcomer.nn.features.temperature import temperature_of_loss
 from newcomer.nn.gradient_checkpointing import blocks_of, checkpointed
@@ -145,9 +146,8 @@ class TrainingLoop(Part):
         rows = self.linear_head.weight[:known].detach().clone(), self.linear_head.bias[:known].detach().clone()
 
         def loss(encoded: Mapping[str, Tensor], logits: Float[Tensor, "batch class"]) -> Tensor:
-            old = F.log_softmax(F.linear(teacher(encoded), *rows) / DISTILLATION_TEMPERATURE, 1)
-            new = F.log_softmax(logits[:, :known] / DISTILLATION_TEMPERATURE, 1)
-            divergence = F.kl_div(new, old, reduction="sum", log_target=True)
+            old = F.linear(teacher(encoded), *rows)
+            divergence = soft_divergence(logits[:, :known], old, DISTILLATION_TEMPERATURE)
             return weight * DISTILLATION_TEMPERATURE**2 * divergence
 
         return loss

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, final
 
 import torch
-from torch.nn import functional as F
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.configuration import CompiledRuntime, Training
@@ -14,6 +13,7 @@ from newcomer.classes.parts import Adapter, Learned, Steps, Task, autocast
 from newcomer.classes.subspace_classifier import SubspaceClassifier
 from newcomer.classes.training_loop import TrainingLoop
 from newcomer.errors import LearnerError
+from newcomer.nn.distillation import soft_divergence
 from newcomer.nn.early_exit import skipped
 from newcomer.nn.gradient_checkpointing import blocks_of
 from newcomer.nn.heads.linear_layer import LinearHead
@@ -156,8 +156,8 @@ class SharedAndTask(Adapter):
                 now = self._pass(encoded)
             with torch.no_grad(), self.lora.applied_shared(old=True):
                 before = self._pass(encoded)
-        new, old = (self.linear_head(x)[:, self.known :].float() / self.kd_temperature for x in (now, before))
-        divergence = F.kl_div(new.log_softmax(1), old.detach().log_softmax(1), reduction="sum", log_target=True)
+        new, old = (self.linear_head(x)[:, self.known :].float() for x in (now, before))
+        divergence = soft_divergence(new, old.detach(), self.kd_temperature)
         return features, self.kd_weight * divergence + self.orthogonality_weight * len(features) * self.lora.overlap()
 
     def _pass(self, encoded: Mapping[str, Tensor]) -> Float[Tensor, "batch width"]:

@@ -14,6 +14,7 @@ from newcomer.classes.learner import ClassLearner, open_backbone
 from newcomer.classes.parts import Adapter, Learned, Steps, Task, autocast
 from newcomer.classes.training_loop import TrainingLoop
 from newcomer.errors import LearnerError
+from newcomer.nn.distillation import soft_divergence
 from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.nn.lora.input_moments import InputMoments
 from newcomer.nn.lora.output_spaces import OutputSpaceLoRA
@@ -137,8 +138,8 @@ class SharedOutputs(Adapter):
         with torch.no_grad(), self.lora.applied_before(), autocast(self.backbone, self.precision):
             before: Tensor = self.backbone(encoded, self.encoder).float()
         weight, bias = (rows.detach()[: self.known] for rows in (self.linear_head.weight, self.linear_head.bias))
-        now, then = (F.linear(x, weight, bias) / self.kd_temperature for x in (features, before))
-        divergence = F.kl_div(now.log_softmax(1), then.log_softmax(1), reduction="sum", log_target=True)
+        now, then = (F.linear(x, weight, bias) for x in (features, before))
+        divergence = soft_divergence(now, then, self.kd_temperature)
         return features, self.kd_weight * self.kd_temperature**2 * divergence
 
     def encoder_weights(self) -> dict[str, Tensor]:

@@ -213,7 +213,7 @@ def _find_column(
 
 
 def _possible(frame: pl.DataFrame, taken: Collection[str], role: MainRole) -> list[str]:
-    """Columns whose values could have this role, the likeliest first; a time is no label, and a fraction is no id."""
+    """Columns whose values could have this role, the most likely first; a time is no label, and a fraction is no id."""
     free = [frame[column] for column in frame.columns if column not in taken]
     match role:
         case "time":
