@@ -19,7 +19,7 @@ from newcomer.store.event_rows import (
     is_sound,
     latest_after,
     latest_checksum,
-    to_event,
+    to_events,
     with_erased,
     with_label,
 )
@@ -177,12 +177,11 @@ class SqlItemStates(ItemStates):
         if not items:
             return found
         with self._reading() as connection:
-            for kept in _of_items(connection, sql.HISTORY, model, items):
-                item, row = kept[0], EventRow._make(kept[1:])
-                event = to_event(model, item, row)
-                if event is None:
-                    raise self.damaged(item, f"event '{row.id}'")
-                found[item].append(event)
+            kept = [(row[0], EventRow._make(row[1:])) for row in _of_items(connection, sql.HISTORY, model, items)]
+        for (item, row), event in zip(kept, to_events(model, kept), strict=True):
+            if event is None:
+                raise self.damaged(item, f"event '{row.id}'")
+            found[item].append(event)
         return {item: events[-KEPT:] for item, events in found.items()}
 
     def close(self) -> None:
