@@ -3,7 +3,6 @@
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -28,7 +27,7 @@ def _in(element: AmongNames, compiler: SQLCompiler, **_: Any) -> str:
 @compiles(AmongNames, "postgresql")
 def _any(element: AmongNames, compiler: SQLCompiler, **_: Any) -> str:
     (column,) = element.clauses
-    return compiler.process(column == sa.any_(sa.bindparam("names", type_=ARRAY(sa.Text))))
+    return compiler.process(column == sa.any_(sa.bindparam("names", type_=sa.ARRAY(sa.Text))))
 
 
 def _of_model(table: sa.Table) -> "sa.ColumnElement[bool]":
@@ -76,7 +75,7 @@ SEEN = sa.select(*_ROW).where(
     sa.tuple_(EVENTS.c.item_id, EVENTS.c.event_id).in_(sa.bindparam("pairs", expanding=True)),
 )
 _ASKED = (
-    sa.func.unnest(sa.bindparam("items", type_=ARRAY(sa.Text)), sa.bindparam("ids", type_=ARRAY(sa.Text)))
+    sa.func.unnest(sa.bindparam("items", type_=sa.ARRAY(sa.Text)), sa.bindparam("ids", type_=sa.ARRAY(sa.Text)))
     .table_valued("item_id", "event_id", name="asked")
     .render_derived()
 )
