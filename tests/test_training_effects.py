@@ -157,9 +157,12 @@ def test_logit_distillation_keeps_old_logits(tiny: Callable[[str], Path], tasks:
 
 
 def test_validation_items_have_the_click_rates_of_new_items() -> None:
-    """Old items with click rates 0, 1/8, …, 1; all new items at 3/4 and 7/8: the validation items are the nearest ones."""
+    """Old items with click rates 0, 1/8, …, 1; all new items at 3/4 and 7/8: the validation items are the nearest ones.
+
+    The new items' query events, whose labels nobody may see before the end, have 1/4 and 1/8.
+    """
     clicks = {f"old {n}": [i < n for i in range(8)] * 10 for n in range(9)}
-    clicks |= {f"new {n}": [i < n for i in range(8)] * 4 for n in (6, 7)}
+    clicks |= {f"new {n}": [i < n for i in range(8)] * 3 + [i >= n for i in range(8)] for n in (6, 7)}
     frame = pl.DataFrame(
         [
             {"item": item, "user": n % 7, "click": int(clicked), "time": n}
