@@ -141,6 +141,14 @@ def test_a_quarter_is_held_out_the_least_known_only_of_a_log_without_unknown_ite
     assert sampled.min() < 60
 
 
+def test_held_out_items_are_as_good_as_the_others() -> None:
+    """One of every four items by click rate: so is a quarter, but for one item, of those with any click rate or less."""
+    log = counted_log(range(1, 241))
+    rate = np.bincount(log.item, log.label) / np.bincount(log.item)
+    held_out = rate[held_out_items(log, 0, "old")]
+    assert all(abs((held_out <= most).sum() - (rate <= most).sum() / 4) < 1 for most in rate)
+
+
 @pytest.mark.parametrize("counts", [[50] * 100, [2] * 240], ids=["few items", "few events"])
 def test_too_few_items_or_events_tell_nothing(counts: list[int]) -> None:
     log = counted_log(counts)
