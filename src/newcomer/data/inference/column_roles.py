@@ -208,7 +208,7 @@ def _find_column(
         by_name = f"{_listed(wrong)} by the name, but it must hold {EXPECTED_VALUES[role]}; " if wrong else ""
         raise DataError(f"{by_name}candidates by their values: {_listed(possible)}")
     distinct = frame[fitting[0]].n_unique()
-    why = f"called like {'an item' if role == 'item' else f'a {role}'}, {distinct} values in {len(frame)} rows"
+    why = f"by its name the {role}; {distinct:,} values in {len(frame):,} rows"
     return ColumnRole(fitting[0], why + _others(fitting[1:]))
 
 
