@@ -41,8 +41,9 @@ def blocks(page: Path) -> list[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """Every `newcomer …` of a page, indented or in backticks, without its comment."""
-    text = re.sub(r"^```python\n.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    """Every `newcomer …` of a page, indented or in backticks, without its comment; lines that end in a backslash go on."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    text = re.sub(r"^```python\n.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     shown = re.findall(r"^ +(?:\$ )?(newcomer [^#\n]*)", text, re.MULTILINE) + re.findall(
         r"`(newcomer [a-z][^`]*)`", text
     )
