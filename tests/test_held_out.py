@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import torch
 
+from newcomer.cli.training import held_out_lines
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import LearnerError
 from newcomer.experiments.report.table import Table, _with_stars
@@ -167,3 +168,14 @@ def test_a_log_loss_worse_than_a_constants_has_a_star() -> None:
     found = _with_stars(table, {"row": [Run()]}, ["cold", "warm-a"])  # type: ignore[list-item]
     assert list(found.rows[0]) == ["row", "1", "0.6 *", "0.7", "3"]
     assert "worse than" in found.note
+
+
+def test_a_log_loss_above_a_constants_is_said_of_the_numbers_of_events_that_have_it() -> None:
+    def said(*losses: tuple[int, float]) -> list[str]:
+        scores = [{"events": count, "auc": 0.6, "logloss": loss, "constant": 0.69} for count, loss in losses]
+        return list(held_out_lines({"items": 50, "scores": scores, "tried": {"2": 0.6}, "pretrain_epochs": 2}))
+
+    assert said((0, 0.7), (3, 0.691), (8, 0.6))[1].startswith(
+        "log loss after 0, 3 events: worse than that of a constant;"
+    )
+    assert len(said((0, 0.6), (8, 0.5))) == 1

@@ -123,8 +123,11 @@ def held_out_lines(found: Mapping[str, Any] | None) -> Iterator[str]:
         f"their first event, {last['auc']:.3f} after {last['events']}, each on all later events; "
         f"log loss {first['logloss']:.3f} and {last['logloss']:.3f}, of the click rate as a constant {first['constant']:.3f}"
     )
-    if first["logloss"] > first["constant"]:
-        yield "log loss: worse than that of a constant; use the order of these scores, not their values"
+    if worse := [str(score["events"]) for score in found["scores"] if score["logloss"] > score["constant"]]:
+        yield (
+            f"log loss after {', '.join(worse)} events: worse than that of a constant; use the order of these scores, not their "
+            "values"
+        )
     if len(found["tried"]) > 1:
         tried = ", ".join(f"{count}: {loss:.4f}" for count, loss in found["tried"].items())
         passes = counted(found["pretrain_epochs"], "pass", "passes")
