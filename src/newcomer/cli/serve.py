@@ -110,7 +110,7 @@ def _run(config: ServeConfig) -> None:
         from newcomer.server.app import check, create_app
         from newcomer.server.job_runner import runner_process
     names, address = ", ".join(check(config)), f"http://{config.host}:{config.port}"
-    say(f"serving {names} at {address}; documentation at /docs; Ctrl-C stops")
+    say(f"serving {names} at {address}; routes at /openapi.json; Ctrl-C stops")
     options: dict[str, Any] = {
         "host": config.host,
         "port": config.port,

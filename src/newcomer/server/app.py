@@ -56,6 +56,8 @@ def create_app(config: ServeConfig) -> FastAPI:
         version=version("newcomer"),
         description="New items and new classes in service.",
         lifespan=lifespan,
+        docs_url=None,  # these pages load scripts of other sites
+        redoc_url=None,
     )
     trace_requests(app)
     problems.install(app)
