@@ -78,8 +78,9 @@ def create_app(config: ServeConfig) -> FastAPI:
         class_routes = ClassRoutes(classifiers, guard, metrics, config.limits.inputs)
         app.include_router(class_routes.router)
     app.include_router(ModelRoutes(models, items, classifiers, guard).router)
-    app.include_router(JobRoutes(config, models, items is not None, classifiers, guard).router)
-    app.include_router(Pages(item_routes, class_routes, guard, metrics).router)
+    job_routes = JobRoutes(config, models, items is not None, classifiers, guard)
+    app.include_router(job_routes.router)
+    app.include_router(Pages(item_routes, class_routes, job_routes, guard, metrics).router)
 
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["service"])
