@@ -138,6 +138,8 @@ def test_notebooks_run(notebook: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
     content = nbformat.read(notebook, as_version=4)
     nbclient.NotebookClient(content, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    cells = [cell for cell in content.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

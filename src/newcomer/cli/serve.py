@@ -119,7 +119,7 @@ def _run(
 
         from newcomer.server.job_runner import runner_process
     names = check(config)
-    say(f"serving {', '.join(names)} at http://{config.host}:{config.port}; documentation at /docs; Ctrl-C stops")
+    say(f"serving {', '.join(names)} at http://{config.host}:{config.port}; routes at /openapi.json; Ctrl-C stops")
     options: dict[str, Any] = {
         "host": config.host,
         "port": config.port,

@@ -57,6 +57,8 @@ def create_app(config: ServeConfig) -> FastAPI:
         version=version("newcomer"),
         description="New items and new classes in service.",
         lifespan=lifespan,
+        docs_url=None,  # these pages load scripts of other sites
+        redoc_url=None,
     )
     trace_requests(app)
     problems.install(app)
@@ -77,8 +79,9 @@ def create_app(config: ServeConfig) -> FastAPI:
         class_routes = ClassRoutes(classifiers, guard, metrics, config.limits.inputs)
         app.include_router(class_routes.router)
     app.include_router(ModelRoutes(models, items, classifiers, guard).router)
-    app.include_router(JobRoutes(config, models, items is not None, classifiers, guard).router)
-    app.include_router(Pages(item_routes, class_routes, guard, metrics).router)
+    job_routes = JobRoutes(config, models, items is not None, classifiers, guard)
+    app.include_router(job_routes.router)
+    app.include_router(Pages(item_routes, class_routes, job_routes, guard, metrics).router)
 
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["service"])
