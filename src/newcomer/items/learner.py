@@ -90,6 +90,10 @@ class ItemLearner(Learner[StageData, ClickLog]):
             raise SettingError("user_buckets and user_min_count both say which users share a row; set one of them")
         if pretraining.user_buckets == 0 and self.regularization.user_history:
             raise SettingError("user_history = true needs users, whom user_buckets = 0 leaves out; set one of them")
+        if schema.weight is not None and self.regularization.user_history:
+            raise SettingError(
+                f"user_history = true counts a user's events, and cannot weigh them by '{schema.weight}'; leave out one of the two"
+            )
         if pretraining.shard_tables is True and pretraining.weight_averaging:
             raise SettingError(
                 "shard_tables = true needs weight_averaging = 0, whose mean is of whole tables; set one of them"
@@ -216,12 +220,12 @@ class ItemLearner(Learner[StageData, ClickLog]):
 
     def evaluate(self, eval_set: ClickLog) -> dict[str, float]:
         """`auc`, `item_auc`, `logloss`, `calibration`, `f1`; see `metrics.ranking`. Each negative counts for those left out."""
-        weight = self.event_weights(eval_set)
-        return click_scores(eval_set.item, eval_set.label, self.score(eval_set), eval_set.user, weight)
+        rate = self.probabilities.negative_rate
+        return click_scores(eval_set.item, eval_set.label, self.score(eval_set), eval_set.user, eval_set.weight, rate)
 
     def event_weights(self, log: ClickLog) -> NDArray[np.float64]:
-        """Number of events of the full stream that each of these stands for: of a negative more than one, if not all were kept."""
-        return np.where(log.label, 1.0, 1 / self.probabilities.negative_rate)
+        """Number of events of the full stream that each one stands for: its weight; of a negative more, if not all were kept."""
+        return log.weight_or_one * np.where(log.label, 1.0, 1 / self.probabilities.negative_rate)
 
     @abstractmethod
     def _build(self, item_sizes: Sequence[FieldSize], row_sizes: Sequence[FieldSize]) -> ItemNetwork: ...
@@ -266,7 +270,7 @@ class ItemLearner(Learner[StageData, ClickLog]):
         selection = ModelSelection(modules, self.encoder, trial, self.adaptation, self.warmup_events, self.device)
         yield from self._train_network(stage, old, item_features, residuals, selection)
         selection.load_best()
-        self._register_finite(old.items.ids, item_features, self._old_item_state(residuals, item_features, old.counts))
+        self._register_finite(old.items.ids, item_features, self._old_item_state(residuals, item_features, old.weights))
         self.counts = list(old.counts)
         if not self._keeps_trained_ids:
             for clicks in old.latest_events(OLD_ITEM_EVENTS):
@@ -368,9 +372,9 @@ class ItemLearner(Learner[StageData, ClickLog]):
         yield from ()
 
     def _old_item_state(
-        self, residuals: nn.Embedding, item_features: Values, counts: Sequence[int]
+        self, residuals: nn.Embedding, item_features: Values, counts: Sequence[float]
     ) -> dict[str, Tensor]:
-        """States of the old items after training; `counts`: their numbers of events."""
+        """States of the old items after training; `counts`: their numbers of events, each by its weight."""
         state = self.cold_state(item_features, len(residuals.weight))
         if self._keeps_trained_ids:
             with evaluating(self.network):

@@ -48,6 +48,7 @@ class Outcomes:
     logit: _Floats
     label: _Floats
     item: NDArray[np.int64]
+    weight: _Floats
 
 
 def held_out_items(log: ClickLog, seed: int, stage: str) -> NDArray[np.int64]:
@@ -84,7 +85,7 @@ def outcomes(lifecycle: Lifecycle, encoder: Encoder, log: ClickLog, device: torc
     for events, state in zip(EVENTS, lifecycle.states(item_features, len(ids), phases), strict=True):
         later = (age >= events) & (age < KEPT)
         logit = predict_logits(lifecycle.network, state, item_features, clicks.by_row(rows(later)))
-        yield Outcomes(events, logit, log.label[later].astype(np.float64), item[later])
+        yield Outcomes(events, logit, log.label[later].astype(np.float64), item[later], log.weight_or_one[later])
 
 
 def reached(observed: Iterable[Outcomes]) -> Iterator[Outcomes]:
@@ -94,7 +95,7 @@ def reached(observed: Iterable[Outcomes]) -> Iterator[Outcomes]:
 
 def fit_calibration(observed: Iterable[Outcomes]) -> Calibration:
     """Scale and offset at each number of events; the identity for none."""
-    found = {one.events: platt(one.logit, one.label, _equal_items(one.item)) for one in observed}
+    found = {one.events: platt(one.logit, one.label, _equal_items(one.item, one.weight)) for one in observed}
     if not found:
         return Calibration()
     offset, scale = zip(*found.values(), strict=True)
@@ -141,11 +142,11 @@ def _newton(
     return found
 
 
-def _equal_items(item: NDArray[np.int64]) -> _Floats:
-    """Weights of rows under which every item counts the same, `ITEM_WEIGHT`, or its number of rows if that is less."""
-    _, of, counts = np.unique(item, return_inverse=True, return_counts=True)
-    weight: _Floats = np.minimum(ITEM_WEIGHT / counts, 1.0)[of]
-    return weight
+def _equal_items(item: NDArray[np.int64], weight: _Floats) -> _Floats:
+    """Weights of rows under which every item counts the same, `ITEM_WEIGHT`, or the sum of its rows' weights if that is less."""
+    _, of = np.unique(item, return_inverse=True)
+    equal: _Floats = np.minimum(ITEM_WEIGHT / np.bincount(of, weight), 1.0)[of] * weight
+    return equal
 
 
 def _is_enough(labels: NDArray[np.floating], items: NDArray[np.int64], least: int) -> bool:
