@@ -9,7 +9,6 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from newcomer.settings import Json
 from newcomer.store.states import KEPT, Change, Event
 
 DIGITS = 32
@@ -17,7 +16,7 @@ DIGITS = 32
 
 
 class EventRow(NamedTuple):
-    """A stored event. `position` counts the item's events, see `sql_tables`; `payload`: its values and user as JSON, or None."""
+    """A stored event. `position` counts the item's events, see `sql_tables`; `payload`: values, user, weight as JSON, or None."""
 
     id: str
     position: int
@@ -60,9 +59,9 @@ def to_event(model: str, item: str, row: EventRow) -> Event | None:
         return None
     if row.payload_checksum != _with_payload(str(row.checksum), row.payload):
         return None
-    content = json.loads(row.payload)
-    user = content["user"] if isinstance(content, dict) else None
-    return Event(row.id, row.time, row.label, content["values"] if isinstance(content, dict) else content, user)
+    found = json.loads(row.payload)
+    content = found if isinstance(found, dict) else {"values": found}
+    return Event(row.id, row.time, row.label, content["values"], content.get("user"), content.get("weight", 1.0))
 
 
 def with_label(model: str, item: str, row: EventRow, label: int) -> EventRow | None:
@@ -105,8 +104,10 @@ def _latest(row: EventRow) -> LatestRow:
 
 
 def _payload(event: Event) -> str:
-    content: Json = event.values if event.user is None else {"user": event.user, "values": event.values}
-    return json.dumps(content)
+    user = {} if event.user is None else {"user": event.user}
+    weight = {} if event.weight == 1 else {"weight": event.weight}
+    content = {**user, "values": event.values, **weight}
+    return json.dumps(content if user or weight else event.values)
 
 
 def _is_whole(model: str, item: str, row: EventRow) -> bool:
