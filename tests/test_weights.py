@@ -1,5 +1,6 @@
 """A row of weight w counts as w equal rows: in estimates, posteriors, losses and metrics; a weight of 1 is as none to the bit."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from fastapi.testclient import TestClient
 
 from newcomer.data.inference.schema import propose, write_schema
 from newcomer.data.io.chunked_log import ChunkedLog
@@ -27,13 +29,20 @@ from newcomer.items.methods.mwuf import MWUF
 from newcomer.items.serving.event_ids import digests
 from newcomer.items.serving.event_serialization import to_clicks
 from newcomer.items.serving.service import ItemService
-from newcomer.items.training.calibration import Outcomes, fit_calibration
+from newcomer.items.training.calibration import Outcomes, fit_calibration, outcomes
 from newcomer.metrics.ranking import click_scores
 from newcomer.nn.optim.gaussian_summary import GaussianSummary
 from newcomer.nn.optim.laplace_posterior import posterior_factor
 from newcomer.nn.optim.map_logistic import map_estimate
+from newcomer.server.app import create_app
+from newcomer.server.configuration import ServeConfig
+from newcomer.server.evaluation import compare
+from newcomer.server.event_log import FOLDER, LogReader
+from newcomer.server.history import HistoryReader
+from newcomer.server.logged_events import event_table
 from newcomer.store.event_rows import event_rows, to_event
 from newcomer.store.states import Change, Event, ItemState
+from shell import Shell
 
 PLAIN = Schema("film", "viewer", "liked", "seen", (Field("genre", "item"), Field("page", "context")))
 WEIGHTED = replace(PLAIN, weight="times")
@@ -51,6 +60,15 @@ KINDS: Mapping[str, tuple[type[ItemLearner], dict[str, Any]]] = {
     "logistic": (Logistic, {"device": "cpu"}),
 }
 """`meta_epochs` are of the adaptation's scales alone."""
+
+IN_ONE: dict[str, Any] = {
+    "batch_size": 10_000,
+    "pretrain_epochs": 20,
+    "pretrain_lr": 0.02,
+    "residual_l2": 0.05,
+    "meta_epochs": 0,
+}
+"""Pre-training in full batches."""
 
 MAPS = ("emerg", "deepfm, MAP", "mwuf", "cvar", "logistic")
 
@@ -226,8 +244,7 @@ def test_a_warm_up_by_weighted_events_is_one_by_repeated_events(name: str) -> No
 @pytest.mark.parametrize("name", ["deepfm, MAP", "logistic"])
 def test_training_with_weights_is_training_with_repeated_rows(name: str) -> None:
     """In full batches; pre-training in several ones draws others."""
-    in_one = {"batch_size": 10_000, "pretrain_epochs": 20, "pretrain_lr": 0.02, "residual_l2": 0.05, "meta_epochs": 0}
-    whole: dict[str, Any] = {} if name == "logistic" else in_one
+    whole: dict[str, Any] = {} if name == "logistic" else IN_ONE
     weighted, right = learned(name, log(), WEIGHTED, **whole), learned(name, repeated(log()), PLAIN, **whole)
     alike(weighted, right, 2e-3)
     unweighted = learned(name, log().drop("times"), PLAIN, **whole)
@@ -235,6 +252,22 @@ def test_training_with_weights_is_training_with_repeated_rows(name: str) -> None
     if name != "logistic":  # weights are relative in pre-training, and counts in an estimate
         scaled = learned(name, log().with_columns(pl.col("times") * 4), WEIGHTED, **whole)
         alike(weighted, scaled, 0)
+
+
+def test_a_log_in_chunks_is_trained_on_with_its_weights(tmp_path: Path) -> None:
+    log().write_parquet(tmp_path / "log.parquet")
+    files = ChunkedLog(tmp_path / "log.parquet", WEIGHTED, rows=150)  # both chunks are one buffer, and one batch
+    kind, settings = KINDS["deepfm, MAP"]
+    chunked, right = (kind(WEIGHTED, **settings | IN_ONE).learn(source) for source in (files, log()))
+    alike(chunked, right, 2e-3)
+
+
+def test_held_out_events_keep_their_weights(store: Path) -> None:
+    with ItemService.open(store, "sqlite://") as service:
+        model = service.learner
+    lives = log_from_frame(log(), WEIGHTED)
+    (cold, *_) = outcomes(model.lifecycle, model.encoder, lives, torch.device("cpu"))
+    assert cold.weight.tolist() == log()["times"].to_list()  # in the order of time
 
 
 def test_calibration_counts_an_event_as_often_as_its_weight_says() -> None:
@@ -477,3 +510,53 @@ def test_a_learner_that_was_saved_hands_its_weighted_events_on(store: Path, tmp_
             },
             {key: value[[later.known["new"]]] for key, value in later.state.items()},
         )
+
+
+# --- service over HTTP, and the command line
+
+
+def test_events_over_http_have_weights(store: Path, tmp_path: Path) -> None:
+    event = {"film": "new", "viewer": 3, "page": "home", "liked": 1, "seen": 2000, "event_id": "e"}
+    config = ServeConfig(stores=(store,), states=f"sqlite:///{tmp_path / 'http.db'}", folder=tmp_path / "own")
+    with TestClient(create_app(config), raise_server_exceptions=False) as client:
+        client.post("/items", json={"items": NEW.to_dicts()})
+        refused = client.post("/events", json={"events": [event]})
+        assert refused.status_code == 422
+        assert "times" in refused.text
+        assert client.post("/events", json={"events": [event | {"times": 0}]}).json()["refused"] == 1
+        answer = client.post("/events", json={"events": [event | {"times": 3}]}).json()
+        assert (answer["new"], answer["errors"]) == (1, [])
+        found = client.post("/score", json={"viewer": 3, "context": {"page": "home"}, "candidates": ["new"]}).json()
+        records = LogReader(config.own_folder / FOLDER).read()
+    with ItemService.open(store, f"sqlite:///{tmp_path / 'library.db'}") as service:
+        service.add(NEW)
+        service.warm([event | {"times": 3}])
+        asked = service.score([{"film": "new", "viewer": 3, "page": "home"}])
+        assert found["scores"][0]["score"] == pytest.approx(asked["score"][0], abs=1e-6)
+        history = HistoryReader(WEIGHTED, []).read(records)
+        assert event_table(history, service.learner.encoder)["times"].to_list() == [3.0]
+
+
+def test_versions_are_compared_by_weighted_events() -> None:
+    labels, one = pl.Series([1, 0, 1, 0]), pl.Series([0.8, 0.5, None, 0.4])
+    weights = pl.Series([2.0, 1.0, 5.0, 3.0])
+    found = compare(labels, one, one, weights=weights)["new"]
+    times = [0, 0, 1, 3, 3, 3]
+    right = compare(labels[times], one[times], one[times])["new"]
+    assert found == pytest.approx(right)
+    assert found != compare(labels, one, one)["new"]
+
+
+def test_the_command_line_names_the_column(shell: Shell) -> None:
+    log().write_csv(shell.folder / "log.csv")
+    log().drop("times").write_csv(shell.folder / "later.csv")
+    refused = shell.fails("train", "shop", "log.csv", "--column", "weight=page")
+    assert "column 'page' is named as the weight, but it must hold numbers" in refused
+    code, _, err = shell.call("train", "shop", "log.csv", "--column", "weight=times", "--learner", "logistic")
+    assert code == 0, err
+    assert Logistic.load(shell.folder / "shop").schema.weight == "times"
+    assert "no column 'times'" in shell.fails("evaluate", "shop", "later.csv")
+    code, out, err = shell.call("evaluate", "shop", "log.csv", "--json")
+    assert code == 0, err
+    rate = float(np.average(log()["liked"], weights=log()["times"]))
+    assert json.loads(out)["click_rate"] == pytest.approx(rate)
