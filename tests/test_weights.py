@@ -117,7 +117,7 @@ def alike(one: ItemLearner, other: ItemLearner, tolerance: float) -> None:
 # --- estimates
 
 
-def estimates(rows: int, seed: int = 0) -> dict[str, torch.Tensor]:
+def estimates(rows: int, seed: int = 0) -> dict[str, Any]:
     chance = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -132,7 +132,7 @@ def estimates(rows: int, seed: int = 0) -> dict[str, torch.Tensor]:
     }
 
 
-def unrolled(known: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def unrolled(known: dict[str, Any]) -> dict[str, Any]:
     """The same with rows of weight 1 or 0 alone."""
     each = known["weights"][..., None] > torch.arange(3)
     return known | {
@@ -278,7 +278,8 @@ def test_calibration_counts_an_event_as_often_as_its_weight_says() -> None:
     times = np.repeat(np.arange(rows), weight)
     one = fit_calibration([Outcomes(0, logit, label, item, weight.astype(np.float64))])
     other = fit_calibration([Outcomes(0, logit[times], label[times], item[times], np.ones(len(times)))])
-    assert (one.scale, one.offset) == (pytest.approx(other.scale), pytest.approx(other.offset))
+    assert one.scale == pytest.approx(other.scale)
+    assert one.offset == pytest.approx(other.offset)
 
 
 def test_a_history_of_users_cannot_weigh_events() -> None:
@@ -342,17 +343,25 @@ def test_what_is_no_weight_is_refused_with_its_row(tmp_path: Path, value: str, m
     chunked = ChunkedLog(tmp_path / "log.csv", WEIGHTED, rows=1)
     with pytest.raises(DataError, match=message):
         chunked.read(*chunked.chunks)
-    number = {"twice": "twice", "": None}.get(value, value)
-    cells = [1.0, float(number) if value not in ("twice", "") else number, 2.0]
-    assert (
-        PlainReader(WEIGHTED).events(
-            log(3).drop("genre", "times").to_dict(as_series=False) | {"times": cells}, lambda _: None
-        )
-        is None
-    )
+    cells = [1.0, {"twice": "twice", "": None}[value] if value in ("twice", "") else float(value), 2.0]
+    table = log(3).drop("genre", "times").to_dict(as_series=False) | {"times": cells}
+    assert PlainReader(WEIGHTED).events(table, lambda _: None) is None
 
 
-def test_a_log_without_its_weights_is_refused() -> None:
+def test_a_log_without_its_weights_is_refused(store: Path, tmp_path: Path) -> None:
+    other = log_from_frame(log().drop("times"), PLAIN)
+    events = log_from_frame(of_new(2, 1), PLAIN, items=False)
+    without = "table: the events have no weights 'times'; read them with the schema of the model"
+    with pytest.raises(DataError, match=without):
+        Logistic(WEIGHTED).learn(other)
+    with ItemService.open(store, f"sqlite:///{tmp_path / 'items.db'}") as service:
+        service.add(NEW)
+        with pytest.raises(DataError, match=without):
+            service.warm(events)
+        with pytest.raises(DataError, match=without):
+            service.learner.evaluate(other)
+        with pytest.raises(DataError, match=without):
+            service.to_learner().warm(events)
     with pytest.raises(DataError, match="no column 'times'"):
         log_from_frame(log().drop("times"), WEIGHTED)
     assert log_from_frame(log().drop("times", "liked", "seen"), WEIGHTED, labels=False).weight is None  # requests
@@ -467,6 +476,10 @@ def test_a_single_weighted_event_and_its_correction(store: Path, tmp_path: Path)
         done = service.warm(clicked, "id")
         assert done.calibration["0"]["clicks"] == 3
         assert close(corrected, states(service))
+    with ItemService.open(store, f"sqlite:///{tmp_path / 'three.db'}") as service:
+        service.add(NEW)
+        service.warm(pl.concat([clicked.with_columns(times=1.0, id=pl.lit(id)) for id in "abc"]), "id")
+        assert all(torch.allclose(value, corrected[key], atol=1e-4) for key, value in states(service).items())
 
 
 def test_a_stored_event_has_its_weight_and_an_old_one_counts_once() -> None:

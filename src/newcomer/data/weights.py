@@ -6,6 +6,7 @@ calibrated, count rows. There is no weight 0: a row that counts nothing is left 
 
 import polars as pl
 
+from newcomer.data.click_log import ClickLog
 from newcomer.data.io.column_parsing import parse_column, row_number
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError
@@ -27,3 +28,11 @@ def parse_weights(frame: pl.DataFrame, schema: Schema, where: str) -> pl.Series:
             f"stands for, from {LEAST:g} to {GREATEST:g}, and leave rows out that count nothing"
         )
     return found
+
+
+def require_weights(log: ClickLog, schema: Schema, where: str = "table") -> None:
+    """Raises DataError for labelled events without the weights that this schema names: they were read under another one."""
+    if schema.weight is not None and log.weight is None:
+        raise DataError(
+            f"{where}: the events have no weights '{schema.weight}'; read them with the schema of the model"
+        )

@@ -23,6 +23,7 @@ from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.log_files import Source
 from newcomer.data.io.log_reader import items_from_frame, log_from_frame, read_log
 from newcomer.data.schema import Field, Schema
+from newcomer.data.weights import require_weights
 from newcomer.errors import LearnerError, SettingError
 from newcomer.items.adaptation.item_summary import Summaries
 from newcomer.items.adaptation.rules import Adaptation
@@ -220,6 +221,7 @@ class ItemLearner(Learner[StageData, ClickLog]):
 
     def evaluate(self, eval_set: ClickLog) -> dict[str, float]:
         """`auc`, `item_auc`, `logloss`, `calibration`, `f1`; see `metrics.ranking`. Each negative counts for those left out."""
+        require_weights(eval_set, self.schema)
         rate = self.probabilities.negative_rate
         return click_scores(eval_set.item, eval_set.label, self.score(eval_set), eval_set.user, eval_set.weight, rate)
 
@@ -247,6 +249,8 @@ class ItemLearner(Learner[StageData, ClickLog]):
             raise LearnerError(
                 f"{type(self).__name__} has learned its old items; add the others, or build another learner"
             )
+        if isinstance(log, ClickLog):
+            require_weights(log, self.schema)
         old = training_data(
             log,
             self.device,

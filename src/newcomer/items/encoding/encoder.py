@@ -16,6 +16,7 @@ from newcomer.data.labels import LabelStatistics
 from newcomer.data.running_stats import RunningStats
 from newcomer.data.schema import NOBODY, Field, Schema
 from newcomer.data.vocabulary import UNSEEN, HashBuckets, StandardScaler, VectorScaler, Vocabulary, coding_from_json
+from newcomer.data.weights import require_weights
 from newcomer.errors import DataError, DataWarning
 from newcomer.items.encoding.text_encoder import TextEncoder
 from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldSize, NumericSize
@@ -216,10 +217,12 @@ class Encoder:
         return clicks
 
     def require_labels(self, log: ClickLog, where: str = "table") -> None:
-        """Raises DataError for events whose labels are of another kind than those of training, such as 0 and 1 for stars.
+        """Raises DataError for events whose labels are of another kind than those of training, such as 0 and 1 for stars, and for
+        events without the weights of the schema.
 
         DataWarning: where those of many items and users all stay far below the highest of training.
         """
+        require_weights(log, self.schema, where)
         if log.labels is None or self.schema.clicked_from is None:
             return
         threshold = self.schema.clicked_from
