@@ -322,7 +322,9 @@ class ClassLearner(Learner[Examples, Examples]):
         if loop is not None:
             if initializes:
                 loop.init_head(self.memory, settings.shrinkage, old, target)
-            task = Task(stage.name, loader, target, known=len(self.classes), seed=loop.training.seed)
+            task = Task(
+                stage.name, loader, target, known=len(self.classes), seed=loop.training.seed, prior=settings.prior
+            )
             learned = yield from self._train(task, loop)
         features = yield from self._extract_features(f"{stage.name}, after", loader)
         if not features.isfinite().all():
@@ -393,6 +395,13 @@ class ClassLearner(Learner[Examples, Examples]):
         limit = self.memory.threshold(reject)
         if limit == float("inf"):
             raise LearnerError("too few examples for a rejection threshold; learn at least two of a class")
+        if reject and (known := self.memory.held_out_novelty) < (needed := 1 / reject - 1):
+            warnings.warn(
+                f"reject = {reject:g}: that takes {needed:.0f} examples of known classes, and there are as good as {known:.0f}: "
+                "more known inputs than this share may be refused; learn more of the smallest classes",
+                DataWarning,
+                stacklevel=3,
+            )
         return limit
 
     def _predictions(self, features: Float[Tensor, "batch width"], top: int, limit: float | None) -> list[Prediction]:
