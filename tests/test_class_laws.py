@@ -549,6 +549,24 @@ def test_a_single_new_class_is_known_afterwards(case: Case) -> None:
     assert learner.predict(one.inputs).count(task.labels[0]) > len(one) / 2
 
 
+@pytest.mark.filterwarnings("ignore:.*no new class has two examples")
+@pytest.mark.parametrize("counts", [(1, 1), (2, 5)])
+def test_a_few_examples_of_each_class_are_enough(counts: tuple[int, int], case: Case) -> None:
+    """Tasks of two classes with one example each, and of two and five."""
+    learner = case.made()
+    for task in case.tasks[:2]:
+        rows = [
+            row
+            for name, count in zip(task.classes, counts, strict=True)
+            for row in [i for i, label in enumerate(task.labels) if label == name][:count]
+        ]
+        learner.learn(task.select(rows))
+    said = learner.logits(case.asked).softmax(1)
+    assert said.shape[1] == 4
+    assert said.isfinite().all()
+    assert said.max(1).values.mean() < 0.97
+
+
 def test_a_forgotten_class_is_offered_no_more(case: Case, tmp_path: Path) -> None:
     learner = case.learned(2)
     learner.save(tmp_path / "store")

@@ -178,7 +178,7 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             name = memory.best_head()
         else:
             name = self.head
-        self._memory, _ = memory.with_task(features, target, name, self.shrinkage, untrained, prior=self.prior)
+        self._memory, _ = memory.with_task(features, target, name, self.shrinkage, untrained, [name], self.prior)
         self._head = make_head(name, self.shrinkage, self.prior)
         self._weight, self._bias = self._memory.classifier(name, self.shrinkage, self.prior, untrained)
 
