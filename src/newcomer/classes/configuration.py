@@ -25,7 +25,8 @@ class Training:
     - `learning_rate`: of the adapter's parameters.
     - `head_learning_rate`: of the linear head and the magnitudes; `learning_rate` by default.
     - `schedule`: of both learning rates within a task.
-    - `augment`: of training images: 'flip', or 'crop' (and flip).
+    - `augment`: of training images: 'flip', 'crop' (and flip), or 'crop-only', for pictures in which left and right differ, such as
+      handwriting and printed text.
     - `precision`: 'fp32', or 'bf16' for mixed precision in training and inference.
     - `seed`: of initial parameters, batches and augmentation.
 
