@@ -175,10 +175,14 @@ class ClassMemory:
         return replace(self, temperatures=temperatures, held_out_count=held_out_count)
 
     def after_drift(
-        self, old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]
+        self,
+        old: Float[Tensor, "batch width"],
+        new: Float[Tensor, "batch width"],
+        target: Int[Tensor, " batch"],
+        unlabelled: tuple[Float[Tensor, "more width"], Float[Tensor, "more width"]] | None = None,
     ) -> tuple["ClassMemory", float]:
         """Statistics mapped to new weights by the drift map of a task's features, and the variance that the map explains."""
-        drift, explained = guarded(old, new, target)
+        drift, explained = guarded(old, new, target, unlabelled)
         if drift is None:
             return self, explained
         return replace(self, statistics=drift.move(self.statistics.double()).float()), explained
@@ -190,8 +194,8 @@ class ClassMemory:
     def threshold(self, share: float) -> float:
         """Novelty score exceeded by at most this share of further examples of known classes.
 
-        The quantile 1 − `share` of held-out examples is raised by (n + 1) / n: a further example is one more (Vovk et al. 2005). Where
-        `held_out_novelty`, n, is too small for that, it is the greatest score. Infinite without any.
+        The quantile 1 − `share` of held-out examples is raised by (n + 1) / n: a further example is one more (Vovk et al. 2005).
+        Where `held_out_novelty`, n, is too small for that, it is the greatest score. Infinite without any.
         """
         known = self.novelty_quantiles[self._has_novelty].flatten()
         if not len(known):

@@ -71,10 +71,14 @@ class FeatureClassifier(Part):
         self.memory = self.memory.with_judged_heads(features, target, self.settings.shrinkage, self.settings.prior)
 
     def map_drift(
-        self, old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]
+        self,
+        old: Float[Tensor, "batch width"],
+        new: Float[Tensor, "batch width"],
+        target: Int[Tensor, " batch"],
+        unlabelled: tuple[Float[Tensor, "more width"], Float[Tensor, "more width"]] | None = None,
     ) -> float:
         """Map the class memory along with the features of a task that trained the adapter. Returns the variance explained."""
-        self.memory, explained = self.memory.after_drift(old, new, target)
+        self.memory, explained = self.memory.after_drift(old, new, target, unlabelled)
         return explained
 
     @abstractmethod

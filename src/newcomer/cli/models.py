@@ -75,6 +75,13 @@ def learn(
             help="Learn these classes alone, by name or pattern such as 'n01*'; may be repeated.",
         ),
     ] = None,
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Images or texts of any classes, which only say how the features of old classes change with training.",
+        ),
+    ] = None,
     strict: Strict = False,
     track: Track = None,
 ) -> None:
@@ -101,6 +108,9 @@ def learn(
             model = _new(store, backbone, learner, settings, of_backbone)
         if model.backbone.reads_images:
             examples = decodable(examples, left_out, strict)
+        if unlabelled is not None:
+            more = _unlabelled(unlabelled, model.backbone.reads_images, text, left_out, strict)
+            examples = Examples(examples.inputs, examples.labels, more)
         if part := training_part(data):
             say(f"{data}: the images in {part.name}/ are learned, the others left alone")
         say(_summary(model, examples))
@@ -277,6 +287,26 @@ def _read_examples(data: Path, text: str, label: str, left_out: list[str], stric
     except DataError:
         name_left_out(left_out)
         raise
+
+
+def _unlabelled(path: str, images: bool, text: str, left_out: list[str], strict: bool) -> Sequence[Path | str]:
+    """The images of a folder, or the texts of a file; those that cannot be read are reported in `left_out`.
+
+    Raises DataError if none can, and if `strict` for the first.
+    """
+    queries = image_queries([path]) if images else text_queries([path], text)
+    if strict:
+        _require_readable(queries)
+    right = [query.input for query in queries if not query.problem]
+    problems = [query.problem for query in queries if query.problem]
+    if images:
+        damaged = list(decoding_problems([Path(one) for one in right]))
+        problems += [problem for problem in damaged if problem]
+        right = [one for one, problem in zip(right, damaged, strict=True) if not problem]
+    if not right:
+        raise _none_readable(problems)
+    left_out += problems
+    return right
 
 
 def _of_classes(examples: Examples, patterns: Sequence[str], data: Path) -> Examples:

@@ -113,7 +113,7 @@ class SDLoRA(ClassLearner):
         """
         if self.adapt == "always" or self.lora.directions:
             return {}
-        examples, how = stage.train, self.classifier.settings
+        examples, how = Examples(stage.train.inputs, stage.train.labels), self.classifier.settings
         names = examples.classes
         target = torch.tensor([names.index(label) for label in examples.labels])
         if (torch.bincount(target) > 1).sum() < 2:  # too few classes to hold examples out of
