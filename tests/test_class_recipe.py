@@ -122,6 +122,9 @@ def test_what_inspect_cannot_use_is_one_line(shell: Shell) -> None:
         "inspect", "birds", "--column", "item=a"
     )
     assert "no column" in shell.fails("inspect", "one.csv", "--text", "body")
+    assert "birds: a folder, and --text and --label are for a table" in shell.fails(
+        "inspect", "birds", "--text", "body"
+    )
 
 
 def test_classes_are_learned_by_pattern(shell: Shell, tiny: Callable[[str], Path]) -> None:

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+import polars as pl
+
 from newcomer.cli.aligned import print_table
 from newcomer.cli.program import finish, say, shorten
 from newcomer.data.inference.class_recipe import ClassProposal, propose_classes, write_class_recipe
 from newcomer.data.io.example_sources import training_examples, training_part
 from newcomer.data.io.image_folders import list_visible
-from newcomer.data.io.tables import read_table
 from newcomer.data.io.text_files import TABLES
-from newcomer.errors import DataError
+from newcomer.errors import SettingError
 from newcomer.printable import counted, printable_json
 
 SHOWN = 20
@@ -29,9 +30,10 @@ def is_text_table(path: str, text: str | None, label: str | None) -> bool:
     file = Path(path)
     if not file.is_file() or file.suffix.lower() not in TABLES:
         return False
+    scan = pl.scan_csv if file.suffix.lower() == ".csv" else pl.scan_parquet
     try:
-        return sorted(read_table(file).columns) == ["label", "text"]
-    except DataError:  # what a log of clicks is refused for is said there
+        return sorted(scan(file).collect_schema().names()) == ["label", "text"]  # the header alone: a log may be large
+    except (pl.exceptions.PolarsError, OSError):  # what a log of clicks is refused for is said there
         return False
 
 
@@ -39,6 +41,8 @@ def show_class_data(
     path: str, write: Path | None, text: str | None, label: str | None, *, images: bool, json_: bool
 ) -> None:
     """Show the classes of a folder or table, and write a recipe. Unreadable inputs are skipped and reported."""
+    if Path(path).is_dir() and not images:
+        raise SettingError(f"{path}: a folder, and --text and --label are for a table of texts; leave them out")
     left_out: list[str] = []
     columns = text or "text", label or "label"
     folder = Path(path)
