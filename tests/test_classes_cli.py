@@ -321,7 +321,7 @@ def test_texts_from_tables_and_as_they_are(shell: Shell, tiny: Callable[[str], P
         (["predict", "nowhere", "task-0"], "nowhere: no store here"),
         (["predict", "shapes", "nothing.png"], "nothing.png: no such file or folder; this model reads images"),
         (["predict", "shapes", "birds.toml"], "birds.toml: not a readable image"),
-        (["inspect", "task-0"], "task-0: no store here"),
+        (["inspect", "nothing"], "nothing: no store here"),
     ],
 )
 def test_mistakes_are_one_line_and_change_nothing(words: list[str], message: str, shapes: Path, shell: Shell) -> None:

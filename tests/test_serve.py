@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from films import FILMS, trained
 from films import log as films_log
 from newcomer import FrozenBackbone
 from newcomer.data.examples import Examples
+from newcomer.errors import DataWarning
 from newcomer.items.serving.service import ItemService
+from newcomer.server import logs
 from serving import free_port, service, wait_until_ready
 from shell import Shell
 
@@ -219,3 +222,16 @@ def test_several_workers_are_refused_the_same_in_one_line(store: Path, tmp_path:
     assert (done.returncode, done.stdout, json.loads(loading)["level"]) == (2, "", "info")
     assert said.startswith("newcomer: tokens: the token in line 1")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tokens"]
+
+
+def test_a_warning_is_a_line_of_the_log_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("handlers", "propagate"):
+        monkeypatch.setattr(logs.log, name, getattr(logs.log, name))
+    with warnings.catch_warnings():
+        logs.log_to_stderr()
+        for _ in range(3):
+            warnings.warn("few examples", DataWarning, stacklevel=1)
+    (line,) = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["level"], line["message"]) == ("warning", "few examples")

@@ -74,6 +74,7 @@ def test_an_item_is_added_by_the_form_and_names_are_no_markup(client: TestClient
     assert client.get("/items/other").status_code == 404
 
 
+@pytest.mark.filterwarnings("ignore:reject = 0.05")  # of twelve examples: said in the log
 def test_images_are_classified_by_the_form(client: TestClient, config: ServeConfig, tmp_path: Path) -> None:
     files = [("files", ("zero.png", (tmp_path / "zero.png").read_bytes())), ("files", ("<b>", b"none"))]
     page = client.post("/ui/classify", params={"model": "digits"}, files=files).text
@@ -109,7 +110,7 @@ def browser() -> Iterator[Any]:
         found.close()
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:reject = 0.05")
 def test_in_a_browser_an_item_is_added_watched_and_an_image_classified(
     browser: Any, config: ServeConfig, tmp_path: Path
 ) -> None:

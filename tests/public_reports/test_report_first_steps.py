@@ -72,7 +72,10 @@ def test_columns_with_names_of_ones_own_are_all_asked_for_at_once(shell: Shell) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["film=film_nr"], "--column film=film_nr: give one of item, user, label, time once, such as item=film_nr"),
+        (
+            ["film=film_nr"],
+            "--column film=film_nr: give one of item, user, label, time, weight once, such as item=film_nr",
+        ),
         (["item=a", "item=b"], "--column item=b: give one of"),
         (["item"], "--column item: give one of"),
         (["item=film"], "own.csv: no column 'film'; did you mean 'film_nr'?"),

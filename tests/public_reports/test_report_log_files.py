@@ -13,7 +13,7 @@ from newcomer.data.inference.schema import propose
 from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.column_parsing import ROW
 from newcomer.data.io.log_reader import ORIGINAL_ID, log_from_frame, read_log
-from newcomer.data.io.log_statistics import CLICKS, EVENTS, LogStatistics
+from newcomer.data.io.log_statistics import CLICKS, EVENTS, WEIGHTS, LogStatistics
 from newcomer.data.io.row_files import read_rows
 from newcomer.data.io.tables import read_table
 from newcomer.data.io.timestamps import DATED, FRACTION
@@ -224,7 +224,7 @@ def test_a_column_may_have_the_name_of_an_internal_one(name: str, tmp_path: Path
 
 def test_all_internal_columns_are_known() -> None:
     """A new one that no schema refuses would clash with a user's."""
-    added = {ROW, FRACTION, DATED, ORIGINAL_LABEL, ORIGINAL_ID, EVENTS, CLICKS}
+    added = {ROW, FRACTION, DATED, ORIGINAL_LABEL, ORIGINAL_ID, EVENTS, CLICKS, WEIGHTS}
     assert added | {COUNT, TIME, FIRST, LATEST, CURRENT, INDEX} == INTERNAL_COLUMNS
 
 

@@ -3,7 +3,10 @@
 import json
 import logging
 import sys
+import warnings
 from typing import Any
+
+from newcomer.errors import DataWarning
 
 log = logging.getLogger("newcomer.server")
 
@@ -31,4 +34,19 @@ def log_to_stderr() -> logging.Logger:
     handler.setFormatter(JsonLines())
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
+    _log_warnings()
     return log
+
+
+def _log_warnings() -> None:
+    """Write each DataWarning as a line of the log, one of a kind once: requests bring them again and again."""
+    show = warnings.showwarning
+
+    def to_log(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, DataWarning):
+            log.warning("%s", message)
+        else:
+            show(message, category, *place, **more)
+
+    warnings.filterwarnings("default", category=DataWarning)
+    warnings.showwarning = to_log

@@ -128,7 +128,7 @@ def map_step(logit: float, logit_variance: float, label: float, weight: float = 
     >>> round(map_step(0.0, logit_variance=1.0, label=1.0), 4)      # δ = 1 / (1 + exp δ)
     0.4011
     >>> round(map_step(0.0, logit_variance=1.0, label=1.0, weight=2.0), 4)      # δ = 2 / (1 + exp δ)
-    0.6785
+    0.6748
     """
     step = 0.0
     for _ in range(NEWTON_STEPS):
