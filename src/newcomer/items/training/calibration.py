@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from newcomer.store.states import KEPT
 from newcomer.streams.cold_start import events_before
 
 _Floats = NDArray[np.float64]
+_Numbers = NDArray[Any]
 
 EVENTS = (0, 1, 3, 8, 20, 60)
 """Numbers of events at which scale and offset are fitted."""
@@ -50,7 +52,7 @@ class Outcomes:
     item: NDArray[np.int64]
 
 
-def held_out_items(events: _Floats, clicks: _Floats, seed: int, stage: str) -> NDArray[np.int64]:
+def held_out_items(events: _Numbers, clicks: _Numbers, seed: int, stage: str) -> NDArray[np.int64]:
     """A quarter of the items (indices into their numbers of events and clicks) that stands for new ones; none if they are too few.
 
     If the log has items with few events, as a whole log has: one at random of every four items with similar click rates, so that
@@ -69,7 +71,7 @@ def held_out_items(events: _Floats, clicks: _Floats, seed: int, stage: str) -> N
     return held_out if enough else held_out[:0]
 
 
-def that_fit(held_out: NDArray[np.int64], events: _Floats, rows: int, seed: int, stage: str) -> NDArray[np.int64]:
+def that_fit(held_out: NDArray[np.int64], events: _Numbers, rows: int, seed: int, stage: str) -> NDArray[np.int64]:
     """As many of the held-out items, at random, as have so many of their first `KEPT` events together; one at least."""
     order = held_out[shuffled(len(held_out), seed, stage, "calibration in memory")]
     fit = int(np.searchsorted(np.minimum(events[order], KEPT).cumsum(), rows, "right"))
