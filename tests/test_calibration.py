@@ -17,7 +17,7 @@ from films import events, features, requests
 from films import trained as trained_films
 from newcomer.data.click_log import ClickLog
 from newcomer.data.io.chunked_log import ChunkedLog
-from newcomer.data.io.log_reader import log_from_frame, read_log
+from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import SettingError, StoreError
 from newcomer.items.calibration import Calibration
@@ -213,9 +213,7 @@ def test_a_log_in_chunks_is_calibrated_on_the_same_items_by_a_second_model_of_th
 ) -> None:
     learner, files = learned_in_chunks
     assert len(files.chunks) > 3
-    file = files.chunks[0].file
-    assert isinstance(file, Path)
-    whole = read_log(file, SCHEMA)
+    whole = files.read(*files.chunks)
     held_out = held_out_of(whole)
     assert learned.held_out is not None
     assert learner.held_out is not None

@@ -37,6 +37,13 @@ BODIES: dict[str, Any] = {
     },
     "/events": {"events": [EVENT, {**EVENT, "request_id": "AAAA", "event_type": "click", "liked": None}]},
     "/classify": {"inputs": ["aGVsbG8=", "x"], "top": 2, "reject": 0.5},
+    "/jobs": {
+        "kind": "learn",
+        "examples": [{"input": "aGVsbG8=", "label": "2"}],
+        "settings": {"temperature": None},
+        "key": "once",
+    },
+    "/models": {"live": "v1", "shares": {"v1": 0.5}, "shadow": ["v1"], "model": "digits", "stages": 1},
 }
 """Valid bodies by path."""
 
@@ -123,6 +130,17 @@ def test_no_body_makes_it_fail(client: TestClient, path: str, kind: str) -> None
         require_answer(client.post(path, content=body, headers={"content-type": content_type}), described)
 
     check()
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", '"\\ud800"', "[" * 5000], ids=range(5))
+def test_bodies_are_strict_json(client: TestClient, path: str, value: str) -> None:
+    keys = {"/items": "items", "/score": "context", "/events": "events", "/classify": "inputs", "/models": "shares"}
+    body = f'{{"kind": "train", "{keys.get(path, "settings")}": {value}}}'
+    answer = client.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text
+    if value != "1e999":
+        assert answer.json()["detail"].startswith("the body is no JSON"), answer.text
 
 
 @pytest.mark.parametrize(

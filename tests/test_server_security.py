@@ -14,7 +14,7 @@ from newcomer.errors import SettingError, StoreError
 from newcomer.items.serving.service import ItemService
 from newcomer.server.app import create_app
 from newcomer.server.configuration import Limits, ServeConfig
-from newcomer.server.logs import JsonLines
+from newcomer.server.logs import JsonLines, log_to_stderr
 from newcomer.server.security import read_tokens
 
 TOKENS = {"read": "r" * 20, "write": "w" * 20, "admin": "a" * 20}
@@ -81,14 +81,45 @@ def test_a_wrong_token_is_refused(client: TestClient, header: str) -> None:
         ("root " + "x" * 20, "line 1 is not 'ROLE TOKEN'"),
         ("read short", "fewer than 16"),
         ("read", "line 1"),
+        ("read " + "ü" * 20, "line 1 has a character that no HTTP header can carry"),
     ],
 )
 def test_a_file_of_tokens_that_is_none_is_refused(content: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "tokens").write_text(content)
+    (tmp_path / "tokens").write_text(content, encoding="utf-8")
     with pytest.raises(SettingError, match=message):
         read_tokens(tmp_path / "tokens")
     with pytest.raises(SettingError, match="cannot be read"):
         read_tokens(tmp_path / "none")
+
+
+def test_whatever_is_signed_in_with_where_no_token_is_needed_is_no_error(config: ServeConfig) -> None:
+    with TestClient(create_app(config.model_copy(update={"token_file": None}))) as client:
+        for token in ("x", "\ufffd\U0001f600", 'a"; b=c\r\n'):
+            answer = client.post("/login", data={"token": token}, follow_redirects=False)
+            assert (answer.status_code, answer.headers["location"]) == (303, "/")
+            assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("token", ["\ufffd\U0001f600" * 20, 'a"; b=c\r\n' * 20])
+def test_a_token_of_any_characters_is_wrong_and_no_error(config: ServeConfig, token: str) -> None:
+    with TestClient(create_app(config)) as client:
+        assert client.post("/login", data={"token": token}).status_code == 401
+
+
+def test_what_the_http_server_logs_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("newcomer.server", "uvicorn")
+    before = [(logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in names]
+    level = logging.getLogger("newcomer.server").level
+    try:
+        log_to_stderr()
+        logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+        logging.getLogger("newcomer.server").info("ready")
+    finally:
+        for name, (handlers, propagates) in zip(names, before, strict=True):
+            logging.getLogger(name).handlers, logging.getLogger(name).propagate = handlers, propagates
+        logging.getLogger("newcomer.server").setLevel(level)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["message"] for line in lines] == ["Invalid HTTP request received.", "ready"]
 
 
 def test_more_requests_than_the_rate_are_refused(config: ServeConfig) -> None:

@@ -13,6 +13,7 @@ from newcomer.server.click_versions import version_folder
 from newcomer.server.configuration import ServeConfig
 from newcomer.server.job_bodies import ENDED, Job, JobBody, JobList, LearnBody, ReplayBody, TrainBody
 from newcomer.server.jobs import FOLDER, Jobs
+from newcomer.server.json_route import JsonRoute
 from newcomer.server.learn_job import require_settings
 from newcomer.server.models import ClickModel, ModelsFile
 from newcomer.server.problems import ProblemError
@@ -34,7 +35,7 @@ class JobRoutes:
     ) -> None:
         self.config, self.models, self.has_click_model, self.classifiers = config, models, has_click_model, classifiers
         self.jobs, self.limits = Jobs(config.own_folder / FOLDER), config.limits
-        self.router = APIRouter(tags=["jobs"])
+        self.router = APIRouter(tags=["jobs"], route_class=JsonRoute)
         read, admin = (Depends(guard.requires(role)) for role in (Role.READ, Role.ADMIN))
         route = self.router.add_api_route
         route("/jobs", self.create, methods=["POST"], dependencies=[admin], status_code=202)

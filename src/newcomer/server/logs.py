@@ -32,7 +32,8 @@ def log_to_stderr() -> logging.Logger:
     """The service's log, written as JSON lines to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    log.handlers, log.propagate = [handler], False
+    for logger in (log, logging.getLogger("uvicorn")):  # of requests that are not HTTP, and of its own errors
+        logger.handlers, logger.propagate = [handler], False
     log.setLevel(logging.INFO)
     _log_warnings()
     return log

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends
 from newcomer.errors import StoreError
 from newcomer.server.classifiers import ServedClassifier, find_classifier
 from newcomer.server.click_versions import ClickVersions
+from newcomer.server.json_route import JsonRoute
 from newcomer.server.model_bodies import ClassifierInfo, ModelList, ModelsBody, VersionInfo
 from newcomer.server.models import ClickModel, ModelsFile
 from newcomer.server.problems import ProblemError
@@ -25,7 +26,7 @@ class ModelRoutes:
         guard: Guard,
     ) -> None:
         self.models, self.versions, self.classifiers = models, versions, classifiers
-        self.router = APIRouter(tags=["models"])
+        self.router = APIRouter(tags=["models"], route_class=JsonRoute)
         read, admin = (Depends(guard.requires(role)) for role in (Role.READ, Role.ADMIN))
         self.router.add_api_route("/models", self.all, methods=["GET"], dependencies=[read])
         self.router.add_api_route("/models", self.change, methods=["POST"], dependencies=[admin])

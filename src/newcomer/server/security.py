@@ -54,6 +54,10 @@ def read_tokens(file: Path) -> dict[str, Role]:
             raise SettingError(
                 f"{file}: the token in line {number} has fewer than {MIN_LENGTH} characters; make a longer one"
             )
+        if not (token.isascii() and token.isprintable()):
+            raise SettingError(
+                f"{file}: the token in line {number} has a character that no HTTP header can carry; write letters and digits"
+            )
         found[token] = Role[role.upper()]
     if not found:
         raise SettingError(f"{file}: holds no token; write lines such as: write TOKEN")
@@ -107,6 +111,11 @@ class Guard:
                 )
 
         return check
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether requests need a token."""
+        return self._tokens is not None
 
     def knows(self, token: str) -> bool:
         """Whether this is a token."""

@@ -19,6 +19,7 @@ from newcomer.store.states import KEPT
 from newcomer.streams.cold_start import events_before
 
 _Floats = NDArray[np.float64]
+_Numbers = NDArray[Any]
 
 EVENTS = (0, 1, 3, 8, 20, 60)
 """Numbers of events at which scale and offset are fitted."""
@@ -52,7 +53,7 @@ class Outcomes:
     weight: _Floats
 
 
-def held_out_items(events: NDArray[Any], clicks: NDArray[Any], seed: int, stage: str) -> NDArray[np.int64]:
+def held_out_items(events: _Numbers, clicks: _Numbers, seed: int, stage: str) -> NDArray[np.int64]:
     """A quarter of the items (indices into their numbers of events and clicks) that stands for new ones; none if they are too few.
 
     If the log has items with few events, as a whole log has: one at random of every four items with similar click rates, so that
@@ -71,7 +72,7 @@ def held_out_items(events: NDArray[Any], clicks: NDArray[Any], seed: int, stage:
     return held_out if enough else held_out[:0]
 
 
-def that_fit(held_out: NDArray[np.int64], events: NDArray[Any], rows: int, seed: int, stage: str) -> NDArray[np.int64]:
+def that_fit(held_out: NDArray[np.int64], events: _Numbers, rows: int, seed: int, stage: str) -> NDArray[np.int64]:
     """As many of the held-out items, at random, as have so many of their first `KEPT` events together; one at least."""
     order = held_out[shuffled(len(held_out), seed, stage, "calibration in memory")]
     fit = int(np.searchsorted(np.minimum(events[order], KEPT).cumsum(), rows, "right"))

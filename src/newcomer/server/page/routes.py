@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.datastructures import UploadFile
 
@@ -91,7 +91,8 @@ class Pages:
             return self._page("login.html.jinja", message="This token is not valid.", status=401)
         answer = RedirectResponse("/", 303)
         secure = request.url.scheme == "https"
-        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure)
+        if self.guard.has_tokens:
+            answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure)
         return answer
 
     def summary(self) -> Response:
@@ -221,9 +222,9 @@ def _cell(weight: float) -> Mapping[str, Any]:
 
 
 def _file(name: str, kind: str) -> Any:
-    path = Path(__file__).with_name(name)
+    content = Path(__file__).with_name(name).read_bytes()
 
-    def answer() -> FileResponse:
-        return FileResponse(path, media_type=kind, headers={"Cache-Control": "max-age=3600"})
+    def answer() -> Response:
+        return Response(content, media_type=kind, headers={"Cache-Control": "max-age=3600"})
 
     return answer
