@@ -15,6 +15,7 @@ from newcomer.errors import DataError, DataWarning
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.candidates import score_candidates
 from newcomer.items.serving.service import ItemService
+from newcomer.items.training.calibration import held_out_items
 from newcomer.server.bodies import Bodies
 
 FIXED = replace(
@@ -114,9 +115,14 @@ def test_a_number_beyond_those_of_training_is_named() -> None:
 
 
 def test_a_calibration_on_fewer_items_may_lack_the_value() -> None:
-    rare = log().with_columns(
-        page=pl.when((pl.col("film") == "film 3") & (pl.int_range(pl.len()) < 40))
-        .then(pl.lit("rare"))
-        .otherwise("page")
-    )
-    EmerG(with_page(at_serving="rare"), **QUICK, calibrate=True).learn(rare)
+    """The second model, which answers no requests, does not see the held-out items, one of which has all events with the value."""
+    many = pl.concat([log(100, seed).with_columns(film=pl.format("{} {}", "film", pl.lit(seed))) for seed in range(30)])
+    whole = log_from_frame(many, SCHEMA)
+    numbers = np.bincount(whole.item).astype(float), np.bincount(whole.item, whole.label)
+    held_out = [whole.items.ids[n] for n in held_out_items(*numbers, 0, "old")]
+    rare = many.with_columns(page=pl.when(pl.col("film") == held_out[0]).then(pl.lit("rare")).otherwise("page"))
+    learner = EmerG(with_page(at_serving="rare"), **QUICK, calibrate=True).learn(rare)
+    assert learner.held_out is not None
+    assert learner.held_out.items == len(held_out) == 60
+    with pytest.raises(DataError, match="no event has"):
+        EmerG(with_page(at_serving="rare"), **QUICK).learn(rare.filter(~pl.col("film").is_in(held_out)))

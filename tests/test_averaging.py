@@ -1,9 +1,14 @@
 """Weight averaging over the last steps."""
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from newcomer.data.datasets.simulated_clicks import simulate_click_log
+from newcomer.items.methods.id_tuning import IdTuning
+from newcomer.streams.cold_start import OldItems
+from newcomer.streams.stage import Stage
 from newcomer.training.averaging import Average
 
 
@@ -31,3 +36,23 @@ def test_without_a_share_nothing_is_kept_or_changed() -> None:
     assert not mean.state_dict()
     assert not mean.copy_to([weight])
     assert torch.equal(weight, torch.ones(3))
+
+
+def test_pretraining_ends_at_the_mean_over_its_last_steps() -> None:
+    """The initial id and bias apart, into which the residuals' mean moves afterwards."""
+    log = simulate_click_log(old_items=8, old_events=40, new_items=3, new_events=12, users=10)
+    learner = IdTuning(log.schema, width=4, hidden=[8], pretrain_epochs=2, batch_size=40, weight_averaging=0.5)
+
+    def weights() -> Tensor:
+        named = learner.network.named_parameters()
+        return torch.cat([weight.detach().flatten() for name, weight in named if name != "start"])
+
+    steps = {
+        step.step / step.steps: weights()
+        for step in learner.fit_stage(Stage("old", OldItems(log.of_items(np.arange(8))), {}))
+        if step.part == "pretrain"
+    }
+    last = [weight for done, weight in steps.items() if done > 0.5]
+    assert len(steps) == 2 * len(last) > 2
+    torch.testing.assert_close(weights(), torch.stack(last).mean(0))
+    assert not torch.allclose(weights(), last[-1])

@@ -255,6 +255,12 @@ def test_a_name_that_leads_nowhere_is_one_line() -> None:
     assert "'nobody/no-such-model'" in str(caught.value)
 
 
+def test_a_mistyped_name_of_an_embedded_backbone_is_answered_by_the_right_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("newcomer.backbones.loading.hub_is_reachable", lambda: False)
+    with pytest.raises(DataError, match=r"; did you mean 'micro-vit'\? or give a model folder"):
+        Backbone("micro-vitt")
+
+
 def test_a_folder_with_a_damaged_config_is_one_line(tiny: Folder, tmp_path: Path) -> None:
     shutil.copytree(tiny("vit"), tmp_path / "vit")
     (tmp_path / "vit" / "config.json").write_text("{")

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from films import events, features, requests
 from films import trained as trained_films
 from newcomer.data.click_log import ClickLog
-from newcomer.data.io.log_reader import log_from_frame
+from newcomer.data.io.chunked_log import ChunkedLog
+from newcomer.data.io.log_reader import log_from_frame, read_log
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import SettingError, StoreError
 from newcomer.items.calibration import Calibration
@@ -26,7 +27,7 @@ from newcomer.items.configuration import Probabilities
 from newcomer.items.methods.dropout_net import DropoutNet
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.service import ItemService
-from newcomer.items.training.calibration import fit_beta, held_out_items
+from newcomer.items.training.calibration import fit_beta, fit_calibration, held_out_items, outcomes, reached, that_fit
 from newcomer.server.evaluation import compare
 from newcomer.store.folder import Store
 
@@ -162,22 +163,43 @@ def counted_log(counts: Sequence[int]) -> ClickLog:
     return log_from_frame(world(counts, np.zeros(len(counts)), seed=2)[0], SCHEMA)
 
 
+def held_out_of(log: ClickLog) -> Any:
+    return held_out_items(np.bincount(log.item).astype(float), np.bincount(log.item, log.label), 0, "old")
+
+
 def test_a_quarter_is_held_out_the_least_known_only_of_a_log_without_unknown_items() -> None:
     well_known, whole = counted_log(range(30, 270)), counted_log(range(1, 241))
     for log in (well_known, whole):
-        assert len(held_out_items(log, 0, "old")) == 60
-        assert np.array_equal(held_out_items(log, 0, "old"), held_out_items(log, 0, "old"))
-    count = np.bincount(well_known.item)[held_out_items(well_known, 0, "old")]
+        assert len(held_out_of(log)) == 60
+        assert np.array_equal(held_out_of(log), held_out_of(log))
+    count = np.bincount(well_known.item)[held_out_of(well_known)]
     assert sorted(count) == list(range(30, 90))
-    sampled = np.bincount(whole.item)[held_out_items(whole, 0, "old")]
+    sampled = np.bincount(whole.item)[held_out_of(whole)]
     assert sampled.max() > 180
     assert sampled.min() < 60
+
+
+def test_held_out_items_are_as_good_as_the_others() -> None:
+    """One of every four items by click rate: so is a quarter, but for one item, of those with any click rate or less."""
+    log = counted_log(range(1, 241))
+    rate = np.bincount(log.item, log.label) / np.bincount(log.item)
+    held_out = rate[held_out_items(log, 0, "old")]
+    assert all(abs((held_out <= most).sum() - (rate <= most).sum() / 4) < 1 for most in rate)
 
 
 @pytest.mark.parametrize("counts", [[50] * 100, [2] * 240], ids=["few items", "few events"])
 def test_too_few_items_or_events_tell_nothing(counts: list[int]) -> None:
     log = counted_log(counts)
-    assert not len(held_out_items(log, 0, "old"))
+    assert not len(held_out_of(log))
+
+
+def test_as_many_held_out_items_are_kept_as_fit_into_memory() -> None:
+    """Of each item only its first 200 events count."""
+    held_out, events = np.array([1, 3, 4, 7]), np.array([0.0, 500, 0, 200, 300, 0, 0, 1000])
+    for rows, count in ((100, 1), (200, 1), (399, 1), (400, 2), (800, 4), (10**6, 4)):
+        found = that_fit(held_out, events, rows, 0, "old")
+        assert len(found) == count
+        assert np.array_equal(found, np.intersect1d(found, held_out))
 
 
 def copied(learner: DropoutNet) -> DropoutNet:
@@ -207,6 +229,47 @@ def expected_over_true(learner: DropoutNet, counts: Sequence[int], quality: Floa
 def test_clicks_that_are_expected_of_new_items_come(learned: DropoutNet, first: int) -> None:
     """The truth is known: as many clicks are to be expected as the true probabilities say."""
     calibrated, _ = expected_over_true(learned, *popular_if_good(600, 7, 4, 120), first)
+    assert calibrated == pytest.approx(1, abs=0.08)
+
+
+@pytest.fixture(scope="module")
+def learned_in_chunks(tmp_path_factory: pytest.TempPathFactory) -> tuple[DropoutNet, ChunkedLog]:
+    """Trained as `learned`, on files that are read chunk by chunk."""
+    path = tmp_path_factory.mktemp("chunks") / "log.csv"
+    world(*popular_if_good(240, 1, 4, 120), seed=1)[0].write_csv(path)
+    files = ChunkedLog(path, SCHEMA, rows=1500)
+    return DropoutNet(SCHEMA, **SETTINGS).learn(files), files
+
+
+def test_a_log_in_chunks_is_calibrated_on_the_same_items_by_a_second_model_of_the_others(
+    learned: DropoutNet, learned_in_chunks: tuple[DropoutNet, ChunkedLog]
+) -> None:
+    learner, files = learned_in_chunks
+    assert len(files.chunks) > 3
+    whole = read_log(files.chunks[0].file, SCHEMA)
+    held_out = held_out_of(whole)
+    assert learned.held_out is not None
+    assert learner.held_out is not None
+    assert learned.held_out.items == learner.held_out.items == len(held_out) == 60
+    second = DropoutNet(SCHEMA, **SETTINGS, calibrate=False)
+    second.learn(files.without_items([whole.items.ids[item] for item in held_out]))
+    lives = whole.of_items(held_out)
+    right = fit_calibration(reached(outcomes(second.lifecycle, second.encoder, lives, second.device)))
+    assert learner.fitted_calibration.events == right.events
+    assert learner.fitted_calibration.scale == pytest.approx(right.scale, abs=1e-6)
+    assert learner.fitted_calibration.offset == pytest.approx(right.offset, abs=1e-6)
+    plain = DropoutNet(SCHEMA, **SETTINGS, calibrate=False).learn(files)
+    assert plain.held_out is None
+    for key, value in learner.entries[0].tensors.items():
+        assert value.equal(plain.entries[0].tensors[key]), key
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("first", [0, 8])
+def test_clicks_that_a_log_in_chunks_lets_expect_come(
+    learned_in_chunks: tuple[DropoutNet, ChunkedLog], first: int
+) -> None:
+    calibrated, _ = expected_over_true(learned_in_chunks[0], *popular_if_good(600, 7, 4, 120), first)
     assert calibrated == pytest.approx(1, abs=0.08)
 
 

@@ -15,7 +15,7 @@ from newcomer.data.click_log import ClickLog, Column, EntityTable
 from newcomer.data.io import csv_chunking as lines
 from newcomer.data.io.chunked_log import Chunk, ChunkedLog
 from newcomer.data.io.log_reader import read_log
-from newcomer.data.io.shuffle import ShuffledPasses, latest_events
+from newcomer.data.io.shuffle import ShuffledPasses, earliest_events, latest_events
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, SettingError
 
@@ -291,18 +291,36 @@ def test_passes_that_cannot_be_are_an_error(files: ChunkedLog, change: dict[str,
 @given(
     st.integers(1, 40), st.integers(2, 9), st.integers(1, 8), st.sets(st.integers(0, 9), min_size=1), st.integers(0, 9)
 )
-def test_windows_are_the_latest_events_of_the_whole_log(
+def test_windows_are_the_latest_and_the_earliest_events_of_the_whole_log(
     tmp_path_factory: pytest.TempPathFactory, count: int, size: int, most: int, chosen: set[int], seed: int
 ) -> None:
     source = written(table(count, seed), tmp_path_factory.mktemp("log"), "parquet", min(3, count))
     whole, items = read_log(source, SCHEMA), {f"f{n}" for n in chosen}
-    latest: dict[str, list[int]] = {}
+    lives: dict[str, list[int]] = {}
     for place in np.lexsort((whole.row, whole.time)):
-        latest.setdefault(whole.items.ids[whole.item[place]], []).append(int(place))
-    kept = np.array(sorted(place for item in items for place in latest.get(item, [])[-most:]), dtype=np.int64)
+        lives.setdefault(whole.items.ids[whole.item[place]], []).append(int(place))
     files = ChunkedLog(source, SCHEMA, rows=size)
-    if not len(kept):
-        with pytest.raises(DataError, match="has an event in these files"):
-            latest_events(files, items, most)
-    else:
-        assert rows(latest_events(files, items, most)) == rows(whole.take(kept))
+    for events_of, window in ((latest_events, slice(-most, None)), (earliest_events, slice(most))):
+        kept = np.array(sorted(place for item in items for place in lives.get(item, [])[window]), dtype=np.int64)
+        if not len(kept):
+            with pytest.raises(DataError, match="has an event in these files"):
+                events_of(files, items, most)
+        else:
+            assert rows(events_of(files, items, most)) == rows(whole.take(kept))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_log_without_some_items_is_the_log_without_their_rows(tmp_path: Path, kind: str, size: int) -> None:
+    source = written(table(50), tmp_path, kind, 3)
+    whole, files = read_log(source, SCHEMA), ChunkedLog(source, SCHEMA, rows=size)
+    rest = files.without_items(["f1", "f4", "nothing"])
+    right = whole.take(~np.isin(np.array(whole.items.ids)[whole.item], ["f1", "f4"]))
+    assert (len(rest), len(files)) == (len(right), 50)
+    assert rows(*map(rest.read, rest.chunks)) == rows(right)
+    passes = ShuffledPasses(rest, 1, 0)
+    for number in range(len(passes)):
+        shares = [passes.share(number, index, 3) for index in range(3)]
+        assert sorted(place for _, places, _ in shares for place in places) == list(range(len(passes.buffer(number))))
+    with pytest.raises(DataError, match="all events of the log are of 9 items"):
+        files.without_items([f"f{n}" for n in range(9)])

@@ -8,14 +8,18 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from films import FILMS, trained
 from newcomer import FrozenBackbone
 from newcomer.client import AsyncClient, Client, ServiceError
+from newcomer.data.canonical import canonical_name
 from newcomer.data.examples import Examples
 from newcomer.server.app import create_app
 from newcomer.server.configuration import ServeConfig
 from newcomer.server.job_execution import execute
+from serving import in_thread
 
 NEW = {"film": "a/b é", "genre": "war", "minutes": 99.0}
 EVENT = {"film": "a/b é", "viewer": 3, "page": "home", "price": 0.5, "liked": 1, "seen": 1000}
@@ -29,6 +33,14 @@ def client(tmp_path: Path, tasks: list[Examples]) -> Iterator[Client]:
     app = create_app(ServeConfig(stores=(tmp_path / "films", tmp_path / "digits")))
     with TestClient(app) as inside, Client("http://testserver", retries=2) as client:
         client._http = inside  # type: ignore[assignment]  # the same verbs, without a socket
+        yield client
+
+
+@pytest.fixture(scope="module")
+def film_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of a service with the items `FILMS`, over HTTP."""
+    store = trained(tmp_path_factory.mktemp("service") / "films")
+    with in_thread(create_app(ServeConfig(stores=(store,)))) as url, Client(url, timeout=60) as client:
         yield client
 
 
@@ -49,6 +61,49 @@ def test_the_life_of_an_item(client: Client) -> None:
     assert refused.value.errors[0]["pointer"] == "/candidates/0/film"
 
 
+PARTS = [".", "..", "/", "//", "?", "#", "%", "%2F", "%2e", "+", " ", "&", "=", ";", "\\", "é"]
+AWKWARD = st.lists(
+    st.sampled_from(PARTS) | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=3),
+    min_size=1,
+    max_size=6,
+)
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "a//b", "a/../b", "a?b=c#d", "%2e", "a+b", "null"])
+def test_an_item_of_any_id_is_seen_and_deleted_over_http(film_service: Client, name: str) -> None:
+    live_and_die(film_service, name)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(AWKWARD.map("".join).filter(lambda name: (canonical_name(name) or FILMS[0]) not in FILMS))
+def test_any_id_reaches_the_item_of_this_id_alone(film_service: Client, name: str) -> None:
+    live_and_die(film_service, name)
+
+
+def live_and_die(client: Client, name: str) -> None:
+    """Add, see and delete an item of this id; nobody else is touched."""
+    added = client.add([NEW | {"film": name}]).items
+    assert [item.item_id for item in added] == [canonical_name(name)]
+    assert client.item(name).item_id == canonical_name(name)
+    assert list(client.items()) == sorted([*FILMS, added[0].item_id])
+    client.forget(name)
+    with pytest.raises(ServiceError, match="is not known") as raised:
+        client.item(name)
+    assert raised.value.status == 404
+    assert list(client.items()) == sorted(FILMS)
+
+
+def test_one_item_is_not_a_page(film_service: Client) -> None:
+    http = film_service._http
+    alone = http.get("/items", params={"item_id": FILMS[0]}).json()
+    assert alone == http.get(f"/items/{FILMS[0]}").json()
+    refused = http.get("/items", params={"item_id": FILMS[0], "phase": "warm"})
+    assert refused.status_code == 422
+    assert refused.json()["detail"] == "query:/item_id: give it alone, or list items without it"
+    assert http.delete("/items").status_code == 422  # without an id nothing is deleted
+    assert len(list(film_service.items())) == len(FILMS)
+
+
 def test_classes(client: Client, tasks: list[Examples], tmp_path: Path) -> None:
     image: Any = tasks[0].inputs[0]
     image.save(tmp_path / "a.png")
@@ -56,6 +111,7 @@ def test_classes(client: Client, tasks: list[Examples], tmp_path: Path) -> None:
     assert found.results[0] == found.results[1]
     assert client.classes().classes == ["0", "1"]
     client.forget_class("0")
+    assert client.classes().classes == ["1"]
     with pytest.raises(ServiceError, match="class '0' is not known"):
         client.forget_class("0")
 

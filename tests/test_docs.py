@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import newcomer
+from newcomer.cli import app
 from newcomer.cli.commands import COMMANDS
 from newcomer.cli.program import load_command
 from newcomer.data.datasets.digits import digits
@@ -41,8 +42,9 @@ def blocks(page: Path) -> list[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """Every `newcomer …` of a page, indented or in backticks, without its comment."""
-    text = re.sub(r"^```python\n.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    """Every `newcomer …` of a page, indented or in backticks, without its comment; lines that end in a backslash go on."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    text = re.sub(r"^```python\n.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     shown = re.findall(r"^ +(?:\$ )?(newcomer [^#\n]*)", text, re.MULTILINE) + re.findall(
         r"`(newcomer [a-z][^`]*)`", text
     )
@@ -136,12 +138,20 @@ def test_notebooks_run(notebook: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
     content = nbformat.read(notebook, as_version=4)
     nbclient.NotebookClient(content, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    cells = [cell for cell in content.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_has_one_summary(name: str) -> None:
     """`newcomer --help` shows it before the command's module is imported, `newcomer NAME --help` afterwards."""
     assert load_command(name).help.replace("\n", " ").startswith(COMMANDS[name][1])
+
+
+def test_a_command_can_be_called_as_the_page_on_ray_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "`newcomer.cli.app([" in (ROOT / "docs" / "ray.md").read_text(encoding="utf-8")
+    app(["recipes"], standalone_mode=False)
+    assert "digits" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import torch
 
+from newcomer.cli.training import held_out_lines
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import LearnerError
 from newcomer.experiments.report.table import Table, _with_stars
@@ -23,6 +24,7 @@ from newcomer.streams.stage import Stage
 from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.learner import Step
 from shell import Shell
+from test_processes import together
 
 SCHEMA = Schema("item", "user", "clicked", "time", (Field("kind", "item"),))
 SMALL: dict[str, Any] = {"width": 4, "hidden": [8], "adaptation": "map", "warmup_events": "all", "meta_epochs": 0}
@@ -150,10 +152,35 @@ def test_train_auto_says_what_it_tried_and_took(shell: Shell) -> None:
         assert f"tried {row}: mean log loss" in out
     assert "which has the least log loss of held-out items" in out
     assert Store(shell.folder / "shop").exists()
+
+
+def test_train_auto_takes_logistic_regression_where_nothing_can_be_held_out_and_says_why(shell: Shell) -> None:
     log(items=20).write_csv(shell.folder / "few.csv")
-    code, _, err = shell.call("train", "few", "few.csv", "--learner", "auto")
-    assert code == 2
-    assert "too few items or events to hold some out" in err
+    code, out, err = shell.call("train", "few", "few.csv", "--learner", "auto")
+    assert code == 0, err
+    said = [line for line in out.splitlines() if line.startswith("learner: ")]
+    assert said == [
+        "learner: logistic, without a trial: few.csv has too few items or events to hold some out, and logistic regression is not "
+        "surer than so few tell"
+    ]
+    assert Store(shell.folder / "few").manifest().learner == "logistic"
+    assert Logistic.load(shell.folder / "few").held_out is None
+
+
+@pytest.mark.slow  # two more processes
+def test_two_processes_choose_the_learner_that_one_chooses(shell: Shell) -> None:
+    log(items=200, events=8).write_csv(shell.folder / "clicks.csv")
+    words = ("train", "shop", "clicks.csv", "--learner", "auto")
+    code, out, err = shell.call(*words)
+    assert code == 0, err
+    both = together(shell, *(word.replace("shop", "both") for word in words))
+    tried = [[line for line in text.splitlines() if line.startswith(("tried ", "learner: "))] for text in (out, both)]
+    assert [line.partition(":")[0] for line in tried[0]] == [line.partition(":")[0] for line in tried[1]]
+    assert len(tried[0]) == 5
+    assert tried[0][-1] == tried[1][-1]
+    losses = [[float(line.split()[5]) for line in lines[:-1]] for lines in tried]
+    assert losses[0] == pytest.approx(losses[1], abs=2e-3)
+    assert Store(shell.folder / "both").manifest().learner == Store(shell.folder / "shop").manifest().learner
 
 
 def test_a_log_loss_worse_than_a_constants_has_a_star() -> None:
@@ -167,3 +194,14 @@ def test_a_log_loss_worse_than_a_constants_has_a_star() -> None:
     found = _with_stars(table, {"row": [Run()]}, ["cold", "warm-a"])  # type: ignore[list-item]
     assert list(found.rows[0]) == ["row", "1", "0.6 *", "0.7", "3"]
     assert "worse than" in found.note
+
+
+def test_a_log_loss_above_a_constants_is_said_of_the_numbers_of_events_that_have_it() -> None:
+    def said(*losses: tuple[int, float]) -> list[str]:
+        scores = [{"events": count, "auc": 0.6, "logloss": loss, "constant": 0.69} for count, loss in losses]
+        return list(held_out_lines({"items": 50, "scores": scores, "tried": {"2": 0.6}, "pretrain_epochs": 2}))
+
+    assert said((0, 0.7), (3, 0.691), (8, 0.6))[1].startswith(
+        "log loss after 0, 3 events: worse than that of a constant;"
+    )
+    assert len(said((0, 0.6), (8, 0.5))) == 1

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from newcomer.items.padding import by_item
+from newcomer.items.padding import FULL_ROWS, MAX_PADDING, by_item
 
 ITEMS = st.lists(st.integers(0, 6), max_size=60)
 
@@ -32,3 +32,12 @@ def test_undivided_an_item_is_in_one_batch(item: list[int]) -> None:
         number for batch in by_item(torch.tensor(item, dtype=torch.long), max_rows=7) for number in batch.items.tolist()
     ]
     assert sorted(seen) == sorted(set(item))
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=60))
+def test_a_batch_that_is_full_has_little_padding(counts: list[int]) -> None:
+    item = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    for batch in by_item(item, max_rows=8192):
+        of_items = batch.real.sum(dim=1)
+        if int(of_items[:-1].sum()) >= FULL_ROWS:
+            assert int((~batch.real).sum()) <= MAX_PADDING * batch.rows.numel()

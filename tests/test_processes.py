@@ -76,8 +76,8 @@ def test_two_processes_learn_what_one_does(launcher: list[str], tmp_path: Path) 
     assert together.memory.statistics.count.tolist() == alone.memory.statistics.count.tolist()
 
 
-def together(shell: Shell, *words: str) -> None:
-    """The command in two processes."""
+def together(shell: Shell, *words: str) -> str:
+    """What the command says in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port", free_port()]
     done = subprocess.run(
         [*command, "-m", "newcomer", *words],
@@ -89,6 +89,7 @@ def together(shell: Shell, *words: str) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow  # two more processes

@@ -250,6 +250,17 @@ def test_kinds_are_inferred_from_the_values(tmp_path: Path, values: Callable[[in
     assert len(read_log(tmp_path / "log.parquet", found.schema)) == 400
 
 
+def test_a_few_values_that_are_no_numbers_are_counted_and_shown(tmp_path: Path) -> None:
+    found = proposed(tmp_path, year=lambda i, u, n: "unknown" if n == 7 else f"{1950 + n % 40}")
+    assert "numbers but for 1 of 400 values, such as 'unknown'; 41 values" in found.reasons["year"]
+
+
+@pytest.mark.parametrize(("value", "shown"), [("maybe", "'maybe'"), (None, "missing")])
+def test_a_few_values_that_are_no_labels_are_shown(tmp_path: Path, value: str | None, shown: str) -> None:
+    with pytest.raises(DataError, match=rf"true and false, or ratings, and 2 of 400 are not: {shown};"):
+        proposed(tmp_path, label=lambda i, u, n: value if n in (7, 9) else str(n % 2))
+
+
 def test_many_values_most_of_which_occur_once_have_a_least_count(tmp_path: Path) -> None:
     found = proposed(tmp_path, query=lambda i, u, n: f"q{n if n % 2 else n % 16}")
     (field,) = found.schema.fields

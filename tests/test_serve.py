@@ -202,3 +202,20 @@ def test_what_cannot_be_served_is_refused_before_anything_starts(store: Path, sh
         assert said == f"newcomer: port {port} of 127.0.0.1 is in use; give another --port"
     (shell.folder / "tokens").write_text("read short")
     assert "tokens: the token in line 1" in refused(str(store), "--token-file", "tokens")
+
+
+@pytest.mark.always
+def test_several_workers_are_refused_the_same_in_one_line(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("read short")
+    command = [sys.executable, "-m", "newcomer", "serve", str(store), "--port", str(free_port())]
+    done = subprocess.run(
+        [*command, "--workers", "2", "--token-file", "tokens"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    loading, said = done.stderr.splitlines()
+    assert (done.returncode, done.stdout, json.loads(loading)["level"]) == (2, "", "info")
+    assert said.startswith("newcomer: tokens: the token in line 1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tokens"]

@@ -145,7 +145,11 @@ def test_no_query_makes_it_fail(client: TestClient) -> None:
     described = client.get("/openapi.json").json()["paths"]["/items"]["get"]
 
     @settings(MANY, max_examples=50)
-    @given(st.dictionaries(st.sampled_from(["phase", "after", "limit", "other"]), texts | numbers.map(str), max_size=3))
+    @given(
+        st.dictionaries(
+            st.sampled_from(["item_id", "phase", "after", "limit", "other"]), texts | numbers.map(str), max_size=3
+        )
+    )
     def check(query: dict[str, str]) -> None:
         safe = {name: value.encode("utf-8", "replace").decode() for name, value in query.items()}
         require_answer(client.get("/items", params=safe), described)

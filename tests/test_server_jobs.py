@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from fastapi.testclient import TestClient
 
 from newcomer import FrozenBackbone
 from newcomer.data.examples import Examples
-from newcomer.server import classifiers
+from newcomer.errors import DataWarning
+from newcomer.server import classifiers, job_execution
 from newcomer.server.app import create_app
 from newcomer.server.configuration import Limits, ServeConfig
 from newcomer.server.job_execution import execute
@@ -114,6 +116,41 @@ def test_a_job_that_is_started_again_learns_once(
     work(config)
     assert client.get(f"/jobs/{job}").json()["status"] == "done"
     assert len(FrozenBackbone.load(digits).entries) == 2
+
+
+def test_warnings_of_a_job_are_in_its_status(
+    client: TestClient, config: ServeConfig, tasks: list[Examples], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One class of one example: nothing can be held out of it."""
+    job = learn(client, examples(tasks[1])[:1])
+    work(config)
+    found = client.get(f"/jobs/{job}").json()
+    assert found["status"] == "done"
+    assert [line.partition(",")[0] for line in found["warnings"]] == ["task 2: no new class has two examples"]
+    assert [one.getMessage() for one in caplog.records if getattr(one, "job", None) == job][:1] == found["warnings"]
+    assert f"<p>Warning: {found['warnings'][0]}</p>" in client.get("/").text
+
+
+def test_warnings_of_a_job_are_bounded_in_number_and_length_and_outlive_a_restart(
+    client: TestClient, config: ServeConfig, tasks: list[Examples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, lines = learn(client, examples(tasks[1])), ["first", *(f"{n} " + "x" * 1000 for n in range(30))]
+
+    def warns(*_: Any) -> dict[str, Any]:
+        for line in lines:
+            warnings.warn(line, DataWarning, stacklevel=2)
+        return {}
+
+    monkeypatch.setattr(job_execution, "_do", warns)
+    jobs = Jobs(config.own_folder / "jobs")
+    queued = jobs.get(job)
+    assert queued is not None
+    jobs.save(queued.model_copy(update={"status": "running", "warnings": ["first"]}))
+    execute(config, job)
+    found = client.get(f"/jobs/{job}").json()["warnings"]
+    assert found[0] == "first"
+    assert found[1] == "0 " + "x" * 497 + "…"
+    assert (len(found), found[-1]) == (21, "there are more; they are in the service's log under this job")
 
 
 def test_a_job_that_was_cut_off_too_often_has_failed(

@@ -164,6 +164,20 @@ def test_a_version_that_cannot_be_opened_is_not_ready_and_the_others_go_on(
     assert client.post("/models", json={"live": "v2"}).status_code == 409
 
 
+def test_a_file_of_versions_that_is_gone_is_said_and_scores_go_on(client: TestClient, config: ServeConfig) -> None:
+    path = config.own_folder / "models.json"
+    before, content = scores(score(client)), path.read_bytes()
+    path.unlink()
+    assert scores(score(client)) == before
+    bodies = {"/items": {"items": [NEW]}, "/models": {"shadow": []}}
+    for route, body in bodies.items():
+        answer = client.post(route, json=body)
+        assert answer.status_code == 503, answer.text
+        assert answer.json()["detail"].startswith("models.json of the service has no click model any more; restore it")
+    path.write_bytes(content)
+    assert client.post("/items", json=bodies["/items"]).status_code == 200
+
+
 def test_what_one_worker_changes_the_others_do(client: TestClient, config: ServeConfig) -> None:
     with TestClient(create_app(config)) as other:
         before = score(other)["model"]

@@ -44,6 +44,13 @@ def test_the_first_page_says_what_is_served(client: TestClient) -> None:
     assert all(name in page.text for name in (*FILMS, "digits", "Classify with digits", "Items by phase"))
 
 
+def test_no_page_loads_anything_of_others_and_the_description_is_linked(client: TestClient) -> None:
+    page = client.get("/").text
+    assert '<a href="/openapi.json">' in page
+    assert "//" not in page.replace("<!doctype html>", "")
+    assert [client.get(path).status_code for path in ("/openapi.json", "/docs", "/redoc")] == [200, 404, 404]
+
+
 def test_the_first_page_says_how_many_clicks_were_expected_and_came(client: TestClient) -> None:
     client.post("/items", json={"items": [{"film": "new", "genre": "war", "minutes": 99.0}]})
     shown = {"film": "new", "viewer": 3, "page": "home", "price": 0.5, "seen": 1000}

@@ -44,15 +44,26 @@ def source(
     kind: Literal["a", "b"] = "a",
     tasks: int | list[list[str]] = 5,
     rate: float | None = None,
+    sizes: tuple[int, ...] = (),
+    shared: bool | Literal["auto"] = "auto",
 ) -> None:
     """Only its signature is of use."""
 
 
+REST = {"sizes": [], "shared": "auto"}
+
+
 def test_filling_completes_and_converts() -> None:
-    assert fill(source, {"path": "x"}, "data") == {"path": "x", "limit": 3, "kind": "a", "tasks": 5, "rate": None}
+    assert (
+        fill(source, {"path": "x"}, "data") == {"path": "x", "limit": 3, "kind": "a", "tasks": 5, "rate": None} | REST
+    )
     assert fill(source, {"path": "x", "limit": "4", "rate": 1}, "data")["limit"] == 4
     assert fill(source, {"path": "x", "tasks": [["a"], ["b"]]}, "data")["tasks"] == [["a"], ["b"]]
-    assert fill(source, {"limit": 1}, "data", provided=["path"]) == {"limit": 1, "kind": "a", "tasks": 5, "rate": None}
+    assert fill(source, {"path": "x", "shared": True}, "data")["shared"] is True
+    assert (
+        fill(source, {"limit": 1}, "data", provided=["path"])
+        == {"limit": 1, "kind": "a", "tasks": 5, "rate": None} | REST
+    )
 
 
 @given(st.fixed_dictionaries({"path": st.text()}, optional={"limit": st.integers(1, 9), "kind": st.sampled_from("ab")}))
@@ -73,6 +84,10 @@ def test_filling_what_is_filled_changes_nothing(given: dict[str, Any]) -> None:
         ({"path": "x", "kind": "c"}, r"data\.kind = 'c' cannot be: input should be 'a' or 'b'"),
         ({"path": "x", "tasks": [1]}, r"data\.tasks = \[1\] cannot be: "),
         ({"path": "x", "rate": "fast"}, r"data\.rate = 'fast' cannot be: "),
+        ({"path": "x", "limit": True}, r"data\.limit = True cannot be: input should not be true or false"),
+        ({"path": "x", "tasks": False}, r"data\.tasks = False cannot be: input should not be true or false"),
+        ({"path": "x", "rate": True}, r"data\.rate = True cannot be: input should not be true or false"),
+        ({"path": "x", "sizes": [8, True]}, r"data\.sizes = \[8, True\] cannot be: input should not be true or false"),
     ],
 )
 def test_what_cannot_be_is_named_with_its_place(given: dict[str, Any], message: str) -> None:

@@ -46,6 +46,22 @@ def test_later_tasks_train_at_the_factored_learning_rates(tiny: Callable[[str], 
     assert not torch.allclose(logits(factored, tasks[:2]), logits(unfactored.learn(first).learn(second), tasks[:2]))
 
 
+@pytest.mark.parametrize(("head_init", "moving"), [("zero", "head"), ("lda", "factors")])
+def test_a_later_task_begins_with_a_step_as_long_as_its_factored_rate(
+    head_init: str, moving: str, tiny: Callable[[str], Path], tasks: list[Examples]
+) -> None:
+    """Adam's first step moves every parameter that has a gradient by its rate; under a head of zeros the factors have none."""
+    one_step = QUICK | {"epochs": 1, "batch_size": 100, "head_init": head_init, "weight_averaging": 0.0}
+    learner = SDLoRA(str(tiny("vit")), **one_step, learning_rate=0.02, head_learning_rate=0.04, later_lr_factor=0.25)
+    for task, factor in zip(tasks[:2], (1.0, 0.25), strict=True):
+        for step in learner.fit_stage(Stage("task", task, {})):
+            if step.part == "task":
+                up = torch.cat([up.detach().flatten() for up in learner.lora.open_up])
+        moved, rate = (linear_head(learner).weight.detach()[-2:], 0.04) if moving == "head" else (up[up != 0], 0.02)
+        assert len(moved)
+        torch.testing.assert_close(moved.abs(), torch.full_like(moved, rate * factor), rtol=1e-2, atol=0.0)
+
+
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_parameters_end_as_their_mean_over_the_last_steps(
     share: float, tiny: Callable[[str], Path], tasks: list[Examples]
@@ -141,9 +157,12 @@ def test_logit_distillation_keeps_old_logits(tiny: Callable[[str], Path], tasks:
 
 
 def test_validation_items_have_the_click_rates_of_new_items() -> None:
-    """Old items with click rates 0, 1/8, …, 1; all new items at 3/4 and 7/8: the validation items are the nearest ones."""
+    """Old items with click rates 0, 1/8, …, 1; all new items at 3/4 and 7/8: the validation items are the nearest ones.
+
+    The new items' query events, whose labels nobody may see before the end, have 1/4 and 1/8.
+    """
     clicks = {f"old {n}": [i < n for i in range(8)] * 10 for n in range(9)}
-    clicks |= {f"new {n}": [i < n for i in range(8)] * 4 for n in (6, 7)}
+    clicks |= {f"new {n}": [i < n for i in range(8)] * 3 + [i >= n for i in range(8)] for n in (6, 7)}
     frame = pl.DataFrame(
         [
             {"item": item, "user": n % 7, "click": int(clicked), "time": n}

@@ -64,18 +64,18 @@ def add_items(connection: Connection, present: int = PRESENT) -> None:
         connection.post("/items", json.dumps({"items": rows[begin : begin + 1000]}).encode())
 
 
-def events(first: int, item: NDArray[np.int64]) -> list[dict[str, Json]]:
-    """Events of these items, numbered from `first`: a function of both."""
-    chance, count = np.random.default_rng((WORLD.seed, first)), len(item)
-    user, context = chance.integers(WORLD.users, size=count), chance.integers(4, size=(len(CONTEXT_FIELDS), count))
-    click = chance.random(count) < WORLD.truth.probability(item, user, context)
+def events(first: int, item: NDArray[np.int64], world: World = WORLD) -> list[dict[str, Json]]:
+    """Events of these items of a world, numbered from `first`: a function of both."""
+    chance, count = np.random.default_rng((world.seed, first)), len(item)
+    user, context = chance.integers(world.users, size=count), chance.integers(4, size=(len(CONTEXT_FIELDS), count))
+    click = chance.random(count) < world.truth.probability(item, user, context)
     return [
         {
             SCHEMA.item: item_id(item[n]),
-            **WORLD.truth.user_row(user[n]),
+            **world.truth.user_row(user[n]),
             **{field: value_name(field, context[k, n]) for k, field in enumerate(CONTEXT_FIELDS)},
             SCHEMA.label: int(click[n]),
-            SCHEMA.time: WORLD.first_time + first + n,
+            SCHEMA.time: world.first_time + first + n,
             "event_id": f"e{first + n}",
         }
         for n in range(count)

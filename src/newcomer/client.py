@@ -130,7 +130,7 @@ class Client:
 
     def forget(self, item: str) -> None:
         """Delete an item and its events."""
-        self._send(_Request("DELETE", f"/items/{quote(item, safe='')}", _Empty))
+        self._send(_item("DELETE", item, _Empty))
 
     def forget_user(self, user: str | int) -> Forgotten:
         """Forget a user for good; what remains is said. Give time: the whole event log and all items are searched."""
@@ -138,7 +138,7 @@ class Client:
 
     def item(self, item: str) -> ItemDetails:
         """Phase, events and graph of an item."""
-        return self._send(_Request("GET", f"/items/{quote(item, safe='')}", ItemDetails))
+        return self._send(_item("GET", item, ItemDetails))
 
     def items(self, phase: str | None = None) -> Iterator[str]:
         """Ids of all items, or of those of a phase, in order."""
@@ -160,7 +160,7 @@ class Client:
 
     def forget_class(self, name: str, model: str | None = None) -> None:
         """Remove a class of a classifier."""
-        self._send(_Request("DELETE", f"/classes/{quote(name, safe='')}", _Empty, params=_named(model)))
+        self._send(_forget_class(name, model))
 
     def learn(
         self,
@@ -271,13 +271,13 @@ class AsyncClient:
         return await self._send(_warm(events))
 
     async def forget(self, item: str) -> None:
-        await self._send(_Request("DELETE", f"/items/{quote(item, safe='')}", _Empty))
+        await self._send(_item("DELETE", item, _Empty))
 
     async def forget_user(self, user: str | int) -> Forgotten:
         return await self._send(_forget_user(user))
 
     async def item(self, item: str) -> ItemDetails:
-        return await self._send(_Request("GET", f"/items/{quote(item, safe='')}", ItemDetails))
+        return await self._send(_item("GET", item, ItemDetails))
 
     async def items(self, phase: str | None = None) -> list[str]:
         """Ids of all items, or of those of a phase, in order."""
@@ -298,7 +298,7 @@ class AsyncClient:
         return await self._send(_Request("GET", "/classes", ClassList, params=_named(model)))
 
     async def forget_class(self, name: str, model: str | None = None) -> None:
-        await self._send(_Request("DELETE", f"/classes/{quote(name, safe='')}", _Empty, params=_named(model)))
+        await self._send(_forget_class(name, model))
 
     async def learn(
         self,
@@ -389,8 +389,17 @@ def _score(
     return _Request("POST", "/score", Scores, body)
 
 
+def _item(method: str, item: str, answer: type[T]) -> _Request[T]:
+    """Ids are sent by name: a path loses `.` and `..`, and a proxy may change its slashes."""
+    return _Request(method, "/items", answer, params={"item_id": item})
+
+
 def _forget_user(user: str | int) -> _Request[Forgotten]:
-    return _Request("DELETE", "/users", Forgotten, params={"user_id": str(user)})  # any id: in a path . and .. get lost
+    return _Request("DELETE", "/users", Forgotten, params={"user_id": str(user)})
+
+
+def _forget_class(name: str, model: str | None) -> _Request[_Empty]:
+    return _Request("DELETE", "/classes", _Empty, params={"name": name, **(_named(model) or {})})
 
 
 def _warm(events: Sequence[Row]) -> _Request[Counts]:

@@ -11,11 +11,14 @@
 
 Each message is one line: where, what was got, what to do. The command line prints it and exits with code 2.
 
-`DataWarning` reports data that was repaired; the command line prints it and continues.
+`DataWarning` reports data that was repaired; the command line prints it and continues, a job of the service keeps it.
 """
 
 import difflib
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 MANY = 30
 """More names than this are not listed."""
@@ -55,6 +58,28 @@ class MissingExtraError(NewcomerError, ImportError):
 
 class DataWarning(UserWarning):
     """Data was repaired or reinterpreted on reading."""
+
+
+@contextmanager
+def data_warnings_to(report: Callable[[str], object]) -> Iterator[None]:
+    """Within, the text of each DataWarning goes there, whatever filters are set.
+
+    >>> with data_warnings_to(print):
+    ...     warnings.warn("a row was left out", DataWarning)
+    a row was left out
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=DataWarning)
+        show = warnings.showwarning
+
+        def say(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, DataWarning):
+                report(str(message))
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = say
+        yield
 
 
 def nearest(name: str, known: Iterable[str], title: str = "known:") -> str:

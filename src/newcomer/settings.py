@@ -52,10 +52,13 @@ class Setting:
     def valid(self, value: Json, where: str) -> Any:
         """The value in the setting's type. Raises SettingError for a value that it cannot have."""
         try:
-            return self._adapter.validate_python(value)
+            found = self._adapter.validate_python(value)
         except ValidationError as error:
             problem = error.errors()[0]
             raise SettingError(f"{where} = {value!r} cannot be: {problem['msg'].lower()}") from None
+        if _loses_truth(value, found):
+            raise SettingError(f"{where} = {value!r} cannot be: input should not be true or false")
+        return found
 
 
 def setting_name(name: str, default: Any = dataclasses.MISSING) -> Any:
@@ -243,3 +246,14 @@ def _flattened(parameter: inspect.Parameter, hint: Any) -> dict[str, Setting]:
         for field in dataclasses.fields(hint)
         if field.metadata.get(FLAT_NAME, field.name) is not None
     }
+
+
+def _loses_truth(given: Any, found: Any) -> bool:
+    """Whether true or false has become a number: for Python it is one."""
+    if isinstance(given, bool):
+        return not isinstance(found, bool)
+    if isinstance(given, Mapping) and isinstance(found, Mapping):
+        return any(_loses_truth(value, found.get(key)) for key, value in given.items())
+    if isinstance(given, (list, tuple)) and isinstance(found, (list, tuple)):
+        return any(map(_loses_truth, given, found))
+    return False

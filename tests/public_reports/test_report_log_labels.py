@@ -1,5 +1,6 @@
 """Labels of another kind than a model was trained with are refused, and so is a log with a single label."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,14 @@ def log(labels: list[Any], schema: Schema = STARS, **columns: list[Any]) -> Clic
         "time": list(range(count)),
     } | columns
     return log_from_rows(schema, **rows)
+
+
+def warnings_of(encoder: Encoder, later: ClickLog) -> list[str]:
+    """What is warned of in labels that are not refused."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        encoder.require_labels(later)
+    return [str(one.message) for one in caught]
 
 
 @pytest.mark.parametrize("label", [True, False, "true", "TRUE", " false"])
@@ -82,7 +91,7 @@ def test_a_store_that_counted_zeros_and_ones_is_read() -> None:
 @pytest.mark.parametrize("labels", [[5] * 20, [1], [1, 5, 1], [4.5, 2], [3] * 50])
 def test_labels_of_the_same_scale_are_accepted(labels: list[Any]) -> None:
     """One star is one star, as long as there are not very many of it alone."""
-    Encoder.fit(log([1, 2, 3, 4, 5] * 20)).require_labels(log(labels))
+    assert warnings_of(Encoder.fit(log([1, 2, 3, 4, 5] * 20)), log(labels)) == []
 
 
 def test_the_scale_of_training_is_kept_and_a_store_from_before_has_none() -> None:
@@ -208,7 +217,7 @@ def test_labels_of_half_the_scale_are_warned_of() -> None:
 )
 def test_a_plausible_part_of_the_scale_is_not_warned_of(labels: list[float], items: int, users: int) -> None:
     """Few items, few users, or few labels, whose part of the scale says nothing of the scale."""
-    Encoder.fit(log([*range(1, 11)] * 10, TEN)).require_labels(rows_of(labels, items, users))
+    assert warnings_of(Encoder.fit(log([*range(1, 11)] * 10, TEN)), rows_of(labels, items, users)) == []
 
 
 def test_pieces_of_a_log_are_summed_up_as_the_whole() -> None:

@@ -1,5 +1,6 @@
 """Loading models of transformers and timm, silently and without remote code."""
 
+import difflib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from newcomer.backbones.families import FAMILIES
-from newcomer.backbones.sources import Source, hub_is_reachable
+from newcomer.backbones.sources import PACKAGED, Source, hub_is_reachable
 from newcomer.errors import DataError
 
 EXTRAS = {"timm": "'newcomer[timm]'", "torchvision": "torchvision"}
@@ -26,9 +27,7 @@ def load(name: str, origin: Source | None, dtype: torch.dtype) -> tuple[Any, Any
     Raises DataError if nothing is found, if a package is missing, and for a model with remote code.
     """
     if origin is None:
-        raise DataError(
-            f"backbone '{name}' cannot be loaded (no such folder); give a model folder or a name on the hub"
-        )
+        raise DataError(f"backbone '{name}' cannot be loaded (no such folder); {_what_to_give(name)}")
     source, options = origin.source, {"trust_remote_code": False}
     reachable = not origin.on_hub or hub_is_reachable()
     if not reachable:
@@ -52,7 +51,7 @@ def load(name: str, origin: Source | None, dtype: torch.dtype) -> tuple[Any, Any
                 raise
             raise DataError(f"backbone '{name}' needs {needed}; run: pip install {EXTRAS[needed]}") from None
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise DataError(f"backbone '{name}' cannot be loaded {_reason(error, reachable)}") from None
+            raise DataError(f"backbone '{name}' cannot be loaded {_reason(error, reachable, name)}") from None
     return config, model, encoder, sorted(found["missing_keys"])
 
 
@@ -89,14 +88,19 @@ def _of(reader: Any, options: dict[str, bool]) -> dict[str, bool]:
     )
 
 
-def _reason(error: Exception, reachable: bool) -> str:
+def _reason(error: Exception, reachable: bool, name: str) -> str:
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     if "trust_remote_code" in str(error):
         text = "it needs code of its own, by `auto_map` in its configuration, which is not run"
         return f"({text}); give a model that transformers knows"
     if not reachable:
         text = "the hub cannot be reached, and earlier downloads do not hold it"
-    return f"({text}); give a model folder or a name on the hub"
+    return f"({text}); {_what_to_give(name)}"
+
+
+def _what_to_give(name: str) -> str:
+    close = difflib.get_close_matches(name, PACKAGED, 1, 0.8)
+    return f"{f'did you mean {close[0]!r}? or ' if close else ''}give a model folder or a name on the hub"
 
 
 class silence_libraries:  # noqa: N801  # a context manager, named as a function

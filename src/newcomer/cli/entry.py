@@ -3,16 +3,13 @@
 import codecs
 import os
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
 import typer
 
 from newcomer.cli import STOPPED
 from newcomer.cli.program import CLOSED, app
-from newcomer.errors import DataWarning, NewcomerError
+from newcomer.errors import NewcomerError, data_warnings_to
 from newcomer.printable import printable
 
 __all__ = ["app", "perform"]
@@ -39,7 +36,7 @@ def perform() -> None:
 def _run() -> int:
     """Run the command; report its error, if any, in one line; return the exit code."""
     try:
-        with _warnings_shown():
+        with data_warnings_to(_report):
             code = app(standalone_mode=False)
     except NewcomerError as error:
         return _report(str(error))
@@ -57,23 +54,6 @@ def _run() -> int:
     except USAGE_ERROR as error:
         return _usage_error(error)
     return code if isinstance(code, int) else 0
-
-
-@contextmanager
-def _warnings_shown() -> Iterator[None]:
-    """Within, each DataWarning is one line on stderr, whatever filters are set."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("always", category=DataWarning)
-        show = warnings.showwarning
-
-        def say(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, DataWarning):
-                _report(str(message))
-            else:
-                show(message, category, *place, **more)
-
-        warnings.showwarning = say
-        yield
 
 
 def _report(text: str) -> int:

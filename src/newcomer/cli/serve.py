@@ -5,8 +5,9 @@ import os
 import re
 import socket
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -15,6 +16,9 @@ from newcomer.cli.program import app, say
 from newcomer.errors import SettingError
 from newcomer.extras import optional_imports
 from newcomer.server.configuration import METRICS_FOLDER, Limits, ServeConfig
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 APPLICATION = "newcomer.server.app:app_from_environment"
 
@@ -95,22 +99,27 @@ def serve(
         from newcomer.server.logs import log_to_stderr
     log_to_stderr().info("loading %s", ", ".join(map(str, stores)))
     with tempfile.TemporaryDirectory(prefix="newcomer-metrics-") as metrics:
-        if workers > 1:
+        if workers == 1:
+            with optional_imports():
+                from newcomer.server.app import check, create_app
+            _run(config, check, lambda: create_app(config))
+        else:
             os.environ |= {**config.to_environment(), METRICS_FOLDER: metrics}
             with optional_imports():
-                from newcomer.server.workers import fork_workers
+                from newcomer.server.workers import checked, fork_workers
             fork_workers()
-        _run(config)
+            _run(config, checked, APPLICATION)
 
 
-def _run(config: ServeConfig) -> None:
+def _run(
+    config: ServeConfig, check: Callable[[ServeConfig], Sequence[str]], application: "Callable[[], FastAPI] | str"
+) -> None:
     with optional_imports():
         import uvicorn
 
-        from newcomer.server.app import check, create_app
         from newcomer.server.job_runner import runner_process
-    names, address = ", ".join(check(config)), f"http://{config.host}:{config.port}"
-    say(f"serving {names} at {address}; documentation at /docs; Ctrl-C stops")
+    names = check(config)
+    say(f"serving {', '.join(names)} at http://{config.host}:{config.port}; routes at /openapi.json; Ctrl-C stops")
     options: dict[str, Any] = {
         "host": config.host,
         "port": config.port,
@@ -120,10 +129,7 @@ def _run(config: ServeConfig) -> None:
         "timeout_graceful_shutdown": DRAIN_SECONDS,
     }
     with runner_process(config):
-        if config.workers == 1:
-            uvicorn.run(create_app(config), **options)
-        else:
-            uvicorn.run(APPLICATION, factory=True, workers=config.workers, **options)
+        uvicorn.run(application, factory=True, workers=config.workers, **options)
 
 
 def _require_free(host: str, port: int) -> None:

@@ -21,7 +21,7 @@ from newcomer.errors import DataWarning, SettingError, StoreError
 from newcomer.experiments.tracking import find_tracker
 from newcomer.experiments.tracking import track as tracked
 from newcomer.items.learner import ItemLearner
-from newcomer.items.learner_selection import best_row, candidates, hold_out
+from newcomer.items.learner_selection import WITHOUT_CHOICE, best_row, candidates, hold_out
 from newcomer.items.methods.emerg import EmerG
 from newcomer.printable import counted
 from newcomer.registry import ITEMS
@@ -123,8 +123,11 @@ def held_out_lines(found: Mapping[str, Any] | None) -> Iterator[str]:
         f"their first event, {last['auc']:.3f} after {last['events']}, each on all later events; "
         f"log loss {first['logloss']:.3f} and {last['logloss']:.3f}, of the click rate as a constant {first['constant']:.3f}"
     )
-    if first["logloss"] > first["constant"]:
-        yield "log loss: worse than that of a constant; use the order of these scores, not their values"
+    if worse := [str(score["events"]) for score in found["scores"] if score["logloss"] > score["constant"]]:
+        yield (
+            f"log loss after {', '.join(worse)} events: worse than that of a constant; use the order of these scores, not their "
+            "values"
+        )
     if len(found["tried"]) > 1:
         tried = ", ".join(f"{count}: {loss:.4f}" for count, loss in found["tried"].items())
         passes = counted(found["pretrain_epochs"], "pass", "passes")
@@ -139,7 +142,7 @@ def _best(
     checkpoint: Checkpoint,
     shown: Bar,
 ) -> ItemLearner:
-    """The best of some learners on held-out items, with a line for each."""
+    """The best of some learners on held-out items, with a line for each; the plainest where nothing can be held out."""
     if not isinstance(events, ClickLog):
         raise SettingError(f"--learner auto needs a log in memory, and {where} is read in chunks; name a learner")
     learners = candidates(schema, **settings)
@@ -147,9 +150,11 @@ def _best(
         shown.follow(step)
     row = best_row(learners)
     if row is None:
-        raise SettingError(
-            f"--learner auto: {where} has too few items or events to hold some out; name a learner, such as logistic"
+        say(
+            f"learner: {WITHOUT_CHOICE}, without a trial: {where} has too few items or events to hold some out, and logistic "
+            "regression is not surer than so few tell"
         )
+        return learners[WITHOUT_CHOICE]
     for name, learner in learners.items():
         assert learner.held_out is not None  # as of the best one
         first, last = learner.held_out.scores[0], learner.held_out.scores[-1]

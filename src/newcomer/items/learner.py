@@ -22,6 +22,7 @@ from newcomer.data.datasets.simulated_clicks import PLANTED
 from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.log_files import Source
 from newcomer.data.io.log_reader import items_from_frame, log_from_frame, read_log
+from newcomer.data.io.shuffle import earliest_events
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import LearnerError, SettingError
 from newcomer.items.adaptation.item_summary import Summaries
@@ -35,13 +36,13 @@ from newcomer.items.lifecycle import Lifecycle
 from newcomer.items.networks.graph_cache import GraphCache
 from newcomer.items.networks.item_network import ItemNetwork, State, seeded_rng, without_prefix
 from newcomer.items.serving.finite_checks import require_finite_scores, require_finite_states
-from newcomer.items.training.calibration import held_out_items, outcomes, reached
+from newcomer.items.training.calibration import held_out_items, outcomes, reached, that_fit
 from newcomer.items.training.field_regularization import FieldRegularization
 from newcomer.items.training.held_out import HeldOut, epochs_to_try, epochs_without_choice
 from newcomer.items.training.meta_learning import MetaLearning, meta_learn
 from newcomer.items.training.model_selection import ModelSelection
 from newcomer.items.training.pretraining import center_residuals, pretrain, sharded_from
-from newcomer.items.training.training_data import TrainingData, training_data
+from newcomer.items.training.training_data import MAX_ROWS, TrainingData, training_data
 from newcomer.metrics.ranking import click_scores
 from newcomer.nn.ctr.field_embeddings import FieldSize
 from newcomer.nn.ctr.row_shards import RowShard, shards_of
@@ -49,6 +50,7 @@ from newcomer.printable import counted
 from newcomer.settings import Json
 from newcomer.shapes import Tensor
 from newcomer.store.entry import Entry
+from newcomer.store.states import KEPT
 from newcomer.streams.cold_start import NewEvents, NewItems, OldItems, StageData, ValidationLife
 from newcomer.streams.stage import Stage
 from newcomer.training.fit import evaluating
@@ -255,6 +257,8 @@ class ItemLearner(Learner[StageData, ClickLog]):
         self.checkpoint.of = _digest([settings, self.schema.to_json(), old.fingerprint])
         if self.held_out is None and isinstance(log, ClickLog):
             yield from self.hold_out(stage, log, trial)
+        elif self.held_out is None and isinstance(log, ChunkedLog):
+            yield from self._hold_out_of_files(stage, log, old, trial)
         self.sharded_from = sharded_from(self.pretraining, self.processes)
         with seeded_rng(self.seed, stage, "weights"):
             self._create_network(old.encoder)
@@ -279,10 +283,7 @@ class ItemLearner(Learner[StageData, ClickLog]):
         self, stage: str, old: TrainingData, item_features: Values, residuals: nn.Embedding, selection: ModelSelection
     ) -> Iterator[Step]:
         """Train the network's weights and the old items' `residuals`: deviations from their initial ids and biases."""
-        epochs = self.pretraining.epochs
-        if epochs == "auto":
-            without_choice = epochs_without_choice(old.rows, self.pretraining.batch_size)
-            epochs = without_choice if self.held_out is None else self.held_out.epochs
+        epochs = self._epochs(old.rows) if self.held_out is None else self.held_out.epochs
         dropout = self.regularization.field_dropout_rates(self.schema)
         yield from pretrain(
             self.network,
@@ -323,12 +324,43 @@ class ItemLearner(Learner[StageData, ClickLog]):
         epochs, batch_size = self.pretraining.epochs, self.pretraining.batch_size
         if epochs != "auto" and not self.probabilities.calibrate:
             return
-        held_out = held_out_items(log, self.seed, stage)
+        events, clicks = (np.bincount(log.item, weights, len(log.items)) for weights in (None, log.label))
+        held_out = held_out_items(events, clicks, self.seed, stage)
         if not len(held_out):
             return
-        schema = replace(self.schema, fields=tuple(replace(one, at_serving=None) for one in self.schema.fields))
         lives, rest = log.of_items(held_out), log.of_items(np.setdiff1d(log.item, held_out))
         passes = epochs_to_try(len(rest), batch_size) if epochs == "auto" else iter([epochs])
+        yield from self._try_passes(stage, lives, rest, passes, trial)
+
+    def _hold_out_of_files(
+        self, stage: str, files: ChunkedLog, old: TrainingData, trial: ValidationLife | None
+    ) -> Iterator[Step]:
+        """The same for a log larger than memory, and the calibration alone: passes over it are too long to try several numbers."""
+        if not self.probabilities.calibrate:
+            return
+        events = np.array(old.counts)
+        held_out = held_out_items(events, old.clicks_of_items, self.seed, stage)
+        if not len(held_out):
+            return
+        ids = [old.items.ids[n] for n in that_fit(held_out, events, MAX_ROWS, self.seed, stage)]
+        lives, rest = earliest_events(files, ids, KEPT), files.without_items(ids)
+        yield from self._try_passes(stage, lives, rest, iter([self._epochs(old.rows)]), trial)
+
+    def _epochs(self, rows: int) -> int:
+        """Passes of pre-training over so many rows, where held-out items do not choose them."""
+        epochs = self.pretraining.epochs
+        return epochs_without_choice(rows, self.pretraining.batch_size) if epochs == "auto" else epochs
+
+    def _try_passes(
+        self,
+        stage: str,
+        lives: ClickLog,
+        rest: ClickLog | ChunkedLog,
+        passes: Iterator[int],
+        trial: ValidationLife | None,
+    ) -> Iterator[Step]:
+        """Train a second model on `rest` in each number of passes, while that lowers the loss of the held-out items' `lives`."""
+        schema = replace(self.schema, fields=tuple(replace(one, at_serving=None) for one in self.schema.fields))
         best: HeldOut | None = None
         tried = dict[int, float]()
         for epochs in passes:

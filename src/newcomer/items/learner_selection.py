@@ -28,6 +28,9 @@ CANDIDATES: Mapping[str, Mapping[str, Json]] = {
 }
 """Rows that are tried: EmerG, a DeepFM with EmerG's learned prior, and plain rows."""
 
+WITHOUT_CHOICE = "logistic"
+"""The row where nothing can be held out: a MAP estimate, which in a small log is not surer than it is right."""
+
 
 def candidates(schema: Schema, **settings: Json) -> dict[str, ItemLearner]:
     """A learner of each row of `CANDIDATES`; `settings`, such as the seed, are of all of them."""

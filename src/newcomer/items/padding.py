@@ -8,6 +8,11 @@ import torch
 
 from newcomer.shapes import Bool, Int, Tensor
 
+FULL_ROWS = 512
+"""Rows from which a batch costs by its rows, and not by the calls."""
+
+MAX_PADDING = 0.2
+
 
 @dataclass(frozen=True)
 class PaddedBatch:
@@ -54,12 +59,18 @@ def by_item(item: Int[Tensor, " row"], max_rows: int, max_rows_per_item: int | N
 
 
 def _batch_ends(counts: list[int], max_rows: int) -> Iterator[int]:
-    """End offset of each batch, for ascending counts: items × longest ≤ `max_rows`, or a single item."""
-    begin = 0
+    """End offset of each batch, for ascending counts: items × longest ≤ `max_rows`, or a single item.
+
+    A batch of `FULL_ROWS` ends earlier, before more than `MAX_PADDING` of it are padding.
+    """
+    begin = real = 0
     for offset, count in enumerate(counts):
-        if offset > begin and (offset + 1 - begin) * count > max_rows:
+        padded = (offset + 1 - begin) * count
+        wasteful = real >= FULL_ROWS and padded - real - count > MAX_PADDING * padded
+        if offset > begin and (padded > max_rows or wasteful):
             yield offset
-            begin = offset
+            begin, real = offset, 0
+        real += count
     if counts:
         yield len(counts)
 

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from newcomer.errors import DataError
 
-_Floats = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 AGES = (0, 1, 5, 20, 60, 200)
 """Where the buckets of `calibration_by_age` begin: events that an item had before."""
@@ -154,7 +154,7 @@ def posterior_temperature(item: ArrayLike, label: ArrayLike, logit: ArrayLike, l
     return float(max(np.geomspace(1 / 8, 8, 97), key=log_likelihood))
 
 
-def pair(label: ArrayLike, score: ArrayLike) -> tuple[_Floats, _Floats]:
+def pair(label: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats]:
     """Both as float64.
 
     Raises DataError unless there is one score for every label, and all of them are finite: what is no number has no rank.
@@ -172,11 +172,11 @@ def pair(label: ArrayLike, score: ArrayLike) -> tuple[_Floats, _Floats]:
     return labels, scores
 
 
-def _weights(weight: ArrayLike | None, label: _Floats) -> _Floats:
+def _weights(weight: ArrayLike | None, label: Floats) -> Floats:
     return np.ones_like(label) if weight is None else np.asarray(weight, dtype=np.float64)
 
 
-def _losses(label: _Floats, probability: _Floats) -> NDArray[Any]:
+def _losses(label: Floats, probability: Floats) -> NDArray[Any]:
     p = np.clip(probability, 1e-7, 1 - 1e-7)
     return -(label * np.log(p) + (1 - label) * np.log1p(-p))
 

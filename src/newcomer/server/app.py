@@ -1,5 +1,6 @@
 """The application: all routes of the stores that are served."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -56,6 +57,8 @@ def create_app(config: ServeConfig) -> FastAPI:
         version=version("newcomer"),
         description="New items and new classes in service.",
         lifespan=lifespan,
+        docs_url=None,  # these pages load scripts of other sites
+        redoc_url=None,
     )
     trace_requests(app)
     problems.install(app)
@@ -76,8 +79,9 @@ def create_app(config: ServeConfig) -> FastAPI:
         class_routes = ClassRoutes(classifiers, guard, metrics, config.limits.inputs)
         app.include_router(class_routes.router)
     app.include_router(ModelRoutes(models, items, classifiers, guard).router)
-    app.include_router(JobRoutes(config, models, items is not None, classifiers, guard).router)
-    app.include_router(Pages(item_routes, class_routes, guard, metrics).router)
+    job_routes = JobRoutes(config, models, items is not None, classifiers, guard)
+    app.include_router(job_routes.router)
+    app.include_router(Pages(item_routes, class_routes, job_routes, guard, metrics).router)
 
     @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["service"])
@@ -111,7 +115,9 @@ def app_from_environment() -> FastAPI:
     """The application of one of several worker processes; each computes in one thread a request."""
     log_to_stderr()
     torch.set_num_threads(1)
-    return create_app(ServeConfig.from_environment())
+    app = create_app(ServeConfig.from_environment())
+    gc.freeze()  # modules and models live as long as the process; a collection that visits them takes a sixth of a worker's time
+    return app
 
 
 def check(config: ServeConfig) -> list[str]:

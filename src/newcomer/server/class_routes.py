@@ -58,6 +58,8 @@ class ClassRoutes:
         )
         route("/classes", self.classes, methods=["GET"], dependencies=[read])
         route("/classes/{name:path}", self.delete, methods=["DELETE"], dependencies=[write], status_code=204)
+        # by name as well: a path cannot have the names . and ..
+        route("/classes", self.delete, methods=["DELETE"], dependencies=[write], status_code=204)
 
     async def classify(self, request: Request, model: Model = None) -> Classifications:
         """Classes with calibrated probabilities: of texts or images in base64 (JSON), or of uploaded files (multipart)."""

@@ -80,8 +80,7 @@ class ClickVersions:
 
     def _opened(self, name: str) -> ItemService:
         """A version. Raises StoreError if it cannot be opened, or is not what it was."""
-        click_model = self.models.read().click_model
-        assert click_model is not None
+        click_model = self.models.read().require_click_model()
         if name not in self._open:
             folder = version_folder(self.config, self.folder, name)
             service = ItemService.open(folder, states_url(self.config, self.folder))
@@ -104,8 +103,7 @@ class ClickVersions:
             self._serving, self._seen = self._refreshed(), models
 
     def _refreshed(self) -> Serving:
-        click_model = self.models.read().click_model
-        assert click_model is not None
+        click_model = self.models.read().require_click_model()
         live = self._opened(click_model.live)
         others = dict[str, ItemService]()
         for name in click_model.receiving()[1:]:

@@ -105,13 +105,14 @@ class ItemRoutes:
             return self.count([self.bodies.row(event) for event in body.events])  # type: ignore[attr-defined]
 
         route("/items", add, methods=["POST"], dependencies=[write])
-        route("/items", self.page, methods=["GET"], dependencies=[read])
+        route("/items", self.look, methods=["GET"], dependencies=[read])
         route("/items/{item_id:path}", self.details, methods=["GET"], dependencies=[read])
         route("/items/{item_id:path}", self.delete, methods=["DELETE"], dependencies=[write], status_code=204)
         route("/score", scores, methods=["POST"], dependencies=[read], response_model=Scores)
         route("/events", count, methods=["POST"], dependencies=[write])
         route("/users/{user_id:path}", self.forget_user, methods=["DELETE"], dependencies=[admin])
-        # by name as well: a path cannot have the ids . and ..
+        # by name as well: a path cannot have the ids . and .., and not every proxy passes on those with slashes
+        route("/items", self.delete, methods=["DELETE"], dependencies=[write], status_code=204)
         route("/users", self.forget_user, methods=["DELETE"], dependencies=[admin])
 
     @property
@@ -152,13 +153,24 @@ class ItemRoutes:
             )
         return AddedItems(model=live.model, items=items, refused=_refused(done.left_out))
 
-    def page(
+    def look(
         self,
+        item_id: str | None = None,
         phase: str | None = None,
         after: str | None = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = PAGE,
-    ) -> ItemPage:
-        """Items in the order of their ids, optionally of one phase, page by page."""
+    ) -> ItemDetails | ItemPage:
+        """Items in the order of their ids, optionally of one phase, page by page; or the one item with this id."""
+        if item_id is None:
+            return self.page(phase, after, limit)
+        if phase is not None or after is not None:
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, "query:/item_id: give it alone, or list items without it"
+            )
+        return self.details(item_id)
+
+    def page(self, phase: str | None = None, after: str | None = None, limit: int = PAGE) -> ItemPage:
+        """Items in the order of their ids, optionally of one phase."""
         headers = self.live.headers()
         names = sorted(
             name

@@ -86,6 +86,9 @@ class Job(BaseModel):
     attempts: int = Field(default=0, description="how often it was started; a killed machine starts it again")
     progress: Progress | None = None
     detail: str | None = Field(default=None, description="why it failed")
+    warnings: list[str] = Field(
+        default=[], description="what was repaired, left out or not as usual; long ones are cut, and many end in a hint"
+    )
     result: Mapping[str, Json] | None = None
 
 

@@ -4,8 +4,10 @@ import logging
 import os
 import sys
 import time
+from typing import Any
 
-from newcomer.errors import NewcomerError, SettingError
+from newcomer.errors import NewcomerError, SettingError, data_warnings_to
+from newcomer.printable import printable
 from newcomer.server.configuration import ServeConfig
 from newcomer.server.job_bodies import ENDED, Job, Progress
 from newcomer.server.job_runner import become_child
@@ -22,6 +24,9 @@ log = logging.getLogger("newcomer.server")
 REPORT_SECONDS = 0.5
 """Least time between two writes of a job's progress."""
 
+WARNINGS, WARNING_LENGTH = 20, 500
+"""Warnings that a job keeps, and characters of each; the log has all of them whole."""
+
 NICE = 10
 """Lower priority of a job's process: scores come first."""
 
@@ -33,11 +38,13 @@ def execute(config: ServeConfig, job_id: str) -> None:
         job = jobs.get(job_id)
         if job is None or job.status in ENDED:
             return
+        report = _Report(jobs, job)
         try:
             if jobs.is_cancelled(job) and not _is_done(config, job):
                 end: dict[str, Json] = {"status": "cancelled"}
             else:
-                end = {"status": "done", "result": _do(config, jobs, job, _Report(jobs, job))}
+                with data_warnings_to(report.warn):
+                    end = {"status": "done", "result": _do(config, jobs, job, report)}
         except NewcomerError as error:
             end = {"status": "failed", "detail": str(error)}
         except Exception as error:
@@ -45,7 +52,7 @@ def execute(config: ServeConfig, job_id: str) -> None:
             end = {"status": "failed", "detail": "an unexpected error; it is in the service's log under this job"}
         if end["status"] != "done":
             ModelsFile(config.own_folder).abandon(job.id, job.model)
-        jobs.end(job.model_copy(update=end))
+        jobs.end(report.job.model_copy(update=end))
         log.info("job", extra={"job": job_id, "status": end["status"]})
 
 
@@ -70,7 +77,7 @@ def _is_done(config: ServeConfig, job: Job) -> bool:
 
 
 class _Report:
-    """Writes a job's progress: every part, and its steps not too often."""
+    """Writes a job's progress, every part and its steps not too often, and its warnings."""
 
     def __init__(self, jobs: Jobs, job: Job) -> None:
         self.jobs, self.job, self._next, self._part = jobs, job, 0.0, ""
@@ -79,8 +86,20 @@ class _Report:
         if step.part == self._part and time.monotonic() < self._next:
             return
         self._next, self._part = time.monotonic() + REPORT_SECONDS, step.part
-        progress = Progress(part=step.part, step=step.step, steps=step.steps)
-        self.jobs.save(self.job.model_copy(update={"progress": progress}))
+        self._save(progress=Progress(part=step.part, step=step.step, steps=step.steps))
+
+    def warn(self, message: str) -> None:
+        """Log a warning, and keep it with the job: each once, those of an earlier start too."""
+        log.warning("%s", message, extra={"job": self.job.id})
+        text, kept = printable(message), self.job.warnings
+        text = text if len(text) <= WARNING_LENGTH else text[: WARNING_LENGTH - 1] + "…"
+        if text not in kept and len(kept) <= WARNINGS:
+            more = "there are more; they are in the service's log under this job"
+            self._save(warnings=[*kept, text if len(kept) < WARNINGS else more])
+
+    def _save(self, **changes: Any) -> None:
+        self.job = self.job.model_copy(update=changes)
+        self.jobs.save(self.job)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import secrets
 import time
 from http import HTTPStatus
 
+from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -115,5 +116,6 @@ def _route(scope: Scope) -> str:
     """Path of the request's route; 'unknown' for a path that leads nowhere, and for a body that was refused before it had one."""
     route = scope.get("route")
     if route is None:  # perhaps one of the documentation
-        route = next((one for one in scope["app"].routes if one.matches(scope)[0] != Match.NONE), None)
+        pages = (one for one in scope["app"].routes if not isinstance(one, APIRoute))
+        route = next((one for one in pages if one.matches(scope)[0] != Match.NONE), None)
     return getattr(route, "path", UNKNOWN)

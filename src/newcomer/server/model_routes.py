@@ -78,8 +78,7 @@ class ModelRoutes:
             raise ProblemError(HTTPStatus.NOT_FOUND, "no click model is served")
         self.versions.latest()  # a version that cannot be opened is not ready any more
         with self.models.change() as models:
-            assert models.click_model is not None
-            apply(models.click_model, body)
+            apply(models.require_click_model(), body)
         self.versions.latest()
 
 

@@ -87,6 +87,14 @@ class Models(BaseModel):
     stages: dict[str, int] = {}
     """Classifiers that are rolled back: the number of stages that is served."""
 
+    def require_click_model(self) -> ClickModel:
+        """The click model, which the service wrote when it started. Raises StoreError if it is gone since."""
+        if self.click_model is None:
+            raise StoreError(
+                f"{FILE} of the service has no click model any more; restore it from a copy, or start the service again"
+            )
+        return self.click_model
+
 
 class ModelsFile:
     """The file in the service's own folder. Thread-safe; read again when it has changed."""

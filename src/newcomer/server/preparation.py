@@ -73,16 +73,16 @@ def prepare(
 
         catch_up()
         with models.change() as content:
-            assert content.click_model is not None
-            if content.click_model.versions[name].status == "trained":
-                content.click_model.versions[name].status = "preparing"
+            version = content.require_click_model().versions[name]
+            if version.status == "trained":
+                version.status = "preparing"
         catch_up()
         while catch_up():  # what was replayed may have met what a worker did since
             pass
     with models.change() as content:
-        assert content.click_model is not None
-        if content.click_model.versions[name].status == "trained":
+        click_model = content.require_click_model()
+        if click_model.versions[name].status == "trained":
             raise LearnerError(f"version '{name}': a worker could not open it; see the service's log")
-        content.click_model.versions[name].status = "ready"
+        click_model.versions[name].status = "ready"
         if live:
-            content.click_model.go_live(name)
+            click_model.go_live(name)

@@ -178,13 +178,13 @@ class _Training:
     def _registered(self, folder: Path, model: str, job: Job) -> str:
         """Move the version to its place, under the next free name."""
         with self.models.change() as content:
-            assert content.click_model is not None
-            name = f"v{1 + max(int(known[1:]) for known in content.click_model.versions)}"
+            versions = content.require_click_model().versions
+            name = f"v{1 + max(int(known[1:]) for known in versions)}"
             place = self.config.own_folder / VERSIONS / name
             place.parent.mkdir(exist_ok=True)
             shutil.rmtree(place, ignore_errors=True)  # was moved, but killed before it was registered
             folder.rename(place)
-            content.click_model.versions[name] = Version(model=model, status="trained", created=now(), job=job.id)
+            versions[name] = Version(model=model, status="trained", created=now(), job=job.id)
         return name
 
 
@@ -218,6 +218,4 @@ def _versions(models: ModelsFile) -> dict[str, Version]:
 
 
 def _live(models: ModelsFile) -> str:
-    click_model = models.read().click_model
-    assert click_model is not None  # the service wrote it when it started
-    return click_model.live
+    return models.read().require_click_model().live

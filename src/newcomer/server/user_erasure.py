@@ -43,8 +43,7 @@ def forget_user(versions: ClickVersions, user: str) -> tuple[dict[str, Forgotten
     """
     config, first = versions.config, versions.folder
     serving, done = versions.latest(), dict[str, ForgottenUser]()
-    click_model = versions.models.read().click_model
-    assert click_model is not None
+    click_model = versions.models.read().require_click_model()
     states, schema = serving.live.states, serving.live.learner.schema
     is_open = {service.model: service for service in (serving.live, *serving.others.values())}
     for name in sorted(click_model.versions, key=lambda name: name != click_model.live):
@@ -56,8 +55,7 @@ def forget_user(versions: ClickVersions, user: str) -> tuple[dict[str, Forgotten
             if retired.states.imported_stages(retired.model):  # else the database has nothing of this version
                 done[name] = retired.forget_user(user)
     lines = erase_from_log(config.own_folder / FOLDER, schema, states, [{schema.user: user}])
-    later = versions.models.read().click_model  # a version that is not in it yet finds the user forgotten
-    assert later is not None
+    later = versions.models.read().require_click_model()  # a version that is not in it yet finds the user forgotten
     for name in later.versions:
         erase_from_table(version_folder(config, first, name) / EVENTS, schema, states)
     return done, lines

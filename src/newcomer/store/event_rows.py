@@ -54,15 +54,26 @@ def is_sound(model: str, item: str, row: EventRow) -> bool:
     return row.checksum == _checksum(model, item, row.id, row.position, row.time, row.label)
 
 
-def to_event(model: str, item: str, row: EventRow) -> Event | None:
-    """The event with its values; None if the row is not what was written."""
-    if row.payload is None or not is_sound(model, item, row):
-        return None
-    if row.payload_checksum != _with_payload(str(row.checksum), row.payload):
-        return None
-    content = json.loads(row.payload)
-    user = content["user"] if isinstance(content, dict) else None
-    return Event(row.id, row.time, row.label, content["values"] if isinstance(content, dict) else content, user)
+def to_events(model: str, rows: Sequence[tuple[str, EventRow]]) -> list[Event | None]:
+    """The events of these items and rows, with their values; None for a row that is not what was written."""
+    payloads = [row.payload if _is_kept(model, item, row) else None for item, row in rows]
+    contents = json.loads(
+        f"[{','.join(payload or 'null' for payload in payloads)}]"
+    )  # at once: much faster than one by one
+    return [
+        None if payload is None else _event(row, content)
+        for payload, (_, row), content in zip(payloads, rows, contents, strict=True)
+    ]
+
+
+def _is_kept(model: str, item: str, row: EventRow) -> bool:
+    """Whether the row has its values, and is what was written."""
+    return row.payload is not None and _is_whole(model, item, row)
+
+
+def _event(row: EventRow, content: Json) -> Event:
+    values, user = (content["values"], content["user"]) if isinstance(content, dict) else (content, None)
+    return Event(row.id, row.time, row.label, values, user)
 
 
 def with_label(model: str, item: str, row: EventRow, label: int) -> EventRow | None:

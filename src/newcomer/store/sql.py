@@ -19,7 +19,7 @@ from newcomer.store.event_rows import (
     is_sound,
     latest_after,
     latest_checksum,
-    to_event,
+    to_events,
     with_erased,
     with_label,
 )
@@ -166,12 +166,10 @@ class SqlItemStates(ItemStates):
         with self._reading() as connection:
             texts = {item: _texts(connection, events[item]) for item in _texts(connection, events)}
             pairs = [(item, id) for item, ids in texts.items() for id in ids]
-            for part in _parts(pairs):
-                for seen in connection.execute(sql.SEEN, {"m": model, "pairs": part}):
-                    item, row = seen[0], EventRow._make(seen[1:])
-                    if not is_sound(model, item, row):
-                        raise self.damaged(item, f"event '{row.id}'")
-                    found[item][row.id] = row.label
+            for item, row in _seen(connection, model, pairs):
+                if not is_sound(model, item, row):
+                    raise self.damaged(item, f"event '{row.id}'")
+                found[item][row.id] = row.label
         return found
 
     def event_history(self, model: str, items: Collection[str]) -> dict[str, list[Event]]:
@@ -179,12 +177,11 @@ class SqlItemStates(ItemStates):
         if not items:
             return found
         with self._reading() as connection:
-            for kept in _of_items(connection, sql.HISTORY, model, items):
-                item, row = kept[0], EventRow._make(kept[1:])
-                event = to_event(model, item, row)
-                if event is None:
-                    raise self.damaged(item, f"event '{row.id}'")
-                found[item].append(event)
+            kept = [(row[0], EventRow._make(row[1:])) for row in _of_items(connection, sql.HISTORY, model, items)]
+        for (item, row), event in zip(kept, to_events(model, kept), strict=True):
+            if event is None:
+                raise self.damaged(item, f"event '{row.id}'")
+            found[item].append(event)
         return {item: events[-KEPT:] for item, events in found.items()}
 
     def close(self) -> None:
@@ -207,13 +204,11 @@ class SqlItemStates(ItemStates):
     def _corrected(self, connection: sa.Connection, model: str, change: Change) -> dict[str, EventRow]:
         """Rows of the events whose labels a change corrects, with the new labels, by their former checksums."""
         item, found = change.state.item, dict[str, EventRow]()
-        for part in _parts(_texts(connection, change.labels)):
-            for seen in connection.execute(sql.SEEN, {"m": model, "pairs": [(item, id) for id in part]}):
-                row = EventRow._make(seen[1:])
-                after = with_label(model, item, row, change.labels[row.id])
-                if after is None:
-                    raise self.damaged(item, f"event '{row.id}'")
-                found[str(row.checksum)] = after
+        for _, row in _seen(connection, model, [(item, id) for id in _texts(connection, change.labels)]):
+            after = with_label(model, item, row, change.labels[row.id])
+            if after is None:
+                raise self.damaged(item, f"event '{row.id}'")
+            found[str(row.checksum)] = after
         if missing := set(change.labels) - {row.id for row in found.values()}:
             raise self.damaged(item, f"event '{min(missing)}'")
         return found
@@ -270,6 +265,17 @@ def _delete(connection: sa.Connection, statement: sa.Delete, model: str, items: 
 def _last_versions(connection: sa.Connection, model: str, items: Collection[str]) -> dict[str, int]:
     """Last versions of deleted items."""
     return {row.item_id: row.version for row in _of_items(connection, sql.LAST_VERSIONS, model, items)}
+
+
+def _seen(connection: sa.Connection, model: str, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, EventRow]]:
+    """Items, and rows of the events that there are with these items and ids."""
+    for part in _parts(pairs):
+        if connection.dialect.name == "postgresql":
+            items, ids = map(list, zip(*part, strict=True))
+            found = connection.execute(sql.SEEN_BY_UNNEST, {"m": model, "items": items, "ids": ids})
+        else:
+            found = connection.execute(sql.SEEN, {"m": model, "pairs": part})
+        yield from ((row[0], EventRow._make(row[1:])) for row in found.all())
 
 
 def _latest(connection: sa.Connection, model: str, items: Collection[str]) -> dict[str, list[LatestRow]]:

@@ -32,7 +32,7 @@ from newcomer.store.event_rows import (
     is_sound,
     latest_after,
     latest_checksum,
-    to_event,
+    to_events,
     with_erased,
     with_label,
 )
@@ -175,13 +175,16 @@ class ValkeyItemStates(ItemStates):
     def event_history(self, model: str, items: Collection[str]) -> dict[str, list[Event]]:
         found: dict[str, list[Event]] = {item: [] for item in items}
         with self._errors():
-            for item, (_, _, ids, rows, payloads) in self._read_items(model, items, whole=True):
-                for id, value, payload in zip(ids, rows, payloads, strict=True):
-                    if payload is not None and value is not None:
-                        event = to_event(model, item, self._row(item, id.decode(), value, payload))
-                        if event is None:
-                            raise self.damaged(item, f"event '{id.decode()}'")
-                        found[item].append(event)
+            kept = [
+                (item, self._row(item, id.decode(), value, payload))
+                for item, (_, _, ids, rows, payloads) in self._read_items(model, items, whole=True)
+                for id, value, payload in zip(ids, rows, payloads, strict=True)
+                if payload is not None and value is not None
+            ]
+        for (item, row), event in zip(kept, to_events(model, kept), strict=True):
+            if event is None:
+                raise self.damaged(item, f"event '{row.id}'")
+            found[item].append(event)
         return found
 
     def close(self) -> None:

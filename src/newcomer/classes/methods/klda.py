@@ -31,7 +31,8 @@ PREFIX = "klda."
 class KLDA(ClassLearner):
     """Linear discriminant analysis of random Fourier features φ of a frozen encoder's features: no training.
 
-        φ(x) = √(2/D) cos(x Ω + b),    Σ = Σ_examples (φ − μ_class)(φ − μ_class)ᵀ,    logit_k = μ_kᵀ Σ⁻¹ φ − ½ μ_kᵀ Σ⁻¹ μ_k
+        φ(x) = √(2/D) cos(x Ω + b),    Σ = Σ_examples (φ − μ_class)(φ − μ_class)ᵀ
+        logit_k = μ_kᵀ Σ⁻¹ φ − ½ μ_kᵀ Σ⁻¹ μ_k
 
     Kept are the mean of every class and one shared covariance of φ, so the order of tasks does not matter, but for the scale of Ω,
     which the first task gives. Novelty scores use the encoder's features, as in every learner. The classifier is not linear in the

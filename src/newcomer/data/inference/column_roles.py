@@ -205,10 +205,13 @@ def _find_column(
     if not fitting:
         possible = _possible(frame, taken, role)
         wrong = [column for column in candidates if column not in possible]
-        by_name = f"{_listed(wrong)} by the name, but it must hold {EXPECTED_VALUES[role]}; " if wrong else ""
+        exceptions = _few_misfits(frame[wrong[0]]) if wrong and role == "label" else ""
+        by_name = (
+            f"{_listed(wrong)} by the name, but it must hold {EXPECTED_VALUES[role]}{exceptions}; " if wrong else ""
+        )
         raise DataError(f"{by_name}candidates by their values: {_listed(possible)}")
     distinct = frame[fitting[0]].n_unique()
-    why = f"called like {'an item' if role == 'item' else f'a {role}'}, {distinct} values in {len(frame)} rows"
+    why = f"by its name the {role}; {distinct:,} values in {len(frame):,} rows"
     return ColumnRole(fitting[0], why + _others(fitting[1:]))
 
 
@@ -248,6 +251,16 @@ def _is_id(values: pl.Series) -> bool:
     if values.dtype.is_float() and not is_whole(values):
         return False
     return 1 < non_missing(values).n_unique() < len(values)
+
+
+def _few_misfits(values: pl.Series) -> str:
+    """Remark on a few values that are no labels, in a column in which the others are."""
+    if values.dtype.is_nested() or values.dtype.is_temporal():
+        return ""
+    wrong = values.filter(label_numbers(values).is_null())
+    if not 0 < len(wrong) < len(values) / 10:
+        return ""
+    return f", and {len(wrong):,} of {len(values):,} are not: {'missing' if wrong[0] is None else repr(wrong[0])[:60]}"
 
 
 def _is_certain_label(values: pl.Series) -> bool:

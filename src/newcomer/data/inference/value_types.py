@@ -48,7 +48,7 @@ def infer_kind(values: pl.Series) -> KindGuess:
     if len(known) and not numbers.null_count() and numbers.is_finite().all():
         zeros = known.str.contains(r"^0\d").any()
         return _category(known, "numbers that begin with 0 are codes; ") if zeros else _numbers(numbers, values.name)
-    return _vector_text(known) or _multi(known) or _text(known) or _category(known, _non_numeric_share(numbers))
+    return _vector_text(known) or _multi(known) or _text(known) or _category(known, _non_numbers(known, numbers))
 
 
 def decimal_comma(values: pl.Series) -> str | None:
@@ -151,6 +151,8 @@ def _words(texts: pl.Series) -> float:
     return float(counted) if isinstance(counted, (int, float)) else 0.0
 
 
-def _non_numeric_share(numbers: pl.Series) -> str:
-    share = 1 - numbers.null_count() / max(1, len(numbers))
-    return f"numbers but for {1 - share:.0%}; " if share > 0.9 else ""
+def _non_numbers(known: pl.Series, numbers: pl.Series) -> str:
+    """Remark on a few values among numbers that are none: they alone make the column categorical."""
+    others = known.filter(numbers.is_null())
+    few = 0 < len(others) < len(known) / 10
+    return f"numbers but for {len(others):,} of {len(known):,} values, such as '{others[0]}'; " if few else ""

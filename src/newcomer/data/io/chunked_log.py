@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Self
 
 import polars as pl
 
@@ -37,6 +39,7 @@ class Chunk:
     in_file: int
     """The same row within its file."""
     rows: int
+    """Number of its rows, without those that a log leaves out."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,16 @@ class ChunkedLog:
             raise SettingError(f"rows = {rows}: a chunk has at least one row; raise it")
         self.schema, self.chunks = schema, list[Chunk]()
         self.resolved: ResolvedValues = {}
-        """ResolvedValues values of entities whose rows disagree; known after `LogStatistics.of`."""
+        """Resolved values of entities whose rows disagree; known after `LogStatistics.of`."""
+        self._left_out: pl.Series | None = None
+        """Ids of items whose rows are left out."""
         self._files: dict[LogFile, _File] = {}
         self._has_dates: tuple[bool, LogFile] | None = None
         for path in matching_files(source):
             with reading_errors(path):
                 self._files[path], found = _open_file(path, rows)
-            self.chunks += [Chunk(path, begin, end, len(self) + row, row, count) for begin, end, row, count in found]
+            before = len(self)
+            self.chunks += [Chunk(path, begin, end, before + row, row, count) for begin, end, row, count in found]
 
         if not self.chunks:
             path, file = next(iter(self._files.items()))
@@ -77,7 +83,20 @@ class ChunkedLog:
 
     def __len__(self) -> int:
         """Number of rows."""
-        return self.chunks[-1].first + self.chunks[-1].rows if self.chunks else 0
+        return sum(chunk.rows for chunk in self.chunks)
+
+    def without_items(self, ids: Sequence[str]) -> Self:
+        """This log without the events of these items (canonical ids), in chunks of the same places; takes a pass to count rows.
+
+        Raises DataError if no event is left.
+        """
+        rest = copy(self)
+        rest.resolved, rest._left_out = {}, pl.Series(ids, dtype=pl.String).implode()
+        counted = [replace(chunk, rows=len(rest.table(chunk))) for chunk in self.chunks]
+        rest.chunks = [chunk for chunk in counted if chunk.rows]
+        if not rest.chunks:
+            raise DataError(f"all events of the log are of {len(ids)} items that are left out; leave out fewer")
+        return rest
 
     def read(self, *chunks: Chunk, items: bool = True, labels: bool = True) -> ClickLog:
         """Rows of these chunks as one log, with `row` counted over all files.
@@ -114,7 +133,8 @@ class ChunkedLog:
             checked = checked_columns(found, self.schema, str(chunk.file), items, labels, anywhere)
         except DataError as error:
             raise _with_file_row(error, chunk) from None
-        return checked.with_columns(pl.col(ROW) + chunk.first)
+        found = checked.with_columns(pl.col(ROW) + chunk.first)
+        return found if self._left_out is None else found.filter(~pl.col(self.schema.item).is_in(self._left_out))
 
     def _require_unchanged(self, path: LogFile) -> None:
         with reading_errors(path):
@@ -197,7 +217,7 @@ def _open_columnar(path: LogFile, rows: int) -> tuple[_File, list[int], int]:
     table = scan(local(path))
 
     def read(chunk: Chunk, columns: list[str]) -> pl.DataFrame:
-        return scan(local(path)).select(columns).slice(chunk.begin, chunk.rows).collect()
+        return scan(local(path)).select(columns).slice(chunk.begin, chunk.end - chunk.begin).collect()
 
     count = int(table.select(pl.len()).collect().item())
     return _file(path, table.collect_schema().names(), read), [*range(0, count, rows), count], count

@@ -1,4 +1,4 @@
-"""Shuffled passes over a log larger than memory, and the latest events of given items."""
+"""Shuffled passes over a log larger than memory, and the latest or earliest events of given items."""
 
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -100,20 +100,25 @@ def latest_events(files: ChunkedLog, items: Collection[str], per_item: int) -> C
 
     Memory: two chunks, and `per_item` events per item. Raises DataError if none of the items has an event.
     """
+    return _some_events(files, items, per_item, latest=True)
+
+
+def earliest_events(files: ChunkedLog, items: Collection[str], per_item: int) -> ClickLog:
+    """The same of the earliest events (ties: earlier rows)."""
+    return _some_events(files, items, per_item, latest=False)
+
+
+def _some_events(files: ChunkedLog, items: Collection[str], per_item: int, latest: bool) -> ClickLog:
     if per_item < 1:
         raise SettingError(f"per_item = {per_item}: at least one event per item; raise it")
-    item, chosen = (
-        files.schema.item,
-        canonical_names(pl.Series("item", sorted(items), dtype=pl.String), "items").implode(),
-    )
-    latest: pl.DataFrame | None = None
+    item, order = files.schema.item, (files.schema.time, FRACTION, ROW)
+    chosen = canonical_names(pl.Series("item", sorted(items), dtype=pl.String), "items").implode()
+    found: pl.DataFrame | None = None
     for chunk in files.chunks:
-        found = files.table(chunk).filter(pl.col(item).is_in(chosen))
-        latest = _latest(found if latest is None else pl.concat([latest, found]), item, files.schema.time, per_item)
-    if latest is None or not len(latest):
+        rows = files.table(chunk).filter(pl.col(item).is_in(chosen))
+        rows = rows if found is None else pl.concat([found, rows])
+        lives = rows.sort(order).group_by(item, maintain_order=True)
+        found = lives.tail(per_item) if latest else lives.head(per_item)
+    if found is None or not len(found):
         raise DataError(f"none of {len(items)} items has an event in these files; give ids of column '{item}'")
-    return files.encode(latest.sort(ROW))
-
-
-def _latest(rows: pl.DataFrame, item: str, time: str, per_item: int) -> pl.DataFrame:
-    return rows.sort(time, FRACTION, ROW).group_by(item, maintain_order=True).tail(per_item)
+    return files.encode(found.sort(ROW))

@@ -46,7 +46,8 @@ def _column(values: Sequence[Json], kind: torch.dtype) -> Tensor:
         lists = [value if isinstance(value, list) else [value] for value in values]
         longest = max(map(len, lists))
         values = [[*value, *[0] * (longest - len(value))] for value in lists]
-    return torch.tensor(_from_json(values), dtype=kind)
+        return torch.tensor(_from_json(values), dtype=kind)
+    return torch.tensor([math.nan if value is None else value for value in values], dtype=kind)
 
 
 def _is_far_out(value: Json) -> bool:

@@ -16,7 +16,7 @@ from newcomer.seeds import spawn
 Explore = Literal["none", "thompson", "ucb"]
 """'none': the best logit first; 'thompson': logits are sampled from their posteriors; 'ucb': the best upper bound first."""
 
-_Floats = NDArray[np.float64]
+Floats = NDArray[np.float64]
 TAIL, POINTS = 8.0, 2001
 """Stds, and points, of the trapezoidal rule."""
 
@@ -27,7 +27,7 @@ class Ranking:
 
     order: NDArray[np.int64]
     """Candidates' positions, the first to show first."""
-    values: _Floats
+    values: Floats
     """What they were ranked by, by position: logits, sampled logits, or upper bounds."""
     propensity: float
     """Probability with which this policy shows `order[0]` first."""
@@ -77,7 +77,7 @@ def rank(
     return Ranking(order, values, (1 - epsilon) * chosen + epsilon / len(logits))
 
 
-def probability_of_being_best(mean: _Floats, std: _Floats, candidate: int) -> float:
+def probability_of_being_best(mean: Floats, std: Floats, candidate: int) -> float:
     """P(x_i > x_k for all k) with independent x ~ N(mean, std²), i = `candidate`: ∫ φ(z) Π_k Φ((m_i + s_i z − m_k) / s_k) dz.
 
     By the trapezoidal rule, to about 10⁻³. Items have posteriors of their own, so that their logits are independent. Of several
@@ -103,13 +103,13 @@ def probability_of_being_best(mean: _Floats, std: _Floats, candidate: int) -> fl
     return float(np.trapezoid(density * wins, points))
 
 
-def _below(value: _Floats, mean: _Floats, std: _Floats) -> _Floats:
+def _below(value: Floats, mean: Floats, std: Floats) -> Floats:
     """Of each value the probability that all of these normal variables are below it."""
-    found: _Floats = torch.special.ndtr(torch.from_numpy((value[:, None] - mean) / std)).numpy().prod(axis=1)
+    found: Floats = torch.special.ndtr(torch.from_numpy((value[:, None] - mean) / std)).numpy().prod(axis=1)
     return found
 
 
-def _candidates(logit: ArrayLike, logit_std: ArrayLike, strength: float) -> tuple[_Floats, _Floats]:
+def _candidates(logit: ArrayLike, logit_std: ArrayLike, strength: float) -> tuple[Floats, Floats]:
     logits, stds = np.asarray(logit, dtype=np.float64), np.asarray(logit_std, dtype=np.float64)
     if not logits.size or logits.shape != stds.shape or logits.ndim != 1:
         raise DataError(

@@ -35,6 +35,9 @@ _Outcomes = NDArray[np.float64]
 ATTEMPTS = 100
 """Retries of an item after conflicts with other processes, each of which made progress."""
 
+COMMITTED_TOGETHER = 500
+"""Items of a transaction: their states are in memory, and locked while it is written."""
+
 
 class WarmUp:
     """Counts events in rounds, until each was counted now or before, or was skipped."""
@@ -193,9 +196,9 @@ class WarmUp:
         start = self._start(known, list(names.values())) if self.learner.from_initial_state else known.state
         keeps = rows if self.learner.warmup_events == "all" else None
         every, summaries = self.learner.lifecycle.absorb(start, known.item_features, every, summaries)
+        changes = list[Change]()
         for items, state in self.learner.adapt(start, known.item_features, every, summaries):
             mine = [names[number] for number in items.tolist()]
-            changes = []
             finite = all_finite(state)
             sound = (items[finite], {key: value[finite] for key, value in state.items()})
             factors = self.learner.lifecycle.posterior(*sound, known.item_features, every, summaries)
@@ -213,7 +216,9 @@ class WarmUp:
                             f"item '{name}': by these events its state would become no number; it stays as it was"
                         )
                     )
-            late |= self._written(changes)
+            if len(changes) >= COMMITTED_TOGETHER:
+                late, changes = late | self._written(changes), []
+        late |= self._written(changes)
         if clicks is not None:
             done = ~new.of_items(late) & new.of_items(self.items)
             self.unseen = self.unseen + unseen_of_clicks(self.learner.encoder, clicks, done)

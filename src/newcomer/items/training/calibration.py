@@ -51,23 +51,31 @@ class Outcomes:
     item: NDArray[np.int64]
 
 
-def held_out_items(log: ClickLog, seed: int, stage: str) -> NDArray[np.int64]:
-    """A quarter of the items (indices into `log.items`) that stands for new ones; none if the log has too few.
+def held_out_items(events: _Floats, clicks: _Floats, seed: int, stage: str) -> NDArray[np.int64]:
+    """A quarter of the items (indices into their numbers of events and clicks) that stands for new ones; none if they are too few.
 
     If the log has items with few events, as a whole log has: one at random of every four items with similar click rates, so that
     the held-out ones are as good as the others. Otherwise the log is a selection of well-known items, and new ones will be less
     known: the items with the fewest events.
     """
-    counts, clicks = (np.bincount(log.item, weights, len(log.items)) for weights in (None, log.label))
-    items = np.flatnonzero(counts)
+    items = np.flatnonzero(events)
     items = items[shuffled(len(items), seed, stage, "calibration")]
-    if len(items) and counts[items].min() > FEW_EVENTS:
-        chosen = items[np.argsort(counts[items], kind="stable")][: len(items) // PARTS]
+    if len(items) and events[items].min() > FEW_EVENTS:
+        chosen = items[np.argsort(events[items], kind="stable")][: len(items) // PARTS]
     else:
-        rank = np.argsort(np.argsort((clicks / np.maximum(counts, 1))[items], kind="stable"))
+        rank = np.argsort(np.argsort((clicks / np.maximum(events, 1))[items], kind="stable"))
         chosen = items[np.unique(rank // PARTS, return_index=True)[1]]  # the first of each four, in random order
     held_out: NDArray[np.int64] = np.sort(chosen)
-    return held_out if _is_enough(log.label[np.isin(log.item, held_out)], held_out, MIN_ITEMS) else held_out[:0]
+    enough = _is_enough(len(held_out), events[held_out].sum(), clicks[held_out].sum(), MIN_ITEMS)
+    return held_out if enough else held_out[:0]
+
+
+def that_fit(held_out: NDArray[np.int64], events: _Floats, rows: int, seed: int, stage: str) -> NDArray[np.int64]:
+    """As many of the held-out items, at random, as have so many of their first `KEPT` events together; one at least."""
+    order = held_out[shuffled(len(held_out), seed, stage, "calibration in memory")]
+    fit = int(np.searchsorted(np.minimum(events[order], KEPT).cumsum(), rows, "right"))
+    found: NDArray[np.int64] = np.sort(order[: max(1, fit)])
+    return found
 
 
 def outcomes(lifecycle: Lifecycle, encoder: Encoder, log: ClickLog, device: torch.device) -> Iterator[Outcomes]:
@@ -90,7 +98,11 @@ def outcomes(lifecycle: Lifecycle, encoder: Encoder, log: ClickLog, device: torc
 
 def reached(observed: Iterable[Outcomes]) -> Iterator[Outcomes]:
     """Those at numbers of events that enough items reach."""
-    return takewhile(lambda one: _is_enough(one.label, np.unique(one.item), MIN_ITEMS_LATER), observed)
+
+    def is_enough(one: Outcomes) -> bool:
+        return _is_enough(len(np.unique(one.item)), len(one.label), one.label.sum(), MIN_ITEMS_LATER)
+
+    return takewhile(is_enough, observed)
 
 
 def fit_calibration(observed: Iterable[Outcomes]) -> Calibration:
@@ -153,6 +165,5 @@ def _equal_items(item: NDArray[np.int64]) -> _Floats:
     return weight
 
 
-def _is_enough(labels: NDArray[np.floating], items: NDArray[np.int64], least: int) -> bool:
-    clicks = int(labels.sum())
-    return len(items) >= least and min(clicks, len(labels) - clicks) >= MIN_LABELS
+def _is_enough(items: int, events: float, clicks: float, least: int) -> bool:
+    return items >= least and min(clicks, events - clicks) >= MIN_LABELS

@@ -62,6 +62,7 @@ class TrainingData(ABC):
         self.items: EntityTable = survey.items
         self.counts: list[int] = survey.events.tolist()
         """Number of events per item."""
+        self.clicks_of_items = survey.clicks
         self.rows = survey.rows
         self.fingerprint: list[Json] = [
             list(self.items.ids),

@@ -2,7 +2,7 @@
 
 All adapted projections p of a frozen model are seen as one long weight vector. Task k moves it along one direction of unit norm:
 
-    W_p = W0_p + Σ_{k<t} α_k D_{k,p} + α_t B_{t,p} A_{t,p}            D_{k,p} = B_{k,p} A_{k,p} / n_k
+    W_p = W0_p + Σ_{k<t} α_k D_{k,p} + α_t B_{t,p} A_{t,p}    D_{k,p} = B_{k,p} A_{k,p} / n_k
 
 Directions of closed tasks (k < t) are frozen; the open task t trains its factors A (r × in) and B (out × r), B starting at 0;
 *all* magnitudes α are trained. Closing a task divides its factors by their norm n_t and multiplies α_t by it, so that no output

@@ -2,7 +2,7 @@
 
 Every layer has its own components, each with a prompt P_m, a key k_m and an attention vector a_m over the query's features:
 
-    p = Σ_m α_m P_m          α_m = cos(q ∘ a_m, k_m)                                  (eq. 2-5)
+    p = Σ_m α_m P_m          α_m = cos(q ∘ a_m, k_m)          (eq. 2-5)
 
 The first half of p's rows are keys of a prefix, the second half values. A task adds components of its own; those of earlier
 tasks are frozen, but go on being part of the sum. New ones start orthogonal to the old ones and to each other, each of P, k and a

@@ -18,12 +18,16 @@ from newcomer.server.bodies import ClassifyBody
 from newcomer.server.class_routes import ClassRoutes
 from newcomer.server.classifiers import find_classifier
 from newcomer.server.item_routes import ItemRoutes
+from newcomer.server.job_routes import JobRoutes
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError
 from newcomer.server.security import COOKIE, Guard, Role
 
 EXAMPLES = 10
 """Number of items that the first page links to."""
+
+JOBS = 5
+"""Number of jobs, the newest, on the first page."""
 
 SHADES = 5
 """Number of background colours of an edge's weight."""
@@ -38,10 +42,12 @@ HEADERS = {
 
 
 class Pages:
-    """Pages about these items and classifiers, each None if nothing of the kind is served."""
+    """Pages about these jobs, and about items and classifiers, each None if nothing of the kind is served."""
 
-    def __init__(self, items: ItemRoutes | None, classes: ClassRoutes | None, guard: Guard, metrics: Metrics) -> None:
-        self.items, self.classes, self.guard, self.metrics = items, classes, guard, metrics
+    def __init__(
+        self, items: ItemRoutes | None, classes: ClassRoutes | None, jobs: JobRoutes, guard: Guard, metrics: Metrics
+    ) -> None:
+        self.items, self.classes, self.jobs, self.guard, self.metrics = items, classes, jobs, guard, metrics
         self.environment = Environment(
             loader=PackageLoader("newcomer.server", "page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             finalize=lambda value: printable(value) if type(value) is str else value,
@@ -147,6 +153,7 @@ class Pages:
         return {
             "phases": listed,
             "classes": [{"name": one["model"], "stage": one["stage"], "classes": one["classes"]} for one in classes],
+            "jobs": self.jobs.all(JOBS).jobs,
             "routes": self.metrics.latencies(),
             "outcomes": self.metrics.outcomes(),
             "calibration": self.metrics.calibration(),
