@@ -35,6 +35,16 @@ def test_crops_lie_within_the_picture_and_keep_their_share() -> None:
     assert (width / height).log().abs().max() <= torch.tensor(RATIO[1]).log() + 0.2
 
 
+def test_crops_alone_are_the_same_crops_never_mirrored() -> None:
+    """A user trained on handwriting, which nobody writes from right to left."""
+    both, alone = _windows(500, "crop", chance()), _windows(500, "crop-only", chance())
+    assert (both[:, 0, 0] < 0).any()
+    assert torch.equal(alone[:, 0, 0], both[:, 0, 0].abs())
+    assert torch.equal(alone[:, :, 1:], both[:, :, 1:])
+    seen = augmented({"pixel_values": ramp()}, "crop-only", chance())["pixel_values"]
+    assert (seen.diff(dim=-1)[..., 1:-1] >= -1e-6).all()  # lighter from left to right still; edges are reflected
+
+
 def test_crops_are_as_likely_anywhere_in_the_picture() -> None:
     """An offset, as a share of the room that it has, is uniform from −1 to 1 on both axes: mean 0, mean square 1/3."""
     windows = _windows(4000, "crop", chance())

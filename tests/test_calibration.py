@@ -183,7 +183,7 @@ def test_held_out_items_are_as_good_as_the_others() -> None:
     """One of every four items by click rate: so is a quarter, but for one item, of those with any click rate or less."""
     log = counted_log(range(1, 241))
     rate = np.bincount(log.item, log.label) / np.bincount(log.item)
-    held_out = rate[held_out_items(log, 0, "old")]
+    held_out = rate[held_out_of(log)]
     assert all(abs((held_out <= most).sum() - (rate <= most).sum() / 4) < 1 for most in rate)
 
 
@@ -246,7 +246,9 @@ def test_a_log_in_chunks_is_calibrated_on_the_same_items_by_a_second_model_of_th
 ) -> None:
     learner, files = learned_in_chunks
     assert len(files.chunks) > 3
-    whole = read_log(files.chunks[0].file, SCHEMA)
+    file = files.chunks[0].file
+    assert isinstance(file, Path)
+    whole = read_log(file, SCHEMA)
     held_out = held_out_of(whole)
     assert learned.held_out is not None
     assert learner.held_out is not None

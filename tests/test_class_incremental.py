@@ -141,6 +141,43 @@ def test_an_order_that_makes_no_sense_is_refused(settings: dict[str, Any], messa
     assert "\n" not in str(caught.value)
 
 
+def zoo(split: str) -> Examples:
+    names = ["bird jay", "bird tit", "cat", "fish eel", "fish *"]
+    return Examples(
+        [f"{split} {name} {i}" for name in names for i in range(3)], [name for name in names for _ in range(3)]
+    )
+
+
+def test_tasks_and_classes_are_named_by_patterns() -> None:
+    """Of a folder with more classes than take part; a class that is itself called like a pattern is that class."""
+    stream = ClassIncremental(
+        zoo("train"), zoo("test"), tasks=[["bird*"], ["fish *", "cat"]], classes=["bird*", "cat", "fish *"]
+    )
+    assert stream.tasks == [["bird jay", "bird tit"], ["fish *", "cat"]]
+    stream = ClassIncremental(zoo("train"), zoo("test"), tasks=[["fish eel"], ["*"]])
+    assert stream.tasks == [["fish eel"], ["bird jay", "bird tit", "cat", "fish *"]]
+    assert sorted(sum(ClassIncremental(zoo("train"), zoo("test"), tasks=2, classes=["bird*"]).tasks, [])) == [
+        "bird jay",
+        "bird tit",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tasks": [["bird*"], ["*tit"]], "classes": ["bird*"]}, "class 'bird tit' occurs 2 times"),
+        ({"tasks": [["dog*"]]}, r"names class 'dog\*', which has no training examples"),
+        ({"tasks": [["bird*"]]}, "test class 'cat' is in no task; .* name those that take part in stream.classes"),
+        ({"tasks": 1, "classes": ["dog*"]}, r"stream.classes: no class with training examples is or matches 'dog\*'"),
+        ({"tasks": 1, "classes": []}, "stream.classes is empty"),
+        ({"tasks": 3, "classes": ["bird*"]}, "3 tasks of 2 classes would leave a task empty"),
+    ],
+)
+def test_patterns_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(StreamError, match=message):
+        ClassIncremental(zoo("train"), zoo("test"), **settings)
+
+
 def test_a_test_class_that_is_never_trained_is_refused() -> None:
     with pytest.raises(StreamError, match="test class 'class 2' has no training examples"):
         ClassIncremental(texts(2, 2, "train"), texts(3, 1, "test"), tasks=2)

@@ -61,7 +61,7 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "sd-lora, the best head": ("vit", SDLoRA, TRAINED | {"head": "auto"}),
     "sd-lora, adapts if that helps": ("vit", SDLoRA, TRAINED | {"head": "auto", "adapt": "auto"}),
     "sd-lora, old logits kept": ("vit", SDLoRA, TRAINED | {"logit_distillation": 2.0, "augment": "flip"}),
-    "sd-lora, kernel, on texts": ("bert", SDLoRA, TRAINED | {"head": "kernel"}),
+    "sd-lora, kernel, on texts": ("bert", SDLoRA, TRAINED | {"head": "kernel", "prior": "empirical"}),
     "sd-lora-rr": ("vit", SDLoRA, TRAINED | {"rank": [[1, 3], [2, 1]]}),
     "sd-lora-kd that always fires": ("vit", SDLoRA, TRAINED | {"kd_threshold": 1.0}),
     "sd-lora, augmented, in parts": (
@@ -90,7 +90,7 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
         | {"head": "ridge"},
     ),
     "sequential, new classes": ("vit", SequentialLoRA, TRAINED | {"loss_classes": "new", "head": "lda"}),
-    "sequential, seen classes": ("vit", SequentialLoRA, TRAINED | {"loss_classes": "seen"}),
+    "sequential, seen classes": ("vit", SequentialLoRA, TRAINED | {"loss_classes": "seen", "prior": "empirical"}),
     "sequential, first task only": ("vit", SequentialLoRA, TRAINED | {"adapted_tasks": 1, "head": "lda"}),
     "sequential, first task only, trained rows": ("vit", SequentialLoRA, TRAINED | {"adapted_tasks": 1}),
     "inf-lora": ("vit", InfLoRA, TRAINED | {"total_tasks": 2, "schedule": "constant"}),
@@ -105,7 +105,11 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     ),
     "ranpac": ("vit", RanPAC, {"projection_dim": 40, "adapt_first_task": "none"}),
     "ranpac, first task adapted": ("vit", RanPAC, TRAINED | {"projection_dim": 40, "adapt_first_task": "lora"}),
-    "ranpac on a decoder": ("llama", RanPAC, TRAINED | {"projection_dim": 40, "adapt_first_task": "lora"}),
+    "ranpac on a decoder": (
+        "llama",
+        RanPAC,
+        TRAINED | {"projection_dim": 40, "adapt_first_task": "lora", "prior": "empirical"},
+    ),
     "l2p": ("vit", L2P, PROMPTED | {"pool_size": 4, "top_k": 2}),
     "l2p, lda, drift map, on texts": ("bert", L2P, PROMPTED | {"head": "lda", "drift_map": True}),
     "dual-prompt": ("vit", DualPrompt, PROMPTED),
@@ -124,7 +128,11 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "e2-lora": ("vit", E2LoRA, WHOLE | ALIGNED | {"threshold": 0.9}),
     "e2-lora, ridge, bf16, on texts": ("bert", E2LoRA, WHOLE | ALIGNED | {"head": "ridge", "precision": "bf16"}),
     "ease": ("vit", EASE, TRAINED),
-    "ease, cosine, bf16, on texts": ("bert", EASE, TRAINED | {"schedule": "cosine", "precision": "bf16", "alpha": 0.5}),
+    "ease, cosine, bf16, on texts": (
+        "bert",
+        EASE,
+        TRAINED | {"schedule": "cosine", "precision": "bf16", "alpha": 0.5, "prior": "empirical"},
+    ),
     "cl-lora": ("vit", CLLoRA, TRAINED),
     "cl-lora, cosine, in parts, on texts": (
         "bert",
@@ -132,7 +140,7 @@ CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
         TRAINED | {"schedule": "cosine", "gradient_accumulation_steps": 3, "shared_blocks": 0.1},
     ),
     "prototypes": ("vit", FrozenBackbone, {"head": "prototypes"}),
-    "ridge": ("vit", FrozenBackbone, {"head": "ridge"}),
+    "ridge": ("vit", FrozenBackbone, {"head": "ridge", "prior": "empirical"}),
     "gaussian": ("vit", FrozenBackbone, {"head": "gaussian"}),
     "kernel": ("vit", FrozenBackbone, {"head": "kernel"}),
     "lda": ("vit", FrozenBackbone, {"head": "lda"}),
@@ -539,6 +547,24 @@ def test_a_single_new_class_is_known_afterwards(case: Case) -> None:
     assert learner.classes[-1] == task.labels[0]
     assert learner.logits(case.asked).shape[1] == 3
     assert learner.predict(one.inputs).count(task.labels[0]) > len(one) / 2
+
+
+@pytest.mark.filterwarnings("ignore:.*no new class has two examples")
+@pytest.mark.parametrize("counts", [(1, 1), (2, 5)])
+def test_a_few_examples_of_each_class_are_enough(counts: tuple[int, int], case: Case) -> None:
+    """Tasks of two classes with one example each, and of two and five."""
+    learner = case.made()
+    for task in case.tasks[:2]:
+        rows = [
+            row
+            for name, count in zip(task.classes, counts, strict=True)
+            for row in [i for i, label in enumerate(task.labels) if label == name][:count]
+        ]
+        learner.learn(task.select(rows))
+    said = learner.logits(case.asked).softmax(1)
+    assert said.shape[1] == 4
+    assert said.isfinite().all()
+    assert said.max(1).values.mean() < 0.97
 
 
 def test_a_forgotten_class_is_offered_no_more(case: Case, tmp_path: Path) -> None:

@@ -222,6 +222,7 @@ def test_a_row_with_a_dropped_id_sees_the_initial_state() -> None:
     plan = Pretraining(1, 1e-3, 8, 0.0, 0.3, id_dropout=0.5)
     rows = torch.tensor([0, 3, 4, 7, 11, 12, 14])
     without = torch.tensor([True, False, False, True, True, False, True])
+    weights = torch.tensor([1.0, 2.0, 0.5, 1.0, 1.5, 1.0, 3.0])
     losses = []
     for row, dropped in zip(rows.tolist(), without.tolist(), strict=True):
         item = int(events.item[row])
@@ -231,8 +232,8 @@ def test_a_row_with_a_dropped_id_sees_the_initial_state() -> None:
         logit = network.forward_rows(state, mine, torch.tensor([0]), events.values(torch.tensor([row])))
         loss = functional.binary_cross_entropy_with_logits(logit, events.label[row : row + 1])
         losses.append(loss + 0.3 * moved.square().sum())
-    found = _loss(network, residuals, OWN, events, rows, plan, without[:, None])
-    torch.testing.assert_close(found, torch.stack(losses).mean())
+    found = _loss(network, residuals, OWN, events, rows, plan, without[:, None], weights)
+    torch.testing.assert_close(found, (weights * torch.stack(losses)).mean())
 
 
 # Meta-Embedding

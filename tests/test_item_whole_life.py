@@ -196,7 +196,9 @@ def estimate_in_blocks(slopes: Tensor, labels: Tensor) -> Tensor:
     summary = GaussianSummary.empty(len(slopes), slopes[:, 0])
     while labels.shape[1] > WINDOW:
         delta, block = estimate(slopes[:, :WINDOW], labels[:, :WINDOW], summary), slopes[:, :BLOCK]
-        summary = summary.with_rows(block, (block @ delta[..., None])[..., 0], labels[:, :BLOCK], delta)
+        summary = summary.with_rows(
+            block, (block @ delta[..., None])[..., 0], labels[:, :BLOCK], torch.ones_like(labels[:, :BLOCK]), delta
+        )
         slopes, labels = slopes[:, BLOCK:], labels[:, BLOCK:]
     return estimate(slopes, labels, summary)
 
@@ -223,7 +225,7 @@ def test_the_estimate_of_a_linear_model_is_the_exact_one_within_a_share_of_its_s
 def test_an_event_without_curvature_keeps_its_gradient_and_no_direction_loses_it() -> None:
     far = torch.tensor([[[40.0, 0.0], [1e-4, 1e-4]]], dtype=torch.float64)
     delta, clicked = torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)
-    summary = GaussianSummary.empty(1, delta).with_rows(far, far[..., 0], clicked, delta)
+    summary = GaussianSummary.empty(1, delta).with_rows(far, far[..., 0], clicked, torch.ones_like(clicked), delta)
     p = torch.sigmoid(far[..., 0])
     at_delta = summary.linear - (summary.precision @ delta[..., None])[..., 0]
     torch.testing.assert_close(at_delta, (far.mT @ (clicked - p)[..., None])[..., 0], atol=1e-3, rtol=1e-4)
@@ -234,7 +236,8 @@ def test_an_event_without_curvature_keeps_its_gradient_and_no_direction_loses_it
 def test_rows_that_are_not_finite_spoil_their_own_item_alone() -> None:
     rows = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     rows[1, 0, 0] = torch.nan
-    summary = GaussianSummary.empty(2, rows[:, 0]).with_rows(rows, 0 * rows[..., 0], 0 * rows[..., 1], 0 * rows[:, 0])
+    none = 0 * rows[..., 1]
+    summary = GaussianSummary.empty(2, rows[:, 0]).with_rows(rows, 0 * rows[..., 0], none, none + 1, 0 * rows[:, 0])
     assert summary.linear.isfinite().all(dim=1).tolist() == [True, False]
     assert summary.mode().isfinite().all(dim=1).tolist() == [True, False]
 

@@ -27,7 +27,7 @@ def problem(items: int, rows: int, numbers: int, seed: int, prior_std: float = 1
         "logits": 2 * normal(items, rows),
         "jacobian": normal(items, rows, numbers),
         "labels": (normal(items, rows) > 0).double(),
-        "real": (normal(items, rows) > -0.7).double(),
+        "weights": (normal(items, rows) > -0.7).double(),
         "prior_std": prior_std * torch.rand(numbers, generator=chance, dtype=torch.float64) + 1e-3,
     }
 
@@ -36,7 +36,7 @@ def unlikeliness(move: Tensor, item: int, known: dict[str, Tensor]) -> Tensor:
     """− log posterior of one item's move, up to a constant, row by row as it is written down."""
     loss = (move**2 / (2 * known["prior_std"] ** 2)).sum()
     for row in range(known["logits"].shape[1]):
-        if known["real"][item, row]:
+        if known["weights"][item, row]:
             logit = known["logits"][item, row] + known["jacobian"][item, row] @ move
             loss = loss + functional.binary_cross_entropy_with_logits(logit, known["labels"][item, row])
     return loss
@@ -105,7 +105,7 @@ def test_rows_that_only_fill_up_change_nothing(rows: int, numbers: int, more: in
     """They also make it as many unknowns as numbers where it was as many as rows: both ways are one."""
     known = problem(2, rows, numbers, seed)
     other = problem(2, more, numbers, seed + 1)
-    other["real"] = torch.zeros_like(other["real"])
+    other["weights"] = torch.zeros_like(other["weights"])
     filled: dict[str, Any] = {
         key: known[key] if key == "prior_std" else torch.cat([known[key], other[key]], dim=1) for key in known
     }
@@ -130,8 +130,8 @@ def test_in_rows_or_in_numbers_every_step_is_the_same_on_both_sides_of_the_borde
 
 def test_an_item_without_rows_stays_where_it_is() -> None:
     known = problem(3, 4, 5, seed=0)
-    known["real"] = torch.ones_like(known["real"])
-    known["real"][1] = 0
+    known["weights"] = torch.ones_like(known["weights"])
+    known["weights"][1] = 0
     moves = map_estimate(**known, steps=5)
     assert (moves[1] == 0).all()
     assert (moves[[0, 2]] != 0).all()
@@ -157,7 +157,7 @@ def test_items_together_are_items_alone(rows: int, numbers: int) -> None:
 def test_a_narrow_prior_holds_and_the_first_move_grows_with_its_variance(rows: int, numbers: int) -> None:
     """δ → S Jᵀ(y − p) as s → 0."""
     known = problem(4, rows, numbers, seed=3)
-    pull = (known["labels"] - torch.sigmoid(known["logits"])) * known["real"]
+    pull = (known["labels"] - torch.sigmoid(known["logits"])) * known["weights"]
     for narrow in (1e-3, 1e-5, 1e-30):
         less = known | {"prior_std": known["prior_std"] * narrow}
         expected = less["prior_std"] ** 2 * (known["jacobian"].mT @ pull[..., None])[..., 0]
@@ -173,7 +173,7 @@ def test_identical_labels_move_a_state_far_but_finitely(label: float, rows: int,
     known = {key: value.float() for key, value in problem(2, rows, numbers, seed=4).items()}
     known["labels"] = torch.full_like(known["labels"], label)
     known["jacobian"] = known["jacobian"].abs()  # one direction explains all
-    known["real"] = torch.ones_like(known["real"])
+    known["weights"] = torch.ones_like(known["weights"])
     for steps in (1, 5, 40):
         moves = map_estimate(**known, steps=steps)
         assert moves.isfinite().all()
@@ -197,7 +197,7 @@ def test_its_gradients_are_those_of_finite_differences(rows: int, numbers: int) 
     for steps in (1, 3):
 
         def moves(slopes: Tensor, logits: Tensor, spread: Tensor, steps: int = steps) -> Tensor:
-            return map_estimate(logits, slopes, known["labels"], known["real"], spread, steps)
+            return map_estimate(logits, slopes, known["labels"], known["weights"], spread, steps)
 
         assert torch.autograd.gradcheck(moves, [known[key].clone().requires_grad_() for key in learned])
 

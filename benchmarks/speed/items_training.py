@@ -101,7 +101,8 @@ class UntrainedLearner:
         learner, rows = self.learner, order[:batch_size]
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             seen = torch.zeros(batch_size, 1, dtype=torch.bool)  # all of every item
-            _loss(learner.network, self.residuals, self.item_features, clicks, rows, learner.pretraining, seen)
+            weights, plan = clicks.weights(rows), learner.pretraining
+            _loss(learner.network, self.residuals, self.item_features, clicks, rows, plan, seen, weights)
         return float(counter.get_total_flops()) / 2 / batch_size
 
 

@@ -17,6 +17,7 @@ from newcomer.classes.learner import ClassLearner
 from newcomer.classes.methods.frozen import FrozenBackbone
 from newcomer.data.examples import Examples
 from newcomer.errors import DataError, SettingError
+from newcomer.nn.heads.head import Prior
 from newcomer.registry import find_learner
 from newcomer.settings import fill
 from newcomer.shapes import Float, Int, Tensor
@@ -37,6 +38,7 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
       than 'frozen'.
     - `head`: 'lda', 'ridge', 'prototypes', 'gaussian' or 'kernel' (`nn.heads`), or 'auto', the one of least held-out loss.
     - `shrinkage`: of covariances towards a multiple of the identity.
+    - `prior`: 'uniform': every class is as likely, however many examples it has; 'empirical': as likely as it is frequent.
     - `settings`: further settings of the learner, such as {"epochs": 5}.
     - `random_state`: seed.
 
@@ -61,11 +63,12 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         learner: str = "frozen",
         head: StatisticsHeadChoice = "lda",
         shrinkage: float = 0.3,
+        prior: Prior = "uniform",
         settings: dict[str, Any] | None = None,
         random_state: int = 0,
     ) -> None:
         self.backbone, self.learner, self.head = backbone, learner, head
-        self.shrinkage, self.settings, self.random_state = shrinkage, settings, random_state
+        self.shrinkage, self.prior, self.settings, self.random_state = shrinkage, prior, settings, random_state
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803  # scikit-learn's names
         """Learn from these examples alone; what was learned before is lost."""
@@ -134,7 +137,7 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 f"NewcomerClassifier: with backbone = '{FEATURES}' nothing is trained; leave learner and settings out, or give an "
                 "encoder"
             )
-        given = {"head": self.head, "shrinkage": self.shrinkage}
+        given = {"head": self.head, "shrinkage": self.shrinkage, "prior": self.prior}
         fill(FrozenBackbone, given, "NewcomerClassifier", provided=["backbone"])
 
     def _require_kind(self, inputs: Any) -> None:
@@ -158,7 +161,8 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             raise SettingError(
                 f"NewcomerClassifier: learner = '{self.learner}' is a click model; give a learner of classes"
             )
-        settings = {"head": self.head, "shrinkage": self.shrinkage, "seed": self.random_state, **(self.settings or {})}
+        own = {"head": self.head, "shrinkage": self.shrinkage, "prior": self.prior, "seed": self.random_state}
+        settings = own | (self.settings or {})
         try:
             learner: ClassLearner = kind(self.backbone, **settings)
         except DataError as error:
@@ -170,15 +174,13 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         untrained = torch.zeros(len(self._labels), features.shape[1]), torch.zeros(len(self._labels))
         name: HeadName
         if self.head == "auto":
-            memory = memory.with_judged_heads(features, target, self.shrinkage)
+            memory = memory.with_judged_heads(features, target, self.shrinkage, self.prior)
             name = memory.best_head()
         else:
             name = self.head
-        self._memory, _ = memory.with_task(features, target, name, self.shrinkage, untrained)
-        self._head = make_head(name, self.shrinkage)
-        weight, bias = self._memory.fold(self._head, untrained)
-        temperature = self._memory.temperature(name)
-        self._weight, self._bias = weight / temperature, bias / temperature
+        self._memory, _ = memory.with_task(features, target, name, self.shrinkage, untrained, [name], self.prior)
+        self._head = make_head(name, self.shrinkage, self.prior)
+        self._weight, self._bias = self._memory.classifier(name, self.shrinkage, self.prior, untrained)
 
     def _logits(self, inputs: Any) -> Float[Tensor, "batch class"]:
         self._require_kind(inputs)

@@ -8,13 +8,13 @@ import torch
 from torch.nn import functional as F
 
 from newcomer.classes.cross_validation import FOLDS, cross_validate
-from newcomer.classes.heads import CANDIDATES, HEADS, HeadName
+from newcomer.classes.heads import CANDIDATES, HEADS, HeadName, make_head
 from newcomer.nn.features.class_statistics import PRINCIPAL_DIRECTIONS, ClassStatistics
 from newcomer.nn.features.drift_map import guarded
 from newcomer.nn.features.novelty import QUANTILES, quantiles
-from newcomer.nn.features.temperature import temperature
-from newcomer.nn.heads.head import Head, Linear, WeightBias
-from newcomer.shapes import Float, Int, Tensor
+from newcomer.nn.features.temperature import balanced_temperature, temperature, temperature_of_means
+from newcomer.nn.heads.head import Head, Linear, Prior, WeightBias
+from newcomer.shapes import Bool, Float, Int, Tensor
 
 FEWER_FOLDS: dict[HeadName, int] = {"gaussian": 0, "kernel": 1}
 """Folds for slow heads that are not in use; none for `gaussian`, which is calibrated by its own samples."""
@@ -60,6 +60,25 @@ class ClassMemory:
         weight, bias = head.fold(statistics.double(), trained)
         return weight.float(), bias.float()
 
+    def classifier(self, name: HeadName, shrinkage: float, prior: Prior, trained: Linear) -> WeightBias:
+        """Weight and bias of this head, divided by its temperature; under the empirical prior with the logarithms of its shares.
+
+        While nothing was held out for the head, the temperature is that of the class means (`temperature_of_means`).
+        """
+        head = make_head(name, shrinkage, prior)
+        weight, bias = self.fold(head, trained)
+        divisor = float(self.temperatures[HEADS.index(name)])
+        if math.isnan(divisor):
+            means = head.terms(self.statistics, self.statistics.mean).to(weight)
+            divisor = temperature_of_means(F.linear(means, weight, bias), self.statistics.count)
+        bias = bias / divisor
+        return weight / divisor, bias if head.estimates_prior else bias + self.log_prior(prior)
+
+    def log_prior(self, prior: Prior) -> Float[Tensor, " class"]:
+        """Logarithm of each class's probability before an input is seen, but for a constant."""
+        count = self.statistics.count.clamp(min=1)
+        return torch.zeros_like(count) if prior == "uniform" else (count / count.sum()).log()
+
     def with_task(
         self,
         features: Float[Tensor, "batch width"],
@@ -68,6 +87,7 @@ class ClassMemory:
         shrinkage: float,
         trained: Linear,
         calibrated: Sequence[HeadName] | None = None,
+        prior: Prior = "uniform",
     ) -> tuple["ClassMemory", float | None]:
         """Memory after a task's examples, and the cross-validated accuracy of `head` on its new classes (None: nothing held out).
 
@@ -82,17 +102,22 @@ class ClassMemory:
             novelty_quantiles=torch.cat([self.novelty_quantiles, more]),
         )
         folds = {name: FOLDS if name == head else FEWER_FOLDS.get(name, FOLDS) for name in calibrated or HEADS}
-        found = cross_validate(self.statistics, features, target, trained, shrinkage, folds)
+        found = cross_validate(self.statistics, features, target, trained, shrinkage, folds, prior)
         if found is None:
             return memory, None
         memory = memory._with_novelty(found.novelty, found.target)
         for name, (logits, columns) in found.logits.items():
-            memory = memory._with_temperature(HEADS.index(name), logits, columns)
+            by_example = prior == "empirical" and make_head(name, shrinkage).estimates_prior
+            memory = memory._with_temperature(HEADS.index(name), logits, columns, by_example)
         logits, columns = found.logits[head]
         return memory, float((logits.argmax(1) == columns).double().mean())
 
     def with_judged_heads(
-        self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"], shrinkage: float
+        self,
+        features: Float[Tensor, "batch width"],
+        target: Int[Tensor, " batch"],
+        shrinkage: float,
+        prior: Prior = "uniform",
     ) -> "ClassMemory":
         """Cross-validate all heads but the trained one on a task's examples; nothing else changes.
 
@@ -101,7 +126,7 @@ class ClassMemory:
         """
         untrained = torch.zeros(max(self.classes, int(target.max()) + 1), features.shape[1])
         folds = dict.fromkeys(CANDIDATES, FOLDS)
-        found = cross_validate(self.statistics, features, target, (untrained, untrained[:, 0]), shrinkage, folds)
+        found = cross_validate(self.statistics, features, target, (untrained, untrained[:, 0]), shrinkage, folds, prior)
         if found is None:
             return self
         judged = self.judged.clone()
@@ -126,13 +151,20 @@ class ClassMemory:
         return replace(self, novelty_quantiles=novelty_quantiles)
 
     def _with_temperature(
-        self, head: int, logits: Float[Tensor, "example class"], target: Int[Tensor, " example"]
+        self, head: int, logits: Float[Tensor, "example class"], target: Int[Tensor, " example"], by_example: bool
     ) -> "ClassMemory":
-        """Geometric mean of the tasks' temperatures, weighted by their examples."""
-        logits, target = _compared(logits, target)
+        """Geometric mean of the tasks' temperatures, weighted by their examples.
+
+        Classes have the same weight within a task, or examples (`by_example`) where a head estimates the empirical prior.
+        """
+        single = ~logits.isfinite().all(0)  # classes of one example, which are missing in their own fold
+        logits, target = _comparable(logits, target)
         if not len(logits):
             return self
-        found, count = temperature(logits, target), len(logits)
+        if by_example:
+            found, count = temperature(logits, target), float(len(logits))
+        else:
+            found, count = balanced_temperature(logits, target, int(single.sum()))
         temperatures, held_out_count = self.temperatures.clone(), self.held_out_count.clone()
         share = count / (held_out_count[head] + count)
         old = temperatures[head].nan_to_num(1.0).log()
@@ -143,10 +175,14 @@ class ClassMemory:
         return replace(self, temperatures=temperatures, held_out_count=held_out_count)
 
     def after_drift(
-        self, old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]
+        self,
+        old: Float[Tensor, "batch width"],
+        new: Float[Tensor, "batch width"],
+        target: Int[Tensor, " batch"],
+        unlabelled: tuple[Float[Tensor, "more width"], Float[Tensor, "more width"]] | None = None,
     ) -> tuple["ClassMemory", float]:
         """Statistics mapped to new weights by the drift map of a task's features, and the variance that the map explains."""
-        drift, explained = guarded(old, new, target)
+        drift, explained = guarded(old, new, target, unlabelled)
         if drift is None:
             return self, explained
         return replace(self, statistics=drift.move(self.statistics.double()).float()), explained
@@ -156,9 +192,26 @@ class ClassMemory:
         return replace(self, statistics=self.statistics.at(classes), novelty_quantiles=self.novelty_quantiles[classes])
 
     def threshold(self, share: float) -> float:
-        """Novelty score exceeded by this share of the known classes' held-out examples; infinite without any."""
-        known = self.novelty_quantiles[~self.novelty_quantiles.isnan().any(1)].flatten()
-        return float(torch.quantile(known, 1 - share)) if len(known) else float("inf")
+        """Novelty score exceeded by at most this share of further examples of known classes.
+
+        The quantile 1 − `share` of held-out examples is raised by (n + 1) / n: a further example is one more (Vovk et al. 2005).
+        Where `held_out_novelty`, n, is too small for that, it is the greatest score. Infinite without any.
+        """
+        known = self.novelty_quantiles[self._has_novelty].flatten()
+        if not len(known):
+            return float("inf")
+        level = (1 - share) * (1 + 1 / self.held_out_novelty)
+        return float(torch.quantile(known, min(1.0, level)))
+
+    @property
+    def held_out_novelty(self) -> float:
+        """Effective number of examples behind the novelty scores, whose classes have the same weight: K² / Σ 1/n_k."""
+        count = self.statistics.count[self._has_novelty].double()
+        return len(count) ** 2 / float((1 / count).sum()) if len(count) else 0.0
+
+    @property
+    def _has_novelty(self) -> Bool[Tensor, " class"]:
+        return ~self.novelty_quantiles.isnan().any(1)
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors for a store."""
@@ -178,6 +231,15 @@ class ClassMemory:
             F.pad(held_out_count, padding),
             F.pad(judged, (0, 0, *padding)),
         )
+
+
+def _comparable(
+    logits: Float[Tensor, "example class"], target: Int[Tensor, " example"]
+) -> tuple[Float[Tensor, "example class"], Int[Tensor, " example"]]:
+    """Examples that have a logit of every class, of those that occur at all; none if fewer than two classes are left."""
+    columns = logits.isfinite().any(0)
+    rows = logits[:, columns].isfinite().all(1) & (columns.sum() > 1)
+    return logits[rows][:, columns], (columns.cumsum(0) - 1)[target[rows]]
 
 
 def _compared(

@@ -59,20 +59,26 @@ class FeatureClassifier(Part):
         calibrated: Sequence[HeadName] | None = None,
     ) -> float | None:
         """Add a task's examples to the class memory. Returns the held-out accuracy of the settings' head, if any."""
-        head, shrinkage = self.head_name, self.settings.shrinkage
+        head, how = self.head_name, self.settings
         trained = self.trained(max(self.memory.classes, int(target.max()) + 1))
-        self.memory, held_out = self.memory.with_task(features, target, head, shrinkage, trained, calibrated)
+        self.memory, held_out = self.memory.with_task(
+            features, target, head, how.shrinkage, trained, calibrated, how.prior
+        )
         return held_out
 
     def judge_heads(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> None:
         """Judge all heads by a task's examples, with their features from before its training."""
-        self.memory = self.memory.with_judged_heads(features, target, self.settings.shrinkage)
+        self.memory = self.memory.with_judged_heads(features, target, self.settings.shrinkage, self.settings.prior)
 
     def map_drift(
-        self, old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]
+        self,
+        old: Float[Tensor, "batch width"],
+        new: Float[Tensor, "batch width"],
+        target: Int[Tensor, " batch"],
+        unlabelled: tuple[Float[Tensor, "more width"], Float[Tensor, "more width"]] | None = None,
     ) -> float:
         """Map the class memory along with the features of a task that trained the adapter. Returns the variance explained."""
-        self.memory, explained = self.memory.after_drift(old, new, target)
+        self.memory, explained = self.memory.after_drift(old, new, target, unlabelled)
         return explained
 
     @abstractmethod
@@ -109,7 +115,7 @@ class MemoryClassifier(FeatureClassifier):
 
     @property
     def head(self) -> Head:
-        return make_head(self.head_name, self.settings.shrinkage)
+        return make_head(self.head_name, self.settings.shrinkage, self.settings.prior)
 
     def logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch class"]:
         weight, bias = self.linear_classifier()
@@ -122,9 +128,8 @@ class MemoryClassifier(FeatureClassifier):
     def linear_classifier(self) -> WeightBias:
         cached = self._classifier
         if cached is None or cached[0] is not self.memory:
-            temperature = self.memory.temperature(self.head_name)
-            weight, bias = self.memory.fold(self.head, self.trained(self.memory.classes))
-            cached = self.memory, (weight / temperature, bias / temperature)
+            how, trained = self.settings, self.trained(self.memory.classes)
+            cached = self.memory, self.memory.classifier(self.head_name, how.shrinkage, how.prior, trained)
             # a trained head changes without notice, and costs nothing to compute
             self._classifier = None if self.settings.head == "linear" else cached
         return cached[1]
@@ -166,6 +171,7 @@ class MemoryClassifier(FeatureClassifier):
 
     @property
     def _cached_names(self) -> tuple[str, str]:
-        """Tensor names of the stored classifier; they depend on head and shrinkage."""
+        """Tensor names of the stored classifier; they depend on head, shrinkage and prior."""
         name = f"fitted.{self.head_name}.{self.settings.shrinkage!r}"
+        name += "" if self.settings.prior == "uniform" else f".{self.settings.prior}"
         return f"{name}.weight", f"{name}.bias"

@@ -5,6 +5,7 @@ from typing import Literal
 
 from newcomer.classes.heads import HeadChoice
 from newcomer.nn.features.augmentation import Augmentation
+from newcomer.nn.heads.head import Prior
 from newcomer.settings import internal
 from newcomer.training.settings import Count, NotNegative, Rate, Share, Times
 
@@ -24,7 +25,8 @@ class Training:
     - `learning_rate`: of the adapter's parameters.
     - `head_learning_rate`: of the linear head and the magnitudes; `learning_rate` by default.
     - `schedule`: of both learning rates within a task.
-    - `augment`: of training images: 'flip', or 'crop' (and flip).
+    - `augment`: of training images: 'flip', 'crop' (and flip), or 'crop-only', for pictures in which left and right differ, such as
+      handwriting and printed text.
     - `precision`: 'fp32', or 'bf16' for mixed precision in training and inference.
     - `seed`: of initial parameters, batches and augmentation.
 
@@ -73,12 +75,15 @@ class Classifier:
       trained; see `nn.heads`. 'auto': of all but 'linear' the one of least loss on the tasks' examples, held out from the head,
       before each task was trained.
     - `shrinkage`: of covariances towards a multiple of the identity, for heads and novelty scores.
+    - `prior`: 'uniform': all classes are as likely before an input is seen, however many examples they have; 'empirical': as
+      likely as they are frequent among the examples. It concerns the loss of training, the head and the probabilities.
     - `drift_map`: after a task, map the statistics of old classes to the new weights' features (`nn.features.drift_map`).
     """
 
     head: HeadChoice = "linear"
     shrinkage: Share = 0.3
     drift_map: bool = True
+    prior: Prior = "uniform"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from newcomer.classes.heads import HeadName, make_head
 from newcomer.nn.features.class_statistics import PRINCIPAL_DIRECTIONS, ClassStatistics
 from newcomer.nn.features.novelty import Novelty
 from newcomer.nn.features.temperature import temperature
-from newcomer.nn.heads.head import Head, Linear
+from newcomer.nn.heads.head import Head, Linear, Prior
 from newcomer.shapes import Float, Int, Tensor
 
 FOLDS = 5
@@ -41,6 +41,7 @@ def cross_validate(
     trained: Linear,
     shrinkage: float,
     folds: Mapping[HeadName, int],
+    prior: Prior = "uniform",
 ) -> HeldOut | None:
     """Evaluate heads computed from `old` and four fifths of a task's examples on the rest; None if nothing can be held out.
 
@@ -51,6 +52,8 @@ def cross_validate(
     known = len(old.count)
     every, near = torch.arange(max(known, int(target.max()) + 1)), _nearest(old, features, target)
     fold_of, is_new = folds_of(target), target >= known
+    # those of all examples: that a fold has fewer of each new class is no imbalance
+    counts = F.pad(old.count, (0, len(every) - known)) + torch.bincount(target, minlength=len(every))
     plain = old.without_directions().padded(len(every)).double()
     close = old.at(near[near < known].tolist()).padded(len(near)).double()
     logits: dict[HeadName, list[tuple[Tensor, Tensor]]] = {name: [] for name in folds}
@@ -63,13 +66,14 @@ def cross_validate(
             continue
         x, nearby = features[rows].double(), None
         for name in (name for name in folds if fold < folds[name]):
-            head, classes = make_head(name, shrinkage), every
+            head, classes = make_head(name, shrinkage, prior), every
             if head.uses_directions:
                 rank, classes = old.directions.shape[1], near
                 nearby = nearby or close.joined(
                     ClassStatistics.of(features[kept], torch.searchsorted(near, target[kept]), len(near), rank)
                 )
-            found = _logits(head, nearby if nearby and head.uses_directions else statistics, classes, trained, x)
+            there = nearby if nearby and head.uses_directions else statistics
+            found = _logits(head, there, classes, trained, x, counts)
             logits[name].append((found, torch.searchsorted(classes, target[rows])))
         novelty.append(Novelty.of(statistics.at(_present(statistics)), shrinkage)(x))
         held_out.append(rows)
@@ -88,6 +92,7 @@ def held_out_losses(
     target: Int[Tensor, " example"],
     shrinkage: float,
     heads: Sequence[HeadName],
+    prior: Prior = "uniform",
 ) -> Float[Tensor, " held_out"]:
     """Cross entropy of each example of one fold, by the best of these heads, which are computed from the other folds.
 
@@ -99,8 +104,8 @@ def held_out_losses(
     classes = int(target.max()) + 1
     kept = ClassStatistics.of(features[~held_out], target[~held_out], classes, PRINCIPAL_DIRECTIONS)
     untrained = features.new_zeros(classes, features.shape[1])
-    for head in (make_head(name, shrinkage) for name in heads):
-        found = _logits(head, kept, torch.arange(classes), (untrained, untrained[:, 0]), features[held_out])
+    for head in (make_head(name, shrinkage, prior) for name in heads):
+        found = _logits(head, kept, torch.arange(classes), (untrained, untrained[:, 0]), features[held_out], kept.count)
         found = found / temperature(found, target[held_out])
         losses.append(F.cross_entropy(found, target[held_out], reduction="none"))
     return min(losses, key=lambda loss: loss.mean().item())
@@ -112,11 +117,12 @@ def _logits(
     classes: Int[Tensor, " class"],
     trained: Linear,
     x: Float[Tensor, "row width"],
+    counts: Float[Tensor, " class"],
 ) -> Float[Tensor, "row class"]:
-    """Logits of these classes, whose statistics these are; −∞ for those without examples."""
+    """Logits of these classes, whose statistics these are; −∞ for those without examples. `counts` are those of all classes."""
     present = _present(statistics)
-    there = statistics.at(present)
-    weight, bias = head.fold(there, (trained[0][classes[present]], trained[1][classes[present]]))
+    there, own = statistics.at(present), classes[present]
+    weight, bias = head.fold(there, (trained[0][own], trained[1][own]), counts[own])
     found = x.new_full((len(x), len(classes)), float("-inf"))
     found[:, present] = head.terms(there, x) @ weight.T + bias
     return found

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import ClassVar, final
 
-from newcomer.classes.configuration import Alignment
+from newcomer.classes.configuration import Alignment, Classifier
 from newcomer.classes.parts import Part, Task
 from newcomer.classes.training_loop import TrainingLoop
+from newcomer.errors import SettingError
 from newcomer.nn.features.class_gaussians import ClassGaussians
 from newcomer.nn.heads.alignment import align
 from newcomer.shapes import Float, Int, Tensor
@@ -24,7 +25,13 @@ class HeadAlignment(Part):
     replaces_state: ClassVar[bool] = True
     gaussians: ClassGaussians
 
-    def __init__(self, width: int, settings: Alignment) -> None:
+    def __init__(self, width: int, settings: Alignment, classifier: Classifier, learner: str) -> None:
+        """Raises SettingError, in the learner's name, for a prior that the aligned head cannot have."""
+        if classifier.head == "linear" and classifier.prior == "empirical":
+            raise SettingError(
+                f"{learner}: prior = 'empirical', but the alignment draws as many features of every class; leave prior out, or "
+                "give another head than 'linear'"
+            )
         self.width, self.settings = width, settings
 
     def update(

@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 from newcomer.nn.heads.gaussian import RealignedGaussian
-from newcomer.nn.heads.head import Head
+from newcomer.nn.heads.head import Head, Prior
 from newcomer.nn.heads.kernel import KernelRidge
 from newcomer.nn.heads.lda import LDA
 from newcomer.nn.heads.linear import TrainedLinearHead
@@ -21,12 +21,12 @@ CANDIDATES: list[HeadName] = list(get_args(StatisticsHead))
 """Heads among which 'auto' chooses: those that compute from class statistics."""
 
 
-def make_head(name: HeadName, shrinkage: float) -> Head:
-    """Head by name."""
+def make_head(name: HeadName, shrinkage: float, prior: Prior = "uniform") -> Head:
+    """Head by name. Of `prior` is only what the head itself estimates: see `ClassMemory.classifier`."""
     heads: dict[HeadName, Head] = {
         "linear": TrainedLinearHead(),
         "prototypes": Prototypes(),
-        "ridge": Ridge(shrinkage),
+        "ridge": Ridge(shrinkage, prior),
         "lda": LDA(shrinkage),
         "gaussian": RealignedGaussian(shrinkage),
         "kernel": KernelRidge(),

@@ -311,10 +311,14 @@ class ClassLearner(Learner[Examples, Examples]):
         maps_drift = loop is not None and adapts and settings.drift_map and bool(self.classes)
         loader = Loader(self.backbone, inputs, self.cache_gib * GIB)
         loader.read([0])  # inputs of the wrong kind are refused at once
+        more = self._unlabelled(stage, maps_drift)
         old, learned, task = torch.zeros(0), Learned(), None
         judges = settings.head == "auto" and new > 0
         if initializes or maps_drift or (judges and loop is not None):
             old = yield from self._extract_features(f"{stage.name}, before", loader)
+        old_more, drifted = torch.zeros(0), None
+        if more is not None:
+            old_more = yield from self._extract_features(f"{stage.name}, unlabelled before", more)
         if judges and loop is not None:
             self.classifier.judge_heads(old, target)
         if self.loop is not None:
@@ -322,16 +326,22 @@ class ClassLearner(Learner[Examples, Examples]):
         if loop is not None:
             if initializes:
                 loop.init_head(self.memory, settings.shrinkage, old, target)
-            task = Task(stage.name, loader, target, known=len(self.classes), seed=loop.training.seed)
+            task = Task(
+                stage.name, loader, target, known=len(self.classes), seed=loop.training.seed, prior=settings.prior
+            )
             learned = yield from self._train(task, loop)
         features = yield from self._extract_features(f"{stage.name}, after", loader)
         if not features.isfinite().all():
             raise LearnerError("the features are not finite; lower the learning rate")
+        if more is not None:
+            drifted = old_more, (yield from self._extract_features(f"{stage.name}, unlabelled after", more))
         info: dict[str, Json] = {"what": "learn", "examples": len(stage.train), "settings": dict(self.settings)}
         info |= {} if digest is None else {DATA: digest}
         info |= {NEW_CLASSES: list(class_index)[len(self.classes) :], **decision, **learned.info}
         if maps_drift:
-            info["drift explained"] = self.classifier.map_drift(old, features, target)
+            info["drift explained"] = self.classifier.map_drift(old, features, target, drifted)
+        if more is not None:
+            info["unlabelled"] = len(more.inputs)
         if judges and loop is None:
             self.classifier.judge_heads(features, target)
         if self.loop is not None:
@@ -347,6 +357,30 @@ class ClassLearner(Learner[Examples, Examples]):
         updated = self.classifier.update(features, target)
         cost = self._cost(loader, 0 if loop is None else loop.parameter_count)
         return self._make_entry(stage.name, {**info, **updated.info, "cost": cost}, learned, updated)
+
+    def _unlabelled(self, stage: Stage[Examples, Examples], maps_drift: bool) -> Loader | None:
+        """The stage's unlabelled inputs, if it maps drift; a warning if it does not, and they are left alone.
+
+        Raises LearnerError for a learner without a drift map, which is all that they are for.
+        """
+        if not stage.train.unlabelled:
+            return None
+        if self.loop is None or not self.classifier.settings.drift_map:
+            raise LearnerError(
+                f"{stage_title(stage.name)}: unlabelled inputs are for the drift map, and this {type(self).__name__} has none; "
+                "leave them out, or take a learner that trains its backbone, with drift_map = true"
+            )
+        if not maps_drift:
+            warnings.warn(
+                f"{stage_title(stage.name)}: the unlabelled inputs are not used: there is no drift to map before a second task "
+                "that trains the backbone",
+                DataWarning,
+                stacklevel=4,
+            )
+            return None
+        more = Loader(self.backbone, self._loaded(stage.train.unlabelled), self.cache_gib * GIB)
+        more.read([0])
+        return more
 
     def _warn_if_learned(self, digest: str | None, classes: Sequence[str]) -> None:
         """DataWarning for the examples of an earlier stage, unless one of their classes was forgotten since."""
@@ -393,6 +427,13 @@ class ClassLearner(Learner[Examples, Examples]):
         limit = self.memory.threshold(reject)
         if limit == float("inf"):
             raise LearnerError("too few examples for a rejection threshold; learn at least two of a class")
+        if reject and (known := self.memory.held_out_novelty) < (needed := 1 / reject - 1):
+            warnings.warn(
+                f"reject = {reject:g}: that takes {needed:.0f} examples of known classes, and there are as good as {known:.0f}: "
+                "more known inputs than this share may be refused; learn more of the smallest classes",
+                DataWarning,
+                stacklevel=3,
+            )
         return limit
 
     def _predictions(self, features: Float[Tensor, "batch width"], top: int, limit: float | None) -> list[Prediction]:

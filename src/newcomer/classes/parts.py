@@ -11,6 +11,7 @@ from torch import nn
 from newcomer.backbones.backbone import Backbone
 from newcomer.classes.loader import Loader
 from newcomer.errors import SettingError
+from newcomer.nn.heads.head import Prior
 from newcomer.seeds import spawn
 from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
@@ -29,6 +30,8 @@ class Task:
     known: int
     """Number of classes known before it."""
     seed: int
+    prior: Prior = "uniform"
+    """Of its classes in the loss."""
 
     @property
     def is_first(self) -> bool:

@@ -11,8 +11,8 @@ from newcomer.classes.classifier import FeatureClassifier
 from newcomer.classes.configuration import Classifier
 from newcomer.classes.parts import Learned
 from newcomer.errors import LearnerError
-from newcomer.nn.features.temperature import temperature
-from newcomer.nn.heads.head import WeightBias
+from newcomer.nn.features.temperature import balanced_temperature
+from newcomer.nn.heads.head import Prior, WeightBias
 from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.nn.heads.random_features import held_out
 from newcomer.nn.heads.subspaces import SubspacePrototypes
@@ -32,16 +32,19 @@ class SubspaceClassifier(FeatureClassifier):
     prototypes: SubspacePrototypes
     temperature: float
     """Of the softmax: geometric mean of the tasks' temperatures, weighted by their held-out examples."""
-    held_out_count: int
-    """Number of held-out examples behind the temperature."""
+    held_out_count: float
+    """Effective number of held-out examples behind the temperature."""
 
-    def __init__(self, width: int, shrinkage: float, alpha: float, linear_head: LinearHead, learner: str) -> None:
+    def __init__(
+        self, width: int, shrinkage: float, prior: Prior, alpha: float, linear_head: LinearHead, learner: str
+    ) -> None:
         """`width`: of one subspace; `alpha`: weight of the others; errors are in the learner's name."""
-        super().__init__(width, Classifier("prototypes", shrinkage, drift_map=False), linear_head)
+        super().__init__(width, Classifier("prototypes", shrinkage, drift_map=False, prior=prior), linear_head)
         self.alpha, self.learner = alpha, learner
 
     def logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch class"]:
-        return self.prototypes.logits(self._by_subspace(features), self.alpha) / self.temperature
+        found = self.prototypes.logits(self._by_subspace(features), self.alpha) / self.temperature
+        return found + self.memory.log_prior(self.settings.prior)
 
     def linear_classifier(self) -> WeightBias:
         """Raises LearnerError: there is none."""
@@ -60,8 +63,9 @@ class SubspaceClassifier(FeatureClassifier):
         if held.any():
             kept = self.prototypes.with_examples(x[~held], target[~held], newest)
             logits, labels = kept.logits(x[held], self.alpha), target[held]
-            before, self.held_out_count = self.held_out_count, self.held_out_count + len(labels)
-            logarithm = before * math.log(self.temperature) + len(labels) * math.log(temperature(logits, labels))
+            found, count = balanced_temperature(logits, labels)
+            before, self.held_out_count = self.held_out_count, self.held_out_count + count
+            logarithm = before * math.log(self.temperature) + count * math.log(found)
             self.temperature = math.exp(logarithm / self.held_out_count)
             info = {"held-out accuracy": float((logits.argmax(1) == labels).double().mean())}
         self.prototypes = self.prototypes.with_examples(x, target, newest)
@@ -85,8 +89,7 @@ class SubspaceClassifier(FeatureClassifier):
         self.prototypes = SubspacePrototypes(
             **{name: state[f"{PREFIX}prototypes.{name}"] for name in vars(self.prototypes)}
         )
-        self.temperature, held_out_count = state[PREFIX + "scalars"].tolist()
-        self.held_out_count = int(held_out_count)
+        self.temperature, self.held_out_count = state[PREFIX + "scalars"].tolist()
 
     def keep(self, classes: list[int]) -> None:
         self.memory, self.prototypes = self.memory.at(classes), self.prototypes.at(classes)

@@ -36,7 +36,8 @@ class TrainingLoop(Part):
     """Trains an adapter's parameters by Adam, together with a linear head that grows with the classes.
 
     The loss is the cross entropy over the logits of the task's classes (`new`), or of all classes `seen` so far, and the adapter's
-    own term.
+    own term. Under the uniform prior logits are adjusted in the loss by the logarithms of the classes' shares, so that those which
+    are learned owe nothing to them (logit adjustment, τ = 1: Menon et al., ICLR 2021, arXiv 2007.07314).
     """
 
     parameter_count = 0
@@ -103,6 +104,7 @@ class TrainingLoop(Part):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         loss_classes = self._loss_classes(task.target)
         target = torch.searchsorted(loss_classes, task.target).to(backbone.device)
+        log_prior = _log_prior(target, len(loss_classes)) if task.prior == "uniform" else 0.0
         loss_classes = loss_classes.to(backbone.device)
         adapter_size = numbers(p for group in groups.values() for p in group)
         distill = self._distillation(task, adapter)
@@ -118,7 +120,8 @@ class TrainingLoop(Part):
                 with nullcontext() if groups else torch.no_grad():
                     features, own = adapter.encode_with_loss(encoded)
                 logits = self.linear_head(features).float()
-                loss = F.cross_entropy(logits[:, loss_classes], target[part], reduction="sum") + own
+                compared = logits[:, loss_classes] + log_prior
+                loss = F.cross_entropy(compared, target[part], reduction="sum") + own
                 yield (loss if distill is None else loss + distill(encoded, logits)) / len(plan[step])
 
         blocks = blocks_of(adapter.encoder) if self.gradient_checkpointing else []
@@ -179,3 +182,10 @@ class TrainingLoop(Part):
 
     def keep(self, classes: list[int]) -> None:
         self.linear_head.set(self.linear_head.weight[classes].detach(), self.linear_head.bias[classes].detach())
+
+
+def _log_prior(target: Int[Tensor, " example"], classes: int) -> Float[Tensor, " class"]:
+    """log(n / mean n) of these classes; 0 for those that have no example."""
+    count = torch.bincount(target, minlength=classes)
+    own = count > 0
+    return torch.where(own, (count.clamp(min=1) / count[own].float().mean()).log(), 0.0)

@@ -24,5 +24,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "export": ("models", "Export a classifier for other libraries."),
     "evaluate": ("evaluation", "Measure a model on labelled data."),
     "analyse": ("analysis", "Plot what a model has learned."),
-    "inspect": ("inspection", "Show a model, one of its items, or a click log's schema."),
+    "inspect": (
+        "inspection",
+        "Show a model, one of its items, or what a click log, pictures or texts would be learned as.",
+    ),
 }

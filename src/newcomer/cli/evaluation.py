@@ -133,9 +133,11 @@ def _known_items(model: ItemLearner, log: ClickLog, where: str, left_out: list[s
 
 def _show_clicks(store: Path, model: ItemLearner, log: ClickLog, json_: bool) -> None:
     scores = model.evaluate(log)
-    weight = model.event_weights(log)
-    rate = float(np.average(log.label, weights=weight))
-    constant = click_scores(log.item, log.label, np.full(len(log), rate), log.user, weight)
+    rate, negative_rate = (
+        float(np.average(log.label, weights=model.event_weights(log))),
+        model.probabilities.negative_rate,
+    )
+    constant = click_scores(log.item, log.label, np.full(len(log), rate), log.user, log.weight, negative_rate)
     if json_:
         found = {
             name: {key: _number(value) for key, value in of.items()}

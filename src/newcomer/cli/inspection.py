@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from newcomer.cli.aligned import print_table
+from newcomer.cli.class_data_inspection import is_image_folder, is_text_table, show_class_data
 from newcomer.cli.class_inspection import show_classes
 from newcomer.cli.item_inspection import show_item, show_items
 from newcomer.cli.program import app, console, say, stoppable, with_progress
@@ -28,13 +29,19 @@ from newcomer.store.folder import Store
 
 @app.command()
 def inspect(
-    path: Annotated[str, typer.Argument(help="Folder of a model, or a click log: file, folder, pattern or URL.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of a model; or a click log (file, folder, pattern or URL), a folder of class folders, a table of texts."
+        ),
+    ],
     item: Annotated[str | None, typer.Option(metavar="ID", help="Item of a click model to show.")] = None,
     states: Annotated[
         str | None, typer.Option("--states", metavar="URL", help="Click model: URL of its state database.")
     ] = None,
     write: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the proposed schema of a log to this TOML file.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the proposed recipe, with the schema of a log, to this TOML file."),
     ] = None,
     column: Columns = None,
     graphs: Annotated[
@@ -45,9 +52,22 @@ def inspect(
         Path | None,
         typer.Option(metavar="FILE", help="With --graphs: TOML file with [data.schema]; by default one is proposed."),
     ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Table of texts: column with the texts, 'text' by default.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Table of texts: column with the labels, 'label' by default.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show a model, one of its items, or a click log's schema."""
+    """Show a model, one of its items, or what a click log, pictures or texts would be learned as."""
+    of_a_log = {"column": column or None, "graphs": graphs or None, "schema": schema}
+    if is_text_table(path, text, label):
+        _only(path, "a table of texts", item=item, states=states, **of_a_log)
+        return show_class_data(path, write, text, label, images=False, json_=json_)
+    if not Store(Path(path)).exists() and not _is_log(path) and is_image_folder(path):
+        _only(path, "a folder of pictures", item=item, states=states, **of_a_log)
+        return show_class_data(path, write, None, None, images=True, json_=json_)
     if _is_log(path):
         _only(path, "a log", item=item, states=states)
         if graphs:
@@ -55,7 +75,7 @@ def inspect(
         if schema:
             raise SettingError(f"--schema {schema} is for --graphs; without it a schema is proposed")
         return _show_log(path, write, named_columns(column), json_)
-    store, of_a_log = Path(path), {"write": write, "column": column or None, "graphs": graphs or None, "schema": schema}
+    store, of_a_log = Path(path), of_a_log | {"write": write}
     kind = LEARNERS.get(Store(store).manifest().learner)
     if kind is not None and issubclass(kind, ItemLearner):
         _only(path, "a click model", **of_a_log)

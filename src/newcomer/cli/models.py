@@ -12,6 +12,7 @@ from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.cli.items import forget_items, forget_users
 from newcomer.cli.prediction_output import Answer, print_json, print_tables
 from newcomer.cli.program import Track, app, bar, finish, name_left_out, say, say_logs, shorten, stoppable
+from newcomer.data.class_names import class_name, matching
 from newcomer.data.examples import Examples
 from newcomer.data.inputs import Query
 from newcomer.data.io.example_sources import image_queries, text_queries, training_examples, training_part
@@ -66,6 +67,21 @@ def learn(
     ] = None,
     text: TextColumn = "text",
     label: LabelColumn = "label",
+    class_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Learn these classes alone, by name or pattern such as 'n01*'; may be repeated.",
+        ),
+    ] = None,
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Images or texts of any classes, which only say how the features of old classes change with training.",
+        ),
+    ] = None,
     strict: Strict = False,
     track: Track = None,
 ) -> None:
@@ -76,6 +92,8 @@ def learn(
     left_out: list[str] = []
     with stoppable("the model is unchanged; the same command starts again"), locked(store):
         examples = _read_examples(data, text, label, left_out, strict)
+        if class_:
+            examples = _of_classes(examples, class_, data)
         known = Store(store).exists()
         if known and of_backbone:
             raise SettingError(
@@ -90,6 +108,9 @@ def learn(
             model = _new(store, backbone, learner, settings, of_backbone)
         if model.backbone.reads_images:
             examples = decodable(examples, left_out, strict)
+        if unlabelled is not None:
+            more = _unlabelled(unlabelled, model.backbone.reads_images, text, left_out, strict)
+            examples = Examples(examples.inputs, examples.labels, more)
         if part := training_part(data):
             say(f"{data}: the images in {part.name}/ are learned, the others left alone")
         say(_summary(model, examples))
@@ -266,6 +287,43 @@ def _read_examples(data: Path, text: str, label: str, left_out: list[str], stric
     except DataError:
         name_left_out(left_out)
         raise
+
+
+def _unlabelled(path: str, images: bool, text: str, left_out: list[str], strict: bool) -> Sequence[Path | str]:
+    """The images of a folder, or the texts of a file; those that cannot be read are reported in `left_out`.
+
+    Raises DataError if none can, and if `strict` for the first.
+    """
+    queries = image_queries([path]) if images else text_queries([path], text)
+    if strict:
+        _require_readable(queries)
+    right = [query.input for query in queries if not query.problem]
+    problems = [query.problem for query in queries if query.problem]
+    if images:
+        damaged = list(decoding_problems([Path(one) for one in right]))
+        problems += [problem for problem in damaged if problem]
+        right = [one for one, problem in zip(right, damaged, strict=True) if not problem]
+    if not right:
+        raise _none_readable(problems)
+    left_out += problems
+    return right
+
+
+def _of_classes(examples: Examples, patterns: Sequence[str], data: Path) -> Examples:
+    """The examples of classes with these names, or that match these patterns.
+
+    Raises DataError for one that none does.
+    """
+    wanted = set[str]()
+    for pattern in patterns:
+        found = matching(class_name(pattern), examples.classes)
+        if not found:
+            raise DataError(f"{data}: no class is or matches --class {pattern}; {nearest(pattern, examples.classes)}")
+        wanted |= set(found)
+    rows = [row for row, label in enumerate(examples.labels) if label in wanted]
+    if not isinstance(examples.inputs, ImageFiles):
+        return examples.select(rows)
+    return Examples(ImageFiles([examples.inputs.paths[row] for row in rows]), [examples.labels[row] for row in rows])
 
 
 def decodable(examples: Examples, left_out: list[str], strict: bool) -> Examples:

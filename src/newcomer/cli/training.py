@@ -42,7 +42,7 @@ Columns = Annotated[
     typer.Option(
         "--column",
         metavar="ROLE=NAME",
-        help="Name the item, user, label or time column of a log, such as item=film_nr; may be repeated.",
+        help="Name the item, user, label, time or weight column of a log, such as item=film_nr; may be repeated.",
     ),
 ]
 
@@ -170,6 +170,7 @@ def show_proposal(proposal: Proposal) -> None:
     """Print a proposed schema: every column with its role, kind and reason."""
     schema = proposal.schema
     roles = {schema.item: "item id", schema.user: "user id", schema.label: "label", schema.time: "time"}
+    roles |= {} if schema.weight is None else {schema.weight: "weight"}
     fields = {field.name: field for field in schema.fields}
     table = RichTable("column", "role", "kind", "why", "for example")
     for column, why in proposal.reasons.items():
@@ -183,7 +184,7 @@ def warn_without_item_fields(schema: Schema, log: str) -> None:
     """DataWarning, with the columns that are not used, if nothing is known of a new item."""
     if schema.of("item"):
         return
-    used = {schema.label, schema.time, *(node.name for node in schema.nodes)}
+    used = {*schema.event_columns, *(node.name for node in schema.nodes)}
     unused = ", ".join(column for column in columns_of(log) if column not in used)
     warnings.warn(
         f"{log}: no field has the role item: every new item gets the same score before its first event; columns of the log that "

@@ -2,8 +2,9 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from typing import Any
 
 from newcomer.data.canonical import BLANK
@@ -71,6 +72,17 @@ def known_names(names: Iterable[str]) -> list[str]:
     names = list(names)
     found = [name if is_missing(name) else _of_text(name) for name in names]
     return found if len(set(found)) == len(found) else names
+
+
+def matching(pattern: str, known: Sequence[str], named: Collection[str] = ()) -> list[str]:
+    """The class of this name; else the classes that match it as a pattern (`*`, `?`, `[…]`), without those `named` otherwise.
+
+    >>> matching("n01*", ["n0144", "n0151", "n0200"]), matching("a*", ["a*", "ab"]), matching("n01*", ["n0144", "n0151"], ["n0151"])
+    (['n0144', 'n0151'], ['a*'], ['n0144'])
+    """
+    if pattern in known:
+        return [pattern]
+    return [name for name in known if name not in named and fnmatchcase(name, pattern)]
 
 
 def _of_text(text: str) -> str:

@@ -96,6 +96,8 @@ class ClickLog:
     """Statistics of the original labels, if a threshold turns them into clicks: of all rows that were read together."""
     has_dates: bool = False
     """Whether the times were given as dates; they are then milliseconds."""
+    weight: NDArray[np.float64] | None = None
+    """Number of equal rows that each row stands for; None: 1 each, and in requests. See `data.weights`."""
 
     def __len__(self) -> int:
         return len(self.item)
@@ -104,6 +106,11 @@ class ClickLog:
     def fraction_or_zero(self) -> NDArray[np.float64]:
         """`fraction`, or zeros: orders events of equal time."""
         return np.zeros(len(self)) if self.fraction is None else self.fraction
+
+    @property
+    def weight_or_one(self) -> NDArray[np.float64]:
+        """`weight`, or ones."""
+        return np.ones(len(self)) if self.weight is None else self.weight
 
     def take(self, rows: NDArray[Any]) -> Self:
         """Rows at these indices, in this order, or where a boolean mask is true."""
@@ -117,6 +124,7 @@ class ClickLog:
             time=self.time[rows],
             row=self.row[rows],
             fraction=None if self.fraction is None else self.fraction[rows],
+            weight=None if self.weight is None else self.weight[rows],
         )
 
     def of_items(self, items: NDArray[np.integer[Any]]) -> Self:

@@ -21,6 +21,8 @@ class Examples:
     - `inputs`: texts or images (PIL images, paths, encoded bytes, uint8 arrays of height × width × 3) in a list, tuple,
       generator, pandas, polars or numpy column, or in a sequence that loads an input when it is indexed.
     - `labels`: texts or whole numbers in any such container, converted to class names by `class_name`.
+    - `unlabelled`: further inputs of any classes, known or not. Nothing is learned of them: they say how features change while
+      the backbone is trained on the others (`nn.features.drift_map`).
 
     >>> Examples(["my card", "no money"], [1, 2.0]).labels
     ['1', '2']
@@ -31,10 +33,12 @@ class Examples:
 
     inputs: Sequence[Input]
     labels: Sequence[str]
+    unlabelled: Sequence[Input] = ()
 
-    def __init__(self, inputs: Any, labels: Any) -> None:
+    def __init__(self, inputs: Any, labels: Any, unlabelled: Any = ()) -> None:
         object.__setattr__(self, "inputs", as_inputs(inputs))
         object.__setattr__(self, "labels", class_names(labels))
+        object.__setattr__(self, "unlabelled", as_inputs(unlabelled, "unlabelled"))
         if len(self.inputs) != len(self.labels):
             raise DataError(f"{len(self.inputs)} inputs, but {len(self.labels)} labels; give one label per input")
 
@@ -44,7 +48,8 @@ class Examples:
     def __repr__(self) -> str:
         classes = self.classes
         names = f": {listed(classes)}" if classes else ""
-        return f"Examples({counted(len(self), 'input')}, {counted(len(classes), 'class', 'classes')}{names})"
+        more = f", {len(self.unlabelled)} unlabelled" if self.unlabelled else ""
+        return f"Examples({counted(len(self), 'input')}, {counted(len(classes), 'class', 'classes')}{names}{more})"
 
     @property
     def classes(self) -> list[str]:
@@ -52,12 +57,12 @@ class Examples:
         return sorted(set(self.labels))
 
     def select(self, indices: Sequence[int]) -> "Examples":
-        """Subset of the examples, in the order of `indices`.
+        """Subset of the examples, in the order of `indices`, with all that is unlabelled.
 
         >>> Examples(["a", "b", "c"], ["x", "y", "x"]).select([2, 0]).labels
         ['x', 'x']
         """
-        return Examples(Subset(self.inputs, indices), [self.labels[i] for i in indices])
+        return Examples(Subset(self.inputs, indices), [self.labels[i] for i in indices], self.unlabelled)
 
     @classmethod
     def from_folder(cls, path: str | Path) -> "Examples":

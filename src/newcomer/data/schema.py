@@ -20,7 +20,7 @@ INTERNAL_COLUMNS = frozenset(
     f"{name} "
     for name in (
         *("row", "fraction", "dated", "grade", "spelled", "events", "clicks"),
-        *("count", "time", "first", "latest", "kept", "at"),
+        *("count", "time", "first", "latest", "kept", "at", "weights"),
     )
 )
 """Names of columns that are added to those of a schema."""
@@ -34,6 +34,7 @@ NEWER_SCHEMA_SETTINGS: dict[str, Json] = {
     "missing_values": (),
     "time_order": None,
     "max_conflict_share": 0.01,
+    "weight": None,
 }
 """Likewise for the settings of `Schema`."""
 
@@ -126,6 +127,8 @@ class Schema:
     """Order of day and month in dates such as 12/1/2010; None: ambiguous dates are an error."""
     max_conflict_share: float = 0.01
     """Maximum share of rows in which a field of an item or user may differ from its other rows; the latest value is used."""
+    weight: str | None = None
+    """Column of frequency weights: how many equal rows each labelled row stands for; None: 1 each. See `data.weights`."""
 
     @property
     def has_grades(self) -> bool:
@@ -134,7 +137,7 @@ class Schema:
 
     def __post_init__(self) -> None:
         _require_valid(self, "schema")
-        names = [self.item, self.user, self.label, self.time, *(field.name for field in self.fields)]
+        names = [self.item, self.user, *self.event_columns, *(field.name for field in self.fields)]
         for name in names:
             if names.count(name) > 1:
                 raise DataError(f"schema: column '{name}' is used twice; name every column once")
@@ -155,6 +158,11 @@ class Schema:
             *self.of("user"),
             *self.of("context"),
         )
+
+    @property
+    def event_columns(self) -> tuple[str, ...]:
+        """Columns that only labelled events have: label, time and weight."""
+        return (self.label, self.time, *(() if self.weight is None else (self.weight,)))
 
     @property
     def of_clicks(self) -> "Schema":

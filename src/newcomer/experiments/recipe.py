@@ -47,6 +47,7 @@ NEWER_SETTINGS: TomlTable = {
     "shard_tables": "auto",
     "adapt": "always",
     "logit_distillation": 0.0,
+    "prior": "uniform",
 }
 """Settings that older records do not have, with the values that those runs had; omitted from records at these."""
 

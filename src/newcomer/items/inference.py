@@ -122,9 +122,10 @@ def posterior(
         for batch in by_item(clicks.item, MAX_PADDED_ROWS):
             numbers = batch.items.tolist()
             fixed, tunable = network.split_state(select(state, order[torch.searchsorted(items, batch.items)]))
-            logits, jacobian = EventLikelihood.of(network, item_features, clicks, batch, fixed).jacobian(tunable)
+            events = EventLikelihood.of(network, item_features, clicks, batch, fixed)
+            logits, jacobian = events.jacobian(tunable)
             root = stack([summaries.get(number) for number in numbers], flatten_state(tunable)).root
-            factors = posterior_factor(jacobian * scale, logits, batch.real.to(logits), root)
+            factors = posterior_factor(jacobian * scale, logits, events.weights(), root)
             yield from zip(numbers, map(without_negligible, factors), strict=True)
 
 
@@ -187,16 +188,17 @@ def correct(
 ) -> dict[int, ItemSummary]:
     """Summaries of the items of `clicks`, events that entered them as no clicks, as if they had been clicks.
 
-    log p(click) − log p(no click) is the logit z, whatever else happened. So g gains the gradient of z, here at the items' current
-    `state` and not where the summary was expanded: logits are nearly linear.
+    log p(click) − log p(no click) is the logit z, whatever else happened. So g gains the gradient of z times the event's weight,
+    here at the items' current `state` and not where the summary was expanded: logits are nearly linear.
     """
     found: dict[int, ItemSummary] = {}
     with frozen(network), torch.no_grad():
         scale = prior_std(network)
         for batch in by_item(clicks.item, MAX_PADDED_ROWS):
             fixed, tunable = network.split_state(select(state, batch.items))
-            _, jacobian = EventLikelihood.of(network, item_features, clicks, batch, fixed).jacobian(tunable)
-            gain = (jacobian * batch.real[..., None]).sum(dim=1) * scale
+            events = EventLikelihood.of(network, item_features, clicks, batch, fixed)
+            _, jacobian = events.jacobian(tunable)
+            gain = (jacobian * events.weights()[..., None]).sum(dim=1) * scale
             for number, more in zip(batch.items.tolist(), gain, strict=True):
                 before = summaries[number]
                 found[number] = replace(before, linear=before.linear + more.to(before.linear))

@@ -24,6 +24,7 @@ from newcomer.data.io.log_files import Source
 from newcomer.data.io.log_reader import items_from_frame, log_from_frame, read_log
 from newcomer.data.io.shuffle import earliest_events
 from newcomer.data.schema import Field, Schema
+from newcomer.data.weights import require_weights
 from newcomer.errors import LearnerError, SettingError
 from newcomer.items.adaptation.item_summary import Summaries
 from newcomer.items.adaptation.rules import Adaptation
@@ -92,6 +93,10 @@ class ItemLearner(Learner[StageData, ClickLog]):
             raise SettingError("user_buckets and user_min_count both say which users share a row; set one of them")
         if pretraining.user_buckets == 0 and self.regularization.user_history:
             raise SettingError("user_history = true needs users, whom user_buckets = 0 leaves out; set one of them")
+        if schema.weight is not None and self.regularization.user_history:
+            raise SettingError(
+                f"user_history = true counts a user's events, and cannot weigh them by '{schema.weight}'; leave out one of the two"
+            )
         if pretraining.shard_tables is True and pretraining.weight_averaging:
             raise SettingError(
                 "shard_tables = true needs weight_averaging = 0, whose mean is of whole tables; set one of them"
@@ -218,12 +223,13 @@ class ItemLearner(Learner[StageData, ClickLog]):
 
     def evaluate(self, eval_set: ClickLog) -> dict[str, float]:
         """`auc`, `item_auc`, `logloss`, `calibration`, `f1`; see `metrics.ranking`. Each negative counts for those left out."""
-        weight = self.event_weights(eval_set)
-        return click_scores(eval_set.item, eval_set.label, self.score(eval_set), eval_set.user, weight)
+        require_weights(eval_set, self.schema)
+        rate = self.probabilities.negative_rate
+        return click_scores(eval_set.item, eval_set.label, self.score(eval_set), eval_set.user, eval_set.weight, rate)
 
     def event_weights(self, log: ClickLog) -> NDArray[np.float64]:
-        """Number of events of the full stream that each of these stands for: of a negative more than one, if not all were kept."""
-        return np.where(log.label, 1.0, 1 / self.probabilities.negative_rate)
+        """Number of events of the full stream that each one stands for: its weight; of a negative more, if not all were kept."""
+        return log.weight_or_one * np.where(log.label, 1.0, 1 / self.probabilities.negative_rate)
 
     @abstractmethod
     def _build(self, item_sizes: Sequence[FieldSize], row_sizes: Sequence[FieldSize]) -> ItemNetwork: ...
@@ -245,6 +251,8 @@ class ItemLearner(Learner[StageData, ClickLog]):
             raise LearnerError(
                 f"{type(self).__name__} has learned its old items; add the others, or build another learner"
             )
+        if isinstance(log, ClickLog):
+            require_weights(log, self.schema)
         old = training_data(
             log,
             self.device,
@@ -270,7 +278,7 @@ class ItemLearner(Learner[StageData, ClickLog]):
         selection = ModelSelection(modules, self.encoder, trial, self.adaptation, self.warmup_events, self.device)
         yield from self._train_network(stage, old, item_features, residuals, selection)
         selection.load_best()
-        self._register_finite(old.items.ids, item_features, self._old_item_state(residuals, item_features, old.counts))
+        self._register_finite(old.items.ids, item_features, self._old_item_state(residuals, item_features, old.weights))
         self.counts = list(old.counts)
         if not self._keeps_trained_ids:
             for clicks in old.latest_events(OLD_ITEM_EVENTS):
@@ -400,9 +408,9 @@ class ItemLearner(Learner[StageData, ClickLog]):
         yield from ()
 
     def _old_item_state(
-        self, residuals: nn.Embedding, item_features: Values, counts: Sequence[int]
+        self, residuals: nn.Embedding, item_features: Values, counts: Sequence[float]
     ) -> dict[str, Tensor]:
-        """States of the old items after training; `counts`: their numbers of events."""
+        """States of the old items after training; `counts`: their numbers of events, each by its weight."""
         state = self.cold_state(item_features, len(residuals.weight))
         if self._keeps_trained_ids:
             with evaluating(self.network):

@@ -22,7 +22,9 @@ def logloss(label: ArrayLike, probability: ArrayLike, weight: ArrayLike | None =
     """
     label, probability = pair(label, probability)
     return (
-        float(np.average(_losses(label, probability), weights=_weights(weight, label))) if len(label) else float("nan")
+        float(np.average(_losses(label, probability), weights=row_weights(weight, label)))
+        if len(label)
+        else float("nan")
     )
 
 
@@ -36,7 +38,7 @@ def item_logloss(item: ArrayLike, label: ArrayLike, probability: ArrayLike, weig
     _, item = np.unique(np.asarray(item), return_inverse=True)
     if not len(label):
         return float("nan")
-    weights = _weights(weight, label)
+    weights = row_weights(weight, label)
     return float((np.bincount(item, weights * _losses(label, probability)) / np.bincount(item, weights)).mean())
 
 
@@ -49,7 +51,7 @@ def normalised_entropy(label: ArrayLike, probability: ArrayLike, weight: ArrayLi
     (1.0, 0.3219)
     """
     label, probability = pair(label, probability)
-    rate = np.average(label, weights=_weights(weight, label)) if len(label) else 0.0
+    rate = np.average(label, weights=row_weights(weight, label)) if len(label) else 0.0
     if not 0 < rate < 1:
         return float("nan")
     entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
@@ -68,7 +70,7 @@ def worse_than_constant(scores: Mapping[str, float]) -> bool:
 def calibration(label: ArrayLike, probability: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Clicks expected over clicks that came: 1 is right, above it is boasting. Infinite without clicks, NaN without rows.
 
-    `weight`: of how many rows each one is a sample, such as 10 of a non-click if a tenth of these were kept.
+    `weight`: how many rows each one stands for, such as 10 of a non-click if a tenth of these were kept.
 
     >>> calibration([1, 0, 1, 0], [.5, .5, .25, .25])
     0.75
@@ -76,7 +78,7 @@ def calibration(label: ArrayLike, probability: ArrayLike, weight: ArrayLike | No
     label, probability = pair(label, probability)
     if not len(label):
         return float("nan")
-    weights = _weights(weight, label)
+    weights = row_weights(weight, label)
     return float((weights * probability).sum() / (weights * label).sum()) if label.any() else float("inf")
 
 
@@ -93,7 +95,7 @@ def calibration_error(
     label, probability = pair(label, probability)
     if not len(label):
         return float("nan")
-    weights = _weights(weight, label)
+    weights = row_weights(weight, label)
     bin_ = np.searchsorted(np.arange(1, bins) / bins, probability, side="right")
     return float(np.abs(np.bincount(bin_, weights * (probability - label))).sum() / weights.sum())
 
@@ -172,8 +174,17 @@ def pair(label: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats]:
     return labels, scores
 
 
-def _weights(weight: ArrayLike | None, label: Floats) -> Floats:
-    return np.ones_like(label) if weight is None else np.asarray(weight, dtype=np.float64)
+def row_weights(weight: ArrayLike | None, label: Floats) -> Floats:
+    """How many rows each one stands for, 1 by default. Raises DataError unless there is one for every label, above 0."""
+    if weight is None:
+        return np.ones_like(label)
+    weights = np.asarray(weight, dtype=np.float64)
+    if weights.shape != label.shape:
+        raise DataError(f"{len(label)} labels and {weights.size} weights; give one weight for every label")
+    wrong = np.flatnonzero(~((weights > 0) & np.isfinite(weights)))
+    if len(wrong):
+        raise DataError(f"the weight in row {wrong[0] + 1} is {weights[wrong[0]]:g}; give finite numbers above 0")
+    return weights
 
 
 def _losses(label: Floats, probability: Floats) -> NDArray[Any]:

@@ -12,27 +12,39 @@ from newcomer.metrics.calibration import (
     logloss,
     normalised_entropy,
     pair,
+    row_weights,
 )
 
 _Floats = NDArray[np.float64]
 
 
-def auc(label: ArrayLike, score: ArrayLike) -> float:
+def auc(label: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Probability that a click has a higher score than a non-click, a tie counting half. NaN with one kind of label only.
+
+    `weight`: how many equal rows each one stands for.
 
     >>> auc([0, 1, 0, 1], [.1, .1, .2, .9])     # of four pairs two and a half are in order
     0.625
+    >>> auc([0, 1, 0, 1], [.1, .1, .2, .9], [1, 2, 1, 1]) == auc([0, 1, 1, 0, 1], [.1, .1, .1, .2, .9]) == .5
+    True
     """
     label, score = pair(label, score)
-    clicks = label.sum()
-    pairs = clicks * (len(label) - clicks)
-    return float(((_ranks(score) * label).sum() - clicks * (clicks + 1) / 2) / pairs) if pairs else float("nan")
+    weights = row_weights(weight, label)
+    order = np.argsort(score, kind="stable")
+    label, weights = label[order], weights[order]
+    clicks = (weights * label).sum()
+    pairs = clicks * (weights.sum() - clicks)
+    ranks = _ranks_of_sorted(score[order], np.zeros(len(score), dtype=np.int64), weights)
+    return float(((ranks * weights * label).sum() - clicks * (clicks + 1) / 2) / pairs) if pairs else float("nan")
 
 
-def group_auc(group: ArrayLike, label: ArrayLike, score: ArrayLike, weighted: bool = False) -> float:
+def group_auc(
+    group: ArrayLike, label: ArrayLike, score: ArrayLike, weighted: bool = False, weight: ArrayLike | None = None
+) -> float:
     """Mean over groups of rows of their own AUC; groups with one kind of label only are left out. NaN when no group has both.
 
-    Every group counts the same, or, `weighted`, as much as it has rows (the GAUC of Zhu et al. 2017).
+    Every group counts the same, or, `weighted`, as much as it has rows (the GAUC of Zhu et al. 2017). `weight`: how many equal rows
+    each one stands for.
 
     >>> group_auc([7, 7, 7, 8, 8], [0, 1, 0, 0, 1], [.1, .2, .1, .9, .8])
     0.5
@@ -44,26 +56,27 @@ def group_auc(group: ArrayLike, label: ArrayLike, score: ArrayLike, weighted: bo
     if not len(label):
         return float("nan")
     order = np.lexsort((score, group))
+    weights = row_weights(weight, label)[order]
     group, label, score = group[order], label[order], score[order]
-    rows, clicks = np.bincount(group).astype(np.float64), np.bincount(group, label)
+    rows, clicks = np.bincount(group, weights), np.bincount(group, weights * label)
     first = np.cumsum(rows) - rows
-    rank = _ranks_of_sorted(score, group) - first[group]
+    rank = _ranks_of_sorted(score, group, weights) - first[group]
     pairs = clicks * (rows - clicks)
     usable = pairs > 0
-    above = np.bincount(group, rank * label) - clicks * (clicks + 1) / 2
+    above = np.bincount(group, rank * weights * label) - clicks * (clicks + 1) / 2
     if not usable.any():
         return float("nan")
     return float(np.average(above[usable] / pairs[usable], weights=rows[usable] if weighted else None))
 
 
-def item_auc(item: ArrayLike, label: ArrayLike, score: ArrayLike) -> float:
+def item_auc(item: ArrayLike, label: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float:
     """`group_auc` of items: what is left of the pooled AUC when knowing the good items is no help."""
-    return group_auc(item, label, score)
+    return group_auc(item, label, score, weight=weight)
 
 
-def user_auc(user: ArrayLike, label: ArrayLike, score: ArrayLike) -> float:
+def user_auc(user: ArrayLike, label: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float:
     """`group_auc` of users: how well what one user is shown is put in order, whoever clicks much."""
-    return group_auc(user, label, score)
+    return group_auc(user, label, score, weight=weight)
 
 
 def rela_impr(auc: float, base: float) -> float:
@@ -75,7 +88,7 @@ def rela_impr(auc: float, base: float) -> float:
     return ((auc - 0.5) / (base - 0.5) - 1) * 100 if base != 0.5 else float("nan")
 
 
-def f1(label: ArrayLike, score: ArrayLike) -> float:
+def f1(label: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float:
     """F1 of calling a click whatever scores above the mean score, as CVAR and EmerG report it. NaN without rows.
 
     >>> round(f1([1, 0, 1], [.9, .1, .3]), 4)       # the mean is .433: one of two clicks is called
@@ -84,8 +97,10 @@ def f1(label: ArrayLike, score: ArrayLike) -> float:
     label, score = pair(label, score)
     if not len(label):
         return float("nan")
-    called = score > score.mean()
-    return float(2 * (label * called).sum() / max(label.sum() + called.sum(), 1.0))
+    weights = row_weights(weight, label)
+    called = score > np.average(score, weights=weights)
+    both = (weights * label).sum() + (weights * called).sum()
+    return float(2 * (weights * label * called).sum() / both) if both else 0.0
 
 
 def click_scores(
@@ -94,21 +109,25 @@ def click_scores(
     probability: ArrayLike,
     user: ArrayLike | None = None,
     weight: ArrayLike | None = None,
+    negative_rate: float = 1.0,
 ) -> dict[str, float]:
     """What click probabilities are judged by, by name; `user_auc` where the users are given. NaN where a score is undefined.
 
-    `weight`: see `calibration.calibration`. Ranks of clicks and non-clicks do not depend on how many of these were kept.
+    `weight`: how many equal rows each one stands for. `negative_rate`: share of the non-clicks that were kept, each of which stands
+    for those left out: ranks of clicks and non-clicks do not depend on it.
     """
+    ranks = weight
+    weight = row_weights(weight, pair(label, probability)[0]) * np.where(label, 1.0, 1 / negative_rate)
     return {
-        "auc": auc(label, probability),
-        "item_auc": item_auc(item, label, probability),
-        **({} if user is None else {"user_auc": user_auc(user, label, probability)}),
+        "auc": auc(label, probability, ranks),
+        "item_auc": item_auc(item, label, probability, ranks),
+        **({} if user is None else {"user_auc": user_auc(user, label, probability, ranks)}),
         "logloss": logloss(label, probability, weight),
         "item_logloss": item_logloss(item, label, probability, weight),
         "normalised_entropy": normalised_entropy(label, probability, weight),
         "calibration": calibration(label, probability, weight),
         "calibration_error": calibration_error(label, probability, weight=weight),
-        "f1": f1(label, probability),
+        "f1": f1(label, probability, ranks),
     }
 
 
@@ -128,17 +147,10 @@ def bayes_auc(probability: ArrayLike) -> float:
     return float((clicks * (below + misses / 2)).sum() / pairs) if pairs else float("nan")
 
 
-def _ranks(score: _Floats) -> _Floats:
-    order = np.argsort(score, kind="stable")
-    ranks = np.empty(len(score))
-    ranks[order] = _ranks_of_sorted(score[order], np.zeros(len(score), dtype=np.int64))
-    return ranks
-
-
-def _ranks_of_sorted(score: _Floats, group: NDArray[Any]) -> _Floats:
-    """Ranks from 1; equal scores of one group share the mean of theirs."""
+def _ranks_of_sorted(score: _Floats, group: NDArray[Any], weights: _Floats) -> _Floats:
+    """Ranks from 1, each row standing for as many as its weight; equal scores of one group share the mean of theirs."""
     if not len(score):
         return score
     starts = np.flatnonzero(np.concatenate([[True], (score[1:] != score[:-1]) | (group[1:] != group[:-1])]))
-    counts = np.diff(np.append(starts, len(score)))
-    return np.repeat(starts + (counts + 1) / 2, counts)
+    equal = np.add.reduceat(weights, starts)
+    return np.repeat(np.cumsum(equal) - equal + (equal + 1) / 2, np.diff(np.append(starts, len(score))))

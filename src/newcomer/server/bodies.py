@@ -193,6 +193,7 @@ class Bodies:
                 *[(name, kind, None) for name, kind, _ in (*user_fields, *context)],
                 (schema.label, int | float | bool | str | None, None),
                 (schema.time, int | float | str | None, None),
+                *([] if schema.weight is None else [(schema.weight, int | float, ...)]),
                 *[
                     (name, str | None, None)
                     for name in (EVENT_ID, REQUEST_ID, EVENT_TYPE)
@@ -247,7 +248,7 @@ def _list_of(kind: Any, most: int) -> Any:
 
 def columns_of(schema: Schema) -> set[str]:
     """All columns of the schema."""
-    return {schema.label, schema.time, *(node.name for node in schema.nodes)}
+    return {*schema.event_columns, *(node.name for node in schema.nodes)}
 
 
 def _default(field: SchemaField) -> Any:

@@ -37,16 +37,28 @@ def progressive_scores(folder: Path, states: Path, before: History, events: pl.D
     return pl.concat(scores)
 
 
-def compare(labels: pl.Series, live: pl.Series, new: pl.Series, negative_rate: float = 1.0) -> dict[str, Json]:
+def compare(
+    labels: pl.Series,
+    live: pl.Series,
+    new: pl.Series,
+    negative_rate: float = 1.0,
+    weights: pl.Series | None = None,
+) -> dict[str, Json]:
     """Log loss and AUC of both, on the events that both have scored; None where undefined.
 
-    `negative_rate`: share of the negatives that is among the events; each stands for those left out.
+    `negative_rate`: share of the negatives that is among the events; each stands for those left out. `weights`: how many equal
+    events each one stands for.
     """
-    both = pl.DataFrame({"label": labels, "live": live, "new": new}).drop_nulls()
+    weights = pl.repeat(1.0, len(labels), eager=True) if weights is None else weights
+    both = pl.DataFrame({"label": labels, "live": live, "new": new, "weight": weights}).drop_nulls()
     found: dict[str, Json] = {"events": len(both)}
-    weight = both["label"].cast(pl.Float64).to_numpy() * (1 - 1 / negative_rate) + 1 / negative_rate
+    repeats = both["weight"].to_numpy()
+    weight = repeats * (both["label"].cast(pl.Float64).to_numpy() * (1 - 1 / negative_rate) + 1 / negative_rate)
     for name in ("live", "new"):
-        values = {"logloss": logloss(both["label"], both[name], weight), "auc": auc(both["label"], both[name])}
+        values = {
+            "logloss": logloss(both["label"], both[name], weight),
+            "auc": auc(both["label"], both[name], repeats),
+        }
         found[name] = {key: None if math.isnan(value) else value for key, value in values.items()}
     return found
 

@@ -173,7 +173,8 @@ class _Training:
         negative_rate = Store(new).manifest().settings.get("negative_rate", 1.0)
         labels, threshold = eval_set[schema.label], schema.clicked_from
         clicks = labels if threshold is None else labels >= threshold
-        return compare(clicks, scores[0], scores[1], negative_rate)
+        weights = None if schema.weight is None else eval_set[schema.weight]
+        return compare(clicks, scores[0], scores[1], negative_rate, weights)
 
     def _registered(self, folder: Path, model: str, job: Job) -> str:
         """Move the version to its place, under the next free name."""

@@ -7,9 +7,8 @@ A row has two checksums, because the values of an event are dropped when 200 lat
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from newcomer.settings import Json
 from newcomer.store.states import KEPT, Change, Event
 
 DIGITS = 32
@@ -17,7 +16,7 @@ DIGITS = 32
 
 
 class EventRow(NamedTuple):
-    """A stored event. `position` counts the item's events, see `sql_tables`; `payload`: its values and user as JSON, or None."""
+    """A stored event. `position` counts the item's events, see `sql_tables`; `payload`: values, user, weight as JSON, or None."""
 
     id: str
     position: int
@@ -57,9 +56,8 @@ def is_sound(model: str, item: str, row: EventRow) -> bool:
 def to_events(model: str, rows: Sequence[tuple[str, EventRow]]) -> list[Event | None]:
     """The events of these items and rows, with their values; None for a row that is not what was written."""
     payloads = [row.payload if _is_kept(model, item, row) else None for item, row in rows]
-    contents = json.loads(
-        f"[{','.join(payload or 'null' for payload in payloads)}]"
-    )  # at once: much faster than one by one
+    together = ",".join(payload or "null" for payload in payloads)  # decoded at once: much faster than one by one
+    contents = json.loads(f"[{together}]")
     return [
         None if payload is None else _event(row, content)
         for payload, (_, row), content in zip(payloads, rows, contents, strict=True)
@@ -71,9 +69,9 @@ def _is_kept(model: str, item: str, row: EventRow) -> bool:
     return row.payload is not None and _is_whole(model, item, row)
 
 
-def _event(row: EventRow, content: Json) -> Event:
-    values, user = (content["values"], content["user"]) if isinstance(content, dict) else (content, None)
-    return Event(row.id, row.time, row.label, values, user)
+def _event(row: EventRow, content: Any) -> Event:
+    of_event = content if isinstance(content, dict) else {"values": content}
+    return Event(row.id, row.time, row.label, of_event["values"], of_event.get("user"), of_event.get("weight", 1.0))
 
 
 def with_label(model: str, item: str, row: EventRow, label: int) -> EventRow | None:
@@ -116,8 +114,10 @@ def _latest(row: EventRow) -> LatestRow:
 
 
 def _payload(event: Event) -> str:
-    content: Json = event.values if event.user is None else {"user": event.user, "values": event.values}
-    return json.dumps(content)
+    user = {} if event.user is None else {"user": event.user}
+    weight = {} if event.weight == 1 else {"weight": event.weight}
+    content = {**user, "values": event.values, **weight}
+    return json.dumps(content if user or weight else event.values)
 
 
 def _is_whole(model: str, item: str, row: EventRow) -> bool:

@@ -62,7 +62,7 @@ class ItemState:
 class Event:
     """A stored event of an item. `values`: its encoded fields, or None if not stored.
 
-    `user`: digest of its user's id, stored with the values and no longer than these.
+    `user`: digest of its user's id, `weight`: how many equal events it counts as; stored with the values and no longer than these.
     """
 
     id: str
@@ -70,6 +70,7 @@ class Event:
     label: int
     values: Sequence[Json] | None = None
     user: str | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from newcomer.data.class_names import class_names
+from newcomer.data.class_names import class_names, matching
 from newcomer.data.examples import Examples
-from newcomer.errors import StreamError
+from newcomer.errors import StreamError, nearest
 from newcomer.seeds import shuffled
 from newcomer.settings import Json
 from newcomer.streams.stage import Stage
@@ -16,8 +16,8 @@ class ClassIncremental:
     """Stage t trains on the classes of task t and evaluates on the tasks so far.
 
     - `tasks`: a number, for equal parts of the classes in an order drawn from the seed (the first tasks take the remainder),
-      or the classes of each task by name.
-    - `classes`: how many classes take part, the first in that order; all by default.
+      or the classes of each task by name or pattern, such as 'n01*' for all that begin so and are not named in any task.
+    - `classes`: how many classes take part, the first in that order, or which, by name or pattern; all by default.
     - `train_per_class`, `eval_per_class`: at most so many examples of each class, drawn from the seed; all by default.
     - `eval_split`: 'test' or 'validation'; the latter is held out from the training examples, for model selection.
     - `joint`: one stage that trains on all classes and evaluates on all tasks: the joint-training upper bound.
@@ -31,7 +31,7 @@ class ClassIncremental:
         test: Examples,
         *,
         tasks: int | list[list[str]] = 5,
-        classes: int | None = None,
+        classes: int | list[str] | None = None,
         train_per_class: int | None = None,
         eval_per_class: int | None = None,
         eval_split: Literal["test", "validation"] = "test",
@@ -47,11 +47,13 @@ class ClassIncremental:
                 f"test class '{never[0]}' has no training examples; add some or remove it from the test set"
             )
         known = train.classes
+        if isinstance(classes, list):
+            known, classes = _chosen(classes, known), None
         self.tasks = _named(tasks, known) if isinstance(tasks, list) else _drawn(tasks, classes, known, seed)
         left_out = set(known) - {name for task in self.tasks for name in task}
         if isinstance(tasks, list) and (never := sorted(left_out & set(test.labels))):
             raise StreamError(
-                f"test class '{never[0]}' is in no task; add it to stream.tasks or remove it from the test set"
+                f"test class '{never[0]}' is in no task; add it to stream.tasks, or name those that take part in stream.classes"
             )
         self.joint = joint
         drawn = _by_class(train, seed, "train")
@@ -111,8 +113,26 @@ def _by_class(examples: Examples, seed: int, split: str) -> dict[str, list[int]]
     return {n: [members[n][i] for i in shuffled(len(members[n]), seed, "stream", split, n)] for n in sorted(members)}
 
 
+def _chosen(patterns: list[str], known: Sequence[str]) -> list[str]:
+    """The classes of these names and patterns."""
+    found = set[str]()
+    for pattern in class_names(patterns, "stream.classes"):
+        matched = matching(pattern, known)
+        if not matched:
+            raise StreamError(
+                f"stream.classes: no class with training examples is or matches '{pattern}'; {nearest(pattern, known)}"
+            )
+        found |= set(matched)
+    if not found:
+        raise StreamError("stream.classes is empty; name the classes that take part, or leave it out for all")
+    return [name for name in known if name in found]
+
+
 def _named(tasks: list[list[str]], known: Sequence[str]) -> list[list[str]]:
-    tasks = [class_names(task, "stream.tasks") for task in tasks]
+    given = [class_names(task, "stream.tasks") for task in tasks]
+    named = {name for task in given for name in task if name in known}
+    # what matches nothing stays, and is refused below as a name that is not known
+    tasks = [[one for name in task for one in matching(name, known, named) or [name]] for task in given]
     counts = Counter(name for task in tasks for name in task)
     for name, count in counts.items():
         if name not in known:

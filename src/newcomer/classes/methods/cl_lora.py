@@ -16,6 +16,7 @@ from newcomer.errors import LearnerError
 from newcomer.nn.distillation import soft_divergence
 from newcomer.nn.early_exit import skipped
 from newcomer.nn.gradient_checkpointing import blocks_of
+from newcomer.nn.heads.head import Prior
 from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.nn.lora.shared_and_task_lora import SharedAndTaskLoRA, TaskFactors
 from newcomer.seeds import spawn
@@ -47,6 +48,7 @@ class CLLoRA(ClassLearner):
     - `kd_weight`, `kd_temperature`: of the distillation (the authors' code: 5 and 2).
     - `orthogonality_weight`: of the overlap of block weights (the authors' code: 1e-4).
     - `shrinkage`: of covariances, for novelty scores, which use the plain backbone's features.
+    - `prior`: 'uniform' or 'empirical', see `classes.configuration.Classifier`.
     - `training`, `runtime`: see `classes.configuration`.
     """
 
@@ -63,6 +65,7 @@ class CLLoRA(ClassLearner):
         kd_temperature: Rate = 2.0,
         orthogonality_weight: NotNegative = 1e-4,
         shrinkage: Share = 0.3,
+        prior: Prior = "uniform",
         training: Training = Training(learning_rate=2e-3),
         runtime: CompiledRuntime = CompiledRuntime(),
         **settings: Any,
@@ -70,7 +73,7 @@ class CLLoRA(ClassLearner):
         backbone, learner = open_backbone(backbone, runtime), type(self).__name__
         low_rank_updates(backbone, rank, learner)  # refuses what it cannot adapt
         loop = TrainingLoop(backbone, training, runtime)
-        head = SubspaceClassifier(backbone.width, shrinkage, 0.0, loop.linear_head, learner)
+        head = SubspaceClassifier(backbone.width, shrinkage, prior, 0.0, loop.linear_head, learner)
         adapter = SharedAndTask(
             backbone,
             loop.linear_head,

@@ -76,7 +76,7 @@ class E2LoRA(ClassLearner):
         loop = TrainingLoop(backbone, training, runtime)
         head = MemoryClassifier(backbone.width, classifier, loop.linear_head)
         adapter = SharedOutputs(backbone, loop.linear_head, training.precision, kd_weight, kd_temperature)
-        self.alignment = HeadAlignment(backbone.width, alignment)
+        self.alignment = HeadAlignment(backbone.width, alignment, classifier, type(self).__name__)
         super().__init__(adapter, loop, head, runtime, self.alignment)
 
     def _train(self, task: Task, loop: TrainingLoop) -> Steps:

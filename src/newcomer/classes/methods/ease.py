@@ -12,6 +12,7 @@ from newcomer.classes.lora_adapters import low_rank_updates
 from newcomer.classes.parts import Adapter, Learned, Steps, Task, autocast
 from newcomer.classes.subspace_classifier import SubspaceClassifier
 from newcomer.classes.training_loop import TrainingLoop
+from newcomer.nn.heads.head import Prior
 from newcomer.nn.lora.decoupled_lora import DecoupledLoRA
 from newcomer.shapes import Float, Tensor
 from newcomer.training.settings import Count, NotNegative, Share
@@ -32,6 +33,7 @@ class EASE(ClassLearner):
     - `rank`: of each task's LoRA.
     - `alpha`: α, weight of the mean cosine in the other subspaces (paper: 0.1).
     - `shrinkage`: of covariances, for novelty scores, which use the plain backbone's features.
+    - `prior`: 'uniform' or 'empirical', see `classes.configuration.Classifier`.
     - `training`, `runtime`: see `classes.configuration` (paper: 20 epochs, SGD).
     """
 
@@ -45,6 +47,7 @@ class EASE(ClassLearner):
         rank: Count = 10,
         alpha: NotNegative = 0.1,
         shrinkage: Share = 0.3,
+        prior: Prior = "uniform",
         training: Training = Training(learning_rate=2e-3),
         runtime: CompiledRuntime = CompiledRuntime(),
         **settings: Any,
@@ -52,7 +55,7 @@ class EASE(ClassLearner):
         backbone = open_backbone(backbone, runtime)
         adapter = TaskAdapters(backbone, rank, training.precision, type(self).__name__)
         loop = TrainingLoop(backbone, training, runtime)
-        head = SubspaceClassifier(backbone.width, shrinkage, alpha, loop.linear_head, type(self).__name__)
+        head = SubspaceClassifier(backbone.width, shrinkage, prior, alpha, loop.linear_head, type(self).__name__)
         super().__init__(adapter, loop, head, runtime)
 
     def _train(self, task: Task, loop: TrainingLoop) -> Steps:

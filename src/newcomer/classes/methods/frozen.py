@@ -7,6 +7,7 @@ from newcomer.classes.heads import StatisticsHeadChoice
 from newcomer.classes.learner import ClassLearner, open_backbone
 from newcomer.classes.parts import Learned, NoAdapter, Steps, Task
 from newcomer.classes.training_loop import TrainingLoop
+from newcomer.nn.heads.head import Prior
 from newcomer.training.settings import Share
 
 
@@ -16,6 +17,7 @@ class FrozenBackbone(ClassLearner):
     - `head`: 'prototypes' (SimpleCIL, Zhou et al. 2023), 'ridge', 'lda', 'gaussian' or 'kernel' (`nn.heads`), or 'auto', the
       one of least held-out loss so far.
     - `shrinkage`: of covariances towards a multiple of the identity.
+    - `prior`: 'uniform' or 'empirical', see `classes.configuration.Classifier`.
     - `device`: 'cpu', 'cuda', …; a GPU if there is one by default.
     """
 
@@ -27,12 +29,13 @@ class FrozenBackbone(ClassLearner):
         *,
         head: StatisticsHeadChoice = "lda",
         shrinkage: Share = 0.3,
+        prior: Prior = "uniform",
         seed: int = 0,
         device: str | None = None,
     ) -> None:
         runtime = Runtime(cache_gib=0, device=device)
         backbone = open_backbone(backbone, runtime)
-        classifier = MemoryClassifier(backbone.width, Classifier(head, shrinkage, drift_map=False))
+        classifier = MemoryClassifier(backbone.width, Classifier(head, shrinkage, drift_map=False, prior=prior))
         super().__init__(NoAdapter(backbone), None, classifier, runtime)
 
     def _train(self, task: Task, loop: TrainingLoop) -> Steps:

@@ -16,9 +16,9 @@ from newcomer.classes.parts import Learned, NoAdapter, Steps, Task
 from newcomer.classes.training_loop import TrainingLoop
 from newcomer.errors import LearnerError
 from newcomer.nn.features.class_statistics import ClassStatistics
-from newcomer.nn.features.temperature import temperature
+from newcomer.nn.features.temperature import balanced_temperature, temperature_of_means
 from newcomer.nn.heads.fourier_features import FourierFeatures, typical_distance
-from newcomer.nn.heads.head import WeightBias
+from newcomer.nn.heads.head import Prior, WeightBias
 from newcomer.nn.heads.lda import LDA
 from newcomer.nn.heads.random_features import held_out
 from newcomer.seeds import spawn
@@ -46,6 +46,7 @@ class KLDA(ClassLearner):
     - `bandwidth`: h of the kernel exp(−|x − z|² / 2h²), in units of the root mean squared distance between two of the first
       task's examples.
     - `shrinkage`: of the covariances, for the classifier and for novelty scores.
+    - `prior`: 'uniform' or 'empirical', see `classes.configuration.Classifier`.
     - `seed`: of Ω and b. `device`: 'cpu', 'cuda', …; a GPU if there is one by default.
     """
 
@@ -58,12 +59,13 @@ class KLDA(ClassLearner):
         projection_dim: Count = 2000,
         bandwidth: Rate = 2.0,
         shrinkage: Share = 0.1,
+        prior: Prior = "uniform",
         seed: int = 0,
         device: str | None = None,
     ) -> None:
         runtime = Runtime(cache_gib=0, device=device)
         backbone = open_backbone(backbone, runtime)
-        classifier = KernelDiscriminant(backbone.width, shrinkage, projection_dim, bandwidth, seed)
+        classifier = KernelDiscriminant(backbone.width, shrinkage, prior, projection_dim, bandwidth, seed)
         super().__init__(NoAdapter(backbone), None, classifier, runtime)
 
     def _train(self, task: Task, loop: TrainingLoop) -> Steps:
@@ -82,12 +84,14 @@ class KernelDiscriminant(FeatureClassifier):
     """Of the Fourier features, without principal directions."""
     temperature: float
     """Of the softmax: geometric mean of the tasks' temperatures, weighted by their held-out examples."""
-    held_out_count: int
-    """Number of held-out examples behind the temperature."""
+    held_out_count: float
+    """Effective number of held-out examples behind the temperature."""
     _solved: tuple[ClassStatistics, Any] | None
 
-    def __init__(self, width: int, shrinkage: float, projection_dim: int, bandwidth: float, seed: int) -> None:
-        super().__init__(width, Classifier("lda", shrinkage, drift_map=False))
+    def __init__(
+        self, width: int, shrinkage: float, prior: Prior, projection_dim: int, bandwidth: float, seed: int
+    ) -> None:
+        super().__init__(width, Classifier("lda", shrinkage, drift_map=False, prior=prior))
         self.projection_dim, self.bandwidth, self.seed = projection_dim, bandwidth, seed
         self.head = LDA(shrinkage)
 
@@ -121,8 +125,9 @@ class KernelDiscriminant(FeatureClassifier):
             return {}
         weight, bias = self._fold(self.statistics.with_examples(x[~held], target[~held], 0))
         logits, labels = F.linear(x[held], weight, bias), target[held]
-        before, self.held_out_count = self.held_out_count, self.held_out_count + len(labels)
-        logarithm = before * math.log(self.temperature) + len(labels) * math.log(temperature(logits, labels))
+        found, count = balanced_temperature(logits, labels)
+        before, self.held_out_count = self.held_out_count, self.held_out_count + count
+        logarithm = before * math.log(self.temperature) + count * math.log(found)
         self.temperature = math.exp(logarithm / self.held_out_count)
         return {"held-out accuracy": float((logits.argmax(1) == labels).double().mean())}
 
@@ -155,8 +160,7 @@ class KernelDiscriminant(FeatureClassifier):
         self.memory = ClassMemory.from_tensors(state)
         own = {key.removeprefix(PREFIX): t for key, t in state.items() if key.startswith(PREFIX)}
         self.statistics = ClassStatistics(**{name: own[f"statistics.{name}"] for name in vars(self.statistics)})
-        self.temperature, held_out_count = own["scalars"].tolist()
-        self.held_out_count = int(held_out_count)
+        self.temperature, self.held_out_count = own["scalars"].tolist()
         if "weight" in own:
             self._solved = self.statistics, (own["weight"], own["bias"])
 
@@ -173,6 +177,10 @@ class KernelDiscriminant(FeatureClassifier):
         solved = self._solved
         if solved is None or solved[0] is not self.statistics:
             weight, bias = self._fold(self.statistics)
-            solved = self._solved = self.statistics, (weight / self.temperature, bias / self.temperature)
+            divisor = self.temperature
+            if not self.held_out_count:
+                divisor = temperature_of_means(F.linear(self.statistics.mean, weight, bias), self.statistics.count)
+            bias = bias / divisor + self.memory.log_prior(self.settings.prior)
+            solved = self._solved = self.statistics, (weight / divisor, bias)
         found: WeightBias = solved[1]
         return found

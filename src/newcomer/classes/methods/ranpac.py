@@ -16,8 +16,8 @@ from newcomer.classes.lora_adapters import Directions, low_rank_updates
 from newcomer.classes.parts import Learned, Steps, Task
 from newcomer.classes.training_loop import TrainingLoop
 from newcomer.errors import LearnerError
-from newcomer.nn.features.temperature import temperature
-from newcomer.nn.heads.head import WeightBias
+from newcomer.nn.features.temperature import balanced_temperature, temperature
+from newcomer.nn.heads.head import Prior, WeightBias
 from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.nn.heads.random_features import RidgeStatistics, random_features, select_ridge
 from newcomer.seeds import spawn
@@ -38,6 +38,8 @@ class RanPAC(ClassLearner):
     - `adapt_first_task`: 'lora' adapts the encoder to the first task by one LoRA, frozen afterwards (the paper's first-session
       adaptation, there with other adapters); 'none' does not.
     - `rank`, `training`, `runtime`: of that LoRA, see `classes.configuration`. `shrinkage`: of covariances, for novelty scores.
+    - `prior`: 'uniform': each class's logit is divided by its share of the examples; 'empirical': the regression as it is (the
+      paper); see `classes.configuration.Classifier`.
     """
 
     name = "ranpac"
@@ -51,6 +53,7 @@ class RanPAC(ClassLearner):
         adapt_first_task: Literal["none", "lora"] = "none",
         rank: Count = 10,
         shrinkage: Share = 0.3,
+        prior: Prior = "uniform",
         training: Training = Training(),
         runtime: CompiledRuntime = CompiledRuntime(),
         **settings: Any,
@@ -59,7 +62,9 @@ class RanPAC(ClassLearner):
         self.adapt_first_task, self.rank = adapt_first_task, rank
         self.lora = low_rank_updates(backbone, rank, type(self).__name__)
         loop = TrainingLoop(backbone, training, runtime)
-        head = RandomFeatureClassifier(backbone.width, shrinkage, loop.linear_head, projection_dim, training.seed)
+        head = RandomFeatureClassifier(
+            backbone.width, shrinkage, prior, loop.linear_head, projection_dim, training.seed
+        )
         super().__init__(Directions(backbone, self.lora, training.precision), loop, head, runtime)
 
     def _adapts_now(self) -> bool:
@@ -85,12 +90,14 @@ class RandomFeatureClassifier(FeatureClassifier):
     """λ, selected by the last task in which a class had two examples."""
     temperature: float
     """Of the softmax: geometric mean of the tasks' temperatures, weighted by their held-out examples."""
-    held_out_count: int
-    """Number of held-out examples behind the temperature."""
+    held_out_count: float
+    """Effective number of held-out examples behind the temperature."""
     _solved: tuple[RidgeStatistics, Tensor] | None
 
-    def __init__(self, width: int, shrinkage: float, linear_head: LinearHead, projection_dim: int, seed: int) -> None:
-        super().__init__(width, Classifier("ridge", shrinkage, drift_map=False), linear_head)
+    def __init__(
+        self, width: int, shrinkage: float, prior: Prior, linear_head: LinearHead, projection_dim: int, seed: int
+    ) -> None:
+        super().__init__(width, Classifier("ridge", shrinkage, drift_map=False, prior=prior), linear_head)
         self.projection_dim, self.seed = projection_dim, seed
 
     def logits(self, features: Float[Tensor, "batch width"]) -> Float[Tensor, "batch class"]:
@@ -112,10 +119,14 @@ class RandomFeatureClassifier(FeatureClassifier):
         chosen, info = select_ridge(h, torch.unique(target, return_inverse=True)[1]), {}
         if chosen is not None:
             self.ridge, logits, labels = chosen
-            found = temperature(logits, labels)
-            self.held_out_count, before = self.held_out_count + len(labels), self.held_out_count
+            logits = logits * self._scale()[torch.unique(target)]
+            if self.settings.prior == "uniform":
+                found, count = balanced_temperature(logits, labels)
+            else:
+                found, count = temperature(logits, labels), float(len(labels))
+            self.held_out_count, before = self.held_out_count + count, self.held_out_count
             self.temperature = math.exp(
-                (before * math.log(self.temperature) + len(labels) * math.log(found)) / self.held_out_count
+                (before * math.log(self.temperature) + count * math.log(found)) / self.held_out_count
             )
             right = logits.argmax(1) == labels
             info = {"ridge": self.ridge, "held-out accuracy": float(right.double().mean())}
@@ -149,8 +160,7 @@ class RandomFeatureClassifier(FeatureClassifier):
         self.memory = ClassMemory.from_tensors(state)
         tensors = {key.removeprefix(PREFIX): t for key, t in state.items() if key.startswith(PREFIX)}
         self.sums = RidgeStatistics(tensors["gram"], tensors["by_class"])
-        self.ridge, self.temperature, held_out_count = tensors["scalars"].tolist()
-        self.held_out_count = int(held_out_count)
+        self.ridge, self.temperature, self.held_out_count = tensors["scalars"].tolist()
         if "weight" in tensors:
             self._solved = self.sums, tensors["weight"]
 
@@ -160,5 +170,11 @@ class RandomFeatureClassifier(FeatureClassifier):
     def _weight(self) -> Float[Tensor, "class wide"]:
         solved = self._solved
         if solved is None or solved[0] is not self.sums:
-            solved = self._solved = self.sums, self.sums.solved(self.ridge) / self.temperature
+            weight = self.sums.solved(self.ridge) * self._scale()[:, None]
+            solved = self._solved = self.sums, weight / self.temperature
         return solved[1]
+
+    def _scale(self) -> Float[Tensor, " class"]:
+        """Factor of each class's row: the rows of the regression are proportional to the numbers of examples."""
+        count = self.memory.statistics.count.clamp(min=1)
+        return torch.ones_like(count) if self.settings.prior == "empirical" else count.mean() / count

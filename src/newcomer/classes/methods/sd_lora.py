@@ -113,17 +113,17 @@ class SDLoRA(ClassLearner):
         """
         if self.adapt == "always" or self.lora.directions:
             return {}
-        examples, shrinkage = stage.train, self.classifier.settings.shrinkage
+        examples, how = Examples(stage.train.inputs, stage.train.labels), self.classifier.settings
         names = examples.classes
         target = torch.tensor([names.index(label) for label in examples.labels])
         if (torch.bincount(target) > 1).sum() < 2:  # too few classes to hold examples out of
             return {}
         trial = type(self)(self.backbone, **self.settings | {"adapt": "always"})
         held_out = folds_of(target) == 0
-        frozen = held_out_losses(trial.features(examples.inputs), target, shrinkage, CANDIDATES)
+        frozen = held_out_losses(trial.features(examples.inputs), target, how.shrinkage, CANDIDATES, how.prior)
         kept = (~held_out).nonzero()[:, 0].tolist()
         yield from trial.fit_stage(Stage(f"{stage.name}, trial", examples.select(kept), {}))
-        trained = held_out_losses(trial.features(examples.inputs), target, shrinkage, CANDIDATES)
+        trained = held_out_losses(trial.features(examples.inputs), target, how.shrinkage, CANDIDATES, how.prior)
         gain = frozen - trained
         adapted = bool(gain.mean() > gain.std() / len(gain) ** 0.5)
         if not adapted:

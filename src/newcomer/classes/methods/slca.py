@@ -47,7 +47,7 @@ class SLCA(ClassLearner):
         loop = TrainingLoop(backbone, training, runtime)
         head = MemoryClassifier(backbone.width, classifier, loop.linear_head)
         weights = TrainedWeights(backbone, None, training.precision, type(self).__name__)
-        self.alignment = HeadAlignment(backbone.width, alignment)
+        self.alignment = HeadAlignment(backbone.width, alignment, classifier, type(self).__name__)
         super().__init__(weights, loop, head, runtime, self.alignment)
 
     def _train(self, task: Task, loop: TrainingLoop) -> Steps:

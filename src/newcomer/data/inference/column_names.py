@@ -26,6 +26,10 @@ TIME = _listed(
     "occurredat loggedat eventdate day t"
 )
 
+WEIGHT = _listed(
+    "weight weights sampleweight sampleweights rowweight eventweight instanceweight importanceweight observationweight"
+)
+
 OUTCOME_WORDS = _listed(
     "click clicks clicked clk nonclk purchase purchased purchases buy bought ordered conversion converted dwell watch watched "
     "watchtime playtime listened rating ratings stars like liked dislike disliked shared follow followed comment commented cart "

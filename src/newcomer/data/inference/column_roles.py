@@ -14,9 +14,10 @@ from newcomer.data.inference.value_types import is_whole, non_missing
 from newcomer.data.io.tables import require_columns
 from newcomer.data.io.timestamps import DateOrder, are_dates, infer_date_order, parse_timestamps
 from newcomer.data.labels import EPOCHS, label_numbers
+from newcomer.data.weights import GREATEST, LEAST
 from newcomer.errors import DataError
 
-MainRole = Literal["item", "user", "label", "time"]
+MainRole = Literal["item", "user", "label", "time", "weight"]
 Find = Callable[[pl.DataFrame, Collection[str]], "ColumnRole"]
 
 BOOLEANS = {"0", "1", "0.0", "1.0", "true", "false"}
@@ -32,6 +33,7 @@ EXPECTED_VALUES: dict[MainRole, str] = {
     "user": "repeated names or integers",
     "label": "0 and 1, true and false, or ratings",
     "time": "numbers or dates",
+    "weight": f"numbers from {LEAST:g} to {GREATEST:g}",
 }
 
 
@@ -65,7 +67,7 @@ def find_columns(
     owned_by: Callable[[str, str], bool],
     parts: Mapping[str, pl.DataFrame],
 ) -> dict[MainRole, ColumnRole]:
-    """The item, user, label and time columns: those that are `named`, the others by their names and values.
+    """The item, user, label and time columns: those that are `named`, the others by their names and values. A weight is named.
 
     `owned_by(owner, column)`: whether a column belongs to that item or user; it is no time, and a label only if there is no other
     and it is binary and called exactly like one: in a small table labels may depend on the user by chance. `parts`: the frame by
@@ -121,6 +123,8 @@ def _named_column(frame: pl.DataFrame, where: str, role: MainRole, column: str) 
     if role == "time":
         times = _times(values)
         fits = times is not None and times.n_unique() > 1
+    elif role == "weight":
+        fits = is_weight(values)
     elif role == "label":
         fits = _is_binary(values) or _is_rating(values)
     else:
@@ -284,6 +288,14 @@ def _is_rating(values: pl.Series) -> bool:
         return False
     found = label_numbers(values)
     return not found.null_count() and bool(found.is_finite().all()) and 1 < found.n_unique() <= MAX_RATINGS
+
+
+def is_weight(values: pl.Series) -> bool:
+    """Whether all values can be weights of rows."""
+    if values.dtype.is_nested() or values.dtype.is_temporal() or values.dtype == pl.Boolean:
+        return False
+    numbers = non_missing(values).cast(pl.Float64, strict=False)
+    return len(numbers) == len(values) and bool(numbers.is_between(LEAST, GREATEST).fill_null(False).all())
 
 
 def _is_time(values: pl.Series) -> bool:

@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 
 from newcomer.data.canonical import canonical_names, first_inexact
-from newcomer.data.inference.column_names import EVENT_WORDS, HISTORY_WORDS, OUTCOME_WORDS, words
-from newcomer.data.inference.column_roles import ColumnRole, MainRole, find_columns
+from newcomer.data.inference.column_names import EVENT_WORDS, HISTORY_WORDS, OUTCOME_WORDS, WEIGHT, normalized, words
+from newcomer.data.inference.column_roles import ColumnRole, MainRole, find_columns, is_weight
 from newcomer.data.inference.functional_dependencies import count_violations, dependency_evidence, is_functional
 from newcomer.data.inference.label_leakage import leaks_label
 from newcomer.data.inference.missing_values import missing_values, readable, without_missing
@@ -47,6 +47,12 @@ class _Log:
     user: ColumnRole
     label: ColumnRole
     time: ColumnRole
+    weight: ColumnRole | None = None
+
+    @property
+    def roles(self) -> tuple[ColumnRole, ...]:
+        """The main columns."""
+        return (self.item, self.user, self.label, self.time, *(() if self.weight is None else (self.weight,)))
 
     def owner(self, role: Role) -> str:
         return self.item.column if role == "item" else self.user.column
@@ -59,17 +65,19 @@ def propose(
     user: str | None = None,
     label: str | None = None,
     time: str | None = None,
+    weight: str | None = None,
 ) -> Proposal:
     """Infer the schema of a log with a reason per column, and a stream that gives old and new items.
 
     `item`, `user`, `label`, `time`: names of these columns; by default they are recognized by the names in `column_names`.
+    `weight`: name of the column of weights; by default there is none, and one that is called so is left out, with that reason.
 
     Uses about 100,000 rows from positions spread over the files and, for logs up to 1 GiB, one full column.
 
     Raises DataError for unreadable files, and with the candidates if no column can be the item, user, label or time. DataWarning
     for numbers with decimal commas, which are left out.
     """
-    given: dict[MainRole, str | None] = {"item": item, "user": user, "label": label, "time": time}
+    given: dict[MainRole, str | None] = {"item": item, "user": user, "label": label, "time": time, "weight": weight}
     files = matching_files(source)
     taken = sample(files)
     unnamed = [column for column in taken.frame.columns if not column.strip()]  # such as an exported pandas index
@@ -80,7 +88,7 @@ def propose(
     where = ", ".join(map(str, files[:3]))
     named = {role: name for role, name in given.items() if name is not None}
     log = _log(without_missing(frame, missing), where, named, {str(file): part for file, part in taken.parts.items()})
-    reasons |= {column_role.column: column_role.reason for column_role in (log.item, log.user, log.label, log.time)}
+    reasons |= {column_role.column: column_role.reason for column_role in log.roles}
     fields = []
     for column in log.frame.columns:
         if column not in reasons:
@@ -99,6 +107,7 @@ def propose(
         user_missing="mark" if has_unknown_user else "error",
         missing_values=missing,
         time_order=log.time.order,
+        weight=None if log.weight is None else log.weight.column,
     )
     counted = count_values(files, log.item.column)
     rows = taken.rows if counted is None else int(counted.sum())
@@ -170,12 +179,14 @@ def _reason_to_leave_out(log: _Log, column: str) -> str | None:
         return "left out: empty in all rows"
     if distinct == 1:
         return f"left out: the same value in all rows, {_example_values(texts[column])[0]!r}"
-    for column_role in (log.item, log.user, log.label, log.time):
+    for column_role in log.roles:
         if why := _duplicate_of(log, column, column_role, distinct):
             return f"left out: {why}"
     if distinct == rows >= MIN_DISTINCT and _is_identifier(log.frame[column]):
         return "left out: another value in every row, such as an event id or row number"
     context = _role(log, column)[0] == "context"
+    if context and log.weight is None and normalized(column) in WEIGHT and is_weight(log.frame[column]):
+        return f"left out: by its name weights of rows; set weight = {column!r} (--column weight={column}) if it is, or add a field"
     if context and distinct > rows / 10 and words(column).intersection(EVENT_WORDS):
         return f"left out: {distinct} values in {rows} rows, by its name an event or session id"
     if context and words(column).intersection(OUTCOME_WORDS) and not words(column).intersection(HISTORY_WORDS):

@@ -36,7 +36,7 @@ class Proposal:
     def left_out(self) -> tuple[str, ...]:
         """Columns that are not in the schema."""
         schema = self.schema
-        named = {schema.item, schema.user, schema.label, schema.time, *(field.name for field in schema.fields)}
+        named = {schema.item, schema.user, *schema.event_columns, *(field.name for field in schema.fields)}
         return tuple(column for column in self.reasons if column not in named)
 
 
@@ -110,7 +110,7 @@ def _lines(proposal: Proposal) -> Iterator[str]:
 def _schema(proposal: Proposal) -> Iterator[str]:
     schema, reasons = proposal.schema, proposal.reasons
     yield "[data.schema]"
-    for key in ("item", "user", "label", "time"):
+    for key in ("item", "user", "label", "time", *(() if schema.weight is None else ("weight",))):
         column = getattr(schema, key)
         yield f"{key} = {_toml(column)}{_comment(reasons.get(column))}"
     if schema.clicked_from is not None:

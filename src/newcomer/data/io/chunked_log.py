@@ -116,8 +116,7 @@ class ChunkedLog:
         self._require_unchanged(chunk.file)
         needed = {
             *(node.name for node in self.schema.nodes if node.missing == "error"),
-            self.schema.label,
-            self.schema.time,
+            *self.schema.event_columns,
         }
         names = needed | {node.name for node in self.schema.nodes}
         # if one is missing read all, so that the error can suggest the nearest name

@@ -12,6 +12,7 @@ from newcomer.data.examples import Examples, PILImage
 from newcomer.data.io.image_decoding import HEIC, check_image
 from newcomer.data.io.image_decoding import check_header as check_header
 from newcomer.data.io.image_decoding import read_image as read_image
+from newcomer.data.io.train_test_split import Part, require_no_share, stratified
 from newcomer.data.paths import locate
 from newcomer.errors import DataError
 
@@ -140,12 +141,16 @@ def decoding_problems(files: Sequence[Path]) -> Iterator[str | None]:
         pool.shutdown(cancel_futures=True)
 
 
-def image_folder(path: str) -> tuple[Examples, Examples]:
+def image_folder(path: str, *, test_share: Part | None = None, seed: int = 0) -> tuple[Examples, Examples]:
     """Training and test examples of `path/train/<class>/*` and `path/test/<class>/*`.
 
-    Raises DataError: see `class_folder`.
+    Of a folder without these two, `path/<class>/*`, `test_share` of each class (a fifth by default), drawn from the seed, is for
+    testing. Raises DataError: see `class_folder` and `stratified`.
     """
     root = locate(path, "a folder of images", LAYOUT.format(path=path))
+    if not (root / "train").exists() and not (root / "test").exists():
+        return stratified(class_folder(root), test_share, seed, str(root))
+    require_no_share(test_share, str(root))
     return class_folder(root / "train"), class_folder(root / "test")
 
 

@@ -22,6 +22,7 @@ from newcomer.data.labels import ORIGINAL_LABEL, LabelStatistics, parse_labels
 from newcomer.data.paths import find_path
 from newcomer.data.schema import NOBODY, Field, Schema
 from newcomer.data.value_conflicts import count_combinations, distinct_entities, resolve_conflicts
+from newcomer.data.weights import parse_weights
 from newcomer.errors import DataError, DataWarning
 from newcomer.settings import Json
 
@@ -115,7 +116,8 @@ def items_and_conflicts(frame: pl.DataFrame, schema: Schema, where: str) -> tupl
 def checked_columns(
     frame: pl.DataFrame, schema: Schema, where: str, items: bool, labels: bool, anywhere: Collection[str] | None = None
 ) -> pl.DataFrame:
-    """Columns of the schema as text, lists of text and numbers, and `ROW`; with labels also `FRACTION`, `DATED`, `ORIGINAL_LABEL`.
+    """Columns of the schema as text, lists of text and numbers, and `ROW`; with labels also `FRACTION`, `DATED`, `ORIGINAL_LABEL`
+    and weights.
 
     `anywhere`: names of columns in any file of the log, among which optional fields must be; None: they need not exist. Raises
     DataError for invalid values.
@@ -124,7 +126,7 @@ def checked_columns(
     if not labels and len(frame):
         frame = frame.with_columns(pl.lit(value).alias(name) for name, value in schema.at_serving.items())
     frame = _with_optional(frame, fields, where, anywhere)
-    wanted = [*(field.name for field in fields), *([schema.label, schema.time] if labels else [])]
+    wanted = [*(field.name for field in fields), *(schema.event_columns if labels else ())]
     require_columns(frame.columns, wanted, where)
     if not len(frame):
         raise DataError(f"{where}: has no rows; give at least one event")
@@ -134,6 +136,7 @@ def checked_columns(
         clicks, grades = parse_labels(frame, schema, where)
         columns += [clicks, *parse_time_column(frame, schema.time, where, schema.time_order)]
         columns += [grades] if schema.clicked_from is not None else []
+        columns += [parse_weights(frame, schema, where)] if schema.weight is not None else []
         columns += [
             pl.Series(DATED, [are_dates(scalar_values(frame, schema.time, where, "time"))]).new_from_index(
                 0, len(frame)
@@ -207,6 +210,7 @@ def encode_log(
         fraction=left.to_numpy() if (left != 0).any() else None,
         labels=LabelStatistics.of(frame[ORIGINAL_LABEL]) if ORIGINAL_LABEL in frame.columns else None,
         has_dates=DATED in frame.columns and bool(frame[DATED].any()),
+        weight=frame[schema.weight].to_numpy().copy() if schema.weight in frame.columns else None,
     )
 
 

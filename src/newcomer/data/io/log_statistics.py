@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -32,7 +32,7 @@ from newcomer.data.value_conflicts import (
 from newcomer.errors import DataError, DataWarning, nearest
 
 NAME, COUNTS = "name", "count"
-EVENTS, CLICKS = "events ", "clicks "
+EVENTS, CLICKS, WEIGHTS = "events ", "clicks ", "weights "
 """Added columns; their names end in a blank, which names in a schema should not."""
 
 SUMMARY_DTYPES = {COUNT: pl.Int64(), TIME: pl.Int64(), FRACTION: pl.Float64(), FIRST: pl.Int64(), LATEST: pl.Int64()}
@@ -65,7 +65,8 @@ class LogStatistics:
             _EntityStatistics(schema.item, schema.of("item")),
             _EntityStatistics(schema.user, schema.of("user")),
         )
-        self._events = pl.DataFrame(schema={schema.item: pl.String, EVENTS: pl.Int64, CLICKS: pl.Int64})
+        counts = {EVENTS: pl.Int64, CLICKS: pl.Int64, WEIGHTS: pl.Float64}
+        self._events = pl.DataFrame(schema={schema.item: pl.String, **counts})
 
     @classmethod
     def of(cls, files: ChunkedLog) -> Self:
@@ -173,7 +174,12 @@ class LogStatistics:
     def clicks(self) -> NDArray[np.int64]:
         return self._of_items(CLICKS)
 
-    def _of_items(self, column: str) -> NDArray[np.int64]:
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Sum of the weights of each item's events: their number, if all weights are 1."""
+        return self._of_items(WEIGHTS)
+
+    def _of_items(self, column: str) -> NDArray[Any]:
         return self._events.sort(self.schema.item)[column].to_numpy()
 
 
@@ -307,13 +313,18 @@ def _type(field: Field) -> pl.DataType:
 
 
 def _counts(log: ClickLog) -> pl.DataFrame:
-    """Number of events and clicks of each item that occurs."""
+    """Number of events and clicks, and sum of weights, of each item that occurs."""
     events = np.bincount(log.item, minlength=len(log.items))
     present = np.flatnonzero(events)
-    clicks = np.bincount(log.item, weights=log.label, minlength=len(log.items))[present]
+    clicks, weights = (np.bincount(log.item, of, len(log.items))[present] for of in (log.label, log.weight_or_one))
     ids = [log.items.ids[item] for item in present]
     return pl.DataFrame(
-        {log.schema.item: ids, EVENTS: events[present].astype(np.int64), CLICKS: np.rint(clicks).astype(np.int64)}
+        {
+            log.schema.item: ids,
+            EVENTS: events[present].astype(np.int64),
+            CLICKS: np.rint(clicks).astype(np.int64),
+            WEIGHTS: weights,
+        }
     )
 
 

@@ -19,7 +19,7 @@ def entity_frame(table: EntityTable, id_column: str, fields: Sequence[Field]) ->
 
 
 def log_frame(log: ClickLog) -> pl.DataFrame:
-    """One row an event: item, user, the user's and the context's fields; not label and time, which a log may have changed.
+    """One row an event: item, user, weight, the user's and the context's fields; not label and time, which a log may have changed.
 
     >>> from newcomer.data.io.log_reader import log_from_rows
     >>> from newcomer.data.schema import Schema
@@ -31,7 +31,8 @@ def log_frame(log: ClickLog) -> pl.DataFrame:
     items = pl.Series(schema.item, log.items.ids, dtype=pl.String)
     users = entity_frame(log.users, schema.user, schema.of("user"))
     context = (_series(field, log.context[field.name]) for field in schema.of("context"))
-    return pl.DataFrame([items[log.item.tolist()], *users[log.user.tolist()], *context])
+    weight = [] if log.weight is None else [pl.Series(schema.weight, log.weight)]
+    return pl.DataFrame([items[log.item.tolist()], *users[log.user.tolist()], *weight, *context])
 
 
 def _series(field: Field, column: Column) -> pl.Series:

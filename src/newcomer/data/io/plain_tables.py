@@ -25,6 +25,7 @@ from newcomer.data.io.timestamps import DAY, HOUR, MINUTE
 from newcomer.data.labels import EPOCHS, LabelStatistics
 from newcomer.data.schema import NOBODY, Field, Schema
 from newcomer.data.tokenization import ascii_words
+from newcomer.data.weights import GREATEST, LEAST
 
 MOST = 10_000
 """Rows up to which tables are read here; beyond, polars is as fast."""
@@ -66,6 +67,7 @@ class PlainReader:
         self._nodes = [node for node in schema.nodes if node.role != "item" or node.name == schema.item]
         self._item_fields = {field.name for field in schema.of("item")}
         self._columns = {node.name: _column_reader(node, schema.missing_values) for node in self._nodes}
+        self._read_weights = _column_reader(Field("weight", "context", "numeric"), schema.missing_values)
 
     def requests(self, table: Any) -> ClickLog | None:
         """The log that `log_from_frame` makes of this table (items=False, labels=False)."""
@@ -87,7 +89,7 @@ class PlainReader:
             return None
         names, count, cells = opened
         schema, given = self.schema, set(names)
-        required = {schema.label, schema.time} if labels else set()
+        required = set(schema.event_columns if labels else ())
         if not required <= given or given & self._item_fields or any(name.endswith("_duplicated_0") for name in names):
             return None
         fixed = {} if labels else schema.at_serving
@@ -101,7 +103,12 @@ class PlainReader:
             if column is None:
                 return None
             columns[name] = column
-        time = label = None
+        time = label = weight = None
+        if labels and schema.weight is not None:
+            given_weights = cells(schema.weight)
+            weight = None if given_weights is None else self._weights(given_weights)
+            if weight is None:
+                return None
         if labels:
             times, grades = cells(schema.time), cells(schema.label)
             time = None if times is None else _times(times)
@@ -113,7 +120,13 @@ class PlainReader:
             ids = _ids(cells(column_of_ids))
             if ids is None:
                 return None
-        return PlainTable(self._log(columns, count, time, label), ids)
+        return PlainTable(self._log(columns, count, time, label, weight), ids)
+
+    def _weights(self, cells: Cells) -> NDArray[np.float64] | None:
+        """See `weights.parse_weights`."""
+        found = self._read_weights(cells)
+        is_valid = found is not None and ((found.values >= LEAST) & (found.values <= GREATEST)).all()
+        return found.values if found is not None and is_valid else None
 
     def _may_be_absent(self, absent: tuple[str, ...], names: tuple[str, ...]) -> bool:
         """Whether these columns are optional, and no other column looks like a misspelled one of them."""
@@ -128,6 +141,7 @@ class PlainReader:
         count: int,
         time: "tuple[NDArray[np.int64], NDArray[np.float64] | None, bool] | None",
         label: "tuple[NDArray[np.float32], LabelStatistics | None] | None",
+        weight: NDArray[np.float64] | None,
     ) -> ClickLog:
         schema, item = self.schema, columns[self.schema.item]
         users, user = _users(columns[schema.user], {field.name: columns[field.name] for field in schema.of("user")})
@@ -146,6 +160,7 @@ class PlainReader:
             fraction=fraction,
             labels=grades,
             has_dates=has_dates,
+            weight=weight,
         )
 
 

@@ -9,6 +9,7 @@ from newcomer.data.class_names import class_name
 from newcomer.data.containers import is_missing
 from newcomer.data.examples import Examples
 from newcomer.data.io.tables import read_table, require_columns
+from newcomer.data.io.train_test_split import Part, require_no_share, stratified
 from newcomer.data.paths import locate
 from newcomer.errors import DataError
 
@@ -80,14 +81,26 @@ def _label(value: object, where: str) -> str | None:
         raise DataError(f"{where}: {error}") from None
 
 
-def text_table(train: str, test: str, *, text: str = "text", label: str = "label") -> tuple[Examples, Examples]:
+def text_table(
+    train: str,
+    test: str | None = None,
+    *,
+    text: str = "text",
+    label: str = "label",
+    test_share: Part | None = None,
+    seed: int = 0,
+) -> tuple[Examples, Examples]:
     """Training and test examples from two tables; `text` and `label` name the columns.
 
-    Raises DataError: see `class_table`.
+    Of a single table `test_share` of each class (a fifth by default), drawn from the seed, is for testing. Raises DataError: see
+    `class_table` and `stratified`.
     """
     get = f"give a CSV or parquet file with the columns '{text}' and '{label}'"
-    files = [locate(file, "a table of texts", get) for file in (train, test)]
-    return class_table(files[0], text, label), class_table(files[1], text, label)
+    first = class_table(locate(train, "a table of texts", get), text, label)
+    if test is None:
+        return stratified(first, test_share, seed, train)
+    require_no_share(test_share, test)
+    return first, class_table(locate(test, "a table of texts", get), text, label)
 
 
 def banking77(path: str = "banking77") -> tuple[Examples, Examples]:

@@ -8,6 +8,7 @@ from typing import Literal, Self
 import torch
 from torch.nn import functional
 
+from newcomer.data.weights import LEAST
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.networks.item_network import ItemNetwork, State
 from newcomer.items.padding import PaddedBatch
@@ -25,7 +26,7 @@ NEWTON_STEPS = 5
 
 @dataclass(frozen=True)
 class EventLikelihood:
-    """Log likelihood of the events of a batch of items; `item_features` and `clicks` cover all items."""
+    """Log likelihood of the events of a batch of items, each times its weight; `item_features` and `clicks` cover all items."""
 
     network: ItemNetwork
     item_features: Values
@@ -43,19 +44,24 @@ class EventLikelihood:
         )
 
     def losses(self, state: State) -> Iterator[Float[Tensor, " item"]]:
-        """Summands of each item's mean binary cross entropy in nats; 0 for an item without rows.
+        """Summands of each item's weighted mean binary cross entropy in nats; 0 for an item without rows.
 
         Rows are split if there are too many for one forward pass.
         """
-        counts = self.batch.real.sum(dim=1).clamp(min=1)
+        totals = self.weights().sum(dim=1).clamp(min=LEAST)
         for part in self._parts():
             losses = functional.binary_cross_entropy_with_logits(
                 self.logits(state, part), self.clicks.label[part.rows], reduction="none"
             )
-            yield (losses * part.real).sum(dim=1) / counts
+            yield (losses * self.weights(part)).sum(dim=1) / totals
+
+    def weights(self, batch: PaddedBatch | None = None) -> Float[Tensor, "item row"]:
+        """Weights of all rows, or of the rows of `batch`; 0 for padding."""
+        batch = batch or self.batch
+        return self.clicks.weights(batch.rows) * batch.real
 
     def loss(self, state: State) -> Float[Tensor, " item"]:
-        """Each item's mean binary cross entropy in nats."""
+        """Each item's weighted mean binary cross entropy in nats."""
         return torch.stack(list(self.losses(state))).sum(dim=0)
 
     def jacobian(
@@ -214,7 +220,8 @@ class MAPAdaptation(Adaptation):
         estimate = self.warm(events, initial, summary)
         logits, jacobian = first.jacobian(estimate)
         delta = (flatten_state(estimate) - flatten_state(initial)) / scale
-        return summary.with_rows(jacobian * scale, logits, first.clicks.label[first.batch.rows], delta)
+        labels, weights = first.clicks.label[first.batch.rows], first.weights()
+        return summary.with_rows(jacobian * scale, logits, labels, weights, delta)
 
     def _map_estimate(
         self,
@@ -225,13 +232,13 @@ class MAPAdaptation(Adaptation):
         summary: GaussianSummary | None = None,
     ) -> State:
         scale = prior_std(events.network)
-        labels, real = events.clicks.label[events.batch.rows], events.batch.real.to(scale.dtype)
+        labels, weights = events.clicks.label[events.batch.rows], events.weights().to(scale.dtype)
         initial = flatten_state(begin)
         current = initial if summary is None else initial + summary.mode() * scale
         for _ in range(linearizations):
             logits, jacobian = events.jacobian(unflatten_state(current, begin), second_order)
             at_initial = logits - (jacobian @ (current - initial)[..., None])[..., 0]
-            current = initial + map_estimate(at_initial, jacobian, labels, real, scale, NEWTON_STEPS, summary)
+            current = initial + map_estimate(at_initial, jacobian, labels, weights, scale, NEWTON_STEPS, summary)
         return unflatten_state(current, begin)
 
 

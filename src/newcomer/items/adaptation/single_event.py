@@ -77,6 +77,7 @@ class SingleEventMAP:
     ) -> tuple[Tensor, State]:
         """The first row's item and the MAP estimate of its state, by the Newton steps of `nn.optim.map_logistic.map_estimate`."""
         item, label, others = int(clicks.item[0]), float(clicks.label[0]), self._others(item_features, clicks)
+        weight = _weight(clicks)
         state_of_item: dict[str, Array] = {key: view(state[key])[item] for key in self.scales}
         prior_std, initial, slices = np.exp(_flat(self.scales)), _flat(state_of_item), _slices(state_of_item)
         current, numbers = initial, state_of_item
@@ -85,9 +86,8 @@ class SingleEventMAP:
             gradient = _flat({key: gradients[key] for key in state_of_item})
             scaled = gradient * prior_std
             logit_at_initial = logit - float(gradient @ (current - initial))
-            current = (
-                initial + np.float32(map_step(logit_at_initial, float(scaled @ scaled), label)) * scaled * prior_std
-            )
+            step = map_step(logit_at_initial, float(scaled @ scaled), label, weight)
+            current = initial + np.float32(step) * scaled * prior_std
             numbers = {key: current[row].reshape(state_of_item[key].shape) for key, row in slices.items()}
         return torch.tensor([item]), {key: torch.from_numpy(value[None]) for key, value in numbers.items()}
 
@@ -103,7 +103,7 @@ class SingleEventMAP:
         logit, gradients = self.row_gradient(numbers, self._others(item_features, clicks))
         p = 0.5 + 0.5 * math.tanh(0.5 * logit)
         row = (
-            np.float32(math.sqrt(p * (1 - p)))
+            np.float32(math.sqrt(_weight(clicks) * p * (1 - p)))
             * _flat({key: gradients[key] for key in numbers})
             * np.exp(_flat(self.scales))
         )
@@ -120,23 +120,27 @@ class SingleEventMAP:
 _CACHE: WeakKeyDictionary[ItemNetwork, SingleEventMAP] = WeakKeyDictionary()
 
 
-def map_step(logit: float, logit_variance: float, label: float) -> float:
+def map_step(logit: float, logit_variance: float, label: float, weight: float = 1.0) -> float:
     """Step length along S J, S = diag(s²): `nn.optim.map_logistic.map_estimate` for one row, where J S Jᵀ is a scalar.
 
-    `logit_variance`: J S Jᵀ, the prior variance of the logit.
+    `logit_variance`: J S Jᵀ, the prior variance of the logit; `weight`: number of equal rows.
 
     >>> round(map_step(0.0, logit_variance=1.0, label=1.0), 4)      # δ = 1 / (1 + exp δ)
     0.4011
+    >>> round(map_step(0.0, logit_variance=1.0, label=1.0, weight=2.0), 4)      # δ = 2 / (1 + exp δ)
+    0.6785
     """
     step = 0.0
     for _ in range(NEWTON_STEPS):
         shift = logit_variance * step
         p = 0.5 + 0.5 * math.tanh(0.5 * (logit + shift))
-        curvature = max(p * (1 - p), MIN_CURVATURE)
-        newton_step = (curvature * shift + label - p) / (1 + curvature * logit_variance) - step
-        limit = _loss(logit, logit_variance, label, step) * (1 + ROUNDING * _EPS)
+        curvature = weight * max(p * (1 - p), MIN_CURVATURE)
+        newton_step = (curvature * shift + weight * label - weight * p) / (1 + curvature * logit_variance) - step
+        limit = _loss(logit, logit_variance, label, weight, step) * (1 + ROUNDING * _EPS)
         gaining = (
-            part for part in STEP_SIZES if _loss(logit, logit_variance, label, step + part * newton_step) <= limit
+            part
+            for part in STEP_SIZES
+            if _loss(logit, logit_variance, label, weight, step + part * newton_step) <= limit
         )
         step += newton_step * next(gaining, STEP_SIZES[-1])
     return step
@@ -145,10 +149,10 @@ def map_step(logit: float, logit_variance: float, label: float) -> float:
 _EPS = float(np.finfo(np.float32).eps)
 
 
-def _loss(logit: float, logit_variance: float, label: float, step: float) -> float:
+def _loss(logit: float, logit_variance: float, label: float, weight: float, step: float) -> float:
     """Negative log posterior of one row after this step."""
     margin = (1 - 2 * label) * (logit + logit_variance * step)
-    return max(margin, 0.0) + math.log1p(math.exp(-abs(margin))) + logit_variance * step**2 / 2
+    return weight * (max(margin, 0.0) + math.log1p(math.exp(-abs(margin)))) + logit_variance * step**2 / 2
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,11 @@ def _embed_categorical(value: NDArray[np.int64], table: Array) -> Array:
 def _embed_numeric(value: Array, table: Array) -> Array:
     slices: Array = table[-1] if np.isnan(value).any() else np.atleast_1d(value) @ table[:-1]
     return slices
+
+
+def _weight(clicks: Clicks) -> float:
+    """Of the first row."""
+    return 1.0 if clicks.weight is None else float(clicks.weight[0])
 
 
 def _at(values: Tensor, row: int) -> Any:

@@ -129,10 +129,10 @@ def graph_ceiling(log: ClickLog, seed: int = 0) -> Generator[Step, None, GraphCe
     held_out = rows.part == 0
     best, without = (min(among, key=losses.__getitem__) for among in (losses, [one for one in losses if not one[1]]))
     shared, own = (rows.logits(stds, ~held_out)[held_out] for stds in (without, best))
-    label, item = rows.label[held_out], rows.item[held_out]
-    low, high = _interval(item, label, shared, own, seed)
-    items = len(np.unique(rows.item))
-    return GraphCeiling(items, len(rows.item), len(label), auc(label, shared), auc(label, own), low, high, best[1])
+    label, item, weight = rows.label[held_out], rows.item[held_out], rows.weight[held_out]
+    low, high = _interval(item, label, weight, shared, own, seed)
+    of_shared, of_own = (auc(label, score, weight) for score in (shared, own))
+    return GraphCeiling(len(np.unique(rows.item)), len(rows.item), len(label), of_shared, of_own, low, high, best[1])
 
 
 def _grid(losses: Mapping[Stds, float]) -> Iterator[Stds]:
@@ -163,9 +163,10 @@ class _Rows:
         pairs = pairs / pairs.std(dim=0).clamp(min=1e-12)
         base, own = _linearized(model, clicks)
         fitted = torch.from_numpy(part > 1).to(model.device)
-        one, none = torch.ones_like(base[None, fitted]), pairs.new_full((pairs.shape[1],), SHARED_STD)
+        std = pairs.new_full((pairs.shape[1],), SHARED_STD)
+        weights = clicks.weights(fitted.nonzero()[:, 0])[None].to(base)
         shared = map_estimate(
-            base[None, fitted], pairs[None, fitted], clicks.label[None, fitted], one, none, NEWTON_STEPS
+            base[None, fitted], pairs[None, fitted], clicks.label[None, fitted], weights, std, NEWTON_STEPS
         )
         return cls(clicks, part, base + pairs @ shared[0], own, pairs)
 
@@ -179,10 +180,16 @@ class _Rows:
         found: NDArray[np.float64] = self.clicks.label.double().cpu().numpy()
         return found
 
+    @property
+    def weight(self) -> NDArray[np.float64]:
+        every = torch.arange(len(self.clicks), device=self.clicks.item.device)
+        found: NDArray[np.float64] = self.clicks.weights(every).double().cpu().numpy()
+        return found
+
     def log_loss(self, logits: NDArray[np.float64], rows: NDArray[np.bool_]) -> float:
-        """Mean over these rows, in nats."""
+        """Weighted mean over these rows, in nats."""
         logit, label = logits[rows], self.label[rows]
-        return float((np.logaddexp(0, logit) - label * logit).mean())
+        return float(np.average(np.logaddexp(0, logit) - label * logit, weights=self.weight[rows]))
 
     def logits(self, stds: Stds, fitted: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Logits of all rows, after the MAP estimate of each item's numbers from its `fitted` rows."""
@@ -192,8 +199,8 @@ class _Rows:
         found, mask = torch.empty_like(self.base), torch.from_numpy(fitted).to(self.base.device)
         for batch in by_item(self.clicks.item, MAX_ROWS):
             rows = batch.rows
-            real = (batch.real & mask[rows]).to(scale)
-            moved = map_estimate(self.base[rows], jacobian[rows], self.clicks.label[rows], real, scale, NEWTON_STEPS)
+            labels, weights = self.clicks.label[rows], (batch.real & mask[rows]) * self.clicks.weights(rows).to(scale)
+            moved = map_estimate(self.base[rows], jacobian[rows], labels, weights, scale, NEWTON_STEPS)
             logits = self.base[rows] + (jacobian[rows] @ moved[..., None])[..., 0]
             found[rows[batch.real]] = logits[batch.real]
         return found.double().cpu().numpy()
@@ -265,6 +272,7 @@ def _parts(rows: int, seed: int) -> NDArray[np.int64]:
 def _interval(
     item: NDArray[np.int64],
     label: NDArray[np.float64],
+    weight: NDArray[np.float64],
     shared: NDArray[np.float64],
     own: NDArray[np.float64],
     seed: int,
@@ -275,8 +283,8 @@ def _interval(
     rankings = [_Ranking(label, score) for score in (shared, own)]
     differences = []
     for _ in range(DRAWS):
-        weight = np.bincount(chance.integers(len(items), size=len(items)), minlength=len(items))[of].astype(np.float64)
-        one, other = (ranking.auc(weight) for ranking in rankings)
+        drawn = np.bincount(chance.integers(len(items), size=len(items)), minlength=len(items))[of]
+        one, other = (ranking.auc(drawn * weight) for ranking in rankings)
         differences.append(other - one)
     low, high = np.quantile(differences, [0.025, 0.975])
     return float(low), float(high)

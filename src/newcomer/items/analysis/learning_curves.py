@@ -83,11 +83,12 @@ class _ItemEvents:
         logits = predict_logits(learner.network, state, self.item_features, eval_clicks)
         probability = sigmoid(learner.calibration(logits, np.full(len(logits), events)))
         label = eval_clicks.label.cpu().numpy()
+        weight = eval_clicks.weights(torch.arange(len(label), device=eval_clicks.item.device)).cpu().numpy()
         for at in np.unique(self.item[rows]):
             mine = self.item[rows] == at
-            item_auc = auc(label[mine], probability[mine])
+            item_auc = auc(label[mine], probability[mine], weight[mine])
             defined_auc = None if np.isnan(item_auc) else item_auc
-            yield int(at), {"logloss": logloss(label[mine], probability[mine]), "auc": defined_auc}
+            yield int(at), {"logloss": logloss(label[mine], probability[mine], weight[mine]), "auc": defined_auc}
 
 
 def _item_events(learner: ItemLearner, log: ClickLog, chosen: Sequence[int]) -> _ItemEvents:

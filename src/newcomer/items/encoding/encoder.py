@@ -16,6 +16,7 @@ from newcomer.data.labels import LabelStatistics
 from newcomer.data.running_stats import RunningStats
 from newcomer.data.schema import NOBODY, Field, Schema
 from newcomer.data.vocabulary import UNSEEN, HashBuckets, StandardScaler, VectorScaler, Vocabulary, coding_from_json
+from newcomer.data.weights import require_weights
 from newcomer.errors import DataError, DataWarning
 from newcomer.items.encoding.text_encoder import TextEncoder
 from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldSize, NumericSize
@@ -38,6 +39,8 @@ class Clicks:
     user: Int[Tensor, " row"]
     of_users: Values
     of_rows: Values
+    weight: Float[Tensor, " row"] | None = None
+    """Number of equal events that each one stands for; None: 1 each. See `data.weights`."""
 
     def __len__(self) -> int:
         return len(self.item)
@@ -47,12 +50,22 @@ class Clicks:
         user = self.user[rows]
         return [values[user] for values in self.of_users] + [values[rows] for values in self.of_rows]
 
+    def weights(self, rows: Int[Tensor, "*row"]) -> Float[Tensor, "*row"]:
+        """Weights of these rows."""
+        return torch.ones_like(self.label[rows]) if self.weight is None else self.weight[rows]
+
     def by_row(self, rows: Int[Tensor, " row"] | None = None) -> Self:
         """These rows, all by default, with user fields repeated per row."""
         rows = torch.arange(len(self), device=self.item.device) if rows is None else rows
         at = torch.arange(len(rows), device=rows.device)
         return replace(
-            self, item=self.item[rows], label=self.label[rows], user=at, of_users=[], of_rows=self.values(rows)
+            self,
+            item=self.item[rows],
+            label=self.label[rows],
+            user=at,
+            of_users=[],
+            of_rows=self.values(rows),
+            weight=None if self.weight is None else self.weight[rows],
         )
 
     def blank(self) -> Self:
@@ -60,18 +73,27 @@ class Clicks:
         item, *values = (v.new_zeros(1, *v.shape[1:]) for v in (self.item, self.label, *self.of_users, *self.of_rows))
         users = len(self.of_users)
         return replace(
-            self, item=item, label=values[0], user=item, of_users=values[1 : 1 + users], of_rows=values[1 + users :]
+            self,
+            item=item,
+            label=values[0],
+            user=item,
+            of_users=values[1 : 1 + users],
+            of_rows=values[1 + users :],
+            weight=None,
         )
 
     def tensors(self) -> dict[str, Tensor]:
         """Events with user fields per row, by name, for a store."""
-        return {"item": self.item, "label": self.label} | {f"row.{n}": values for n, values in enumerate(self.of_rows)}
+        weight = {} if self.weight is None else {"weight": self.weight}
+        fields = {f"row.{n}": values for n, values in enumerate(self.of_rows)}
+        return {"item": self.item, "label": self.label} | weight | fields
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
         item = tensors["item"]
         fields = [tensors[f"row.{n}"] for n in range(sum(key.startswith("row.") for key in tensors))]
-        return cls(item, tensors["label"], torch.arange(len(item), device=item.device), [], fields)
+        users = torch.arange(len(item), device=item.device)
+        return cls(item, tensors["label"], users, [], fields, tensors.get("weight"))
 
     def to(self, device: torch.device) -> Self:
         return replace(
@@ -81,6 +103,7 @@ class Clicks:
             user=self.user.to(device),
             of_users=[values.to(device) for values in self.of_users],
             of_rows=[values.to(device) for values in self.of_rows],
+            weight=None if self.weight is None else self.weight.to(device),
         )
 
 
@@ -183,6 +206,7 @@ class Encoder:
             user=torch.from_numpy(log.user.astype(np.int64)),
             of_users=[self._tensor(field.name, columns[field.name]) for field in user_fields],
             of_rows=[self._tensor(field.name, log.context[field.name]) for field in self.schema.of("context")],
+            weight=None if log.weight is None else torch.from_numpy(log.weight).float(),
         )
         if self.user_history:
             codes = clicks.of_users[0][clicks.user]
@@ -193,10 +217,12 @@ class Encoder:
         return clicks
 
     def require_labels(self, log: ClickLog, where: str = "table") -> None:
-        """Raises DataError for events whose labels are of another kind than those of training, such as 0 and 1 for stars.
+        """Raises DataError for events whose labels are of another kind than those of training, such as 0 and 1 for stars, and for
+        events without the weights of the schema.
 
         DataWarning: where those of many items and users all stay far below the highest of training.
         """
+        require_weights(log, self.schema, where)
         if log.labels is None or self.schema.clicked_from is None:
             return
         threshold = self.schema.clicked_from
@@ -299,9 +325,11 @@ def concat_values(parts: Sequence[Values]) -> Values:
 def concat_clicks(parts: Sequence[Clicks]) -> Clicks:
     """Concatenate events that have their user fields per row."""
     item, label = torch.cat([part.item for part in parts]), torch.cat([part.label for part in parts])
-    return Clicks(
-        item, label, torch.arange(len(item), device=item.device), [], concat_values([part.of_rows for part in parts])
-    )
+    fields = concat_values([part.of_rows for part in parts])
+    weight = None
+    if any(part.weight is not None for part in parts):
+        weight = torch.cat([torch.ones_like(part.label) if part.weight is None else part.weight for part in parts])
+    return Clicks(item, label, torch.arange(len(item), device=item.device), [], fields, weight)
 
 
 def _concat(values: list[Tensor]) -> Tensor:

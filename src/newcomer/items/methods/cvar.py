@@ -76,7 +76,8 @@ class CVARNetwork(TowerNetwork):
         return None
 
     def update_statistics(self, state: State, clicks: Clicks, batch: PaddedBatch, after_others: bool = False) -> State:
-        new_events = batch.real.sum(dim=1, keepdim=True).to(state["seen"].dtype)
+        weights = clicks.weights(batch.rows) * batch.real
+        new_events = weights.sum(dim=1, keepdim=True).to(state["seen"].dtype)
         if self.all_events and not after_others:
             return {"seen": torch.maximum(state["seen"], new_events)}
         return {"seen": state["seen"] + new_events}
@@ -147,7 +148,7 @@ class CVAR(ItemLearner):
     ) -> Iterator[Step]:
         network = self.network
         warm = network.start.detach() + residuals.weight.detach()
-        counts = torch.tensor(old.counts, dtype=warm.dtype, device=warm.device)[:, None]
+        counts = torch.tensor(old.weights, dtype=warm.dtype, device=warm.device)[:, None]
         optimizer = torch.optim.Adam(network.coder.parameters(), self.train_lr, fused=True)
 
         def loss(batch: Batch) -> Tensor:
@@ -161,9 +162,8 @@ class CVAR(ItemLearner):
             decoded_prior = network.decode(prior.sample(latent_noise[1]), torch.zeros_like(event_count))
             reconstruction_loss = self.reconstruction_weight * (reconstructed - ids).square().sum(dim=1)
             matching_loss = self.matching_weight * squared_wasserstein(posterior, prior)
-            return (
-                batch.loss(network, unpack(decoded_prior), item_features)
-                + (reconstruction_loss + matching_loss)[batch.of].mean()
+            return batch.loss(network, unpack(decoded_prior), item_features) + batch.mean(
+                reconstruction_loss + matching_loss
             )
 
         def take_step(batch: Batch) -> Mapping[str, float]:
@@ -177,7 +177,7 @@ class CVAR(ItemLearner):
         yield from second_stage.run(network, network.coder, checkpointed, take_step)
 
     def _old_item_state(
-        self, residuals: nn.Embedding, item_features: Values, counts: Sequence[int]
+        self, residuals: nn.Embedding, item_features: Values, counts: Sequence[float]
     ) -> dict[str, Tensor]:
         state = super()._old_item_state(residuals, item_features, counts)
         return state | {"seen": torch.tensor(counts, device=self.device).to(state["seen"])[:, None]}

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from newcomer.data.schema import Schema
+from newcomer.data.weights import LEAST
 from newcomer.items.configuration import Pretraining, Probabilities, Warmup
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.learner import ItemLearner
@@ -78,15 +79,15 @@ class MWUFNetwork(TowerNetwork):
         return None
 
     def update_statistics(self, state: State, clicks: Clicks, batch: PaddedBatch, after_others: bool = False) -> State:
-        """Running mean of the users' embeddings over these events, clicked or not, with multiplicity."""
-        real = batch.real[..., None]
-        event_counts = real.sum(dim=1).to(state["seen"].dtype)
+        """Running mean of the users' embeddings over these events, clicked or not, with multiplicity and weight."""
+        weights = (clicks.weights(batch.rows) * batch.real)[..., None]
+        event_counts = weights.sum(dim=1).to(state["seen"].dtype)
         users = self.users(clicks, batch.rows.flatten()).view(*batch.rows.shape, -1)
-        mean = (users * real).sum(dim=1) / event_counts.clamp(min=1)
+        mean = (users * weights).sum(dim=1) / event_counts.clamp(min=LEAST)
         if self.all_events and not after_others:
             return {"users": mean, "seen": torch.maximum(state["seen"], event_counts)}
         total = state["seen"] + event_counts
-        return {"users": torch.lerp(state["users"], mean, event_counts / total.clamp(min=1)), "seen": total}
+        return {"users": torch.lerp(state["users"], mean, event_counts / total.clamp(min=LEAST)), "seen": total}
 
     def users(self, clicks: Clicks, rows: Tensor) -> Float[Tensor, "row width"]:
         """User embedding of each row."""
@@ -141,7 +142,7 @@ class MWUF(ItemLearner):
         cold = nn.Embedding.from_pretrained(starts, freeze=False)  # type: ignore[no-untyped-call]
         cold_optimizer = torch.optim.Adam(cold.parameters(), self.cold_lr, fused=True)
         network_optimizer = torch.optim.Adam(network.warming.parameters(), self.train_lr, fused=True)
-        event_counts = torch.tensor(old.counts, dtype=users.dtype, device=users.device)[:, None]
+        event_counts = torch.tensor(old.weights, dtype=users.dtype, device=users.device)[:, None]
 
         def cold_loss(batch: Batch) -> Tensor:
             return batch.loss(network, unpack(cold(batch.items)), item_features)
@@ -175,11 +176,12 @@ class MWUF(ItemLearner):
         total = self.network.start.new_zeros(len(old.items), self.config.width)
         for number in range(old.chunks_per_epoch):
             clicks, rows = old.shuffled_chunk(number, self.seed, f"{stage} users")
-            total.index_add_(0, clicks.item[rows], self.network.users(clicks, rows))
-        return total / torch.tensor(old.counts, dtype=total.dtype, device=total.device)[:, None]
+            weighted = clicks.weights(rows)[:, None] * self.network.users(clicks, rows)
+            total.index_add_(0, clicks.item[rows], weighted)
+        return total / torch.tensor(old.weights, dtype=total.dtype, device=total.device)[:, None]
 
     def _old_item_state(
-        self, residuals: nn.Embedding, item_features: Values, counts: Sequence[int]
+        self, residuals: nn.Embedding, item_features: Values, counts: Sequence[float]
     ) -> dict[str, Tensor]:
         state = super()._old_item_state(residuals, item_features, counts)
         return state | {"seen": torch.full_like(state["seen"], torch.inf)}

@@ -45,8 +45,8 @@ class Corrections:
     ) -> Self:
         """The corrections by these events, which counted as no click; `clicks`: the same, encoded row by row.
 
-        An event of the window gets another label there. One before it changes the summary by log(p / (1 − p)), its logit, which
-        needs the values that came with the click alone. What cannot be corrected is skipped.
+        An event of the window gets another label there. One before it changes the summary by log(p / (1 − p)), its logit, times its
+        weight, which needs the values that came with the click alone. What cannot be corrected is skipped.
         """
         labels, of_summaries = defaultdict[str, dict[str, int]](dict), list[int]()
         for name, rows in clicked.by_item().items():
@@ -78,8 +78,10 @@ class Corrections:
 
 
 def is_another(batch: EventBatch, clicks: Clicks, row: int, counted: Event) -> bool:
-    """Whether a row under the id of this event has another user or context; `clicks`: the batch, encoded row by row."""
+    """Whether a row under the id of this event has another user, context or weight; `clicks`: the batch, encoded row by row."""
     if counted.user is not None and counted.user != user_digest(batch.user(row)):
+        return True
+    if not _are_alike(counted.weight, batch.weight(row)):
         return True
     return not _are_alike(counted.values, to_values(clicks, row))
 

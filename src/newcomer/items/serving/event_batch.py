@@ -67,6 +67,10 @@ class EventBatch:
         """Id of a row's user."""
         return self.log.users.ids[int(self.log.user[row])]
 
+    def weight(self, row: int) -> float:
+        """Weight of a row, in the single precision in which it enters likelihoods."""
+        return 1.0 if self.log.weight is None else float(np.float32(self.log.weight[row]))
+
     def asked(self, items: Collection[str]) -> dict[str, list[str]]:
         """Event ids of these items."""
         return {name: [self.ids[row] for row in rows] for name, rows in self.by_item().items() if name in items}
@@ -93,8 +97,9 @@ class EventBatch:
 
     def other_values(self, row: int) -> DataError:
         """The error of an event under the id of another one."""
+        values = "user or context" if self.log.weight is None else "user, context or weight"
         return DataError(
-            f"{self._named(row)} has another user or context than an event under this id had before; give it an id of its own"
+            f"{self._named(row)} has another {values} than an event under this id had before; give it an id of its own"
         )
 
     def not_taken_back(self, row: int) -> DataError:
@@ -127,14 +132,16 @@ class EventBatch:
                 int(log.label[n]),
                 None if clicks is None else to_values(clicks, n),
                 user_digest(self.user(n)),
+                self.weight(n),
             )
             for n in rows
         ]
 
 
 def same_values(log: ClickLog, one: int, other: int) -> bool:
-    """Whether two events have the same user and context."""
-    columns = (column.values for column in log.context.values())
+    """Whether two events have the same user, context and weight."""
+    weight = () if log.weight is None else (log.weight,)
+    columns = (*weight, *(column.values for column in log.context.values()))
     return bool(log.user[one] == log.user[other]) and all(
         np.array_equal(values[one], values[other], equal_nan=values.dtype.kind == "f") for values in columns
     )

@@ -72,23 +72,25 @@ def read_ids(frame: pl.DataFrame, name: str, where: str) -> list[str]:
 def _meanings(schema: Schema) -> dict[str | None, str]:
     """Role of each column of the schema."""
     ids: dict[str | None, str] = {schema.item: "item", schema.user: "user", schema.label: "label", schema.time: "time"}
+    ids |= {} if schema.weight is None else {schema.weight: "weight"}
     return ids | {field.name: f"field of the {field.role}" for field in schema.fields}
 
 
 def digests(log: ClickLog) -> list[str]:
     """32 hexadecimal digits of the SHA-256 of each row's item, user, time, label and field values.
 
-    Fractions of a time unit are included. Rows that agree in all of these are one event.
+    Fractions of a time unit and weights other than 1 are included. Rows that agree in all of these are one event.
     """
     users = {name: _named(column) for name, column in log.users.columns.items()}
     context = {name: _named(column) for name, column in log.context.items()}
     rows = zip(log.item.tolist(), log.user.tolist(), log.time.tolist(), log.label.tolist(), strict=True)
-    found, fractions = [], log.fraction_or_zero.tolist()
+    found, fractions, weights = [], log.fraction_or_zero.tolist(), log.weight_or_one.tolist()
     for n, (item, user, time, label) in enumerate(rows):
         fields = {name: values[user] for name, values in users.items()} | {
             key: values[n] for key, values in context.items()
         }
-        skipped = [fractions[n]] if fractions[n] else []
+        skipped: list[Json] = [fractions[n]] if fractions[n] else []
+        skipped += [{"weight": _spelled(weights[n])}] if weights[n] != 1 else []
         content = [log.items.ids[item], log.users.ids[user], time, int(label), fields, *skipped]
         found.append(hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32])
     return found

@@ -26,12 +26,15 @@ def to_clicks(events: Sequence[tuple[int, Event]], encoder: Encoder, device: tor
     kinds = [torch.int64 if isinstance(size, CategoricalSize) else torch.float32 for size in encoder.row_sizes()]
     values = [event.values or [None] * len(kinds) for _, event in events]
     rows = [_column([row[n] for row in values], kind).to(device) for n, kind in enumerate(kinds)]
+    weights = [event.weight for _, event in events]
+    is_weighted = any(weight != 1 for weight in weights)
     return Clicks(
         item=torch.tensor([item for item, _ in events], device=device),
         label=torch.tensor([event.label for _, event in events], dtype=torch.float32, device=device),
         user=torch.arange(len(events), device=device),
         of_users=[],
         of_rows=within_bounds(rows),
+        weight=torch.tensor(weights, dtype=torch.float32, device=device) if is_weighted else None,
     )
 
 

@@ -42,5 +42,7 @@ def _past(learner: ItemLearner) -> dict[int, list[Event]]:
     clicks = learner.past_events
     if clicks is not None:
         for n, item in enumerate(clicks.item.tolist()):
-            found.setdefault(item, []).append(Event(f"before {n}", 0, int(clicks.label[n]), to_values(clicks, n)))
+            weight = 1.0 if clicks.weight is None else float(clicks.weight[n])
+            event = Event(f"before {n}", 0, int(clicks.label[n]), to_values(clicks, n), weight=weight)
+            found.setdefault(item, []).append(event)
     return found

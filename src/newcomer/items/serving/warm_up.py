@@ -226,7 +226,7 @@ class WarmUp:
         return late
 
     def _scored(self, known: ItemCache, clicks: Clicks) -> _Outcomes:
-        """Numbers of events, labels and click probabilities of these events before they count.
+        """Numbers of events, labels and click probabilities of these events before they count, the last two times their weights.
 
         A negative of a log of which others were left out stands for these too.
         """
@@ -235,8 +235,10 @@ class WarmUp:
         one = logit_of_one(*given) if len(clicks) == 1 else None
         logits = predict_logits(*given) if one is None else np.array([one])
         label = clicks.label.cpu().numpy()
-        weight = np.where(label, 1.0, 1 / self.learner.probabilities.negative_rate)
-        return np.stack([before, label, weight * sigmoid(self.learner.calibration(logits, before))])
+        weight = clicks.weights(torch.arange(len(clicks), device=clicks.item.device)).cpu().numpy()
+        expected = weight * sigmoid(self.learner.calibration(logits, before))
+        stands_for = np.where(label, 1.0, 1 / self.learner.probabilities.negative_rate)
+        return np.stack([before, weight * label, stands_for * expected])
 
     def _start(self, known: ItemCache, names: Sequence[str]) -> State:
         """Cached states, with the initial states of these items."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,9 +50,10 @@ class Outcomes:
     logit: _Floats
     label: _Floats
     item: NDArray[np.int64]
+    weight: _Floats
 
 
-def held_out_items(events: _Floats, clicks: _Floats, seed: int, stage: str) -> NDArray[np.int64]:
+def held_out_items(events: NDArray[Any], clicks: NDArray[Any], seed: int, stage: str) -> NDArray[np.int64]:
     """A quarter of the items (indices into their numbers of events and clicks) that stands for new ones; none if they are too few.
 
     If the log has items with few events, as a whole log has: one at random of every four items with similar click rates, so that
@@ -70,7 +72,7 @@ def held_out_items(events: _Floats, clicks: _Floats, seed: int, stage: str) -> N
     return held_out if enough else held_out[:0]
 
 
-def that_fit(held_out: NDArray[np.int64], events: _Floats, rows: int, seed: int, stage: str) -> NDArray[np.int64]:
+def that_fit(held_out: NDArray[np.int64], events: NDArray[Any], rows: int, seed: int, stage: str) -> NDArray[np.int64]:
     """As many of the held-out items, at random, as have so many of their first `KEPT` events together; one at least."""
     order = held_out[shuffled(len(held_out), seed, stage, "calibration in memory")]
     fit = int(np.searchsorted(np.minimum(events[order], KEPT).cumsum(), rows, "right"))
@@ -93,7 +95,7 @@ def outcomes(lifecycle: Lifecycle, encoder: Encoder, log: ClickLog, device: torc
     for events, state in zip(EVENTS, lifecycle.states(item_features, len(ids), phases), strict=True):
         later = (age >= events) & (age < KEPT)
         logit = predict_logits(lifecycle.network, state, item_features, clicks.by_row(rows(later)))
-        yield Outcomes(events, logit, log.label[later].astype(np.float64), item[later])
+        yield Outcomes(events, logit, log.label[later].astype(np.float64), item[later], log.weight_or_one[later])
 
 
 def reached(observed: Iterable[Outcomes]) -> Iterator[Outcomes]:
@@ -107,7 +109,7 @@ def reached(observed: Iterable[Outcomes]) -> Iterator[Outcomes]:
 
 def fit_calibration(observed: Iterable[Outcomes]) -> Calibration:
     """Offset and scales at each number of events; the identity for none."""
-    found = {one.events: fit_beta(one.logit, one.label, _equal_items(one.item)) for one in observed}
+    found = {one.events: fit_beta(one.logit, one.label, _equal_items(one.item, one.weight)) for one in observed}
     if not found:
         return Calibration()
     offset, scale, upper_scale = zip(*found.values(), strict=True)
@@ -158,11 +160,11 @@ def _newton(design: _Floats, label: _Floats, weight: _Floats, start: _Floats, fi
     return found
 
 
-def _equal_items(item: NDArray[np.int64]) -> _Floats:
-    """Weights of rows under which every item counts the same, `ITEM_WEIGHT`, or its number of rows if that is less."""
-    _, of, counts = np.unique(item, return_inverse=True, return_counts=True)
-    weight: _Floats = np.minimum(ITEM_WEIGHT / counts, 1.0)[of]
-    return weight
+def _equal_items(item: NDArray[np.int64], weight: _Floats) -> _Floats:
+    """Weights of rows under which every item counts the same, `ITEM_WEIGHT`, or the sum of its rows' weights if that is less."""
+    _, of = np.unique(item, return_inverse=True)
+    equal: _Floats = np.minimum(ITEM_WEIGHT / np.bincount(of, weight), 1.0)[of] * weight
+    return equal
 
 
 def _is_enough(items: int, events: float, clicks: float, least: int) -> bool:

@@ -106,11 +106,11 @@ def _passes(steps: int, rows: int, batch_size: int) -> int:
 def _score(observed: Outcomes, calibration: Calibration) -> HeldOutScore:
     logit: Any = calibration(observed.logit, np.full(len(observed.logit), observed.events))
     probability = 1 / (1 + np.exp(-np.clip(logit, -30, 30)))
-    rate = np.full(len(logit), observed.label.mean())
+    rate = np.full(len(logit), np.average(observed.label, weights=observed.weight))
     return HeldOutScore(
         observed.events,
         len(logit),
-        auc(observed.label, probability),
-        logloss(observed.label, probability),
-        logloss(observed.label, rate),
+        auc(observed.label, probability, observed.weight),
+        logloss(observed.label, probability, observed.weight),
+        logloss(observed.label, rate, observed.weight),
     )

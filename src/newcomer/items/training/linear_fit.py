@@ -33,7 +33,7 @@ def fit_linear(
 
     σ² ← mean of w² + 1 / (H + 1/σ²), H being the diagonal of the negative log likelihood's second derivative: the second summand is
     Laplace's approximation of the posterior variance. `residuals` are the items' biases, in the last column; without `item_bias`
-    they stay 0. The std of the biases becomes the prior of warm-ups.
+    they stay 0. An event of weight w enters as w equal ones. The std of the biases becomes the prior of warm-ups.
     """
     nn.init.zeros_(residuals.weight)
     biases = nn.Parameter(torch.zeros_like(residuals.weight[:, 0]))
@@ -42,7 +42,9 @@ def fit_linear(
     start = nn.Parameter(network.start[-1].detach().clone())
     fitted = [*tables, *([biases] if item_bias else [])]
     stds = [STD] * len(fitted)
-    rows, items = clicks.values(torch.arange(len(clicks), device=clicks.item.device)), len(biases)
+    every = torch.arange(len(clicks), device=clicks.item.device)
+    rows, weights, items = clicks.values(every), clicks.weights(every), len(biases)
+    total_weight = float(weights.sum(dtype=torch.float64))
 
     def logits() -> Float[Tensor, " row"]:
         of_items = start + biases + network.item_logits(item_features, items)
@@ -50,11 +52,11 @@ def fit_linear(
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        fit = functional.binary_cross_entropy_with_logits(logits(), clicks.label, reduction="sum")
+        fit = functional.binary_cross_entropy_with_logits(logits(), clicks.label, weights, reduction="sum")
         penalty = sum(
             (w.square().sum() / (2 * s**2) for w, s in zip(fitted, stds, strict=True)), start=fit.new_zeros(())
         )
-        total = (fit + penalty) / len(clicks)
+        total = (fit + penalty) / total_weight
         total.backward()  # type: ignore[no-untyped-call]
         return total.detach()
 
@@ -66,7 +68,7 @@ def fit_linear(
             value = finite(float(optimizer.step(loss)))  # type: ignore[no-untyped-call]
             with torch.no_grad():
                 p = torch.sigmoid(logits())
-                curvatures = _curvatures(network, item_features, rows, clicks, p * (1 - p), item_bias)
+                curvatures = _curvatures(network, item_features, rows, clicks, weights * p * (1 - p), item_bias)
                 stds = [_std(w, h, s) for w, h, s in zip(fitted, curvatures, stds, strict=True)]
             yield Step("fit", number, ROUNDS, {"loss": value})
     finally:

@@ -27,7 +27,7 @@ def lifecycle_auc(lifecycle: Lifecycle, encoder: Encoder, validation: Validation
         scores = lifecycle.predict(state, item_features, query)
         if not np.isfinite(scores).all():
             raise LearnerError("the scores of held-out items are not finite; lower the learning rate")
-        return auc(validation.query.label, scores)
+        return auc(validation.query.label, scores, validation.query.weight)
 
     names = {name: number for number, name in enumerate(validation.items.ids)}
     item_rows = np.array([names.get(name, -1) for name in validation.query.items.ids])

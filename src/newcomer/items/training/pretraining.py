@@ -51,6 +51,10 @@ def pretrain(
     """Train the network and the old items' `residuals` in so many epochs, resuming after the last chunk in the checkpoint.
 
     Several processes take the steps of one, each with its rows of every batch, so that they may be others when training resumes.
+
+    A batch's loss is the mean of its rows' losses, each times the row's weight over the mean weight of the log. So the mean over a
+    pass is that of a log with rows of weight w repeated w times, and weights that are all multiplied by one number change no step.
+    In MAP estimates this number does change something: weights are counts there, and say how much is known.
     """
     trained = nn.ParameterList([*network.parameters(), *residuals.parameters()])
     optimizer = RowAdam(parameter_groups(network, trained), plan.lr, weight_decay=plan.weight_decay, fused=True)
@@ -75,10 +79,13 @@ def pretrain(
         def losses(batch: OwnBatch, clicks: Clicks = share.clicks, dropped: Tensor = dropped) -> Iterator[Tensor]:
             own, draw, size = batch
             if len(own):
-                yield _loss(network, residuals, item_features, clicks, own, plan, dropped[draw]) * (len(own) / size)
+                weights = clicks.weights(own) / data.mean_weight
+                loss = _loss(network, residuals, item_features, clicks, own, plan, dropped[draw], weights)
+                yield loss * (len(own) / size)
             elif network.is_sharded:  # the others need this process's rows
                 blank, nothing = clicks.blank(), dropped.new_zeros(1, dropped.shape[1])
-                yield _loss(network, residuals, item_features, blank, blank.item, plan, nothing) * 0
+                weights = blank.weights(blank.item)
+                yield _loss(network, residuals, item_features, blank, blank.item, plan, nothing, weights) * 0
 
         for batch in share.batches(plan.batch_size):
             rows += batch[2]
@@ -142,6 +149,7 @@ def _loss(
     rows: Tensor,
     plan: Pretraining,
     dropped: Bool[Tensor, "row part"],
+    weights: Float[Tensor, " row"],
 ) -> Float[Tensor, ""]:
     items, dropped, row_to_pair = unique_pairs(clicks.item[rows], dropped)
     without, *fields = dropped.T
@@ -155,9 +163,9 @@ def _loss(
     )
     state = {**initial, "id": initial["id"] + residual[:, :-1], "bias": initial["bias"] + residual[:, -1:]}
     logits = network.forward_rows(state, batch_features, row_to_pair, clicks.values(rows))
-    loss = functional.binary_cross_entropy_with_logits(logits, clicks.label[rows])
+    loss = functional.binary_cross_entropy_with_logits(logits, clicks.label[rows], weights)
     if plan.residual_l2:
-        loss = loss + plan.residual_l2 * residual.square().sum(dim=1)[row_to_pair].mean()
+        loss = loss + plan.residual_l2 * (weights * residual.square().sum(dim=1)[row_to_pair]).mean()
     return loss
 
 

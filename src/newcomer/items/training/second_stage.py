@@ -28,13 +28,19 @@ class Batch:
     rows: Int[Tensor, " row"]
     items: Int[Tensor, " item"]
     of: Int[Tensor, " row"]
+    weights: Float[Tensor, " row"]
+    """Weights of the rows over the mean weight of the log; see `pretraining.pretrain`."""
     chance: torch.Generator
 
     def loss(self, network: ItemNetwork, state: State, item_features: Values) -> Float[Tensor, ""]:
-        """Mean binary cross entropy in nats; `state` covers `items`, `item_features` all items."""
+        """Weighted mean binary cross entropy in nats; `state` covers `items`, `item_features` all items."""
         batch_features = [values[self.items] for values in item_features]
         logits = network.forward_rows(state, batch_features, self.of, self.clicks.values(self.rows))
-        return functional.binary_cross_entropy_with_logits(logits, self.clicks.label[self.rows])
+        return functional.binary_cross_entropy_with_logits(logits, self.clicks.label[self.rows], self.weights)
+
+    def mean(self, values: Float[Tensor, " item"]) -> Float[Tensor, ""]:
+        """Weighted mean over the rows of a value of their items."""
+        return (self.weights * values[self.of]).mean()
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,9 @@ class SecondStage:
             chance, rows = spawn(self.seed, self.stage, "rehearse", number), number * rows_in_all // parts
             for batch in torch.split(order, self.batch_size):
                 items, of = torch.unique(clicks.item[batch], return_inverse=True)
+                weights = clicks.weights(batch) / self.data.mean_weight
                 with only_trainable(network, trained):
-                    metrics = take_step(Batch(clicks, batch, items, of, chance))
+                    metrics = take_step(Batch(clicks, batch, items, of, weights, chance))
                 rows += len(batch)
                 yield Step("second-stage", min(rows, rows_in_all), rows_in_all, metrics)
             if (number + 1) % per_epoch == 0:

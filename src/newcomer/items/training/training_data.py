@@ -63,13 +63,17 @@ class TrainingData(ABC):
         self.counts: list[int] = survey.events.tolist()
         """Number of events per item."""
         self.clicks_of_items = survey.clicks
+        self.weights: list[float] = survey.weights.tolist()
+        """Sum of the weights of each item's events."""
         self.rows = survey.rows
+        self.mean_weight = sum(self.weights) / survey.rows
         self.fingerprint: list[Json] = [
             list(self.items.ids),
             self.counts,
             survey.clicks.tolist(),
             survey.first,
             survey.last,
+            *([self.weights] if self.weights != self.counts else []),
         ]
         """Identifies the log in a checkpoint."""
 

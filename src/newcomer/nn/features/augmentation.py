@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from newcomer.shapes import Float, Tensor
 
-Augmentation = Literal["none", "flip", "crop"]
+Augmentation = Literal["none", "flip", "crop", "crop-only"]
+"""Mirror images means that left and right are the same: not so in handwriting, printed text, and signs."""
 
 AREA = (0.25, 1.0)
 """Range of a crop's area relative to the image."""
@@ -18,7 +19,8 @@ RATIO = (3 / 4, 4 / 3)
 
 
 def augmented(encoded: Mapping[str, Tensor], kind: Augmentation, generator: torch.Generator) -> dict[str, Tensor]:
-    """The batch with augmented images (`pixel_values`): half of them mirrored, and for `crop` a random resized crop of each.
+    """The batch with augmented images (`pixel_values`): half of them mirrored, for `crop` a random resized crop of each besides,
+    and for `crop-only` that alone.
 
     Texts are not changed.
     """
@@ -32,14 +34,14 @@ def _windows(count: int, kind: Augmentation, generator: torch.Generator) -> Floa
     """Affine matrix of each crop, in image coordinates from −1 to 1."""
     window = torch.zeros(count, 2, 3)
     width = height = torch.ones(count)
-    if kind == "crop":
+    if kind != "flip":
         area = torch.empty(count).uniform_(*AREA, generator=generator)
         ratio = torch.empty(count).uniform_(*map(math.log, RATIO), generator=generator).exp()
         width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
         window[:, :, 2] = torch.empty(count, 2).uniform_(-1, 1, generator=generator) * (
             1 - torch.stack([width, height], 1)
         )
-    mirrored = torch.rand(count, generator=generator) < 0.5
+    mirrored = torch.rand(count, generator=generator) < (0.0 if kind == "crop-only" else 0.5)
     window[:, 0, 0] = torch.where(mirrored, -width, width)
     window[:, 1, 1] = height
     return window

@@ -84,6 +84,10 @@ class ClassStatistics:
         explained = torch.linalg.vector_norm(self.directions, dim=(1, 2)).square()
         return replace(self, directions=self.directions[:, :0], residual=self.residual + explained)
 
+    def with_equal_counts(self) -> "ClassStatistics":
+        """With the same number of examples in every class, their mean: between-class covariance and centre weigh classes alike."""
+        return replace(self, count=self.count.mean().expand_as(self.count))
+
     def with_examples(
         self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"], rank: int
     ) -> "ClassStatistics":

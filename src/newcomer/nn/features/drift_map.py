@@ -46,15 +46,24 @@ def fitted(old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"],
 
 
 def guarded(
-    old: Float[Tensor, "batch width"], new: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]
+    old: Float[Tensor, "batch width"],
+    new: Float[Tensor, "batch width"],
+    target: Int[Tensor, " batch"],
+    unlabelled: tuple[Float[Tensor, "more width"], Float[Tensor, "more width"]] | None = None,
 ) -> tuple[DriftMap | None, float]:
     """The map with the best cross-validated fit, and the share of held-out drift that it explains; None if it explains none.
 
-    `target` are the examples' classes, held out in turn; with one class examples are held out instead.
+    `target` are the examples' classes, held out in turn; with one class examples are held out instead. `unlabelled`: old and new
+    features of further inputs, which are in every fit and never held out.
     """
     x, y = old.double(), new.double()
-    if len(x) < 2 or not (x.isfinite().all() and y.isfinite().all()):
+    more = (x[:0], y[:0]) if unlabelled is None else tuple(t.double() for t in unlabelled)
+    if len(x) < 2 or not all(t.isfinite().all() for t in (x, y, *more)):
         return None, 0.0
+
+    def fit(rows: Tensor, ridge: float) -> DriftMap:
+        return fitted(torch.cat([x[rows], more[0]]), torch.cat([y[rows], more[1]]), ridge)
+
     number = torch.unique(target, return_inverse=True)[1]
     if int(number.max()) == 0:
         number = torch.arange(len(x), device=x.device)
@@ -66,6 +75,7 @@ def guarded(
     for left_out in torch.unique(fold):
         kept, out = fold != left_out, fold == left_out
         for i, ridge in enumerate(RIDGES):
-            missed[i] += (fitted(x[kept], y[kept], ridge)(x[out]) - y[out]).square().sum()
+            missed[i] += (fit(kept, ridge)(x[out]) - y[out]).square().sum()
     explained = float(1 - missed.min() / still)
-    return (fitted(x, y, RIDGES[int(missed.argmin())]), explained) if explained > 0 else (None, explained)
+    best = RIDGES[int(missed.argmin())]
+    return (fit(torch.ones_like(fold, dtype=torch.bool), best), explained) if explained > 0 else (None, explained)

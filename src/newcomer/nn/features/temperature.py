@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import torch
 from torch.nn import functional as F
 
 from newcomer.shapes import Float, Int, Tensor
@@ -24,10 +25,54 @@ def temperature(logits: Float[Tensor, "batch class"], target: Int[Tensor, " batc
     >>> round(2 / temperature(logits, tensor([0, 0, 0, 0, 0, 1, 1])), 3)   # log (5.5 / 2.5)
     0.788
     """
+    return _fitted(logits, target, None, float(len(logits)))
+
+
+def balanced_temperature(
+    logits: Float[Tensor, "batch class"], target: Int[Tensor, " batch"], without: int = 0
+) -> tuple[float, float]:
+    """`temperature` where classes have the same weight, whatever their number of examples, and the effective number of examples.
+
+    That number is K² / Σ 1/n_k for n_k examples of K classes (Kish 1965): of 150 and 2 examples it is 7.9, so that no prediction
+    becomes much surer than two examples can make it. `without`: classes that have no example here; each counts as one.
+    """
+    count = torch.bincount(target, minlength=logits.shape[1]).double()
+    own = count[count > 0]
+    if not len(own) or (not without and bool((own == own[0]).all())):
+        return temperature(logits, target), float(len(target))
+    effective = (len(own) + without) ** 2 / (float((1 / own).sum()) + without)
+    weight = len(target) / (len(own) * count[target])
+    return _fitted(logits, target, weight, effective), effective
+
+
+def temperature_of_means(logits: Float[Tensor, "class class"], count: Float[Tensor, " class"]) -> float:
+    """A cautious T where no example was held out, from the logits of the classes' own means.
+
+    Means look surer than other examples, so they get n/(n + 1) of the belief, with n the harmonic mean of the counts: a half after
+    one example a class.
+    """
+    harmonic = len(count) / float((1 / count.double().clamp(min=1)).sum())
+    return _fitted(logits, torch.arange(len(logits)), None, harmonic)
+
+
+def _fitted(
+    logits: Float[Tensor, "batch class"],
+    target: Int[Tensor, " batch"],
+    weight: Float[Tensor, " batch"] | None,
+    effective: float,
+) -> float:
+    """The T of least loss, with `weight` for each example, and 1/(`effective` + 1) of every label spread over the classes."""
     if not len(logits) or logits.shape[1] < 2:
         return 1.0
-    exact, doubt = logits.double(), 1 / (len(logits) + 1)
-    found = _argmin(lambda log_t: F.cross_entropy(exact / math.exp(log_t), target, label_smoothing=doubt).item())
+    exact, doubt = logits.double(), 1 / (effective + 1)
+
+    def loss(log_t: float) -> float:
+        scaled = exact / math.exp(log_t)
+        if weight is None:
+            return F.cross_entropy(scaled, target, label_smoothing=doubt).item()
+        return float((weight * F.cross_entropy(scaled, target, label_smoothing=doubt, reduction="none")).mean())
+
+    found = _argmin(loss)
     return 1.0 if found is None else math.exp(found)
 
 

@@ -34,8 +34,12 @@ class RealignedGaussian(Head):
     steps: int = 20
     decay: float = 1.0
 
-    def fold(self, statistics: ClassStatistics, trained: Linear) -> Linear:
-        start = LDA(self.shrinkage).fold(statistics, trained)
+    def fold(
+        self, statistics: ClassStatistics, trained: Linear, counts: Float[Tensor, " class"] | None = None
+    ) -> Linear:
+        lda = LDA(self.shrinkage)
+        # samples are drawn around the means as they are: the allowance for their errors comes afterwards
+        start = lda.fold(statistics, trained, torch.ones_like(statistics.count))
         if len(statistics.count) < 2:
             return start
         # whatever the caller's mode
@@ -57,7 +61,8 @@ class RealignedGaussian(Head):
                 return found
 
             optimizer.step(loss)  # type: ignore[no-untyped-call]
-        return weight.detach().to(statistics.mean), bias.detach().to(statistics.mean)
+        allowance = lda.allowance(statistics, counts) / scale
+        return weight.detach().to(statistics.mean), bias.detach().to(statistics.mean) + allowance
 
     def sample(self, statistics: ClassStatistics) -> tuple[Float[Tensor, "draw width"], Int[Tensor, " draw"]]:
         """Sampled features of every class, from a fixed seed."""

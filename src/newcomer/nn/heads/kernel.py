@@ -36,7 +36,9 @@ class KernelRidge(Head):
     noise: float = 0.03
     limit: int = 4096
 
-    def fold(self, statistics: ClassStatistics, trained: Linear) -> WeightBias:
+    def fold(
+        self, statistics: ClassStatistics, trained: Linear, counts: Float[Tensor, " class"] | None = None
+    ) -> WeightBias:
         points, classes = self.support_points(statistics), len(statistics.count)
         target = torch.arange(classes).repeat_interleave(len(points) // classes)
         target = F.one_hot(target).to(points) - 1 / classes

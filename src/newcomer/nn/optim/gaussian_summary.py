@@ -36,21 +36,22 @@ class GaussianSummary:
         scaled: Float[Tensor, "item row number"],
         logits: Float[Tensor, "item row"],
         labels: Float[Tensor, "item row"],
+        weights: Float[Tensor, "item row"],
         estimate: Float[Tensor, "item number"],
     ) -> "GaussianSummary":
         """With these events, each by the second-order expansion of its log likelihood at δ = `estimate`.
 
-        `logits` z and `scaled` J s are taken there. Laplace's approximation of each factor: curvature w = p(1 − p), linear term
-        J s (w J s δ̂ + y − p).
+        `logits` z and `scaled` J s are taken there; `weights` w are numbers of equal events. Laplace's approximation of each
+        factor: curvature c = w p(1 − p), linear term J s (c J s δ̂ + w (y − p)).
 
         >>> one = torch.ones(1, 1)
-        >>> found = GaussianSummary.empty(1, one).with_rows(one[None], 0 * one, one, 0 * one)
-        >>> found.root.item(), found.linear.item()     # √w, y − p
+        >>> found = GaussianSummary.empty(1, one).with_rows(one[None], 0 * one, one, one, 0 * one)
+        >>> found.root.item(), found.linear.item()     # √c, y − p
         (0.5, 0.5)
         """
         p = torch.sigmoid(logits)
-        curve = p * (1 - p)
-        aim = curve * (scaled @ estimate[..., None])[..., 0] + labels - p
+        curve = weights * p * (1 - p)
+        aim = curve * (scaled @ estimate[..., None])[..., 0] + weights * labels - weights * p
         rows = torch.cat([self.root, curve.sqrt()[..., None] * scaled], dim=1)
         return GaussianSummary(rows, self.linear + (scaled.mT @ aim[..., None])[..., 0]).compressed()
 

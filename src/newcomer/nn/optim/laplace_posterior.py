@@ -12,21 +12,21 @@ RANK = 16
 def posterior_factor(
     scaled: Float[Tensor, "item row number"],
     logits: Float[Tensor, "item row"],
-    real: Float[Tensor, "item row"],
+    weights: Float[Tensor, "item row"],
     root: Float[Tensor, "item rank number"],
 ) -> Float[Tensor, "item direction number"]:
     """V with posterior covariance I − VᵀV of δ = (φ − φ₀) / s at the MAP estimate, whose prior is N(0, 1).
 
-    The precision is I + RᵀR, where R has a row √(p(1 − p)) J s an event (`scaled` = J s, `logits` there; `real` is 0 for padding)
-    and those of `root`, of a summary. With RᵀR = Σ σ² v vᵀ a row of V is v √(σ² / (1 + σ²)). Only the `RANK` largest are kept,
-    which makes the covariance larger, never smaller. NaN for an item whose rows are not finite.
+    The precision is I + RᵀR, where R has a row √(w p(1 − p)) J s an event (`scaled` = J s, `logits` there; `weights` w are numbers
+    of equal events, 0 for padding) and those of `root`, of a summary. With RᵀR = Σ σ² v vᵀ a row of V is v √(σ² / (1 + σ²)). Only
+    the `RANK` largest are kept, which makes the covariance larger, never smaller. NaN for an item whose rows are not finite.
 
     >>> one = torch.ones(1, 1)
     >>> round(posterior_factor(2 * one[None], 0 * one, one, one[None, :0]).square().item(), 4)     # √w J s = 1, 1 / (1 + 1)
     0.5
     """
     p = torch.sigmoid(logits)
-    rows = torch.cat([(p * (1 - p) * real).sqrt()[..., None] * scaled, root], dim=1)
+    rows = torch.cat([(p * (1 - p) * weights).sqrt()[..., None] * scaled, root], dim=1)
     by_rows = rows.shape[1] <= rows.shape[2]
     gram = rows @ rows.mT if by_rows else rows.mT @ rows
     finite = gram.isfinite().flatten(1).all(dim=1)[:, None, None]

@@ -21,16 +21,17 @@ def map_estimate(
     logits: Float[Tensor, "item row"],
     jacobian: Float[Tensor, "item row number"],
     labels: Float[Tensor, "item row"],
-    real: Float[Tensor, "item row"],
+    weights: Float[Tensor, "item row"],
     prior_std: Float[Tensor, " number"],
     steps: int,
     summary: GaussianSummary | None = None,
 ) -> Float[Tensor, "item number"]:
-    """argmax over δ of Σ_j log p(y_j | z_j + J_j δ) − Σ_k δ_k² / 2 s_k²: logistic regression with a Gaussian prior, item by item.
+    """argmax over δ of Σ_j w_j log p(y_j | z_j + J_j δ) − Σ_k δ_k² / 2 s_k²: logistic regression with a Gaussian prior.
 
-    `logits` z at δ = 0, `jacobian` J, `labels` y in {0, 1}; `real` is 0 for padded rows; `prior_std` is s. Newton steps
-    δ ← (JᵀWJ + S⁻¹)⁻¹ Jᵀ(WJδ + y − p) with S = diag(s²), W = diag(p(1 − p)) and backtracking (`STEP_SIZES`). The linear systems
-    have as many unknowns as an item has rows or parameters, whichever are fewer: (JᵀWJ + S⁻¹)⁻¹Jᵀ = SJᵀ(W⁻¹ + JSJᵀ)⁻¹W⁻¹.
+    `logits` z at δ = 0, `jacobian` J, `labels` y in {0, 1}; `weights` w are numbers of equal rows, 0 for padding; `prior_std` is s.
+    Newton steps δ ← (JᵀWJ + S⁻¹)⁻¹ Jᵀ(WJδ + w(y − p)) with S = diag(s²), W = diag(w p(1 − p)) and backtracking (`STEP_SIZES`). An
+    item's linear systems have as many unknowns as it has rows or parameters, whichever are fewer:
+    (JᵀWJ + S⁻¹)⁻¹Jᵀ = SJᵀ(W⁻¹ + JSJᵀ)⁻¹W⁻¹.
     `summary`: of other events; its precision and linear term are added, and the systems have as many unknowns as parameters.
     Differentiable in all arguments but `steps`.
 
@@ -38,7 +39,12 @@ def map_estimate(
     >>> map_estimate(0 * one, one[..., None], one, one, one[0], steps=8)      # δ = 1 / (1 + exp δ)
     tensor([[0.4011]])
     """
+    real = weights > 0
     scaled = jacobian * prior_std * real[..., None]
+    factor, weights = (
+        torch.where(real, weights, 1.0)[..., None],
+        weights[..., None],
+    )  # of curvatures, which are divided by
     by_rows = summary is None and scaled.shape[1] <= scaled.shape[2]
     kernel = scaled @ scaled.mT if by_rows else None
     one = torch.eye(scaled.shape[1 if by_rows else 2], dtype=scaled.dtype, device=scaled.device)
@@ -47,8 +53,8 @@ def map_estimate(
     for _ in range(steps):
         shift = scaled @ delta  # item row 1
         p = torch.sigmoid(logits[..., None] + shift)
-        curve = (p * (1 - p)).clamp(min=MIN_CURVATURE)
-        aim = curve * shift + (labels[..., None] - p) * real[..., None]
+        curve = factor * (p * (1 - p)).clamp(min=MIN_CURVATURE)
+        aim = curve * shift + (labels[..., None] - p) * weights
         if kernel is not None:
             root = curve.sqrt()
             inner = torch.linalg.solve_ex(one + root * kernel * root.mT, aim / root).result
@@ -58,7 +64,7 @@ def map_estimate(
             step = torch.linalg.solve_ex(precision + scaled.mT @ (curve * scaled), pull).result - delta
         with torch.no_grad():
             rows = logits[..., None] + shift
-            part = _step_size(delta, step, rows, scaled @ step, labels[..., None], real[..., None], summary)
+            part = _step_size(delta, step, rows, scaled @ step, labels[..., None], weights, summary)
         delta = delta + part * step
     return delta[..., 0] * prior_std
 
@@ -69,13 +75,13 @@ def _step_size(
     logits: Tensor,
     logit_step: Tensor,
     labels: Tensor,
-    real: Tensor,
+    weights: Tensor,
     summary: GaussianSummary | None,
 ) -> Tensor:
     """The first step size, item 1 1, that does not increase the negative log posterior beyond rounding."""
     parts = logits.new_tensor([0.0, *STEP_SIZES])
     rows = logits + parts * logit_step  # item row part
-    of_rows = (functional.softplus((1 - 2 * labels) * rows) * real).sum(dim=1)
+    of_rows = (functional.softplus((1 - 2 * labels) * rows) * weights).sum(dim=1)
     losses = of_rows + ((delta + parts * step) ** 2).sum(dim=1) / 2
     limit = losses[:, 0] * (1 + ROUNDING * torch.finfo(losses.dtype).eps)
     if summary is not None:
