@@ -30,6 +30,7 @@ COMMANDS = [
     ["quality/planted.py"],
     ["quality/exploration.py"],
     ["quality/exploration.py", "--planted"],
+    ["quality/exploration_true_prior.py"],
     ["quality/run.py", "ml-1m"],
     ["quality/by_item.py", "ml-1m", "emerg", "shared-graph"],
     ["quality/by_item.py", "ml-latest-small", "emerg", "shared-graph"],

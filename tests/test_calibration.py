@@ -1,5 +1,7 @@
 """Click probabilities can be believed: calibration by number of events, and logs of which negatives were left out."""
 
+import itertools
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +27,7 @@ from newcomer.items.configuration import Probabilities
 from newcomer.items.methods.dropout_net import DropoutNet
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.service import ItemService
-from newcomer.items.training.calibration import fit_calibration, held_out_items, outcomes, platt, reached, that_fit
+from newcomer.items.training.calibration import fit_beta, fit_calibration, held_out_items, outcomes, reached, that_fit
 from newcomer.server.evaluation import compare
 from newcomer.store.folder import Store
 
@@ -33,6 +35,7 @@ Floats = NDArray[np.float64]
 
 SCHEMA = Schema("item", "user", "clicked", "time", (Field("kind", "item"),))
 CURVED = Calibration((0, 3, 20), scale=(0.5, 0.8, 0.9), offset=(-0.6, -0.3, -0.2))
+BENT = replace(CURVED, upper_scale=(0.3, 0.6, 1.2))
 SETTINGS: dict[str, Any] = {"width": 8, "hidden": [8], "pretrain_epochs": 15, "pretrain_lr": 1e-2, "id_dropout": 0.3}
 SETTINGS |= {"adaptation": "map", "warmup_events": "all", "meta_epochs": 1, "device": "cpu"}
 NETWORK: dict[str, Any] = {"width": 4, "tower": [8], "pretrain_epochs": 3, "meta_epochs": 1, "device": "cpu"}
@@ -76,20 +79,47 @@ def learned() -> DropoutNet:
 @given(
     st.lists(st.floats(-30, 30), min_size=2, max_size=20),
     st.integers(0, 10**6),
-    st.lists(st.tuples(st.floats(0.05, 5), st.floats(-5, 5)), min_size=1, max_size=4),
+    st.lists(st.tuples(st.floats(0.05, 5), st.floats(0.05, 5), st.floats(-5, 5)), min_size=1, max_size=4),
 )
 def test_the_order_of_scores_at_the_same_number_of_events_is_kept(
-    logits: list[float], events: int, parameters: list[tuple[float, float]]
+    logits: list[float], events: int, parameters: list[tuple[float, float, float]]
 ) -> None:
-    scale, offset = zip(*parameters, strict=True)
-    found = Calibration(tuple(4**n - 1 for n in range(len(scale))), scale, offset)(logits, [events] * len(logits))
-    assert (np.diff(found[np.argsort(logits)]) >= 0).all()
+    scale, upper, offset = zip(*parameters, strict=True)
+    calibration = Calibration(tuple(4**n - 1 for n in range(len(scale))), scale, offset, upper)
+    found = calibration(logits, [events] * len(logits))
+    assert (np.diff(found[np.argsort(logits)]) >= -1e-12).all()
+
+
+@given(st.floats(-20, 20), st.integers(0, 10**6))
+def test_a_std_is_scaled_by_the_slope(logit: float, events: int) -> None:
+    for calibration in (CURVED, BENT):
+        below, above = calibration([logit - 1e-4, logit + 1e-4], [events] * 2)
+        assert calibration.slope([logit], [events])[0] == pytest.approx((above - below) / 2e-4, abs=1e-6)
+
+
+def test_with_equal_scales_it_is_platt_scaling() -> None:
+    logits, events = np.linspace(-9, 9, 7), np.arange(7)
+    assert np.array_equal(replace(CURVED, upper_scale=CURVED.scale)(logits, events), CURVED(logits, events))
+    assert Calibration(scale=(0.5,), offset=(-0.6,))(logits, events * 0) == pytest.approx(0.5 * logits - 0.6)
+
+
+def test_it_is_that_of_kull_and_others() -> None:
+    """a log p − b log(1 − p) + c, their equation of the beta calibration map; c is the offset without its part at p = 1/2."""
+    p, (a, b, c) = np.array([0.01, 0.3, 0.5, 0.99]), (0.7, 1.4, -0.2)
+    offset = c + (b - a) * math.log(2)
+    found = Calibration(scale=(a,), offset=(offset,), upper_scale=(b,))(np.log(p / (1 - p)), np.zeros(4))
+    assert found == pytest.approx(a * np.log(p) - b * np.log(1 - p) + c)
+
+
+@pytest.mark.parametrize("calibration", [CURVED, BENT, Calibration()])
+def test_what_is_saved_is_what_was_fitted(calibration: Calibration) -> None:
+    assert Calibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration
 
 
 def test_the_calibration_changes_little_from_one_event_to_the_next() -> None:
     events = np.arange(1000)
-    for logit in (-3.0, 0.0, 3.0):
-        found = CURVED(np.full(1000, logit), events)
+    for calibration, logit in itertools.product((CURVED, BENT), (-3.0, 0.0, 3.0)):
+        found = calibration(np.full(1000, logit), events)
         assert np.abs(np.diff(found)).max() < 0.7
         assert abs(found[-1] - logit) < 0.02  # an item's own events tell what the model missed
 
@@ -108,22 +138,25 @@ def test_numbers_that_are_no_calibration_are_refused(events: Any, scale: Any, of
         Calibration(events, scale, offset)
 
 
-@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (0.5, -0.4), (2.0, 1.0)])
-def test_scale_and_offset_are_found_again(scale: float, offset: float) -> None:
-    """With (1, 0), probabilities that are right stay as they are."""
+@pytest.mark.parametrize(
+    ("scale", "upper", "offset"), [(1.0, 1.0, 0.0), (0.5, 0.5, -0.4), (2.0, 0.7, 1.0), (0.6, 1.5, 0.2)]
+)
+def test_scales_and_offset_are_found_again(scale: float, upper: float, offset: float) -> None:
+    """With (1, 1, 0), probabilities that are right stay as they are."""
     chance = np.random.default_rng(0)
-    logit = chance.normal(0, 1, 40_000)
-    label = (chance.random(40_000) < sigmoid(scale * logit + offset)).astype(float)
-    found = platt(logit, label, np.ones(40_000))
-    assert found == pytest.approx((offset, scale), abs=0.05)
+    logit = chance.normal(0, 1.5, 80_000)
+    true = Calibration(scale=(scale,), offset=(offset,), upper_scale=(upper,))(logit, np.zeros(80_000))
+    label = (chance.random(80_000) < sigmoid(true)).astype(float)
+    found = fit_beta(logit, label, np.ones(80_000))
+    assert found == pytest.approx((offset, scale, upper), abs=0.08)
 
 
 @given(st.lists(st.tuples(st.floats(-200, 200), st.booleans()), min_size=1, max_size=30))
-def test_every_sample_gives_a_positive_scale(rows: list[tuple[float, bool]]) -> None:
+def test_every_sample_gives_positive_scales(rows: list[tuple[float, bool]]) -> None:
     logit, label = np.array(rows, dtype=float).T
-    offset, scale = platt(logit, label, np.ones(len(rows)))
+    offset, *scales = fit_beta(logit, label, np.ones(len(rows)))
     assert math.isfinite(offset)
-    assert scale > 0
+    assert min(scales) > 0
 
 
 def counted_log(counts: Sequence[int]) -> ClickLog:
@@ -334,8 +367,8 @@ def test_logistic_regression_on_kept_negatives_recovers_the_intercept(rate: floa
     label = np.repeat([1.0, 0.0], 9)
     p = sigmoid(scale * logit + offset)
     weight = 1e9 * np.where(label == 1, p, rate * (1 - p))
-    sampled, slope = platt(logit, label, weight)
-    full = Calibration((0,), (slope,), (sampled,), shift=math.log(rate))
+    sampled, lower, upper = fit_beta(logit, label, weight)
+    full = Calibration((0,), (lower,), (sampled,), (upper,), shift=math.log(rate))
     assert full(logit, np.zeros(18)) == pytest.approx(scale * logit + offset, abs=1e-4)
 
 

@@ -13,6 +13,7 @@ import torch
 from newcomer.data.datasets.simulated_clicks import PROBABILITY, simulate_click_log
 from newcomer.items import lifecycle
 from newcomer.items.adaptation.rules import flatten_state, unflatten_state
+from newcomer.items.calibration import Calibration
 from newcomer.items.encoding.encoder import Clicks
 from newcomer.items.learner import ItemLearner
 from newcomer.items.lifecycle import Lifecycle, updated
@@ -191,12 +192,13 @@ def test_a_service_says_how_far_a_logit_is_known(name: str, stores: dict[str, Pa
     assert plain["logit_std"].is_null().all()
     np.testing.assert_allclose(cold["score"], plain["score"], atol=1e-6)
     np.testing.assert_allclose(1 / (1 + np.exp(-plain["logit"].to_numpy())), plain["score"], atol=1e-12)
-    scale_at = live.learner.calibration.scale_at  # which need not fall with the events
-    stds = [cold["logit_std"].mean() / scale_at([0])[0]]
+    fitted = live.learner.fitted_calibration  # its slope may grow with the events
+    live.learner.fitted_calibration = Calibration()
+    stds = [live.score(asked, uncertainty=True)["logit_std"].mean()]
     for count in (1, 10, 60):
         live.warm(table([0, 1, 2], count))
-        scored = live.score(asked, uncertainty=True)
-        stds.append((scored["logit_std"].to_numpy() / scale_at(scored["events"].to_list())).mean())
+        stds.append(live.score(asked, uncertainty=True)["logit_std"].mean())
+    live.learner.fitted_calibration = fitted
     assert stds == sorted(stds, reverse=True)
     assert stds[-1] < 0.7 * stds[0]
     other = ItemService.open(stores[name], live.states.where)  # from what is stored

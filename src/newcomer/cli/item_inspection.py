@@ -97,8 +97,8 @@ def _calibration(learner: ItemLearner) -> str:
     """How probabilities come from the network's logits."""
     fitted, rate = learner.fitted_calibration, learner.probabilities.negative_rate
     parts = [
-        f"{events} events: {scale:.2f} · logit {offset:+.2f}"
-        for events, scale, offset in zip(fitted.events, fitted.scale, fitted.offset, strict=True)
+        f"{events} events: {scale:.2f}{'' if scale == upper else f' to {upper:.2f}'} · logit {offset:+.2f}"
+        for events, scale, upper, offset in zip(fitted.events, fitted.scale, fitted.upper, fitted.offset, strict=True)
     ]
     text = "not calibrated" if fitted == Calibration() else f"calibrated ({'; '.join(parts)})"
     return text if rate == 1 else f"{text}; of the full stream, of whose negatives {rate:g} are in the log"

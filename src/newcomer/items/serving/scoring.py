@@ -89,7 +89,7 @@ def score_requests(
     headers = [known.headers[number] for number in numbers.tolist()]
     events = [header.events for header in headers]
     logits, stds = _logits(served, known, item_names(asked), clicks, uncertainty)
-    logits, stds = learner.calibration(logits, events), learner.calibration.scale_at(events) * stds
+    logits, stds = learner.calibration(logits, events), learner.calibration.slope(logits, events) * stds
     scores = sigmoid(logits)
     for position in np.flatnonzero(~np.isfinite(scores)):
         row = int(right[position])

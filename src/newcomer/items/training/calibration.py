@@ -1,5 +1,6 @@
 """Calibration by number of events, fitted on old items that a model did not learn and that live as new ones do."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
@@ -33,8 +34,8 @@ FEW_EVENTS = 20
 MIN_ITEMS, MIN_ITEMS_LATER, MIN_LABELS = 50, 20, 100
 """Least number of held-out items, of those that reach a number of events, and of their later events with each label."""
 
-PRIOR_STD = 0.3
-"""Of offset and scale, around 0 and 1."""
+PRIOR_STD = 0.5
+"""Of the offset and the scales, around 0 and 1."""
 
 ITEM_WEIGHT = 10.0
 """Independent events that all later events of one item are worth: they deviate together."""
@@ -108,34 +109,38 @@ def reached(observed: Iterable[Outcomes]) -> Iterator[Outcomes]:
 
 
 def fit_calibration(observed: Iterable[Outcomes]) -> Calibration:
-    """Scale and offset at each number of events; the identity for none."""
-    found = {one.events: platt(one.logit, one.label, _equal_items(one.item, one.weight)) for one in observed}
+    """Offset and scales at each number of events; the identity for none."""
+    found = {one.events: fit_beta(one.logit, one.label, _equal_items(one.item, one.weight)) for one in observed}
     if not found:
         return Calibration()
-    offset, scale = zip(*found.values(), strict=True)
-    return Calibration(tuple(found), scale, offset)
+    offset, scale, upper_scale = zip(*found.values(), strict=True)
+    return Calibration(tuple(found), scale, offset, upper_scale)
 
 
-def platt(logit: _Floats, label: _Floats, weight: _Floats) -> tuple[float, float]:
-    """Offset and scale > 0 of the logit that maximize the posterior under `PRIOR_STD`, by Newton steps.
+def fit_beta(logit: _Floats, label: _Floats, weight: _Floats) -> tuple[float, float, float]:
+    """Offset, scale and upper scale, as in `Calibration`, that maximize the posterior under `PRIOR_STD`, by Newton steps.
+
+    A scale that would be less than `MIN_SCALE` is that.
 
     >>> logit = np.repeat([-1.0, 1.0], 4000)
-    >>> offset, scale = platt(logit, np.tile([1.0, 0.0, 0.0, 0.0], 2000), np.ones(8000))    # says nothing: always a quarter
-    >>> round(offset, 1), scale
-    (-1.1, 0.05)
+    >>> offset, *scales = fit_beta(logit, np.tile([1.0, 0.0, 0.0, 0.0], 2000), np.ones(8000))    # says nothing: always a quarter
+    >>> round(offset, 1), scales
+    (-1.1, [0.05, 0.05])
     """
-    start, fitted = np.array([0.0, 1.0]), np.array([True, True])
-    design, precision = np.stack([np.ones_like(logit), logit], axis=1), np.eye(2) / PRIOR_STD**2
-    found = _newton(design, label, weight, start, precision, fitted)
-    if found[1] < MIN_SCALE:
-        found = _newton(design, label, weight, np.array([0.0, MIN_SCALE]), precision, np.array([True, False]))
-    return float(found[0]), float(found[1])
+    upper = np.logaddexp(0, logit) - math.log(2)
+    design = np.stack([np.ones_like(logit), logit - upper, upper], axis=1)
+    start, fitted = np.array([0.0, 1.0, 1.0]), np.full(3, True)
+    found = _newton(design, label, weight, start, fitted)
+    while found[1:].min() < MIN_SCALE:
+        lowest = 1 + int(found[1:].argmin())
+        start[lowest], fitted[lowest] = MIN_SCALE, False
+        found = _newton(design, label, weight, start, fitted)
+    return float(found[0]), float(found[1]), float(found[2])
 
 
-def _newton(
-    design: _Floats, label: _Floats, weight: _Floats, start: _Floats, precision: _Floats, fitted: NDArray[np.bool_]
-) -> _Floats:
+def _newton(design: _Floats, label: _Floats, weight: _Floats, start: _Floats, fitted: NDArray[np.bool_]) -> _Floats:
     """Logistic regression with a Gaussian prior around `start`; coefficients that are not `fitted` stay there."""
+    precision = np.eye(len(start)) / PRIOR_STD**2
 
     def loss(at: _Floats) -> float:
         logit, moved = design @ at, at - start
@@ -146,7 +151,7 @@ def _newton(
         p = 1 / (1 + np.exp(-np.clip(design @ found, -30, 30)))
         gradient = design.T @ (weight * (p - label)) + precision @ (found - start)
         curvature = (design.T * (weight * p * (1 - p))) @ design + precision
-        step = np.zeros(2)
+        step = np.zeros(len(start))
         step[fitted] = np.linalg.solve(curvature[np.ix_(fitted, fitted)], gradient[fitted])
         while loss(found - step) > loss(found) and np.abs(step).max() > 1e-10:
             step = step / 2
