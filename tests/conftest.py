@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
-from hypothesis import settings
+from hypothesis import given, settings
+from hypothesis.strategies import none
 from jaxtyping import install_import_hook
 from PIL import Image
 
@@ -49,8 +50,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_slow(items)
 
 
+@given(none())
+def _first_example(_: None) -> None:
+    """Hypothesis makes its random numbers at the first one, and asks the garbage collector whether anything holds them."""
+
+
 def pytest_collection_finish() -> None:
     """From here on garbage is collected, but not searched for in what stays."""
+    _first_example()  # of what stays the collector knows no holders
     gc.collect()
     gc.freeze()
     gc.enable()
