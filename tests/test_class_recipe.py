@@ -39,7 +39,8 @@ def test_a_split_takes_its_share_of_every_class_and_is_the_same_every_time() -> 
     )
     train, test = stratified(examples, 0.3, 7, "x")
     assert Counter(test.labels) == {"a": 15, "b": 3, "c": 1, "d": 1}
-    assert sorted([*train.inputs, *test.inputs]) == sorted(examples.inputs)
+    assert len(train) + len(test) == len(examples)
+    assert {*train.inputs, *test.inputs} == {*examples.inputs}
     again, other = stratified(examples, 0.3, 7, "x")[1], stratified(examples, 0.3, 8, "x")[1]
     assert list(again.inputs) == list(test.inputs) != list(other.inputs)
     assert Counter(stratified(examples, 0.99, 7, "x")[0].labels)["d"] == 1  # something is always left to train on

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from newcomer.classes.class_memory import ClassMemory
-from newcomer.classes.configuration import Prior
 from newcomer.classes.heads import HeadName, make_head
 from newcomer.classes.methods.e2_lora import E2LoRA
 from newcomer.classes.methods.frozen import FrozenBackbone
@@ -24,6 +23,7 @@ from newcomer.errors import DataWarning, SettingError
 from newcomer.estimator import NewcomerClassifier
 from newcomer.nn.features.class_statistics import ClassStatistics
 from newcomer.nn.features.temperature import balanced_temperature, temperature, temperature_of_means
+from newcomer.nn.heads.head import Prior
 from newcomer.nn.heads.lda import LDA
 
 WIDTH = 20
@@ -197,7 +197,8 @@ SETTINGS: dict[str, Any] = {
 def test_the_loss_owes_small_classes_nothing(tiny: Callable[[str], Path]) -> None:
     """A trained linear head: a small class's logit is higher where the loss is adjusted; where nothing is, bits are the same."""
     asked = list(task({"a": 6, "b": 6}, seed=500).inputs)
-    margins, bits = {}, {}
+    margins: dict[str, Tensor] = {}
+    bits: dict[str, Tensor] = {}
     for prior in ("uniform", "empirical"):
         for counts, found in (({"a": 30, "b": 2}, margins), ({"a": 8, "b": 8}, bits)):
             logits = SDLoRA(str(tiny("vit")), prior=prior, **SETTINGS).learn(task(counts)).logits(asked)

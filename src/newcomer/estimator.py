@@ -55,6 +55,8 @@ class NewcomerClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     classes_: NDArray[Any]
     learner_: ClassLearner
     _memory: ClassMemory
+    _weight: Tensor
+    _bias: Tensor
 
     def __init__(
         self,
