@@ -39,7 +39,10 @@ def greedy(logit: Floats, std: Floats, left: int, chance: np.random.Generator) -
 
 
 def ucb(strength: float) -> Policy:
-    return lambda logit, std, left, chance: (logit + strength * std).argmax(axis=1)
+    def chosen(logit: Floats, std: Floats, left: int, chance: np.random.Generator) -> NDArray[np.int64]:
+        return greedy(logit + strength * std, std, left, chance)
+
+    return chosen
 
 
 def thompson(strength: float) -> Policy:
