@@ -18,7 +18,7 @@ import difflib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 MANY = 30
 """More names than this are not listed."""
@@ -69,17 +69,22 @@ def data_warnings_to(report: Callable[[str], object]) -> Iterator[None]:
     a row was left out
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("always", category=DataWarning)
-        show = warnings.showwarning
-
-        def say(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if issubclass(category, DataWarning):
-                report(str(message))
-            else:
-                show(message, category, *place, **more)
-
-        warnings.showwarning = say
+        show_data_warnings(report, "always")
         yield
+
+
+def show_data_warnings(report: Callable[[str], object], action: Literal["always", "default"]) -> None:
+    """From now on the text of each DataWarning goes there; with `default` only the first of several with one text."""
+    show = warnings.showwarning
+
+    def say(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, DataWarning):
+            report(str(message))
+        else:
+            show(message, category, *place, **more)
+
+    warnings.filterwarnings(action, category=DataWarning)
+    warnings.showwarning = say
 
 
 def nearest(name: str, known: Iterable[str], title: str = "known:") -> str:

@@ -3,10 +3,9 @@
 import json
 import logging
 import sys
-import warnings
 from typing import Any
 
-from newcomer.errors import DataWarning
+from newcomer.errors import show_data_warnings
 
 log = logging.getLogger("newcomer.server")
 
@@ -35,19 +34,5 @@ def log_to_stderr() -> logging.Logger:
     for logger in (log, logging.getLogger("uvicorn")):  # of requests that are not HTTP, and of its own errors
         logger.handlers, logger.propagate = [handler], False
     log.setLevel(logging.INFO)
-    _log_warnings()
+    show_data_warnings(log.warning, "default")  # requests bring them again and again
     return log
-
-
-def _log_warnings() -> None:
-    """Write each DataWarning as a line of the log, one of a kind once: requests bring them again and again."""
-    show = warnings.showwarning
-
-    def to_log(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, DataWarning):
-            log.warning("%s", message)
-        else:
-            show(message, category, *place, **more)
-
-    warnings.filterwarnings("default", category=DataWarning)
-    warnings.showwarning = to_log
