@@ -194,10 +194,10 @@ def test_a_service_says_how_far_a_logit_is_known(name: str, stores: dict[str, Pa
     np.testing.assert_allclose(1 / (1 + np.exp(-plain["logit"].to_numpy())), plain["score"], atol=1e-12)
     fitted = live.learner.fitted_calibration  # its slope may grow with the events
     live.learner.fitted_calibration = Calibration()
-    stds = [float(live.score(asked, uncertainty=True)["logit_std"].to_numpy().mean())]
+    stds = [live.score(asked, uncertainty=True)["logit_std"].to_numpy().mean()]
     for count in (1, 10, 60):
         live.warm(table([0, 1, 2], count))
-        stds.append(float(live.score(asked, uncertainty=True)["logit_std"].to_numpy().mean()))
+        stds.append(live.score(asked, uncertainty=True)["logit_std"].to_numpy().mean())
     live.learner.fitted_calibration = fitted
     assert stds == sorted(stds, reverse=True)
     assert stds[-1] < 0.7 * stds[0]

@@ -35,8 +35,8 @@ Policy = Callable[[Floats, Floats, int, np.random.Generator], NDArray[np.int64]]
 
 
 def greedy(logit: Floats, std: Floats, left: int, chance: np.random.Generator) -> NDArray[np.int64]:
-    shown: NDArray[np.int64] = logit.argmax(axis=1)
-    return shown
+    chosen: NDArray[np.int64] = logit.argmax(axis=1)
+    return chosen
 
 
 def ucb(strength: float) -> Policy:
