@@ -133,10 +133,8 @@ def _known_items(model: ItemLearner, log: ClickLog, where: str, left_out: list[s
 
 def _show_clicks(store: Path, model: ItemLearner, log: ClickLog, json_: bool) -> None:
     scores = model.evaluate(log)
-    rate, negative_rate = (
-        float(np.average(log.label, weights=model.event_weights(log))),
-        model.probabilities.negative_rate,
-    )
+    rate = float(np.average(log.label, weights=model.event_weights(log)))
+    negative_rate = model.probabilities.negative_rate
     constant = click_scores(log.item, log.label, np.full(len(log), rate), log.user, log.weight, negative_rate)
     if json_:
         found = {

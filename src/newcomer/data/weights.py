@@ -11,8 +11,8 @@ from newcomer.data.io.column_parsing import parse_column, row_number
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError
 
-LEAST, GREATEST = 1e-6, 1e6
-"""Bounds of a weight: sums in single precision tell rows apart between them."""
+LEAST, GREATEST = 1e-6, 1e4
+"""Bounds of a weight: those up to which MAP estimates converge (`nn.optim.map_logistic`)."""
 
 
 def parse_weights(frame: pl.DataFrame, schema: Schema, where: str) -> pl.Series:

@@ -18,7 +18,7 @@ from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.networks.item_network import ItemNetwork, State
 from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldEmbeddings
 from newcomer.nn.optim.analytic_gradients import RowGradient
-from newcomer.nn.optim.map_logistic import MIN_CURVATURE, ROUNDING, STEP_SIZES
+from newcomer.nn.optim.map_logistic import MIN_CURVATURE, ROUNDING, STEP_SIZES, WEIGHTED_STEPS
 from newcomer.nn.optim.numpy_views import Array, ModuleViews, view
 from newcomer.shapes import Float, Tensor
 
@@ -130,11 +130,11 @@ def map_step(logit: float, logit_variance: float, label: float, weight: float = 
     >>> round(map_step(0.0, logit_variance=1.0, label=1.0, weight=2.0), 4)      # δ = 2 / (1 + exp δ)
     0.6748
     """
-    step = 0.0
-    for _ in range(NEWTON_STEPS):
+    step, least = 0.0, MIN_CURVATURE / max(weight, 1.0)
+    for _ in range(NEWTON_STEPS + (WEIGHTED_STEPS if weight > 1 else 0)):
         shift = logit_variance * step
         p = 0.5 + 0.5 * math.tanh(0.5 * (logit + shift))
-        curvature = weight * max(p * (1 - p), MIN_CURVATURE)
+        curvature = weight * max(p * (1 - p), least)
         newton_step = (curvature * shift + weight * label - weight * p) / (1 + curvature * logit_variance) - step
         limit = _loss(logit, logit_variance, label, weight, step) * (1 + ROUNDING * _EPS)
         gaining = (

@@ -7,7 +7,11 @@ from newcomer.nn.optim.gaussian_summary import GaussianSummary
 from newcomer.shapes import Float, Tensor
 
 MIN_CURVATURE = 0.02
-"""Lower bound of a row's curvature p(1 − p): with large logits Newton steps would be too long."""
+"""Lower bound of a row's curvature p(1 − p): with large logits Newton steps would be too long. Of a row of weight w > 1 it is the
+bound of w p(1 − p), or steps would be too short."""
+
+WEIGHTED_STEPS = 10
+"""Further Newton steps for items with a weight above 1, which then converge up to weights of 10⁴."""
 
 STEP_SIZES = (1.0, 0.5, 0.25, 0.125)
 """Backtracking: the first of these step sizes that does not increase the loss; as the curvature is at most 1/4, all below
@@ -32,7 +36,8 @@ def map_estimate(
     Newton steps δ ← (JᵀWJ + S⁻¹)⁻¹ Jᵀ(WJδ + w(y − p)) with S = diag(s²), W = diag(w p(1 − p)) and backtracking (`STEP_SIZES`). An
     item's linear systems have as many unknowns as it has rows or parameters, whichever are fewer:
     (JᵀWJ + S⁻¹)⁻¹Jᵀ = SJᵀ(W⁻¹ + JSJᵀ)⁻¹W⁻¹.
-    `summary`: of other events; its precision and linear term are added, and the systems have as many unknowns as parameters.
+    An item with a weight above 1 takes `WEIGHTED_STEPS` more. `summary`: of other events; its precision and linear term are added,
+    and the systems have as many unknowns as parameters.
     Differentiable in all arguments but `steps`.
 
     >>> one = torch.ones(1, 1)
@@ -41,19 +46,18 @@ def map_estimate(
     """
     real = weights > 0
     scaled = jacobian * prior_std * real[..., None]
-    factor, weights = (
-        torch.where(real, weights, 1.0)[..., None],
-        weights[..., None],
-    )  # of curvatures, which are divided by
+    is_heavy = (weights > 1).any(dim=1)[:, None, None]
+    factor, weights = torch.where(real, weights, 1.0)[..., None], weights[..., None]  # of curvatures: they are divisors
+    least = MIN_CURVATURE / factor.clamp(min=1)
     by_rows = summary is None and scaled.shape[1] <= scaled.shape[2]
     kernel = scaled @ scaled.mT if by_rows else None
     one = torch.eye(scaled.shape[1 if by_rows else 2], dtype=scaled.dtype, device=scaled.device)
     precision, linear = (one, None) if summary is None else (one + summary.precision, summary.linear[..., None])
     delta = scaled.new_zeros(len(scaled), scaled.shape[2], 1)
-    for _ in range(steps):
+    for number in range(steps + (WEIGHTED_STEPS if is_heavy.any() else 0)):
         shift = scaled @ delta  # item row 1
         p = torch.sigmoid(logits[..., None] + shift)
-        curve = factor * (p * (1 - p)).clamp(min=MIN_CURVATURE)
+        curve = factor * (p * (1 - p)).clamp(min=least)
         aim = curve * shift + (labels[..., None] - p) * weights
         if kernel is not None:
             root = curve.sqrt()
@@ -62,6 +66,8 @@ def map_estimate(
         else:
             pull = scaled.mT @ aim if linear is None else scaled.mT @ aim + linear
             step = torch.linalg.solve_ex(precision + scaled.mT @ (curve * scaled), pull).result - delta
+        if number >= steps:  # each item as it would be alone
+            step = torch.where(is_heavy, step, 0.0)
         with torch.no_grad():
             rows = logits[..., None] + shift
             part = _step_size(delta, step, rows, scaled @ step, labels[..., None], weights, summary)
