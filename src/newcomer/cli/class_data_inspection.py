@@ -33,7 +33,7 @@ def is_text_table(path: str, text: str | None, label: str | None) -> bool:
     try:
         with file.open("rb") as stream:  # polars cannot open every name; the header alone, as a log may be large
             is_csv = file.suffix.lower() == ".csv"
-            names = pl.read_csv(stream.readline()).columns if is_csv else [*pl.read_parquet_schema(stream)]
+            names = pl.read_csv(stream.readline(65536)).columns if is_csv else [*pl.read_parquet_schema(stream)]
         return sorted(names) == ["label", "text"]
     except (pl.exceptions.PolarsError, OSError):  # what a log of clicks is refused for is said there
         return False
