@@ -21,15 +21,24 @@ from newcomer.data.click_log import ClickLog
 from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
-from newcomer.errors import SettingError, StoreError
+from newcomer.errors import LearnerError, SettingError, StoreError
 from newcomer.items.calibration import Calibration
 from newcomer.items.configuration import Probabilities
 from newcomer.items.methods.dropout_net import DropoutNet
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.service import ItemService
-from newcomer.items.training.calibration import fit_beta, fit_calibration, held_out_items, outcomes, reached, that_fit
+from newcomer.items.training.calibration import (
+    Outcomes,
+    fit_beta,
+    fit_calibration,
+    held_out_items,
+    outcomes,
+    reached,
+    that_fit,
+)
 from newcomer.server.evaluation import compare
 from newcomer.store.folder import Store
+from shell import Shell
 
 Floats = NDArray[np.float64]
 
@@ -204,8 +213,8 @@ def test_as_many_held_out_items_are_kept_as_fit_into_memory() -> None:
 
 def copied(learner: DropoutNet) -> DropoutNet:
     model = DropoutNet(SCHEMA, **SETTINGS)
-    model._apply_entry(learner.entries[0])
-    model.entries.append(learner.entries[0])
+    model._apply_entries(learner.entries)
+    model.entries = list(learner.entries)
     return model
 
 
@@ -301,6 +310,102 @@ def test_it_is_saved_and_an_interrupted_learner_is_without(learned: DropoutNet, 
     assert loaded.fitted_calibration == learned.fitted_calibration != Calibration()
     loaded._reset()
     assert loaded.fitted_calibration == Calibration()
+
+
+def worse(items: int, seed: int) -> tuple[list[int], Floats]:
+    """Numbers of events and qualities of items that are clicked less than those of `learned`."""
+    quality = np.random.default_rng(seed).normal(0, 0.8, items)
+    return [20] * items, quality - quality.mean() - 1
+
+
+@pytest.mark.parametrize("first", [0, 8])
+def test_what_new_items_show_corrects_what_is_expected_of_later_ones(learned: DropoutNet, first: int) -> None:
+    """They are clicked less than those of training: more clicks were expected than come, and then as many as come."""
+    before, _ = expected_over_true(learned, *worse(600, 7), first)
+    model = copied(learned).calibrate(world(*worse(300, 9), seed=9)[0])
+    now, _ = expected_over_true(model, *worse(600, 7), first)
+    assert before > 1.15
+    assert now == pytest.approx(1, abs=0.06)
+
+
+def test_a_calibration_is_a_stage_that_changes_no_state_and_can_be_taken_back(
+    learned: DropoutNet, tmp_path: Path
+) -> None:
+    learned.save(tmp_path / "model")
+    model = DropoutNet.load(tmp_path / "model")
+    model.calibrate(world(*worse(100, 9), seed=9)[0]).save(tmp_path / "model")
+    loaded = DropoutNet.load(tmp_path / "model")
+    assert loaded.fitted_calibration == model.fitted_calibration != learned.fitted_calibration
+    assert loaded.known == learned.known
+    for key, value in learned.state.items():
+        assert value.equal(loaded.state[key]), key
+    assert DropoutNet.load(tmp_path / "model", stages=1).fitted_calibration == learned.fitted_calibration
+    loaded.add(pl.DataFrame({"item": ["later"], "kind": ["kind 1"]})).save(tmp_path / "model")
+    again = DropoutNet.load(tmp_path / "model")
+    assert again.fitted_calibration == model.fitted_calibration
+    assert "later" in again.known
+
+
+def test_items_of_training_say_nothing_and_of_many_new_ones_the_latest_count(
+    learned: DropoutNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, _ = world(*worse(150, 9), seed=9)
+    old = world(*popular_if_good(240, 1, 4, 120), seed=1)[0].with_columns(clicked=0)
+    mixed = copied(learned).calibrate(pl.concat([old, table], how="vertical_relaxed"))
+    assert mixed.fitted_calibration == copied(learned).calibrate(table).fitted_calibration
+    order = table.group_by("item").agg(pl.col("time").min()).sort("time")["item"].to_list()
+    monkeypatch.setattr("newcomer.items.training.calibration.NEWEST_ITEMS", 60)
+    latest = copied(learned).calibrate(table.filter(pl.col("item").is_in(order[-60:])))
+    assert latest.fitted_calibration == copied(learned).calibrate(table).fitted_calibration != mixed.fitted_calibration
+
+
+def test_too_few_new_items_or_labels_are_refused_and_change_nothing(learned: DropoutNet) -> None:
+    table, _ = world(*worse(150, 9), seed=9)
+    few = table.filter(pl.col("item").is_in(table["item"].unique(maintain_order=True)[:49].implode()))
+    for wrong, said in (
+        (few, "49 items without training"),
+        (table.with_columns(clicked=0), "0 clicks"),
+        (world(*popular_if_good(240, 1, 4, 120), seed=1)[0], "0 items without training"),
+    ):
+        model = copied(learned)
+        with pytest.raises(LearnerError, match=said):
+            model.calibrate(wrong)
+        assert model.fitted_calibration == learned.fitted_calibration
+        assert len(model.entries) == 1
+
+
+def test_an_earlier_calibration_is_the_prior_and_stays_where_nothing_is_seen() -> None:
+    assert fit_calibration([], CURVED) == CURVED
+    chance, rows = np.random.default_rng(0), 40_000
+    logit = chance.normal(0, 1.5, rows)
+    true = Calibration(scale=(0.7,), offset=(-1.2,), upper_scale=(0.4,))(logit, np.zeros(rows))
+    label = (chance.random(rows) < sigmoid(true)).astype(float)
+    every = Outcomes(0, logit, label, np.arange(rows), np.ones(rows))
+    found = fit_calibration([every], BENT)
+    assert found.parameters(0) == pytest.approx((-1.2, 0.7, 0.4), abs=0.1)
+    assert (found.parameters(3), found.parameters(20)) == (BENT.parameters(3), BENT.parameters(20))
+    few = Outcomes(0, logit[:3], label[:3], np.arange(3), np.ones(3))
+    assert fit_calibration([few], BENT).parameters(0) == pytest.approx(BENT.parameters(0), abs=0.35)
+
+
+def test_the_command_calibrates_a_store_and_says_what_changed(
+    learned: DropoutNet, shell: Shell, tmp_path: Path
+) -> None:
+    learned.save(tmp_path / "shop")
+    world(*worse(100, 9), seed=9)[0].write_parquet(tmp_path / "new.parquet")
+    log, shop = str(tmp_path / "new.parquet"), str(tmp_path / "shop")
+    code, out, err = shell.call("calibrate", shop, log)
+    assert (code, err) == (0, "")
+    right = copied(learned).calibrate(world(*worse(100, 9), seed=9)[0])
+    assert DropoutNet.load(shop).fitted_calibration == right.fitted_calibration
+    before, now = (sigmoid(one.calibration([0.0], [0]))[0] for one in (learned, right))
+    assert f"{before:.3f}" in out
+    assert f"{now:.3f}" in out
+    world([9] * 20, np.zeros(20), seed=9)[0].write_parquet(tmp_path / "few.parquet")
+    code, _, err = shell.call("calibrate", shop, str(tmp_path / "few.parquet"))
+    assert code == 2
+    assert "20 items without training" in err
+    assert len(DropoutNet.load(shop).entries) == 2
 
 
 def as_before(folder: Path, to: Path) -> Path:

@@ -73,7 +73,7 @@ def send(client: TestClient | httpx.Client, begin: int, end: int) -> list[dict[s
 
 
 def train(client: TestClient, config: ServeConfig, **body: Any) -> dict[str, Any]:
-    answer = client.post("/jobs", json={"kind": "train"} | body)
+    answer = client.post("/jobs", json={"kind": "train", **body})
     assert answer.status_code == 202, answer.text
     runner = JobRunner(config)
     while (job := runner.next()) is not None:
@@ -116,6 +116,93 @@ def test_a_new_version_has_items_with_the_features_that_they_have_now(client: Te
         genres = {name: int(known.item_features[0][number]) for name, number in known.numbers.items()}
         assert genres["new 0"] == genres["twin"] != genres["cold"] == genres["new 1"]
         assert live.score(rows)["score"].is_not_null().all()
+
+
+def newcomers(client: TestClient, count: int, of_each: int) -> list[dict[str, Any]]:
+    """Register new items and count events of theirs, of which a quarter are clicks."""
+    names = [f"newcomer {n}" for n in range(count)]
+    client.post("/items", json={"items": [item(name) for name in names]})
+    rows = [event(names[n % count], n, liked=int(n % 4 == 0)) for n in range(count * of_each)]
+    assert client.post("/events", json={"events": rows}).json()["new"] == len(rows)
+    return rows
+
+
+def expected(client: TestClient) -> float:
+    body = {"viewer": 3, "context": CONTEXT, "candidates": [{"genre": "war", "minutes": 99.0}]}
+    return float(client.post("/score", json=body).json()["scores"][0]["score"])
+
+
+def test_the_calibration_is_fitted_anew_on_new_items_and_goes_live_with_the_states_that_are_there(
+    client: TestClient, config: ServeConfig, store: Path
+) -> None:
+    before, log_files = expected(client), config.model_copy(update={"log": ()})
+    rows = newcomers(client, 60, 10)
+    client.post(
+        "/events", json={"events": [event(FILMS[0], n) for n in range(900, 940)]}
+    )  # says nothing: was trained on
+    result = train(client, log_files, kind="calibrate", eval_share=0.2)
+    assert (result["version"], result["promoted"], result["calibration_events"]) == ("v2", True, 512)
+    assert result["evaluation"]["new"]["logloss"] < result["evaluation"]["live"]["logloss"]
+    assert result["model"] == versions(client)["v1"]["model"]
+    assert 0.2 < expected(client) < before - 0.05
+    found = versions(client)
+    assert (found["v2"]["live"], found["v2"]["status"], found["v1"]["status"]) == (True, "ready", "ready")
+    again = client.post("/events", json={"events": rows[:9] + [event("newcomer 0", 990)]}).json()
+    assert (again["new"], again["known"]) == (1, 9)
+    assert client.get("/items/newcomer 0").json()["events"] == 11
+    client.post("/models", json={"live": "v1"})
+    assert expected(client) == pytest.approx(before)
+    assert client.get("/items/newcomer 0").json()["events"] == 11
+    assert client.delete("/items/newcomer 0").status_code == 204
+    client.post("/models", json={"live": "v2"})
+    assert client.get("/items/newcomer 0").status_code == 404
+
+
+def test_a_calibration_of_a_version_that_was_trained_in_service_knows_what_that_learned(
+    client: TestClient, config: ServeConfig
+) -> None:
+    send(client, 1000, 1040)
+    assert train(client, config, promote="always", eval_share=0.1)["training_events"] == 36
+    rows = newcomers(client, 60, 10)
+    result = train(client, config, kind="calibrate", promote="always", eval_share=0.2)
+    assert (result["version"], result["compared_with"]) == ("v3", "v2")
+    assert client.post("/events", json={"events": rows}).json()["known"] == len(rows)
+    assert client.delete("/users/3").status_code == 200
+    for name in ("v2", "v3"):
+        learned = pl.read_parquet(config.own_folder / "versions" / name / "events.parquet")
+        assert 30 < len(learned) < 36
+        assert "3" not in learned["viewer"].to_list()
+
+
+def test_without_new_items_there_is_nothing_to_calibrate_on(client: TestClient, config: ServeConfig) -> None:
+    send(client, 0, 40)
+    client.post("/jobs", json={"kind": "calibrate"})
+    runner = JobRunner(config)
+    while (job := runner.next()) is not None:
+        execute(config, job.id)
+    (job,) = Jobs(config.own_folder / "jobs").all()
+    assert job.status == "failed"
+    assert "2 items without training" in str(job.detail)
+    assert list(versions(client)) == ["v1"]
+
+
+def test_calibrations_are_queued_when_they_are_due(client: TestClient, config: ServeConfig) -> None:
+    """One at a time, and the next one as long after the last one as the first one after the start."""
+    jobs = Jobs(config.own_folder / "jobs")
+    JobRunner(config).schedule()
+    JobRunner(config.model_copy(update={"calibrate_every": 3600.0})).schedule()
+    assert not jobs.all()
+    due = config.model_copy(update={"calibrate_every": 1e-3})
+    time.sleep(0.01)
+    for _ in range(2):
+        JobRunner(due).schedule()
+    assert [job.kind for job in jobs.all()] == ["calibrate"]
+    execute(due, jobs.all()[0].id)
+    time.sleep(0.01)
+    JobRunner(due).schedule()
+    assert [job.status for job in jobs.all()] == ["failed", "queued"]
+    JobRunner(config.model_copy(update={"calibrate_every": 3600.0})).schedule()
+    assert len(jobs.all()) == 2
 
 
 def test_impressions_that_wait_are_not_learned(store: Path, config: ServeConfig) -> None:

@@ -181,6 +181,10 @@ class Client:
         """Queue a job: the click model is trained anew on its log and the events of the service. See `wait`."""
         return self._send(_train(promote, settings, eval_share, tolerance))
 
+    def calibrate(self, promote: Promote = "if_better", eval_share: float = 0.1, tolerance: float = 0.0) -> Job:
+        """Queue a job: the click model's calibration is fitted anew on the service's events of new items. See `wait`."""
+        return self._send(_calibrate(promote, eval_share, tolerance))
+
     def replay(self, version: str) -> Job:
         """Queue a job: a version of the click model gets the items and events that it lacks. See `wait`."""
         return self._send(_new_job({"kind": "replay", "version": version}))
@@ -317,6 +321,9 @@ class AsyncClient:
     ) -> Job:
         return await self._send(_train(promote, settings, eval_share, tolerance))
 
+    async def calibrate(self, promote: Promote = "if_better", eval_share: float = 0.1, tolerance: float = 0.0) -> Job:
+        return await self._send(_calibrate(promote, eval_share, tolerance))
+
     async def replay(self, version: str) -> Job:
         return await self._send(_new_job({"kind": "replay", "version": version}))
 
@@ -433,6 +440,10 @@ def _learn(
 def _train(promote: Promote, settings: Mapping[str, Json] | None, eval_share: float, tolerance: float) -> _Request[Job]:
     body = {"promote": promote, "settings": dict(settings or {}), "eval_share": eval_share, "tolerance": tolerance}
     return _new_job({"kind": "train", **body})
+
+
+def _calibrate(promote: Promote, eval_share: float, tolerance: float) -> _Request[Job]:
+    return _new_job({"kind": "calibrate", "promote": promote, "eval_share": eval_share, "tolerance": tolerance})
 
 
 def _new_job(body: Mapping[str, Json]) -> _Request[Job]:

@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "add": ("items", "Add new items by their features; they can be scored at once."),
     "score": ("items", "Predict click probabilities of requests."),
     "warm": ("items", "Adapt items to their events."),
+    "calibrate": ("calibration", "Fit a click model's calibration anew."),
     "serve": ("serve", "Serve models over HTTP: register, score and warm up items, classify inputs."),
     "simulate": ("simulate", "Send the traffic of a simulated world to a service."),
     "forget": ("models", "Remove a class of a classifier, or items or users of a click model."),

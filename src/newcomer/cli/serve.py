@@ -68,6 +68,12 @@ def serve(
             metavar="TIME", help="How long an impression waits for a click before it counts as none: 90s, 30m, 2h, 1d."
         ),
     ] = None,
+    calibrate_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="How often the click model's calibration is fitted anew: 12h, 7d; by default never."
+        ),
+    ] = None,
     rate: Annotated[
         float | None, typer.Option(metavar="NUMBER", help="Requests per second of one client and worker.")
     ] = None,
@@ -88,7 +94,8 @@ def serve(
             workers=workers,
             token_file=token_file,
             clicked=tuple(clicked or ["click"]),
-            impression_window=None if impression_window is None else _seconds(impression_window),
+            impression_window=_seconds("--impression-window", impression_window),
+            calibrate_every=_seconds("--calibrate-every", calibrate_every),
             backbone=backbone,
             limits=Limits(rate=rate),
         )
@@ -146,9 +153,11 @@ def _require_free(host: str, port: int) -> None:
         raise SettingError(f"--host {host} --port {port}: {error.strerror or error}") from None
 
 
-def _seconds(time: str) -> float:
+def _seconds(option: str, time: str | None) -> float | None:
     """Seconds of a time with its unit. Raises SettingError for anything else."""
+    if time is None:
+        return None
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd])", time)
     if found is None or not float(found[1]):
-        raise SettingError(f"serve: --impression-window {time}: give a time with its unit, such as 90s, 30m, 2h or 1d")
+        raise SettingError(f"serve: {option} {time}: give a time with its unit, such as 90s, 30m, 2h or 1d")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]

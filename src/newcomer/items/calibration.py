@@ -63,6 +63,13 @@ class Calibration:
         found: _Floats = self._at(events, self.scale, 1.0) + self._bend(events) * p
         return found
 
+    def parameters(self, events: int) -> tuple[float, float, float]:
+        """Offset, scale and upper scale at this number of events."""
+        offset, scale, upper = (
+            self._at(events, *of) for of in ((self.offset, 0.0), (self.scale, 1.0), (self.upper, 1.0))
+        )
+        return float(offset), float(scale), float(upper)
+
     def _bend(self, events: ArrayLike) -> _Floats:
         """How much larger the scale of likely clicks is."""
         return self._at(events, tuple(np.subtract(self.upper, self.scale).tolist()), 0.0)

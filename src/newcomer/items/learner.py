@@ -37,7 +37,16 @@ from newcomer.items.lifecycle import Lifecycle
 from newcomer.items.networks.graph_cache import GraphCache
 from newcomer.items.networks.item_network import ItemNetwork, State, seeded_rng, without_prefix
 from newcomer.items.serving.finite_checks import require_finite_scores, require_finite_states
-from newcomer.items.training.calibration import held_out_items, outcomes, reached, that_fit
+from newcomer.items.training.calibration import (
+    MIN_ITEMS,
+    MIN_LABELS,
+    fit_calibration,
+    held_out_items,
+    newest_items,
+    outcomes,
+    reached,
+    that_fit,
+)
 from newcomer.items.training.field_regularization import FieldRegularization
 from newcomer.items.training.held_out import HeldOut, epochs_to_try, epochs_without_choice
 from newcomer.items.training.meta_learning import MetaLearning, meta_learn
@@ -52,7 +61,7 @@ from newcomer.settings import Json
 from newcomer.shapes import Tensor
 from newcomer.store.entry import Entry
 from newcomer.store.states import KEPT
-from newcomer.streams.cold_start import NewEvents, NewItems, OldItems, StageData, ValidationLife
+from newcomer.streams.cold_start import CalibrationSet, NewEvents, NewItems, OldItems, StageData, ValidationLife
 from newcomer.streams.stage import Stage
 from newcomer.training.fit import evaluating
 from newcomer.training.forks import require_own_process
@@ -155,6 +164,17 @@ class ItemLearner(Learner[StageData, ClickLog]):
         in_order = np.lexsort((log.row, log.fraction_or_zero, log.time))
         return self._run_stage(f"warm {len(self.entries)}", NewEvents(log.take(in_order)))
 
+    def calibrate(self, events: ClickLog | Source | pl.DataFrame) -> Self:
+        """Fit the calibration anew, on events of items that the shared weights were not trained on. Returns the learner.
+
+        For new items that are not clicked as the old ones were. They live as new ones, whether they were added or not: the table has
+        their fields. Items of training are left out, and only the thousand count whose first event is the latest. The mean of the
+        prior is the present calibration. States do not change.
+
+        Raises LearnerError for fewer than 50 such items, or fewer than 100 clicks or other events of theirs.
+        """
+        return self._run_stage(f"calibrate {len(self.entries)}", CalibrationSet(self._to_log(events)))
+
     def score(self, requests: ClickLog | Source | pl.DataFrame) -> NDArray[np.float64]:
         """Click probabilities, one per row. Changes nothing; unknown users and values are encoded as 'unseen'.
 
@@ -244,6 +264,8 @@ class ItemLearner(Learner[StageData, ClickLog]):
                 self._require_learned()
                 self.encoder.require_labels(log)
                 yield from self._warm(stage.name, log)
+            case CalibrationSet(log):
+                self._calibrate(log)
         return self._make_entry(stage)
 
     def _learn(self, stage: str, log: ClickLog | ChunkedLog, trial: ValidationLife | None) -> Iterator[Step]:
@@ -441,6 +463,21 @@ class ItemLearner(Learner[StageData, ClickLog]):
         if self.lifecycle.keeps_events:
             self.past_events = concat_clicks([self.past_events, clicks]) if self.past_events else clicks
 
+    def _calibrate(self, log: ClickLog) -> None:
+        self._require_learned()
+        self.encoder.require_labels(log)
+        require_weights(log, self.schema)
+        trained = set(list(self.known)[: len(self.entries[0].info["items"])])
+        log = log.of_items(newest_items(log, trained))
+        items, clicks = len(np.unique(log.item)), int(log.label.sum())
+        if items < MIN_ITEMS or min(clicks, len(log) - clicks) < MIN_LABELS:
+            raise LearnerError(
+                f"{counted(items, 'item')} without training, {counted(clicks, 'click')}, {counted(len(log) - clicks, 'other event')}: "
+                f"too few for a calibration; give a log with {MIN_ITEMS} such items, {MIN_LABELS} clicks and {MIN_LABELS} others"
+            )
+        observed = reached(outcomes(self.lifecycle, self.encoder, log, self.device))
+        self.fitted_calibration = fit_calibration(observed, self.fitted_calibration)
+
     def _adapt(self, part: str, clicks: Clicks) -> Iterator[Step]:
         done, items_in_all = 0, int((torch.bincount(clicks.item) > 0).sum())
         names = list(self.known)
@@ -514,6 +551,8 @@ class ItemLearner(Learner[StageData, ClickLog]):
                 past_events = self._encode_events(log).by_row().tensors() if self.warmup_events == "all" else {}
                 info = {"items": names, "events": len(log), "counts": _counts(log)}
                 return Entry(stage.name, self._item_tensors(names, fields=False) | past_events, info)
+            case CalibrationSet():
+                return Entry(stage.name, {}, {"items": [], "calibration": self.fitted_calibration.to_json()})
 
     def _item_tensors(self, names: Sequence[str], fields: bool) -> dict[str, Tensor]:
         numbers = torch.tensor([self.known[name] for name in names], device=self.device)
@@ -526,14 +565,16 @@ class ItemLearner(Learner[StageData, ClickLog]):
 
     def _apply_entry(self, entry: Entry) -> None:
         tensors = {key: value.to(self.device) for key, value in entry.tensors.items()}
+        if "calibration" in entry.info:
+            self.fitted_calibration = Calibration.from_json(entry.info["calibration"])
+        if not entry.info["items"]:
+            return
         if "codings" in entry.info:
             encoder = Encoder.from_json(self.schema, entry.info["codings"], self.regularization.user_history)
             if not shards_of(entry.tensors):  # as of a store, which has whole tables
                 self.sharded_from = None
             self._create_network(encoder)
             self.network.load_state_dict(without_prefix("network.", tensors))
-            if "calibration" in entry.info:
-                self.fitted_calibration = Calibration.from_json(entry.info["calibration"])
         names, state = entry.info["items"], without_prefix("state.", tensors)
         if "events" not in entry.info:
             item_features = without_prefix("own.", tensors)

@@ -57,6 +57,8 @@ class ServeConfig(BaseModel):
     """Event types that are clicks; other types are impressions."""
     impression_window: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Seconds for which an impression with an id waits for a click before it counts as none; None: it counts when it comes."""
+    calibrate_every: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Seconds after which the click model's calibration is fitted anew, by the job `calibrate`; None: when it is asked for."""
     backbone: str | None = None
     """Folder or hub name of the classifiers' backbone, if it has moved."""
     limits: Limits = Limits()

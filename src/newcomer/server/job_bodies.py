@@ -14,6 +14,9 @@ Promote = Literal["if_better", "always", "never"]
 
 ENDED = ("done", "failed", "cancelled")
 
+VERSION_JOBS = ("train", "calibrate", "replay")
+"""Jobs of the click model's versions."""
+
 
 class Example(Body):
     """An input with its label."""
@@ -39,11 +42,9 @@ class LearnBody(NewJob):
     settings: dict[str, Json] = Field(default={}, description="settings that change from this stage on")
 
 
-class TrainBody(NewJob):
-    """Train the click model anew, on the training log and the events that the service has counted."""
+class NewVersion(NewJob):
+    """What a job that makes a version of the click model may have."""
 
-    kind: Literal["train"]
-    settings: dict[str, Json] = Field(default={}, description="settings other than those of the live version")
     eval_share: float = Field(
         default=0.1, gt=0, lt=1, description="share of the service's events, the latest, held out"
     )
@@ -54,6 +55,20 @@ class TrainBody(NewJob):
     tolerance: float = Field(default=0.001, ge=0, description="by how much its log loss may be worse")
 
 
+class TrainBody(NewVersion):
+    """Train the click model anew, on the training log and the events that the service has counted."""
+
+    kind: Literal["train"]
+    settings: dict[str, Json] = Field(default={}, description="settings other than those of the live version")
+
+
+class CalibrateBody(NewVersion):
+    """Fit the click model's calibration anew, on the service's events of items that it was not trained on."""
+
+    kind: Literal["calibrate"]
+    tolerance: float = Field(default=0.0, ge=0, description="by how much its log loss may be worse")
+
+
 class ReplayBody(NewJob):
     """Give a version of the click model all items and events that it missed: then it is ready."""
 
@@ -61,7 +76,7 @@ class ReplayBody(NewJob):
     version: str
 
 
-JobBody = Annotated[LearnBody | TrainBody | ReplayBody, Field(discriminator="kind")]
+JobBody = Annotated[LearnBody | TrainBody | CalibrateBody | ReplayBody, Field(discriminator="kind")]
 
 
 class Progress(BaseModel):

@@ -15,7 +15,7 @@ from newcomer.server.jobs import FOLDER, Jobs
 from newcomer.server.learn_job import has_learned, learn
 from newcomer.server.models import ModelsFile
 from newcomer.server.stores import classifier_folders
-from newcomer.server.train_job import make_ready, train
+from newcomer.server.train_job import make_ready, make_version
 from newcomer.settings import Json
 from newcomer.training.learner import Step
 
@@ -57,8 +57,8 @@ def execute(config: ServeConfig, job_id: str) -> None:
 
 
 def _do(config: ServeConfig, jobs: Jobs, job: Job, report: "_Report") -> dict[str, Json]:
-    if job.kind == "train":
-        return train(config, jobs, job, report)
+    if job.kind in ("train", "calibrate"):
+        return make_version(config, jobs, job, report)
     if job.kind == "replay":
         return make_ready(config, str(job.model), report)
     folder = classifier_folders(config).get(str(job.model))

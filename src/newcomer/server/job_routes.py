@@ -11,7 +11,7 @@ from newcomer.server.bodies import from_base64
 from newcomer.server.classifiers import ServedClassifier, find_classifier
 from newcomer.server.click_versions import version_folder
 from newcomer.server.configuration import ServeConfig
-from newcomer.server.job_bodies import ENDED, Job, JobBody, JobList, LearnBody, ReplayBody, TrainBody
+from newcomer.server.job_bodies import ENDED, CalibrateBody, Job, JobBody, JobList, LearnBody, ReplayBody, TrainBody
 from newcomer.server.jobs import FOLDER, Jobs
 from newcomer.server.json_route import JsonRoute
 from newcomer.server.learn_job import require_settings
@@ -54,6 +54,9 @@ class JobRoutes:
                 return self._learn(body)
             case TrainBody():
                 return self._train(body)
+            case CalibrateBody():
+                self._click_model()
+                return self.jobs.create("calibrate", None, body.model_dump(), key=body.key)
             case ReplayBody():
                 return self._replay(body)
 

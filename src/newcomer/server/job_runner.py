@@ -14,12 +14,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from filelock import Timeout
 
 from newcomer.errors import StoreError
 from newcomer.server.configuration import ServeConfig
-from newcomer.server.job_bodies import ENDED, Job, Progress, Status
+from newcomer.server.job_bodies import ENDED, VERSION_JOBS, CalibrateBody, Job, Progress, Status
 from newcomer.server.jobs import FOLDER, Jobs
 from newcomer.server.logs import log_to_stderr
 from newcomer.server.models import ModelsFile
@@ -30,6 +31,9 @@ log = logging.getLogger("newcomer.server")
 
 POLL_SECONDS = 0.2
 RESTART_SECONDS = 1.0
+
+LOOK_SECONDS = 60.0
+"""Most time between two looks whether a calibration is due."""
 
 ATTEMPTS = 3
 """Starts of a job, after which it has failed: it may be what kills the machine."""
@@ -42,6 +46,8 @@ class JobRunner:
         self.config = config
         self.jobs = Jobs(config.own_folder / FOLDER)
         self._ended: set[str] = set()
+        self._next_look = 0.0
+        """When to see again whether a calibration is due, by the monotonic clock."""
 
     def run(self) -> None:
         """Run jobs for ever, when no other process does."""
@@ -54,11 +60,28 @@ class JobRunner:
                 time.sleep(RESTART_SECONDS)
         with lock:
             while True:
+                self.schedule()
                 job = self.next()
                 if job is None:
                     time.sleep(POLL_SECONDS)
                 else:
                     self.run_job(job)
+
+    def schedule(self) -> None:
+        """Queue the job `calibrate` if the last one, or the start of the live version, is `calibrate_every` seconds ago.
+
+        Not while a job of the click model waits or runs.
+        """
+        every, models = self.config.calibrate_every, ModelsFile(self.config.own_folder)
+        if every is None or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + min(every / 10, LOOK_SECONDS)
+        click_model, jobs = models.read().click_model, [job for job in self.jobs.all() if job.kind in VERSION_JOBS]
+        if click_model is None or any(job.status not in ENDED for job in jobs):
+            return
+        last = max([click_model.versions[click_model.live].created, *(job.created for job in jobs)])
+        if (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds() >= every:
+            self.jobs.create("calibrate", None, CalibrateBody(kind="calibrate").model_dump())
 
     def next(self) -> Job | None:
         """The oldest job that has not ended; one that is running was cut off."""

@@ -15,7 +15,7 @@ from newcomer.server.configuration import ServeConfig
 from newcomer.server.event_log import FOLDER, LogReader
 from newcomer.server.event_rows import event_id_column
 from newcomer.server.history import HistoryReader, replay
-from newcomer.server.models import ModelsFile
+from newcomer.server.models import ClickModel, ModelsFile
 from newcomer.store.folder import Store
 from newcomer.store.states import Event
 from newcomer.training.learner import Step
@@ -61,7 +61,14 @@ def prepare(
 
     All of the log is replayed; then the version gets new items and events from the workers, and what came before they knew is
     replayed. A worker looks for versions after it has written the log: each record is replayed, or comes from a worker, or both.
+    A version with the weights of one that is ready has its states, and is ready at once.
     """
+    with models.change() as content:
+        click_model = content.require_click_model()
+        version = click_model.versions[name]
+        if any(one.model == version.model and one.status == "ready" for one in click_model.versions.values()):
+            _make_ready(click_model, name, live)
+            return
     reader, numbers = LogReader(config.own_folder / FOLDER), iter(range(1, 10**9))
     with open_version(version_folder(config, first, name), states_url(config, first)) as service:
         history = HistoryReader(service.learner.schema, first_items(first))
@@ -83,6 +90,10 @@ def prepare(
         click_model = content.require_click_model()
         if click_model.versions[name].status == "trained":
             raise LearnerError(f"version '{name}': a worker could not open it; see the service's log")
-        click_model.versions[name].status = "ready"
-        if live:
-            click_model.go_live(name)
+        _make_ready(click_model, name, live)
+
+
+def _make_ready(click_model: ClickModel, name: str, live: bool) -> None:
+    click_model.versions[name].status = "ready"
+    if live:
+        click_model.go_live(name)

@@ -1,4 +1,4 @@
-"""The job `train`: the click model anew, on the training log and the service's own events; and `replay`."""
+"""Jobs that make a version of the click model: `train`, on its log and the service's own events; `calibrate`; and `replay`."""
 
 import json
 import math
@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from newcomer.data.io.chunked_log import open_log
+from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Schema
 from newcomer.errors import SettingError
 from newcomer.items.learner import ItemLearner
@@ -52,15 +53,15 @@ def new_settings(folder: Path, settings: Mapping[str, Json]) -> dict[str, Json]:
     return fill(find_learner(manifest.learner), {**saved, **settings}, "settings", provided=manifest.depends_on)
 
 
-def train(config: ServeConfig, jobs: Jobs, job: Job, report: Report) -> dict[str, Json]:
-    """Train a version, compare it with the live one, and make it live if it is not worse; once, however often it is started.
+def make_version(config: ServeConfig, jobs: Jobs, job: Job, report: Report) -> dict[str, Json]:
+    """Make a version, compare it with the live one, and make it live if it is not worse; once, however often it is started.
 
     If training gives weights that are there already, nothing changes, and the result says so.
     """
     models, first, request = ModelsFile(config.own_folder), _click_model(config), jobs.request(job)
     name = next((name for name, one in _versions(models).items() if one.job == job.id), None)
-    if name is None:  # was not cut off after training
-        name = _Training(config, first, models, jobs.work_folder(job), report).run(job, request)
+    if name is None:  # was not cut off after that
+        name = _NewVersion(config, first, models, jobs.work_folder(job), report).run(job, request)
     version = _versions(models)[name]
     if version.job != job.id:
         reason = f"training gave the weights of version '{name}' again: data and settings are the same"
@@ -68,7 +69,7 @@ def train(config: ServeConfig, jobs: Jobs, job: Job, report: Report) -> dict[str
     _erase_forgotten(config, first, name)
     result = json.loads((config.own_folder / VERSIONS / name / EVALUATION).read_bytes())
     promote = request["promote"] == "always" or (request["promote"] == "if_better" and result["is_better"])
-    if (promote or request["promote"] == "never") and _versions(models)[name].status != "ready":
+    if (promote or request["promote"] == "never") and _versions(models)[name].status == "trained":
         prepare(config, first, models, name, report, live=promote)
     return {"version": name, "model": version.model, "promoted": promote, **result}
 
@@ -82,8 +83,8 @@ def make_ready(config: ServeConfig, name: str, report: Report) -> dict[str, Json
 
 
 @dataclass(frozen=True)
-class _Training:
-    """One training of a version."""
+class _NewVersion:
+    """One making of a version."""
 
     config: ServeConfig
     first: Path
@@ -92,7 +93,7 @@ class _Training:
     report: Report
 
     def run(self, job: Job, request: Mapping[str, Json]) -> str:
-        """Train and evaluate; returns the name of the new version, or of the one that has these weights already."""
+        """Train or calibrate, and evaluate; returns the name of the new version, or of one that training gave before."""
         self.report(Step("event log", 0, 1))
         live_name = _live(self.models)
         live_folder = version_folder(self.config, self.first, live_name)
@@ -103,17 +104,22 @@ class _Training:
         events = event_table(history, live.encoder)
         held_out = math.ceil(request["eval_share"] * len(events))
         folder, training = self.work / "model", events.head(len(events) - held_out)
+        if job.kind == "calibrate":  # items that are not registered were trained on
+            training = training.filter(pl.col(live.schema.item).is_in(sorted(history.registrations)))
         joined = self._joined(history, training, live)
-        self._fit(type(live), live.schema, new_settings(live_folder, request["settings"]), joined, folder)
-        model = fingerprint(folder)
-        same = next((name for name, one in _versions(self.models).items() if one.model == model), None)
-        if same is not None:
-            return same
+        if job.kind == "calibrate":
+            self._calibrate(live, joined, live_folder, folder)
+        else:
+            self._fit(type(live), live.schema, new_settings(live_folder, request["settings"]), joined, folder)
+            model = fingerprint(folder)
+            same = next((name for name, one in _versions(self.models).items() if one.model == model), None)
+            if same is not None:
+                return same
         eval_set = _not_trained_on(events.tail(held_out), live_folder, live.schema)
         compared = self._compare(live_folder, folder, history, eval_set, live.schema)
         old, new = compared["live"]["logloss"], compared["new"]["logloss"]
         result = {
-            "training_events": len(joined),
+            f"{'calibration' if job.kind == 'calibrate' else 'training'}_events": len(joined),
             "left_out_events": len(training) - len(joined),
             "compared_with": live_name,
             "evaluation": compared,
@@ -121,7 +127,7 @@ class _Training:
             "is_better": old is not None and new <= old + request["tolerance"],
         }
         write_whole(folder / EVALUATION, to_json(result, indent=1))
-        return self._registered(folder, model, job)
+        return self._registered(folder, job)
 
     def _records(self, schema: Schema) -> list[Record]:
         """The event log without events of forgotten users, and without impressions that wait for a click: a version that has
@@ -159,6 +165,13 @@ class _Training:
             self.report(step)
         model.save(folder)
 
+    def _calibrate(self, live: ItemLearner, events: pl.DataFrame, live_folder: Path, folder: Path) -> None:
+        """Save the live version, calibrated on these events, with the table of those that it was trained on."""
+        live.calibrate(log_from_frame(events, live.schema, where="events"))
+        live.save(folder)
+        if (live_folder / EVENTS).exists():
+            shutil.copyfile(live_folder / EVENTS, folder / EVENTS)
+
     def _compare(
         self, live: Path, new: Path, history: History, eval_set: pl.DataFrame, schema: Schema
     ) -> dict[str, Json]:
@@ -176,7 +189,7 @@ class _Training:
         weights = None if schema.weight is None else eval_set[schema.weight]
         return compare(clicks, scores[0], scores[1], negative_rate, weights)
 
-    def _registered(self, folder: Path, model: str, job: Job) -> str:
+    def _registered(self, folder: Path, job: Job) -> str:
         """Move the version to its place, under the next free name."""
         with self.models.change() as content:
             versions = content.require_click_model().versions
@@ -185,7 +198,7 @@ class _Training:
             place.parent.mkdir(exist_ok=True)
             shutil.rmtree(place, ignore_errors=True)  # was moved, but killed before it was registered
             folder.rename(place)
-            versions[name] = Version(model=model, status="trained", created=now(), job=job.id)
+            versions[name] = Version(model=fingerprint(place), status="trained", created=now(), job=job.id)
         return name
 
 

@@ -38,6 +38,13 @@ class NewEvents:
 
 
 @dataclass(frozen=True)
+class CalibrationSet:
+    """Events of items that a learner was not trained on, with the items' fields: its calibration is fitted on them."""
+
+    log: ClickLog
+
+
+@dataclass(frozen=True)
 class ValidationLife:
     """Held-out items with their phases and query events, for model selection."""
 
@@ -54,7 +61,7 @@ class OldItems:
     validation: ValidationLife | None = None
 
 
-StageData = OldItems | NewItems | NewEvents
+StageData = OldItems | NewItems | NewEvents | CalibrationSet
 
 
 class ColdStart:

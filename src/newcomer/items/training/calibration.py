@@ -1,7 +1,7 @@
 """Calibration by number of events, fitted on old items that a model did not learn and that live as new ones do."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import Any
@@ -34,8 +34,11 @@ FEW_EVENTS = 20
 MIN_ITEMS, MIN_ITEMS_LATER, MIN_LABELS = 50, 20, 100
 """Least number of held-out items, of those that reach a number of events, and of their later events with each label."""
 
+NEWEST_ITEMS = 1000
+"""New items on which a calibration is fitted anew."""
+
 PRIOR_STD = 0.5
-"""Of the offset and the scales, around 0 and 1."""
+"""Of the offset and the scales, around 0 and 1, or around those of an earlier calibration."""
 
 ITEM_WEIGHT = 10.0
 """Independent events that all later events of one item are worth: they deviate together."""
@@ -81,6 +84,15 @@ def that_fit(held_out: NDArray[np.int64], events: _Numbers, rows: int, seed: int
     return found
 
 
+def newest_items(log: ClickLog, trained: Collection[str]) -> NDArray[np.int64]:
+    """Of the items that are not `trained` those whose first event is the latest, `NEWEST_ITEMS` at most (indices into the log's items)."""
+    order = np.lexsort((log.row, log.fraction_or_zero, log.time))
+    items, first = np.unique(log.item[order], return_index=True)
+    new = np.array([log.items.ids[item] not in trained for item in items], dtype=bool)
+    found: NDArray[np.int64] = items[new][np.argsort(first[new], kind="stable")][-NEWEST_ITEMS:]
+    return np.sort(found)
+
+
 def outcomes(lifecycle: Lifecycle, encoder: Encoder, log: ClickLog, device: torch.device) -> Iterator[Outcomes]:
     """The items of this log live as new ones: at each of `EVENTS`, all later events are scored, up to `KEPT` an item."""
     log = log.take(np.lexsort((log.row, log.fraction_or_zero, log.time)))
@@ -108,19 +120,25 @@ def reached(observed: Iterable[Outcomes]) -> Iterator[Outcomes]:
     return takewhile(is_enough, observed)
 
 
-def fit_calibration(observed: Iterable[Outcomes]) -> Calibration:
-    """Offset and scales at each number of events; the identity for none."""
-    found = {one.events: fit_beta(one.logit, one.label, _equal_items(one.item, one.weight)) for one in observed}
+def fit_calibration(observed: Iterable[Outcomes], prior: Calibration = Calibration()) -> Calibration:
+    """Offset and scales at each number of events, under a prior around those of `prior`, which stay at numbers not observed."""
+    found = {
+        one.events: fit_beta(one.logit, one.label, _equal_items(one.item, one.weight), prior.parameters(one.events))
+        for one in observed
+    }
     if not found:
-        return Calibration()
-    offset, scale, upper_scale = zip(*found.values(), strict=True)
-    return Calibration(tuple(found), scale, offset, upper_scale)
+        return prior
+    every = {events: found.get(events) or prior.parameters(events) for events in sorted({*prior.events, *found})}
+    offset, scale, upper_scale = zip(*every.values(), strict=True)
+    return Calibration(tuple(every), scale, offset, upper_scale)
 
 
-def fit_beta(logit: _Floats, label: _Floats, weight: _Floats) -> tuple[float, float, float]:
+def fit_beta(
+    logit: _Floats, label: _Floats, weight: _Floats, prior: tuple[float, float, float] = (0.0, 1.0, 1.0)
+) -> tuple[float, float, float]:
     """Offset, scale and upper scale, as in `Calibration`, that maximize the posterior under `PRIOR_STD`, by Newton steps.
 
-    A scale that would be less than `MIN_SCALE` is that.
+    `prior`: means. A scale that would be less than `MIN_SCALE` is that.
 
     >>> logit = np.repeat([-1.0, 1.0], 4000)
     >>> offset, *scales = fit_beta(logit, np.tile([1.0, 0.0, 0.0, 0.0], 2000), np.ones(8000))    # says nothing: always a quarter
@@ -129,7 +147,7 @@ def fit_beta(logit: _Floats, label: _Floats, weight: _Floats) -> tuple[float, fl
     """
     upper = np.logaddexp(0, logit) - math.log(2)
     design = np.stack([np.ones_like(logit), logit - upper, upper], axis=1)
-    start, fitted = np.array([0.0, 1.0, 1.0]), np.full(3, True)
+    start, fitted = np.array(prior), np.full(3, True)
     found = _newton(design, label, weight, start, fitted)
     while found[1:].min() < MIN_SCALE:
         lowest = 1 + int(found[1:].argmin())
