@@ -221,7 +221,8 @@ def test_jobs_and_versions(client: Client, tmp_path: Path, tasks: list[Examples]
         client.train()
     with pytest.raises(ServiceError, match="has all items"):
         client.replay("v1")
-    assert (calibration := client.calibrate()).kind == "calibrate"
+    calibration = client.calibrate()
+    assert calibration.kind == "calibrate"
     client.cancel(calibration.id)
     assert [version.name for version in client.change_models(live="v1", shares={}, shadow=[]).versions] == ["v1"]
     with pytest.raises(ServiceError, match="has ended"):

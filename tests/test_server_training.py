@@ -147,7 +147,7 @@ def test_the_calibration_is_fitted_anew_on_new_items_and_goes_live_with_the_stat
     assert 0.2 < expected(client) < before - 0.05
     found = versions(client)
     assert (found["v2"]["live"], found["v2"]["status"], found["v1"]["status"]) == (True, "ready", "ready")
-    again = client.post("/events", json={"events": rows[:9] + [event("newcomer 0", 990)]}).json()
+    again = client.post("/events", json={"events": [*rows[:9], event("newcomer 0", 990)]}).json()
     assert (again["new"], again["known"]) == (1, 9)
     assert client.get("/items/newcomer 0").json()["events"] == 11
     client.post("/models", json={"live": "v1"})

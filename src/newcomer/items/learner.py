@@ -167,9 +167,9 @@ class ItemLearner(Learner[StageData, ClickLog]):
     def calibrate(self, events: ClickLog | Source | pl.DataFrame) -> Self:
         """Fit the calibration anew, on events of items that the shared weights were not trained on. Returns the learner.
 
-        For new items that are not clicked as the old ones were. They live as new ones, whether they were added or not: the table has
-        their fields. Items of training are left out, and only the thousand count whose first event is the latest. The mean of the
-        prior is the present calibration. States do not change.
+        For new items that are not clicked as the old ones were. They live as new ones, whether they were added or not: the table
+        has their fields. Items of training are left out, and only the thousand count whose first event is the latest. The mean of
+        the prior is the present calibration. States do not change.
 
         Raises LearnerError for fewer than 50 such items, or fewer than 100 clicks or other events of theirs.
         """
@@ -472,8 +472,8 @@ class ItemLearner(Learner[StageData, ClickLog]):
         items, clicks = len(np.unique(log.item)), int(log.label.sum())
         if items < MIN_ITEMS or min(clicks, len(log) - clicks) < MIN_LABELS:
             raise LearnerError(
-                f"{counted(items, 'item')} without training, {counted(clicks, 'click')}, {counted(len(log) - clicks, 'other event')}: "
-                f"too few for a calibration; give a log with {MIN_ITEMS} such items, {MIN_LABELS} clicks and {MIN_LABELS} others"
+                f"{counted(items, 'item')} without training with {counted(clicks, 'click')} and "
+                f"{counted(len(log) - clicks, 'other event')} are too few for a calibration; give {MIN_ITEMS} such items with {MIN_LABELS} clicks and {MIN_LABELS} others"
             )
         observed = reached(outcomes(self.lifecycle, self.encoder, log, self.device))
         self.fitted_calibration = fit_calibration(observed, self.fitted_calibration)

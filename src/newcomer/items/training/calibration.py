@@ -45,6 +45,8 @@ ITEM_WEIGHT = 10.0
 
 MIN_SCALE = 0.05
 
+NO_CALIBRATION = Calibration()
+
 
 @dataclass(frozen=True)
 class Outcomes:
@@ -85,7 +87,7 @@ def that_fit(held_out: NDArray[np.int64], events: _Numbers, rows: int, seed: int
 
 
 def newest_items(log: ClickLog, trained: Collection[str]) -> NDArray[np.int64]:
-    """Of the items that are not `trained` those whose first event is the latest, `NEWEST_ITEMS` at most (indices into the log's items)."""
+    """Items (indices into the log's) that are not `trained`: those whose first event is the latest, `NEWEST_ITEMS` at most."""
     order = np.lexsort((log.row, log.fraction_or_zero, log.time))
     items, first = np.unique(log.item[order], return_index=True)
     new = np.array([log.items.ids[item] not in trained for item in items], dtype=bool)
@@ -120,7 +122,7 @@ def reached(observed: Iterable[Outcomes]) -> Iterator[Outcomes]:
     return takewhile(is_enough, observed)
 
 
-def fit_calibration(observed: Iterable[Outcomes], prior: Calibration = Calibration()) -> Calibration:
+def fit_calibration(observed: Iterable[Outcomes], prior: Calibration = NO_CALIBRATION) -> Calibration:
     """Offset and scales at each number of events, under a prior around those of `prior`, which stay at numbers not observed."""
     found = {
         one.events: fit_beta(one.logit, one.label, _equal_items(one.item, one.weight), prior.parameters(one.events))
