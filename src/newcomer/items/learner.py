@@ -473,7 +473,8 @@ class ItemLearner(Learner[StageData, ClickLog]):
         if items < MIN_ITEMS or min(clicks, len(log) - clicks) < MIN_LABELS:
             raise LearnerError(
                 f"{counted(items, 'item')} without training with {counted(clicks, 'click')} and "
-                f"{counted(len(log) - clicks, 'other event')} are too few for a calibration; give {MIN_ITEMS} such items with {MIN_LABELS} clicks and {MIN_LABELS} others"
+                f"{counted(len(log) - clicks, 'other event')} are too few for a calibration; give {MIN_ITEMS} such items "
+                f"with {MIN_LABELS} clicks and {MIN_LABELS} others"
             )
         observed = reached(outcomes(self.lifecycle, self.encoder, log, self.device))
         self.fitted_calibration = fit_calibration(observed, self.fitted_calibration)
