@@ -4,9 +4,10 @@
     python benchmarks/quality/calibration_in_service.py ml-1m --order random --seeds 0 1 2
 
 The new items of the cold-start protocol in ten parts, each of which is scored in every phase by the calibration of training, and by
-that of `calibrate`. `--order time`: parts by the items' first events, calibrated on what came before the first event
-of the part; the first part, before which nothing came, is not scored. `--order random`, for logs without true times: random parts,
-each calibrated on the others. Reported are clicks expected over clicks that came, the expected calibration error and the AUC.
+that of `calibrate`; on the query events of the protocol, and on the events that came next. `--order time`: parts by the items' first
+events, calibrated on what came before the first event of the part; the first part, before which nothing came, is not scored.
+`--order random`, for logs without true times: random parts, each calibrated on the others. Reported are clicks expected over clicks
+that came, the expected calibration error and the AUC.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from newcomer.metrics.calibration import calibration, calibration_error
 from newcomer.metrics.ranking import auc
 from newcomer.streams.cold_start import NewEvents, NewItems
 
+PHASES = ("cold", "warm-a", "warm-b", "warm-c")
 PARTS = 10
 
 Floats = NDArray[np.float64]
@@ -74,20 +76,20 @@ def results(recipe: Recipe, by_time: bool) -> Iterator[tuple[str, str, float]]:
             learner.fitted_calibration = Calibration()
         for _ in learner.fit_stage(stage):
             pass
-        if "curve" in stage.eval_sets:
-            return
-        for query in stage.eval_sets.values():
-            p = np.clip(learner.score(query), 1e-12, 1 - 1e-12)
-            events = np.array([learner.counts[learner.known[query.items.ids[item]]] for item in query.item])
-            logit, of = np.log(p / (1 - p)), number[query.item]
-            anew = np.select([of == n for n in range(len(fitted))], [one(logit, events) for one in fitted])
+        if stage.name not in PHASES:
+            continue
+        following = [*stream.new.phases, stream.new.query][PHASES.index(stage.name)]
+        for which, events in (("query", stream.new.query), ("next events", following)):
+            p = np.clip(learner.score(events), 1e-12, 1 - 1e-12)
+            count = np.array([learner.counts[learner.known[events.items.ids[item]]] for item in events.item])
+            logit, of = np.log(p / (1 - p)), number[events.item]
+            anew = np.select([of == n for n in range(PARTS)], [one(logit, count) for one in fitted])
             later = of > 0 if by_time else of >= 0
-            for name, values in (("trained", first(logit, events)), ("anew", anew)):
-                probability = 1 / (1 + np.exp(-values[later]))
-                label = query.label[later]
-                yield stage.name, f"ratio, {name}", calibration(label, probability)
-                yield stage.name, f"error, {name}", calibration_error(label, probability)
-                yield stage.name, f"auc, {name}", auc(label, probability)
+            for name, values in (("trained", first(logit, count)), ("anew", anew)):
+                label, probability = events.label[later], 1 / (1 + np.exp(-values[later]))
+                yield stage.name, f"{which}, ratio, {name}", calibration(label, probability)
+                yield stage.name, f"{which}, error, {name}", calibration_error(label, probability)
+                yield stage.name, f"{which}, auc, {name}", auc(label, probability)
 
 
 def main() -> None:
@@ -115,7 +117,7 @@ def main() -> None:
             machine=machine(),
             commit=commit(),
             std=round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None,
-            better="higher" if metric.startswith("auc") else "lower",
+            better="higher" if "auc" in metric else "lower",
         )
         for (phase, metric), values in found.items()
     )
