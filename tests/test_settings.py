@@ -14,7 +14,11 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from newcomer import errors
+from newcomer.data.schema import Schema
 from newcomer.errors import NewcomerError, SettingError, nearest
+from newcomer.items.methods.cvar import CVAR
+from newcomer.items.methods.emerg import EmerG
+from newcomer.items.methods.id_tuning import IdTuning
 from newcomer.seeds import shuffled, spawn
 from newcomer.settings import checked, fill, setting_name
 
@@ -198,3 +202,20 @@ def test_a_subclass_has_its_own_settings_and_those_that_it_passes_on() -> None:
     assert Child("x", tuning=Tuning(7)).tuning == Tuning(7)
     with pytest.raises(SettingError, match=r"dept is not a setting of Child; did you mean 'depth'\?"):
         Child("x", dept=3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (EmerG, {"width": 10**9}),
+        (EmerG, {"tower": [8, 10**6]}),
+        (IdTuning, {"hidden": [10**9]}),
+        (CVAR, {"latent": 2**16 + 1}),
+    ],
+)
+def test_a_layer_that_fits_no_memory_is_refused_at_once(kind: Any, settings: dict[str, Any]) -> None:
+    """It would otherwise be allocated, and the machine would be out of memory."""
+    with pytest.raises(
+        SettingError, match=f"{next(iter(settings))} = .* cannot be: input should be less than or equal to 65536"
+    ):
+        kind(Schema("item", "user", "click", "time"), **settings)

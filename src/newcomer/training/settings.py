@@ -7,6 +7,9 @@ from pydantic import Field
 Count = Annotated[int, Field(ge=1)]
 """Integer ≥ 1."""
 
+Width = Annotated[int, Field(ge=1, le=2**16)]
+"""Number of units of a layer: at most 65,536, beyond which its weights fit no memory."""
+
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """Positive learning rate."""
 

@@ -25,7 +25,7 @@ from newcomer.shapes import Float, Tensor
 from newcomer.training.checkpoint import Things
 from newcomer.training.fit import fit
 from newcomer.training.learner import Step
-from newcomer.training.settings import Count, NotNegative, Rate, Times
+from newcomer.training.settings import Count, NotNegative, Rate, Times, Width
 
 
 class CVARNetwork(TowerNetwork):
@@ -112,7 +112,7 @@ class CVAR(ItemLearner):
         schema: Schema,
         *,
         network: TowerConfig = TowerConfig(),
-        latent: Count = 16,
+        latent: Width = 16,
         pretraining: Pretraining = Pretraining(),
         train_epochs: Count = 1,
         train_lr: Rate = 1e-2,

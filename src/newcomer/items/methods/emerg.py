@@ -17,7 +17,7 @@ from newcomer.nn.ctr.feature_graph import higher_orders
 from newcomer.nn.ctr.field_embeddings import FieldSize
 from newcomer.settings import Json
 from newcomer.shapes import Float, Tensor
-from newcomer.training.settings import Count, Rate, Times
+from newcomer.training.settings import Count, Rate, Times, Width
 
 
 class EmerG(ItemLearner):
@@ -63,10 +63,10 @@ class EmerG(ItemLearner):
         schema: Schema,
         *,
         graph: Graph = "generated",
-        width: Count = 16,
+        width: Width = 16,
         layers: Count = 3,
         readout: Literal["linear", "attention"] = "linear",
-        tower: tuple[Count, ...] = (128, 64),
+        tower: tuple[Width, ...] = (128, 64),
         generate_init: bool = True,
         init_std: Rate = 0.01,
         pretraining: GraphPretraining = GraphPretraining(lr=5e-3, residual_l2=0.03, id_dropout=0.2),

@@ -14,7 +14,7 @@ from newcomer.nn.ctr.deepfm import DeepFM
 from newcomer.nn.ctr.field_embeddings import FieldSize
 from newcomer.nn.optim.analytic_gradients import RowGradient, TowerGradient
 from newcomer.shapes import Float, Int, Tensor
-from newcomer.training.settings import Count, Rate
+from newcomer.training.settings import Rate, Width
 
 Tower = Literal["deepfm", "dcn-v2", "autoint"]
 
@@ -34,8 +34,8 @@ class TowerConfig:
     """
 
     backbone: Tower = "deepfm"
-    width: Count = 16
-    hidden: tuple[Count, ...] = (128, 64)
+    width: Width = 16
+    hidden: tuple[Width, ...] = (128, 64)
     init_std: Rate = 0.01
 
 
