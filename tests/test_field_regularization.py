@@ -20,7 +20,7 @@ from newcomer.items.methods.emerg import EmerG
 from newcomer.items.methods.id_tuning import IdTuning
 from newcomer.items.training import field_regularization as reading
 from newcomer.items.training.training_data import InMemory
-from newcomer.nn.ctr.computed_embeddings import UserHistoryEmbedding
+from newcomer.nn.ctr.computed_embeddings import UserHistoryEmbedding, _SparseProduct
 from newcomer.nn.ctr.field_embeddings import FieldEmbeddings
 from newcomer.shapes import Tensor
 
@@ -190,10 +190,31 @@ def test_a_field_named_like_the_user_history_is_refused() -> None:
         EmerG(Schema("i", "u", fields=(Field("user_history", "user"),)), user_history=True)
 
 
-def test_too_many_users_and_a_log_in_files_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(reading, "MAX_BYTES", 100)
-    with pytest.raises(LearnerError, match=r"a table of 11 users by 12 old items, which is too large"):
-        EmerG(SCHEMA, user_history=True, **SHORT).learn(films())
+def test_the_sums_of_user_histories_have_their_gradients_of_first_and_second_order() -> None:
+    dense = torch.randint(0, 3, (5, 7)).double()
+    matrices = dense.to_sparse_csr(), dense.t().to_sparse_csr()
+    codes = torch.randn(7, 2, dtype=torch.float64, requires_grad=True)
+
+    def squares(codes: torch.Tensor) -> torch.Tensor:
+        product: torch.Tensor = _SparseProduct.apply(*matrices, codes)  # type: ignore[no-untyped-call]
+        return product.square()
+
+    torch.testing.assert_close(squares(codes), (dense @ codes).square())
+    assert torch.autograd.gradcheck(squares, codes)
+    assert torch.autograd.gradgradcheck(squares, codes)
+
+
+def test_user_histories_take_memory_by_the_events_not_by_users_times_items() -> None:
+    """As a table it would be 80 GB."""
+    places = torch.tensor([[0, 7, 199_999], [0, 99_999, 99_999]])
+    times = torch.sparse_coo_tensor(places, torch.tensor([1, 4, 1]), (200_000, 100_000), check_invariants=True)
+    history = UserHistoryEmbedding(times, width=2, init_std=1.0)
+    found = history(torch.tensor([0, 7, 199_999, 5, 199_999 + 200_000 * 100_000]))
+    first, last = history.codes[0], history.codes[99_999]
+    torch.testing.assert_close(found, torch.stack([first, 2 * last, last, 0 * last, 0 * last]))
+
+
+def test_user_history_of_a_log_in_files_is_refused(tmp_path: Path) -> None:
     rows = {"film": ["a", "b"] * 4, "viewer": list("vwxyvwxy"), "year": [1, 2] * 4, "mood": ["m"] * 8, "age": [1] * 8}
     pl.DataFrame({**rows, "label": [0, 1, 1, 0] * 2, "time": range(8)}).write_csv(tmp_path / "log.csv")
     with pytest.raises(LearnerError, match="user_history = true needs a log in memory, and this one is read in chunks"):

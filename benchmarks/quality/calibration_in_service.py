@@ -3,11 +3,11 @@
     python benchmarks/quality/calibration_in_service.py ml-latest-small --seeds 0 1 2
     python benchmarks/quality/calibration_in_service.py ml-1m --order random --seeds 0 1 2
 
-The new items of the cold-start protocol in ten parts, each of which is scored in every phase by the calibration of training, and by
-that of `calibrate`; on the query events of the protocol, and on the events that came next. `--order time`: parts by the items' first
-events, calibrated on what came before the first event of the part; the first part, before which nothing came, is not scored.
-`--order random`, for logs without true times: random parts, each calibrated on the others. Reported are clicks expected over clicks
-that came, the expected calibration error and the AUC.
+The new items of the cold-start protocol in ten parts, each of which is scored in every phase by the calibration of training,
+and by that of `calibrate`; on the query events of the protocol, and on the events that came next. `--order time`: parts by the
+items' first events, calibrated on what came before the first event of the part; the first part, before which nothing came, is
+not scored. `--order random`, for logs without true times: random parts, each calibrated on the others. Reported are clicks
+expected over clicks that came, the expected calibration error and the AUC.
 """
 
 import argparse

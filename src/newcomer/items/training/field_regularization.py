@@ -20,9 +20,6 @@ from newcomer.training.settings import Rate, Share
 USER_HISTORY = "user_history"
 """Name of the field made of a user's events on old items."""
 
-MAX_BYTES = 2**30
-"""Maximum size of the user × event-code table, in bytes."""
-
 
 @dataclass(frozen=True)
 class FieldRegularization:
@@ -81,7 +78,7 @@ class FieldRegularization:
     def attach(self, network: ItemNetwork, encoder: Encoder, old: TrainingData) -> None:
         """Replace embedding tables by computed ones, until they are folded.
 
-        Raises LearnerError for `user_history` with too many users and items, or with a log read in chunks.
+        Raises LearnerError for `user_history` with a log read in chunks.
         """
         for fields, tables in ((encoder.item_fields, network.item_fields), (encoder.row_fields, network.row_fields)):
             for index, one in enumerate(fields):
@@ -116,18 +113,12 @@ def _smooth(tables: FieldEmbeddings, index: int, coding: Vocabulary, width: floa
 
 
 def _event_counts(clicks: Clicks, users: int, event_codes: int) -> Int[Tensor, "user code"]:
-    """Number of occurrences of each event code per user, in the smallest integer type that holds the maximum."""
+    """Number of occurrences of each event code per user, sparse."""
     code = clicks.of_rows[-1]
-    largest = int(torch.unique(code, return_counts=True)[1].max())
-    kind = torch.int16 if largest <= torch.iinfo(torch.int16).max else torch.int32
-    if kind.itemsize * users * event_codes > MAX_BYTES:
-        raise LearnerError(
-            f"user_history = true needs a table of {users:,} users by {event_codes // 2:,} old items, which is too large; "
-            "leave it out"
-        )
-    event_counts = torch.zeros(users, event_codes, dtype=kind, device=code.device)
     code = code[code >= users]
-    return event_counts.index_put_((code % users, code // users - 1), event_counts.new_ones(len(code)), accumulate=True)
+    places = torch.stack([code % users, code // users - 1])
+    once = torch.ones_like(code)
+    return torch.sparse_coo_tensor(places, once, (users, event_codes), check_invariants=True).coalesce()
 
 
 def _number(name: str) -> float | None:
