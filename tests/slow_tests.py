@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 LIST = Path(__file__).with_suffix(".txt")
-SECONDS = 0.8
+SECONDS = 0.5
 """A test that takes longer is slow."""
 
 
