@@ -38,7 +38,10 @@ NEWEST_ITEMS = 1000
 """New items on which a calibration is fitted anew."""
 
 PRIOR_STD = 0.5
-"""Of the offset and the scales, around 0 and 1, or around those of an earlier calibration."""
+"""Of the offset and the scales, around 0 and 1."""
+
+CHANGE_STD = 0.2
+"""Of their changes, where there is a calibration: by about as much new items of a log differ from its least known ones."""
 
 ITEM_WEIGHT = 10.0
 """Independent events that all later events of one item are worth: they deviate together."""
@@ -124,8 +127,11 @@ def reached(observed: Iterable[Outcomes]) -> Iterator[Outcomes]:
 
 def fit_calibration(observed: Iterable[Outcomes], prior: Calibration = NO_CALIBRATION) -> Calibration:
     """Offset and scales at each number of events, under a prior around those of `prior`, which stay at numbers not observed."""
+    std = PRIOR_STD if prior == NO_CALIBRATION else CHANGE_STD
     found = {
-        one.events: fit_beta(one.logit, one.label, _equal_items(one.item, one.weight), prior.parameters(one.events))
+        one.events: fit_beta(
+            one.logit, one.label, _equal_items(one.item, one.weight), prior.parameters(one.events), std
+        )
         for one in observed
     }
     if not found:
@@ -136,11 +142,15 @@ def fit_calibration(observed: Iterable[Outcomes], prior: Calibration = NO_CALIBR
 
 
 def fit_beta(
-    logit: _Floats, label: _Floats, weight: _Floats, prior: tuple[float, float, float] = (0.0, 1.0, 1.0)
+    logit: _Floats,
+    label: _Floats,
+    weight: _Floats,
+    prior: tuple[float, float, float] = (0.0, 1.0, 1.0),
+    std: float = PRIOR_STD,
 ) -> tuple[float, float, float]:
-    """Offset, scale and upper scale, as in `Calibration`, that maximize the posterior under `PRIOR_STD`, by Newton steps.
+    """Offset, scale and upper scale, as in `Calibration`: their MAP estimate under a Gaussian prior, by Newton steps.
 
-    `prior`: means. A scale that would be less than `MIN_SCALE` is that.
+    `prior`, `std`: its means, and the std of each. A scale that would be less than `MIN_SCALE` is that.
 
     >>> logit = np.repeat([-1.0, 1.0], 4000)
     >>> offset, *scales = fit_beta(logit, np.tile([1.0, 0.0, 0.0, 0.0], 2000), np.ones(8000))    # says nothing: always a quarter
@@ -150,17 +160,19 @@ def fit_beta(
     upper = np.logaddexp(0, logit) - math.log(2)
     design = np.stack([np.ones_like(logit), logit - upper, upper], axis=1)
     start, fitted = np.array(prior), np.full(3, True)
-    found = _newton(design, label, weight, start, fitted)
+    found = _newton(design, label, weight, start, fitted, std)
     while found[1:].min() < MIN_SCALE:
         lowest = 1 + int(found[1:].argmin())
         start[lowest], fitted[lowest] = MIN_SCALE, False
-        found = _newton(design, label, weight, start, fitted)
+        found = _newton(design, label, weight, start, fitted, std)
     return float(found[0]), float(found[1]), float(found[2])
 
 
-def _newton(design: _Floats, label: _Floats, weight: _Floats, start: _Floats, fitted: NDArray[np.bool_]) -> _Floats:
+def _newton(
+    design: _Floats, label: _Floats, weight: _Floats, start: _Floats, fitted: NDArray[np.bool_], std: float
+) -> _Floats:
     """Logistic regression with a Gaussian prior around `start`; coefficients that are not `fitted` stay there."""
-    precision = np.eye(len(start)) / PRIOR_STD**2
+    precision = np.eye(len(start)) / std**2
 
     def loss(at: _Floats) -> float:
         logit, moved = design @ at, at - start
