@@ -1,6 +1,6 @@
 """An item's state after any number of events: the same however they come, near the exact estimate, better with more events."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from covering import combinations
 from newcomer.data.click_log import ClickLog
 from newcomer.data.datasets.simulated_clicks import simulate_click_log
+from newcomer.data.io.log_tables import entity_frame
 from newcomer.items import lifecycle
 from newcomer.items.adaptation import rules
 from newcomer.items.adaptation.item_summary import Summaries
@@ -26,7 +27,7 @@ from newcomer.items.methods.emerg import EmerG
 from newcomer.items.methods.id_tuning import IdTuning
 from newcomer.items.methods.mwuf import MWUF
 from newcomer.items.networks.item_network import State
-from newcomer.items.serving import past_events
+from newcomer.items.serving import past_events, warm_up
 from newcomer.items.serving.service import ItemService
 from newcomer.nn.optim.gaussian_summary import MAX_RANK, GaussianSummary
 from newcomer.nn.optim.map_logistic import map_estimate
@@ -293,6 +294,37 @@ def test_a_service_has_one_state_however_events_are_divided(name: str, stores: d
     again.warm(table(700, 0))
     one.warm(table(700, 0))
     assert again.look_up(item)[1]["id"].equal(one.look_up(item)[1]["id"])
+
+
+def test_items_that_are_warmed_up_in_parts_have_the_same_states_and_less_in_memory(
+    stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the past events no more are read together than the limit and one item have; so long histories cost no more memory."""
+    found, most = [], 4 * KEPT
+    for name, limit in (("at once", warm_up.READ_TOGETHER), ("in parts", 2 * KEPT)):
+        monkeypatch.setattr(warm_up, "READ_TOGETHER", limit)
+        with ItemService.open(stores["emerg"], f"sqlite:///{tmp_path / name}.db") as service:
+            service.add(entity_frame(LOG.items.take(np.arange(OLD, OLD + NEW)), LOG.schema.item, LOG.schema.of("item")))
+            sizes, read = list[int](), service.states.event_history
+
+            def noted(model: str, items: Collection[str], read: Any = read, sizes: list[int] = sizes) -> Any:
+                history = read(model, items)
+                sizes.append(sum(map(len, history.values())))
+                return history
+
+            monkeypatch.setattr(service.states, "event_history", noted)
+            rows = LOG.of_items(np.arange(OLD, OLD + NEW))
+            done = [
+                service.warm(part, on_error="report")
+                for part in (rows.take(rows.time < np.median(rows.time)), rows, rows)
+            ]
+            assert sum(one.new for one in done) == NEW * EVENTS
+            assert done[2].known == NEW * EVENTS
+            found.append([state for _, state in map(service.look_up, (LOG.items.ids[OLD + n] for n in range(NEW)))])
+            assert max(sizes) == (most if name == "at once" else most // 2)
+    for one, other in zip(*found, strict=True):
+        for key, value in one.items():
+            torch.testing.assert_close(value, other[key], atol=SAME, rtol=0)
 
 
 def test_a_learner_that_is_saved_hands_its_summaries_to_a_service(stores: dict[str, Path], tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A million events over 10,000 items, as fast as they go: is memory flat, and is the state that of an offline replay?
 
-    python benchmarks/serving/million.py [--events 1000000] [--model FOLDER]
+    python benchmarks/serving/million.py [--events 1000000] [--items 10000] [--model FOLDER]
 
 One worker on SQLite gets batches of 500 over one connection. Items are drawn with a skew, so that some have hundreds of events, of
 which the oldest are in a summary. The replay warms up an `ItemService` by the same events, all of an item in one call. Memory is
@@ -44,19 +44,19 @@ SKEW = 0.8
 """Std of the logarithm of an item's share."""
 
 
-def batches(count: int) -> Iterator[list[dict[str, Json]]]:
+def batches(count: int, items: int) -> Iterator[list[dict[str, Json]]]:
     """The events, `BATCH` at a time; the same in every call."""
     chance = np.random.default_rng(WORLD.seed)
-    share = np.exp(SKEW * chance.standard_normal(PRESENT))
+    share = np.exp(SKEW * chance.standard_normal(items))
     for begin in range(0, count, BATCH):
-        yield events(begin, chance.choice(PRESENT, min(BATCH, count - begin), p=share / share.sum()))
+        yield events(begin, chance.choice(items, min(BATCH, count - begin), p=share / share.sum()))
 
 
-def send(service: Service, count: int) -> tuple[float, float, list[float]]:
+def send(service: Service, count: int, items: int) -> tuple[float, float, list[float]]:
     """Events per second, and per second of the worker's CPU time; its memory after each hundredth."""
     connection, found, sent = Connection(service.port), list[float](), 0
     add_items(connection)
-    source = (json.dumps({"events": batch}).encode() for batch in batches(count))
+    source = (json.dumps({"events": batch}).encode() for batch in batches(count, items))
     begin, cpu = time.perf_counter(), cpu_seconds(service.process.pid)
     with ThreadPoolExecutor(1) as pool:  # the next body is written while one is answered
         body = pool.submit(next, source, None)
@@ -73,21 +73,21 @@ def send(service: Service, count: int) -> tuple[float, float, list[float]]:
     return sent / (time.perf_counter() - begin), sent / (cpu_seconds(service.process.pid) - cpu), found
 
 
-def replay(items: ItemService, count: int) -> None:
+def replay(service: ItemService, count: int, items: int) -> None:
     """The same events by the library, all events of an item in one call."""
-    items.add([WORLD.truth.item_row(item) for item in range(PRESENT)])
-    table = pl.concat([pl.DataFrame(batch) for batch in batches(count)])
+    service.add([WORLD.truth.item_row(item) for item in range(PRESENT)])
+    table = pl.concat([pl.DataFrame(batch) for batch in batches(count, items)])
     names = table[SCHEMA.item].unique().sort()
     for begin in range(0, len(names), REPLAYED):
-        items.warm(table.filter(pl.col(SCHEMA.item).is_in(names[begin : begin + REPLAYED].to_list())))
+        service.warm(table.filter(pl.col(SCHEMA.item).is_in(names[begin : begin + REPLAYED].to_list())))
 
 
-def measurements(store: Path, folder: Path, count: int) -> Iterator[Measurement]:
+def measurements(store: Path, folder: Path, count: int, items: int) -> Iterator[Measurement]:
     states = [f"sqlite:///{folder / name}.db" for name in ("served", "replayed")]
     with Service(str(store), "--states", states[0], "--folder", str(folder / "own"), log=folder / "log") as service:
-        rate, of_cpu, found = send(service, count)
+        rate, of_cpu, found = send(service, count, items)
         starts = service.starts
-    title = f"{count:,} events over {PRESENT:,} items"
+    title = f"{count:,} events over {items:,} items"
     later = found[len(found) // 10 - 1 :]
     yield result(COMMAND, f"{title}, rate", rate, "events/s", 1000.0)
     yield result(COMMAND, f"{title}, rate per second of the worker's CPU time", of_cpu, "events/s")
@@ -96,7 +96,7 @@ def measurements(store: Path, folder: Path, count: int) -> Iterator[Measurement]
     yield result(COMMAND, f"{title}, memory after a tenth", later[0], "MiB")
     with ItemService.open(store, states[0]) as served, ItemService.open(store, states[1]) as replayed:
         before = replayed.headers()
-        replay(replayed, count)
+        replay(replayed, count, items)
         counted = compare(served, replayed, before)
     print(f"{counted}; the service was started {starts} times", file=sys.stderr)
     yield result(COMMAND, f"{title}, lost", counted.lost, "events", 0.0)
@@ -105,5 +105,5 @@ def measurements(store: Path, folder: Path, count: int) -> Iterator[Measurement]
 
 
 if __name__ == "__main__":
-    with arguments(__doc__, events=1_000_000) as (args, folder):
-        emit(measurements(args.model, folder, args.events))
+    with arguments(__doc__, events=1_000_000, items=PRESENT) as (args, folder):
+        emit(measurements(args.model, folder, args.events, args.items))

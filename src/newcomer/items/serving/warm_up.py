@@ -1,6 +1,6 @@
 """One warm-up of items in the service: from events to committed states."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,13 +27,16 @@ from newcomer.items.serving.scoring import item_errors, numbers_of
 from newcomer.items.serving.serialization import to_row
 from newcomer.metrics.calibration import calibration_by_age
 from newcomer.shapes import Tensor
-from newcomer.store.states import Change, DamagedItemError, Event
+from newcomer.store.states import KEPT, Change, DamagedItemError, Event
 
 _Outcomes = NDArray[np.float64]
 """Rows: number of events before, label, expected clicks; a column an event."""
 
 ATTEMPTS = 100
 """Retries of an item after conflicts with other processes, each of which made progress."""
+
+READ_TOGETHER = 20_000
+"""Past events that are in memory together: items that may have more are warmed up in parts."""
 
 COMMITTED_TOGETHER = 500
 """Items of a transaction: their states are in memory, and locked while it is written."""
@@ -59,19 +62,31 @@ class WarmUp:
         training, detected over consecutive calls.
         """
         self.unit_interval = self.learner.encoder.only_unit(arrived.log)
+        for part in self._parts(arrived):
+            self._count(part)
+        calibration = _by_age(self.scored)
+        return Warmed(
+            self.new, self.known, sorted(self.items), self.corrected, self.skipped.lines, self.unseen, calibration
+        )
+
+    def _parts(self, arrived: EventBatch) -> Iterator[EventBatch]:
+        """The events of a part of the items after the other, each with about `READ_TOGETHER` past events at most."""
+        items = arrived.items
+        if len(items) * KEPT <= READ_TOGETHER:
+            yield arrived
+            return
+        known = self.served.refreshed(items, {})
+        past = [min(known.headers[known.numbers[name]].events, KEPT) if name in known.numbers else 0 for name in items]
+        part = np.cumsum(past) // READ_TOGETHER
+        for number in np.unique(part):
+            yield arrived.take(arrived.of_items({items[n] for n in np.flatnonzero(part == number)}))
+
+    def _count(self, arrived: EventBatch) -> None:
         for _ in range(ATTEMPTS):
             with self.served.warming:
                 arrived = self._round(arrived)
             if not len(arrived):
-                return Warmed(
-                    self.new,
-                    self.known,
-                    sorted(self.items),
-                    self.corrected,
-                    self.skipped.lines,
-                    self.unseen,
-                    _by_age(self.scored),
-                )
+                return
         raise StoreError(
             f"item '{arrived.items[0]}' was changed by others {ATTEMPTS} times meanwhile; send the same events again"
         )
