@@ -21,7 +21,7 @@ from newcomer.data.click_log import ClickLog
 from newcomer.data.io.chunked_log import ChunkedLog
 from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
-from newcomer.errors import LearnerError, SettingError, StoreError
+from newcomer.errors import DataError, LearnerError, SettingError, StoreError
 from newcomer.items.calibration import Calibration
 from newcomer.items.configuration import Probabilities
 from newcomer.items.methods.dropout_net import DropoutNet
@@ -372,6 +372,39 @@ def test_too_few_new_items_or_labels_are_refused_and_change_nothing(learned: Dro
             model.calibrate(wrong)
         assert model.fitted_calibration == learned.fitted_calibration
         assert len(model.entries) == 1
+
+
+def test_what_is_too_late_in_an_items_life_or_without_its_fields_is_refused(learned: DropoutNet) -> None:
+    rows = [
+        {"item": f"late {n}", "user": k % 50, "kind": "kind 1", "clicked": int(k >= 210), "time": k}
+        for n in range(60)
+        for k in range(230)
+    ]
+    model, table = copied(learned), world(*worse(150, 9), seed=9)[0]
+    with pytest.raises(LearnerError, match="60 items without training with 0 clicks and 12,000 other events"):
+        model.calibrate(pl.DataFrame(rows))
+    with pytest.raises(DataError, match="no item field 'kind'"):
+        model.calibrate(log_from_frame(table, SCHEMA, items=False))
+    assert len(model.entries) == 1
+
+
+def test_a_calibrated_copy_in_the_same_database_hides_no_items_and_no_warm_up(
+    learned: DropoutNet, tmp_path: Path
+) -> None:
+    """Both have the same states: a calibration is no stage of these."""
+    states, shop, other = f"sqlite:///{tmp_path / 'items.db'}", tmp_path / "shop", tmp_path / "calibrated"
+    learned.save(shop)
+    copied(learned).calibrate(world(*worse(100, 9), seed=9)[0]).save(other)
+    for folder in (shop, other):
+        with ItemService.open(folder, states) as service:
+            assert len(service.headers()) == len(learned.known)
+    DropoutNet.load(other).warm(world([9], np.zeros(1), seed=1)[0]).save(other)
+    with ItemService.open(other, states) as service, pytest.raises(StoreError, match="made without this database"):
+        service.headers()
+    model = DropoutNet.load(shop).add(pl.DataFrame({"item": ["later"], "kind": ["kind 1"]}))
+    model.save(shop)
+    with ItemService.open(shop, states) as service:
+        assert "later" in service.headers()
 
 
 def test_an_earlier_calibration_is_the_prior_and_stays_where_nothing_is_seen() -> None:

@@ -25,7 +25,7 @@ from newcomer.data.io.log_reader import items_from_frame, log_from_frame, read_l
 from newcomer.data.io.shuffle import earliest_events
 from newcomer.data.schema import Field, Schema
 from newcomer.data.weights import require_weights
-from newcomer.errors import LearnerError, SettingError
+from newcomer.errors import DataError, LearnerError, SettingError
 from newcomer.items.adaptation.item_summary import Summaries
 from newcomer.items.adaptation.rules import Adaptation
 from newcomer.items.calibration import Calibration
@@ -60,8 +60,17 @@ from newcomer.printable import counted
 from newcomer.settings import Json
 from newcomer.shapes import Tensor
 from newcomer.store.entry import Entry
+from newcomer.store.folder import Store
 from newcomer.store.states import KEPT
-from newcomer.streams.cold_start import CalibrationSet, NewEvents, NewItems, OldItems, StageData, ValidationLife
+from newcomer.streams.cold_start import (
+    CalibrationSet,
+    NewEvents,
+    NewItems,
+    OldItems,
+    StageData,
+    ValidationLife,
+    events_before,
+)
 from newcomer.streams.stage import Stage
 from newcomer.training.fit import evaluating
 from newcomer.training.forks import require_own_process
@@ -171,7 +180,7 @@ class ItemLearner(Learner[StageData, ClickLog]):
         has their fields. Items of training are left out, and only the thousand count whose first event is the latest. The mean of
         the prior is the present calibration. States do not change.
 
-        Raises LearnerError for fewer than 50 such items, or fewer than 100 clicks or other events of theirs.
+        Raises LearnerError for fewer than 50 such items, or fewer than 100 clicks or other events among their first 200 each.
         """
         return self._run_stage(f"calibrate {len(self.entries)}", CalibrationSet(self._to_log(events)))
 
@@ -467,8 +476,14 @@ class ItemLearner(Learner[StageData, ClickLog]):
         self._require_learned()
         self.encoder.require_labels(log)
         require_weights(log, self.schema)
+        missing = [field.name for field in self.encoder.item_fields if field.name not in log.items.columns]
+        if missing:
+            raise DataError(
+                f"table: the events have no item field '{missing[0]}'; read them with the fields of their items"
+            )
         trained = set(list(self.known)[: len(self.entries[0].info["items"])])
         log = log.of_items(newest_items(log, trained))
+        log = log.take(events_before(log) < KEPT)  # later ones are not looked at
         items, clicks = len(np.unique(log.item)), int(log.label.sum())
         if items < MIN_ITEMS or min(clicks, len(log) - clicks) < MIN_LABELS:
             raise LearnerError(
@@ -648,6 +663,12 @@ class ItemLearner(Learner[StageData, ClickLog]):
     ) -> Self:
         schema = given.get("schema") or Schema.from_json(depends_on["schema"])
         return cls(schema, **settings)
+
+
+def saved_calibration(folder: str | Path) -> Calibration:
+    """The calibration of the click model in this folder: that of its last stage which has one."""
+    found = [entry.info["calibration"] for entry in Store(folder).entries() if "calibration" in entry.info]
+    return Calibration.from_json(found[-1]) if found else Calibration()
 
 
 def _canonical_ids(names: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from threading import Lock
 
 from newcomer.data.canonical import canonical_name
 from newcomer.errors import DataError, StoreError
+from newcomer.items.learner import saved_calibration
 from newcomer.items.serving.service import ItemService, fingerprint
 from newcomer.server.configuration import ServeConfig
 from newcomer.server.models import FIRST, VERSIONS, ClickModel, ModelsFile
@@ -26,7 +27,7 @@ class Serving:
 
     live: ItemService
     others: Mapping[str, ItemService]
-    """Versions besides the live one that get items and events, by name."""
+    """Versions besides the live one that get items and events, by name: one of those that share their states."""
     shadow: Mapping[str, ItemService]
     shares: Sequence[tuple[float, ItemService]]
     """Versions with a share, each up to this point of [0, 1]."""
@@ -83,11 +84,14 @@ class ClickVersions:
         click_model = self.models.read().require_click_model()
         if name not in self._open:
             folder = version_folder(self.config, self.folder, name)
-            service = ItemService.open(folder, states_url(self.config, self.folder))
-            service.max_age = MAX_AGE
-            if service.model != click_model.versions[name].model:
-                service.close()
+            if (model := fingerprint(folder)) != click_model.versions[name].model:
                 raise StoreError(f"{folder}: holds other weights than version '{name}' has; restore it from a copy")
+            sibling = next((service for service in self._open.values() if service.model == model), None)
+            if sibling is None:
+                service = ItemService.open(folder, states_url(self.config, self.folder))
+                service.max_age = MAX_AGE
+            else:
+                service = sibling.with_calibration(saved_calibration(folder))
             self._open[name] = service
         self._open[name].headers()  # imports the trained items
         return self._open[name]
@@ -119,7 +123,11 @@ class ClickVersions:
     def _retire(self, name: str) -> None:
         """A version that misses events is not ready any more."""
         with self.models.change() as models:
-            if models.click_model is not None and models.click_model.live != name:
+            if (
+                models.click_model is not None
+                and name in models.click_model.versions
+                and name != models.click_model.live
+            ):
                 models.click_model.retire(name)
 
 
@@ -140,4 +148,9 @@ def _serving(click_model: ClickModel, live: ItemService, others: Mapping[str, It
         if name in others:
             shares.append((end, others[name]))
     shadow = {name: others[name] for name in click_model.shadow if name in others}
-    return Serving(live, others, shadow, shares, click_model.salt)
+    models, writes = {live.model}, dict[str, ItemService]()
+    for name, service in others.items():
+        if service.model not in models:
+            models.add(service.model)
+            writes[name] = service
+    return Serving(live, writes, shadow, shares, click_model.salt)

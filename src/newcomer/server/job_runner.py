@@ -70,18 +70,23 @@ class JobRunner:
     def schedule(self) -> None:
         """Queue the job `calibrate` if the last one, or the start of the live version, is `calibrate_every` seconds ago.
 
-        Not while a job of the click model waits or runs.
+        Not while a job of the click model waits or runs. What cannot be read or written is logged: other jobs go on.
         """
-        every, models = self.config.calibrate_every, ModelsFile(self.config.own_folder)
+        every = self.config.calibrate_every
         if every is None or time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + min(every / 10, LOOK_SECONDS)
-        click_model, jobs = models.read().click_model, [job for job in self.jobs.all() if job.kind in VERSION_JOBS]
-        if click_model is None or any(job.status not in ENDED for job in jobs):
-            return
-        last = max([click_model.versions[click_model.live].created, *(job.created for job in jobs)])
-        if (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds() >= every:
-            self.jobs.create("calibrate", None, CalibrateBody(kind="calibrate").model_dump())
+        try:
+            click_model = ModelsFile(self.config.own_folder).read().click_model
+            jobs = [job for job in self.jobs.all() if job.kind in VERSION_JOBS]
+            if click_model is None or any(job.status not in ENDED for job in jobs):
+                return
+            earlier = (job.created for job in jobs if job.kind == "calibrate")
+            last = max([click_model.versions[click_model.live].created, *earlier])
+            if (datetime.now(UTC) - datetime.fromisoformat(last)).total_seconds() >= every:
+                self.jobs.create("calibrate", None, CalibrateBody(kind="calibrate").model_dump())
+        except StoreError as error:
+            log.error("%s; the calibration is fitted anew later", error)
 
     def next(self) -> Job | None:
         """The oldest job that has not ended; one that is running was cut off."""

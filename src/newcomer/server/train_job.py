@@ -14,8 +14,8 @@ import polars as pl
 from newcomer.data.io.chunked_log import open_log
 from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Schema
-from newcomer.errors import SettingError
-from newcomer.items.learner import ItemLearner
+from newcomer.errors import LearnerError, SettingError
+from newcomer.items.learner import ItemLearner, saved_calibration
 from newcomer.items.serving.service import fingerprint
 from newcomer.registry import find_learner
 from newcomer.server.click_versions import states_url, version_folder
@@ -23,7 +23,7 @@ from newcomer.server.configuration import ServeConfig
 from newcomer.server.evaluation import compare, progressive_scores
 from newcomer.server.event_log import FOLDER, LogReader, Record
 from newcomer.server.event_rows import event_id_column
-from newcomer.server.history import History, HistoryReader
+from newcomer.server.history import History, HistoryReader, name_in, name_of
 from newcomer.server.job_bodies import Job
 from newcomer.server.jobs import Jobs
 from newcomer.server.logged_events import NUMBER, event_table, item_table
@@ -43,6 +43,9 @@ from newcomer.training.learner import MACHINE_SETTINGS, Step
 EVALUATION = "evaluation.json"
 """File of a version's folder: how it was compared with the version that was live."""
 
+KEPT_CALIBRATIONS = 5
+"""Latest versions with the same weights that are kept."""
+
 Report = Callable[[Step], None]
 
 
@@ -56,7 +59,8 @@ def new_settings(folder: Path, settings: Mapping[str, Json]) -> dict[str, Json]:
 def make_version(config: ServeConfig, jobs: Jobs, job: Job, report: Report) -> dict[str, Json]:
     """Make a version, compare it with the live one, and make it live if it is not worse; once, however often it is started.
 
-    If training gives weights that are there already, nothing changes, and the result says so.
+    If training gives weights that are there already, or calibrating what the live version has, nothing changes, and the result
+    says so.
     """
     models, first, request = ModelsFile(config.own_folder), _click_model(config), jobs.request(job)
     name = next((name for name, one in _versions(models).items() if one.job == job.id), None)
@@ -65,18 +69,24 @@ def make_version(config: ServeConfig, jobs: Jobs, job: Job, report: Report) -> d
     version = _versions(models)[name]
     if version.job != job.id:
         reason = f"training gave the weights of version '{name}' again: data and settings are the same"
+        if job.kind == "calibrate":
+            reason = f"version '{name}' has this calibration already: the events are the same"
         return {"version": name, "model": version.model, "promoted": False, "reason": reason}
     _erase_forgotten(config, first, name)
     result = json.loads((config.own_folder / VERSIONS / name / EVALUATION).read_bytes())
     promote = request["promote"] == "always" or (request["promote"] == "if_better" and result["is_better"])
-    if (promote or request["promote"] == "never") and _versions(models)[name].status == "trained":
+    if (promote or request["promote"] == "never") and _versions(models)[name].status != "ready":
         prepare(config, first, models, name, report, live=promote)
+    if job.kind == "calibrate":
+        _remove_superseded(config, models, name, result["compared_with"])
     return {"version": name, "model": version.model, "promoted": promote, **result}
 
 
 def make_ready(config: ServeConfig, name: str, report: Report) -> dict[str, Json]:
     """Replay to a version what it missed."""
     models = ModelsFile(config.own_folder)
+    if name not in _versions(models):
+        raise SettingError(f"version '{name}' is not there any more: a later calibration has replaced it")
     if _versions(models)[name].status != "ready":
         prepare(config, _click_model(config), models, name, report, live=False)
     return {"version": name}
@@ -108,7 +118,9 @@ class _NewVersion:
             training = training.filter(pl.col(live.schema.item).is_in(sorted(history.registrations)))
         joined = self._joined(history, training, live)
         if job.kind == "calibrate":
-            self._calibrate(live, joined, live_folder, folder)
+            self._calibrate(type(live), joined, live_folder, folder)
+            if saved_calibration(folder) == live.fitted_calibration:
+                return live_name
         else:
             self._fit(type(live), live.schema, new_settings(live_folder, request["settings"]), joined, folder)
             model = fingerprint(folder)
@@ -131,10 +143,20 @@ class _NewVersion:
 
     def _records(self, schema: Schema) -> list[Record]:
         """The event log without events of forgotten users, and without impressions that wait for a click: a version that has
-        learned them as no click stays with that."""
+        learned them as no click stays with that. Nor with the clicks that came on these, without which the latest events would
+        nearly all be clicks."""
         waits = time.time_ns() - round(1e9 * (self.config.impression_window or 0))
         records = LogReader(self.config.own_folder / FOLDER).read()
-        settled = [record for record in records if record.kind != "impression" or record.at <= waits]
+        shown = {early: set[tuple[str | None, str | None]]() for early in (True, False)}
+        for record in records:
+            if record.kind == "impression":
+                shown[record.at <= waits].add(_key(record, schema))
+        wait = shown[False] - shown[True]
+        settled = [
+            record
+            for record in records
+            if record.kind not in ("event", "impression") or not wait or _key(record, schema) not in wait
+        ]
         events = [record for record in settled if record.kind in ("event", "impression")]
         with closing(open_states(states_url(self.config, self.first))) as states:
             numbers = of_forgotten([record.content for record in events], schema, states)
@@ -165,10 +187,20 @@ class _NewVersion:
             self.report(step)
         model.save(folder)
 
-    def _calibrate(self, live: ItemLearner, events: pl.DataFrame, live_folder: Path, folder: Path) -> None:
-        """Save the live version, calibrated on these events, with the table of those that it was trained on."""
-        live.calibrate(log_from_frame(events, live.schema, where="events"))
-        live.save(folder)
+    def _calibrate(self, kind: type[ItemLearner], events: pl.DataFrame, live_folder: Path, folder: Path) -> None:
+        """Save the live version, calibrated on these events, with the table of those that it was trained on.
+
+        A calibration by this job is taken back first: its events are among these, and would count again as its prior.
+        """
+        taken_back = live_folder != self.first and _is_calibrated_here(live_folder)
+        stages = len(Store(live_folder).manifest().stages) - taken_back
+        model = kind.load(live_folder, stages=stages)
+        if not len(events):
+            raise LearnerError(
+                "there are no events of items without training; register new items, and send their events"
+            )
+        model.calibrate(log_from_frame(events, model.schema, where="events"))
+        model.save(folder)
         if (live_folder / EVENTS).exists():
             shutil.copyfile(live_folder / EVENTS, folder / EVENTS)
 
@@ -202,12 +234,44 @@ class _NewVersion:
         return name
 
 
+def _is_calibrated_here(folder: Path) -> bool:
+    """Whether the last stage of the version in this folder is a calibration by this service."""
+    path = folder / EVALUATION
+    return path.exists() and "calibration_events" in json.loads(path.read_bytes())
+
+
+def _remove_superseded(config: ServeConfig, models: ModelsFile, name: str, before: str) -> None:
+    """Remove earlier calibrations of the weights of version `name`: each has a copy of the whole store.
+
+    The latest `KEPT_CALIBRATIONS` stay, the first version with these weights, the one `before`, and what is in use.
+    """
+    with models.change() as content:
+        click_model = content.require_click_model()
+        versions = click_model.versions
+        same = [one for one, version in versions.items() if version.model == versions[name].model]
+        in_use = {click_model.live, *click_model.shadow, *click_model.shares}
+        kept = {same[0], before, *same[-KEPT_CALIBRATIONS:], *in_use}
+        for one in same:
+            if one not in kept:
+                del versions[one]
+        folders = [*(config.own_folder / VERSIONS).glob("v*")]  # those of a job that was killed here, too
+        gone = [one for one in folders if one.name[1:].isdecimal() and one.name not in versions]
+    for folder in gone:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _not_trained_on(events: pl.DataFrame, folder: Path, schema: Schema) -> pl.DataFrame:
     """The events that the version in this folder was not trained on."""
     if not (folder / EVENTS).exists() or not len(events):
         return events
     keys = [schema.item, event_id_column(schema)]
     return events.join(pl.read_parquet(folder / EVENTS, columns=keys), on=keys, how="anti", maintain_order="left")
+
+
+def _key(record: Record, schema: Schema) -> tuple[str | None, str | None]:
+    """Item and id of an event or impression; None for what is no id."""
+    id = record.content.get(event_id_column(schema))
+    return name_of(record, schema), name_in({schema.item: id}, schema)
 
 
 def _erase_forgotten(config: ServeConfig, first: Path, name: str) -> None:

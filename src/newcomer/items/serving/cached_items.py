@@ -18,7 +18,7 @@ from newcomer.items.learner import ItemLearner
 from newcomer.items.networks.item_network import State
 from newcomer.items.serving.item_cache import ItemCache, ItemTable
 from newcomer.items.serving.serialization import posterior_of
-from newcomer.items.serving.trained_items import items_by_stage, trained_item_rows
+from newcomer.items.serving.trained_items import items_by_stage, stages_of_items, trained_item_rows
 from newcomer.items.serving.user_digests import user_digest
 from newcomer.shapes import Float, Tensor
 from newcomer.store.states import DamagedItemError, ItemHeader, ItemState, ItemStates
@@ -192,7 +192,7 @@ class CachedItems:
 
     def _require_no_other_warm_up(self, imported: int) -> None:
         """Raises StoreError if the learner was warmed up by itself after its items had been imported: which state counts?"""
-        other = next((entry.name for entry in self.learner.entries[imported:] if "events" in entry.info), None)
+        other = next((stage.name for stage in stages_of_items(self.learner)[imported:] if "events" in stage.info), None)
         if imported and other is not None:
             raise StoreError(
                 f"{self.states.where}: the store has a warm-up ('{other}') that was made without this database, which has states "

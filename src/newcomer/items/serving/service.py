@@ -1,6 +1,7 @@
 """Item service: add, score and warm up items; their states are in a database."""
 
 from collections.abc import Collection, Iterator, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,7 @@ from newcomer.data.click_log import ClickLog, EntityTable
 from newcomer.data.io.column_parsing import ROW
 from newcomer.data.io.frames import as_frame
 from newcomer.errors import DataError, LearnerError, StoreError
+from newcomer.items.calibration import Calibration
 from newcomer.items.encoding.encoder import Values
 from newcomer.items.encoding.unseen_values import Unseen, unseen_of_items
 from newcomer.items.learner import ItemLearner
@@ -77,6 +79,12 @@ class ItemService(CachedItems):
         if not issubclass(kind, ItemLearner):
             raise StoreError(f"{folder}: holds a model of '{kind.name}', a classifier; use newcomer.load")
         return cls(kind.load(folder), fingerprint(folder), open_states(states or sqlite_url(Path(folder) / "items.db")))
+
+    def with_calibration(self, calibration: Calibration) -> Self:
+        """The same weights and states, calibrated otherwise; what one of both has read or changed, the other has too."""
+        learner, other = copy(self.learner), copy(self)
+        learner.fitted_calibration, other.learner = calibration, learner
+        return other
 
     def add(
         self,

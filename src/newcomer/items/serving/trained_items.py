@@ -7,6 +7,7 @@ from newcomer.items.learner import ItemLearner
 from newcomer.items.serving.event_serialization import to_values
 from newcomer.items.serving.finite_checks import all_finite
 from newcomer.items.serving.serialization import to_row
+from newcomer.store.entry import Entry
 from newcomer.store.states import Change, Event
 
 
@@ -31,9 +32,14 @@ def trained_item_rows(learner: ItemLearner, names: Sequence[str]) -> list[Change
     return found
 
 
+def stages_of_items(learner: ItemLearner) -> list[Entry]:
+    """The stages that bring items, or change their states: without calibrations, in which stores with the same weights differ."""
+    return [entry for entry in learner.entries if entry.info["items"] or "calibration" not in entry.info]
+
+
 def items_by_stage(learner: ItemLearner) -> list[list[str]]:
-    """Of every stage of the learner the items that it came to know there."""
-    return [[] if "events" in entry.info else list(entry.info["items"]) for entry in learner.entries]
+    """Of every stage of items the items that the learner came to know there."""
+    return [[] if "events" in entry.info else list(entry.info["items"]) for entry in stages_of_items(learner)]
 
 
 def _past(learner: ItemLearner) -> dict[int, list[Event]]:
