@@ -43,9 +43,10 @@ def accuracy_matrices(runs: Mapping[str, Run]) -> str:
                     colour = "white" if value > 0.7 else INK
                     axis.text(task, stage, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=colour)
             axis.set_title(name, fontsize=9, loc="left")
-            axis.set_xticks(range(matrix.shape[1]), range(1, matrix.shape[1] + 1))
+            names = [stage_title(name).removeprefix("task ") for name in run.eval_sets]
+            axis.set_xticks(range(matrix.shape[1]), names, rotation=60 if run.domains else 0)
             axis.set_yticks(range(matrix.shape[0]), [stage_title(s["stage"]).removeprefix("task ") for s in run.stages])
-            axis.set_xlabel("accuracy on task, %")
+            axis.set_xlabel("accuracy in domain, %" if run.domains else "accuracy on task, %")
             remove_frame(axis)
         for axis in axes[:, 0]:
             axis.set_ylabel("after task")
