@@ -23,6 +23,8 @@ from newcomer.data.examples import Examples
 from newcomer.data.io.domain_folders import domain_folder
 from newcomer.errors import DataError, RecipeError, StreamError
 from newcomer.experiments.recipe import read_recipe
+from newcomer.experiments.report import plot_style
+from newcomer.experiments.report.page import figures
 from newcomer.experiments.report.runs import Run
 from newcomer.experiments.report.table import result_tables
 from newcomer.experiments.run import Score, run
@@ -437,7 +439,8 @@ def recorded() -> Run:
             if value is not None:
                 values = {"accuracy": value, "examples": 10.0}
                 events.append({"event": "score", "stage": stage, "eval_set": eval_set, "values": values})
-        events.append({"event": "stage", "stage": stage, "train_seconds": 1.0, "eval_seconds": 0.0, "info": {}})
+        info = {"magnitudes": [[1.0, 0.5]]}  # one direction, of the first domain
+        events.append({"event": "stage", "stage": stage, "train_seconds": 1.0, "eval_seconds": 0.0, "info": info})
     return Run(Path(), [*events, {"event": "end"}])
 
 
@@ -453,3 +456,10 @@ def test_results_are_reported_by_domain() -> None:
     assert accuracy.head == lost.head == ["", "seeds", "clip", "photo", "sketch"]
     assert accuracy.rows == [["frozen", "1", "70.0", "90.0", "60.0"]]
     assert lost.rows == [["frozen", "1", "20.0", "0.0", "0.0"]]
+
+
+def test_plots_have_the_names_of_domains_and_the_directions_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plot_style.STYLE, "svg.fonttype", "none")  # text as text
+    _, matrices, magnitudes = (figure.svg for figure in figures({"sd-lora": [recorded()]}))
+    assert [matrices.count(f">{name}<") for name in NAMES[:3]] == [2, 2, 2]  # of columns and rows
+    assert (magnitudes.count(">task 1<"), magnitudes.count(">task 2<")) == (1, 0)

@@ -74,13 +74,14 @@ def accuracy_curves(rows: Mapping[str, Sequence[Run]]) -> str:
 
 
 def magnitudes(run: Run) -> str:
-    """Magnitude of every task's direction after every stage."""
+    """Magnitude of every direction after every stage since it was added; not every stage adds one."""
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
-        history = [np.array(stage["info"]["magnitudes"]).mean(axis=1) for stage in run.stages]
-        for task, colour in zip(range(len(history)), row_colours(len(history)), strict=True):
-            stages = np.arange(task, len(history))
+        history = [[float(np.mean(of_one)) for of_one in stage["info"]["magnitudes"]] for stage in run.stages]
+        count = max(map(len, history))
+        for task, colour in zip(range(count), row_colours(count), strict=True):
+            stages = np.array([stage for stage, found in enumerate(history) if len(found) > task])
             axis.plot(
                 stages + 1,
                 [history[s][task] for s in stages],
