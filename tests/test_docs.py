@@ -186,7 +186,7 @@ def test_make_targets_of_the_readme_exist() -> None:
 
 def test_recipes_of_the_docs_are_valid(tmp_path: Path) -> None:
     recipes = re.findall(r"^```toml\n(title.*?|\[data\].*?)^```", RECIPES, re.DOTALL | re.MULTILINE)
-    assert len(recipes) == 3
+    assert len(recipes) == 4
     for number, content in enumerate(recipes):
         file = tmp_path / f"recipe-{number}.toml"
         file.write_text(content, encoding="utf-8")

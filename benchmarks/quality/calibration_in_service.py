@@ -53,7 +53,7 @@ def results(recipe: Recipe, by_time: bool) -> Iterator[tuple[str, str, float]]:
     """Of one seed: phase, metric and value."""
     source = recipe.family.sources[recipe.data["name"]]
     log = source(**{key: value for key, value in recipe.data.items() if key != "name"})
-    stream = recipe.family.stream(log, **recipe.stream, seed=recipe.seed)
+    stream = recipe.family.streams["cold-start"](log, **recipe.stream, seed=recipe.seed)
     learner = recipe.build_learner(stream)
     assert isinstance(learner, ItemLearner)
     rows = np.concatenate([part.row for part in (*stream.new.phases, stream.new.query)])

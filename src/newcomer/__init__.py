@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from newcomer.loading import load
     from newcomer.streams.class_incremental import ClassIncremental
     from newcomer.streams.cold_start import ColdStart
+    from newcomer.streams.domain_incremental import DomainIncremental
 
 _MODULES = {
     "AsyncClient": "client",
@@ -57,6 +58,7 @@ _MODULES = {
     "ColdStart": "streams.cold_start",
     "DataError": "errors",
     "DataWarning": "errors",
+    "DomainIncremental": "streams.domain_incremental",
     "DropoutNet": "items.methods.dropout_net",
     "DualPrompt": "classes.methods.dual_prompt",
     "E2LoRA": "classes.methods.e2_lora",
@@ -106,6 +108,7 @@ __all__ = [
     "ColdStart",
     "DataError",
     "DataWarning",
+    "DomainIncremental",
     "DropoutNet",
     "DualPrompt",
     "E2LoRA",

@@ -53,6 +53,7 @@ SHIPPED = CLASS_LEARNERS | ITEM_LEARNERS
 CLASS_DATA = {
     "digits": "newcomer.data.datasets.digits:digits",
     "image-folder": "newcomer.data.io.image_folders:image_folder",
+    "domain-folder": "newcomer.data.io.domain_folders:domain_folder",
     "cifar100": "newcomer.data.datasets.cifar100:cifar100",
     "imagenet-r": "newcomer.data.datasets.imagenet:imagenet_r",
     "imagenet-a": "newcomer.data.datasets.imagenet:imagenet_a",

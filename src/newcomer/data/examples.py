@@ -23,24 +23,30 @@ class Examples:
     - `labels`: texts or whole numbers in any such container, converted to class names by `class_name`.
     - `unlabelled`: further inputs of any classes, known or not. Nothing is learned of them: they say how features change while
       the backbone is trained on the others (`nn.features.drift_map`).
+    - `domains`: where each input comes from, such as 'sketch' or 'photo', named as labels are; none by default. Only
+      `DomainIncremental` and splits read them, learners do not.
 
     >>> Examples(["my card", "no money"], [1, 2.0]).labels
     ['1', '2']
 
-    Raises DataError for an empty or unsupported input, a missing or unsupported label, and different numbers of inputs and
-    labels.
+    Raises DataError for an empty or unsupported input, a missing or unsupported label or domain, and different numbers of inputs,
+    labels and domains.
     """
 
     inputs: Sequence[Input]
     labels: Sequence[str]
     unlabelled: Sequence[Input] = ()
+    domains: Sequence[str] = ()
 
-    def __init__(self, inputs: Any, labels: Any, unlabelled: Any = ()) -> None:
+    def __init__(self, inputs: Any, labels: Any, unlabelled: Any = (), domains: Any = ()) -> None:
         object.__setattr__(self, "inputs", as_inputs(inputs))
         object.__setattr__(self, "labels", class_names(labels))
         object.__setattr__(self, "unlabelled", as_inputs(unlabelled, "unlabelled"))
+        object.__setattr__(self, "domains", class_names(domains, "domains"))
         if len(self.inputs) != len(self.labels):
             raise DataError(f"{len(self.inputs)} inputs, but {len(self.labels)} labels; give one label per input")
+        if self.domains and len(self.domains) != len(self.labels):
+            raise DataError(f"{len(self.inputs)} inputs, but {len(self.domains)} domains; give one per input, or none")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,6 +55,7 @@ class Examples:
         classes = self.classes
         names = f": {listed(classes)}" if classes else ""
         more = f", {len(self.unlabelled)} unlabelled" if self.unlabelled else ""
+        more += f", {counted(len(set(self.domains)), 'domain')}" if self.domains else ""
         return f"Examples({counted(len(self), 'input')}, {counted(len(classes), 'class', 'classes')}{names}{more})"
 
     @property
@@ -62,7 +69,8 @@ class Examples:
         >>> Examples(["a", "b", "c"], ["x", "y", "x"]).select([2, 0]).labels
         ['x', 'x']
         """
-        return Examples(Subset(self.inputs, indices), [self.labels[i] for i in indices], self.unlabelled)
+        domains = [self.domains[i] for i in indices] if self.domains else ()
+        return Examples(Subset(self.inputs, indices), [self.labels[i] for i in indices], self.unlabelled, domains)
 
     @classmethod
     def from_folder(cls, path: str | Path) -> "Examples":

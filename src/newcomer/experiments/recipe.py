@@ -4,7 +4,7 @@
     seed = 0
     seeds = 1                       number of runs, with seeds from `seed` on
     [data]      name = "cifar100"   a data source and its settings
-    [stream]    tasks = 5           settings of the family's stream
+    [stream]    tasks = 5           settings of the family's stream, or of another by its `name`
     [backbone]  name = "…"          the backbone of class learners and its settings
     [learner]   name = "sd-lora"    a learner and its settings
     [baselines.NAME]                another row: changes to the stream, and another learner (with `name`) or changes to the learner
@@ -29,6 +29,7 @@ from newcomer.settings import Json, fill, parse_change, settings_of
 from newcomer.store.names import invalid_reason
 from newcomer.streams.class_incremental import ClassIncremental
 from newcomer.streams.cold_start import ColdStart
+from newcomer.streams.domain_incremental import DomainIncremental
 from newcomer.training.learner import Learner
 from newcomer.training.settings import Count
 
@@ -51,17 +52,20 @@ NEWER_SETTINGS: TomlTable = {
 }
 """Settings that older records do not have, with the values that those runs had; omitted from records at these."""
 
+DOMAINS = "domain-incremental"
+
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of learners with their stream and data sources: classes or items."""
+    """A kind of learners with their streams and data sources: classes or items."""
 
     name: str
     learners: Mapping[str, type[Learner[Any, Any]]]
     sources: Mapping[str, Callable[..., Any]]
-    stream: Callable[..., Any]
+    streams: Mapping[str, Callable[..., Any]]
+    """By name; the first is the default, and has no name in records."""
     data_arguments: Sequence[str]
-    """The arguments of `stream` that a data source returns."""
+    """The arguments of a stream that a data source returns."""
     depends_on: str
     """The learner's argument that is not a setting: its backbone or schema."""
 
@@ -70,7 +74,7 @@ CLASSES = Family(
     "classes",
     learners=registry.CLASSES,
     sources=registry.DataSources(registry.CLASS_DATA),
-    stream=ClassIncremental,
+    streams={"class-incremental": ClassIncremental, DOMAINS: DomainIncremental},
     data_arguments=("train", "test"),
     depends_on="backbone",
 )
@@ -79,7 +83,7 @@ ITEMS = Family(
     "items",
     learners=registry.ITEMS,
     sources=registry.DataSources(registry.ITEM_DATA),
-    stream=ColdStart,
+    streams={"cold-start": ColdStart},
     data_arguments=("log",),
     depends_on="schema",
 )
@@ -109,6 +113,15 @@ class Recipe:
     """Number of runs, with seeds from `seed` on."""
     position: int = 0
     """Index of this row in result tables."""
+
+    def __post_init__(self) -> None:
+        """Raises RecipeError for a learner that would learn nothing from known classes in a new domain."""
+        known_only = self.stream.get("name") == DOMAINS and not self.stream["joint"]
+        if known_only and self.learner.get("head") == "linear":
+            raise RecipeError(
+                f"learner '{self.learner['name']}' with head = 'linear' learns nothing from a domain of known classes; give "
+                "another learner.head, such as 'lda'"
+            )
 
     @property
     def family(self) -> Family:
@@ -143,7 +156,8 @@ class Recipe:
             learner = learner if "name" in learner else {**self.learner, **learner}
             content = {**self._content(), "learner": learner, "baselines": {}}
             content["chosen"] = {baseline: self.chosen[baseline]} if baseline in self.chosen else {}
-            content["stream"] = {**self.stream, **_table(changes, "stream")}
+            stream = _table(changes, "stream")
+            content["stream"] = stream if "name" in stream else {**self.stream, **stream}
             content["search"] = self._search_of_baseline(_table(changes, "search"), learner)
             row = _from_content(content, self.name, row=baseline)
         except RecipeError as error:
@@ -173,7 +187,8 @@ class Recipe:
         source = self.family.sources[self.data["name"]]
         data = source(**_without_name(self.data))
         arguments = dict(zip(self.family.data_arguments, data if isinstance(data, tuple) else (data,), strict=True))
-        return self.family.stream(**arguments, **self.stream, seed=self.seed)
+        stream = self.family.streams[_stream_name(self.stream, self.family)]
+        return stream(**arguments, **_without_name(self.stream), seed=self.seed)
 
     def build_learner(self, stream: Any) -> Learner[Any, Any]:
         """A new, untrained learner for this stream."""
@@ -260,7 +275,7 @@ def _from_content(content: Mapping[str, Json], name: str, row: str | None = None
             seed=seeds["seed"],
             seeds=seeds["seeds"],
             data={"name": data["name"], **fill(family.sources[data["name"]], _without_name(data), "data")},
-            stream=fill(family.stream, _table(content, "stream"), "stream", provided=[*family.data_arguments, "seed"]),
+            stream=_stream(_table(content, "stream"), family),
             backbone=fill(_backbone_class(), backbone, "backbone")
             if family is CLASSES
             else _require_empty(backbone, family),
@@ -273,6 +288,20 @@ def _from_content(content: Mapping[str, Json], name: str, row: str | None = None
         raise
     except SettingError as error:
         raise RecipeError(str(error)) from None
+
+
+def _stream(table: TomlTable, family: Family) -> TomlTable:
+    """All settings of a stream, with its name unless it is the family's first."""
+    name, provided = _stream_name(table, family), [*family.data_arguments, "seed"]
+    filled = fill(family.streams[name], _without_name(table), "stream", provided)
+    return filled if name == next(iter(family.streams)) else {"name": name, **filled}
+
+
+def _stream_name(table: TomlTable, family: Family) -> str:
+    name = str(table.get("name", next(iter(family.streams))))
+    if name not in family.streams:
+        raise RecipeError(f"stream.name = '{name}' is not a stream for {family.name}; {nearest(name, family.streams)}")
+    return name
 
 
 def _chosen(

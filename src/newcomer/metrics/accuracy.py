@@ -1,7 +1,7 @@
-"""What a class-incremental run is judged by: the accuracy matrix and three numbers read off it.
+"""What a class- or domain-incremental run is judged by: the accuracy matrix and three numbers read off it.
 
-`accuracy[t, k]` is the accuracy in [0, 1] on task k after stage t, the arg max taken over all classes seen by then; entries
-without a measurement (k > t) are NaN. `examples[k]` is the size of task k's evaluation set.
+`accuracy[t, k]` is the accuracy in [0, 1] on task k, or domain k, after stage t, the arg max taken over all classes seen by then;
+entries without a measurement (k > t) are NaN. `examples[k]` is the size of task k's evaluation set.
 """
 
 import numpy as np
@@ -53,11 +53,24 @@ def forgetting(accuracy: Float[ndarray, "stage task"]) -> float:
 
     NaN where the stages did not train on one task each (joint training), or there is one task only.
     """
-    stages, tasks = accuracy.shape
-    if stages != tasks or stages < 2:
+    if len(accuracy) < 2:
         return float("nan")
-    best = np.nanmax(accuracy[:, :-1], axis=0)
-    return float((best - accuracy[-1, :-1]).mean())
+    return float(forgetting_by_task(accuracy)[:-1].mean())
+
+
+def forgetting_by_task(accuracy: Float[ndarray, "stage task"]) -> Float[ndarray, " task"]:
+    """Of each task the best accuracy ever held minus the accuracy at the end; 0 for the last.
+
+    NaN where the stages did not train on one task each (joint training).
+
+    >>> forgetting_by_task(np.array([[0.9, np.nan], [0.5, 0.8]])).round(4).tolist()
+    [0.4, 0.0]
+    """
+    stages, tasks = accuracy.shape
+    lost: Float[ndarray, " task"] = (
+        np.nanmax(accuracy, axis=0) - accuracy[-1] if stages == tasks else np.full(tasks, np.nan)
+    )
+    return lost
 
 
 def accuracy_matrix(scores: list[tuple[str, str, float]]) -> Float[ndarray, "stage task"]:

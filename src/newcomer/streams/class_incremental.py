@@ -1,14 +1,13 @@
 """Class-incremental stream: classes arrive task by task."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
 
 from newcomer.data.class_names import class_names, matching
 from newcomer.data.examples import Examples
-from newcomer.errors import StreamError, nearest
-from newcomer.seeds import shuffled
+from newcomer.errors import StreamError
 from newcomer.settings import Json
+from newcomer.streams.draws import EvalSplit, Key, draw_parts, drawn_classes, named_classes, require_trained
 from newcomer.streams.stage import Stage
 
 
@@ -34,21 +33,14 @@ class ClassIncremental:
         classes: int | list[str] | None = None,
         train_per_class: int | None = None,
         eval_per_class: int | None = None,
-        eval_split: Literal["test", "validation"] = "test",
+        eval_split: EvalSplit = "test",
         joint: bool = False,
         seed: int = 0,
     ) -> None:
-        for limit, value in (("train_per_class", train_per_class), ("eval_per_class", eval_per_class)):
-            if value is not None and value < 1:
-                raise StreamError(f"stream.{limit} = {value}; give a number from 1 on, or leave it out for all")
-        never = sorted(set(test.labels) - set(train.labels))
-        if never:
-            raise StreamError(
-                f"test class '{never[0]}' has no training examples; add some or remove it from the test set"
-            )
+        require_trained(train.labels, test.labels)
         known = train.classes
         if isinstance(classes, list):
-            known, classes = _chosen(classes, known), None
+            known, classes = named_classes(classes, known), None
         self.tasks = _named(tasks, known) if isinstance(tasks, list) else _drawn(tasks, classes, known, seed)
         left_out = set(known) - {name for task in self.tasks for name in task}
         if isinstance(tasks, list) and (never := sorted(left_out & set(test.labels))):
@@ -56,34 +48,35 @@ class ClassIncremental:
                 f"test class '{never[0]}' is in no task; add it to stream.tasks, or name those that take part in stream.classes"
             )
         self.joint = joint
-        drawn = _by_class(train, seed, "train")
-        if eval_split == "validation":
-            pools = {name: drawn[name][train_per_class:] if train_per_class else drawn[name][::4] for name in drawn}
-            asked = {name: set(pool) for name, pool in pools.items()}
-            remaining = {name: [i for i in drawn[name] if i not in asked[name]] for name in drawn}
-            self._eval, self._train = _Drawn(train, pools, eval_per_class), _Drawn(train, remaining, train_per_class)
-        else:
-            self._eval = _Drawn(test, _by_class(test, seed, "test"), eval_per_class)
-            self._train = _Drawn(train, drawn, train_per_class)
+        self._train, self._eval = draw_parts(
+            train,
+            test,
+            lambda examples: ((label,) for label in examples.labels),
+            train_per_class=train_per_class,
+            eval_per_class=eval_per_class,
+            eval_split=eval_split,
+            seed=seed,
+        )
         for name in (name for task in self.tasks for name in task):
             for drawn_from, kind in ((self._train, "training"), (self._eval, eval_split)):
-                if not drawn_from.count(name):
+                if not drawn_from.count((name,)):
                     raise StreamError(f"class '{name}' has no {kind} examples; add some or leave the class out")
 
     def __len__(self) -> int:
         return 1 if self.joint else len(self.tasks)
 
     def __iter__(self) -> Iterator[Stage[Examples, Examples]]:
-        eval_sets = {f"task {t}": self._eval.of(task) for t, task in enumerate(self.tasks)}
+        eval_sets = {f"task {t}": self._eval.of(_keys(task)) for t, task in enumerate(self.tasks)}
         if self.joint:
-            yield Stage("all tasks", self._train.of([name for task in self.tasks for name in task]), eval_sets)
+            yield Stage("all tasks", self._train.of(_keys(name for task in self.tasks for name in task)), eval_sets)
             return
         for t, task in enumerate(self.tasks):
-            yield Stage(f"task {t}", self._train.of(task), {f"task {k}": eval_sets[f"task {k}"] for k in range(t + 1)})
+            train = self._train.of(_keys(task))
+            yield Stage(f"task {t}", train, {f"task {k}": eval_sets[f"task {k}"] for k in range(t + 1)})
 
     def info(self) -> dict[str, Json]:
         """The classes of every task, and how many examples they are trained and evaluated on."""
-        names = [name for task in self.tasks for name in task]
+        names = _keys(name for task in self.tasks for name in task)
         return {
             "tasks": self.tasks,
             "train_examples": len(self._train.of(names)),
@@ -91,41 +84,8 @@ class ClassIncremental:
         }
 
 
-class _Drawn:
-    """At most `limit` examples of each class, in the order drawn."""
-
-    def __init__(self, examples: Examples, by_class: dict[str, list[int]], limit: int | None) -> None:
-        self.examples = examples
-        self.by_class = {name: indices[:limit] for name, indices in by_class.items()}
-
-    def count(self, name: str) -> int:
-        return len(self.by_class.get(name, ()))
-
-    def of(self, classes: Sequence[str]) -> Examples:
-        return self.examples.select([i for name in classes for i in self.by_class[name]])
-
-
-def _by_class(examples: Examples, seed: int, split: str) -> dict[str, list[int]]:
-    """The examples of each class in an order that depends on seed, split and class alone."""
-    members: dict[str, list[int]] = {}
-    for index, label in enumerate(examples.labels):
-        members.setdefault(label, []).append(index)
-    return {n: [members[n][i] for i in shuffled(len(members[n]), seed, "stream", split, n)] for n in sorted(members)}
-
-
-def _chosen(patterns: list[str], known: Sequence[str]) -> list[str]:
-    """The classes of these names and patterns."""
-    found = set[str]()
-    for pattern in class_names(patterns, "stream.classes"):
-        matched = matching(pattern, known)
-        if not matched:
-            raise StreamError(
-                f"stream.classes: no class with training examples is or matches '{pattern}'; {nearest(pattern, known)}"
-            )
-        found |= set(matched)
-    if not found:
-        raise StreamError("stream.classes is empty; name the classes that take part, or leave it out for all")
-    return [name for name in known if name in found]
+def _keys(classes: Iterable[str]) -> list[Key]:
+    return [(name,) for name in classes]
 
 
 def _named(tasks: list[list[str]], known: Sequence[str]) -> list[list[str]]:
@@ -148,14 +108,10 @@ def _named(tasks: list[list[str]], known: Sequence[str]) -> list[list[str]]:
 
 
 def _drawn(tasks: int, classes: int | None, known: Sequence[str], seed: int) -> list[list[str]]:
-    count = len(known) if classes is None else classes
-    if not 0 < count <= len(known):
-        raise StreamError(
-            f"stream.classes = {count}, but there are {len(known)} classes; give a number from 1 to {len(known)}"
-        )
+    order = drawn_classes(classes, known, seed)
+    count = len(order)
     if not 0 < tasks <= count:
         raise StreamError(f"{tasks} tasks of {count} classes would leave a task empty; give at most {count} tasks")
-    order = [known[i] for i in shuffled(len(known), seed, "stream", "class order")][:count]
     sizes = [count // tasks + (t < count % tasks) for t in range(tasks)]
     starts = [sum(sizes[:t]) for t in range(tasks)]
     return [order[start : start + size] for start, size in zip(starts, sizes, strict=True)]

@@ -83,7 +83,7 @@ def digest(train: Collection[str], test: Collection[str]) -> str:
 def fixed_split(
     train: ImagesByName, test: ImagesByName, *, where: Path, get: str, sizes: tuple[int, int] | None, sha256: str | None
 ) -> tuple[Examples, Examples]:
-    """Training and test examples sorted by name; the last folder of a name is the class.
+    """Training and test examples sorted by name; the last folder of a name is the class, the one before it, if any, the domain.
 
     `sizes`: expected numbers of images, `sha256`: expected `digest`; None: not checked. Raises DataError for an image in both
     parts and for another split than expected.
@@ -102,7 +102,12 @@ def fixed_split(
 
 def _examples(images: ImagesByName) -> Examples:
     names = sorted(images)
-    return Examples(ImageFiles([images[name] for name in names]), [name.split("/")[-2] for name in names])
+    folders = [name.split("/")[:-1] for name in names]
+    return Examples(
+        ImageFiles([images[name] for name in names]),
+        [parts[-1] for parts in folders],
+        domains=[parts[-2] for parts in folders if len(parts) > 1],
+    )
 
 
 def _without_number(line: str) -> str:

@@ -82,7 +82,7 @@ def class_files(root: Path, get: str, left_out: list[str] | None = None) -> list
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; {get}")
     found: list[Path] = []
-    for file in (p for p in list_visible(root) if p.is_file() and _has_image_suffix(p)):
+    for file in (p for p in list_visible(root) if p.is_file() and has_image_suffix(p)):
         message = f"{file}: an image beside the class folders; move it into the folder of its class"
         if left_out is None:
             raise DataError(message)
@@ -170,7 +170,8 @@ def list_visible(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: cannot be read ({error.strerror or error})") from None
 
 
-def _has_image_suffix(file: Path) -> bool:
+def has_image_suffix(file: Path) -> bool:
+    """Whether its name says that it is an image."""
     suffix = file.suffix.lower()
     return suffix in HEIC or Image.registered_extensions().get(suffix) in Image.OPEN
 

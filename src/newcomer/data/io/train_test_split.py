@@ -18,7 +18,8 @@ TEST_SHARE = 0.2
 def stratified(examples: Examples, share: float | None, seed: int, where: str) -> tuple[Examples, Examples]:
     """Training and test examples: `share` of each class, drawn from the seed, is for testing; one at least, and never all.
 
-    A class of a single example is trained on alone. `where` begins the error message.
+    A class of a single example is trained on alone. Of examples with domains it is the share of each class in each domain.
+    `where` begins the error message.
 
     >>> train, test = stratified(Examples(list("abcdefg"), [*"xxxxx", "y", "z"]), None, 0, "letters")
     >>> sorted(train.labels), test.labels
@@ -26,13 +27,14 @@ def stratified(examples: Examples, share: float | None, seed: int, where: str) -
 
     Raises DataError if no class has a second example.
     """
-    members: dict[str, list[int]] = {}
-    for index, label in enumerate(examples.labels):
-        members.setdefault(label, []).append(index)
+    kinds = zip(examples.domains, examples.labels, strict=True) if examples.domains else zip(examples.labels)
+    members: dict[tuple[str, ...], list[int]] = {}
+    for index, kind in enumerate(kinds):
+        members.setdefault(kind, []).append(index)
     test: list[int] = []
-    for name, rows in members.items():
+    for kind, rows in members.items():
         count = min(len(rows) - 1, max(1, round((TEST_SHARE if share is None else share) * len(rows))))
-        test += [rows[i] for i in shuffled(len(rows), seed, "test part", name)[:count]]
+        test += [rows[i] for i in shuffled(len(rows), seed, "test part", *kind)[:count]]
     if not test:
         raise DataError(f"{where}: no class has two examples, so none can be tested on; add some, or give a test part")
     held = set(test)

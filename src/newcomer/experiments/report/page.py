@@ -76,7 +76,7 @@ def _class_figures(rows: Mapping[str, Sequence[Run]]) -> Iterator[tuple[str, str
         "top to bottom.",
     )
     for name, runs in rows.items():
-        if "magnitudes" in runs[0].stages[-1]["info"]:
+        if runs[0].stages[-1]["info"].get("magnitudes"):
             yield (
                 plots.magnitudes(runs[0]),
                 f"{name}: magnitude of each task's direction, which later tasks go on training (first seed).",

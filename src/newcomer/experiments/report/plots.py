@@ -43,9 +43,10 @@ def accuracy_matrices(runs: Mapping[str, Run]) -> str:
                     colour = "white" if value > 0.7 else INK
                     axis.text(task, stage, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=colour)
             axis.set_title(name, fontsize=9, loc="left")
-            axis.set_xticks(range(matrix.shape[1]), range(1, matrix.shape[1] + 1))
+            names = [stage_title(name).removeprefix("task ") for name in run.eval_sets]
+            axis.set_xticks(range(matrix.shape[1]), names, rotation=60 if run.domains else 0)
             axis.set_yticks(range(matrix.shape[0]), [stage_title(s["stage"]).removeprefix("task ") for s in run.stages])
-            axis.set_xlabel("accuracy on task, %")
+            axis.set_xlabel("accuracy in domain, %" if run.domains else "accuracy on task, %")
             remove_frame(axis)
         for axis in axes[:, 0]:
             axis.set_ylabel("after task")
@@ -73,13 +74,14 @@ def accuracy_curves(rows: Mapping[str, Sequence[Run]]) -> str:
 
 
 def magnitudes(run: Run) -> str:
-    """Magnitude of every task's direction after every stage."""
+    """Magnitude of every direction after every stage since it was added; not every stage adds one."""
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
-        history = [np.array(stage["info"]["magnitudes"]).mean(axis=1) for stage in run.stages]
-        for task, colour in zip(range(len(history)), row_colours(len(history)), strict=True):
-            stages = np.arange(task, len(history))
+        history = [[float(np.mean(of_one)) for of_one in stage["info"]["magnitudes"]] for stage in run.stages]
+        count = max(map(len, history))
+        for task, colour in zip(range(count), row_colours(count), strict=True):
+            stages = np.array([stage for stage, found in enumerate(history) if len(found) > task])
             axis.plot(
                 stages + 1,
                 [history[s][task] for s in stages],

@@ -15,6 +15,7 @@ from newcomer.metrics.accuracy import (
     final_accuracy,
     final_accuracy_micro,
     forgetting,
+    forgetting_by_task,
 )
 from newcomer.printable import printable
 from newcomer.settings import Json, changes
@@ -81,8 +82,19 @@ class Run:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """The accuracy matrix of a class-incremental run."""
+        """The accuracy matrix of a class- or domain-incremental run."""
         return accuracy_matrix([(s["stage"], s["eval_set"], s["values"]["accuracy"]) for s in self.scores])
+
+    @property
+    def eval_sets(self) -> list[str]:
+        """The evaluation sets, in the order of the columns of `accuracy`."""
+        return list(dict.fromkeys(score["eval_set"] for score in self.scores))
+
+    @property
+    def domains(self) -> list[str]:
+        """The domains of a domain-incremental run, in order; none of another."""
+        domains: list[str] = self.events[0]["stream"].get("domains", [])
+        return domains
 
     @property
     def limit(self) -> float | None:
@@ -93,6 +105,12 @@ class Run:
     def summary(self) -> str:
         """One sentence on the sizes of the stream."""
         stream = self.events[0]["stream"]
+        if self.domains:
+            return (
+                f"{len(stream['classes'])} classes in each of {len(self.domains)} domains, trained on "
+                f"{stream['train_examples']:,} examples, evaluated on {stream['eval_examples']:,}; no example of an earlier domain "
+                "is kept."
+            )
         if self.recipe["family"] == "classes":
             classes = sum(map(len, stream["tasks"]))
             return (
@@ -125,6 +143,10 @@ class Run:
                 "AAA": average_anytime_accuracy(matrix),
                 "forgetting": forgetting(matrix),
             }
+            if self.domains:
+                lost = forgetting_by_task(matrix)
+                for domain, accuracy, forgotten in zip(self.eval_sets, matrix[-1], lost, strict=True):
+                    shares |= {f"Acc {domain}": float(accuracy), f"forgetting {domain}": float(forgotten)}
             return {name: 100 * share for name, share in shares.items()} | {"seconds": self.train_seconds}
         scores = sorted(
             self.scores, key=lambda score: bool(score["eval_set"] == QUERY)

@@ -44,11 +44,12 @@ class Table:
 
 
 def result_tables(rows: Mapping[str, Sequence[Run]]) -> list[Table]:
-    """The result tables of a recipe, one line per row: one table for classes, one per score for items."""
+    """The result tables of a recipe, one line per row: for classes one table, and two more by domain; for items one per score."""
     first = next(iter(rows.values()))[0]
     title = first.recipe["title"]
     if first.recipe["family"] == "classes":
-        return [_table(title, rows, {name: name for name in CLASS_COLUMNS}, CLASS_COLUMNS)]
+        whole = _table(title, rows, {name: name for name in CLASS_COLUMNS}, CLASS_COLUMNS)
+        return [whole, *(_domain_table(title, rows, metric) for metric in ("Acc", "forgetting") if first.domains)]
     tables = [table for score, name in ITEM_SCORES.items() if (table := _score_table(f"{title}: {name}", rows, score))]
     if REFERENCE in rows and len(rows) > 1:
         tables.append(_rela_impr_table(f"{title}: RelaImpr over {REFERENCE}, %", rows))
@@ -84,6 +85,13 @@ def _with_stars(table: Table, rows: Mapping[str, Sequence[Run]], phases: Sequenc
         cells = [cell + star for cell, star in zip(line[2:], stars, strict=False)]
         lines.append([*line[:2], *cells, *line[2 + len(cells) :]])
     return replace(table, rows=lines, note=f"{table.note}.{STAR_NOTE}") if lines != list(table.rows) else table
+
+
+def _domain_table(title: str, rows: Mapping[str, Sequence[Run]], metric: str) -> Table:
+    """One metric in each domain."""
+    domains = dict.fromkeys(domain for runs in rows.values() for run in runs for domain in run.domains)
+    columns = {f"{metric} {domain}": domain for domain in domains}
+    return _table(f"{title}: {metric} by domain", rows, columns, dict.fromkeys(columns, ".1f"))
 
 
 def _rela_impr_table(title: str, rows: Mapping[str, Sequence[Run]]) -> Table:
