@@ -34,7 +34,8 @@ def calibrate(
         before = model.calibration
         model.calibrate(read_log(log, model.schema))
         model.save(store)
-    say(f"{store}: calibrated; a running service has it when it is started again")
+    say(f"{store}: calibrated; a service that has it open goes on as before until it is started again")
+    say("click probabilities by an item's number of events, where the network says .5:")
     events = np.array(model.calibration.events)
     rows = [(str(n), *(_at_even_odds(one, n) for one in (before, model.calibration))) for n in events.tolist()]
     print_table(("events", "before", "now"), rows)

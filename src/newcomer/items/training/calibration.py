@@ -126,7 +126,10 @@ def reached(observed: Iterable[Outcomes]) -> Iterator[Outcomes]:
 
 
 def fit_calibration(observed: Iterable[Outcomes], prior: Calibration = NO_CALIBRATION) -> Calibration:
-    """Offset and scales at each number of events, under a prior around those of `prior`, which stay at numbers not observed."""
+    """Offset and scales at each number of events, under a prior around those of `prior`.
+
+    Beyond the last number observed their change from `prior` fades as 1 / (1 + n), as a calibration does.
+    """
     std = PRIOR_STD if prior == NO_CALIBRATION else CHANGE_STD
     found = {
         one.events: fit_beta(
@@ -136,7 +139,14 @@ def fit_calibration(observed: Iterable[Outcomes], prior: Calibration = NO_CALIBR
     }
     if not found:
         return prior
-    every = {events: found.get(events) or prior.parameters(events) for events in sorted({*prior.events, *found})}
+    last = max(found)
+    change = np.subtract(found[last], prior.parameters(last))
+    later = {
+        events: np.add(prior.parameters(events), change * (1 + last) / (1 + events))
+        for events in prior.events
+        if events > last
+    }
+    every = found | {n: (float(at), max(low, MIN_SCALE), max(high, MIN_SCALE)) for n, (at, low, high) in later.items()}
     offset, scale, upper_scale = zip(*every.values(), strict=True)
     return Calibration(tuple(every), scale, offset, upper_scale)
 
