@@ -15,6 +15,7 @@ from covering import combinations
 from newcomer.data.click_log import ClickLog
 from newcomer.data.datasets.simulated_clicks import simulate_click_log
 from newcomer.data.io.log_tables import entity_frame
+from newcomer.errors import DataError
 from newcomer.items import lifecycle
 from newcomer.items.adaptation import rules
 from newcomer.items.adaptation.item_summary import Summaries
@@ -33,6 +34,7 @@ from newcomer.nn.optim.gaussian_summary import MAX_RANK, GaussianSummary
 from newcomer.nn.optim.map_logistic import map_estimate
 from newcomer.shapes import Tensor
 from newcomer.store.states import KEPT, Change
+from newcomer.streams.cold_start import events_before
 
 OLD, NEW, EVENTS = 60, 4, 1200
 SAME = 2e-5
@@ -325,6 +327,24 @@ def test_items_that_are_warmed_up_in_parts_have_the_same_states_and_less_in_memo
     for one, other in zip(*found, strict=True):
         for key, value in one.items():
             torch.testing.assert_close(value, other[key], atol=SAME, rtol=0)
+
+
+def test_an_unknown_item_is_an_error_before_any_part_is_done(
+    stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm_up, "READ_TOGETHER", 10)
+    rows = LOG.of_items(np.arange(OLD, OLD + NEW))
+    rows = rows.take(events_before(rows) < 20)
+    with ItemService.open(stores["emerg"], f"sqlite:///{tmp_path / 'items'}.db") as service:
+        known = np.arange(OLD, OLD + NEW - 1)
+        service.add(entity_frame(LOG.items.take(known), LOG.schema.item, LOG.schema.of("item")))
+        with pytest.raises(DataError, match="is not known; add it first"):
+            service.warm(rows)
+        assert all(service.headers()[LOG.items.ids[item]].events == 0 for item in known)
+        assert service.warm(rows, on_error="report").new == 20 * len(known)
+        with pytest.raises(DataError, match="is not known; add it first"):
+            service.warm(LOG.of_items(np.arange(OLD, OLD + NEW)))
+        assert all(service.headers()[LOG.items.ids[item]].events == 20 for item in known)
 
 
 def test_a_learner_that_is_saved_hands_its_summaries_to_a_service(stores: dict[str, Path], tmp_path: Path) -> None:

@@ -70,9 +70,12 @@ class WarmUp:
         )
 
     def _parts(self, arrived: EventBatch) -> Iterator[EventBatch]:
-        """The events of a part of the items after the other, each with about `READ_TOGETHER` past events at most."""
+        """The events of a part of the items after the other, each with about `READ_TOGETHER` past events at most.
+
+        All at once where an error has to come before anything is done.
+        """
         items = arrived.items
-        if len(items) * KEPT <= READ_TOGETHER:
+        if self.skipped.strict or len(items) * KEPT <= READ_TOGETHER:
             yield arrived
             return
         known = self.served.refreshed(items, {})
