@@ -108,8 +108,8 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="newcomer-metrics-") as metrics:
         if workers == 1:
             with optional_imports():
-                from newcomer.server.app import check, create_app
-            _run(config, check, lambda: create_app(config))
+                from newcomer.server.app import app_of_process, check
+            _run(config, check, lambda: app_of_process(config))
         else:
             os.environ |= {**config.to_environment(), METRICS_FOLDER: metrics}
             with optional_imports():

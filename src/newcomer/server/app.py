@@ -30,6 +30,9 @@ from newcomer.server.security import Guard, Role, read_tokens
 from newcomer.server.stores import classifier_folders, click_model_folder
 from newcomer.server.tracing import trace_requests
 
+COLLECT_AFTER = 50_000
+"""Objects made and not yet gone at which garbage is collected: what a request of many events makes is gone at its end."""
+
 
 def create_app(config: ServeConfig) -> FastAPI:
     """The application for these stores: at most one click model, any number of classifiers.
@@ -111,13 +114,22 @@ def create_app(config: ServeConfig) -> FastAPI:
     return app
 
 
+def app_of_process(config: ServeConfig) -> FastAPI:
+    """The application of this process, which lives no longer than that.
+
+    Garbage collections visit modules and models no more, and come seldom: they would take a sixth of a worker's time.
+    """
+    app = create_app(config)
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
+    return app
+
+
 def app_from_environment() -> FastAPI:
     """The application of one of several worker processes; each computes in one thread a request."""
     log_to_stderr()
     torch.set_num_threads(1)
-    app = create_app(ServeConfig.from_environment())
-    gc.freeze()  # modules and models live as long as the process; a collection that visits them takes a sixth of a worker's time
-    return app
+    return app_of_process(ServeConfig.from_environment())
 
 
 def check(config: ServeConfig) -> list[str]:

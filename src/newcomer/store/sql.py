@@ -177,7 +177,9 @@ class SqlItemStates(ItemStates):
         if not items:
             return found
         with self._reading() as connection:
-            kept = [(row[0], EventRow._make(row[1:])) for row in _of_items(connection, sql.HISTORY, model, items)]
+            found_rows = _of_items(connection, sql.HISTORY[connection.dialect.name], model, items)
+            rows = ((row[0], EventRow._make(row[1:])) for row in found_rows)
+            kept = [(item, row) for item, row in rows if row.payload is not None or row.payload_checksum is not None]
         for (item, row), event in zip(kept, to_events(model, kept), strict=True):
             if event is None:
                 raise self.damaged(item, f"event '{row.id}'")
@@ -270,18 +272,16 @@ def _last_versions(connection: sa.Connection, model: str, items: Collection[str]
 def _seen(connection: sa.Connection, model: str, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, EventRow]]:
     """Items, and rows of the events that there are with these items and ids."""
     for part in _parts(pairs):
-        if connection.dialect.name == "postgresql":
-            items, ids = map(list, zip(*part, strict=True))
-            found = connection.execute(sql.SEEN_BY_UNNEST, {"m": model, "items": items, "ids": ids})
-        else:
-            found = connection.execute(sql.SEEN, {"m": model, "pairs": part})
+        items, ids = map(list, zip(*part, strict=True))
+        asked = {"items": items, "ids": ids} if connection.dialect.name == "postgresql" else {"pairs": part}
+        found = connection.execute(sql.SEEN[connection.dialect.name], {"m": model, **asked})
         yield from ((row[0], EventRow._make(row[1:])) for row in found.all())
 
 
 def _latest(connection: sa.Connection, model: str, items: Collection[str]) -> dict[str, list[LatestRow]]:
     """The latest events of each item."""
     found: dict[str, list[LatestRow]] = defaultdict(list)
-    for row in _of_items(connection, sql.LATEST, model, items):
+    for row in _of_items(connection, sql.LATEST[connection.dialect.name], model, items):
         found[row.item_id].append(LatestRow(row.position, row.checksum, row.payload_checksum))
     return found
 

@@ -7,15 +7,18 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from newcomer.store.sql_engine import DIALECTS
 from newcomer.store.sql_tables import DELETED_ITEMS, EVENTS, FORGOTTEN_USERS, MODELS, STATES
 from newcomer.store.states import KEPT
 
 
-class AmongNames(FunctionElement[bool]):
-    """Whether a column's text is among `names`: on PostgreSQL one parameter, an array, which is sent and planned fastest."""
+class AmongNames(FunctionElement[Any]):
+    """Whether a column's text is among `names`: on PostgreSQL one parameter, an array, which is sent and planned fastest.
+
+    Of no type: for SQLite a Boolean is written with `= 1`, and no index is used.
+    """
 
     inherit_cache = True
-    type = sa.Boolean()
 
 
 @compiles(AmongNames)
@@ -53,44 +56,58 @@ LOCKED = (
     .with_for_update()
 )
 """Versions of items that nobody else changes until the transaction ends."""
-LATEST = (
-    sa.select(EVENTS.c.item_id, EVENTS.c.position, EVENTS.c.checksum, EVENTS.c.payload_checksum)
-    .join(STATES, (STATES.c.model == EVENTS.c.model) & (STATES.c.item_id == EVENTS.c.item_id))
-    .where(_of_items(EVENTS), EVENTS.c.position >= STATES.c.event_count - KEPT)
-    .order_by(EVENTS.c.item_id, EVENTS.c.position, EVENTS.c.event_id)
+_IS_LATEST = (
+    (EVENTS.c.model == STATES.c.model)
+    & (EVENTS.c.item_id == STATES.c.item_id)
+    & (EVENTS.c.position >= STATES.c.event_count - KEPT)
 )
-"""The latest events of items: those under their checksum."""
-_ROW = (
-    *(EVENTS.c.item_id, EVENTS.c.event_id, EVENTS.c.position, EVENTS.c.timestamp, EVENTS.c.label),
-    *(EVENTS.c.payload, EVENTS.c.checksum, EVENTS.c.payload_checksum),
-)
-HISTORY = (
-    sa.select(*_ROW)
-    .where(_of_items(EVENTS), EVENTS.c.payload.is_not(None) | EVENTS.c.payload_checksum.is_not(None))
-    .order_by(EVENTS.c.item_id, EVENTS.c.position)
-)
-"""Items, and the rows of their events in the order of `EventRow`, as `SEEN` has them too."""
-SEEN = sa.select(*_ROW).where(
-    _of_model(EVENTS),
-    sa.tuple_(EVENTS.c.item_id, EVENTS.c.event_id).in_(sa.bindparam("pairs", expanding=True)),
-)
+
+
+def _of_latest(dialect: str, *names: str) -> "sa.Select[Any]":
+    """These columns of the latest events of items.
+
+    They are found by position, so that no others are read. PostgreSQL would read all events of a model where its statistics are of
+    a time when there were few: `LATERAL … OFFSET 0` leaves it no choice.
+    """
+    if dialect == "postgresql":
+        found = sa.select(EVENTS).where(_IS_LATEST).order_by(EVENTS.c.position).offset(0).lateral("found")
+        rows, columns = STATES.join(found, sa.true()), found.c
+    else:
+        rows, columns = STATES.join(EVENTS, _IS_LATEST), EVENTS.c
+    chosen = sa.select(*(columns[name] for name in names)).select_from(rows).where(_of_items(STATES))
+    return chosen.order_by(columns.item_id, columns.position, columns.event_id)
+
+
+_ROW = ("item_id", "event_id", "position", "timestamp", "label", "payload", "checksum", "payload_checksum")
+LATEST = {dialect: _of_latest(dialect, "item_id", "position", "checksum", "payload_checksum") for dialect in DIALECTS}
+"""What the checksums of items are made of, by dialect."""
+HISTORY = {dialect: _of_latest(dialect, *_ROW) for dialect in DIALECTS}
+"""Items, and the rows of their latest events in the order of `EventRow`, by dialect."""
 _ASKED = (
     sa.func.unnest(sa.bindparam("items", type_=sa.ARRAY(sa.Text)), sa.bindparam("ids", type_=sa.ARRAY(sa.Text)))
     .table_valued("item_id", "event_id", name="asked")
     .render_derived()
 )
-SEEN_BY_UNNEST = (
-    sa.select(*_ROW)
-    .join(_ASKED, (EVENTS.c.item_id == _ASKED.c.item_id) & (EVENTS.c.event_id == _ASKED.c.event_id))
-    .where(_of_model(EVENTS))
+_SEEN = (
+    sa.select(*(EVENTS.c[name] for name in _ROW))
+    .where(_of_model(EVENTS), EVENTS.c.item_id == _ASKED.c.item_id, EVENTS.c.event_id == _ASKED.c.event_id)
+    .offset(0)
+    .lateral("found")
 )
-"""`SEEN` for PostgreSQL, which plans a list of 500 pairs for longer than it reads them."""
+SEEN: dict[str, sa.Executable] = {
+    "postgresql": sa.select(*_SEEN.c).select_from(_ASKED.join(_SEEN, sa.true())),
+    "sqlite": sa.text(
+        f"SELECT {', '.join(f'found.{name}' for name in _ROW)} FROM :pairs AS asked CROSS JOIN item_events AS found "
+        "ON found.model = :m AND found.item_id = asked.column1 AND found.event_id = asked.column2"
+    ).bindparams(sa.bindparam("pairs", expanding=True)),
+}
+"""As `HISTORY`, of these pairs of an item and an event's id: `items` and `ids`, or `pairs`."""
 LATEST_ROWS = (
-    sa.select(*_ROW)
+    sa.select(*(EVENTS.c[name] for name in _ROW))
     .where(_of_item(EVENTS), EVENTS.c.position >= sa.bindparam("first"))
     .order_by(EVENTS.c.position, EVENTS.c.event_id)
 )
-"""The rows of an item's events from position `first` on, as `SEEN` has them."""
+"""As `HISTORY`, the rows of an item's events from position `first` on."""
 REPLACED = sa.update(STATES).where(_of_item(STATES))
 """With the new row's columns as further parameters."""
 CORRECTED = sa.update(EVENTS).where(_of_item(EVENTS), EVENTS.c.event_id == sa.bindparam("e"))

@@ -41,6 +41,9 @@ STATES = sa.Table(
     sa.Column("updated_at", text(32), nullable=False),
     sa.Column("events_checksum", text(64)),
 )
+_UNCOMPRESSED = sa.DDL("ALTER TABLE item_states ALTER COLUMN parameters SET STORAGE EXTERNAL")  # type: ignore[no-untyped-call]
+"""PostgreSQL compresses long values: of new parameters each time, that takes longer than to write them."""
+sa.event.listen(STATES, "after_create", _UNCOMPRESSED.execute_if(dialect="postgresql"))
 EVENTS = sa.Table(
     "item_events",
     TABLES,

@@ -48,7 +48,7 @@ class Corrections:
         An event of the window gets another label there. One before it changes the summary by log(p / (1 − p)), its logit, times its
         weight, which needs the values that came with the click alone. What cannot be corrected is skipped.
         """
-        labels, of_summaries = defaultdict[str, dict[str, int]](dict), list[int]()
+        labels, of_summaries, values = defaultdict[str, dict[str, int]](dict), list[int](), to_values(clicks)
         for name, rows in clicked.by_item().items():
             window = {event.id: event for event in past.windows.get(name, ())}
             for row in rows:
@@ -57,7 +57,7 @@ class Corrections:
                     skipped.add(clicked.not_corrected(row, NO_ESTIMATE))
                 elif event is None and name not in past.summaries:
                     skipped.add(clicked.not_corrected(row, TOO_LATE))
-                elif event is not None and is_another(clicked, clicks, row, event):
+                elif event is not None and is_another(clicked, values[row], row, event):
                     skipped.add(clicked.other_values(row))
                 else:
                     of_summaries += [row] if event is None else []
@@ -77,13 +77,13 @@ class Corrections:
         return cls(replace(past, windows=windows, summaries=summaries), labels)
 
 
-def is_another(batch: EventBatch, clicks: Clicks, row: int, counted: Event) -> bool:
-    """Whether a row under the id of this event has another user, context or weight; `clicks`: the batch, encoded row by row."""
+def is_another(batch: EventBatch, values: Json, row: int, counted: Event) -> bool:
+    """Whether a row under the id of this event has another user, context or weight; `values`: the row's encoded fields."""
     if counted.user is not None and counted.user != user_digest(batch.user(row)):
         return True
     if not _are_alike(counted.weight, batch.weight(row)):
         return True
-    return not _are_alike(counted.values, to_values(clicks, row))
+    return not _are_alike(counted.values, values)
 
 
 def _are_alike(one: Json, other: Json) -> bool:

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from newcomer.data.click_log import ClickLog
 from newcomer.errors import DataError
-from newcomer.items.encoding.encoder import Clicks
-from newcomer.items.serving.event_serialization import to_values
 from newcomer.items.serving.user_digests import user_digest
+from newcomer.settings import Json
 from newcomer.store.states import Event
 
 
@@ -122,15 +121,15 @@ class EventBatch:
         mask: NDArray[np.bool_] = chosen[self.log.item]
         return mask
 
-    def events(self, rows: Sequence[int], clicks: Clicks | None) -> list[Event]:
-        """Database events of these rows, with their encoded values from `clicks`, if given."""
+    def events(self, rows: Sequence[int], values: Sequence[Sequence[Json]] | None) -> list[Event]:
+        """Database events of these rows, with their encoded values, if those of all rows are given."""
         log = self.log
         return [
             Event(
                 self.ids[n],
                 int(log.time[n]),
                 int(log.label[n]),
-                None if clicks is None else to_values(clicks, n),
+                None if values is None else values[n],
                 user_digest(self.user(n)),
                 self.weight(n),
             )

@@ -9,16 +9,16 @@ import torch
 from newcomer.data.vocabulary import BOUND
 from newcomer.items.encoding.bounds import out_of_bounds, within_bounds
 from newcomer.items.encoding.encoder import Clicks, Encoder
-from newcomer.items.serving.serialization import trimmed
 from newcomer.nn.ctr.field_embeddings import CategoricalSize
 from newcomer.settings import Json
 from newcomer.shapes import Tensor
 from newcomer.store.states import Event
 
 
-def to_values(clicks: Clicks, row: int) -> list[Json]:
-    """Encoded fields of one event; missing numbers are None."""
-    return [_to_json(trimmed(values[row]).tolist()) for values in clicks.of_rows]
+def to_values(clicks: Clicks) -> list[list[Json]]:
+    """Encoded fields of each event of `clicks.by_row()`; missing numbers are None."""
+    columns = [[_to_json(_trimmed(value)) for value in values.tolist()] for values in clicks.of_rows]
+    return [[column[row] for column in columns] for row in range(len(clicks))]
 
 
 def to_clicks(events: Sequence[tuple[int, Event]], encoder: Encoder, device: torch.device) -> Clicks:
@@ -59,6 +59,13 @@ def _is_far_out(value: Json) -> bool:
         numbers = [number for number in value if isinstance(number, float)]
         return bool(numbers) and bool(out_of_bounds([torch.tensor([numbers], dtype=torch.float64)]))
     return isinstance(value, float) and abs(value) > BOUND
+
+
+def _trimmed(value: Any) -> Any:
+    """`serialization.trimmed` of a number, or of a list."""
+    if not isinstance(value, list) or isinstance(value[0], float):
+        return value
+    return value[: max(1, len(value) - value.count(0))]
 
 
 def _to_json(value: Any) -> Json:

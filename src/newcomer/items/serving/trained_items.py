@@ -47,8 +47,9 @@ def _past(learner: ItemLearner) -> dict[int, list[Event]]:
     found: dict[int, list[Event]] = {}
     clicks = learner.past_events
     if clicks is not None:
+        every = to_values(clicks)
         for n, item in enumerate(clicks.item.tolist()):
             weight = 1.0 if clicks.weight is None else float(clicks.weight[n])
-            event = Event(f"before {n}", 0, int(clicks.label[n]), to_values(clicks, n), weight=weight)
+            event = Event(f"before {n}", 0, int(clicks.label[n]), every[n], weight=weight)
             found.setdefault(item, []).append(event)
     return found

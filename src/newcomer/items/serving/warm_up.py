@@ -17,7 +17,7 @@ from newcomer.items.networks.item_network import State
 from newcomer.items.serving.cached_items import CachedItems
 from newcomer.items.serving.corrections import Corrections, is_another
 from newcomer.items.serving.event_batch import EventBatch, user_names
-from newcomer.items.serving.event_serialization import to_clicks
+from newcomer.items.serving.event_serialization import to_clicks, to_values
 from newcomer.items.serving.finite_checks import all_finite
 from newcomer.items.serving.item_cache import ItemCache
 from newcomer.items.serving.past_events import PastEvents
@@ -37,6 +37,9 @@ ATTEMPTS = 100
 
 READ_TOGETHER = 5_000
 """Past events that are in memory together: items that may have more are warmed up in parts."""
+
+COUNTS_AGE = 60.0
+"""Seconds for which numbers of past events that this process has read are good enough to tell the parts."""
 
 COMMITTED_TOGETHER = 500
 """Items of a transaction: their states are in memory, and locked while it is written."""
@@ -78,7 +81,7 @@ class WarmUp:
         if self.skipped.strict or len(items) * KEPT <= READ_TOGETHER:
             yield arrived
             return
-        known = self.served.refreshed(items, {})
+        known = self.served.refreshed(items, {}, max_age=COUNTS_AGE)
         past = [min(known.headers[known.numbers[name]].events, KEPT) if name in known.numbers else 0 for name in items]
         part = np.cumsum(past) // READ_TOGETHER
         for number in np.unique(part):
@@ -182,10 +185,10 @@ class WarmUp:
         if not len(rows):
             return []
         kept = batch.take(rows)
-        clicks = self._clicks(kept, known).by_row()
+        values = to_values(self._clicks(kept, known).by_row())
         names = [kept.log.items.ids[item] for item in kept.log.item]
         counted = [windows[name][id] for name, id in zip(names, kept.ids, strict=True)]
-        return [int(rows[n]) for n, event in enumerate(counted) if is_another(kept, clicks, n, event)]
+        return [int(rows[n]) for n, event in enumerate(counted) if is_another(kept, values[n], n, event)]
 
     def _past(self, warm: Collection[str], known: ItemCache) -> tuple[PastEvents, set[str]]:
         """Past events of these items, without those whose past is damaged, which are returned too."""
@@ -212,7 +215,7 @@ class WarmUp:
         parts = [to_clicks(before, self.learner.encoder, self.learner.device)] if before else []
         every = concat_clicks(parts if rows is None else [*parts, rows])
         start = self._start(known, list(names.values())) if self.learner.from_initial_state else known.state
-        keeps = rows if self.learner.warmup_events == "all" else None
+        keeps = to_values(rows) if rows is not None and self.learner.warmup_events == "all" else None
         every, summaries = self.learner.lifecycle.absorb(start, known.item_features, every, summaries)
         changes = list[Change]()
         for items, state in self.learner.adapt(start, known.item_features, every, summaries):
