@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 
 from newcomer import FrozenBackbone
 from newcomer.data.examples import Examples
-from newcomer.errors import DataWarning
+from newcomer.errors import DataWarning, SettingError
 from newcomer.server import classifiers, job_execution
-from newcomer.server.app import create_app
+from newcomer.server.app import check, create_app
 from newcomer.server.configuration import Limits, ServeConfig
 from newcomer.server.job_execution import execute
 from newcomer.server.job_runner import ATTEMPTS, JobRunner
@@ -77,6 +77,24 @@ def test_what_a_job_learns_is_what_the_library_learns_and_is_served(
     found = right.predict_topk(list(tasks[1].inputs), top=1)
     assert [one["classes"][0]["label"] for one in answer] == [one.classes[0] for one in found]
     assert not list((config.own_folder / "jobs" / job).glob("inputs"))  # no example is kept
+
+
+def test_a_damaged_job_hinders_no_other_one(client: TestClient, config: ServeConfig, tasks: list[Examples]) -> None:
+    broken = learn(client, examples(tasks[1]))
+    (config.own_folder / "jobs" / broken / "job.json").write_text("{")
+    job = learn(client, examples(tasks[1]), key="again")
+    assert learn(client, examples(tasks[1]), key="again") == job
+    assert [one["id"] for one in client.get("/jobs").json()["jobs"]] == [job]
+    assert client.get(f"/jobs/{broken}").status_code == 503
+    work(config)
+    assert client.get(f"/jobs/{job}").json()["status"] == "done"
+
+
+@pytest.mark.parametrize("option", [{"calibrate_every": 60.0}, {"impression_window": 60.0}, {"log": ("log.csv",)}])
+def test_an_option_of_a_click_model_is_refused_without_one(option: dict[str, Any], digits: Path) -> None:
+    name = next(iter(option)).replace("_", "-")
+    with pytest.raises(SettingError, match=f"serve --{name}: no click model is served"):
+        check(ServeConfig(stores=(digits,), **option))
 
 
 def test_texts_are_learned(tmp_path: Path, questions: list[Examples], tiny: Any) -> None:

@@ -210,7 +210,7 @@ def test_calibrations_are_queued_when_they_are_due(client: TestClient, config: S
 def test_what_hinders_the_schedule_stops_no_other_job(
     client: TestClient, config: ServeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A job whose file is damaged, versions that cannot be read; and trainings do not put a calibration off."""
+    """A job whose file is damaged, which is left out; versions that cannot be read; and trainings do not put a calibration off."""
     jobs, due = Jobs(config.own_folder / "jobs"), config.model_copy(update={"calibrate_every": 1e-3})
     time.sleep(0.01)
     damaged, file = jobs.create("train", None, {}), ModelsFile(config.own_folder).path
@@ -220,12 +220,14 @@ def test_what_hinders_the_schedule_stops_no_other_job(
         JobRunner(due).schedule()
         path.write_bytes(content)
     assert len(caplog.records) == 2
+    assert [job.kind for job in jobs.all()] == ["train", "calibrate"]
+    jobs.end(jobs.all()[-1].model_copy(update={"status": "done", "created": "2020-01-01T00:00:00.000+00:00"}))
     jobs.end(damaged.model_copy(update={"status": "failed"}))
     with ModelsFile(config.own_folder).change() as changed:
         assert changed.click_model is not None
         changed.click_model.versions["v1"].created = "2020-01-01T00:00:00.000+00:00"
     JobRunner(config.model_copy(update={"calibrate_every": 3600.0})).schedule()
-    assert [job.kind for job in jobs.all()] == ["train", "calibrate"]
+    assert [job.kind for job in jobs.all()] == ["train", "calibrate", "calibrate"]
 
 
 def calibrated(config: ServeConfig, name: str) -> Calibration:

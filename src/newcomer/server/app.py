@@ -135,6 +135,7 @@ def app_from_environment() -> FastAPI:
 def check(config: ServeConfig) -> list[str]:
     """Names of the models, after opening each once: what a worker would refuse is refused before any starts."""
     config.require_safe()
+    config.require_click_model(click_model_folder(config) is not None)
     if config.token_file:
         read_tokens(config.token_file)
     models = ModelsFile(config.own_folder)

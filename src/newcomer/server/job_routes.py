@@ -62,8 +62,7 @@ class JobRoutes:
 
     def all(self, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> JobList:
         """The newest jobs."""
-        found = (self.jobs.get(name) for name in self.jobs.ids()[: -limit - 1 : -1])
-        return JobList(jobs=[job for job in found if job is not None])
+        return JobList(jobs=list(self.jobs.readable(self.jobs.ids()[: -limit - 1 : -1])))
 
     def one(self, job_id: str) -> Job:
         """A job: its status, how far it is, its result."""

@@ -93,11 +93,7 @@ class JobRunner:
         for name in self.jobs.ids():
             if name in self._ended:
                 continue
-            try:
-                job = self.jobs.get(name)
-            except StoreError as error:
-                log.error("%s", error, extra={"job": name})
-                job = None
+            job = next(self.jobs.readable([name]), None)
             if job is not None and job.status not in ENDED:
                 return job
             self._ended.add(name)

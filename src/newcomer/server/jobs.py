@@ -1,11 +1,12 @@
 """Jobs on disk: a folder each, with its state, its request, and its inputs as numbered files."""
 
 import json
+import logging
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -16,6 +17,8 @@ from newcomer.server.job_bodies import ENDED, Job
 from newcomer.settings import Json
 from newcomer.store.states import now
 from newcomer.store.writing import to_json, write_whole
+
+log = logging.getLogger("newcomer.server")
 
 FOLDER = "jobs"
 """Folder of jobs among the service's own files."""
@@ -44,7 +47,7 @@ class Jobs:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / ".new.lock"):
-                same = next((job for job in self.all() if key is not None and job.key == key), None)
+                same = None if key is None else next((job for job in self.all() if job.key == key), None)
                 return same or self._create(kind, model, request, inputs, key)
         except OSError as error:
             raise StoreError(f"{self.folder}: a job cannot be written ({error.strerror or error})") from None
@@ -67,8 +70,19 @@ class Jobs:
         return job
 
     def all(self) -> list[Job]:
-        """All jobs, the oldest first."""
-        return [job for name in self.ids() if (job := self.get(name)) is not None]
+        """All jobs, the oldest first; see `readable`."""
+        return list(self.readable(self.ids()))
+
+    def readable(self, ids: Iterable[str]) -> Iterator[Job]:
+        """The jobs with these ids, without those whose file is damaged, which are logged."""
+        for name in ids:
+            try:
+                job = self.get(name)
+            except StoreError as error:
+                log.error("%s", error, extra={"job": name})
+            else:
+                if job is not None:
+                    yield job
 
     def ids(self) -> list[str]:
         """Ids of all jobs, the oldest first."""
