@@ -93,7 +93,7 @@ def test_a_damaged_job_hinders_no_other_one(client: TestClient, config: ServeCon
 @pytest.mark.parametrize("option", [{"calibrate_every": 60.0}, {"impression_window": 60.0}, {"log": ("log.csv",)}])
 def test_an_option_of_a_click_model_is_refused_without_one(option: dict[str, Any], digits: Path) -> None:
     name = next(iter(option)).replace("_", "-")
-    with pytest.raises(SettingError, match=f"serve --{name}: no click model is served"):
+    with pytest.raises(SettingError, match=f"--{name}: no click model is served"):
         check(ServeConfig(stores=(digits,), **option))
 
 

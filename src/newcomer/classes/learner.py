@@ -303,6 +303,13 @@ class ClassLearner(Learner[Examples, Examples]):
             raise LearnerError(
                 "the linear head learns nothing from a single class; give two or more, or --set head=lda"
             )
+        if settings.head == "linear" and not new:
+            warnings.warn(
+                "all of these classes are known: they count in the class statistics, and no answer changes, as the linear head "
+                "learns from tasks with new classes alone; --set head=lda learns from more examples of a class too",
+                DataWarning,
+                stacklevel=3,
+            )
         if adapts and new and several:
             decision = yield from self._decide(stage)
             adapts = bool(decision.get("adapted", True))

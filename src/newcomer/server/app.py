@@ -135,11 +135,10 @@ def app_from_environment() -> FastAPI:
 def check(config: ServeConfig) -> list[str]:
     """Names of the models, after opening each once: what a worker would refuse is refused before any starts."""
     config.require_safe()
-    config.require_click_model(click_model_folder(config) is not None)
     if config.token_file:
         read_tokens(config.token_file)
     models = ModelsFile(config.own_folder)
-    if config.log:
+    if click_model_folder(config) is not None and config.log:
         matching_files(config.log)
     open_classifiers(config, models)
     if (items := open_items(config, models)) is not None:

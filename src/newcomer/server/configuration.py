@@ -69,20 +69,6 @@ class ServeConfig(BaseModel):
         first = self.stores[0].resolve()
         return self.folder or first.with_name(f"{first.name}.service")
 
-    def require_click_model(self, is_served: bool) -> None:
-        """Raises SettingError for an option that without a click model would do nothing."""
-        options = {
-            "--impression-window": self.impression_window,
-            "--calibrate-every": self.calibrate_every,
-            "--states": self.states,
-            "--log": self.log or None,
-        }
-        unused = next((name for name, value in options.items() if value is not None), None)
-        if unused is not None and not is_served:
-            raise SettingError(
-                f"serve {unused}: no click model is served; give its folder too, or leave the option out"
-            )
-
     def require_safe(self) -> None:
         """Raises SettingError for an open address without tokens."""
         if self.token_file is None and self.host not in LOOPBACK:

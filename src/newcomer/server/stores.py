@@ -14,7 +14,13 @@ def click_model_folder(config: ServeConfig) -> Path | None:
     folders = [folder for folder in config.stores if _is_click_model(folder)]
     if len(folders) > 1:
         raise SettingError(f"{folders[1]}: the second click model; serve one click model a service")
-    for option, given in (("--states", config.states), ("--log", config.log)):
+    options = {
+        "--states": config.states,
+        "--log": config.log,
+        "--impression-window": config.impression_window,
+        "--calibrate-every": config.calibrate_every,
+    }
+    for option, given in options.items():
         if given and not folders:
             raise SettingError(f"{option}: no click model is served; leave it out")
     return folders[0] if folders else None
