@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from newcomer.data.class_names import class_name
 from newcomer.data.io.text_tables import banking77, class_table, text_table
 from newcomer.errors import DataError
+from newcomer.streams.domain_incremental import DomainIncremental
 
 WORD = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), min_size=1).filter(lambda x: x.strip() != "")
 
@@ -133,3 +134,28 @@ def test_banking77_is_complete(real_data: Callable[[str], Path]) -> None:
     assert (len(train), len(test)) == (10_003, 3_080)
     assert len(train.classes) == 77
     assert train.classes == test.classes
+
+
+def test_a_column_may_name_domains(tmp_path: Path) -> None:
+    table = pl.DataFrame(
+        {
+            "text": [f"text {n}" for n in range(8)],
+            "label": ["pay", "pay", "lose", "lose"] * 2,
+            "language": [1.0] * 4 + [2.0] * 4,
+        }
+    )
+    table.write_csv(tmp_path / "a.csv")
+    train, test = text_table(str(tmp_path / "a.csv"), domain="language", test_share=0.5)
+    assert sorted(zip(test.domains, test.labels, strict=True)) == [
+        ("1", "lose"),
+        ("1", "pay"),
+        ("2", "lose"),
+        ("2", "pay"),
+    ]
+    assert [stage.name for stage in DomainIncremental(train, test, domains=["2", "1"])] == ["2", "1"]
+    assert not text_table(str(tmp_path / "a.csv"))[0].domains
+    table.with_columns(language=pl.lit(None)).write_csv(tmp_path / "b.csv")
+    with pytest.raises(DataError, match="row 1 is empty in column 'language'; fill it or remove the row"):
+        text_table(str(tmp_path / "b.csv"), domain="language")
+    with pytest.raises(DataError, match="column 'place'"):
+        text_table(str(tmp_path / "a.csv"), domain="place")

@@ -19,17 +19,19 @@ BANKING77 = (
 )
 
 
-def class_table(file: Path, text: str, label: str, left_out: list[str] | None = None) -> Examples:
-    """Examples of a table, in order. Rows are counted from 1, without the header.
+def class_table(
+    file: Path, text: str, label: str, left_out: list[str] | None = None, domain: str | None = None
+) -> Examples:
+    """Examples of a table, in order, with domains if the column `domain` is given. Rows are counted from 1, without the header.
 
-    With a list `left_out`, rows without text or label are skipped and reported there. Raises DataError for an unreadable file, a
-    missing column, a row without text or label, and if no row is left.
+    With a list `left_out`, rows without text, label or domain are skipped and reported there. Raises DataError for an unreadable
+    file, a missing column, a row without text, label or domain, and if no row is left.
     """
-    table = read_table(file)
-    require_columns(table.columns, [text, label], str(file))
-    texts, labels = _as_text(table[text], file), _as_text(table[label], file, label=True)
+    table, names = read_table(file), [text, label] if domain is None else [text, label, domain]
+    require_columns(table.columns, names, str(file))
+    columns = [_as_text(table[name], file, label=number > 0) for number, name in enumerate(names)]
     complete = set(range(len(table)))
-    for column, values in ((text, texts), (label, labels)):
+    for column, values in zip(names, columns, strict=True):
         blank = [row for row, value in enumerate(values) if is_missing(value)]
         if blank and left_out is None:
             raise DataError(f"{file}: row {blank[0] + 1} is empty in column '{column}'; fill it or remove the row")
@@ -38,8 +40,8 @@ def class_table(file: Path, text: str, label: str, left_out: list[str] | None = 
         complete -= set(blank)
     if not complete:
         raise DataError(f"{file}: no row has both '{text}' and '{label}'; fill them")
-    rows = sorted(complete)
-    return Examples([texts[row] for row in rows], [labels[row] for row in rows])
+    texts, labels, *domains = ([values[row] for row in sorted(complete)] for values in columns)
+    return Examples(texts, labels, domains=domains[0] if domains else ())
 
 
 def row_ranges(rows: Sequence[int]) -> str:
@@ -87,20 +89,21 @@ def text_table(
     *,
     text: str = "text",
     label: str = "label",
+    domain: str | None = None,
     test_share: Part | None = None,
     seed: int = 0,
 ) -> tuple[Examples, Examples]:
-    """Training and test examples from two tables; `text` and `label` name the columns.
+    """Training and test examples from two tables; `text`, `label` and `domain` name the columns, the last for `DomainIncremental`.
 
-    Of a single table `test_share` of each class (a fifth by default), drawn from the seed, is for testing. Raises DataError: see
-    `class_table` and `stratified`.
+    Of a single table `test_share` of each class, in each domain (a fifth by default), drawn from the seed, is for testing. Raises
+    DataError: see `class_table` and `stratified`.
     """
     get = f"give a CSV or parquet file with the columns '{text}' and '{label}'"
-    first = class_table(locate(train, "a table of texts", get), text, label)
+    first = class_table(locate(train, "a table of texts", get), text, label, domain=domain)
     if test is None:
         return stratified(first, test_share, seed, train)
     require_no_share(test_share, test)
-    return first, class_table(locate(test, "a table of texts", get), text, label)
+    return first, class_table(locate(test, "a table of texts", get), text, label, domain=domain)
 
 
 def banking77(path: str = "banking77") -> tuple[Examples, Examples]:
