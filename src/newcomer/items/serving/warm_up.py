@@ -35,7 +35,7 @@ _Outcomes = NDArray[np.float64]
 ATTEMPTS = 100
 """Retries of an item after conflicts with other processes, each of which made progress."""
 
-READ_TOGETHER = 5_000
+READ_TOGETHER = 3_000
 """Past events that are in memory together: items that may have more are warmed up in parts."""
 
 COUNTS_AGE = 60.0
