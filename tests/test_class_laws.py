@@ -526,7 +526,7 @@ def test_more_examples_of_known_classes_count_and_adapt_nothing(case: Case) -> N
         learner.learn(case.tasks[0])
     said = [str(one.message) for one in caught]
     assert any("count twice" in line for line in said)
-    assert any("no answer changes" in line for line in said) == is_linear
+    assert any("no predicted class changes" in line for line in said) == is_linear
     assert not is_linear or torch.equal(learner.logits(case.asked), answers)
     assert len(learner.classes) == 2
     assert learner.memory.statistics.count.tolist() == [2 * case.tasks[0].labels.count(n) for n in learner.classes]

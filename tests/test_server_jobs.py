@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,9 +80,13 @@ def test_what_a_job_learns_is_what_the_library_learns_and_is_served(
     assert not list((config.own_folder / "jobs" / job).glob("inputs"))  # no example is kept
 
 
-def test_a_damaged_job_hinders_no_other_one(client: TestClient, config: ServeConfig, tasks: list[Examples]) -> None:
+@pytest.mark.parametrize("change", [None, {"id": "0" * 24}, {"created": "yesterday"}, {"status": "gone"}])
+def test_a_damaged_job_hinders_no_other_one(
+    change: dict[str, str] | None, client: TestClient, config: ServeConfig, tasks: list[Examples]
+) -> None:
     broken = learn(client, examples(tasks[1]))
-    (config.own_folder / "jobs" / broken / "job.json").write_text("{")
+    path = config.own_folder / "jobs" / broken / "job.json"
+    path.write_text("{" if change is None else json.dumps(json.loads(path.read_text()) | change))
     job = learn(client, examples(tasks[1]), key="again")
     assert learn(client, examples(tasks[1]), key="again") == job
     assert [one["id"] for one in client.get("/jobs").json()["jobs"]] == [job]

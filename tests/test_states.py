@@ -437,6 +437,17 @@ def test_a_damaged_row_is_an_error_that_names_the_item(column: str, states: Item
     assert states.get("m", ["b"]) == {"b": state("b")}
 
 
+@pytest.mark.parametrize("value", ["0", "-1"])
+def test_an_event_that_is_moved_out_of_the_latest_is_missed(value: str, states: ItemStates, database: Database) -> None:
+    ids = [f"e{n}" for n in range(KEPT + 5)]
+    states.add("m", [change("a", 0, *ids), change("b", 0, "z")])
+    database.damage_event(ids[-1], "position", value)
+    database.damage_event("z", "position", "-300")
+    for item in ("a", "b"):
+        with pytest.raises(DamagedItemError, match=f"item '{item}': .* is not what was written"):
+            states.event_history("m", [item])
+
+
 @pytest.mark.parametrize(("column", "value"), [("label", "0"), ("position", "5"), ("timestamp", "8")])
 def test_a_damaged_row_of_an_event_is_an_error_that_names_it(
     column: str, value: str, states: ItemStates, database: Database

@@ -305,8 +305,8 @@ class ClassLearner(Learner[Examples, Examples]):
             )
         if settings.head == "linear" and not new:
             warnings.warn(
-                "all of these classes are known: they count in the class statistics, and no answer changes, as the linear head "
-                "learns from tasks with new classes alone; --set head=lda learns from more examples of a class too",
+                "all of these classes are known: they count in the class statistics, and no predicted class changes, as the "
+                "linear head learns from tasks with new classes alone; --set head=lda learns from more examples of a class too",
                 DataWarning,
                 stacklevel=3,
             )

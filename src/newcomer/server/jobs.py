@@ -7,10 +7,10 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock
-from pydantic import ValidationError
 
 from newcomer.errors import StoreError
 from newcomer.server.job_bodies import ENDED, Job
@@ -96,10 +96,14 @@ class Jobs:
             return None
         path = self.folder / job_id / JOB
         try:
-            return Job.model_validate_json(path.read_bytes())
+            job = Job.model_validate_json(path.read_bytes())
+            datetime.fromisoformat(job.created)
+            if job.id != job_id:
+                raise ValueError(f"it is of job '{job.id}'")
+            return job
         except FileNotFoundError:
             return None
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:  # pydantic's errors are such
             raise StoreError(f"{path}: is no job ({type(error).__name__}); remove its folder") from None
 
     def save(self, job: Job) -> None:

@@ -99,9 +99,9 @@ def latest_after(
     before: Sequence[LatestRow], change: Change, rows: Sequence[EventRow], corrected: Mapping[str, EventRow]
 ) -> list[LatestRow]:
     """An item's latest events after a change with these event rows; `corrected`: earlier ones by their former checksums."""
-    earlier = [row if (after := corrected.get(str(row.checksum))) is None else _latest(after) for row in before]
+    earlier = [row if (after := corrected.get(str(row.checksum))) is None else latest_row(after) for row in before]
     earlier.sort(key=lambda row: row.position)
-    return [row for row in (*earlier, *map(_latest, rows)) if row.position >= change.state.events - KEPT]
+    return [row for row in (*earlier, *map(latest_row, rows)) if row.position >= change.state.events - KEPT]
 
 
 def latest_checksum(latest: Sequence[LatestRow]) -> str:
@@ -109,7 +109,8 @@ def latest_checksum(latest: Sequence[LatestRow]) -> str:
     return hashlib.sha256(json.dumps([row[1:] for row in latest]).encode()).hexdigest()
 
 
-def _latest(row: EventRow) -> LatestRow:
+def latest_row(row: EventRow) -> LatestRow:
+    """What of a row the checksum of an item's latest events is made of."""
     return LatestRow(row.position, row.checksum, row.payload_checksum)
 
 

@@ -19,6 +19,7 @@ from newcomer.store.event_rows import (
     is_sound,
     latest_after,
     latest_checksum,
+    latest_row,
     to_events,
     with_erased,
     with_label,
@@ -176,15 +177,22 @@ class SqlItemStates(ItemStates):
         found: dict[str, list[Event]] = {item: [] for item in items}
         if not items:
             return found
+        latest, noted = defaultdict[str, list[EventRow]](list), dict[str, str | None]()
         with self._reading() as connection:
             found_rows = _of_items(connection, sql.HISTORY[connection.dialect.name], model, items)
-            rows = ((row[0], EventRow._make(row[1:])) for row in found_rows)
-            kept = [(item, row) for item, row in rows if row.payload is not None or row.payload_checksum is not None]
+            for item, checksum, *of_event in map(tuple, found_rows):
+                noted[item] = checksum
+                latest[item] += [EventRow._make(of_event)] if of_event[0] is not None else []
+        every = [(item, row) for item, rows in latest.items() for row in rows]
+        kept = [(item, row) for item, row in every if row.payload is not None or row.payload_checksum is not None]
         for (item, row), event in zip(kept, to_events(model, kept), strict=True):
             if event is None:
                 raise self.damaged(item, f"event '{row.id}'")
             found[item].append(event)
-        return {item: events[-KEPT:] for item, events in found.items()}
+        for item, checksum in noted.items():
+            if checksum != latest_checksum([*map(latest_row, latest[item])]):
+                raise self.damaged(item, "one of its latest events")
+        return found
 
     def close(self) -> None:
         self._engine.dispose()
@@ -281,8 +289,8 @@ def _seen(connection: sa.Connection, model: str, pairs: Sequence[tuple[str, str]
 def _latest(connection: sa.Connection, model: str, items: Collection[str]) -> dict[str, list[LatestRow]]:
     """The latest events of each item."""
     found: dict[str, list[LatestRow]] = defaultdict(list)
-    for row in _of_items(connection, sql.LATEST[connection.dialect.name], model, items):
-        found[row.item_id].append(LatestRow(row.position, row.checksum, row.payload_checksum))
+    for row in map(tuple, _of_items(connection, sql.LATEST[connection.dialect.name], model, items)):
+        found[row[0]] += [LatestRow._make(row[2:])] if row[2] is not None else []
     return found
 
 

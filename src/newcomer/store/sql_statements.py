@@ -64,25 +64,26 @@ _IS_LATEST = (
 
 
 def _of_latest(dialect: str, *names: str) -> "sa.Select[Any]":
-    """These columns of the latest events of items.
+    """These columns of items with their latest events; of an item without any there is one row, without an event.
 
     They are found by position, so that no others are read. PostgreSQL would read all events of a model where its statistics are of
     a time when there were few: `LATERAL … OFFSET 0` leaves it no choice.
     """
     if dialect == "postgresql":
         found = sa.select(EVENTS).where(_IS_LATEST).order_by(EVENTS.c.position).offset(0).lateral("found")
-        rows, columns = STATES.join(found, sa.true()), found.c
+        rows, of_event = STATES.outerjoin(found, sa.true()), found.c
     else:
-        rows, columns = STATES.join(EVENTS, _IS_LATEST), EVENTS.c
-    chosen = sa.select(*(columns[name] for name in names)).select_from(rows).where(_of_items(STATES))
-    return chosen.order_by(columns.item_id, columns.position, columns.event_id)
+        rows, of_event = STATES.outerjoin(EVENTS, _IS_LATEST), EVENTS.c
+    columns = [STATES.c.item_id, STATES.c.events_checksum, *(of_event[name] for name in names)]
+    chosen = sa.select(*columns).select_from(rows).where(_of_items(STATES))
+    return chosen.order_by(STATES.c.item_id, of_event.position, of_event.event_id)
 
 
 _ROW = ("item_id", "event_id", "position", "timestamp", "label", "payload", "checksum", "payload_checksum")
-LATEST = {dialect: _of_latest(dialect, "item_id", "position", "checksum", "payload_checksum") for dialect in DIALECTS}
-"""What the checksums of items are made of, by dialect."""
-HISTORY = {dialect: _of_latest(dialect, *_ROW) for dialect in DIALECTS}
-"""Items, and the rows of their latest events in the order of `EventRow`, by dialect."""
+LATEST = {dialect: _of_latest(dialect, "position", "checksum", "payload_checksum") for dialect in DIALECTS}
+"""Items, their checksums, and what these are made of, by dialect."""
+HISTORY = {dialect: _of_latest(dialect, *_ROW[1:]) for dialect in DIALECTS}
+"""Items, their checksums, and the rows of their latest events in the order of `EventRow`, by dialect."""
 _ASKED = (
     sa.func.unnest(sa.bindparam("items", type_=sa.ARRAY(sa.Text)), sa.bindparam("ids", type_=sa.ARRAY(sa.Text)))
     .table_valued("item_id", "event_id", name="asked")
@@ -101,13 +102,13 @@ SEEN: dict[str, sa.Executable] = {
         "ON found.model = :m AND found.item_id = asked.column1 AND found.event_id = asked.column2"
     ).bindparams(sa.bindparam("pairs", expanding=True)),
 }
-"""As `HISTORY`, of these pairs of an item and an event's id: `items` and `ids`, or `pairs`."""
+"""Items, and the rows of these pairs of an item and an event's id: `items` and `ids`, or `pairs`."""
 LATEST_ROWS = (
     sa.select(*(EVENTS.c[name] for name in _ROW))
     .where(_of_item(EVENTS), EVENTS.c.position >= sa.bindparam("first"))
     .order_by(EVENTS.c.position, EVENTS.c.event_id)
 )
-"""As `HISTORY`, the rows of an item's events from position `first` on."""
+"""As `SEEN`, the rows of an item's events from position `first` on."""
 REPLACED = sa.update(STATES).where(_of_item(STATES))
 """With the new row's columns as further parameters."""
 CORRECTED = sa.update(EVENTS).where(_of_item(EVENTS), EVENTS.c.event_id == sa.bindparam("e"))

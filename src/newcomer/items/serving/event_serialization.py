@@ -63,7 +63,7 @@ def _is_far_out(value: Json) -> bool:
 
 def _trimmed(value: Any) -> Any:
     """`serialization.trimmed` of a number, or of a list."""
-    if not isinstance(value, list) or isinstance(value[0], float):
+    if not isinstance(value, list) or not value or isinstance(value[0], float):
         return value
     return value[: max(1, len(value) - value.count(0))]
 
