@@ -190,6 +190,7 @@ def test_a_field_named_like_the_user_history_is_refused() -> None:
         EmerG(Schema("i", "u", fields=(Field("user_history", "user"),)), user_history=True)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")  # the first one of a process
 def test_the_sums_of_user_histories_have_their_gradients_of_first_and_second_order() -> None:
     dense = torch.randint(0, 3, (5, 7)).double()
     matrices = dense.to_sparse_csr(), dense.t().to_sparse_csr()
