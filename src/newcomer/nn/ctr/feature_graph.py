@@ -25,7 +25,7 @@ def higher_orders(graph: Float[Tensor, "item field other"], orders: int) -> Floa
     fields = graph.shape[-1]
     weights = between_0_and_1(graph)
     weights = weights + torch.diag_embed(1 - weights.diagonal(dim1=-2, dim2=-1))
-    largest = weights.detach().flatten(1).topk(fields * fields // 2, sorted=False).indices
+    largest = weights.detach().flatten(1).topk(fields * fields // 2).indices
     weights = weights * torch.zeros_like(weights).flatten(1).scatter(1, largest, 1.0).view_as(weights)
     first = (weights + weights.transpose(-2, -1)) / 2
     edges = (first != 0).to(first.dtype)
@@ -59,10 +59,10 @@ class Interactions(nn.Module):
         mixed = torch.bmm(
             graphs.flatten(1, 2), vectors.reshape(items, fields, rows * width)
         )  # all layers' Aˡ H⁰ at once
-        by_layer = mixed.view(items, layers, fields * rows, width).unbind(1)
+        mixed = mixed.view(items, layers, fields * rows, width)
         states = [vectors]
         for layer in range(layers):
-            messages = (by_layer[layer] @ self.weights[layer]).view(items, fields, rows, width)
+            messages = (mixed[:, layer] @ self.weights[layer]).view(items, fields, rows, width)
             if layer < layers - 1:
                 messages = functional.leaky_relu(messages, self.slope)
             states.append(messages * states[-1])
@@ -113,6 +113,4 @@ class LinearReadout(nn.Module):
         self.weight = nn.Parameter(torch.randn(fields, (layers + 1) * width) * 0.1)
 
     def forward(self, states: list[Float[Tensor, "item field row width"]]) -> Float[Tensor, "item row"]:
-        parts = self.weight.view(len(self.weight), len(states), -1).unbind(1)
-        logits = [torch.einsum("ifrw,fw->ir", one, part) for one, part in zip(states, parts, strict=True)]
-        return torch.stack(logits).sum(dim=0)
+        return (torch.cat(states, dim=-1) * self.weight[:, None]).sum(dim=(1, 3))
