@@ -250,3 +250,18 @@ def heaviest_is_planted(learner: EmerG, stream: ColdStart) -> float:
     heaviest = [max(pairs, key=lambda pair: graph[pair]) for graph in graphs]
     planted = stream.new.items.columns[PLANTED].texts()
     return float(np.mean([f"{nodes[m]} × {nodes[n]}" == pair for (m, n), pair in zip(heaviest, planted, strict=True)]))
+
+
+@pytest.mark.parametrize("graph", ["shared", "generated", "residual"])
+def test_an_items_fields_may_be_embedded_once_for_its_state_and_its_logits(small: ClickLog, graph: str) -> None:
+    learner = trained(small, graph=graph)
+    item_features, clicks, _ = parts(learner, small)
+    network, rows, items = learner.network, torch.arange(7), len(item_features[0])
+    of = clicks.item[rows]
+    embedded = network.embed_items(item_features)
+    found = [
+        network.forward_rows(network.initial_state(given, items), given, of, clicks.values(rows))
+        for given in (item_features, embedded)
+    ]
+    assert embedded.shape == (len(item_features), items, learner.width)
+    assert torch.equal(*found)

@@ -2,13 +2,14 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from newcomer.nn.ctr.feature_graph import Interactions, Readout, between_0_and_1, higher_orders
+from newcomer.nn.ctr.feature_graph import Interactions, Readout, between_0_and_1, higher_orders, largest
 
 ITEMS, FIELDS, ROWS, WIDTH, LAYERS = 2, 5, 3, 4, 3
 
@@ -98,6 +99,30 @@ def test_a_graph_without_differences_has_its_diagonal_only() -> None:
     first = higher_orders(torch.zeros(1, 4, 4), 1)[0, 0]
     assert (first.diagonal() == 1).all()
     assert first.isfinite().all()
+
+
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(2, 9), st.integers(0, 1000))
+def test_the_gradient_in_closed_form_is_that_of_autograd(fields: int, orders: int, values: int, seed: int) -> None:
+    """Also where entries are equal: several lowest, several highest, several at the bound of those kept."""
+    generator = torch.Generator().manual_seed(seed)
+    graph = torch.randint(values, (3, fields, fields), generator=generator).double().requires_grad_()
+    upstream = torch.randn(3, orders, fields, fields, generator=generator, dtype=torch.float64)
+    found, differentiable = (
+        torch.autograd.grad(higher_orders(graph, orders), graph, upstream, create_graph=whether)[0]
+        for whether in (False, True)
+    )
+    assert not found.requires_grad
+    assert differentiable.requires_grad
+    torch.testing.assert_close(found, differentiable.detach())
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.data())
+def test_the_largest_are_so_many_and_none_is_smaller_than_another(size: int, values: int, data: st.DataObject) -> None:
+    entries = np.array(data.draw(st.lists(st.integers(0, values), min_size=2 * size, max_size=2 * size)), np.float32)
+    entries, count = entries.reshape(2, size), data.draw(st.integers(0, size))
+    for row, among in zip(entries, largest(entries, count), strict=True):
+        assert among.sum() == count
+        assert not count or count == size or row[among].min() >= row[~among].max()
 
 
 def test_gradients_are_right_to_second_order(network: Interactions) -> None:

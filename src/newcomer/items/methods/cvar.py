@@ -11,7 +11,7 @@ from newcomer.items.configuration import Pretraining, Probabilities, Warmup
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.learner import ItemLearner
 from newcomer.items.networks.id_bias import isolated_rng, pack, unpack, zero_init
-from newcomer.items.networks.item_network import State
+from newcomer.items.networks.item_network import ItemFeatures, State
 from newcomer.items.networks.tower_network import TowerConfig, TowerNetwork
 from newcomer.items.padding import PaddedBatch
 from newcomer.items.training.meta_learning import rule_meta_learning
@@ -53,7 +53,7 @@ class CVARNetwork(TowerNetwork):
             decoder = zero_init(nn.Linear(latent + 1, width + 1))
         self.coder = nn.ModuleDict({"encoder": encoder, "prior": prior, "decoder": decoder})
 
-    def initial_state(self, item_features: Values, items: int) -> State:
+    def initial_state(self, item_features: ItemFeatures, items: int) -> State:
         event_count = self.start.new_zeros(items, 1)
         return {**unpack(self.decode(self.prior(item_features, items).mean, event_count)), "seen": event_count}
 
@@ -61,7 +61,7 @@ class CVARNetwork(TowerNetwork):
         """q(z | v) of the id and bias that an item has."""
         return DiagonalGaussian.of(self.coder["encoder"](vector - self.start))
 
-    def prior(self, item_features: Values, items: int) -> DiagonalGaussian:
+    def prior(self, item_features: ItemFeatures, items: int) -> DiagonalGaussian:
         """p(z | fields)."""
         return DiagonalGaussian.of(self.coder["prior"](self.item_embeddings(item_features, items)))
 

@@ -9,10 +9,9 @@ from torch import nn
 
 from newcomer.data.schema import Schema
 from newcomer.items.configuration import Pretraining, Probabilities, Warmup
-from newcomer.items.encoding.encoder import Values
 from newcomer.items.learner import ItemLearner
 from newcomer.items.networks.id_bias import isolated_rng, unpack, zero_init
-from newcomer.items.networks.item_network import State, TrainedPart
+from newcomer.items.networks.item_network import ItemFeatures, State, TrainedPart
 from newcomer.items.networks.tower_network import TowerConfig, TowerNetwork
 from newcomer.items.training.meta_learning import GeneratorMetaLearning
 from newcomer.nn.ctr.field_embeddings import FieldSize
@@ -36,10 +35,10 @@ class MetaEmbeddingNetwork(TowerNetwork):
             self.generator = zero_init(nn.Linear(width, width + 1))
         self.init_scale = init_scale
 
-    def initial_state(self, item_features: Values, items: int) -> State:
+    def initial_state(self, item_features: ItemFeatures, items: int) -> State:
         return unpack(self.start + self.init_offset(item_features, items))
 
-    def init_offset(self, item_features: Values, items: int) -> Float[Tensor, "item number"]:
+    def init_offset(self, item_features: ItemFeatures, items: int) -> Float[Tensor, "item number"]:
         """The generator's offset to the common start."""
         mean = self.item_embeddings(item_features, items).view(items, -1, self.width).mean(dim=1)
         return self.init_scale * torch.tanh(self.generator(mean))

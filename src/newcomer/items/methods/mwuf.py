@@ -12,7 +12,7 @@ from newcomer.items.configuration import Pretraining, Probabilities, Warmup
 from newcomer.items.encoding.encoder import Clicks, Values
 from newcomer.items.learner import ItemLearner
 from newcomer.items.networks.id_bias import isolated_rng, pack, unpack, zero_init
-from newcomer.items.networks.item_network import State
+from newcomer.items.networks.item_network import ItemFeatures, State
 from newcomer.items.networks.tower_network import TowerConfig, TowerNetwork
 from newcomer.items.padding import PaddedBatch
 from newcomer.items.training.meta_learning import rule_meta_learning
@@ -60,14 +60,14 @@ class MWUFNetwork(TowerNetwork):
             ]
         self.warming = nn.ModuleDict({"scale": nn.Sequential(*scale), "shift": nn.Sequential(*shift)})
 
-    def initial_state(self, item_features: Values, items: int) -> State:
+    def initial_state(self, item_features: ItemFeatures, items: int) -> State:
         return {**self.initial_id_and_bias(item_features, items), **self.unseen(items)}
 
     def unseen(self, items: int) -> State:
         """Statistics of items without events."""
         return {"users": self.start.new_zeros(items, self.width), "seen": self.start.new_zeros(items, 1)}
 
-    def warm_id_and_bias(self, state: State, item_features: Values) -> State:
+    def warm_id_and_bias(self, state: State, item_features: ItemFeatures) -> State:
         if "seen" not in state:  # while the old items' ids are trained
             return state
         cold = pack(state)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from newcomer.items.encoding.encoder import Values
-from newcomer.items.networks.item_network import ItemNetwork, State
+from newcomer.items.networks.item_network import ItemFeatures, ItemNetwork, State
 from newcomer.nn.ctr.deepfm import DeepFM
 from newcomer.nn.ctr.feature_graph import Interactions, LinearReadout, Readout, higher_orders
 from newcomer.nn.ctr.field_embeddings import FieldSize
@@ -57,13 +57,13 @@ class EmerGNetwork(ItemNetwork):
         shapes = super().tuned_shapes()
         return shapes if self.kind == "shared" else {**shapes, "graph": (self.fields, self.fields)}
 
-    def initial_state(self, item_features: Values, items: int) -> State:
+    def initial_state(self, item_features: ItemFeatures, items: int) -> State:
         named = self.initial_id_and_bias(item_features, items)
         if self.kind == "shared":
             return named
         if self.hypernetwork is None:
             return {**named, "graph": self.shared(items)}
-        written = self.hypernetwork(self._embed_items(named["id"], item_features).transpose(0, 1).flatten(1))
+        written = self.hypernetwork(self._with_ids(named["id"], item_features).transpose(0, 1).flatten(1))
         return {**named, "graph": self.shared(items) + written if self.kind == "residual" else written}
 
     def shared(self, items: int) -> Float[Tensor, "item field other"]:
@@ -71,11 +71,11 @@ class EmerGNetwork(ItemNetwork):
         assert self.graph is not None
         return self.graph.expand(items, -1, -1)
 
-    def forward(self, state: State, item_features: Values, rows: Values) -> Float[Tensor, "item row"]:
+    def forward(self, state: State, item_features: ItemFeatures, rows: Values) -> Float[Tensor, "item row"]:
         return self._logits(self._graphs(state), self.embed(state["id"], item_features, rows)) + state["bias"]
 
     def forward_rows(
-        self, state: State, item_features: Values, of: Int[Tensor, " row"], rows: Values
+        self, state: State, item_features: ItemFeatures, of: Int[Tensor, " row"], rows: Values
     ) -> Float[Tensor, " row"]:
         vectors = self.embed_rows(state["id"], item_features, of, rows)
         bias = state["bias"][of, 0]
@@ -83,7 +83,7 @@ class EmerGNetwork(ItemNetwork):
             return self._logits(self.orders(self.shared(1)), vectors[None])[0] + bias
         graphs = self.orders(state["graph"]).flatten(1)[of]
         graphs = graphs.view(len(of), -1, self.fields, self.fields)
-        return self._logits(graphs, vectors.transpose(0, 1)[:, :, None])[:, 0] + bias
+        return self._logits(graphs, vectors.transpose(0, 1).contiguous()[:, :, None])[:, 0] + bias
 
     def precompute(self, state: State) -> State:
         return {"orders": self.orders(state["graph"])} if "graph" in state else {}

@@ -18,6 +18,9 @@ from newcomer.shapes import Float, Int, Tensor
 State = Mapping[str, Tensor]
 """Per-item parameters by name, Float[item …]: id embedding, bias, graph. Only these are adapted in warm-up."""
 
+ItemFeatures = Values | Tensor
+"""Values of the items' fields; or their embeddings, Float[field item width], where several passes need them."""
+
 TrainedPart = Literal["all", "rule", "start"]
 
 
@@ -85,16 +88,16 @@ class ItemNetwork(nn.Module, ABC):
         return self if trained == "all" else self.scales
 
     @abstractmethod
-    def initial_state(self, item_features: Values, items: int) -> State:
+    def initial_state(self, item_features: ItemFeatures, items: int) -> State:
         """States of `items` items without events, differentiable in the shared weights."""
 
     @abstractmethod
-    def forward(self, state: State, item_features: Values, rows: Values) -> Float[Tensor, "item row"]:
+    def forward(self, state: State, item_features: ItemFeatures, rows: Values) -> Float[Tensor, "item row"]:
         """Logits. `item_features` has one entry per item; `rows` (user and context fields) is grouped by item."""
 
     @abstractmethod
     def forward_rows(
-        self, state: State, item_features: Values, of: Int[Tensor, " row"], rows: Values
+        self, state: State, item_features: ItemFeatures, of: Int[Tensor, " row"], rows: Values
     ) -> Float[Tensor, " row"]:
         """Logits of rows in any order: row j belongs to item `of[j]` of `state` and `item_features`."""
 
@@ -116,30 +119,34 @@ class ItemNetwork(nn.Module, ABC):
         """Whether numpy can view the weights in place: float32 on the CPU, and whole in this process."""
         return not self.is_sharded and self.start.device.type == "cpu" and self.start.dtype == torch.float32
 
-    def initial_id_and_bias(self, item_features: Values, items: int) -> dict[str, Tensor]:
+    def initial_id_and_bias(self, item_features: ItemFeatures, items: int) -> dict[str, Tensor]:
         """Initial id embeddings and biases."""
         begin = self.start.expand(items, -1)
         if self.init_generator is not None:
-            begin = begin + self.init_generator(self.item_fields(item_features).transpose(0, 1).flatten(1))
+            begin = begin + self.init_generator(self.embed_items(item_features).transpose(0, 1).flatten(1))
         return {"id": begin[:, :-1], "bias": begin[:, -1:]}
 
     def embed(
-        self, ids: Float[Tensor, "item width"], item_features: Values, rows: Values
+        self, ids: Float[Tensor, "item width"], item_features: ItemFeatures, rows: Values
     ) -> Float[Tensor, "item field row width"]:
         """H⁰: one vector per field; an item's vectors are repeated over its rows."""
-        of_items = self._embed_items(ids, item_features)
+        of_items = self._with_ids(ids, item_features)
         of_rows = self.row_fields(rows)
         of_rows = of_rows.view(len(of_rows), len(ids), -1, self.width).transpose(0, 1)
         return torch.cat([of_items.transpose(0, 1)[:, :, None].expand(-1, -1, of_rows.shape[2], -1), of_rows], dim=1)
 
     def embed_rows(
-        self, ids: Float[Tensor, "item width"], item_features: Values, of: Int[Tensor, " row"], rows: Values
+        self, ids: Float[Tensor, "item width"], item_features: ItemFeatures, of: Int[Tensor, " row"], rows: Values
     ) -> Float[Tensor, "field row width"]:
         """Like `embed`, for rows of mixed items; see `forward_rows`."""
-        return torch.cat([self._embed_items(ids, item_features)[:, of], self.row_fields(rows)])
+        return torch.cat([self._with_ids(ids, item_features)[:, of], self.row_fields(rows)])
 
-    def _embed_items(self, ids: Tensor, item_features: Values) -> Float[Tensor, "field item width"]:
-        return torch.cat([ids[None], self.item_fields(item_features)]) if item_features else ids[None]
+    def embed_items(self, item_features: ItemFeatures) -> Float[Tensor, "field item width"]:
+        """Embeddings of the items' fields; those that are given stay."""
+        return item_features if isinstance(item_features, Tensor) else self.item_fields(item_features)
+
+    def _with_ids(self, ids: Tensor, item_features: ItemFeatures) -> Float[Tensor, "field item width"]:
+        return torch.cat([ids[None], self.embed_items(item_features)]) if len(item_features) else ids[None]
 
 
 @contextmanager

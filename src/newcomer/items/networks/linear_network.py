@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 
 from newcomer.items.encoding.encoder import Values
-from newcomer.items.networks.item_network import ItemNetwork, State
-from newcomer.nn.ctr.field_embeddings import FieldEmbeddings, FieldSize
+from newcomer.items.networks.item_network import ItemFeatures, ItemNetwork, State
+from newcomer.nn.ctr.field_embeddings import FieldSize
 from newcomer.shapes import Float, Int, Tensor
 from newcomer.training.fit import freeze
 
@@ -38,29 +38,27 @@ class LinearNetwork(ItemNetwork):
     def tuned_shapes(self) -> dict[str, tuple[int, ...]]:
         return {"bias": (1,)}
 
-    def initial_state(self, item_features: Values, items: int) -> State:
+    def initial_state(self, item_features: ItemFeatures, items: int) -> State:
         return {"bias": self.start[-1:].expand(items, 1)}
 
-    def forward(self, state: State, item_features: Values, rows: Values) -> Float[Tensor, "item row"]:
+    def forward(self, state: State, item_features: ItemFeatures, rows: Values) -> Float[Tensor, "item row"]:
         items = len(state["bias"])
         of_items = state["bias"] + self.item_logits(item_features, items)[:, None]
         return of_items + self.row_logits(rows, items).view(items, -1)
 
     def forward_rows(
-        self, state: State, item_features: Values, of: Int[Tensor, " row"], rows: Values
+        self, state: State, item_features: ItemFeatures, of: Int[Tensor, " row"], rows: Values
     ) -> Float[Tensor, " row"]:
         of_items = state["bias"][:, 0] + self.item_logits(item_features, len(state["bias"]))
         return of_items[of] + self.row_logits(rows, len(of))
 
-    def item_logits(self, item_features: Values, items: int) -> Float[Tensor, " item"]:
+    def item_logits(self, item_features: ItemFeatures, items: int) -> Float[Tensor, " item"]:
         """Sum of the weights of the items' own values."""
-        return _sum_of_weights(self.item_fields, item_features, self.used_item_fields, self.start.new_zeros(items))
+        if not self.used_item_fields:
+            return self.start.new_zeros(items)
+        return self.embed_items(item_features)[..., 0].sum(dim=0)  # all fields are used
 
     def row_logits(self, rows: Values, count: int) -> Float[Tensor, " row"]:
         """Sum of the weights of user and context."""
         zeros = self.start.new_zeros(len(rows[0]) if rows else count)
-        return _sum_of_weights(self.row_fields, rows, self.used_row_fields, zeros)
-
-
-def _sum_of_weights(tables: FieldEmbeddings, values: Values, used: Sequence[int], zeros: Tensor) -> Tensor:
-    return sum((tables.vectors(field, values[field])[:, 0] for field in used), start=zeros)
+        return sum((self.row_fields.vectors(field, rows[field])[:, 0] for field in self.used_row_fields), start=zeros)

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 from newcomer.items.encoding.encoder import Values
-from newcomer.items.networks.item_network import ItemNetwork, State
+from newcomer.items.networks.item_network import ItemFeatures, ItemNetwork, State
 from newcomer.nn.ctr.autoint import AutoInt
 from newcomer.nn.ctr.dcn_v2 import DCNv2
 from newcomer.nn.ctr.deepfm import DeepFM
@@ -52,7 +52,7 @@ class TowerNetwork(ItemNetwork):
         super().__init__(item_sizes, row_sizes, config.width, config.init_std, generate_init)
         self.tower = TOWERS[config.backbone](self.fields, config.width, config.hidden)
 
-    def initial_state(self, item_features: Values, items: int) -> State:
+    def initial_state(self, item_features: ItemFeatures, items: int) -> State:
         return self.initial_id_and_bias(item_features, items)
 
     @property
@@ -60,18 +60,18 @@ class TowerNetwork(ItemNetwork):
         """Length of an item's vector from `item_embeddings`."""
         return max(len(self.item_fields.sizes), 1) * self.width
 
-    def item_embeddings(self, item_features: Values, items: int) -> Float[Tensor, "item input"]:
+    def item_embeddings(self, item_features: ItemFeatures, items: int) -> Float[Tensor, "item input"]:
         """Concatenated embeddings of the items' fields; zeros if items have no fields."""
-        if not item_features:
+        if not len(item_features):
             return self.start.new_zeros(items, self.item_embedding_width)
-        embeddings: Tensor = self.item_fields(item_features).transpose(0, 1).flatten(1)
+        embeddings: Tensor = self.embed_items(item_features).transpose(0, 1).flatten(1)
         return embeddings
 
-    def warm_id_and_bias(self, state: State, item_features: Values) -> State:
+    def warm_id_and_bias(self, state: State, item_features: ItemFeatures) -> State:
         """The id and bias that the tower uses; MWUF transforms them."""
         return state
 
-    def forward(self, state: State, item_features: Values, rows: Values) -> Float[Tensor, "item row"]:
+    def forward(self, state: State, item_features: ItemFeatures, rows: Values) -> Float[Tensor, "item row"]:
         id_and_bias = self.warm_id_and_bias(state, item_features)
         return self.tower(self.embed(id_and_bias["id"], item_features, rows)) + id_and_bias["bias"]  # type: ignore[no-any-return]
 
@@ -81,7 +81,7 @@ class TowerNetwork(ItemNetwork):
         return RowGradient(None, TowerGradient.of(self.tower))
 
     def forward_rows(
-        self, state: State, item_features: Values, of: Int[Tensor, " row"], rows: Values
+        self, state: State, item_features: ItemFeatures, of: Int[Tensor, " row"], rows: Values
     ) -> Float[Tensor, " row"]:
         id_and_bias = self.warm_id_and_bias(state, item_features)
         vectors = self.embed_rows(id_and_bias["id"], item_features, of, rows)

@@ -156,13 +156,14 @@ def _loss(
     batch_features, residual = [values[items] for values in item_features], residuals(items) * ~without[:, None]
     if plan.field_dropout:
         batch_features = [_masked(values, field) for values, field in zip(batch_features, fields, strict=True)]
+    embedded = network.embed_items(batch_features) if batch_features else batch_features
     initial = (
-        network.initial_state(batch_features, len(items))
+        network.initial_state(embedded, len(items))
         if plan.item_graphs
-        else network.initial_id_and_bias(batch_features, len(items))
+        else network.initial_id_and_bias(embedded, len(items))
     )
     state = {**initial, "id": initial["id"] + residual[:, :-1], "bias": initial["bias"] + residual[:, -1:]}
-    logits = network.forward_rows(state, batch_features, row_to_pair, clicks.values(rows))
+    logits = network.forward_rows(state, embedded, row_to_pair, clicks.values(rows))
     loss = functional.binary_cross_entropy_with_logits(logits, clicks.label[rows], weights)
     if plan.residual_l2:
         loss = loss + plan.residual_l2 * (weights * residual.square().sum(dim=1)[row_to_pair]).mean()

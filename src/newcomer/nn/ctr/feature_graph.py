@@ -1,6 +1,10 @@
 """Feature graphs: higher-order interactions of fields by message passing, and readouts."""
 
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -22,17 +26,110 @@ def higher_orders(graph: Float[Tensor, "item field other"], orders: int) -> Floa
     B: entries in [0, 1], diagonal 1, the largest ⌊F²/2⌋ kept. A¹ = (B + Bᵀ)/2, Aˡ = minmax(Aˡ⁻¹ A¹) ⊙ 1[A¹ ≠ 0].
     Differentiable as long as the same entries are kept.
     """
-    fields = graph.shape[-1]
-    weights = between_0_and_1(graph)
-    weights = weights + torch.diag_embed(1 - weights.diagonal(dim1=-2, dim2=-1))
-    largest = weights.detach().flatten(1).topk(fields * fields // 2).indices
-    weights = weights * torch.zeros_like(weights).flatten(1).scatter(1, largest, 1.0).view_as(weights)
-    first = (weights + weights.transpose(-2, -1)) / 2
+    found: Tensor = _HigherOrders.apply(graph, orders)  # type: ignore[no-untyped-call]
+    return found
+
+
+def largest(entries: NDArray[np.floating[Any]], count: int) -> NDArray[np.bool_]:
+    """Whether an entry is among the `count` largest of its row; of those that equal the smallest of them the first are.
+
+    >>> largest(np.array([[0.5, 1.0, 0.5, 0.2]]), 2).tolist()
+    [[True, True, False, False]]
+    """
+    if not count:
+        return np.zeros(entries.shape, np.bool_)
+    bound = np.partition(entries, -count)[..., -count, None]  # fifteen times as fast as torch.topk on a CPU
+    among: NDArray[np.bool_] = entries >= bound
+    if np.count_nonzero(among) > count * (entries.size // entries.shape[-1]):
+        above = entries > bound
+        room = count - np.count_nonzero(above, axis=-1, keepdims=True)
+        among = above | (entries == bound) & (np.cumsum(entries == bound, axis=-1) <= room)
+    return among
+
+
+class _HigherOrders(torch.autograd.Function):
+    """`higher_orders`, and its backward pass in closed form, which has a third of autograd's operations."""
+
+    @staticmethod
+    def forward(ctx: Any, graph: Tensor, orders: int) -> Tensor:
+        raw = _MinMax.of(graph)
+        mask = _kept(raw.entries)
+        first = _symmetric(raw.entries, mask)
+        edges = (first != 0).to(first.dtype)
+        graphs, products = [first], list[_MinMax]()
+        for _ in range(orders - 1):
+            products.append(_MinMax.of(graphs[-1] @ first))
+            graphs.append(products[-1].entries * edges)
+        ctx.save_for_backward(graph)
+        ctx.parts = raw, mask, edges, graphs, products
+        return torch.stack(graphs, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        raw, mask, edges, graphs, products = ctx.parts
+        (graph,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # this gradient is differentiated, too
+            again = _composed(graph, len(graphs))
+            return torch.autograd.grad(again, graph, gradient, create_graph=True)[0], None
+        of_first, of_order = gradient[:, 0], gradient[:, -1]
+        for order in range(len(products), 0, -1):
+            of_product = products[order - 1].backward(of_order * edges)
+            of_first = torch.baddbmm(of_first, graphs[order - 1].mT, of_product)
+            of_order = torch.baddbmm(gradient[:, order - 1] if order > 1 else of_first, of_product, graphs[0])
+        of_first = of_order if products else of_first
+        off_diagonal = mask - torch.diag_embed(mask.diagonal(dim1=-2, dim2=-1))
+        return raw.backward((of_first + of_first.mT) * (off_diagonal / 2)), None
+
+
+class _MinMax(NamedTuple):
+    """`between_0_and_1` of graphs, and its backward pass."""
+
+    graph: Float[Tensor, "item field other"]
+    low: Float[Tensor, "item 1 1"]
+    high: Float[Tensor, "item 1 1"]
+    entries: Float[Tensor, "item field other"]
+
+    @classmethod
+    def of(cls, graph: Tensor) -> "_MinMax":
+        low, high = graph.amin((-2, -1), keepdim=True), graph.amax((-2, -1), keepdim=True)
+        return cls(graph, low, high, (graph - low) / (high - low).clamp(min=MIN_RANGE))
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """Gradient of the graphs from that of the entries; several lowest, or highest, entries share theirs."""
+        width = self.high - self.low
+        gradient = gradient / width.clamp(min=MIN_RANGE)
+        of_high = (gradient * self.entries).sum((-2, -1), keepdim=True) * -(width >= MIN_RANGE).to(width.dtype)
+        of_low = -gradient.sum((-2, -1), keepdim=True) - of_high
+        for bound, of_bound in ((self.high, of_high), (self.low, of_low)):
+            among = (self.graph == bound).to(gradient.dtype)
+            gradient = torch.addcmul(gradient, among, of_bound / among.sum((-2, -1), keepdim=True))
+        return gradient
+
+
+def _composed(graph: Tensor, orders: int) -> Tensor:
+    """`higher_orders` of differentiable operations."""
+    entries = between_0_and_1(graph)
+    first = _symmetric(entries, _kept(entries.detach()))
     edges = (first != 0).to(first.dtype)
     graphs = [first]
     for _ in range(orders - 1):
         graphs.append(between_0_and_1(graphs[-1] @ first) * edges)
     return torch.stack(graphs, dim=1)
+
+
+def _symmetric(entries: Tensor, mask: Tensor) -> Tensor:
+    """A¹ of the kept entries."""
+    kept = (entries + torch.diag_embed(1 - entries.diagonal(dim1=-2, dim2=-1))) * mask
+    return (kept + kept.mT) / 2
+
+
+def _kept(entries: Tensor) -> Tensor:
+    """1 for the entries of B that are kept, 0 for others."""
+    flat = (entries + torch.diag_embed(1 - entries.diagonal(dim1=-2, dim2=-1))).flatten(1)
+    count = flat.shape[1] // 2
+    if flat.device.type == "cpu":
+        return torch.from_numpy(largest(flat.numpy(), count)).to(flat.dtype).view_as(entries)
+    return torch.zeros_like(flat).scatter(1, flat.topk(count).indices, 1.0).view_as(entries)
 
 
 class Interactions(nn.Module):
@@ -61,8 +158,8 @@ class Interactions(nn.Module):
         )  # all layers' Aˡ H⁰ at once
         mixed = mixed.view(items, layers, fields * rows, width)
         states = [vectors]
-        for layer in range(layers):
-            messages = (mixed[:, layer] @ self.weights[layer]).view(items, fields, rows, width)
+        for layer, (mixed_vectors, weight) in enumerate(zip(mixed.unbind(1), self.weights.unbind(), strict=True)):
+            messages = (mixed_vectors @ weight).view(items, fields, rows, width)
             if layer < layers - 1:
                 messages = functional.leaky_relu(messages, self.slope)
             states.append(messages * states[-1])

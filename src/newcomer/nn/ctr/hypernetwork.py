@@ -24,10 +24,12 @@ class GraphHypernetwork(nn.Module):
         self.biases = nn.ParameterList(torch.zeros(fields, 1, out) for out in sizes[1:])
 
     def forward(self, characteristics: Float[Tensor, "item input"]) -> Float[Tensor, "item field other"]:
-        rows = characteristics.expand(len(self.biases[0]), -1, -1)  # field item input
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            rows = torch.relu(torch.baddbmm(bias, rows, weight))
-        return torch.baddbmm(self.biases[-1], rows, self.weights[-1]).transpose(0, 1)
+        fields, inputs, out = self.weights[0].shape
+        first = self.weights[0].transpose(0, 1).reshape(inputs, fields * out)  # all networks have this input
+        rows: Tensor = (characteristics @ first).view(-1, fields, out).transpose(0, 1) + self.biases[0]
+        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+            rows = torch.baddbmm(bias, torch.relu(rows), weight)
+        return rows.transpose(0, 1)
 
     @torch.no_grad()
     def start_at(self, graph: Float[Tensor, "field other"]) -> None:

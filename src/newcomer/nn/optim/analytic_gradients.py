@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from newcomer.nn.ctr.deepfm import DeepFM
-from newcomer.nn.ctr.feature_graph import MIN_RANGE, Interactions, LinearReadout
+from newcomer.nn.ctr.feature_graph import MIN_RANGE, Interactions, LinearReadout, largest
 from newcomer.nn.optim.numpy_views import Array, view
 
 ONE = np.ones(1, np.float32)
@@ -71,9 +70,7 @@ class HigherOrders:
         fields, raw = len(graph), SymmetricGraph.of(graph)
         entries = raw.entries.copy()
         entries.flat[:: fields + 1] = 1
-        mask = np.zeros_like(entries)
-        # the same tie-breaking as torch's topk
-        mask.flat[torch.from_numpy(entries.ravel()).topk(fields * fields // 2).indices.numpy()] = 1
+        mask = largest(entries.reshape(-1), fields * fields // 2).reshape(entries.shape).astype(graph.dtype)
         entries *= mask
         mask.flat[:: fields + 1] = 0
         graphs = np.empty((orders, fields, fields), graph.dtype)
