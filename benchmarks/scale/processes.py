@@ -3,7 +3,8 @@
     python benchmarks/scale/processes.py [--processes 2] [--rounds 1] [--set learner.batch_size=4096]
 
 `newcomer run ml-1m` for one seed, with the recipe's settings and those of `--set`, one process after the other way in each round; a
-process computes with one thread. To be read on a machine with as many idle cores as processes.
+process computes with one thread. To be read on a machine with as many idle cores as processes: what they can do at once at best is
+measured as well, by as many trainings that do not know of each other.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "speed"))
@@ -43,15 +45,20 @@ def trained(processes: int, words: Sequence[str]) -> tuple[float, dict[str, floa
 
 
 def measurements(processes: int, rounds: int, words: Sequence[str]) -> Iterator[Measurement]:
-    ratios, differences = list[float](), list[float]()
+    ratios, limits, differences = list[float](), list[float](), list[float]()
     for _ in range(rounds):
         (alone, by_one), (together, by_many) = (trained(count, words) for count in (1, processes))
         ratios.append(together / alone)
+        with ThreadPoolExecutor(processes) as pool:
+            at_once = pool.map(trained, [1] * processes, [words] * processes)
+            limits.append(statistics.mean(seconds for seconds, _ in at_once) / processes / alone)
         differences.append(max(abs(by_one[stage] - by_many[stage]) for stage in by_one))
         print(f"{alone:.1f} s and {together:.1f} s; AUC {by_one} and {by_many}", file=sys.stderr)
     title = " ".join([f"{processes} processes train MovieLens-1M / one", *words])
     command = " ".join([COMMAND, *words])
     yield measurement(f"{title}, seconds", round(statistics.median(ratios), 3), command, 0.6, unit="ratio")
+    name = f"{processes} trainings at once that share nothing, a training / one alone"
+    yield measurement(name, round(statistics.median(limits), 3), command, unit="ratio")
     yield measurement(f"{title}, AUC, largest difference", round(max(differences), 5), command, 0.0005)
 
 
