@@ -217,7 +217,7 @@ def test_rows_in_parts_are_rows_at_once(
 ) -> None:
     events, state = happened(learned(network, rule), [7, 1, 5])
     at_once = rule.warm(events, state), rule.inner_update(events, state, second_order=False)
-    monkeypatch.setattr(module, "MAX_PADDED_ROWS", places)
+    monkeypatch.setattr(module, "ROWS_TOGETHER", places)
     assert len(list(events.losses(state))) == -(-7 // max(1, places // 3))
     equal(rule.warm(events, state), at_once[0])
     equal(rule.inner_update(events, state, second_order=False), at_once[1])
@@ -225,7 +225,7 @@ def test_rows_in_parts_are_rows_at_once(
 
 def test_a_loss_in_parts_is_the_mean_over_rows(network: ItemNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     events, state = happened(network, [7, 1, 5])
-    monkeypatch.setattr(module, "MAX_PADDED_ROWS", 4)
+    monkeypatch.setattr(module, "ROWS_TOGETHER", 4)
     for item in range(3):
         mine = one_item(events, item)
         logits = mine.logits({key: value[item : item + 1] for key, value in state.items()})

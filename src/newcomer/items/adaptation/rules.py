@@ -20,6 +20,9 @@ from newcomer.training.fit import fit
 MAX_PADDED_ROWS = 8192
 """Rows of a padded batch, padding included: bounds memory."""
 
+ROWS_TOGETHER = 1024
+"""Rows of one pass of the network, whose activations take some ten times the memory of the rows' Jacobian; more are not faster."""
+
 NEWTON_STEPS = 5
 """Newton steps per linearization of the network."""
 
@@ -100,7 +103,7 @@ class EventLikelihood:
         return replace(self, batch=self.batch.first(rows))
 
     def _parts(self) -> Iterator[PaddedBatch]:
-        width = max(1, MAX_PADDED_ROWS // len(self.batch.items))
+        width = max(1, ROWS_TOGETHER // len(self.batch.items))
         for begin in range(0, self.batch.rows.shape[1], width):
             end = begin + width
             yield PaddedBatch(self.batch.items, self.batch.rows[:, begin:end], self.batch.real[:, begin:end])
