@@ -47,7 +47,9 @@ class TrainingLoop(Part):
         self, backbone: Backbone, training: Training, runtime: Runtime, loss_classes: LossClasses = "new"
     ) -> None:
         self.training, self.loss_classes, self.torch_compile = training, loss_classes, runtime.torch_compile
-        self.gradient_checkpointing = runtime.gradient_checkpointing
+        # autocast's copies of all blocks' weights would be kept for the backward pass
+        is_copied = backbone.sharding is not None and training.precision == "bf16" and backbone.dtype == torch.float32
+        self.gradient_checkpointing = runtime.gradient_checkpointing or is_copied
         if self.gradient_checkpointing and not blocks_of(backbone.model):
             raise SettingError(
                 f"gradient_checkpointing: the model of '{backbone.name}' has no list of equal blocks; leave it out"
