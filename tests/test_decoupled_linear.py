@@ -73,6 +73,15 @@ def test_mixed_precision_multiplies_in_the_lower_one_and_keeps_gradients_in_the_
         assert (low - high).norm() < 0.05 * high.norm()
 
 
+def test_backward_passes_keep_the_frozen_weight_and_none_that_is_merged() -> None:
+    given, kept = parts(), list[Tensor]()
+    given[0].requires_grad_()
+    given[3].requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):  # type: ignore[func-returns-value]
+        fast(*given)
+    assert [tensor.data_ptr() for tensor in kept if tensor.shape == given[1].shape] == [given[1].data_ptr()]
+
+
 def test_inputs_that_need_no_gradient_get_none() -> None:
     given = parts()
     given[3].requires_grad_()

@@ -1,4 +1,4 @@
-"""A frozen model whose blocks are spread over the processes of a group (FSDP2): each holds a share of every block's weights.
+"""Fully sharded data parallelism (FSDP2) of a frozen model: each process holds a share of the weights of every block.
 
 A block (`nn.gradient_checkpointing.blocks_of`) is gathered for its pass, and once more for its backward pass; what is outside of
 blocks, and all that is trained, is whole in every process. So each pass is one of all processes: they make as many of them, in the
@@ -28,12 +28,12 @@ def require_several(processes: Processes) -> None:
 
 
 class Sharding:
-    """Spreads the blocks of a model over the processes, and runs the model."""
+    """A model whose blocks are spread over processes, and its passes."""
 
     def __init__(self, name: str, model: nn.Module, processes: Processes) -> None:
-        """Of a model on the CPU one block at a time is moved to the processes' devices.
+        """Moves a model's blocks to the processes' devices, one after the other, and keeps a share of each.
 
-        Raises SettingError for a model without blocks.
+        Raises SettingError for one process alone and a model without blocks.
         """
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
@@ -50,7 +50,7 @@ class Sharding:
             fully_shard(block, mesh=mesh, reshard_after_forward=True)
         inside = {parameter for block in blocks for parameter in block.parameters()}
         outside = {parameter for parameter in model.parameters() if parameter not in inside}
-        # a root over all blocks lets a GPU gather the next one while it computes; a wrapper, as FSDP2 renames a root's class
+        # A root over all blocks lets a GPU gather the next one while it computes. It is a wrapper, as FSDP2 renames its class.
         self._root = _Whole(model)
         fully_shard(self._root, mesh=mesh, reshard_after_forward=True, ignored_params=outside)
 
