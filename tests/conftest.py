@@ -20,10 +20,10 @@ from jaxtyping import install_import_hook
 from PIL import Image
 
 from databases import Database, SqlDatabase, ValkeyDatabase, postgresql_server, valkey_server
-from newcomer.data.datasets.digits import digits
 from newcomer.data.examples import Examples
 from shell import Shell
 from slow_tests import Durations, mark_slow
+from tiny_tasks import digit_tasks, question_tasks
 
 gc.disable()  # until all is imported and collected, which is for the whole session
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of transformers: no test needs the network
@@ -268,25 +268,13 @@ def sql_database(request: pytest.FixtureRequest) -> SqlDatabase:
 @pytest.fixture(scope="session")
 def tasks() -> list[Examples]:
     """Three tasks of two digits each, six pictures a digit."""
-    train, _ = digits()
-    pairs = (("0", "1"), ("2", "3"), ("4", "5"))
-    places = {
-        digit: [i for i, label in enumerate(train.labels) if label == digit][:6] for pair in pairs for digit in pair
-    }
-    return [train.select([i for digit in pair for i in places[digit]]) for pair in pairs]
+    return digit_tasks()
 
 
 @pytest.fixture(scope="session")
 def questions() -> list[Examples]:
     """Two tasks of two intents each."""
-    asked = {
-        "lost": ["my card is lost", "where is my card", "lost my card", "the card was stolen"],
-        "rate": ["the exchange rate of the euro", "rate of a pound", "where is the rate", "exchange rate please"],
-        "failed": ["top up failed", "my top up was failed", "the top up failed please", "failed in top up"],
-        "refund": ["refund please", "where is my refund", "a refund of my pound", "my refund is failed"],
-    }
-    pairs = (("lost", "rate"), ("failed", "refund"))
-    return [Examples([q for name in pair for q in asked[name]], [n for n in pair for _ in asked[n]]) for pair in pairs]
+    return question_tasks()
 
 
 RECIPE = """

@@ -21,10 +21,7 @@ def parts(dtype: torch.dtype = torch.float64, closed: int = 3, opened: int = 2) 
 
 
 def fast(x: Tensor, frozen: Tensor, bias: Tensor, scales: Tensor, *factors: Tensor) -> Tensor:
-    open_up, open_down, up, down = factors
-    with torch.no_grad():
-        weight = frozen + (torch.cat([up, open_up], 1) * scales) @ torch.cat([down, open_down])
-    return _Multiply.apply(x, weight, bias, scales, *factors)  # type: ignore[no-any-return,no-untyped-call]
+    return _Multiply.apply(x, frozen, bias, scales, *factors)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def slow(x: Tensor, frozen: Tensor, bias: Tensor, scales: Tensor, *factors: Tensor) -> Tensor:
@@ -74,6 +71,15 @@ def test_mixed_precision_multiplies_in_the_lower_one_and_keeps_gradients_in_the_
     for low, high in zip(rough, exact, strict=True):
         assert low.dtype == torch.float32
         assert (low - high).norm() < 0.05 * high.norm()
+
+
+def test_backward_passes_keep_the_frozen_weight_and_none_that_is_merged() -> None:
+    given, kept = parts(), list[Tensor]()
+    given[0].requires_grad_()
+    given[3].requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):  # type: ignore[func-returns-value]
+        fast(*given)
+    assert [tensor.data_ptr() for tensor in kept if tensor.shape == given[1].shape] == [given[1].data_ptr()]
 
 
 def test_inputs_that_need_no_gradient_get_none() -> None:

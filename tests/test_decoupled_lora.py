@@ -1,6 +1,7 @@
 """Decoupled LoRA: directions have unit norm, and the update of any number of tasks is one matrix."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import pytest
@@ -213,6 +214,27 @@ def test_the_fold_is_formed_again_when_anything_changes() -> None:
         with bank.applied():
             wanted = net(x)
         torch.testing.assert_close(merged(), wanted)
+
+
+def test_where_weights_are_shards_outside_of_a_pass_nothing_is_folded_and_a_snapshot_is_of_its_moment() -> None:
+    net, bank = made("shared")
+    x = torch.randn(4, WIDTH, dtype=torch.float64)
+
+    @torch.no_grad()
+    def output(within: AbstractContextManager[None]) -> Tensor:
+        with within:
+            found: Tensor = net(x)
+            return found
+
+    folded, bank._folded = output(bank.applied()), None
+    for layer in bank._layers:
+        layer.frozen.weight.placements = ()  # type: ignore[attr-defined]  # as a tensor of torch's that is spread over processes
+    kept = bank.snapshot()
+    torch.testing.assert_close(output(bank.applied()), folded)
+    move(bank)
+    assert not torch.allclose(output(bank.applied()), folded)
+    torch.testing.assert_close(output(kept()), folded)
+    assert bank._folded is None
 
 
 @pytest.mark.parametrize("rows", [3, 12, 20, 28, 33])

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from covering import combinations
 from newcomer.errors import DataError, RecipeError, StoreError
 from newcomer.experiments.recipe import Recipe, read_recipe
-from newcomer.experiments.run import Event, Score, StageEnd, run, run_recipe
+from newcomer.experiments.run import Event, Score, StageEnd, _load, run, run_recipe
 from newcomer.registry import LEARNERS
 from newcomer.store.record import read_record
 from newcomer.training.checkpoint import Checkpoint
@@ -177,6 +177,13 @@ def test_a_finished_run_is_not_repeated(recipe: Recipe, whole: Whole, tmp_path: 
     before = (tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")
     assert performed(recipe, tmp_path / "run") == []
     assert ((tmp_path / "run" / "record.jsonl").read_bytes(), stored(tmp_path / "run")) == before
+
+
+def test_a_resumed_run_has_the_settings_of_the_machine_that_no_store_has(file: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(str(file), ["learner.gradient_checkpointing=true", "learner.cache_gib=0.5"])
+    cut(recipe, tmp_path / "cut", 1, 0)
+    resumed = _load(recipe, tmp_path / "cut" / "store", 1)
+    assert (resumed.settings["gradient_checkpointing"], resumed.settings["cache_gib"]) == (True, 0.5)
 
 
 def test_a_store_one_stage_ahead_of_its_record_resumes_to_the_same_result(

@@ -47,7 +47,7 @@ def train(users: int, shard: bool, folder: Path) -> None:
     rows = len(learner.network.row_fields.tables[0])
     found = {"bytes": bytes_by_user(rows), "cpu": _median_step(cpu), "clock": _median_step(clock)}
     (folder / f"{world()[1]}.json").write_text(json.dumps(found))
-    learner.processes.wait()
+    learner.processes.agree("end")
     training.close()  # type: ignore[attr-defined]
 
 

@@ -24,6 +24,7 @@ from newcomer.backbones.families import (
 from newcomer.backbones.loading import is_image_model, load, read_sibling
 from newcomer.backbones.padding import set_padding
 from newcomer.backbones.sentence_transformers_config import Declared, declared, require_computable
+from newcomer.backbones.sharding import Sharding
 from newcomer.backbones.sources import resolve_source
 from newcomer.data.examples import Input
 from newcomer.data.io.image_decoding import to_rgb
@@ -123,6 +124,8 @@ class Backbone(nn.Module):
             raise DataError(f"backbone '{name}': its file lacks weights ({lacking[0]}); fetch the model again")
         self.model: nn.Module = model.requires_grad_(False).eval()
         self.fingerprint = _fingerprint(self.model)  # of the weights as loaded
+        self.sharding: Sharding | None = None
+        """Its passes, where its blocks are spread over several processes."""
         self.transposed = conv1d_to_linear(self.model)
         """Names of the layers whose weights lie transposed in its files (GPT-2)."""
         if config.model_type == "timm_wrapper":
@@ -217,11 +220,7 @@ class Backbone(nn.Module):
 
     def forward(self, encoded: Encoded, model: nn.Module | None = None) -> Float[Tensor, "batch width"]:
         """Pooled features by this backbone's model, or by `model`, such as a compiled one."""
-        options = {"interpolate_pos_encoding": True} if self.resized else {}
-        reads = {
-            key: tensor.to(self.dtype) if tensor.is_floating_point() else tensor for key, tensor in encoded.items()
-        }
-        output = (self.model if model is None else model)(**reads, **options)
+        output = self.output(encoded, model)
         if self.pooling == "pooler":
             pooled: Tensor | None = getattr(output, "pooler_output", None)
             if pooled is None:
@@ -236,6 +235,17 @@ class Backbone(nn.Module):
             return states[torch.arange(len(states), device=states.device), last_tokens(encoded["attention_mask"])]
         mask = encoded["attention_mask"].to(states)[:, :, None]
         return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+    def output(self, encoded: Encoded, model: nn.Module | None = None) -> Any:
+        """The output of this backbone's model, or of `model`, with the states of all tokens."""
+        options = {"interpolate_pos_encoding": True} if self.resized else {}
+        reads = {
+            key: tensor.to(self.dtype) if tensor.is_floating_point() else tensor for key, tensor in encoded.items()
+        }
+        model = self.model if model is None else model
+        if self.sharding is not None and model is self.model:
+            return self.sharding.run(**reads, **options)
+        return model(**reads, **options)
 
     def _widened(self, states: Tensor) -> Tensor:
         """Float32 instead of a backbone's half precision: sums over many tokens and examples need its digits."""

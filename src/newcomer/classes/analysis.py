@@ -66,6 +66,7 @@ def analyse(learner: ClassLearner, examples: Examples | None) -> Generator[Step,
     """
     if not isinstance(learner, SDLoRA):
         raise LearnerError(f"a model of '{learner.name}' has no directions to look into; give one of '{SDLoRA.name}'")
+    learner.require_whole("an analysis")
     tasks = _tasks(learner)
     if not tasks:
         raise LearnerError("no task has changed the weights yet; learn at least two new classes first")

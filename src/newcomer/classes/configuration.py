@@ -111,11 +111,14 @@ class Runtime:
     - `device`: 'cpu', 'cuda', …; a GPU if there is one by default.
     - `gradient_checkpointing`: training keeps the inputs of each of the backbone's blocks alone and computes the rest again in the
       backward pass: less memory, about a third more time, the same result.
+    - `shard_backbone`: each of several processes (`torchrun`) holds a share of the frozen weights of the backbone's blocks, and
+      gathers one block at a time, for a backbone that does not fit one device: less memory, more exchange, the same result.
     """
 
     cache_gib: NotNegative = 2.0
     device: str | None = None
     gradient_checkpointing: bool = False
+    shard_backbone: bool = False
     torch_compile: bool = internal(False)
 
 

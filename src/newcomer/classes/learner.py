@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.reloading import reload_backbone
+from newcomer.backbones.sharding import Sharding, require_several
 from newcomer.classes.class_history import NEW_CLASSES, classes_after
 from newcomer.classes.class_memory import ClassMemory
 from newcomer.classes.classifier import FeatureClassifier
@@ -26,7 +27,7 @@ from newcomer.data.class_names import class_name, known_names
 from newcomer.data.example_digest import examples_digest
 from newcomer.data.examples import Examples, Input, Subset, require_examples
 from newcomer.data.inputs import LoadedInputs, as_inputs, is_single
-from newcomer.errors import DataWarning, LearnerError, NewcomerError, nearest
+from newcomer.errors import DataWarning, LearnerError, NewcomerError, SettingError, nearest
 from newcomer.nn.heads.head import WeightBias
 from newcomer.printable import counted, listed, stage_title
 from newcomer.settings import Json
@@ -277,8 +278,9 @@ class ClassLearner(Learner[Examples, Examples]):
     def encoder_weights(self) -> dict[str, Tensor]:
         """Adapted weights by their names in `backbone.model`.
 
-        Raises LearnerError for a model that is not the backbone with other weights and a head.
+        Raises LearnerError for a model that is not the backbone with other weights and a head, and for a sharded backbone.
         """
+        self.require_whole("an export")
         weights = self.adapter.encoder_weights() if self.classifier.is_linear else None
         if weights is None:
             raise LearnerError(
@@ -286,9 +288,18 @@ class ClassLearner(Learner[Examples, Examples]):
             )
         return weights
 
+    def require_whole(self, what: str) -> None:
+        """Raises LearnerError if the backbone's weights are spread over processes, and none has what it takes."""
+        if self.backbone.sharding is not None:
+            raise LearnerError(
+                f"{what} takes whole weights, which shard_backbone spreads over the processes; save the learner, and open the "
+                "store in one process"
+            )
+
     def _fit_stage(self, stage: Stage[Examples, Examples]) -> Generator[Step, None, Entry]:
         _require_threads()
         require_examples(stage.train, f"stage '{stage_title(stage.name)}'")
+        self._agree(f"learn {counted(len(stage.train), 'example')}")
         if not len(stage.train):
             raise LearnerError(f"stage '{stage_title(stage.name)}' has no examples to learn from")
         digest = examples_digest(stage.train)
@@ -416,6 +427,7 @@ class ClassLearner(Learner[Examples, Examples]):
         position = {row: i for i, row in enumerate(rows)}
         order = self.backbone.sort_by_length(loader.inputs, rows)
         features = torch.empty(len(rows), self.adapter.width)
+        self._agree(f"features of {counted(len(rows), 'input')}")
         with evaluating(self.backbone):
             for part in chunks(len(order), EVAL_BATCH):
                 batch = order[part.start : part.stop]
@@ -425,6 +437,11 @@ class ClassLearner(Learner[Examples, Examples]):
         if len(self.entries) != stages:
             raise LearnerError(f"this {type(self).__name__} was trained by another thread meanwhile; predict again")
         return features
+
+    def _agree(self, what: str) -> None:
+        """Where every pass is one of all processes: raises LearnerError unless all are about to make as many."""
+        if self.backbone.sharding is not None:
+            self.backbone.sharding.agree(what)
 
     def _novelty_threshold(self, reject: float | None) -> float | None:
         """Novelty score above which an input is rejected; None: none is."""
@@ -474,6 +491,8 @@ class ClassLearner(Learner[Examples, Examples]):
                 with evaluating(self.backbone):
                     if rows:
                         use(rows, self.backbone.to_device(next(tensors)))
+                    elif self.backbone.sharding is not None:  # the others need this process's shards
+                        self.adapter.encode(self.backbone.to_device(loader.read(order[:1])))
                 yield Step(part, step, len(plan))
 
     def _require_classes(self) -> None:
@@ -538,10 +557,23 @@ class ClassLearner(Learner[Examples, Examples]):
         return make(backbone, **settings)
 
 
-def open_backbone(backbone: Backbone | str, runtime: Runtime) -> Backbone:
-    """The backbone, on the device of this runtime."""
+def open_backbone(backbone: Backbone | str, runtime: Runtime, whole_for: str | None = None) -> Backbone:
+    """The backbone, on the device of this runtime, or sharded over its processes.
+
+    Raises SettingError if it cannot be sharded; `whole_for` names a method that takes no sharded one.
+    """
+    processes = Processes(runtime.device)
+    if runtime.shard_backbone:
+        require_several(processes)
     opened = Backbone(backbone) if isinstance(backbone, (str, Path)) else backbone
-    opened.to(Processes(runtime.device).device)
+    if whole_for and (runtime.shard_backbone or opened.sharding is not None):
+        raise SettingError(
+            f"{whole_for}: shard_backbone: it trains or merges whole weights of the backbone; leave it out, or take another method"
+        )
+    if runtime.shard_backbone and opened.sharding is None:
+        processes.agree(f"open backbone {opened.fingerprint}")
+        opened.sharding = Sharding(opened.name, opened.model, processes)
+    opened.to(processes.device)
     return opened
 
 

@@ -47,11 +47,15 @@ class TrainingLoop(Part):
         self, backbone: Backbone, training: Training, runtime: Runtime, loss_classes: LossClasses = "new"
     ) -> None:
         self.training, self.loss_classes, self.torch_compile = training, loss_classes, runtime.torch_compile
-        self.gradient_checkpointing = runtime.gradient_checkpointing
+        # autocast's copies of all blocks' weights would be kept for the backward pass
+        is_copied = backbone.sharding is not None and training.precision == "bf16" and backbone.dtype == torch.float32
+        self.gradient_checkpointing = runtime.gradient_checkpointing or is_copied
         if self.gradient_checkpointing and not blocks_of(backbone.model):
             raise SettingError(
                 f"gradient_checkpointing: the model of '{backbone.name}' has no list of equal blocks; leave it out"
             )
+        if runtime.torch_compile and backbone.sharding is not None:
+            raise SettingError("torch_compile: a backbone under shard_backbone is not compiled; leave one of them out")
         if backbone.dtype == torch.float16:
             raise SettingError(
                 "Backbone: dtype = 'float16' has too small a range for gradients; give 'bfloat16', or the method "
@@ -111,18 +115,19 @@ class TrainingLoop(Part):
         rows = len(loss_classes) if distill is None else self.linear_head.classes
         self.parameter_count = adapter_size + rows * (backbone.width + 1)
         generator = task.spawn("augmentation", self.processes.index)
-        micro_batches = [self._micro_batches(loader, batch) for batch in plan]
-        tensors = loader.batches([part for parts in micro_batches for part in parts])
+        passes = [self._passes(loader, batch) for batch in plan]
+        tensors = loader.batches([part for parts in passes for part, _ in parts])
 
         def losses(step: int) -> Iterator[Tensor]:
-            for part in micro_batches[step]:
+            for part, weight in passes[step]:
                 encoded = augmented(backbone.to_device(next(tensors)), training.augment, generator)
                 with nullcontext() if groups else torch.no_grad():
                     features, own = adapter.encode_with_loss(encoded)
                 logits = self.linear_head(features).float()
                 compared = logits[:, loss_classes] + log_prior
                 loss = F.cross_entropy(compared, target[part], reduction="sum") + own
-                yield (loss if distill is None else loss + distill(encoded, logits)) / len(plan[step])
+                loss = loss if distill is None else loss + distill(encoded, logits)
+                yield weight * loss / len(plan[step])
 
         blocks = blocks_of(adapter.encoder) if self.gradient_checkpointing else []
         with closing(tensors), checkpointed(blocks), self._compiled(adapter):
@@ -169,7 +174,19 @@ class TrainingLoop(Part):
         """This process's share of a batch in micro-batches, texts of similar length together."""
         share, parts = self.processes.share(batch), self.training.gradient_accumulation_steps
         order = loader.backbone.sort_by_length(loader.inputs, share) if parts > 1 else list(share)
-        return [order[part.start : part.stop] for part in chunks(len(order), max(1, math.ceil(len(order) / parts)))]
+        return [order[part.start : part.stop] for part in _divided(len(order), parts)]
+
+    def _passes(self, loader: Loader, batch: Sequence[int]) -> list[tuple[list[int], float]]:
+        """Micro-batches with their weights in the loss.
+
+        Passes of a sharded backbone are passes of all processes: one of weight 0 takes the place of each that others have more.
+        """
+        found = [(part, 1.0) for part in self._micro_batches(loader, batch)]
+        if loader.backbone.sharding is None:
+            return found
+        parts = self.training.gradient_accumulation_steps
+        most = max(len(_divided(size, parts)) for size in self.processes.shares(len(batch)))
+        return found + [(list(batch[:1]), 0.0)] * (most - len(found))
 
     def reset(self) -> None:
         self.keep([])
@@ -182,6 +199,11 @@ class TrainingLoop(Part):
 
     def keep(self, classes: list[int]) -> None:
         self.linear_head.set(self.linear_head.weight[classes].detach(), self.linear_head.bias[classes].detach())
+
+
+def _divided(size: int, parts: int) -> Sequence[range]:
+    """A share of this size in at most so many parts."""
+    return chunks(size, max(1, math.ceil(size / parts)))
 
 
 def _log_prior(target: Int[Tensor, " example"], classes: int) -> Float[Tensor, " class"]:

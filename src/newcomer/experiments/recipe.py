@@ -42,6 +42,7 @@ NEWER_SETTINGS: TomlTable = {
     "calibrate": False,
     "negative_rate": 1.0,
     "gradient_checkpointing": False,
+    "shard_backbone": False,
     "dtype": "float32",
     "user_min_count": 1,
     "user_buckets": None,

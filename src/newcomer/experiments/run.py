@@ -25,7 +25,7 @@ from newcomer.store.writing import take_lock
 from newcomer.streams.stage import Stream
 from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.launcher import is_first
-from newcomer.training.learner import Learner, Step
+from newcomer.training.learner import MACHINE_SETTINGS, Learner, Step
 
 RECORD, STORE, CHECKPOINT = "record.jsonl", "store", "checkpoint"
 LIBRARIES = ("newcomer", "torch", "transformers", "numpy", "polars")
@@ -179,7 +179,8 @@ def _resume_or_build(recipe: Recipe, stream: Any, store: Path, done: int) -> Lea
 
 def _load(recipe: Recipe, store: Path, done: int) -> Learner[Any, Any]:
     backbone: dict[str, Any] = {"backbone": recipe.build_backbone()} if recipe.backbone else {}
-    return LEARNERS[recipe.learner["name"]].load(store, stages=done, **backbone)
+    machine = {key: value for key, value in recipe.learner.items() if key in MACHINE_SETTINGS}  # the store has none
+    return LEARNERS[recipe.learner["name"]].load(store, stages=done, **backbone, **machine)
 
 
 def start_event(recipe: Recipe, stream: Stream[Any, Any]) -> dict[str, Json]:

@@ -26,7 +26,7 @@ TrainData = TypeVar("TrainData")
 EvalData = TypeVar("EvalData")
 
 
-MACHINE_SETTINGS = ("device", "cache_gib", "torch_compile", "gradient_checkpointing", "shard_tables")
+MACHINE_SETTINGS = ("device", "cache_gib", "torch_compile", "gradient_checkpointing", "shard_backbone", "shard_tables")
 """Settings of the machine, not of the model: a store does not have them."""
 
 
@@ -125,7 +125,7 @@ class Learner(ABC, Generic[TrainData, EvalData]):
         with served([shard for entry in self.entries for shard in shards_of(entry.tensors)], is_first):
             if is_first:
                 Store(folder).write(self._manifest(), self.entries)
-        self.processes.wait()
+        self.processes.agree("save")
 
     @classmethod
     def load(cls, folder: str | Path, *, stages: int | None = None, **changes: Any) -> Self:

@@ -31,6 +31,10 @@ class Processes:
         """This process's share of a batch; the shares of all processes partition the batch."""
         return indices[self.index :: self.count]
 
+    def shares(self, size: int) -> list[int]:
+        """Sizes of all processes' shares of a batch of this size."""
+        return [len(range(index, size, self.count)) for index in range(self.count)]
+
     def add_up_rows(self, gradient: Tensor | None, table: Tensor) -> Tensor:
         """The sum over all processes of a table's sparse gradient; None: no row of this process."""
         rows, values = torch.zeros(0, dtype=torch.long, device=table.device), table.detach()[:0]
@@ -67,10 +71,18 @@ class Processes:
         self.add_up([total])
         return float(total) / self.count
 
-    def wait(self) -> None:
-        """Barrier."""
-        if self.count > 1:
-            torch.distributed.barrier()
+    def agree(self, what: str) -> None:
+        """Wait until all processes are here.
+
+        Raises LearnerError, in all of them, if one is about to do something else: they would wait for each other in vain.
+        """
+        if self.count == 1:
+            return
+        found: list[str] = [what] * self.count
+        torch.distributed.all_gather_object(found, what)
+        if len(set(found)) > 1:
+            others = ", ".join(f"process {index}: {said}" for index, said in enumerate(found))
+            raise LearnerError(f"all processes must do the same in the same order, but they do not ({others})")
 
 
 def pick_device(name: str | None) -> torch.device:

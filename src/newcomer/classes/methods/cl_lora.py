@@ -70,7 +70,8 @@ class CLLoRA(ClassLearner):
         runtime: CompiledRuntime = CompiledRuntime(),
         **settings: Any,
     ) -> None:
-        backbone, learner = open_backbone(backbone, runtime), type(self).__name__
+        learner = type(self).__name__
+        backbone = open_backbone(backbone, runtime, whole_for=learner)
         low_rank_updates(backbone, rank, learner)  # refuses what it cannot adapt
         loop = TrainingLoop(backbone, training, runtime)
         head = SubspaceClassifier(backbone.width, shrinkage, prior, 0.0, loop.linear_head, learner)

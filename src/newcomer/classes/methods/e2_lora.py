@@ -67,7 +67,7 @@ class E2LoRA(ClassLearner):
         **settings: Any,
     ) -> None:
         self.threshold = threshold
-        backbone = open_backbone(backbone, runtime)
+        backbone = open_backbone(backbone, runtime, whole_for=type(self).__name__)
         if not backbone.block_projections:
             raise LearnerError(
                 f"backbone '{backbone.name}' has no linear query and value projections that are known; "

@@ -18,7 +18,7 @@ class FrozenBackbone(ClassLearner):
       one of least held-out loss so far.
     - `shrinkage`: of covariances towards a multiple of the identity.
     - `prior`: 'uniform' or 'empirical', see `classes.configuration.Classifier`.
-    - `device`: 'cpu', 'cuda', …; a GPU if there is one by default.
+    - `device`, `shard_backbone`: see `classes.configuration.Runtime`.
     """
 
     name = "frozen"
@@ -32,8 +32,9 @@ class FrozenBackbone(ClassLearner):
         prior: Prior = "uniform",
         seed: int = 0,
         device: str | None = None,
+        shard_backbone: bool = False,
     ) -> None:
-        runtime = Runtime(cache_gib=0, device=device)
+        runtime = Runtime(cache_gib=0, device=device, shard_backbone=shard_backbone)
         backbone = open_backbone(backbone, runtime)
         classifier = MemoryClassifier(backbone.width, Classifier(head, shrinkage, drift_map=False, prior=prior))
         super().__init__(NoAdapter(backbone), None, classifier, runtime)

@@ -41,7 +41,7 @@ class FullFineTuning(ClassLearner):
         runtime: CompiledRuntime = CompiledRuntime(),
         **settings: Any,
     ) -> None:
-        backbone = open_backbone(backbone, runtime)
+        backbone = open_backbone(backbone, runtime, whole_for=type(self).__name__)
         loop = TrainingLoop(backbone, training, runtime, loss_classes)
         head = MemoryClassifier(backbone.width, classifier, loop.linear_head)
         super().__init__(

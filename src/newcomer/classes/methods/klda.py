@@ -47,7 +47,7 @@ class KLDA(ClassLearner):
       task's examples.
     - `shrinkage`: of the covariances, for the classifier and for novelty scores.
     - `prior`: 'uniform' or 'empirical', see `classes.configuration.Classifier`.
-    - `seed`: of Ω and b. `device`: 'cpu', 'cuda', …; a GPU if there is one by default.
+    - `seed`: of Ω and b. `device`, `shard_backbone`: see `classes.configuration.Runtime`.
     """
 
     name = "klda"
@@ -62,8 +62,9 @@ class KLDA(ClassLearner):
         prior: Prior = "uniform",
         seed: int = 0,
         device: str | None = None,
+        shard_backbone: bool = False,
     ) -> None:
-        runtime = Runtime(cache_gib=0, device=device)
+        runtime = Runtime(cache_gib=0, device=device, shard_backbone=shard_backbone)
         backbone = open_backbone(backbone, runtime)
         classifier = KernelDiscriminant(backbone.width, shrinkage, prior, projection_dim, bandwidth, seed)
         super().__init__(NoAdapter(backbone), None, classifier, runtime)

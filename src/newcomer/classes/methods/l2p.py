@@ -90,9 +90,8 @@ class PooledPrompts(PromptAdapter):
         self, encoded: Mapping[str, Tensor], query: Float[Tensor, "batch width"]
     ) -> tuple[Float[Tensor, "batch width"], Float[Tensor, " batch"]]:
         rows, distance = self.prompts(query, self.top_k)
-        options = {"interpolate_pos_encoding": True} if self.backbone.resized else {}
         with prepended(self.first_layer, self.attentions, rows), autocast(self.backbone, self.precision):
-            states: Tensor = self.backbone.model(**encoded, **options).last_hidden_state
+            states: Tensor = self.backbone.output(encoded).last_hidden_state
         return states[:, : rows.shape[1]].mean(1), self.key_loss_weight * distance
 
     def open(self, generator: torch.Generator) -> None:

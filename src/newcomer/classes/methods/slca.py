@@ -43,7 +43,7 @@ class SLCA(ClassLearner):
         runtime: CompiledRuntime = CompiledRuntime(),
         **settings: Any,
     ) -> None:
-        backbone = open_backbone(backbone, runtime)
+        backbone = open_backbone(backbone, runtime, whole_for=type(self).__name__)
         loop = TrainingLoop(backbone, training, runtime)
         head = MemoryClassifier(backbone.width, classifier, loop.linear_head)
         weights = TrainedWeights(backbone, None, training.precision, type(self).__name__)

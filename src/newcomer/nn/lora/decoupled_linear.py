@@ -27,14 +27,19 @@ memory-bound)."""
 
 @dataclass(frozen=True)
 class Terms:
-    """A merged weight and its terms; the factors of the newest terms are `open`, the others frozen."""
+    """Terms that are merged into a weight within the layer's pass; the factors of the newest are `open`, the others frozen.
 
-    weight: Float[Tensor, "width_out width_in"]
+    Backward passes merge them once more, so that no merged weight outlives its layer's pass: the layer's own weight may be there
+    for that time alone (`backbones.sharding`).
+    """
+
     scales: Float[Tensor, " rank"]
     open_up: Float[Tensor, "width_out open"]
     open_down: Float[Tensor, "open width_in"]
     up: Float[Tensor, "width_out closed"]
     down: Float[Tensor, "closed width_in"]
+    weight: Float[Tensor, "width_out width_in"] | None = None
+    """What they are added to; None: the layer's own weight."""
 
 
 WEIGHTS: ForwardContext[Tensor | Terms] = ForwardContext()
@@ -50,6 +55,11 @@ class AdaptedLinear(nn.Module):
         self.train(frozen.training)
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether its weight is a shard outside of the pass of its block (FSDP2)."""
+        return hasattr(self.frozen.weight, "placements")  # of torch's DTensor, whose import takes long
+
+    @property
     def override(self) -> Tensor | Terms | None:
         """Override in the current thread's pass."""
         return WEIGHTS.of(self)
@@ -58,8 +68,9 @@ class AdaptedLinear(nn.Module):
         lent = self.override
         if isinstance(lent, Terms):
             t, bias = lent, self.frozen.bias
+            weight = self.frozen.weight if t.weight is None else t.weight
             found: Tensor = _Multiply.apply(  # type: ignore[no-untyped-call]
-                x, t.weight, bias, t.scales, t.open_up, t.open_down, t.up, t.down
+                x, weight, bias, t.scales, t.open_up, t.open_down, t.up, t.down
             )
             return found
         return F.linear(x, self.frozen.weight if lent is None else lent, self.frozen.bias)
@@ -82,6 +93,16 @@ def widened(weight: Tensor) -> Tensor:
     return weight.to(torch.promote_types(weight.dtype, torch.float32))
 
 
+def merged(
+    weight: Float[Tensor, "width_out width_in"],
+    up: Float[Tensor, "width_out rank"],
+    down: Float[Tensor, "rank width_in"],
+) -> Float[Tensor, "width_out width_in"]:
+    """W + B A in the dtype of W, also under autocast."""
+    with torch.autocast(weight.device.type, enabled=False):
+        return torch.addmm(widened(weight), up, down).to(weight.dtype)
+
+
 def low_rank_is_cheaper(tokens: int, rank: int, width_in: int, width_out: int) -> bool:
     """Whether the factors' gradients are cheaper without the dense gradient G.
 
@@ -95,7 +116,7 @@ def low_rank_is_cheaper(tokens: int, rank: int, width_in: int, width_out: int) -
 
 
 class _Multiply(torch.autograd.Function):
-    """x Wᵀ + bias; under autocast in the lower precision, as torch's linear layers."""
+    """x (W + B A)ᵀ + bias; under autocast in the lower precision, as torch's linear layers."""
 
     @staticmethod
     def forward(
@@ -111,17 +132,20 @@ class _Multiply(torch.autograd.Function):
     ) -> Tensor:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        ctx.outer, x, weight = x.dtype, x.to(dtype), weight.to(dtype)
+        ctx.outer, x = x.dtype, x.to(dtype)
         ctx.save_for_backward(x, weight, scales, open_up, open_down, up, down)
-        return F.linear(x, weight, None if bias is None else bias.to(dtype))
+        whole = merged(weight, torch.cat([up, open_up], dim=1) * scales, torch.cat([down, open_down]))
+        return F.linear(x, whole.to(dtype), None if bias is None else bias.to(dtype))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scales, open_up, open_down, up, down = ctx.saved_tensors
-        dtype = weight.dtype
-        into = (gradient @ weight).to(ctx.outer) if ctx.needs_input_grad[0] else None
+        dtype, into = x.dtype, None
+        b, a = torch.cat([up, open_up], dim=1), torch.cat([down, open_down])
+        if ctx.needs_input_grad[0]:
+            into = (gradient @ merged(weight, b * scales, a).to(dtype)).to(ctx.outer)
         g, x = gradient.flatten(0, -2), x.flatten(0, -2)
-        b, a = (torch.cat(pair, dim=side).to(dtype) for pair, side in (((up, open_up), 1), ((down, open_down), 0)))
+        b, a = b.to(dtype), a.to(dtype)
         ranks = slice(up.shape[1], None)
         if low_rank_is_cheaper(x.shape[0], b.shape[1], x.shape[1], g.shape[1]):
             u, z = g @ b, x @ a.T

@@ -12,20 +12,20 @@ With `shared` magnitudes (the paper's) α_k is one number a task and n_k the nor
 magnitude a `projection` n_{k,p} is each projection's own. The paper divides by each projection's own norm while sharing α, which
 cannot be reached from a trained task without a jump in the function; taking the norm of the whole update can.
 
-The factors of all tasks are stacked, so that W_p is one matrix product whatever the number of tasks, formed once a step;
+The factors of all tasks are stacked, so that W_p is one matrix product whatever the number of tasks, formed in the layer's pass;
 `nn.lora.decoupled_linear` multiplies by it and computes the gradients. Without gradients W_p is cached until something changes:
-the plain model's cost.
+the plain model's cost. Where W0_p is sharded (`backbones.sharding`) nothing is cached.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import nn
 
-from newcomer.nn.lora.decoupled_linear import WEIGHTS, Terms, adapted_linear, widened
+from newcomer.nn.lora.decoupled_linear import WEIGHTS, Terms, adapted_linear, merged
 from newcomer.shapes import Float, Tensor
 
 Sharing = Literal["shared", "projection"]
@@ -78,7 +78,8 @@ class DecoupledLoRA(nn.Module):
 
     def clear(self) -> None:
         """Remove all directions."""
-        like = widened(self._layers[0].frozen.weight.detach()[:0])
+        frozen = self._layers[0].frozen.weight
+        like = torch.zeros(0, dtype=torch.promote_types(frozen.dtype, torch.float32), device=frozen.device)
         self.ranks: list[int] = []
         """Rank of each closed direction."""
         self.magnitudes = nn.Parameter(like.new_zeros(0, 1 if self.sharing == "shared" else len(self._layers)))
@@ -192,10 +193,7 @@ class DecoupledLoRA(nn.Module):
 
     def weight(self, p: int) -> Float[Tensor, "width_out width_in"]:
         """W0 + ΔW of projection p, in the weights' dtype, also under autocast."""
-        frozen = self._layers[p].frozen.weight
-        with torch.autocast(frozen.device.type, enabled=False):
-            up, down = self.terms(p)
-            return torch.addmm(widened(frozen), up, down).to(frozen.dtype)
+        return merged(self._layers[p].frozen.weight, *self.terms(p))
 
     def terms(self, p: int) -> tuple[Float[Tensor, "width_out rank"], Float[Tensor, "rank width_in"]]:
         """ΔW of projection p as two factors, up @ down: all directions side by side, each with its magnitude on `up`."""
@@ -204,19 +202,19 @@ class DecoupledLoRA(nn.Module):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within, the model computes with W0 + ΔW, merged once: each layer costs what the plain one costs.
+        """Within, the model computes with W0 + ΔW, merged: each layer costs what the plain one costs.
 
         For the current thread only: others may use the same model with this update, another, or none.
         """
-        lent: Sequence[Terms | Tensor] = self._terms() if torch.is_grad_enabled() else self._fold()
-        with self._lent(lent):
+        folds = not torch.is_grad_enabled() and not self._is_sharded
+        with self._lent(self._fold() if folds else self._terms()):
             yield
 
     def snapshot(self) -> Callable[[], AbstractContextManager[None]]:
         """`applied` with the merged weights as they are now, whatever is trained later; for passes without gradients."""
         with torch.no_grad():
-            merged = self._fold()
-        return lambda: self._lent(merged)
+            kept: Sequence[Terms | Tensor] = [_copied(t) for t in self._terms()] if self._is_sharded else self._fold()
+        return lambda: self._lent(kept)
 
     @contextmanager
     def _lent(self, weights: Sequence[Terms | Tensor]) -> Iterator[None]:
@@ -234,10 +232,12 @@ class DecoupledLoRA(nn.Module):
             up, down = (
                 (self.open_up[p], self.open_down[p]) if len(self.open_up) else (self.up[p][:, :0], self.down[p][:0])
             )
-            with torch.no_grad():
-                weight = self.weight(p)
-            found.append(Terms(weight, self._scales(p), up, down, self.up[p], self.down[p]))
+            found.append(Terms(self._scales(p), up, down, self.up[p], self.down[p]))
         return found
+
+    @property
+    def _is_sharded(self) -> bool:
+        return any(layer.is_sharded for layer in self._layers)
 
     def refold(self) -> None:
         """Merge the weights again at the next pass: needed after single entries were changed through `.data`.
@@ -279,6 +279,11 @@ def _sample(part: Tensor, count: int) -> Tensor:
     flat = flat.view(-1) if flat.is_contiguous() else flat[0]
     step = max(1, len(flat) // max(1, count))
     return flat[:: step if step % 2 else step + 1]  # an odd step reaches all columns
+
+
+def _copied(terms: Terms) -> Terms:
+    """With copies of what is trained in place."""
+    return replace(terms, open_up=terms.open_up.clone(), open_down=terms.open_down.clone())
 
 
 def _squared_norm(up: Float[Tensor, "width_out rank"], down: Float[Tensor, "rank width_in"]) -> Float[Tensor, ""]:

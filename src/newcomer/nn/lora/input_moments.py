@@ -38,7 +38,9 @@ class InputMoments:
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
         self._layers = [model.get_submodule(name) for name in layers]
         weights = [next(layer.parameters()) for layer in self._layers]
-        self.found: list[Float[Tensor, "width width"]] = [w.new_zeros(w.shape[1], w.shape[1]) for w in weights]
+        self.found: list[Float[Tensor, "width width"]] = [
+            torch.zeros(w.shape[1], w.shape[1], dtype=w.dtype, device=w.device) for w in weights
+        ]
         """One matrix a layer."""
 
     @contextmanager

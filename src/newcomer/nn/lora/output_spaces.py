@@ -134,9 +134,10 @@ class OutputSpaceLoRA:
             self._merged = self._closed_weights()
 
     def _terms(self, p: int) -> Terms:
-        """The merged weight of layer p, with the open task's factors for the gradients."""
+        """The open task's factors of layer p, added to the merged weight of the closed tasks."""
         up, down = self.open_up[p], self.open_down[p]
-        return Terms(self.weight(p), up.new_ones(up.shape[1]), up, down, up.detach()[:, :0], down.detach()[:0])
+        closed = up.detach()[:, :0], down.detach()[:0]
+        return Terms(up.new_ones(up.shape[1]), up, down, *closed, self._merged[p])
 
     @torch.no_grad()
     def _closed_weights(self) -> list[Tensor]:

@@ -142,10 +142,10 @@ class SharedAndTaskLoRA:
         lent: dict[nn.Module, Terms | Tensor] = {}
         for p, (layer, up, down) in enumerate(zip(layers, ups, downs, strict=True)):
             scale = up.new_ones(self.rank) if scales is None else scales[p]
-            (weight,) = _merged([layer], [up * scale], [down])
-            learns = torch.is_grad_enabled() and any(t.requires_grad for t in (up, down, scale))
-            closed = up.detach()[:, :0], down.detach()[:0]
-            lent[layer] = Terms(weight, scale, up, down, *closed) if learns else weight
+            if torch.is_grad_enabled() and any(t.requires_grad for t in (up, down, scale)):
+                lent[layer] = Terms(scale, up, down, up.detach()[:, :0], down.detach()[:0])
+            else:
+                (lent[layer],) = _merged([layer], [up * scale], [down])
         with WEIGHTS.override(lent):
             yield
 
