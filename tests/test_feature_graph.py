@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from newcomer.nn.ctr.feature_graph import Interactions, Readout, between_0_and_1, higher_orders, largest
+from newcomer.nn.ctr.feature_graph import (
+    Interactions,
+    LinearReadout,
+    Readout,
+    between_0_and_1,
+    higher_orders,
+    largest,
+    states,
+)
 
 ITEMS, FIELDS, ROWS, WIDTH, LAYERS = 2, 5, 3, 4, 3
 
@@ -30,15 +38,21 @@ def graphs() -> Tensor:
     return higher_orders(sample(ITEMS, FIELDS, FIELDS), LAYERS)
 
 
+def states_of(network: Interactions, graphs: Tensor, vectors: Tensor) -> list[Tensor]:
+    return states(vectors, network(graphs, vectors))
+
+
 def test_layer_l_is_homogeneous_of_degree_l_plus_1(network: Interactions, graphs: Tensor) -> None:
     vectors = sample(ITEMS, FIELDS, ROWS, WIDTH, seed=1)
-    for layer, (once, thrice) in enumerate(zip(network(graphs, vectors), network(graphs, 3 * vectors), strict=True)):
+    for layer, (once, thrice) in enumerate(
+        zip(states_of(network, graphs, vectors), states_of(network, graphs, 3 * vectors), strict=True)
+    ):
         torch.testing.assert_close(thrice, 3 ** (layer + 1) * once)
 
 
 def test_layer_l_is_the_sum_of_the_monomials_with_the_products_of_edges(network: Interactions, graphs: Tensor) -> None:
     vectors = sample(ITEMS, FIELDS, ROWS, WIDTH, seed=1)
-    for layer, found in enumerate(network(graphs, vectors)):
+    for layer, found in enumerate(states_of(network, graphs, vectors)):
         expected = torch.zeros_like(found)
         for m, *others in itertools.product(range(FIELDS), repeat=layer + 1):
             monomial = vectors[:, m]
@@ -54,8 +68,8 @@ def test_a_field_without_an_edge_to_another_never_meets_it(network: Interactions
     graphs = torch.rand(1, LAYERS, FIELDS, FIELDS, dtype=torch.float64)
     graphs[:, :, 0, 3] = 0
     vectors = sample(1, FIELDS, ROWS, WIDTH).requires_grad_()
-    for states in network(graphs, vectors)[1:]:
-        (gradient,) = torch.autograd.grad(states[:, 0].sum(), vectors, retain_graph=True)
+    for state in states_of(network, graphs, vectors)[1:]:
+        (gradient,) = torch.autograd.grad(state[:, 0].sum(), vectors, retain_graph=True)
         assert not gradient[:, 3].any()
         assert gradient[:, 1].any()
 
@@ -65,7 +79,9 @@ def test_renaming_fields_renames_graphs_and_states(network: Interactions) -> Non
     orders = higher_orders(graph, LAYERS)
     renamed = higher_orders(graph[:, names][:, :, names], LAYERS)
     torch.testing.assert_close(renamed, orders[:, :, names][:, :, :, names])
-    for before, after in zip(network(orders, vectors), network(renamed, vectors[:, names]), strict=True):
+    for before, after in zip(
+        states_of(network, orders, vectors), states_of(network, renamed, vectors[:, names]), strict=True
+    ):
         torch.testing.assert_close(after, before[:, names])
 
 
@@ -131,7 +147,7 @@ def test_gradients_are_right_to_second_order(network: Interactions) -> None:
     readout = Readout(3, WIDTH, heads=2, head_width=3).double()
 
     def logits(graph: Tensor, vectors: Tensor) -> Tensor:
-        answer: Tensor = readout(network(higher_orders(graph, LAYERS), vectors))
+        answer: Tensor = readout(vectors, network(higher_orders(graph, LAYERS), vectors))
         return answer
 
     graph, vectors = sample(1, 3, 3).requires_grad_(), sample(1, 3, 2, WIDTH).requires_grad_()
@@ -142,21 +158,30 @@ def test_gradients_are_right_to_second_order(network: Interactions) -> None:
 def test_the_readout_is_attention_written_out() -> None:
     torch.manual_seed(0)
     readout = Readout(FIELDS, WIDTH, heads=3, head_width=6).double()
-    states = [sample(ITEMS, FIELDS, ROWS, WIDTH, seed=seed) for seed in range(LAYERS + 1)]
-    tokens = torch.stack(states, dim=3)  # item field row state width
+    vectors, *messages = (sample(ITEMS, FIELDS, ROWS, WIDTH, seed=seed) for seed in range(LAYERS + 1))
+    tokens = torch.stack(states(vectors, messages), dim=3)  # item field row state width
     heads = []
     for query, key, value in zip(readout.query, readout.key, readout.value, strict=True):
         scores = (tokens @ query) @ (tokens @ key).transpose(-2, -1) / 6**0.5
         heads.append((scores.softmax(dim=-1) @ (tokens @ value)).sum(dim=-2))
     outcome = torch.relu(torch.cat(heads, dim=-1)).transpose(1, 2)
     gate = torch.sigmoid(nn.functional.linear(outcome.flatten(2), readout.gate))
-    torch.testing.assert_close(readout(states), (gate * (outcome @ readout.weight)).sum(dim=-1))
+    torch.testing.assert_close(readout(vectors, messages), (gate * (outcome @ readout.weight)).sum(dim=-1))
+
+
+def test_the_linear_readout_is_the_sum_over_fields_and_layers() -> None:
+    torch.manual_seed(0)
+    readout = LinearReadout(FIELDS, WIDTH, LAYERS).double()
+    vectors, *messages = (sample(ITEMS, FIELDS, ROWS, WIDTH, seed=seed) for seed in range(LAYERS + 1))
+    together = torch.cat(states(vectors, messages), dim=-1)  # item field row (state width)
+    torch.testing.assert_close(readout(vectors, messages), torch.einsum("ifrw,fw->ir", together, readout.weight))
 
 
 def test_items_and_rows_in_a_batch_are_themselves(network: Interactions, graphs: Tensor) -> None:
     readout = Readout(FIELDS, WIDTH).double()
     vectors = sample(ITEMS, FIELDS, ROWS, WIDTH, seed=1)
-    together = readout(network(graphs, vectors))
+    together = readout(vectors, network(graphs, vectors))
     for item, row in itertools.product(range(ITEMS), range(ROWS)):
-        alone = readout(network(graphs[item : item + 1], vectors[item : item + 1, :, row : row + 1]))
+        own = vectors[item : item + 1, :, row : row + 1]
+        alone = readout(own, network(graphs[item : item + 1], own))
         torch.testing.assert_close(together[item, row], alone[0, 0])

@@ -106,5 +106,5 @@ class EmerGNetwork(ItemNetwork):
         return state["orders"] if "orders" in state else self.orders(state["graph"])
 
     def _logits(self, graphs: Tensor, vectors: Float[Tensor, "item field row width"]) -> Float[Tensor, "item row"]:
-        logits: Tensor = self.readout(self.interactions(graphs, vectors))
+        logits: Tensor = self.readout(vectors, self.interactions(graphs, vectors))
         return logits if self.tower is None else logits + self.tower(vectors)

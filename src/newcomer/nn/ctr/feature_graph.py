@@ -1,5 +1,7 @@
 """Feature graphs: higher-order interactions of fields by message passing, and readouts."""
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,7 +135,7 @@ def _kept(entries: Tensor) -> Tensor:
 
 
 class Interactions(nn.Module):
-    """Message passing: Hˡ = σ(Aˡ H⁰ Wˡ) ⊙ Hˡ⁻¹, σ = LeakyReLU, none in the last layer.
+    """Message passing: Hˡ = Mˡ ⊙ Hˡ⁻¹ with messages Mˡ = σ(Aˡ H⁰ Wˡ), σ = LeakyReLU, none in the last layer.
 
     Without σ, Hˡ is a homogeneous polynomial of degree l + 1 in the fields' vectors; the monomial h_m ⊙ W¹h_n1 ⊙ … ⊙ Wˡh_nl has the
     coefficient Π_k Aᵏ[m, n_k]: layer l contains exactly the interactions of order l + 1 along the graphs' edges.
@@ -150,20 +152,23 @@ class Interactions(nn.Module):
     def forward(
         self, graphs: Float[Tensor, "item layer field other"], vectors: Float[Tensor, "item field row width"]
     ) -> list[Float[Tensor, "item field row width"]]:
-        """H⁰ … Hᴸ; an item's graph is shared by its rows."""
+        """M¹ … Mᴸ; an item's graph is shared by its rows."""
         items, fields, rows, width = vectors.shape
         layers = len(self.weights)
-        mixed = torch.bmm(
-            graphs.flatten(1, 2), vectors.reshape(items, fields, rows * width)
-        )  # all layers' Aˡ H⁰ at once
+        mixed = torch.bmm(graphs.flatten(1, 2), vectors.reshape(items, fields, rows * width))  # all Aˡ H⁰ at once
         mixed = mixed.view(items, layers, fields * rows, width)
-        states = [vectors]
-        for layer, (mixed_vectors, weight) in enumerate(zip(mixed.unbind(1), self.weights.unbind(), strict=True)):
-            messages = (mixed_vectors @ weight).view(items, fields, rows, width)
-            if layer < layers - 1:
-                messages = functional.leaky_relu(messages, self.slope)
-            states.append(messages * states[-1])
-        return states
+        *inner, last = [
+            (mixed_vectors @ weight).view(items, fields, rows, width)
+            for mixed_vectors, weight in zip(mixed.unbind(1), self.weights.unbind(), strict=True)
+        ]
+        return [*(functional.leaky_relu(message, self.slope) for message in inner), last]
+
+
+def states(
+    vectors: Float[Tensor, "item field row width"], messages: Sequence[Float[Tensor, "item field row width"]]
+) -> list[Float[Tensor, "item field row width"]]:
+    """H⁰ … Hᴸ."""
+    return [*accumulate(messages, torch.mul, initial=vectors)]
 
 
 class Readout(nn.Module):
@@ -183,14 +188,19 @@ class Readout(nn.Module):
         self.gate = nn.Parameter(nn.init.xavier_uniform_(torch.empty(fields, fields * heads * head_width)))
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, heads * head_width))[0])
 
-    def forward(self, states: list[Float[Tensor, "item field row width"]]) -> Float[Tensor, "item row"]:
-        items, fields, rows, width = states[0].shape
+    def forward(
+        self,
+        vectors: Float[Tensor, "item field row width"],
+        messages: Sequence[Float[Tensor, "item field row width"]],
+    ) -> Float[Tensor, "item row"]:
+        items, fields, rows, width = vectors.shape
         heads, _, head_width = self.query.shape
-        tokens = torch.stack(states, dim=-2).view(items * fields * rows, len(states), width)
+        count = len(messages) + 1
+        tokens = torch.stack(states(vectors, messages), dim=-2).view(items * fields * rows, count, width)
         pairing = (self.query @ self.key.transpose(1, 2)) / head_width**0.5  # head width width
         queries = (tokens @ pairing.transpose(0, 1).reshape(width, heads * width)).view(len(tokens), -1, width)
         scores = torch.bmm(tokens, queries.transpose(1, 2)).softmax(dim=1)  # thing state (query head)
-        shares = scores.view(len(tokens), len(states), len(states), heads).sum(dim=2)
+        shares = scores.view(len(tokens), count, count, heads).sum(dim=2)
         attended = torch.bmm(shares.transpose(1, 2), tokens)  # thing head width
         outcome = torch.relu(torch.einsum("thw,hwv->thv", attended, self.value)).reshape(items, fields, rows, -1)
         together = outcome.transpose(1, 2)  # item row field (head width)
@@ -199,7 +209,7 @@ class Readout(nn.Module):
 
 
 class LinearReadout(nn.Module):
-    """Linear readout: logit = Σ_m Σ_l w_mlᵀ Hˡ_m.
+    """Linear readout: logit = Σ_m Σ_l w_mlᵀ Hˡ_m, by Horner's rule Σ_m H⁰_mᵀ (w_m0 + M¹_m ⊙ (w_m1 + M²_m ⊙ (…))).
 
     It does not mix fields, so only the graphs make fields interact. A readout that mixes fields can learn interactions without the
     graphs, which then explain nothing.
@@ -209,5 +219,12 @@ class LinearReadout(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(fields, (layers + 1) * width) * 0.1)
 
-    def forward(self, states: list[Float[Tensor, "item field row width"]]) -> Float[Tensor, "item row"]:
-        return (torch.cat(states, dim=-1) * self.weight[:, None]).sum(dim=(1, 3))
+    def forward(
+        self,
+        vectors: Float[Tensor, "item field row width"],
+        messages: Sequence[Float[Tensor, "item field row width"]],
+    ) -> Float[Tensor, "item row"]:
+        *weights, factor = self.weight.view(len(self.weight), 1, len(messages) + 1, -1).unbind(2)
+        for weight, message in zip(reversed(weights), reversed(messages), strict=True):
+            factor = torch.addcmul(weight, message, factor)
+        return (vectors * factor).sum(dim=(1, 3))
