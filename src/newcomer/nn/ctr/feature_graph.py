@@ -55,8 +55,9 @@ class _HigherOrders(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, graph: Tensor, orders: int) -> Tensor:
         raw = _MinMax.of(graph)
-        mask = _kept(raw.entries)
-        first = _symmetric(raw.entries, mask)
+        whole = _with_diagonal(raw.entries, 1.0)
+        mask = _kept(whole)
+        first = _symmetric(whole * mask)
         edges = (first != 0).to(first.dtype)
         graphs, products = [first], list[_MinMax]()
         for _ in range(orders - 1):
@@ -79,8 +80,7 @@ class _HigherOrders(torch.autograd.Function):
             of_first = torch.baddbmm(of_first, graphs[order - 1].mT, of_product)
             of_order = torch.baddbmm(gradient[:, order - 1] if order > 1 else of_first, of_product, graphs[0])
         of_first = of_order if products else of_first
-        off_diagonal = mask - torch.diag_embed(mask.diagonal(dim1=-2, dim2=-1))
-        return raw.backward((of_first + of_first.mT) * (off_diagonal / 2)), None
+        return raw.backward(_symmetric(of_first) * _with_diagonal(mask, 0.0)), None
 
 
 class _MinMax(NamedTuple):
@@ -110,8 +110,8 @@ class _MinMax(NamedTuple):
 
 def _composed(graph: Tensor, orders: int) -> Tensor:
     """`higher_orders` of differentiable operations."""
-    entries = between_0_and_1(graph)
-    first = _symmetric(entries, _kept(entries.detach()))
+    whole = _with_diagonal(between_0_and_1(graph), 1.0)
+    first = _symmetric(whole * _kept(whole.detach()))
     edges = (first != 0).to(first.dtype)
     graphs = [first]
     for _ in range(orders - 1):
@@ -119,15 +119,17 @@ def _composed(graph: Tensor, orders: int) -> Tensor:
     return torch.stack(graphs, dim=1)
 
 
-def _symmetric(entries: Tensor, mask: Tensor) -> Tensor:
-    """A¹ of the kept entries."""
-    kept = (entries + torch.diag_embed(1 - entries.diagonal(dim1=-2, dim2=-1))) * mask
-    return (kept + kept.mT) / 2
+def _symmetric(graph: Tensor) -> Tensor:
+    return (graph + graph.mT) / 2
+
+
+def _with_diagonal(graph: Tensor, value: float) -> Tensor:
+    return graph.masked_fill(torch.eye(graph.shape[-1], dtype=torch.bool, device=graph.device), value)
 
 
 def _kept(entries: Tensor) -> Tensor:
     """1 for the entries of B that are kept, 0 for others."""
-    flat = (entries + torch.diag_embed(1 - entries.diagonal(dim1=-2, dim2=-1))).flatten(1)
+    flat = entries.flatten(1)
     count = flat.shape[1] // 2
     if flat.device.type == "cpu":
         return torch.from_numpy(largest(flat.numpy(), count)).to(flat.dtype).view_as(entries)
