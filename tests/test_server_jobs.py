@@ -84,12 +84,13 @@ def test_what_a_job_learns_is_what_the_library_learns_and_is_served(
 def test_a_damaged_job_hinders_no_other_one(
     change: dict[str, str] | None, client: TestClient, config: ServeConfig, tasks: list[Examples]
 ) -> None:
-    broken = learn(client, examples(tasks[1]))
+    older, broken = (learn(client, examples(tasks[1])) for _ in range(2))
     path = config.own_folder / "jobs" / broken / "job.json"
     path.write_text("{" if change is None else json.dumps(json.loads(path.read_text()) | change))
+    assert [one["id"] for one in client.get("/jobs?limit=1").json()["jobs"]] == [older]
     job = learn(client, examples(tasks[1]), key="again")
     assert learn(client, examples(tasks[1]), key="again") == job
-    assert [one["id"] for one in client.get("/jobs").json()["jobs"]] == [job]
+    assert [one["id"] for one in client.get("/jobs").json()["jobs"]] == [job, older]
     assert client.get(f"/jobs/{broken}").status_code == 503
     work(config)
     assert client.get(f"/jobs/{job}").json()["status"] == "done"

@@ -3,6 +3,7 @@
 import binascii
 from collections.abc import Mapping
 from http import HTTPStatus
+from itertools import islice
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -62,7 +63,7 @@ class JobRoutes:
 
     def all(self, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> JobList:
         """The newest jobs."""
-        return JobList(jobs=list(self.jobs.readable(self.jobs.ids()[: -limit - 1 : -1])))
+        return JobList(jobs=list(islice(self.jobs.readable(reversed(self.jobs.ids())), limit)))
 
     def one(self, job_id: str) -> Job:
         """A job: its status, how far it is, its result."""
