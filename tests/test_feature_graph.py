@@ -139,6 +139,16 @@ def test_the_largest_are_so_many_and_none_is_smaller_than_another(size: int, val
     for row, among in zip(entries, largest(entries, count), strict=True):
         assert among.sum() == count
         assert not count or count == size or row[among].min() >= row[~among].max()
+        kept = torch.from_numpy(row.copy()).argsort(stable=True)[size - count :]  # as on a GPU
+        assert sorted(kept.tolist()) == np.flatnonzero(among).tolist()
+
+
+def test_an_item_without_numbers_changes_no_other_one() -> None:
+    """Whose kept entries are told from equal ones."""
+    graph = torch.tensor([[0.0, 5.0], [1.0, 2.0]])
+    alone = higher_orders(graph[None], 2)[0]
+    beside = higher_orders(torch.stack([graph, torch.full((2, 2), torch.nan)]), 2)[0]
+    torch.testing.assert_close(beside, alone, rtol=0, atol=0)
 
 
 def test_gradients_are_right_to_second_order(network: Interactions) -> None:

@@ -73,6 +73,7 @@ SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 5}
 LOW_RANK: dict[str, Any] = SHORT | {"rank": 2, "learning_rate": 1e-3}
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "pictures": ("sd-lora", "micro-vit", {}, LOW_RANK),  # four blocks, the tiny ones have two
+    "crops": ("sd-lora", "micro-vit", {}, LOW_RANK | {"augment": "crop"}),
     "micro-batches": (
         "sd-lora",
         "bert",

@@ -120,7 +120,9 @@ class TrainingLoop(Part):
 
         def losses(step: int) -> Iterator[Tensor]:
             for part, weight in passes[step]:
-                encoded = augmented(backbone.to_device(next(tensors)), training.augment, generator)
+                encoded = backbone.to_device(next(tensors))
+                if weight:  # a pass for the others takes no random numbers
+                    encoded = augmented(encoded, training.augment, generator)
                 with nullcontext() if groups else torch.no_grad():
                     features, own = adapter.encode_with_loss(encoded)
                 logits = self.linear_head(features).float()

@@ -33,19 +33,19 @@ def higher_orders(graph: Float[Tensor, "item field other"], orders: int) -> Floa
 
 
 def largest(entries: NDArray[np.floating[Any]], count: int) -> NDArray[np.bool_]:
-    """Whether an entry is among the `count` largest of its row; of those that equal the smallest of them the first are.
+    """Whether an entry is among the `count` largest of its row; of those that equal the smallest of them the last are.
 
     >>> largest(np.array([[0.5, 1.0, 0.5, 0.2]]), 2).tolist()
-    [[True, True, False, False]]
+    [[False, True, True, False]]
     """
     if not count:
         return np.zeros(entries.shape, np.bool_)
     bound = np.partition(entries, -count)[..., -count, None]  # fifteen times as fast as torch.topk on a CPU
     among: NDArray[np.bool_] = entries >= bound
-    if np.count_nonzero(among) > count * (entries.size // entries.shape[-1]):
-        above = entries > bound
+    if (np.count_nonzero(among, axis=-1) > count).any():
+        above, equal = entries > bound, entries == bound
         room = count - np.count_nonzero(above, axis=-1, keepdims=True)
-        among = above | (entries == bound) & (np.cumsum(entries == bound, axis=-1) <= room)
+        among = above | equal & (np.cumsum(equal[..., ::-1], axis=-1)[..., ::-1] <= room)
     return among
 
 
@@ -133,7 +133,8 @@ def _kept(entries: Tensor) -> Tensor:
     count = flat.shape[1] // 2
     if flat.device.type == "cpu":
         return torch.from_numpy(largest(flat.numpy(), count)).to(flat.dtype).view_as(entries)
-    return torch.zeros_like(flat).scatter(1, flat.topk(count).indices, 1.0).view_as(entries)
+    last = flat.argsort(dim=1, stable=True)[:, flat.shape[1] - count :]
+    return torch.zeros_like(flat).scatter(1, last, 1.0).view_as(entries)
 
 
 class Interactions(nn.Module):

@@ -101,6 +101,7 @@ class DecoupledLoRA(nn.Module):
 
     def open(self, rank: int, generator: torch.Generator) -> None:
         """Add a new direction: A uniform in ±1/√in (as in LoRA), B zero, magnitude 1."""
+        self._folded = None  # training takes the memory that another copy of the weights would keep
         for layer in self._layers:
             weight = layer.frozen.weight
             bound = weight.shape[1] ** -0.5
