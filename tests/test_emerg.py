@@ -209,15 +209,21 @@ def test_the_network_is_equivariant_to_items() -> None:
 @pytest.mark.slow
 @pytest.mark.learning
 def test_item_graphs_are_worth_their_price_where_interactions_were_planted() -> None:
-    """In the world that the recipe describes the same model without item graphs is behind in every phase."""
+    """In the world that the recipe describes the same model without item graphs is behind in every phase, with every seed.
+
+    How near a training comes to the limit depends on its seed, and with the same seed on rounding: of three the middle one counts.
+    """
     written = read_recipe("world")
     stream = written.build_stream()
-    found: dict[str, list[float]] = {}
-    for row in (written.with_baseline("no-item-graph"), written):
-        learner = row.build_learner(stream)
-        found[row.row] = [event.values["auc"] for event in run(learner, stream) if isinstance(event, Score)]
-    assert min(np.subtract(found["emerg"], found["no-item-graph"])) > 0.02
-    assert found["emerg"][-1] > 0.97 * stream.info()["limit"]
+    reached = list[float]()
+    for seed in range(3):
+        found: dict[str, list[float]] = {}
+        for row in (written.with_baseline("no-item-graph"), written):
+            learner = row.with_seed(seed).build_learner(stream)
+            found[row.row] = [event.values["auc"] for event in run(learner, stream) if isinstance(event, Score)]
+        assert min(np.subtract(found["emerg"], found["no-item-graph"])) > 0.02
+        reached.append(found["emerg"][-1])
+    assert np.median(reached) > 0.97 * stream.info()["limit"]
 
 
 @pytest.mark.slow
