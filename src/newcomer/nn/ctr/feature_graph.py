@@ -18,8 +18,7 @@ MIN_RANGE = 1e-6
 
 def between_0_and_1(graph: Float[Tensor, "*item field other"]) -> Float[Tensor, "*item field other"]:
     """Min-max scaling of each graph's entries to [0, 1]."""
-    low, high = graph.amin((-2, -1), keepdim=True), graph.amax((-2, -1), keepdim=True)
-    return (graph - low) / (high - low).clamp(min=MIN_RANGE)
+    return _MinMax.of(graph).entries
 
 
 def higher_orders(graph: Float[Tensor, "item field other"], orders: int) -> Float[Tensor, "item order field other"]:
@@ -40,7 +39,7 @@ def largest(entries: NDArray[np.floating[Any]], count: int) -> NDArray[np.bool_]
     """
     if not count:
         return np.zeros(entries.shape, np.bool_)
-    bound = np.partition(entries, -count)[..., -count, None]  # fifteen times as fast as torch.topk on a CPU
+    bound = np.partition(entries, -count)[..., -count, None]  # on a CPU much faster than torch.topk
     among: NDArray[np.bool_] = entries >= bound
     if (np.count_nonzero(among, axis=-1) > count).any():
         above, equal = entries > bound, entries == bound
@@ -50,7 +49,7 @@ def largest(entries: NDArray[np.floating[Any]], count: int) -> NDArray[np.bool_]
 
 
 class _HigherOrders(torch.autograd.Function):
-    """`higher_orders`, and its backward pass in closed form, which has a third of autograd's operations."""
+    """`higher_orders`, and its backward pass in closed form, which has fewer operations than autograd's."""
 
     @staticmethod
     def forward(ctx: Any, graph: Tensor, orders: int) -> Tensor:
@@ -93,6 +92,7 @@ class _MinMax(NamedTuple):
 
     @classmethod
     def of(cls, graph: Tensor) -> "_MinMax":
+        """Differentiable."""
         low, high = graph.amin((-2, -1), keepdim=True), graph.amax((-2, -1), keepdim=True)
         return cls(graph, low, high, (graph - low) / (high - low).clamp(min=MIN_RANGE))
 
