@@ -114,6 +114,36 @@ def test_a_task_in_two_processes_is_written_by_one(shell: Shell) -> None:
     assert SDLoRA.load(shell.folder / "model").classes == ["finch", "robin", "tit", "wren"]
 
 
+EXITS = """
+import os, sys
+from newcomer.training.processes import Processes
+import accelerate  # before the fork: it takes seconds
+os.environ.update(WORLD_SIZE="2", MASTER_ADDR="localhost")
+for port in sys.argv[1:]:
+    os.environ["MASTER_PORT"], children = port, []
+    for rank in range(2):
+        if not (child := os.fork()):
+            os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
+            sys.setswitchinterval(1000)  # another thread gets the interpreter only where this one waits
+            group = Processes("cpu")
+            for number in range(30):
+                group.agree(f"step {number}")
+            sys.exit()
+        children.append(child)
+    assert not any(os.waitpid(child, 0)[1] for child in children)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_ends_well_right_after_an_exchange() -> None:
+    """Without an orderly end of the connection, half of these pairs of processes are aborted by one of its threads."""
+    ports = [free_port() for _ in range(8)]
+    done = subprocess.run(
+        [sys.executable, "-c", EXITS, *ports], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_script_that_ends_half_way_through_a_task_ends_quietly() -> None:
     begun, _, _ = SCRIPT.partition("for stage")
     script = (

@@ -1,5 +1,6 @@
 """Data parallelism over processes (`torchrun`, `accelerate launch`), each with a device and a share of every batch."""
 
+import atexit
 from collections.abc import Sequence
 
 import torch
@@ -25,7 +26,12 @@ class Processes:
         with optional_imports():
             from accelerate import PartialState  # opens the connection between the processes
 
+        opened = not torch.distributed.is_initialized()
         self.device = PartialState(cpu=device == "cpu").device
+        if opened:
+            # gloo's threads may hold the last reference to what they exchanged. One that frees it while Python ends would abort
+            # the process (SIGABRT), so they end before.
+            atexit.register(_close)
 
     def share(self, indices: Sequence[int]) -> Sequence[int]:
         """This process's share of a batch; the shares of all processes partition the batch."""
@@ -83,6 +89,11 @@ class Processes:
         if len(set(found)) > 1:
             others = ", ".join(f"process {index}: {said}" for index, said in enumerate(found))
             raise LearnerError(f"all processes must do the same in the same order, but they do not ({others})")
+
+
+def _close() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def pick_device(name: str | None) -> torch.device:
