@@ -1,6 +1,7 @@
 """What is chosen on held-out old items: passes of pre-training, and the learner; and plain rows, which need no choice."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +15,13 @@ from newcomer.cli.training import held_out_lines
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import LearnerError
 from newcomer.experiments.report.table import Table, _with_stars
+from newcomer.items import learner
+from newcomer.items.calibration import Calibration
 from newcomer.items.learner import ItemLearner
 from newcomer.items.learner_selection import best_row, hold_out
 from newcomer.items.methods.dropout_net import DropoutNet
 from newcomer.items.methods.logistic import Logistic
+from newcomer.items.training.held_out import HeldOut
 from newcomer.store.folder import Store
 from newcomer.streams.cold_start import OldItems
 from newcomer.streams.stage import Stage
@@ -52,16 +56,57 @@ def weights(learner: ItemLearner) -> list[torch.Tensor]:
     return [*learner.network.state_dict().values(), *learner.state.values()]
 
 
-def test_passes_are_those_with_the_least_loss_and_the_next_doubling_is_worse(chosen: DropoutNet) -> None:
+def test_passes_are_those_with_the_least_loss_and_the_next_doublings_are_worse(chosen: DropoutNet) -> None:
     found = chosen.held_out
     assert found is not None
     assert min(found.tried, key=lambda epochs: found.tried[epochs]) == found.epochs
     passes = list(found.tried)
     assert all(b == 2 * a for a, b in pairwise(passes))
-    assert passes[-1] in (found.epochs, 2 * found.epochs)
+    assert passes[-1] in (found.epochs, 2 * found.epochs, 4 * found.epochs)
+    assert found.item_losses.sum() == pytest.approx(found.loss, abs=1e-9)
     assert found.scores[0].auc > 0.55
     assert found.scores[0].logloss < found.scores[0].constant
     assert chosen.info() == {"held_out": found.to_json()}
+
+
+def test_a_difference_is_clear_from_one_standard_error_on(chosen: DropoutNet) -> None:
+    """Whatever the items are alike in does not count: it is in both losses."""
+    assert chosen.held_out is not None
+    losses, chance = chosen.held_out.item_losses, np.random.default_rng(0).normal(0, 1e-4, 60)
+    chance -= chance.mean()
+    error = chance.std(ddof=1) / math.sqrt(60)  # of the mean difference
+    for shift, clear in ((-2, False), (0, False), (0.95, False), (1.05, True)):
+        other = replace(chosen.held_out, item_losses=losses + chance + shift * error)
+        assert other.is_clearly_worse_than(chosen.held_out) == clear
+
+
+@pytest.mark.parametrize(
+    ("losses", "clear", "wanted"),
+    [
+        ([0.6, 0.5, 0.7], [2], [1, 2, 4]),  # clearly worse: the end
+        ([0.6, 0.5, 0.51, 0.52], [], [1, 2, 4, 8]),  # twice in a row
+        ([0.6, 0.61, 0.5, 0.51, 0.6], [4], [1, 2, 4, 8, 16]),  # chance at first
+    ],
+)
+def test_a_number_of_passes_that_may_be_worse_by_chance_is_not_the_end(
+    losses: list[float], clear: list[int], wanted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = iter(range(len(losses)))
+
+    def of(observed: object, calibrate: bool, epochs: int) -> HeldOut:
+        at = next(numbers)
+        return HeldOut(60, [], Calibration(), epochs, {epochs: losses[at]}, np.array([float(at in clear)]))
+
+    def is_clear(one: HeldOut, other: HeldOut) -> bool:
+        return bool(one.item_losses[0])
+
+    monkeypatch.setattr(HeldOut, "of", of)
+    monkeypatch.setattr(HeldOut, "is_clearly_worse_than", is_clear)
+    monkeypatch.setattr(learner, "epochs_to_try", lambda rows, size: iter([1, 2, 4, 8, 16, 32]))
+    found = DropoutNet(SCHEMA, **SMALL).learn(log(events=8)).held_out
+    assert found is not None
+    assert list(found.tried) == wanted
+    assert found.tried[found.epochs] == min(losses)
 
 
 def test_the_model_is_that_of_the_chosen_passes_to_the_bit(chosen: DropoutNet) -> None:

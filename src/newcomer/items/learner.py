@@ -398,10 +398,13 @@ class ItemLearner(Learner[StageData, ClickLog]):
         passes: Iterator[int],
         trial: ValidationLife | None,
     ) -> Iterator[Step]:
-        """Train a second model on `rest` in each number of passes, while that lowers the loss of the held-out items' `lives`."""
+        """Train a second model on `rest` in each number of passes, while that lowers the loss of the held-out items' `lives`.
+
+        What is worse by less than a standard error may be chance, and is tried once more with twice the passes.
+        """
         schema = replace(self.schema, fields=tuple(replace(one, at_serving=None) for one in self.schema.fields))
         best: HeldOut | None = None
-        tried = dict[int, float]()
+        tried, worse = dict[int, float](), 0
         for epochs in passes:
             other = self._from_manifest(self._depends_on(), self.settings, {"schema": schema})  # it answers no requests
             other.probabilities = replace(self.probabilities, calibrate=False)
@@ -414,9 +417,12 @@ class ItemLearner(Learner[StageData, ClickLog]):
                 return
             found = HeldOut.of(observed, self.probabilities.calibrate, epochs)
             tried[epochs] = self.processes.mean(found.loss)  # so that all of them choose the same
-            if best is not None and tried[epochs] >= tried[best.epochs]:
+            if best is None or tried[epochs] < tried[best.epochs]:
+                best, worse = found, 0
+                continue
+            worse += 1
+            if worse == 2 or self.processes.mean(found.is_clearly_worse_than(best)):
                 break
-            best = found
         assert best is not None
         self.held_out = replace(best, tried=tried)
         self.fitted_calibration = best.calibration

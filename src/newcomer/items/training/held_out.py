@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from newcomer.items.calibration import Calibration
 from newcomer.items.training.calibration import Outcomes, fit_calibration
@@ -47,6 +48,8 @@ class HeldOut:
     """Passes of pre-training."""
     tried: Mapping[int, float]
     """Passes → mean log loss, calibrated, over the numbers of events."""
+    item_losses: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
+    """What each item adds to the mean log loss; empty where it is of no further use."""
 
     @classmethod
     def of(cls, observed: Sequence[Outcomes], calibrate: bool, epochs: int) -> Self:
@@ -60,6 +63,7 @@ class HeldOut:
             calibration if calibrate else Calibration(),
             epochs,
             {epochs: loss},
+            np.mean([_item_losses(one, calibration, 1 + observed[0].item.max()) for one in observed], axis=0),
         )
 
     @property
@@ -67,8 +71,13 @@ class HeldOut:
         """Mean log loss, calibrated, over the numbers of events; the smaller, the better."""
         return self.tried[self.epochs]
 
+    def is_clearly_worse_than(self, other: "HeldOut") -> bool:
+        """Whether the log loss is higher by more than one standard error of the difference, paired by item."""
+        difference = self.item_losses - other.item_losses
+        return bool(difference.sum() > math.sqrt(len(difference)) * difference.std(ddof=1))
+
     def to_json(self) -> dict[str, Json]:
-        """All but the calibration."""
+        """All but the calibration and single items."""
         return {
             "items": self.items,
             "pretrain_epochs": self.epochs,
@@ -103,8 +112,20 @@ def _passes(steps: int, rows: int, batch_size: int) -> int:
     return math.ceil(steps / math.ceil(rows / batch_size))
 
 
+def _logits(observed: Outcomes, calibration: Calibration) -> Any:
+    return calibration(observed.logit, np.full(len(observed.logit), observed.events))
+
+
+def _item_losses(observed: Outcomes, calibration: Calibration, items: int) -> NDArray[np.float64]:
+    """What each item adds to the mean log loss."""
+    logit = _logits(observed, calibration)
+    losses = observed.weight * (np.logaddexp(0, logit) - observed.label * logit)
+    found: NDArray[np.float64] = np.bincount(observed.item, losses, items) / observed.weight.sum()
+    return found
+
+
 def _score(observed: Outcomes, calibration: Calibration) -> HeldOutScore:
-    logit: Any = calibration(observed.logit, np.full(len(observed.logit), observed.events))
+    logit = _logits(observed, calibration)
     probability = 1 / (1 + np.exp(-np.clip(logit, -30, 30)))
     rate = np.full(len(logit), np.average(observed.label, weights=observed.weight))
     return HeldOutScore(
