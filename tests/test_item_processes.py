@@ -131,22 +131,36 @@ def of_rank(index: int, count: int) -> Processes:
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 @pytest.mark.parametrize("rows", [0, 100, 400])
 def test_shares_of_processes_partition_every_batch(count: int, rows: int, log: Path) -> None:
-    """Together they are the batches of a single process, row for row."""
+    """Together they are the batches of a single process. Of a log in memory they are equal, and hardly an item is split."""
     data = training_data(
         ChunkedLog(log, SCHEMA, rows=rows) if rows else EmerG(SCHEMA)._to_log(str(log)), of_rank(0, 1).device
     )
     for number in range(data.chunks_per_epoch + 1):
         clicks, order = data.shuffled_chunk(number, 0, "old")
-        wanted = [events(clicks, batch) for batch in torch.split(order, 64)]
-        found: list[list[tuple[int, Any]]] = [[] for _ in wanted]
-        for index in range(count):
-            share = data.share(number, 0, "old", of_rank(index, count))
-            assert share.total == len(order)
-            places = iter(share.position.tolist())
-            for batch, (own, _, size) in enumerate(share.batches(64)):
-                assert size == len(wanted[batch])
-                found[batch] += [(next(places), event) for event in events(share.clicks, own)]
-        assert [[event for _, event in sorted(rows)] for rows in found] == wanted
+        batches = torch.split(order, 64)
+        shares = [data.share(number, 0, "old", of_rank(index, count), 64) for index in range(count)]
+        found = [list(share.batches(64)) for share in shares]
+        placed = [
+            (place, event)
+            for share in shares
+            for place, event in zip(share.position.tolist(), events(share.clicks, share.rows), strict=True)
+        ]
+        in_order = [event for _, event in sorted(placed)]
+        assert len({place for place, _ in placed}) == len(order)
+        assert in_order == events(clicks, order) or (count > 1 and not rows)
+        for n, batch in enumerate(batches):
+            together = [
+                event for share, of in zip(shares, found, strict=True) for event in events(share.clicks, of[n][0])
+            ]
+            assert sorted(together) == sorted(events(clicks, batch))
+            drawn = [draw for of in found for draw in of[n][1].tolist()]
+            assert rows or sorted(drawn) == sorted(batch.tolist())
+            assert {of[n][2] for of in found} == {len(batch)}
+            if not rows:
+                sizes = [len(of[n][0]) for of in found]
+                assert max(sizes) - min(sizes) <= 1
+                items = [set(clicks.item[of[n][0]].tolist()) for of in found]
+                assert sum(map(len, items)) <= len(set.union(*items)) + count - 1
 
 
 def events(clicks: Clicks, rows: torch.Tensor) -> list[Any]:

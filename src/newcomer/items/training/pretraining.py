@@ -71,7 +71,8 @@ def pretrain(
     rate = one_cycle(rows_in_all)
     for number in range(done, parts):
         _set_sparse(network, residuals, None if plan.weight_averaging else LARGE_TABLE)
-        share, rows = data.share(number, seed, stage, processes), number * rows_in_all // parts
+        share = data.share(number, seed, stage, processes, plan.batch_size)
+        rows = number * rows_in_all // parts
         dropped = _sample_dropout(share.total, plan, spawn(seed, stage, "pretrain", "dropout", number)).to(
             share.rows.device
         )

@@ -34,7 +34,7 @@ class Share:
     rows: Int[Tensor, " row"]
     """Rows of `clicks`, in the order of training."""
     position: Int[Tensor, " row"]
-    """Place of each in the chunk's order, which all processes have in common."""
+    """Ascending: place of each in an order of the chunk's rows that all processes have in common, batch after batch."""
     draw: Int[Tensor, " row"]
     """Number of each among the chunk's rows, for what is drawn at random for every row."""
     total: int
@@ -86,10 +86,16 @@ class TrainingData(ABC):
     def shuffled_chunk(self, number: int, seed: int, stage: str) -> tuple[Clicks, Int[Tensor, " row"]]:
         """Chunk `number`, counted over all epochs, and the shuffled order of its rows; a function of the arguments."""
 
-    def share(self, number: int, seed: int, stage: str, processes: Processes) -> Share:
-        """This process's rows of chunk `number`; the chunk and its order are those of `shuffled_chunk`."""
+    def share(self, number: int, seed: int, stage: str, processes: Processes, batch_size: int) -> Share:
+        """This process's rows of chunk `number`; the batches are those of `shuffled_chunk`."""
         clicks, order = self.shuffled_chunk(number, seed, stage)
-        position = torch.arange(processes.index, len(order), processes.count, device=order.device)
+        position = torch.arange(len(order), device=order.device)
+        if processes.count > 1:
+            # Of a batch each process gets the rows of consecutive items: what is computed once an item is computed by one of them.
+            batch, place = position // batch_size, position % batch_size
+            order = order[torch.argsort(batch * len(self.items) + clicks.item[order], stable=True)]
+            size = (len(order) - batch * batch_size).clamp(max=batch_size)
+            position = position[place * processes.count // size == processes.index]
         return Share(clicks, order[position], position, order[position], len(order))
 
     @abstractmethod
@@ -144,7 +150,7 @@ class InFiles(TrainingData):
         clicks = self._encode(ShuffledPasses(self.files, 1 + number // self.chunks_per_epoch, seed).buffer(number))
         return clicks, torch.arange(len(clicks), device=self.device)
 
-    def share(self, number: int, seed: int, stage: str, processes: Processes) -> Share:
+    def share(self, number: int, seed: int, stage: str, processes: Processes, batch_size: int) -> Share:
         """It reads the file chunks that fall to this process."""
         passes = ShuffledPasses(self.files, 1 + number // self.chunks_per_epoch, seed)
         log, places, total = passes.share(number, processes.index, processes.count)
