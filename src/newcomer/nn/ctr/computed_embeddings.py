@@ -55,6 +55,7 @@ class UserHistoryEmbedding(ComputedEmbedding):
     row; user + users · (1 + code) leaves one event with this code out, so that a training row does not see its own label.
 
     The sums of all users are one product with a sparse matrix: its cost grows with the events of the log, not with users × codes.
+    Where no gradient is taken by `codes` it is computed once, and again when their values differ.
 
     >>> history = UserHistoryEmbedding(torch.tensor([[0, 0], [1, 0], [3, 1]]), width=1, init_std=0.0)
     >>> _ = history.codes.data.copy_(torch.tensor([[1.0], [5.0]]))
@@ -73,6 +74,8 @@ class UserHistoryEmbedding(ComputedEmbedding):
         self.register_buffer("times", _compressed(entries), persistent=False)
         self.register_buffer("transposed", _compressed(entries.t()), persistent=False)
         self.register_buffer("counts", entries.sum(dim=1).to_dense(), persistent=False)
+        self._kept: tuple[Tensor, Tensor] | None = None
+        """Codes, and their sums."""
 
     def forward(self, value: Int[Tensor, " thing"]) -> Float[Tensor, "thing width"]:
         users, left_out = value % len(self.counts), value // len(self.counts) - 1
@@ -85,6 +88,15 @@ class UserHistoryEmbedding(ComputedEmbedding):
         return self._sums() / self.counts.clamp(min=1).sqrt()[:, None]
 
     def _sums(self) -> Float[Tensor, "user width"]:
+        if torch.is_grad_enabled() and self.codes.requires_grad:
+            self._kept = None
+            return self._product()
+        kept = self._kept
+        if kept is None or not torch.equal(kept[0], self.codes):
+            kept = self._kept = self.codes.detach().clone(), self._product().detach()
+        return kept[1]
+
+    def _product(self) -> Float[Tensor, "user width"]:
         found: Tensor = _SparseProduct.apply(self.times, self.transposed, self.codes)  # type: ignore[no-untyped-call]
         return found
 
