@@ -13,18 +13,20 @@ from hypothesis import strategies as st
 
 from newcomer.data.click_log import ClickLog, Column
 from newcomer.data.io.chunked_log import ChunkedLog
-from newcomer.data.io.log_reader import log_from_rows
+from newcomer.data.io.log_reader import log_from_rows, read_log
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import LearnerError, SettingError
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.methods.id_tuning import IdTuning
 from newcomer.items.training import field_regularization as reading
-from newcomer.items.training.training_data import InMemory
+from newcomer.items.training.field_regularization import _event_counts
+from newcomer.items.training.training_data import InMemory, training_data
 from newcomer.nn.ctr.computed_embeddings import UserHistoryEmbedding, _SparseProduct
 from newcomer.nn.ctr.field_embeddings import FieldEmbeddings
 from newcomer.shapes import Tensor
 
 SCHEMA = Schema("film", "viewer", fields=(Field("year", "item"), Field("mood", "item"), Field("age", "user")))
+CPU = torch.device("cpu")
 SHORT: dict[str, Any] = {"width": 4, "pretrain_epochs": 1, "batch_size": 32, "meta_epochs": 1, "tower": [4]}
 
 
@@ -215,8 +217,26 @@ def test_user_histories_take_memory_by_the_events_not_by_users_times_items() -> 
     torch.testing.assert_close(found, torch.stack([first, 2 * last, last, 0 * last, 0 * last]))
 
 
-def test_user_history_of_a_log_in_files_is_refused(tmp_path: Path) -> None:
-    rows = {"film": ["a", "b"] * 4, "viewer": list("vwxyvwxy"), "year": [1, 2] * 4, "mood": ["m"] * 8, "age": [1] * 8}
-    pl.DataFrame({**rows, "label": [0, 1, 1, 0] * 2, "time": range(8)}).write_csv(tmp_path / "log.csv")
-    with pytest.raises(LearnerError, match="user_history = true needs a log in memory, and this one is read in chunks"):
-        EmerG(SCHEMA, user_history=True, **SHORT).learn(ChunkedLog(tmp_path / "log.csv", SCHEMA, rows=4))
+def test_user_histories_of_a_log_in_files_are_those_of_the_log_in_memory(tmp_path: Path) -> None:
+    """The counts, and what every row leaves out of them; with all rows in one chunk the model, too."""
+    draw = np.random.default_rng(0)
+    columns = {name: draw.integers(0, count, 120) for name, count in (("film", 9), ("viewer", 7), ("label", 2))}
+    frame = pl.DataFrame({**columns, "time": range(120)})
+    frame = frame.with_columns(year=pl.col("film") % 3, mood=pl.col("film") % 2, age=pl.col("viewer") % 4)
+    frame.write_csv(tmp_path / "log.csv")
+
+    def learned(log: ClickLog | ChunkedLog) -> EmerG:
+        return EmerG(SCHEMA, user_history=True, **SHORT | {"batch_size": 500}).learn(log)
+
+    whole, one, four = (ChunkedLog(tmp_path / "log.csv", SCHEMA, rows=rows) for rows in (200, 200, 31))
+    memory = training_data(read_log(tmp_path / "log.csv", SCHEMA), CPU, user_history=True)
+    for files in (whole, four):
+        data = training_data(files, CPU, user_history=True)
+        counts = [_event_counts(of.clicks_by_part(), data.encoder.users, 18).to_dense() for of in (data, memory)]
+        assert torch.equal(*counts)
+        assert counts[0].sum() == 120
+        rows = [torch.cat([part.of_rows[-1] for part in of.clicks_by_part()]).sort().values for of in (data, memory)]
+        assert torch.equal(*rows)
+    tables = [learned(log).network.row_fields.tables[-1] for log in (one, read_log(tmp_path / "log.csv", SCHEMA))]
+    torch.testing.assert_close(*tables, rtol=1e-4, atol=1e-5)
+    assert learned(four).network.row_fields.tables[-1].shape == tables[0].shape

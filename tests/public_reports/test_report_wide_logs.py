@@ -58,4 +58,4 @@ def test_event_counts_beyond_int16_are_counted() -> None:
     codes = torch.cat([torch.full((40_000,), 1 + 2 * 1), torch.tensor([0 + 2 * 2])])
     nothing = torch.zeros(len(codes))
     clicks = Clicks(nothing.long(), nothing, nothing.long(), [], [codes])
-    assert _event_counts(clicks, users=2, event_codes=2).to_dense().tolist() == [[0, 1], [40_000, 0]]
+    assert _event_counts([clicks], users=2, event_codes=2).to_dense().tolist() == [[0, 1], [40_000, 0]]

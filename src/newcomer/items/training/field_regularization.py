@@ -1,7 +1,7 @@
 """Regularization of field embeddings in pre-training: kernel smoothing, field dropout, user history; folded into tables after."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,7 +11,7 @@ from newcomer.data.vocabulary import Vocabulary
 from newcomer.errors import LearnerError, SettingError, nearest
 from newcomer.items.encoding.encoder import Clicks, Encoder
 from newcomer.items.networks.item_network import ItemNetwork
-from newcomer.items.training.training_data import InMemory, TrainingData
+from newcomer.items.training.training_data import TrainingData
 from newcomer.nn.ctr.computed_embeddings import SmoothedEmbedding, UserHistoryEmbedding
 from newcomer.nn.ctr.field_embeddings import CategoricalSize, FieldEmbeddings, FieldSize
 from newcomer.shapes import Int, Tensor
@@ -76,10 +76,7 @@ class FieldRegularization:
         ]
 
     def attach(self, network: ItemNetwork, encoder: Encoder, old: TrainingData) -> None:
-        """Replace embedding tables by computed ones, until they are folded.
-
-        Raises LearnerError for `user_history` with a log read in chunks.
-        """
+        """Replace embedding tables by computed ones, until they are folded."""
         for fields, tables in ((encoder.item_fields, network.item_fields), (encoder.row_fields, network.row_fields)):
             for index, one in enumerate(fields):
                 if one.name in self.smoothing_bandwidth:
@@ -87,11 +84,7 @@ class FieldRegularization:
                     assert isinstance(coding, Vocabulary)  # as every categorical field has
                     _smooth(tables, index, coding, self.smoothing_bandwidth[one.name])
         if self.user_history:
-            if not isinstance(old, InMemory):
-                raise LearnerError(
-                    "user_history = true needs a log in memory, and this one is read in chunks; leave it out"
-                )
-            event_counts = _event_counts(old.clicks, users=encoder.users, event_codes=2 * len(old.items))
+            event_counts = _event_counts(old.clicks_by_part(), users=encoder.users, event_codes=2 * len(old.items))
             index = len(network.row_fields.sizes) - 1
             network.row_fields.replace_table(
                 index, UserHistoryEmbedding(event_counts, network.width, network.init_std).to(event_counts.device)
@@ -112,13 +105,18 @@ def _smooth(tables: FieldEmbeddings, index: int, coding: Vocabulary, width: floa
     tables.replace_table(index, SmoothedEmbedding(table, kernel.to(table)))
 
 
-def _event_counts(clicks: Clicks, users: int, event_codes: int) -> Int[Tensor, "user code"]:
+def _event_counts(parts: Iterable[Clicks], users: int, event_codes: int) -> Int[Tensor, "user code"]:
     """Number of occurrences of each event code per user, sparse."""
-    code = clicks.of_rows[-1]
-    code = code[code >= users]
-    places = torch.stack([code % users, code // users - 1])
-    once = torch.ones_like(code)
-    return torch.sparse_coo_tensor(places, once, (users, event_codes), check_invariants=True).coalesce()
+    found: Tensor | None = None
+    for clicks in parts:
+        code = clicks.of_rows[-1]
+        code = code[code >= users]
+        places = torch.stack([code % users, code // users - 1])
+        once = torch.ones_like(code)
+        counts = torch.sparse_coo_tensor(places, once, (users, event_codes), check_invariants=True).coalesce()
+        found = counts if found is None else (found + counts).coalesce()
+    assert found is not None  # a log without events is refused before
+    return found
 
 
 def _number(name: str) -> float | None:

@@ -99,6 +99,10 @@ class TrainingData(ABC):
         return Share(clicks, order[position], position, order[position], len(order))
 
     @abstractmethod
+    def clicks_by_part(self) -> Iterator[Clicks]:
+        """All events, in an order of their own, as many at a time as are held in memory."""
+
+    @abstractmethod
     def event_histories(self, seed: int, stage: str) -> Clicks:
         """Events of as many items as fit into `MAX_ROWS`, sorted by time."""
 
@@ -122,6 +126,9 @@ class InMemory(TrainingData):
     def shuffled_chunk(self, number: int, seed: int, stage: str) -> tuple[Clicks, Int[Tensor, " row"]]:
         chance = spawn(seed, stage, "pretrain", "epoch", number)
         return self.clicks, torch.randperm(len(self.clicks), generator=chance).to(self.device)
+
+    def clicks_by_part(self) -> Iterator[Clicks]:
+        yield self.clicks
 
     def event_histories(self, seed: int, stage: str) -> Clicks:
         return self.clicks
@@ -157,6 +164,9 @@ class InFiles(TrainingData):
         position = torch.from_numpy(places).to(self.device)
         return Share(self._encode(log), torch.arange(len(log), device=self.device), position, position, total)
 
+    def clicks_by_part(self) -> Iterator[Clicks]:
+        return (self._encode(self.files.read(chunk)) for chunk in self.files.chunks)
+
     def event_histories(self, seed: int, stage: str) -> Clicks:
         order, total = shuffled(len(self.items), seed, stage, "histories"), 0
         chosen: list[str] = []
@@ -178,7 +188,7 @@ class InFiles(TrainingData):
 
     def _encode(self, log: ClickLog) -> Clicks:
         numbers = np.array([self.number[name] for name in log.items.ids])
-        return self.encoder.clicks(log, numbers[log.item]).to(self.device)
+        return self.encoder.clicks(log, numbers[log.item], event_codes).to(self.device)
 
 
 def training_data(
