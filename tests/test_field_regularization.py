@@ -207,6 +207,34 @@ def test_the_sums_of_user_histories_have_their_gradients_of_first_and_second_ord
     assert torch.autograd.gradgradcheck(squares, codes)
 
 
+def test_the_sums_of_user_histories_are_kept_while_their_embeddings_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    history, users = UserHistoryEmbedding(torch.tensor([[0, 2], [1, 1]]), width=3, init_std=1.0), torch.arange(2)
+    made = list[int]()
+    product = history._product
+
+    def watched() -> torch.Tensor:
+        made.append(1)
+        return product()
+
+    monkeypatch.setattr(history, "_product", watched)
+    history(users).sum().backward()
+    history(users).sum().backward()
+    assert len(made) == 2  # gradients go through it
+    with torch.inference_mode():
+        first = history(users)
+    history.codes.requires_grad_(False)
+    for _ in range(3):
+        assert torch.equal(history(users), first)
+    assert len(made) == 3
+    history.codes.data += 1  # which no version counter tells
+    torch.testing.assert_close(history(users), first + torch.tensor([[2**0.5], [2**0.5]]))
+    assert len(made) == 4
+    scale = torch.ones(3, requires_grad=True)
+    (history(users) * scale).sum().backward()  # what was kept may be part of another graph
+    assert scale.grad is not None
+    assert len(made) == 4
+
+
 def test_user_histories_take_memory_by_the_events_not_by_users_times_items() -> None:
     """As a table it would be 80 GB."""
     places = torch.tensor([[0, 7, 199_999], [0, 99_999, 99_999]])
