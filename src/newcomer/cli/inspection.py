@@ -110,6 +110,7 @@ def _show_log(path: str, write: Path | None, columns: Mapping[str, str], json_: 
             "rows": proposal.rows,
             "stream": dict(proposal.stream),
             "learned": proposal.training_share,
+            "learner": dict(proposal.learner),
         }
         print(printable_json(found, indent=1))
         return

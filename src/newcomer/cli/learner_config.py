@@ -6,17 +6,20 @@ from pathlib import Path
 
 from newcomer.errors import DataError, SettingError, nearest
 from newcomer.items.learner import ItemLearner
+from newcomer.items.methods.emerg import EmerG
 from newcomer.registry import ITEMS
 from newcomer.settings import Json, changes, fill, parse_change
 
+NOTHING: Mapping[str, Json] = {}
+
 
 def learner_of(
-    file: Path | None, name: str | None, set_: Sequence[str]
+    file: Path | None, name: str | None, set_: Sequence[str], proposed: Mapping[str, Json] = NOTHING
 ) -> tuple[type[ItemLearner], dict[str, Json], str]:
     """Learner class, its settings, and a line that describes them.
 
-    Settings come from the file's [learner] table and seed; if `name` is another method, only the seed is used. Raises SettingError
-    for an unknown method or setting.
+    Settings come from the file's [learner] table and seed; if `name` is another method, only the seed is used. `proposed`: settings
+    of EmerG where there is no file. Raises SettingError for an unknown method or setting.
     """
     content = _content(file)
     table = content.get("learner", {})
@@ -26,7 +29,8 @@ def learner_of(
     in_file = {key: value for key, value in table.items() if key != "name"} if name in (None, named) else {}
     seed = {"seed": content["seed"]} if "seed" in content else {}
     kind = _kind(name or named, "--learner" if name else f"{file}: learner.name =")
-    of_file = fill(kind, {**seed, **in_file}, "learner", provided=["schema"])
+    start = proposed if kind is EmerG and not file else {}
+    of_file = fill(kind, {**start, **seed, **in_file}, "learner", provided=["schema"])
     settings = fill(kind, {**of_file, **dict(parse_change(change) for change in set_)}, "", provided=["schema"])
     return (
         kind,

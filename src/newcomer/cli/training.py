@@ -21,11 +21,10 @@ from newcomer.errors import DataWarning, SettingError, StoreError
 from newcomer.experiments.tracking import find_tracker
 from newcomer.experiments.tracking import track as tracked
 from newcomer.items.learner import ItemLearner
-from newcomer.items.learner_selection import WITHOUT_CHOICE, best_row, candidates, hold_out
+from newcomer.items.learner_selection import REGULARIZATION, WITHOUT_CHOICE, best_row, candidates, hold_out
 from newcomer.items.methods.emerg import EmerG
 from newcomer.printable import counted
 from newcomer.registry import ITEMS
-from newcomer.settings import Json
 from newcomer.store.folder import Store
 from newcomer.streams.cold_start import OldItems
 from newcomer.streams.stage import Stage
@@ -87,13 +86,21 @@ def train(
     if Store(store).exists():
         raise StoreError(f"{store}: holds a model already; choose another folder, or give new items to `newcomer add`")
     with stoppable("the same command continues where it stopped"), locked(store):
-        meaning = read_schema(schema) if schema else _proposed(log, column)
+        if schema:
+            meaning = read_schema(schema)
+        else:
+            proposal = _proposed(log, column)
+            meaning = proposal.schema
+            kind, settings, description = learner_of(
+                None, None if learner == AUTO else learner, set_ or [], proposal.learner
+            )
         events = open_log(log, replace(meaning, max_conflict_share=0.0) if strict else meaning)
         warn_without_item_fields(meaning, log)
         checkpoint = Checkpoint(store / "checkpoint")
         with bar(store.name) as shown:
             if learner == AUTO:
-                model = _best(meaning, events, log, {"seed": settings["seed"]}, checkpoint, shown)
+                given = {key: settings[key] for key in REGULARIZATION} if kind is EmerG else {}
+                model = _best(candidates(meaning, given, seed=settings["seed"]), events, log, checkpoint, shown)
             else:
                 say(description)
                 if learner is None and kind is EmerG:
@@ -135,17 +142,15 @@ def held_out_lines(found: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 def _best(
-    schema: Schema,
+    learners: Mapping[str, ItemLearner],
     events: ClickLog | ChunkedLog,
     where: str,
-    settings: Mapping[str, Json],
     checkpoint: Checkpoint,
     shown: Bar,
 ) -> ItemLearner:
-    """The best of some learners on held-out items, with a line for each; the plainest where nothing can be held out."""
+    """The best of these learners on held-out items, with a line for each; the plainest where nothing can be held out."""
     if not isinstance(events, ClickLog):
         raise SettingError(f"--learner auto needs a log in memory, and {where} is read in chunks; name a learner")
-    learners = candidates(schema, **settings)
     for step in hold_out(learners, "old", events, checkpoint):
         shown.follow(step)
     row = best_row(learners)
@@ -205,10 +210,10 @@ def named_columns(given: Sequence[str] | None) -> dict[str, str]:
     return found
 
 
-def _proposed(log: str, column: Sequence[str] | None) -> Schema:
+def _proposed(log: str, column: Sequence[str] | None) -> Proposal:
     proposal = propose(log, **named_columns(column))
     show_proposal(proposal)
     console.print(
         "This schema is used. `newcomer inspect LOG --write FILE.toml` writes it to be edited.", highlight=False
     )
-    return proposal.schema
+    return proposal

@@ -32,12 +32,17 @@ WITHOUT_CHOICE = "logistic"
 """The row where nothing can be held out: a MAP estimate, which in a small log is not surer than it is right."""
 
 
-def candidates(schema: Schema, **settings: Json) -> dict[str, ItemLearner]:
-    """A learner of each row of `CANDIDATES`; `settings`, such as the seed, are of all of them."""
+REGULARIZATION = ("smoothing_bandwidth", "field_dropout", "user_history", "weight_averaging")
+"""Settings that EmerG and the DeepFM have in common."""
+
+
+def candidates(schema: Schema, regularization: Mapping[str, Json], **settings: Json) -> dict[str, ItemLearner]:
+    """A learner of each row of `CANDIDATES`, with this `regularization` where it is a network; `settings` are of all of them."""
     found = dict[str, ItemLearner]()
     for row, own in CANDIDATES.items():
         kind: Callable[..., Any] = ITEMS[str(own["name"])]
-        found[row] = kind(schema, **{key: value for key, value in own.items() if key != "name"}, **settings)
+        common = settings if own["name"] == "logistic" else {**regularization, **settings}
+        found[row] = kind(schema, **{key: value for key, value in own.items() if key != "name"}, **common)
     return found
 
 

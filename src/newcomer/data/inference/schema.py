@@ -18,6 +18,7 @@ from newcomer.data.inference.column_roles import ColumnRole, MainRole, find_colu
 from newcomer.data.inference.functional_dependencies import count_violations, dependency_evidence, is_functional
 from newcomer.data.inference.label_leakage import leaks_label
 from newcomer.data.inference.missing_values import missing_values, readable, without_missing
+from newcomer.data.inference.regularization import propose_regularization
 from newcomer.data.inference.sampling import count_values, sample
 from newcomer.data.inference.schema_toml import Proposal, read_schema, write_schema
 from newcomer.data.inference.stream import propose_stream, training_share
@@ -72,7 +73,8 @@ def propose(
     `item`, `user`, `label`, `time`: names of these columns; by default they are recognized by the names in `column_names`.
     `weight`: name of the column of weights; by default there is none, and one that is called so is left out, with that reason.
 
-    Uses about 100,000 rows from positions spread over the files and, for logs up to 1 GiB, one full column.
+    With settings of EmerG for such a log (`regularization`). Uses about 100,000 rows from positions spread over the files and, for
+    logs up to 1 GiB, the full columns of items and users.
 
     Raises DataError for unreadable files, and with the candidates if no column can be the item, user, label or time. DataWarning
     for numbers with decimal commas, which are left out.
@@ -89,13 +91,14 @@ def propose(
     named = {role: name for role, name in given.items() if name is not None}
     log = _log(without_missing(frame, missing), where, named, {str(file): part for file, part in taken.parts.items()})
     reasons |= {column_role.column: column_role.reason for column_role in log.roles}
-    fields = []
+    fields, bandwidths = [], dict[str, float]()
     for column in log.frame.columns:
         if column not in reasons:
             why_not = _reason_to_leave_out(log, column)
-            field, why = (None, why_not) if why_not else _field(log, column)
+            field, why, bandwidth = (None, why_not, None) if why_not else _field(log, column)
             reasons[column] = why
             fields += [field] if field else []
+            bandwidths |= {column: bandwidth} if bandwidth else {}
     has_unknown_user = (log.texts[log.user.column] == "").any()
     schema = Schema(
         log.item.column,
@@ -121,6 +124,7 @@ def propose(
         stream,
         [str(source)] if isinstance(source, (str, Path)) else [str(part) for part in source],
         training_share(events, stream["min_old_events"]),
+        propose_regularization(schema, bandwidths, files, rows),
     )
 
 
@@ -138,23 +142,24 @@ def _log(frame: pl.DataFrame, where: str, named: Mapping[MainRole, str], parts: 
     return _Log(frame, texts, **find_columns(frame, where, named, owned_by, parts))
 
 
-def _field(log: _Log, column: str) -> tuple[Field | None, str]:
+def _field(log: _Log, column: str) -> tuple[Field | None, str, float | None]:
+    """The field, the reason, and the bandwidth by which its embeddings may be smoothed."""
     role, why = _role(log, column)
     values = log.frame[column]
     if role != "context":
         values = log.frame.unique(log.owner(role), keep="first", maintain_order=True)[column]
     if values.dtype.is_temporal() or are_dates(values):
-        return None, f"left out: {why}, a date; derive a year, weekday or hour column from it"
+        return None, f"left out: {why}, a date; derive a year, weekday or hour column from it", None
     if decimal := decimal_comma(values):
         reason = f"left out: numbers with decimal commas, such as {decimal}; write them with decimal points"
         warnings.warn(f"column '{column}' is {reason}", DataWarning, stacklevel=3)
-        return None, reason
+        return None, reason, None
     guess = infer_kind(values)
     missing = len(non_missing(log.frame[column])) < len(log.frame)
     field = Field(
         column, role, guess.kind, "mark" if missing else "error", min_count=guess.min_count, separator=guess.separator
     )
-    return field, f"{why}; {guess.reason}{', with missing values' if missing else ''}"
+    return field, f"{why}; {guess.reason}{', with missing values' if missing else ''}", guess.bandwidth
 
 
 def _role(log: _Log, column: str) -> tuple[Role, str]:

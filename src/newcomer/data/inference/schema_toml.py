@@ -3,9 +3,10 @@
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from newcomer.data.inference.regularization import WHY
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, nearest
 from newcomer.settings import Json
@@ -31,12 +32,14 @@ class Proposal:
     """Paths of the log, as given."""
     training_share: float | None = None
     """Share of all events that belong to old items, on which shared weights are trained."""
+    learner: Mapping[str, Json] = field(default_factory=dict)
+    """Settings of EmerG for this log; see `regularization`."""
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """Columns that are not in the schema."""
         schema = self.schema
-        named = {schema.item, schema.user, *schema.event_columns, *(field.name for field in schema.fields)}
+        named = {schema.item, schema.user, *schema.event_columns, *(one.name for one in schema.fields)}
         return tuple(column for column in self.reasons if column not in named)
 
 
@@ -97,6 +100,8 @@ def _lines(proposal: Proposal) -> Iterator[str]:
     yield ""
     yield "[learner]"
     yield 'name = "emerg"'
+    for key, value in proposal.learner.items():
+        yield f"{key} = {_toml(value)}{_comment(WHY[key])}"
     yield ""
     yield "# plain rows, run by --baselines: what emerg has to be better than"
     yield "[baselines.user-item-rate.learner]"
@@ -123,11 +128,11 @@ def _schema(proposal: Proposal) -> Iterator[str]:
         yield f"time_order = {_toml(schema.time_order)}"
     for column in proposal.left_out:
         yield f"# {_line(column)}: {_line(reasons[column])}"
-    for field in schema.fields:
+    for one in schema.fields:
         yield ""
         yield "[[data.schema.fields]]"
-        yield f"name = {_toml(field.name)}{_comment(reasons.get(field.name))}"
-        for key, value in _settings(field).items():
+        yield f"name = {_toml(one.name)}{_comment(reasons.get(one.name))}"
+        for key, value in _settings(one).items():
             yield f"{key} = {_toml(value)}"
 
 
@@ -139,7 +144,9 @@ def _settings(field: Field) -> dict[str, Json]:
 
 
 def _toml(value: Json) -> str:
-    """Text, number or list as TOML: JSON, with DEL escaped."""
+    """A value as TOML: JSON, with DEL escaped; a table in one line."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_toml(key)} = {_toml(part)}" for key, part in value.items()) + " }"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

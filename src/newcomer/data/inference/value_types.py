@@ -1,6 +1,8 @@
 """Inference of field kinds from values: categorical, multi, numeric, text, vector."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 
@@ -28,6 +30,8 @@ class KindGuess:
     reason: str
     separator: str = "|"
     min_count: int = 1
+    bandwidth: float | None = None
+    """Of categories that are numbers but for a few."""
 
 
 def infer_kind(values: pl.Series) -> KindGuess:
@@ -48,7 +52,7 @@ def infer_kind(values: pl.Series) -> KindGuess:
     if len(known) and not numbers.null_count() and numbers.is_finite().all():
         zeros = known.str.contains(r"^0\d").any()
         return _category(known, "numbers that begin with 0 are codes; ") if zeros else _numbers(numbers, values.name)
-    return _vector_text(known) or _multi(known) or _text(known) or _category(known, _non_numbers(known, numbers))
+    return _vector_text(known) or _multi(known) or _text(known) or _mixed(known, numbers)
 
 
 def decimal_comma(values: pl.Series) -> str | None:
@@ -64,6 +68,16 @@ def decimal_comma(values: pl.Series) -> str | None:
     if len(with_comma) < MIN_DECIMAL_SHARE * len(known) or not known.str.contains(r"^[+-]?\d+(,\d+)?$").all():
         return None
     return str(with_comma[0]) if len(with_comma) else None
+
+
+def silverman_bandwidth(numbers: pl.Series) -> float:
+    """1.06 · std · n^(−1/5): Silverman 1986, equation 3.28.
+
+    >>> round(silverman_bandwidth(pl.Series([1990.0, 1992.0, 1994.0, 1996.0] * 8)), 2)
+    1.2
+    """
+    std: Any = numbers.std()
+    return 1.06 * float(std or 0) * math.pow(len(numbers), -0.2)
 
 
 def non_missing(values: pl.Series) -> pl.Series:
@@ -151,8 +165,11 @@ def _words(texts: pl.Series) -> float:
     return float(counted) if isinstance(counted, (int, float)) else 0.0
 
 
-def _non_numbers(known: pl.Series, numbers: pl.Series) -> str:
-    """Remark on a few values among numbers that are none: they alone make the column categorical."""
-    others = known.filter(numbers.is_null())
-    few = 0 < len(others) < len(known) / 10
-    return f"numbers but for {len(others):,} of {len(known):,} values, such as '{others[0]}'; " if few else ""
+def _mixed(known: pl.Series, numbers: pl.Series) -> KindGuess:
+    """Categories; with a remark on a few values among numbers that are none, which alone make the column categorical."""
+    others, finite = known.filter(numbers.is_null()), numbers.filter(numbers.is_finite())
+    if not 0 < len(others) < len(known) / 10:
+        return _category(known, "")
+    guess = _category(known, f"numbers but for {len(others):,} of {len(known):,} values, such as '{others[0]}'; ")
+    is_code = finite.n_unique() <= MAX_CATEGORIES or words(known.name).intersection(CODE_WORDS)
+    return guess if is_code else replace(guess, bandwidth=silverman_bandwidth(finite))

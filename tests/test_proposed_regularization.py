@@ -1,0 +1,121 @@
+"""Settings of EmerG that are proposed for a log: what its fields hold decides, and the commands take them."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from newcomer.data.inference import regularization
+from newcomer.data.inference.schema import propose, write_schema
+from newcomer.data.inference.value_types import infer_kind
+from newcomer.items.methods.emerg import EmerG
+from newcomer.registry import find_learner
+from newcomer.store.folder import Store
+from shell import Shell
+
+ROWS, FILMS, VIEWERS = 900, 90, 40
+
+
+def log(**more: Any) -> pl.DataFrame:
+    """Films with a title, a year that is unknown of one, a studio's number, and viewers of an age."""
+    draw = np.random.default_rng(0)
+    film, viewer = draw.integers(0, FILMS, ROWS), draw.integers(0, VIEWERS, ROWS)
+    year = ["unknown" if n == 5 else str(1940 + n % 60) for n in range(FILMS)]
+    columns: dict[str, Any] = {
+        "film_id": [f"f{n}" for n in film],
+        "user_id": [f"u{n}" for n in viewer],
+        "click": draw.integers(0, 2, ROWS),
+        "timestamp": np.arange(ROWS) * 60 + 1_700_000_000,
+        "title": [f"The {n} of {n % 7} and {n % 11} towers" for n in film],
+        "year": [year[n] for n in film],
+        "studio_code": ["none" if n == 5 else str(100 + n % 60) for n in film],
+    }
+    return pl.DataFrame({**columns, **more})
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    log().write_csv(tmp_path / "log.csv")
+    return tmp_path / "log.csv"
+
+
+def test_texts_numbers_and_users_are_regularized(file: Path) -> None:
+    """The bandwidth is that of one value an item; a code is no number."""
+    years = np.array([1940 + n % 60 for n in range(FILMS) if n != 5])
+    bandwidth = 1.06 * years.std(ddof=1) * len(years) ** -0.2
+    assert propose(file, item="film_id").learner == {
+        "smoothing_bandwidth": {"year": float(f"{bandwidth:.2g}")},
+        "field_dropout": {"title": 0.9},
+        "user_history": True,
+        "weight_averaging": 0.6,
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "has_bandwidth"),
+    [
+        ([str(n) for n in range(1900, 1990)] + ["?"], True),
+        ([str(n) for n in range(1900, 1990)], False),  # numeric: needs none
+        ([str(n % 9) for n in range(90)] + ["?"], False),  # as few as codes have
+        ([str(n) for n in range(60)] + ["?"] * 30, False),  # names, some of which are numbers
+        (["red", "blue"] * 40, False),
+    ],
+)
+def test_categories_that_are_numbers_but_for_a_few_have_a_bandwidth(values: list[str], has_bandwidth: bool) -> None:
+    assert (infer_kind(pl.Series("size", values)).bandwidth is not None) == has_bandwidth
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_EVENTS", ROWS - 1), ("MAX_USERS", VIEWERS - 1), ("SMALL", 1000)])
+def test_a_large_log_gets_no_histories_and_averages(
+    limit: str, value: int, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regularization, limit, value)
+    assert list(propose(file, item="film_id").learner) == ["smoothing_bandwidth", "field_dropout"]
+
+
+def test_histories_are_not_proposed_where_they_would_be_refused(tmp_path: Path) -> None:
+    """Beside weights, and where a column has their name."""
+    draw = np.random.default_rng(1)
+    log(weight=draw.integers(1, 4, ROWS), user_history=draw.random(ROWS)).write_csv(tmp_path / "log.csv")
+    named = propose(tmp_path / "log.csv", item="film_id")
+    assert "user_history" in [field.name for field in named.schema.fields]
+    weighted = propose(tmp_path / "log.csv", item="film_id", weight="weight")
+    for proposal in (named, weighted):
+        assert "user_history" not in proposal.learner
+        EmerG(proposal.schema, **proposal.learner)
+
+
+def test_inspect_writes_what_train_takes_with_the_file_and_without(file: Path, shell: Shell) -> None:
+    code, _, err = shell.call("inspect", str(file), "--column", "item=film_id", "--write", "films.toml")
+    assert code == 0, err
+    proposed = propose(file, item="film_id").learner
+    written = tomllib.loads((shell.folder / "films.toml").read_text())["learner"]
+    assert written == {"name": "emerg", **proposed}
+    quick = ("--set", "pretrain_epochs=1", "--set", "meta_epochs=0", "--set", "calibrate=false", "--set", "width=4")
+    for name, words in (("one", ("--column", "item=film_id")), ("other", ("--schema", "films.toml"))):
+        code, out, err = shell.call("train", name, str(file), *words, *quick, "--set", "weight_averaging=0.0")
+        assert code == 0, err
+        assert "user_history = True" in out
+        settings = Store(shell.folder / name).manifest().settings
+        assert {key: settings[key] for key in proposed} == {**proposed, "weight_averaging": 0.0}
+    both = [find_learner("emerg").load(shell.folder / name) for name in ("one", "other")]
+    events = log().head(50)
+    assert np.array_equal(*(model.score(events) for model in both))  # type: ignore[attr-defined]
+
+
+def test_another_learner_is_trained_with_its_own_defaults(file: Path, shell: Shell) -> None:
+    code, _, err = shell.call("train", "plain", str(file), "--column", "item=film_id", "--learner", "logistic")
+    assert code == 0, err
+    assert Store(shell.folder / "plain").manifest().learner == "logistic"
+
+
+def test_names_of_any_kind_survive_the_file(tmp_path: Path) -> None:
+    name = "the 'year' = {é}.x"
+    log().rename({"year": name}).write_csv(tmp_path / "log.csv")
+    proposal = propose(tmp_path / "log.csv", item="film_id")
+    write_schema(proposal, tmp_path / "films.toml")
+    written = tomllib.loads((tmp_path / "films.toml").read_text())["learner"]
+    assert list(written["smoothing_bandwidth"]) == [name]
