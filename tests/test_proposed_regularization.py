@@ -16,7 +16,7 @@ from newcomer.registry import find_learner
 from newcomer.store.folder import Store
 from shell import Shell
 
-ROWS, FILMS, VIEWERS = 900, 90, 40
+ROWS, FILMS, VIEWERS = 900, 90, 18
 
 
 def log(**more: Any) -> pl.DataFrame:
@@ -74,6 +74,12 @@ def test_a_large_log_gets_no_histories_and_averages(
 ) -> None:
     monkeypatch.setattr(regularization, limit, value)
     assert list(propose(file, item="film_id").learner) == ["smoothing_bandwidth", "field_dropout"]
+
+
+def test_short_histories_are_not_proposed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user has 50 events on average."""
+    monkeypatch.setattr(regularization, "MIN_USER_EVENTS", 51)
+    assert list(propose(file, item="film_id").learner) == ["smoothing_bandwidth", "field_dropout", "weight_averaging"]
 
 
 def test_histories_are_not_proposed_where_they_would_be_refused(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ MAX_EVENTS = 2_000_000
 MAX_USERS = 50_000
 """Users up to which they are: with averages every gradient step costs all rows of a table."""
 
+MIN_USER_EVENTS = 50
+"""Mean number of a user's events from which on histories are proposed: short ones tell less than they add in weights."""
+
 TEXT_DROPOUT = 0.9
 """Of a text: its words tell an item of pre-training apart rather than describe a new one."""
 
@@ -39,15 +42,18 @@ def propose_regularization(
         found["smoothing_bandwidth"] = {name: float(f"{bandwidth:.2g}") for name, bandwidth in bandwidths.items()}
     if texts := [field.name for field in schema.of("item") if field.kind == "text"]:
         found["field_dropout"] = dict.fromkeys(texts, TEXT_DROPOUT)
-    if _is_small(files, rows, schema.user):
-        if schema.weight is None and "user_history" not in [field.name for field in schema.nodes]:
+    users = _users_of_small_log(files, rows, schema.user)
+    if rows and users:
+        can_have_history = schema.weight is None and "user_history" not in [field.name for field in schema.nodes]
+        if can_have_history and rows >= MIN_USER_EVENTS * users:
             found["user_history"] = True
         found["weight_averaging"] = AVERAGED
     return found
 
 
-def _is_small(files: Sequence[LogFile], rows: int | None, user: str) -> bool:
+def _users_of_small_log(files: Sequence[LogFile], rows: int | None, user: str) -> int | None:
+    """Number of users of a log that is read into memory and has few enough events and users; else None."""
     if rows is None or rows > MAX_EVENTS or sum(content_size(file, SMALL) for file in files) > SMALL:
-        return False
+        return None
     users = count_values(files, user)
-    return users is not None and len(users) <= MAX_USERS
+    return len(users) if users is not None and len(users) <= MAX_USERS else None
