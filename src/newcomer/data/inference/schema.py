@@ -74,7 +74,7 @@ def propose(
     `weight`: name of the column of weights; by default there is none, and one that is called so is left out, with that reason.
 
     With settings of EmerG for such a log (`regularization`). Uses about 100,000 rows from positions spread over the files and, for
-    logs up to 1 GiB, the full columns of items and users.
+    logs up to 1 GiB, the full column of items; where the log is read into memory, that of users as well.
 
     Raises DataError for unreadable files, and with the candidates if no column can be the item, user, label or time. DataWarning
     for numbers with decimal commas, which are left out.

@@ -48,8 +48,8 @@ class HeldOut:
     """Passes of pre-training."""
     tried: Mapping[int, float]
     """Passes → mean log loss, calibrated, over the numbers of events."""
-    item_losses: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
-    """What each item adds to the mean log loss; empty where it is of no further use."""
+    item_losses: NDArray[np.float64] = field(repr=False, compare=False)
+    """What each item adds to the mean log loss."""
 
     @classmethod
     def of(cls, observed: Sequence[Outcomes], calibrate: bool, epochs: int) -> Self:
