@@ -193,7 +193,7 @@ def test_train_auto_says_what_it_tried_and_took(shell: Shell) -> None:
     log().write_csv(shell.folder / "clicks.csv")
     code, out, err = shell.call("train", "shop", "clicks.csv", "--learner", "auto")
     assert code == 0, err
-    for row in ("emerg", "deepfm-bayes", "logistic", "user-item-rate"):
+    for row in ("emerg", "emerg-history", "deepfm-bayes", "logistic", "user-item-rate"):
         assert f"tried {row}: mean log loss" in out
     assert "which has the least log loss of held-out items" in out
     assert Store(shell.folder / "shop").exists()
@@ -221,7 +221,7 @@ def test_two_processes_choose_the_learner_that_one_chooses(shell: Shell) -> None
     both = together(shell, *(word.replace("shop", "both") for word in words))
     tried = [[line for line in text.splitlines() if line.startswith(("tried ", "learner: "))] for text in (out, both)]
     assert [line.partition(":")[0] for line in tried[0]] == [line.partition(":")[0] for line in tried[1]]
-    assert len(tried[0]) == 5
+    assert len(tried[0]) == 6
     assert tried[0][-1] == tried[1][-1]
     losses = [[float(line.split()[5]) for line in lines[:-1]] for lines in tried]
     assert losses[0] == pytest.approx(losses[1], abs=2e-3)

@@ -1,6 +1,7 @@
 """Settings of EmerG that are proposed for a log: what its fields hold decides, and the commands take them."""
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from newcomer.data.inference import regularization
 from newcomer.data.inference.schema import propose, write_schema
 from newcomer.data.inference.value_types import infer_kind
-from newcomer.items.methods.emerg import EmerG
+from newcomer.data.io.log_reader import read_log
+from newcomer.items import learner_selection
+from newcomer.items.learner_selection import candidates
 from newcomer.registry import find_learner
 from newcomer.store.folder import Store
 from shell import Shell
@@ -42,15 +44,13 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "log.csv"
 
 
-def test_texts_numbers_and_users_are_regularized(file: Path) -> None:
+def test_texts_and_numbers_are_regularized(file: Path) -> None:
     """The bandwidth is that of one value an item; a code is no number."""
     years = np.array([1940 + n % 60 for n in range(FILMS) if n != 5])
     bandwidth = 1.06 * years.std(ddof=1) * len(years) ** -0.2
     assert propose(file, item="film_id").learner == {
         "smoothing_bandwidth": {"year": float(f"{bandwidth:.2g}")},
         "field_dropout": {"title": 0.9},
-        "user_history": True,
-        "weight_averaging": 0.6,
     }
 
 
@@ -68,30 +68,23 @@ def test_categories_that_are_numbers_but_for_a_few_have_a_bandwidth(values: list
     assert (infer_kind(pl.Series("size", values)).bandwidth is not None) == has_bandwidth
 
 
-@pytest.mark.parametrize(("limit", "value"), [("MAX_EVENTS", ROWS - 1), ("MAX_USERS", VIEWERS - 1), ("SMALL", 1000)])
-def test_a_large_log_gets_no_histories_and_averages(
-    limit: str, value: int, file: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("reason", ["", "weights", "a field of their name", "many users"])
+def test_histories_are_tried_where_they_are_not_refused(
+    reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(regularization, limit, value)
-    assert list(propose(file, item="film_id").learner) == ["smoothing_bandwidth", "field_dropout"]
-
-
-def test_short_histories_are_not_proposed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user has 50 events on average."""
-    monkeypatch.setattr(regularization, "MIN_USER_EVENTS", 51)
-    assert list(propose(file, item="film_id").learner) == ["smoothing_bandwidth", "field_dropout", "weight_averaging"]
-
-
-def test_histories_are_not_proposed_where_they_would_be_refused(tmp_path: Path) -> None:
-    """Beside weights, and where a column has their name."""
     draw = np.random.default_rng(1)
-    log(weight=draw.integers(1, 4, ROWS), user_history=draw.random(ROWS)).write_csv(tmp_path / "log.csv")
-    named = propose(tmp_path / "log.csv", item="film_id")
-    assert "user_history" in [field.name for field in named.schema.fields]
-    weighted = propose(tmp_path / "log.csv", item="film_id", weight="weight")
-    for proposal in (named, weighted):
-        assert "user_history" not in proposal.learner
-        EmerG(proposal.schema, **proposal.learner)
+    log(times=draw.integers(1, 4, ROWS), user_history=draw.random(ROWS)).write_csv(tmp_path / "log.csv")
+    schema = propose(tmp_path / "log.csv", item="film_id", weight="times" if reason == "weights" else None).schema
+    if reason != "a field of their name":
+        schema = replace(schema, fields=tuple(field for field in schema.fields if field.name != "user_history"))
+    monkeypatch.setattr(learner_selection, "MAX_USERS", VIEWERS - (reason == "many users"))
+    found = candidates(read_log(tmp_path / "log.csv", schema), {"field_dropout": {"title": 0.9}}, seed=3)
+    histories = [] if reason else ["emerg-history"]
+    assert list(found) == ["emerg", *histories, "deepfm-bayes", "logistic", "user-item-rate"]
+    for row, learner in found.items():
+        assert learner.seed == 3
+        dropout = learner.settings.get("field_dropout")
+        assert dropout == ({"title": 0.9} if row in ("emerg", "emerg-history", "deepfm-bayes") else None)
 
 
 def test_inspect_writes_what_train_takes_with_the_file_and_without(file: Path, shell: Shell) -> None:
@@ -102,11 +95,10 @@ def test_inspect_writes_what_train_takes_with_the_file_and_without(file: Path, s
     assert written == {"name": "emerg", **proposed}
     quick = ("--set", "pretrain_epochs=1", "--set", "meta_epochs=0", "--set", "calibrate=false", "--set", "width=4")
     for name, words in (("one", ("--column", "item=film_id")), ("other", ("--schema", "films.toml"))):
-        code, out, err = shell.call("train", name, str(file), *words, *quick, "--set", "weight_averaging=0.0")
+        code, _, err = shell.call("train", name, str(file), *words, *quick, "--set", "field_dropout={title=0.5}")
         assert code == 0, err
-        assert "user_history = True" in out
         settings = Store(shell.folder / name).manifest().settings
-        assert {key: settings[key] for key in proposed} == {**proposed, "weight_averaging": 0.0}
+        assert {key: settings[key] for key in proposed} == {**proposed, "field_dropout": {"title": 0.5}}
     both = [find_learner("emerg").load(shell.folder / name) for name in ("one", "other")]
     events = log().head(50)
     assert np.array_equal(*(model.score(events) for model in both))  # type: ignore[attr-defined]

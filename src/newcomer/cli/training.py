@@ -25,6 +25,7 @@ from newcomer.items.learner_selection import REGULARIZATION, WITHOUT_CHOICE, bes
 from newcomer.items.methods.emerg import EmerG
 from newcomer.printable import counted
 from newcomer.registry import ITEMS
+from newcomer.settings import Json
 from newcomer.store.folder import Store
 from newcomer.streams.cold_start import OldItems
 from newcomer.streams.stage import Stage
@@ -100,7 +101,7 @@ def train(
         with bar(store.name) as shown:
             if learner == AUTO:
                 given = {key: settings[key] for key in REGULARIZATION} if kind is EmerG else {}
-                model = _best(candidates(meaning, given, seed=settings["seed"]), events, log, checkpoint, shown)
+                model = _best(events, log, given, settings["seed"], checkpoint, shown)
             else:
                 say(description)
                 if learner is None and kind is EmerG:
@@ -142,15 +143,17 @@ def held_out_lines(found: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 def _best(
-    learners: Mapping[str, ItemLearner],
     events: ClickLog | ChunkedLog,
     where: str,
+    regularization: Mapping[str, Json],
+    seed: Json,
     checkpoint: Checkpoint,
     shown: Bar,
 ) -> ItemLearner:
-    """The best of these learners on held-out items, with a line for each; the plainest where nothing can be held out."""
+    """The best of some learners on held-out items, with a line for each; the plainest where nothing can be held out."""
     if not isinstance(events, ClickLog):
         raise SettingError(f"--learner auto needs a log in memory, and {where} is read in chunks; name a learner")
+    learners = candidates(events, regularization, seed=seed)
     for step in hold_out(learners, "old", events, checkpoint):
         shown.follow(step)
     row = best_row(learners)

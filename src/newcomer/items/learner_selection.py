@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from newcomer.data.click_log import ClickLog
-from newcomer.data.schema import Schema
 from newcomer.items.learner import ItemLearner
+from newcomer.items.training.field_regularization import USER_HISTORY
 from newcomer.registry import ITEMS
 from newcomer.settings import Json
 from newcomer.training.checkpoint import Checkpoint
@@ -14,6 +14,7 @@ from newcomer.training.learner import Step
 
 CANDIDATES: Mapping[str, Mapping[str, Json]] = {
     "emerg": {"name": "emerg"},
+    "emerg-history": {"name": "emerg", "user_history": True, "weight_averaging": 0.6},
     "deepfm-bayes": {
         "name": "dropout-net",
         "adaptation": "map",
@@ -26,24 +27,37 @@ CANDIDATES: Mapping[str, Mapping[str, Json]] = {
     "logistic": {"name": "logistic"},
     "user-item-rate": {"name": "logistic", "fields": "user"},
 }
-"""Rows that are tried: EmerG, a DeepFM with EmerG's learned prior, and plain rows."""
+"""Rows that are tried: EmerG, without users' histories and with them, a DeepFM with EmerG's learned prior, and plain rows."""
+
+MAX_USERS = 50_000
+"""Users up to which histories are tried: with averaged weights a gradient step costs all rows of a table."""
 
 WITHOUT_CHOICE = "logistic"
 """The row where nothing can be held out: a MAP estimate, which in a small log is not surer than it is right."""
 
 
-REGULARIZATION = ("smoothing_bandwidth", "field_dropout", "user_history", "weight_averaging")
+REGULARIZATION = ("smoothing_bandwidth", "field_dropout")
 """Settings that EmerG and the DeepFM have in common."""
 
 
-def candidates(schema: Schema, regularization: Mapping[str, Json], **settings: Json) -> dict[str, ItemLearner]:
-    """A learner of each row of `CANDIDATES`, with this `regularization` where it is a network; `settings` are of all of them."""
+def candidates(log: ClickLog, regularization: Mapping[str, Json], **settings: Json) -> dict[str, ItemLearner]:
+    """A learner of each row of `CANDIDATES`, with this `regularization` where it is a network; `settings` are of all of them.
+
+    Histories are left out where they would be refused, or cost too much.
+    """
     found = dict[str, ItemLearner]()
     for row, own in CANDIDATES.items():
+        if own.get("user_history") and not _can_have_histories(log):
+            continue
         kind: Callable[..., Any] = ITEMS[str(own["name"])]
         common = settings if own["name"] == "logistic" else {**regularization, **settings}
-        found[row] = kind(schema, **{key: value for key, value in own.items() if key != "name"}, **common)
+        found[row] = kind(log.schema, **{key: value for key, value in own.items() if key != "name"}, **common)
     return found
+
+
+def _can_have_histories(log: ClickLog) -> bool:
+    is_free = USER_HISTORY not in [node.name for node in log.schema.nodes]
+    return log.weight is None and is_free and len(log.users) <= MAX_USERS
 
 
 def hold_out(learners: Mapping[str, ItemLearner], stage: str, log: ClickLog, checkpoint: Checkpoint) -> Iterator[Step]:

@@ -73,8 +73,8 @@ def propose(
     `item`, `user`, `label`, `time`: names of these columns; by default they are recognized by the names in `column_names`.
     `weight`: name of the column of weights; by default there is none, and one that is called so is left out, with that reason.
 
-    With settings of EmerG for such a log (`regularization`). Uses about 100,000 rows from positions spread over the files and, for
-    logs up to 1 GiB, the full column of items; where the log is read into memory, that of users as well.
+    With settings of EmerG for such fields (`regularization`). Uses about 100,000 rows from positions spread over the files and, for
+    logs up to 1 GiB, one full column.
 
     Raises DataError for unreadable files, and with the candidates if no column can be the item, user, label or time. DataWarning
     for numbers with decimal commas, which are left out.
@@ -124,7 +124,7 @@ def propose(
         stream,
         [str(source)] if isinstance(source, (str, Path)) else [str(part) for part in source],
         training_share(events, stream["min_old_events"]),
-        propose_regularization(schema, bandwidths, files, rows),
+        propose_regularization(schema, bandwidths),
     )
 
 
