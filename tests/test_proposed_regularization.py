@@ -18,7 +18,7 @@ from newcomer.registry import find_learner
 from newcomer.store.folder import Store
 from shell import Shell
 
-ROWS, FILMS, VIEWERS = 900, 90, 18
+ROWS, FILMS, VIEWERS = 900, 130, 18
 
 
 def log(**more: Any) -> pl.DataFrame:
@@ -57,8 +57,13 @@ def test_texts_and_numbers_are_regularized(file: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "has_bandwidth"),
     [
-        ([str(n) for n in range(1900, 1990)] + ["?"], True),
-        ([str(n) for n in range(1900, 1990)], False),  # numeric: needs none
+        ([str(n) for n in range(1900, 1990)] * 2 + ["?"], True),
+        ([str(n) for n in range(1900, 1990)] * 2, False),  # numeric: needs none
+        ([str(n) for n in range(1900, 1990)] + ["?"], False),  # nothing in common
+        ([f"{n}.99" for n in range(90)] + ["10.99"] * 100 + ["?"], False),  # most occur once
+        ([str(n) for n in range(2000)] * 3 + ["?"], False),  # too many for a kernel
+        ([f"{n:05d}" for n in range(1067, 1167)] * 2 + ["?"], False),  # leading zeros: a code
+        ([f"{n}e200" for n in range(1, 40)] * 3 + ["?"], False),
         ([str(n % 9) for n in range(90)] + ["?"], False),  # as few as codes have
         ([str(n) for n in range(60)] + ["?"] * 30, False),  # names, some of which are numbers
         (["red", "blue"] * 40, False),
@@ -78,7 +83,7 @@ def test_histories_are_tried_where_they_are_not_refused(
     if reason != "a field of their name":
         schema = replace(schema, fields=tuple(field for field in schema.fields if field.name != "user_history"))
     monkeypatch.setattr(learner_selection, "MAX_USERS", VIEWERS - (reason == "many users"))
-    found = candidates(read_log(tmp_path / "log.csv", schema), {"field_dropout": {"title": 0.9}}, seed=3)
+    found = candidates(schema, read_log(tmp_path / "log.csv", schema), {"field_dropout": {"title": 0.9}}, seed=3)
     histories = [] if reason else ["emerg-history"]
     assert list(found) == ["emerg", *histories, "deepfm-bayes", "logistic", "user-item-rate"]
     for row, learner in found.items():
@@ -102,6 +107,20 @@ def test_inspect_writes_what_train_takes_with_the_file_and_without(file: Path, s
     both = [find_learner("emerg").load(shell.folder / name) for name in ("one", "other")]
     events = log().head(50)
     assert np.array_equal(*(model.score(events) for model in both))  # type: ignore[attr-defined]
+
+
+def test_prices_of_which_some_are_words_are_learned(shell: Shell) -> None:
+    """Most occur once, and so have no value of their own."""
+    price = ["free" if n % 15 == 5 else f"{n * 1.37:.2f}" for n in range(FILMS)]
+    film = [int(name[1:]) for name in log()["film_id"]]
+    log(price=[price[n] for n in film]).write_csv(shell.folder / "log.csv")
+    for words in ((), ("--learner", "auto", "--strict")):
+        code, _, err = shell.call("train", f"shop{len(words)}", "log.csv", "--column", "item=film_id", *words)
+        assert code == 0, err
+    chosen: Any = find_learner(Store(shell.folder / "shop3").manifest().learner).load(shell.folder / "shop3")
+    assert (
+        chosen.schema == propose(shell.folder / "log.csv", item="film_id").schema
+    )  # strictness is of the training log
 
 
 def test_another_learner_is_trained_with_its_own_defaults(file: Path, shell: Shell) -> None:

@@ -100,8 +100,8 @@ def train(
         checkpoint = Checkpoint(store / "checkpoint")
         with bar(store.name) as shown:
             if learner == AUTO:
-                given = {key: settings[key] for key in REGULARIZATION} if kind is EmerG else {}
-                model = _best(events, log, given, settings["seed"], checkpoint, shown)
+                given = {key: settings[key] for key in REGULARIZATION if key in settings}
+                model = _best(meaning, events, log, given, settings["seed"], checkpoint, shown)
             else:
                 say(description)
                 if learner is None and kind is EmerG:
@@ -143,6 +143,7 @@ def held_out_lines(found: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 def _best(
+    schema: Schema,
     events: ClickLog | ChunkedLog,
     where: str,
     regularization: Mapping[str, Json],
@@ -153,7 +154,7 @@ def _best(
     """The best of some learners on held-out items, with a line for each; the plainest where nothing can be held out."""
     if not isinstance(events, ClickLog):
         raise SettingError(f"--learner auto needs a log in memory, and {where} is read in chunks; name a learner")
-    learners = candidates(events, regularization, seed=seed)
+    learners = candidates(schema, events, regularization, seed=seed)
     for step in hold_out(learners, "old", events, checkpoint):
         shown.follow(step)
     row = best_row(learners)

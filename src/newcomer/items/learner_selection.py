@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from newcomer.data.click_log import ClickLog
+from newcomer.data.schema import Schema
 from newcomer.items.learner import ItemLearner
 from newcomer.items.training.field_regularization import USER_HISTORY
 from newcomer.registry import ITEMS
@@ -40,7 +41,9 @@ REGULARIZATION = ("smoothing_bandwidth", "field_dropout")
 """Settings that EmerG and the DeepFM have in common."""
 
 
-def candidates(log: ClickLog, regularization: Mapping[str, Json], **settings: Json) -> dict[str, ItemLearner]:
+def candidates(
+    schema: Schema, log: ClickLog, regularization: Mapping[str, Json], **settings: Json
+) -> dict[str, ItemLearner]:
     """A learner of each row of `CANDIDATES`, with this `regularization` where it is a network; `settings` are of all of them.
 
     Histories are left out where they would be refused, or cost too much.
@@ -51,7 +54,7 @@ def candidates(log: ClickLog, regularization: Mapping[str, Json], **settings: Js
             continue
         kind: Callable[..., Any] = ITEMS[str(own["name"])]
         common = settings if own["name"] == "logistic" else {**regularization, **settings}
-        found[row] = kind(log.schema, **{key: value for key, value in own.items() if key != "name"}, **common)
+        found[row] = kind(schema, **{key: value for key, value in own.items() if key != "name"}, **common)
     return found
 
 

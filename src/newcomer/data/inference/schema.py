@@ -159,7 +159,8 @@ def _field(log: _Log, column: str) -> tuple[Field | None, str, float | None]:
     field = Field(
         column, role, guess.kind, "mark" if missing else "error", min_count=guess.min_count, separator=guess.separator
     )
-    return field, f"{why}; {guess.reason}{', with missing values' if missing else ''}", guess.bandwidth
+    bandwidth = None if role == "context" else guess.bandwidth  # of a property, which few things have at a time
+    return field, f"{why}; {guess.reason}{', with missing values' if missing else ''}", bandwidth
 
 
 def _role(log: _Log, column: str) -> tuple[Role, str]:

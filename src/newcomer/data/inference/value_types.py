@@ -18,6 +18,9 @@ LONG_TAIL = 50
 """With at least this many distinct values, values that occur once may be left out."""
 
 
+MAX_SMOOTHED = 500
+"""Categories that are smoothed at most: each gradient step takes the mean of all of them for each."""
+
 MIN_DECIMAL_SHARE = 0.8
 """Minimum share of values with one comma in a column of whole and decimal numbers."""
 
@@ -31,7 +34,7 @@ class KindGuess:
     separator: str = "|"
     min_count: int = 1
     bandwidth: float | None = None
-    """Of categories that are numbers but for a few."""
+    """Of categories that are numbers but for a few, and most of which several things share."""
 
 
 def infer_kind(values: pl.Series) -> KindGuess:
@@ -171,5 +174,8 @@ def _mixed(known: pl.Series, numbers: pl.Series) -> KindGuess:
     if not 0 < len(others) < len(known) / 10:
         return _category(known, "")
     guess = _category(known, f"numbers but for {len(others):,} of {len(known):,} values, such as '{others[0]}'; ")
-    is_code = finite.n_unique() <= MAX_CATEGORIES or words(known.name).intersection(CODE_WORDS)
-    return guess if is_code else replace(guess, bandwidth=silverman_bandwidth(finite))
+    distinct = finite.n_unique()
+    is_code = known.str.contains(r"^0\d").any() or bool(words(known.name).intersection(CODE_WORDS))
+    is_shared = MAX_CATEGORIES < distinct <= min(MAX_SMOOTHED, len(finite) / 2) and guess.min_count == 1
+    bandwidth = silverman_bandwidth(finite) if is_shared and not is_code else math.inf
+    return replace(guess, bandwidth=bandwidth) if math.isfinite(bandwidth) else guess
