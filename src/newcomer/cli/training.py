@@ -91,7 +91,7 @@ def train(
             meaning = read_schema(schema)
         else:
             proposal = _proposed(log, column)
-            meaning = proposal.schema
+            meaning = proposal.schema  # words that cannot be were refused above, before the log is read
             kind, settings, description = learner_of(
                 None, None if learner == AUTO else learner, set_ or [], proposal.learner
             )

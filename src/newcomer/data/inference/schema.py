@@ -159,7 +159,7 @@ def _field(log: _Log, column: str) -> tuple[Field | None, str, float | None]:
     field = Field(
         column, role, guess.kind, "mark" if missing else "error", min_count=guess.min_count, separator=guess.separator
     )
-    bandwidth = None if role == "context" else guess.bandwidth  # of a property, which few things have at a time
+    bandwidth = None if role == "context" else guess.bandwidth  # of a context a sample of rows may hold a few values of many
     return field, f"{why}; {guess.reason}{', with missing values' if missing else ''}", bandwidth
 
 
