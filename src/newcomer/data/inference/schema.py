@@ -159,7 +159,8 @@ def _field(log: _Log, column: str) -> tuple[Field | None, str, float | None]:
     field = Field(
         column, role, guess.kind, "mark" if missing else "error", min_count=guess.min_count, separator=guess.separator
     )
-    bandwidth = None if role == "context" else guess.bandwidth  # of a context a sample of rows may hold a few values of many
+    # A sample of rows may hold few of a context's values.
+    bandwidth = None if role == "context" else guess.bandwidth
     return field, f"{why}; {guess.reason}{', with missing values' if missing else ''}", bandwidth
 
 
