@@ -119,13 +119,18 @@ import os, sys
 from newcomer.training.processes import Processes
 import accelerate  # before the fork: it takes seconds
 os.environ.update(WORLD_SIZE="2", MASTER_ADDR="localhost")
-for port in sys.argv[1:]:
+keeps, *ports = sys.argv[1:]
+for port in ports:
     os.environ["MASTER_PORT"], children = port, []
     for rank in range(2):
         if not (child := os.fork()):
             os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
             sys.setswitchinterval(1000)  # another thread gets the interpreter only where this one waits
             group = Processes("cpu")
+            if keeps == "import":
+                import torch.distributed.fsdp  # as torch's optimizers do in their first step
+            elif keeps == "model":
+                kept = sys.modules["torch"].distributed.group.WORLD  # as a sharded model does
             for number in range(30):
                 group.agree(f"step {number}")
             sys.exit()
@@ -135,11 +140,15 @@ for port in sys.argv[1:]:
 
 
 @pytest.mark.slow
-def test_a_process_ends_well_right_after_an_exchange() -> None:
-    """Without an orderly end of the connection, half of these pairs of processes are aborted by one of its threads."""
+@pytest.mark.parametrize("keeps", ["nothing", "import", "model"])
+def test_a_process_ends_well_right_after_an_exchange(keeps: str) -> None:
+    """Without an orderly end of the connection, half of these pairs of processes are aborted by one of its threads.
+
+    Whatever else refers to the connection.
+    """
     ports = [free_port() for _ in range(8)]
     done = subprocess.run(
-        [sys.executable, "-c", EXITS, *ports], capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-c", EXITS, keeps, *ports], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
 

@@ -1,6 +1,7 @@
 """Data parallelism over processes (`torchrun`, `accelerate launch`), each with a device and a share of every batch."""
 
 import atexit
+import time
 from collections.abc import Sequence
 
 import torch
@@ -24,6 +25,8 @@ class Processes:
                 f"device '{device}' cannot be used by {self.count} processes; leave it out, or say cpu or cuda"
             )
         with optional_imports():
+            # Imported while a group is open, this module keeps it for ever: its functions have the group as a default argument.
+            import torch.distributed.nn
             from accelerate import PartialState  # opens the connection between the processes
 
         opened = not torch.distributed.is_initialized()
@@ -94,6 +97,7 @@ class Processes:
 def _close() -> None:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        time.sleep(0.1)  # a sharded model keeps the group, whose threads go on: here they can free what they hold
 
 
 def pick_device(name: str | None) -> torch.device:
