@@ -158,6 +158,10 @@ class Client:
         """The classes that a classifier knows."""
         return self._send(_Request("GET", "/classes", ClassList, params=_named(model)))
 
+    def learn_names(self, names: Sequence[str] | Mapping[str, str], model: str | None = None) -> ClassList:
+        """A classifier learns classes by name, or descriptions by name, without examples."""
+        return self._send(_learn_names(names, model))
+
     def forget_class(self, name: str, model: str | None = None) -> None:
         """Remove a class of a classifier."""
         self._send(_forget_class(name, model))
@@ -301,6 +305,9 @@ class AsyncClient:
     async def classes(self, model: str | None = None) -> ClassList:
         return await self._send(_Request("GET", "/classes", ClassList, params=_named(model)))
 
+    async def learn_names(self, names: Sequence[str] | Mapping[str, str], model: str | None = None) -> ClassList:
+        return await self._send(_learn_names(names, model))
+
     async def forget_class(self, name: str, model: str | None = None) -> None:
         await self._send(_forget_class(name, model))
 
@@ -407,6 +414,12 @@ def _forget_user(user: str | int) -> _Request[Forgotten]:
 
 def _forget_class(name: str, model: str | None) -> _Request[_Empty]:
     return _Request("DELETE", "/classes", _Empty, params={"name": name, **(_named(model) or {})})
+
+
+def _learn_names(names: Sequence[str] | Mapping[str, str], model: str | None) -> _Request[ClassList]:
+    texts = names if isinstance(names, Mapping) else dict.fromkeys(names, "")
+    classes = [{"name": name, "description": text} for name, text in texts.items()]
+    return _Request("POST", "/classes", ClassList, {"classes": classes}, _named(model))
 
 
 def _warm(events: Sequence[Row]) -> _Request[Counts]:

@@ -43,7 +43,11 @@ def stage_title(name: str) -> str:
     >>> stage_title("task 0, after"), stage_title("warm-a")
     ('task 1, after', 'warm-a')
     """
-    return name if name.startswith("forget ") else re.sub(r"\btask (\d+)\b", lambda m: f"task {int(m[1]) + 1}", name)
+    return (
+        name
+        if name.startswith("forget ")
+        else re.sub(r"\b(task|names) (\d+)\b", lambda m: f"{m[1]} {int(m[2]) + 1}", name)
+    )
 
 
 def printable(text: object) -> str:

@@ -2,14 +2,15 @@
 
 import difflib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
@@ -28,31 +29,39 @@ def load(name: str, origin: Source | None, dtype: torch.dtype) -> tuple[Any, Any
     """
     if origin is None:
         raise DataError(f"backbone '{name}' cannot be loaded (no such folder); {_what_to_give(name)}")
-    source, options = origin.source, {"trust_remote_code": False}
-    reachable = not origin.on_hub or hub_is_reachable()
-    if not reachable:
-        options["local_files_only"] = True
-    with silence_libraries():
-        try:
-            config = AutoConfig.from_pretrained(source, **options)
-            if getattr(config, "is_encoder_decoder", False):
-                raise DataError(
-                    f"backbone '{name}' has an encoder and a decoder ({config.model_type}); give a model of one of them"
-                )
-            known = FAMILIES.get(config.model_type)
-            reader = getattr(transformers, known.loads if known else "AutoModel")
-            model, found = reader.from_pretrained(source, dtype=dtype, output_loading_info=True, **_of(reader, options))
-            encoder = (AutoImageProcessor if is_image_model(model) else AutoTokenizer).from_pretrained(
-                source, **options
+    source, options = origin.source, _options(origin)
+    with silence_libraries(), _named_errors(name, options):
+        config = AutoConfig.from_pretrained(source, **options)
+        if getattr(config, "is_encoder_decoder", False):
+            raise DataError(
+                f"backbone '{name}' has an encoder and a decoder ({config.model_type}); give a model of one of them"
             )
-        except ImportError as error:
-            needed = next((library for library in EXTRAS if library in str(error).lower()), None)
-            if needed is None:
-                raise
-            raise DataError(f"backbone '{name}' needs {needed}; run: pip install {EXTRAS[needed]}") from None
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise DataError(f"backbone '{name}' cannot be loaded {_reason(error, reachable, name)}") from None
+        known = FAMILIES.get(config.model_type)
+        reader = getattr(transformers, known.loads if known else "AutoModel")
+        model, found = reader.from_pretrained(source, dtype=dtype, output_loading_info=True, **_of(reader, options))
+        encoder = (AutoImageProcessor if is_image_model(model) else AutoTokenizer).from_pretrained(source, **options)
     return config, model, encoder, sorted(found["missing_keys"])
+
+
+def load_both_towers(name: str, origin: Source) -> tuple[Any, Any]:
+    """The whole model that a backbone of images is the vision tower of, in float32, and the tokenizer of its texts.
+
+    Raises DataError if a part is missing.
+    """
+    options = _options(origin)
+    with silence_libraries(), _named_errors(name, options):
+        if not hasattr(AutoConfig.from_pretrained(origin.source, **options), "text_config"):
+            raise DataError(
+                f"backbone '{name}' has no text tower to read the names of classes; give the whole model of CLIP or "
+                "SigLIP, or examples of the class"
+            )
+        model, found = AutoModel.from_pretrained(
+            origin.source, dtype=torch.float32, output_loading_info=True, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(origin.source, **options)
+    if missing := sorted(found["missing_keys"]):
+        raise DataError(f"backbone '{name}': its file lacks weights ({missing[0]}); fetch the model again")
+    return model.eval(), tokenizer
 
 
 def read_sibling(origin: Source) -> Callable[[str], str | None]:
@@ -79,6 +88,27 @@ def read_sibling(origin: Source) -> Callable[[str], str | None]:
 def is_image_model(model: Any) -> bool:
     """Whether this model reads images."""
     return bool(model.main_input_name == "pixel_values")
+
+
+def _options(origin: Source) -> dict[str, bool]:
+    """Options of transformers' loaders."""
+    is_local = origin.on_hub and not hub_is_reachable()
+    return {"trust_remote_code": False, **({"local_files_only": True} if is_local else {})}
+
+
+@contextmanager
+def _named_errors(name: str, options: Mapping[str, bool]) -> Iterator[None]:
+    """Within, what a loader of transformers raises becomes a DataError that names the backbone."""
+    try:
+        yield
+    except ImportError as error:
+        needed = next((library for library in EXTRAS if library in str(error).lower()), None)
+        if needed is None:
+            raise
+        raise DataError(f"backbone '{name}' needs {needed}; run: pip install {EXTRAS[needed]}") from None
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reachable = "local_files_only" not in options
+        raise DataError(f"backbone '{name}' cannot be loaded {_reason(error, reachable, name)}") from None
 
 
 def _of(reader: Any, options: dict[str, bool]) -> dict[str, bool]:

@@ -20,6 +20,9 @@ FEWER_FOLDS: dict[HeadName, int] = {"gaussian": 0, "kernel": 1}
 """Folds for slow heads that are not in use; none for `gaussian`, which is calibrated by its own samples."""
 PREFIX = "memory."
 CALIBRATION = "novelty_quantiles", "temperatures", "held_out_count", "judged"
+NAMED = "named"
+NAMED_EXAMPLES = 5
+"""Examples that the name of a class is worth (docs/methods/zero-shot.md)."""
 DEFAULT_HEAD: HeadName = "gaussian"
 """Choice among heads while there was nothing to judge them by."""
 
@@ -37,12 +40,15 @@ class ClassMemory:
     """Held-out examples behind each temperature."""
     judged: Float[Tensor, "head 2"]
     """Of each of `HEADS`: the sum of its losses on held-out examples, and their number; see `with_judged_heads`."""
+    named: Bool[Tensor, " class"]
+    """Whether a class is known by its name alone."""
 
     @classmethod
     def empty(cls, width: int) -> "ClassMemory":
         nothing = ClassStatistics.of(torch.zeros(0, width), torch.zeros(0, dtype=torch.long), 0, PRINCIPAL_DIRECTIONS)
         none = torch.zeros(len(HEADS), dtype=torch.float64)
-        return cls(nothing.float(), torch.zeros(0, QUANTILES), none + torch.nan, none, torch.stack([none, none], dim=1))
+        judged, named = torch.stack([none, none], dim=1), torch.zeros(0, dtype=torch.bool)
+        return cls(nothing.float(), torch.zeros(0, QUANTILES), none + torch.nan, none, judged, named)
 
     @property
     def classes(self) -> int:
@@ -94,15 +100,10 @@ class ClassMemory:
         `target` are indices into all classes. A trained linear head has seen the held-out examples. Examples of known classes
         update the statistics only: they may have been learned before. `calibrated`: the heads whose temperature is updated.
         """
-        classes = max(self.classes, int(target.max()) + 1)
-        more = self.novelty_quantiles.new_full((classes - self.classes, QUANTILES), torch.nan)
-        memory = replace(
-            self,
-            statistics=self.statistics.with_examples(features, target, PRINCIPAL_DIRECTIONS),
-            novelty_quantiles=torch.cat([self.novelty_quantiles, more]),
-        )
+        memory = self._with_classes(self.statistics.with_examples(features, target, PRINCIPAL_DIRECTIONS), named=False)
+        memory.named[target] = False
         folds = {name: FOLDS if name == head else FEWER_FOLDS.get(name, FOLDS) for name in calibrated or HEADS}
-        found = cross_validate(self.statistics, features, target, trained, shrinkage, folds, prior)
+        found = cross_validate(self.statistics, features, target, trained, shrinkage, folds, prior, self.named)
         if found is None:
             return memory, None
         memory = memory._with_novelty(found.novelty, found.target)
@@ -126,7 +127,8 @@ class ClassMemory:
         """
         untrained = torch.zeros(max(self.classes, int(target.max()) + 1), features.shape[1])
         folds = dict.fromkeys(CANDIDATES, FOLDS)
-        found = cross_validate(self.statistics, features, target, (untrained, untrained[:, 0]), shrinkage, folds, prior)
+        trained = untrained, untrained[:, 0]
+        found = cross_validate(self.statistics, features, target, trained, shrinkage, folds, prior, self.named)
         if found is None:
             return self
         judged = self.judged.clone()
@@ -138,6 +140,20 @@ class ClassMemory:
                 loss = F.cross_entropy(logits / temperature(logits, columns), columns, reduction="sum")
                 judged[HEADS.index(name)] += torch.stack([loss, loss.new_tensor(len(logits))])
         return replace(self, judged=judged)
+
+    def with_names(self, means: Float[Tensor, "new width"]) -> "ClassMemory":
+        """With new classes that are known by their names, which tell the means of their features."""
+        return self._with_classes(self.statistics.double().with_means(means, NAMED_EXAMPLES).float(), named=True)
+
+    def _with_classes(self, statistics: ClassStatistics, named: bool) -> "ClassMemory":
+        more = len(statistics.count) - self.classes
+        quantiles = torch.cat([self.novelty_quantiles, self.novelty_quantiles.new_full((more, QUANTILES), torch.nan)])
+        return replace(
+            self,
+            statistics=statistics,
+            novelty_quantiles=quantiles,
+            named=torch.cat([self.named, torch.full((more,), named)]),
+        )
 
     def best_head(self) -> HeadName:
         """The head of least mean loss on the examples by which heads were judged; the default without any."""
@@ -189,7 +205,12 @@ class ClassMemory:
 
     def at(self, classes: list[int]) -> "ClassMemory":
         """Restricted to these classes."""
-        return replace(self, statistics=self.statistics.at(classes), novelty_quantiles=self.novelty_quantiles[classes])
+        return replace(
+            self,
+            statistics=self.statistics.at(classes),
+            novelty_quantiles=self.novelty_quantiles[classes],
+            named=self.named[classes],
+        )
 
     def threshold(self, share: float) -> float:
         """Novelty score exceeded by at most this share of further examples of known classes.
@@ -216,6 +237,7 @@ class ClassMemory:
     def tensors(self) -> dict[str, Tensor]:
         """Tensors for a store."""
         calibration = {name: getattr(self, name) for name in CALIBRATION}
+        calibration |= {NAMED: self.named} if self.named.any() else {}
         return {PREFIX + name: t for name, t in {**vars(self.statistics), **calibration}.items()}
 
     @classmethod
@@ -223,6 +245,7 @@ class ClassMemory:
         """Inverse of `tensors`."""
         parts = {name.removeprefix(PREFIX): t for name, t in tensors.items() if name.startswith(PREFIX)}
         novelty_quantiles, temperatures, held_out_count, judged = (parts.pop(name) for name in CALIBRATION)
+        named = parts.pop(NAMED, torch.zeros(len(novelty_quantiles), dtype=torch.bool))
         padding = (0, len(HEADS) - len(held_out_count))  # heads newer than the store
         return cls(
             ClassStatistics(**parts),
@@ -230,6 +253,7 @@ class ClassMemory:
             F.pad(temperatures, padding, value=math.nan),
             F.pad(held_out_count, padding),
             F.pad(judged, (0, 0, *padding)),
+            named,
         )
 
 

@@ -11,11 +11,16 @@ from newcomer.classes.class_memory import ClassMemory
 from newcomer.classes.configuration import Classifier
 from newcomer.classes.heads import HeadName, make_head
 from newcomer.classes.parts import Learned, Part
+from newcomer.errors import LearnerError
+from newcomer.nn.features.name_regression import means_of_names
 from newcomer.nn.features.novelty import Novelty
 from newcomer.nn.heads.head import Head, Linear, WeightBias
 from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
+
+LEAST_EXPLAINED = 0.1
+"""Least variance of class means that names must explain: right names of three classes explain more, wrong ones less."""
 
 TERMS_BATCH = 1024
 """Features whose kernel terms are held at once."""
@@ -69,6 +74,30 @@ class FeatureClassifier(Part):
     def judge_heads(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> None:
         """Judge all heads by a task's examples, with their features from before its training."""
         self.memory = self.memory.with_judged_heads(features, target, self.settings.shrinkage, self.settings.prior)
+
+    def require_names(self) -> None:
+        """Raises LearnerError for a classifier that cannot know a class by its name alone."""
+        raise LearnerError(
+            "this method keeps no means of the backbone's features, which a class's name could tell; give examples of the class, "
+            "or take another method, such as 'sd-lora' or 'frozen'"
+        )
+
+    def learn_names(
+        self, known: Float[Tensor, "known width"], indices: Sequence[int], new: Float[Tensor, "new width"]
+    ) -> float:
+        """Add classes by embeddings of their names, beside those of the known classes with these indices.
+
+        Returns the variance explained (`nn.features.name_regression`). Raises LearnerError where names explain too little.
+        """
+        means, explained = means_of_names(known, self.memory.statistics.mean[list(indices)], new)
+        if explained < LEAST_EXPLAINED:
+            raise LearnerError(
+                f"the names of the known classes explain {100 * max(explained, 0):.0f} % of how their features differ, and "
+                f"{100 * LEAST_EXPLAINED:.0f} % are needed to tell others by their names; give names or descriptions in words "
+                "that the model reads, or examples"
+            )
+        self.memory = self.memory.with_names(means)
+        return explained
 
     def map_drift(
         self,
@@ -142,6 +171,12 @@ class MemoryClassifier(FeatureClassifier):
         held_out = self.update_memory(features, target)
         info: dict[str, Json] = {} if held_out is None else {"held-out accuracy": held_out}
         return Learned(info | ({"head": self.head_name} if self.settings.head == "auto" else {}))
+
+    def require_names(self) -> None:
+        if self.settings.head == "linear":
+            raise LearnerError(
+                "the linear head knows what it was trained on alone; give examples of the class, or --set head=gaussian"
+            )
 
     def flops(self) -> int:
         classes, points = self.memory.classes, self.support_points

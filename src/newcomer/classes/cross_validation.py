@@ -11,7 +11,7 @@ from newcomer.nn.features.class_statistics import PRINCIPAL_DIRECTIONS, ClassSta
 from newcomer.nn.features.novelty import Novelty
 from newcomer.nn.features.temperature import temperature
 from newcomer.nn.heads.head import Head, Linear, Prior
-from newcomer.shapes import Float, Int, Tensor
+from newcomer.shapes import Bool, Float, Int, Tensor
 
 FOLDS = 5
 NEAREST = 100
@@ -42,16 +42,19 @@ def cross_validate(
     shrinkage: float,
     folds: Mapping[HeadName, int],
     prior: Prior = "uniform",
+    named: Bool[Tensor, " class"] | None = None,
 ) -> HeldOut | None:
     """Evaluate heads computed from `old` and four fifths of a task's examples on the rest; None if nothing can be held out.
 
     `folds`: the heads, each with the number of folds, at most `FOLDS`, that it is evaluated on. `old` are the statistics of the
     known classes; new classes' indices follow theirs. Only examples of new classes are held out: others may have been learned
-    before. A trained linear head has seen the held-out examples.
+    before, but for classes that were known by their names alone (`named`). A trained linear head has seen the held-out examples.
     """
     known = len(old.count)
     every, near = torch.arange(max(known, int(target.max()) + 1)), _nearest(old, features, target)
-    fold_of, is_new = folds_of(target), target >= known
+    first = torch.ones(len(every), dtype=torch.bool)
+    first[:known] = False if named is None else named
+    fold_of, is_new = folds_of(target), first[target]
     # those of all examples: that a fold has fewer of each new class is no imbalance
     counts = F.pad(old.count, (0, len(every) - known)) + torch.bincount(target, minlength=len(every))
     plain = old.without_directions().padded(len(every)).double()

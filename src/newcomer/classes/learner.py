@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.reloading import reload_backbone
 from newcomer.backbones.sharding import Sharding, require_several
+from newcomer.backbones.text_tower import name_texts, text_embeddings
 from newcomer.classes.class_history import NEW_CLASSES, classes_after
 from newcomer.classes.class_memory import ClassMemory
 from newcomer.classes.classifier import FeatureClassifier
@@ -117,8 +118,8 @@ class ClassLearner(Learner[Examples, Examples]):
     def learn(self, examples: Examples, *, progress: Progress | None = None) -> Self:
         """Learn one task from these examples. Returns the learner.
 
-        New classes are added. Examples of known classes update the statistics of their class. A task without new classes, or of a
-        single class, does not adapt the backbone.
+        New classes are added. Examples of known classes update the statistics of their class. A task of a single class, or of
+        classes that all had examples before, does not adapt the backbone.
         `progress` is called with every `Step`: the part of training, the step, the number of steps, and the loss.
 
         >>> from newcomer import FrozenBackbone
@@ -140,6 +141,55 @@ class ClassLearner(Learner[Examples, Examples]):
     def next_stage(self) -> str:
         """Name of the stage that `learn` would add now."""
         return f"task {sum(entry.info['what'] == 'learn' for entry in self.entries)}"
+
+    def learn_names(self, names: Sequence[str] | Mapping[str, str], *, template: str | None = None) -> Self:
+        """Add classes by their names alone, without examples (zero-shot). Returns the learner.
+
+        `names`: the classes, or descriptions of them by name. What stands in a `template` for {} is the name of a class without a
+        description; by default 'a photo of a {}.' for a backbone of images, and the name itself for texts; underscores are read as
+        spaces. Of images the backbone must be the vision tower of CLIP or SigLIP: its text tower reads the names.
+
+        How names and features belong together is learned from the known classes, of which at least three have examples: see
+        `nn.features.name_regression`. A name counts as five examples of its class. More examples may be learned later, and count
+        beside it.
+
+        >>> from newcomer import FrozenBackbone
+        >>> texts = Examples(["where is my card", "my card is lost", "please top up", "top up failed", "a refund", "refund me"],
+        ...     ["card", "card", "top_up", "top_up", "refund", "refund"])
+        >>> intents = FrozenBackbone("sentence-transformers/all-MiniLM-L6-v2").learn(texts)
+        >>> intents.learn_names({"rate": "what is the exchange rate"}).predict("how many dollars do I get for euros")
+        'rate'
+
+        Raises LearnerError for a class that is known, for names that do not tell known classes apart, for fewer than three classes
+        with examples, and a method without class means; DataError for a backbone of images without text tower; SettingError for a
+        template without {}.
+        """
+        self._require_not_training()
+        self.classifier.require_names()
+        given = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, "")
+        texts = {class_name(name): text for name, text in given.items()}
+        if isinstance(names, str) or not texts or len(texts) < len(names):
+            raise LearnerError(
+                f"names = {names!r}: give a list of different class names, or a dict of descriptions by name"
+            )
+        if known := sorted(texts.keys() & set(self.classes)):
+            raise LearnerError(f"class '{known[0]}' is known; give examples to `learn`, or `forget` it first")
+        rows = (~self.memory.named).nonzero()[:, 0].tolist()
+        if len(rows) < 3:
+            raise LearnerError(
+                f"{counted(len(rows), 'class has', 'classes have')} examples, and three are needed to learn how names and features "
+                "belong together; learn examples first"
+            )
+        filled = name_texts({**{self.classes[row]: "" for row in rows}, **texts}, template, self.backbone.reads_images)
+        embedded = text_embeddings(self.backbone, filled) if self.backbone.reads_images else self.features(filled)
+        explained = self.classifier.learn_names(embedded[: len(rows)], rows, embedded[len(rows) :])
+        if self.loop is not None:
+            self.loop.linear_head.grow(len(texts))
+        self.classes = [*self.classes, *texts]
+        number = sum(entry.info["what"] == "names" for entry in self.entries)
+        info: dict[str, Json] = {"what": "names", NEW_CLASSES: list(texts), "texts": filled[len(rows) :]}
+        self._append(self._make_entry(f"names {number}", {**info, "names explain": explained}))
+        return self
 
     def forget(self, name: str) -> Self:
         """Remove a class. Returns the learner.
@@ -307,6 +357,11 @@ class ClassLearner(Learner[Examples, Examples]):
         labels, inputs = stage.train.labels, self._loaded(stage.train.inputs)
         class_index = {name: i for i, name in enumerate(dict.fromkeys([*self.classes, *labels]))}
         target, new = torch.tensor([class_index[label] for label in labels]), len(class_index) - len(self.classes)
+        count = torch.bincount(target, minlength=len(class_index))
+        first = count * torch.cat(
+            [self.memory.named, torch.ones(new, dtype=torch.bool)]
+        )  # examples of classes without any so far
+        is_first = bool(first.any())
         several = len(torch.unique(target)) > 1
         settings, adapts = self.classifier.settings, self._adapts_now()
         decision: Mapping[str, Json] = {}
@@ -314,24 +369,24 @@ class ClassLearner(Learner[Examples, Examples]):
             raise LearnerError(
                 "the linear head learns nothing from a single class; give two or more, or --set head=lda"
             )
-        if settings.head == "linear" and not new:
+        if settings.head == "linear" and not is_first:
             warnings.warn(
                 "all of these classes are known: they count in the class statistics, and no predicted class changes, as the "
                 "linear head learns from tasks with new classes alone; --set head=lda learns from more examples of a class too",
                 DataWarning,
                 stacklevel=3,
             )
-        if adapts and new and several:
+        if adapts and is_first and several:
             decision = yield from self._decide(stage)
             adapts = bool(decision.get("adapted", True))
-        loop = self.loop if (adapts or settings.head == "linear") and new and several else None
+        loop = self.loop if (adapts or settings.head == "linear") and is_first and several else None
         initializes = loop is not None and loop.training.head_init != "zero"
         maps_drift = loop is not None and adapts and settings.drift_map and bool(self.classes)
         loader = Loader(self.backbone, inputs, self.cache_gib * GIB)
         loader.read([0])  # inputs of the wrong kind are refused at once
         more = self._unlabelled(stage, maps_drift)
         old, learned, task = torch.zeros(0), Learned(), None
-        judges = settings.head == "auto" and new > 0
+        judges = settings.head == "auto" and is_first
         if initializes or maps_drift or (judges and loop is not None):
             old = yield from self._extract_features(f"{stage.name}, before", loader)
         old_more, drifted = torch.zeros(0), None
@@ -364,7 +419,7 @@ class ClassLearner(Learner[Examples, Examples]):
             self.classifier.judge_heads(features, target)
         if self.loop is not None:
             self._after_training(features, target, task, self.loop)
-        if new and int(torch.bincount(target)[len(self.classes) :].max()) < 2:
+        if is_first and int(first.max()) < 2:
             warnings.warn(
                 f"{stage_title(stage.name)}: no new class has two examples, so none can be held out: probabilities and rejection "
                 "are not calibrated by it; give two or more of a class",

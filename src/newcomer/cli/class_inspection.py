@@ -119,6 +119,8 @@ def _detail(key: str, value: Json) -> str:
             return "direction distilled" if value else ""
         case "drift explained", float():
             return f"drift map explains {100 * value:.0f} %" if value > 0 else "drift not mapped"
+        case "names explain", float():
+            return f"names explain {100 * value:.0f} % of the known classes' features"
         case "residual", float():
             return f"residual {value:.2f}"
         case _, float():

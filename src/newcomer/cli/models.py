@@ -46,8 +46,9 @@ HINT = "hint: for texts, `--learner frozen --head kernel` is often as accurate a
 def learn(
     store: Folder,
     data: Annotated[
-        Path, typer.Argument(help="Image folder with one subfolder per class, or a CSV or parquet table of texts.")
-    ],
+        Path | None,
+        typer.Argument(help="Image folder with one subfolder per class, or a CSV or parquet table of texts."),
+    ] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -82,11 +83,22 @@ def learn(
             help="Images or texts of any classes, which only say how the features of old classes change with training.",
         ),
     ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name",
+            metavar="NAME[=TEXT]",
+            help="Instead of examples: learn a class by its name, or by a text that describes it; may be repeated.",
+        ),
+    ] = None,
     strict: Strict = False,
     track: Track = None,
 ) -> None:
     """Learn new classes, or add examples of known ones. Creates the model if there is none. Only class statistics are stored, no
     examples. Unreadable inputs are skipped and reported."""
+    if data is None or name:
+        _learn_names(store, name or [], backbone, [data, set_, learner, head, class_, unlabelled, track])
+        return
     settings, of_backbone = _changes([*(set_ or []), *([f"head={head}"] if head else [])])
     tracker = find_tracker(track)
     left_out: list[str] = []
@@ -129,6 +141,25 @@ def learn(
     say(f"{store}: {stage_title(stage.name)} learned, {counted(len(model.classes), 'class', 'classes')}{outcome}")
     say_logs(track)
     finish(left_out)
+
+
+def _learn_names(store: Path, names: Sequence[str], backbone: str | None, others: Sequence[object]) -> None:
+    if not names:
+        raise SettingError(f"{store}: give a folder or table of examples, or classes by --name")
+    if any(other is not None for other in others):
+        raise SettingError(
+            f"{store}: --name stands in place of examples and of all options but --backbone; learn examples by another command"
+        )
+    texts = {name: text for name, _, text in (one.partition("=") for one in names)}
+    if len(texts) < len(names):
+        raise SettingError(f"{store}: --name: a class is named twice; name it once")
+    with stoppable("the model is unchanged; the same command starts again"), locked(store):
+        model = open_model(store, backbone).learn_names(texts)
+        model.save(store)
+    say(
+        f"{store}: {counted(len(texts), 'class', 'classes')} learned by name, {len(model.classes)} in all; names explain "
+        f"{100 * model.entries[-1].info['names explain']:.0f} % of how the features of the known classes differ"
+    )
 
 
 @app.command()
@@ -408,8 +439,9 @@ def _changes(given: list[str]) -> tuple[dict[str, Json], dict[str, Json]]:
 
 def _summary(model: ClassLearner, examples: Examples) -> str:
     """Summary of the examples before training."""
-    new = [name for name in examples.classes if name not in model.classes]
-    known = [name for name in examples.classes if name in model.classes]
+    named = {name for name, by_name in zip(model.classes, model.memory.named.tolist(), strict=True) if by_name}
+    new = [name for name in examples.classes if name not in model.classes or name in named]
+    known = [name for name in examples.classes if name not in new]
     summary = counted(len(examples), "example")
     if new:
         summary += f"; new classes: {shorten(', '.join(new), 200)}"

@@ -171,6 +171,19 @@ class ClassList(BaseModel):
     classes: list[str]
 
 
+class Named(Body):
+    """A class without examples."""
+
+    name: str = Field(min_length=1)
+    description: str = Field(default="", description="a text that describes the class; without one its name is read")
+
+
+class NamesBody(Body):
+    """Body of `POST /classes`."""
+
+    classes: list[Named] = Field(min_length=1, max_length=1000)
+
+
 class Bodies:
     """Bodies for a click model of this schema: `ItemsBody`, `ScoreBody`, `EventsBody`; their values by column."""
 

@@ -1,4 +1,4 @@
-"""Routes of classifiers: classify inputs, list and delete classes."""
+"""Routes of classifiers: classify inputs; list, name and delete classes."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -14,7 +14,7 @@ from newcomer.classes.predictions import Prediction
 from newcomer.data.inputs import Input
 from newcomer.data.io.image_decoding import read_image
 from newcomer.errors import DataError, LearnerError, NewcomerError
-from newcomer.server.bodies import Choice, Classifications, Classified, ClassifyBody, ClassList, from_base64
+from newcomer.server.bodies import Choice, Classifications, Classified, ClassifyBody, ClassList, NamesBody, from_base64
 from newcomer.server.classifiers import ServedClassifier, find_classifier
 from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
@@ -57,6 +57,7 @@ class ClassRoutes:
             openapi_extra={"requestBody": {"required": True, "content": CONTENT}},
         )
         route("/classes", self.classes, methods=["GET"], dependencies=[read])
+        route("/classes", self.learn_names, methods=["POST"], dependencies=[write])
         route("/classes/{name:path}", self.delete, methods=["DELETE"], dependencies=[write], status_code=204)
         # by name as well: a path cannot have the names . and ..
         route("/classes", self.delete, methods=["DELETE"], dependencies=[write], status_code=204)
@@ -77,6 +78,15 @@ class ClassRoutes:
         """The classes that the model knows."""
         served = find_classifier(self.models, model)
         learner = served.learner()
+        return ClassList(model=served.name, stage=len(learner.entries), classes=list(learner.classes))
+
+    def learn_names(self, body: NamesBody, model: Model = None) -> ClassList:
+        """Add classes by their names or descriptions, without examples: they are answered at once."""
+        served = find_classifier(self.models, model)
+        served.models.require_latest(served.name)
+        if len(names := {one.name: one.description for one in body.classes}) < len(body.classes):
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "body.classes: a class is named twice; name it once")
+        learner = served.learn_names(names)
         return ClassList(model=served.name, stage=len(learner.entries), classes=list(learner.classes))
 
     def delete(self, name: str, model: Model = None) -> None:

@@ -57,6 +57,14 @@ class ServedClassifier:
             model.save(self.folder)
             self._stages, self._learner = self._wanted(), model
 
+    def learn_names(self, names: Mapping[str, str]) -> "ClassLearner":
+        """Add classes by name, see `ClassLearner.learn_names`. Raises StoreError while another process writes."""
+        with self._lock, Store(self.folder).held():
+            model = self.load().learn_names(names)
+            model.save(self.folder)
+            self._stages, self._learner = self._wanted(), model
+        return model
+
     def refresh(self) -> None:
         """Serve what the store and the versions say now."""
         with self._lock:

@@ -103,6 +103,18 @@ class ClassStatistics:
             scatter=found.scatter.to(self.mean), degrees_of_freedom=found.degrees_of_freedom.to(self.mean), **rows
         )
 
+    def with_means(self, mean: Float[Tensor, "new width"], count: int) -> "ClassStatistics":
+        """With new classes of these means, each as of `count` examples that scatter as those of all classes do."""
+        new, within = len(mean), self.within
+        values, vectors = torch.linalg.eigh((count - 1) * within)
+        rows = values.clamp(min=0).sqrt()[:, None] * vectors.T  # rowsᵀ rows = (count − 1) Σ
+        whole = self.padded(len(self.count) + new)
+        whole.count[-new:], whole.mean[-new:] = count, mean.to(self.mean)
+        directions = _principal_directions(rows, self.directions.shape[1])
+        whole.directions[-new:], whole.residual[-new:] = directions, rows.square().sum() - directions.square().sum()
+        more = new * (count - 1)
+        return replace(whole, scatter=self.scatter + more * within, degrees_of_freedom=self.degrees_of_freedom + more)
+
     def padded(self, classes: int) -> "ClassStatistics":
         """Padded with empty classes up to this number."""
         more = classes - len(self.count)
