@@ -94,7 +94,7 @@ def test_intents_that_have_a_name_alone_are_found(minilm: Backbone, real_data: C
     learner.learn_names(named)
     assert learner.evaluate(of(eval_set, named))["accuracy"] > 0.5
     assert learner.evaluate(of(eval_set, known))["accuracy"] > before - 0.1
-    two = examples({name: [*of(stage.train, [name]).inputs[:2]] for name in named})
+    two = examples({name: [str(text) for text in of(stage.train, [name]).inputs[:2]] for name in named})
     with_names = learner.learn(two).evaluate(eval_set)["accuracy"]
     without = FrozenBackbone(minilm).learn(of(stage.train, known)).learn(two).evaluate(eval_set)["accuracy"]
     assert with_names > without + 0.02  # names beside the first examples
@@ -155,7 +155,7 @@ def with_tokenizer(tiny: Callable[[str], Path], kind: str, folder: Path) -> str:
     config.text_config.eos_token_id = 2  # the last token
     config.projection_dim = config.text_config.projection_size = 8 if kind == "clip" else 16
     torch.manual_seed(0)
-    AutoModel.from_config(config).save_pretrained(folder)
+    AutoModel.from_config(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
     for file in tiny(kind).glob("preprocessor_config.json"):
         (folder / file.name).write_bytes(file.read_bytes())
     AutoTokenizer.from_pretrained(tiny("bert")).save_pretrained(folder)
