@@ -87,8 +87,8 @@ def learn(
         list[str] | None,
         typer.Option(
             "--name",
-            metavar="NAME[=TEXT]",
-            help="Instead of examples: learn a class by its name, or by a text that describes it; may be repeated.",
+            metavar="NAME",
+            help="Instead of examples: learn a class by its name, or as NAME=TEXT by a text about it; may be repeated.",
         ),
     ] = None,
     strict: Strict = False,

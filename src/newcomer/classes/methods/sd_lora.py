@@ -66,7 +66,7 @@ class SDLoRA(ClassLearner):
         kd_threshold: Share | None = None,
         magnitude_sharing: Sharing = "shared",
         adapt: Adapt = "always",
-        classifier: Classifier = Classifier(head="gaussian"),
+        classifier: Classifier = Classifier(head="auto"),
         training: LoRATraining = LoRATraining(
             epochs=4, batch_size=32, learning_rate=0.002, head_init="lda", later_lr_factor=0.25, weight_averaging=0.6
         ),
