@@ -77,10 +77,10 @@ def test_a_folder_without_parts_is_split(pictures: Path) -> None:
     ("counts", "images", "wanted"),
     [
         ({"a": 2, "b": 90}, True, (1, 20, "prototypes")),
-        ({"a": 3, "b": 3, "c": 3}, True, (1, 20, "gaussian")),
-        ({str(n): 400 for n in range(11)}, True, (5, 4, "gaussian")),
-        ({str(n): 9000 for n in range(10)}, True, (5, 2, "gaussian")),
-        ({str(n): 30 for n in range(77)}, False, (5, 8, "kernel")),
+        ({"a": 3, "b": 3, "c": 3}, True, (1, 20, "auto")),
+        ({str(n): 400 for n in range(11)}, True, (5, 4, "auto")),
+        ({str(n): 9000 for n in range(10)}, True, (5, 2, "auto")),
+        ({str(n): 30 for n in range(77)}, False, (5, 8, "auto")),
     ],
 )
 def test_tasks_epochs_and_head_follow_the_numbers(counts: dict[str, int], images: bool, wanted: object) -> None:
@@ -92,7 +92,7 @@ def test_inspect_writes_a_recipe_of_a_folder_that_runs(shell: Shell, tiny: Calla
     for folder in ("birds", "birds/train"):
         code, out, err = shell.call("inspect", folder, "--write", "own.toml")
         assert (code, err) == (0, "")
-        assert "4 classes: 2 tasks, 20 epochs, head 'gaussian'." in out
+        assert "4 classes: 2 tasks, 20 epochs, head 'auto'." in out
         assert "own.toml: written" in out
         recipe = read_recipe(str(shell.folder / "own.toml"))
         assert recipe.data["path"] == folder
@@ -107,7 +107,7 @@ def test_inspect_knows_a_table_of_texts(shell: Shell) -> None:
     table(shell.folder / "tickets.csv", {"lost": 6, "rate": 6})
     table(shell.folder / "named.csv", {"lost": 6, "rate": 6}, ("question", "intent"))
     found = json.loads(shell.call("inspect", "tickets.csv", "--json")[1])
-    assert found == {"classes": {"lost": 6, "rate": 6}, "tasks": 1, "epochs": 20, "head": "kernel"}
+    assert found == {"classes": {"lost": 6, "rate": 6}, "tasks": 1, "epochs": 20, "head": "auto"}
     code, out, _ = shell.call("inspect", "named.csv", "--text", "question", "--label", "intent", "--write", "n.toml")
     assert code == 0, out
     recipe = read_recipe(str(shell.folder / "n.toml"))

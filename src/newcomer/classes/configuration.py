@@ -71,9 +71,9 @@ class LoRATraining(Training):
 class Classifier:
     """How features are classified.
 
-    - `head`: 'gaussian', 'kernel' (for texts; not a linear layer), 'lda', 'ridge', 'prototypes', or 'linear', the layer that was
-      trained; see `nn.heads`. 'auto': of all but 'linear' the one of least loss on the tasks' examples, held out from the head,
-      before each task was trained.
+    - `head`: 'gaussian', 'kernel' (not a linear layer), 'lda', 'ridge', 'prototypes', or 'linear', the layer that was trained; see
+      `nn.heads`. 'auto': of all but 'linear' the one of least loss on the tasks' examples, held out from the head, before each task
+      was trained.
     - `shrinkage`: of covariances towards a multiple of the identity, for heads and novelty scores.
     - `prior`: 'uniform': all classes are as likely before an input is seen, however many examples they have; 'empirical': as
       likely as they are frequent among the examples. It concerns the loss of training, the head and the probabilities.

@@ -50,9 +50,8 @@ class ClassProposal:
 
     @property
     def head(self) -> str:
-        if self.smallest < FEW:
-            return "prototypes"
-        return "gaussian" if self.reads_images else "kernel"
+        """Among heads none can be chosen by the examples of a class that has hardly any to hold out."""
+        return "prototypes" if self.smallest < FEW else "auto"
 
     def lines(self) -> Iterator[str]:
         """The recipe in TOML."""
@@ -90,7 +89,7 @@ class ClassProposal:
         yield "# what sd-lora has to be better than, run by --baselines"
         yield "[baselines.frozen.learner]"
         yield 'name = "frozen"'
-        yield f'head = "{self.head if self.head != "gaussian" else "lda"}"'
+        yield f'head = "{self.head}"'
         yield ""
         yield "[baselines.simple-cil.learner]"
         yield 'name = "frozen"'
