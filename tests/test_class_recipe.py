@@ -103,6 +103,30 @@ def test_inspect_writes_a_recipe_of_a_folder_that_runs(shell: Shell, tiny: Calla
     assert code == 0, err
 
 
+def test_inspect_writes_a_recipe_of_domains_that_runs(shell: Shell, tiny: Callable[[str], Path]) -> None:
+    """Those with the most classes come first; a folder whose parts have domains is one, too."""
+    for domain, classes in {"drawn": ["finch", "robin"], "photo": ["finch", "robin", "wren"]}.items():
+        for name in classes:
+            shutil.copytree(shell.folder / "birds" / "train" / name, shell.folder / "of" / domain / name)
+            for part in ("train", "test"):
+                copied = shell.folder / "parts" / part / domain / name
+                shutil.copytree(shell.folder / "birds" / part / name, copied)
+    for folder in ("of", "parts"):
+        code, out, err = shell.call("inspect", folder, "--write", "own.toml")
+        assert (code, err) == (0, "")
+        assert "15 examples of 3 classes in the domains photo, drawn: 2 tasks, 20 epochs, head 'auto'." in out
+        recipe = read_recipe(str(shell.folder / "own.toml"))
+        wanted = {"name": "domain-incremental", "domains": ["photo", "drawn"], "complete": False}
+        assert {key: recipe.stream[key] for key in wanted} == wanted
+        assert recipe.data.get("test_share") == (0.2 if folder == "of" else None)
+        words = ("run", "own.toml", "--baseline", "frozen", "--seeds", "1", "--set", f"backbone.name={tiny('vit')}")
+        code, _, err = shell.call(*words, "--out", folder + "-runs")
+        assert code == 0, err
+    assert json.loads(shell.call("inspect", "of", "--json")[1])["domains"] == ["photo", "drawn"]
+    shutil.rmtree(shell.folder / "of" / "photo")
+    assert "has one domain, 'drawn'; give its folder, of/drawn" in shell.fails("inspect", "of")
+
+
 def test_inspect_knows_a_table_of_texts(shell: Shell) -> None:
     table(shell.folder / "tickets.csv", {"lost": 6, "rate": 6})
     table(shell.folder / "named.csv", {"lost": 6, "rate": 6}, ("question", "intent"))

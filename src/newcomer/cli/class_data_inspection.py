@@ -7,6 +7,7 @@ import polars as pl
 from newcomer.cli.aligned import print_table
 from newcomer.cli.program import finish, say, shorten
 from newcomer.data.inference.class_recipe import ClassProposal, propose_classes, write_class_recipe
+from newcomer.data.io.domain_folders import training_domains
 from newcomer.data.io.example_sources import training_examples, training_part
 from newcomer.data.io.image_folders import list_visible
 from newcomer.data.io.text_files import TABLES
@@ -48,18 +49,16 @@ def show_class_data(
     left_out: list[str] = []
     columns = text or "text", label or "label"
     folder = Path(path)
-    examples = training_examples(folder, *columns, left_out)
-    has_test = images and training_part(folder) is not None and (folder / "test").is_dir()
+    with_domains = training_domains(folder) if images else None
+    examples = with_domains or training_examples(folder, *columns, left_out)
+    has_train = training_part(folder) is not None or (with_domains is not None and (folder / "train").is_dir())
+    has_test = images and has_train and (folder / "test").is_dir()
     proposal = propose_classes(folder, examples, reads_images=images, columns=columns, has_test=has_test)
     if write:
         write_class_recipe(proposal, write)
     if json_:
-        print(
-            printable_json(
-                {"classes": proposal.counts, "tasks": proposal.tasks, "epochs": proposal.epochs, "head": proposal.head},
-                indent=1,
-            )
-        )
+        found = {"classes": proposal.counts, "tasks": proposal.tasks, "epochs": proposal.epochs, "head": proposal.head}
+        print(printable_json(found | ({"domains": list(proposal.domains)} if proposal.domains else {}), indent=1))
     else:
         _print(proposal, write)
     finish(left_out)
@@ -71,7 +70,8 @@ def _print(proposal: ClassProposal, write: Path | None) -> None:
     if len(rows) > SHOWN:
         rows = [*rows[: SHOWN // 2], (f"{len(rows) - SHOWN} more", ""), *rows[-SHOWN // 2 :]]
     print_table(("class", "training examples"), rows)
-    kinds = f"{len(counts)} classes: {counted(proposal.tasks, 'task')}, {counted(proposal.epochs, 'epoch')}"
+    domains = f" in the domains {shorten(', '.join(proposal.domains), 100)}" if proposal.domains else ""
+    kinds = f"{len(counts)} classes{domains}: {counted(proposal.tasks, 'task')}, {counted(proposal.epochs, 'epoch')}"
     say(f"{counted(sum(proposal.counts.values()), 'example')} of {kinds}, head '{proposal.head}'.")
     say(
         f"{write}: written; `newcomer run {write} --baselines` runs it"

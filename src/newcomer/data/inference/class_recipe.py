@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +32,17 @@ class ClassProposal:
     """Whether the folder has a test part of its own."""
     counts: dict[str, int]
     """Training examples of each class."""
+    smallest: int
+    """Training examples of the smallest class, in the domain where it has the fewest."""
+    domains: Sequence[str] = ()
+    """The domains of a folder that has some; each is a task."""
+    is_complete: bool = True
+    """Whether every domain has every class."""
 
     @property
     def tasks(self) -> int:
-        """At most five, of two classes or more."""
-        return max(1, min(MOST_TASKS, len(self.counts) // 2))
+        """The domains, or at most five of two classes or more."""
+        return len(self.domains) or max(1, min(MOST_TASKS, len(self.counts) // 2))
 
     @property
     def epochs(self) -> int:
@@ -45,17 +51,13 @@ class ClassProposal:
         return min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(STEPS / steps)))
 
     @property
-    def smallest(self) -> int:
-        return min(self.counts.values())
-
-    @property
     def head(self) -> str:
         """Among heads none can be chosen by the examples of a class that has hardly any to hold out."""
         return "prototypes" if self.smallest < FEW else "auto"
 
     def lines(self) -> Iterator[str]:
         """The recipe in TOML."""
-        what = "image-folder" if self.reads_images else "text-table"
+        what = "domain-folder" if self.domains else "image-folder" if self.reads_images else "text-table"
         yield f"title = {_toml(f'{Path(self.path).name}, {len(self.counts)} classes in {_tasks(self.tasks)}')}"
         yield "seeds = 3"
         yield ""
@@ -71,7 +73,13 @@ class ClassProposal:
             yield "test_share = 0.2  # of each class, drawn from `seed`: there is no test part"
         yield ""
         yield "[stream]"
-        yield f'tasks = {self.tasks}  # or the classes of each by name or pattern: [["a*"], ["b", "c"]]'
+        if self.domains:
+            yield 'name = "domain-incremental"  # the same classes, in one domain after the other'
+            yield f"domains = {_toml(list(self.domains))}  # in this order; without this line in one drawn from the seed"
+            if not self.is_complete:
+                yield "complete = false  # some domains lack a class; the first must have them all"
+        else:
+            yield f'tasks = {self.tasks}  # or the classes of each by name or pattern: [["a*"], ["b", "c"]]'
         yield ""
         yield "[backbone]"
         model = "google/vit-base-patch16-224" if self.reads_images else "sentence-transformers/all-MiniLM-L6-v2"
@@ -99,14 +107,21 @@ class ClassProposal:
 def propose_classes(
     path: Path, examples: Examples, *, reads_images: bool, columns: tuple[str, str], has_test: bool
 ) -> ClassProposal:
-    """A recipe for these training examples.
+    """A recipe for these training examples; of examples with domains, which have the same classes, for one domain after the other.
 
-    Raises DataError for a single class.
+    Raises DataError for a single class or domain.
     """
     counts = dict(sorted(Counter(examples.labels).items()))
     if len(counts) < 2:
         raise DataError(f"{path}: has one class, '{next(iter(counts))}'; a stream needs two or more")
-    return ClassProposal(str(path), reads_images, columns, has_test, counts)
+    by_domain = Counter(zip(examples.domains or [""] * len(examples), examples.labels, strict=True))
+    classes = Counter(domain for domain, _ in by_domain)
+    domains = sorted(classes, key=lambda name: (-classes[name], name)) if examples.domains else []
+    if len(domains) == 1:
+        raise DataError(f"{path}: has one domain, '{domains[0]}'; give its folder, {path}/{domains[0]}")
+    is_complete = len(set(classes.values())) == 1
+    smallest = min(by_domain.values())
+    return ClassProposal(str(path), reads_images, columns, has_test, counts, smallest, domains, is_complete)
 
 
 def write_class_recipe(proposal: ClassProposal, path: Path) -> None:
@@ -124,5 +139,5 @@ def _tasks(count: int) -> str:
     return "1 task" if count == 1 else f"{count} tasks"
 
 
-def _toml(text: str) -> str:
+def _toml(text: str | list[str]) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

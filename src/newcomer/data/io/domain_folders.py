@@ -26,6 +26,14 @@ def domain_folder(path: str, *, test_share: Part | None = None, seed: int = 0) -
     return _examples(root / "train", get), _examples(root / "test", get)
 
 
+def training_domains(path: Path) -> Examples | None:
+    """Training examples with their domains, if this is a folder of domains: its folders hold folders, and no image."""
+    root = path / "train" if (path / "train").is_dir() else path
+    inside = [file for folder in list_visible(root) if folder.is_dir() for file in list_visible(folder)]
+    is_of_domains = any(file.is_dir() for file in inside) and not any(map(has_image_suffix, inside))
+    return _examples(root, LAYOUT.format(path=path)) if is_of_domains else None
+
+
 def _examples(root: Path, get: str) -> Examples:
     """Examples of a folder of domains; domains, classes and files sorted by name."""
     if not root.is_dir():
