@@ -6,25 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastapi.testclient import TestClient
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from newcomer import EASE, Examples, FrozenBackbone, RanPAC, SDLoRA
+from newcomer import EASE, SLCA, Client, E2LoRA, Examples, FrozenBackbone, RanPAC, SDLoRA
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.text_tower import text_embeddings
 from newcomer.classes import classifier
+from newcomer.classes.analysis import analyse
 from newcomer.classes.class_memory import NAMED_EXAMPLES
 from newcomer.classes.learner import ClassLearner
 from newcomer.data.io.text_tables import banking77
-from newcomer.errors import DataError, LearnerError, NewcomerError, SettingError
+from newcomer.errors import DataError, DataWarning, LearnerError, NewcomerError, SettingError
 from newcomer.nn.features.class_statistics import ClassStatistics
 from newcomer.nn.features.name_regression import means_of_names
 from newcomer.server.app import create_app
 from newcomer.server.configuration import ServeConfig
 from newcomer.streams.class_incremental import ClassIncremental
 from shell import Shell
+from test_class_analysis import ended
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 KNOWN = {
@@ -123,7 +126,8 @@ def test_names_are_kept_with_the_store_and_forgotten(minilm: Backbone, tmp_path:
     again.learn_names({"cash_withdrawal": "cash"}).save(tmp_path / "desk")
     assert FrozenBackbone.load(tmp_path / "desk", backbone=minilm, stages=2).classes == learner.classes
     assert FrozenBackbone.load(tmp_path / "desk", backbone=minilm).classes == learner.classes
-    assert len(again.predict_topk("a refund", reject=0.5).classes) == 5
+    with pytest.warns(DataWarning, match="1 class is known by name alone: more of their inputs than reject = 0.5 may"):
+        again.predict_topk("a refund", reject=0.5)
 
 
 @pytest.mark.parametrize("prior", ["uniform", "empirical"])
@@ -146,7 +150,30 @@ def test_the_first_examples_of_a_named_class_train_and_calibrate_as_those_of_a_n
     ]
     assert not torch.allclose(learner.features(["my card"]), before)  # trained
     assert learner.entries[-1].info["new classes"] == []
+    assert learner.entries[-1].info["first examples"] == many[1].classes
     assert learner.entries[-1].info["cost"]["parameters"] > 0
+    count = learner.memory.statistics.count - torch.tensor([0] * 3 + [NAMED_EXAMPLES] * len(many[1].classes))
+    assert learner.memory.held_out_novelty == pytest.approx(len(count) ** 2 / float((1 / count).sum()))
+    both = Examples([*first.inputs, *many[1].inputs], [*first.labels, *many[1].labels])
+    assert len(ended(analyse(learner, both))["line"]) == 1  # from the first task to this one
+
+
+def test_another_head_does_not_answer_names_that_it_does_not_know(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "LEAST_EXPLAINED", -10.0)
+    known = examples(KNOWN)
+    learner = SDLoRA(str(tiny("bert")), epochs=1).learn(known).learn_names(["cash"])
+    learner.save(tmp_path / "store")
+    with pytest.raises(LearnerError, match="the linear head knows what it was trained on alone"):
+        SDLoRA.load(tmp_path / "store", head="linear")
+    assert SDLoRA.load(tmp_path / "store", head="lda").classes[-1] == "cash"
+    assert SDLoRA.load(tmp_path / "store", head="linear", stages=1).classes == [*KNOWN]
+
+
+def test_means_that_do_not_differ_are_explained_by_nothing() -> None:
+    names = torch.eye(4)
+    assert means_of_names(names[:3], torch.ones(3, 4), names[3:])[1] == 0
 
 
 def with_tokenizer(tiny: Callable[[str], Path], kind: str, folder: Path) -> str:
@@ -203,13 +230,22 @@ def test_a_vision_tower_alone_reads_no_names(
 
 
 REFUSED: list[tuple[Any, dict[str, Any], type[NewcomerError], str]] = [
-    ("cash", {}, LearnerError, "give a list of different class names"),
-    ([], {}, LearnerError, "give a list of different class names"),
-    (["cash", "cash "], {}, LearnerError, "give a list of different class names"),
-    ([None], {}, DataError, "a label is missing"),
+    ("cash", {}, DataError, "names: one str, where a list was expected"),
+    (b"cash", {}, DataError, "names: one bytes, where a list was expected"),
+    ({"cash"}, {}, DataError, "names: one set, where a list was expected"),
+    (None, {}, DataError, "names: one NoneType, where a list was expected"),
+    (pd.DataFrame({"name": ["cash"]}), {}, DataError, "names: a table"),
+    ([], {}, LearnerError, "0 names of 0 classes; give each class once"),
+    (["cash", "cash "], {}, LearnerError, "2 names of 1 classes; give each class once"),
+    (["cash", None], {}, LearnerError, r"names\[1\] is missing; give the name of the class"),
+    ([" "], {}, LearnerError, r"names\[0\] is missing; give the name of the class"),
     (["refund"], {}, LearnerError, "class 'refund' is known; give examples to `learn`, or `forget` it first"),
     ({"cash": 3}, {}, LearnerError, "class 'cash': its description is a int; give a text"),
+    (["top up"], {}, LearnerError, "classes 'top_up' and 'top up' have the same text, 'top up'; give descriptions"),
+    ({"a": "cash", "b": "cash "}, {}, LearnerError, "classes 'a' and 'b' have the same text, 'cash'"),
     (["cash"], {"template": "a photo"}, SettingError, "where the name of the class shall stand"),
+    (["cash"], {"template": ""}, SettingError, "where the name of the class shall stand"),
+    (["cash"], {"template": 5}, SettingError, "where the name of the class shall stand"),
 ]
 
 
@@ -236,6 +272,8 @@ def test_names_that_say_nothing_are_refused(minilm: Backbone) -> None:
         (lambda name: SDLoRA(name, head="linear"), "the linear head knows what it was trained on alone"),
         (lambda name: RanPAC(name), "keeps no means of the backbone's features"),
         (lambda name: EASE(name), "keeps no means of the backbone's features"),
+        (lambda name: SLCA(name, head="lda"), "aligns its head on the covariance of each class"),
+        (lambda name: E2LoRA(name, head="lda"), "aligns its head on the covariance of each class"),
     ],
 )
 def test_learners_that_cannot_use_names_say_so(
@@ -264,6 +302,7 @@ def test_the_command_learns_names(shell: Shell, minilm: Backbone) -> None:
     assert "--name stands in place of examples" in shell.fails("learn", "desk", "known.csv", "--name", "cash")
     assert "a class is named twice" in shell.fails("learn", "desk", "--name", "cash", "--name", "cash=money")
     assert "is known" in shell.fails("learn", "desk", "--name", "travel")
+    assert "--name stands in place" in shell.fails("learn", "desk", "--name", "cash", "--strict")
     assert "no store here" in shell.fails("learn", "nowhere", "--name", "cash")
 
 
@@ -284,3 +323,5 @@ def test_the_service_learns_names(minilm: Backbone, tmp_path: Path) -> None:
         assert client.post("/classes", json={"classes": []}).status_code == 422
         assert client.post("/classes", json={"classes": [{"name": "b", "text": "c"}]}).status_code == 422
     assert FrozenBackbone.load(tmp_path / "desk").classes[-1] == "travel"
+    with pytest.raises(DataError, match="names = 'cash': one text; give a list of names"):
+        Client("http://127.0.0.1:1").learn_names("cash")

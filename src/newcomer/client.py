@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
-from newcomer.errors import NewcomerError
+from newcomer.errors import DataError, NewcomerError
 from newcomer.server.bodies import (
     EVENT_ID,
     REQUEST_ID,
@@ -417,8 +417,10 @@ def _forget_class(name: str, model: str | None) -> _Request[_Empty]:
 
 
 def _learn_names(names: Sequence[str] | Mapping[str, str], model: str | None) -> _Request[ClassList]:
-    texts = names if isinstance(names, Mapping) else dict.fromkeys(names, "")
-    classes = [{"name": name, "description": text} for name, text in texts.items()]
+    if isinstance(names, str):
+        raise DataError(f"names = {names!r}: one text; give a list of names, or a dict of descriptions by name")
+    pairs = names.items() if isinstance(names, Mapping) else ((name, "") for name in names)
+    classes = [{"name": name, "description": text} for name, text in pairs]
     return _Request("POST", "/classes", ClassList, {"classes": classes}, _named(model))
 
 

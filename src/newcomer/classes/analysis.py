@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from newcomer.classes.class_history import NEW_CLASSES, class_history
+from newcomer.classes.class_history import FIRST_EXAMPLES, NEW_CLASSES, class_history
 from newcomer.classes.learner import EVAL_BATCH, ClassLearner
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.data.examples import Examples
@@ -90,7 +90,8 @@ def _tasks(learner: SDLoRA) -> list[_Task]:
         if "residual" in entry.info:
             magnitudes = entry.tensors["trace.after"].double()
             padded = F.pad(magnitudes, (0, 0, 0, learner.lora.directions - len(magnitudes)))
-            found.append(_Task(entry, entry.info[NEW_CLASSES], known, padded))
+            new = [*entry.info.get(FIRST_EXAMPLES, []), *entry.info[NEW_CLASSES]]
+            found.append(_Task(entry, new, known, padded))
     return found
 
 

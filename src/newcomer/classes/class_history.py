@@ -7,6 +7,9 @@ from newcomer.store.entry import Entry
 NEW_CLASSES = "new classes"
 """Key of a stage's information: the classes that it added."""
 
+FIRST_EXAMPLES = "first examples"
+"""Key of a stage's information: the classes known by name before, of which it had the first examples."""
+
 
 def class_history(entries: Iterable[Entry]) -> Iterator[list[str]]:
     """All class names after each of these stages, in the order of the logits.

@@ -20,7 +20,7 @@ FEWER_FOLDS: dict[HeadName, int] = {"gaussian": 0, "kernel": 1}
 """Folds for slow heads that are not in use; none for `gaussian`, which is calibrated by its own samples."""
 PREFIX = "memory."
 CALIBRATION = "novelty_quantiles", "temperatures", "held_out_count", "judged"
-NAMED = "named"
+OF_NAME = "of_name"
 NAMED_EXAMPLES = 5
 """Examples that the name of a class is worth (docs/methods/zero-shot.md)."""
 DEFAULT_HEAD: HeadName = "gaussian"
@@ -40,20 +40,25 @@ class ClassMemory:
     """Held-out examples behind each temperature."""
     judged: Float[Tensor, "head 2"]
     """Of each of `HEADS`: the sum of its losses on held-out examples, and their number; see `with_judged_heads`."""
-    named: Bool[Tensor, " class"]
-    """Whether a class is known by its name alone."""
+    of_name: Float[Tensor, " class"]
+    """Examples in each class's count that its name stands for."""
 
     @classmethod
     def empty(cls, width: int) -> "ClassMemory":
         nothing = ClassStatistics.of(torch.zeros(0, width), torch.zeros(0, dtype=torch.long), 0, PRINCIPAL_DIRECTIONS)
         none = torch.zeros(len(HEADS), dtype=torch.float64)
-        judged, named = torch.stack([none, none], dim=1), torch.zeros(0, dtype=torch.bool)
-        return cls(nothing.float(), torch.zeros(0, QUANTILES), none + torch.nan, none, judged, named)
+        judged = torch.stack([none, none], dim=1)
+        return cls(nothing.float(), torch.zeros(0, QUANTILES), none + torch.nan, none, judged, torch.zeros(0))
 
     @property
     def classes(self) -> int:
         """Number of classes."""
         return len(self.novelty_quantiles)
+
+    @property
+    def named(self) -> Bool[Tensor, " class"]:
+        """Whether a class is known by its name alone."""
+        return (self.of_name > 0) & (self.statistics.count <= self.of_name)
 
     def temperature(self, head: HeadName) -> float:
         """Softmax temperature of this head; 1 if unknown."""
@@ -100,8 +105,7 @@ class ClassMemory:
         `target` are indices into all classes. A trained linear head has seen the held-out examples. Examples of known classes
         update the statistics only: they may have been learned before. `calibrated`: the heads whose temperature is updated.
         """
-        memory = self._with_classes(self.statistics.with_examples(features, target, PRINCIPAL_DIRECTIONS), named=False)
-        memory.named[target] = False
+        memory = self._with_classes(self.statistics.with_examples(features, target, PRINCIPAL_DIRECTIONS))
         folds = {name: FOLDS if name == head else FEWER_FOLDS.get(name, FOLDS) for name in calibrated or HEADS}
         found = cross_validate(self.statistics, features, target, trained, shrinkage, folds, prior, self.named)
         if found is None:
@@ -143,16 +147,18 @@ class ClassMemory:
 
     def with_names(self, means: Float[Tensor, "new width"]) -> "ClassMemory":
         """With new classes that are known by their names, which tell the means of their features."""
-        return self._with_classes(self.statistics.double().with_means(means, NAMED_EXAMPLES).float(), named=True)
+        return self._with_classes(
+            self.statistics.double().with_means(means, NAMED_EXAMPLES).float(), of_name=NAMED_EXAMPLES
+        )
 
-    def _with_classes(self, statistics: ClassStatistics, named: bool) -> "ClassMemory":
+    def _with_classes(self, statistics: ClassStatistics, of_name: float = 0.0) -> "ClassMemory":
         more = len(statistics.count) - self.classes
         quantiles = torch.cat([self.novelty_quantiles, self.novelty_quantiles.new_full((more, QUANTILES), torch.nan)])
         return replace(
             self,
             statistics=statistics,
             novelty_quantiles=quantiles,
-            named=torch.cat([self.named, torch.full((more,), named)]),
+            of_name=torch.cat([self.of_name, self.of_name.new_full((more,), of_name)]),
         )
 
     def best_head(self) -> HeadName:
@@ -209,7 +215,7 @@ class ClassMemory:
             self,
             statistics=self.statistics.at(classes),
             novelty_quantiles=self.novelty_quantiles[classes],
-            named=self.named[classes],
+            of_name=self.of_name[classes],
         )
 
     def threshold(self, share: float) -> float:
@@ -227,7 +233,7 @@ class ClassMemory:
     @property
     def held_out_novelty(self) -> float:
         """Effective number of examples behind the novelty scores, whose classes have the same weight: K² / Σ 1/n_k."""
-        count = self.statistics.count[self._has_novelty].double()
+        count = (self.statistics.count - self.of_name)[self._has_novelty].double()
         return len(count) ** 2 / float((1 / count).sum()) if len(count) else 0.0
 
     @property
@@ -237,7 +243,7 @@ class ClassMemory:
     def tensors(self) -> dict[str, Tensor]:
         """Tensors for a store."""
         calibration = {name: getattr(self, name) for name in CALIBRATION}
-        calibration |= {NAMED: self.named} if self.named.any() else {}
+        calibration |= {OF_NAME: self.of_name} if self.of_name.any() else {}
         return {PREFIX + name: t for name, t in {**vars(self.statistics), **calibration}.items()}
 
     @classmethod
@@ -245,7 +251,7 @@ class ClassMemory:
         """Inverse of `tensors`."""
         parts = {name.removeprefix(PREFIX): t for name, t in tensors.items() if name.startswith(PREFIX)}
         novelty_quantiles, temperatures, held_out_count, judged = (parts.pop(name) for name in CALIBRATION)
-        named = parts.pop(NAMED, torch.zeros(len(novelty_quantiles), dtype=torch.bool))
+        of_name = parts.pop(OF_NAME, torch.zeros(len(novelty_quantiles)))
         padding = (0, len(HEADS) - len(held_out_count))  # heads newer than the store
         return cls(
             ClassStatistics(**parts),
@@ -253,7 +259,7 @@ class ClassMemory:
             F.pad(temperatures, padding, value=math.nan),
             F.pad(held_out_count, padding),
             F.pad(judged, (0, 0, *padding)),
-            named,
+            of_name,
         )
 
 

@@ -76,7 +76,6 @@ class FeatureClassifier(Part):
         self.memory = self.memory.with_judged_heads(features, target, self.settings.shrinkage, self.settings.prior)
 
     def require_names(self) -> None:
-        """Raises LearnerError for a classifier that cannot know a class by its name alone."""
         raise LearnerError(
             "this method keeps no means of the backbone's features, which a class's name could tell; give examples of the class, "
             "or take another method, such as 'sd-lora' or 'frozen'"

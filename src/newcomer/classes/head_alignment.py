@@ -6,7 +6,7 @@ from typing import ClassVar, final
 from newcomer.classes.configuration import Alignment, Classifier
 from newcomer.classes.parts import Part, Task
 from newcomer.classes.training_loop import TrainingLoop
-from newcomer.errors import SettingError
+from newcomer.errors import LearnerError, SettingError
 from newcomer.nn.features.class_gaussians import ClassGaussians
 from newcomer.nn.heads.alignment import align
 from newcomer.shapes import Float, Int, Tensor
@@ -68,6 +68,12 @@ class HeadAlignment(Part):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self.gaussians = ClassGaussians(**{name: state[PREFIX + name] for name in vars(self.gaussians)})
+
+    def require_names(self) -> None:
+        raise LearnerError(
+            "this method aligns its head on the covariance of each class, which a name does not tell; give examples of the "
+            "class, or take another method, such as 'sd-lora' or 'frozen'"
+        )
 
     def keep(self, classes: list[int]) -> None:
         self.gaussians = self.gaussians.at(classes)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.reloading import reload_backbone
 from newcomer.backbones.sharding import Sharding, require_several
-from newcomer.backbones.text_tower import name_texts, text_embeddings
-from newcomer.classes.class_history import NEW_CLASSES, classes_after
+from newcomer.backbones.text_tower import described, name_texts, text_embeddings
+from newcomer.classes.class_history import FIRST_EXAMPLES, NEW_CLASSES, classes_after
 from newcomer.classes.class_memory import ClassMemory
 from newcomer.classes.classifier import FeatureClassifier
 from newcomer.classes.configuration import Runtime
@@ -165,14 +165,10 @@ class ClassLearner(Learner[Examples, Examples]):
         template without {}.
         """
         self._require_not_training()
-        self.classifier.require_names()
-        given = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, "")
-        texts = {class_name(name): text for name, text in given.items()}
-        if isinstance(names, str) or not texts or len(texts) < len(names):
-            raise LearnerError(
-                f"names = {names!r}: give a list of different class names, or a dict of descriptions by name"
-            )
-        if known := sorted(texts.keys() & set(self.classes)):
+        for part in self.parts:
+            part.require_names()
+        given = described(names)
+        if known := sorted(given.keys() & set(self.classes)):
             raise LearnerError(f"class '{known[0]}' is known; give examples to `learn`, or `forget` it first")
         rows = (~self.memory.named).nonzero()[:, 0].tolist()
         if len(rows) < 3:
@@ -180,14 +176,15 @@ class ClassLearner(Learner[Examples, Examples]):
                 f"{counted(len(rows), 'class has', 'classes have')} examples, and three are needed to learn how names and features "
                 "belong together; learn examples first"
             )
-        filled = name_texts({**{self.classes[row]: "" for row in rows}, **texts}, template, self.backbone.reads_images)
+        texts = name_texts(dict.fromkeys(self.classes, ""), given, template, self.backbone.reads_images)
+        filled = [*(texts[self.classes[row]] for row in rows), *(texts[name] for name in given)]
         embedded = text_embeddings(self.backbone, filled) if self.backbone.reads_images else self.features(filled)
         explained = self.classifier.learn_names(embedded[: len(rows)], rows, embedded[len(rows) :])
         if self.loop is not None:
-            self.loop.linear_head.grow(len(texts))
-        self.classes = [*self.classes, *texts]
+            self.loop.linear_head.grow(len(given))
+        self.classes = [*self.classes, *given]
         number = sum(entry.info["what"] == "names" for entry in self.entries)
-        info: dict[str, Json] = {"what": "names", NEW_CLASSES: list(texts), "texts": filled[len(rows) :]}
+        info: dict[str, Json] = {"what": "names", NEW_CLASSES: list(given), "texts": filled[len(rows) :]}
         self._append(self._make_entry(f"names {number}", {**info, "names explain": explained}))
         return self
 
@@ -365,7 +362,7 @@ class ClassLearner(Learner[Examples, Examples]):
         several = len(torch.unique(target)) > 1
         settings, adapts = self.classifier.settings, self._adapts_now()
         decision: Mapping[str, Json] = {}
-        if settings.head == "linear" and new and not several:
+        if settings.head == "linear" and is_first and not several:
             raise LearnerError(
                 "the linear head learns nothing from a single class; give two or more, or --set head=lda"
             )
@@ -411,6 +408,8 @@ class ClassLearner(Learner[Examples, Examples]):
         info: dict[str, Json] = {"what": "learn", "examples": len(stage.train), "settings": dict(self.settings)}
         info |= {} if digest is None else {DATA: digest}
         info |= {NEW_CLASSES: list(class_index)[len(self.classes) :], **decision, **learned.info}
+        if named := [name for name, examples in zip(self.classes, first.tolist(), strict=False) if examples]:
+            info[FIRST_EXAMPLES] = named
         if maps_drift:
             info["drift explained"] = self.classifier.map_drift(old, features, target, drifted)
         if more is not None:
@@ -503,6 +502,13 @@ class ClassLearner(Learner[Examples, Examples]):
         if reject is None:
             return None
         self._require_classes()
+        if named := int(self.memory.named.sum()):
+            warnings.warn(
+                f"{counted(named, 'class is', 'classes are')} known by name alone: more of their inputs than reject = {reject:g} "
+                "may be refused; learn examples of them",
+                DataWarning,
+                stacklevel=3,
+            )
         limit = self.memory.threshold(reject)
         if limit == float("inf"):
             raise LearnerError("too few examples for a rejection threshold; learn at least two of a class")
@@ -597,6 +603,9 @@ class ClassLearner(Learner[Examples, Examples]):
         self.classes = known_names(classes_after(entries))
         if len(self.classes) != self.memory.classes:
             raise ValueError("class names and class statistics differ in number")
+        if self.memory.named.any():
+            for part in self.parts:  # another head may have been chosen since
+                part.require_names()
 
     def _depends_on(self) -> dict[str, Json]:
         return {"backbone": self.backbone.identity()}

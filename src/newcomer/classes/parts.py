@@ -83,6 +83,9 @@ class Part(ABC):
         """What it takes to predict and to learn on: counted as the learner's size."""
         return self.state().values()
 
+    def require_names(self) -> None:  # noqa: B027  # most parts know no classes
+        """Raises LearnerError for a part that cannot know a class by its name alone."""
+
     def keep(self, classes: list[int]) -> None:  # noqa: B027  # most parts know no classes
         """Remove all other classes."""
 

@@ -97,7 +97,8 @@ def learn(
     """Learn new classes, or add examples of known ones. Creates the model if there is none. Only class statistics are stored, no
     examples. Unreadable inputs are skipped and reported."""
     if data is None or name:
-        _learn_names(store, name or [], backbone, [data, set_, learner, head, class_, unlabelled, track])
+        changed = [option or None for option in (strict, text != "text", label != "label")]
+        _learn_names(store, name or [], backbone, [data, set_, learner, head, class_, unlabelled, track, *changed])
         return
     settings, of_backbone = _changes([*(set_ or []), *([f"head={head}"] if head else [])])
     tracker = find_tracker(track)

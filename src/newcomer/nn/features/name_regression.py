@@ -32,7 +32,8 @@ def means_of_names(
         errors += torch.stack([(guess - m[out]).square().sum() for guess in found])
         variance += (m[out] - m[kept].mean(0)).square().sum()
     best = int(errors.argmin())
-    explained = 1 - float(errors[best] / variance.clamp(min=torch.finfo(variance.dtype).tiny))
+    rounding = torch.finfo(means.dtype).eps * m.square().sum()  # means that do not differ are explained by nothing
+    explained = 1 - float(errors[best] / variance) if variance > rounding else 0.0
     return _regressed(t, m, new)[best].to(means), explained
 
 
