@@ -265,6 +265,19 @@ def test_names_that_say_nothing_are_refused(minilm: Backbone) -> None:
         FrozenBackbone(minilm).learn(examples(codes)).learn_names(["n07"])
 
 
+def test_known_classes_whose_names_are_codes_may_be_described_beside_new_ones(minilm: Backbone) -> None:
+    codes = {f"n0{number}": texts for number, texts in enumerate(KNOWN.values())}
+    known = {code: name.replace("_", " ") for code, name in zip(codes, KNOWN, strict=True)}
+    by_code = FrozenBackbone(minilm).learn(examples(codes)).learn_names({**known, "n07": "cash withdrawal"})
+    by_name = FrozenBackbone(minilm).learn(examples(KNOWN)).learn_names(["cash_withdrawal"])
+    assert by_code.classes == [*codes, "n07"]
+    torch.testing.assert_close(by_code.logits(["I take out cash"]), by_name.logits(["I take out cash"]))
+    with pytest.raises(LearnerError, match="all of these classes are known"):
+        by_code.learn_names({"n00": "my card"})
+    with pytest.raises(LearnerError, match="class 'n07' is known; give examples"):
+        by_code.learn_names({"n07": "cash", "n08": "travel"})
+
+
 @pytest.mark.parametrize(
     ("learner", "message"),
     [

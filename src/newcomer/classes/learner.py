@@ -145,9 +145,10 @@ class ClassLearner(Learner[Examples, Examples]):
     def learn_names(self, names: Sequence[str] | Mapping[str, str], *, template: str | None = None) -> Self:
         """Add classes by their names alone, without examples (zero-shot). Returns the learner.
 
-        `names`: the classes, or descriptions of them by name. What stands in a `template` for {} is the name of a class without a
-        description; by default 'a photo of a {}.' for a backbone of images, and the name itself for texts; underscores are read as
-        spaces. Of images the backbone must be the vision tower of CLIP or SigLIP: its text tower reads the names.
+        `names`: the classes, or descriptions of them by name, among which known classes may be whose names are codes. A `template`
+        has {} where the name of a class without description shall stand: by default 'a photo of a {}.' for images, and the name
+        itself for texts; underscores are read as spaces. A backbone of images must be the vision tower of CLIP or SigLIP: its text
+        tower reads the names.
 
         How names and features belong together is learned from the known classes, of which at least three have examples: see
         `nn.features.name_regression`. A name counts as five examples of its class. More examples may be learned later, and count
@@ -167,24 +168,30 @@ class ClassLearner(Learner[Examples, Examples]):
         self._require_not_training()
         for part in self.parts:
             part.require_names()
-        given = described(names)
-        if known := sorted(given.keys() & set(self.classes)):
-            raise LearnerError(f"class '{known[0]}' is known; give examples to `learn`, or `forget` it first")
         rows = (~self.memory.named).nonzero()[:, 0].tolist()
+        new, known = described(names), dict.fromkeys(self.classes, "")
+        for name in [name for name in new if name in known]:
+            if not new[name].strip() or self.memory.named[self.classes.index(name)]:
+                raise LearnerError(f"class '{name}' is known; give examples to `learn`, or `forget` it first")
+            known[name] = new.pop(name)
+        if not new:
+            raise LearnerError(
+                "all of these classes are known; give one that is not, beside descriptions of known ones"
+            )
         if len(rows) < 3:
             raise LearnerError(
                 f"{counted(len(rows), 'class has', 'classes have')} examples, and three are needed to learn how names and features "
                 "belong together; learn examples first"
             )
-        texts = name_texts(dict.fromkeys(self.classes, ""), given, template, self.backbone.reads_images)
-        filled = [*(texts[self.classes[row]] for row in rows), *(texts[name] for name in given)]
+        texts = name_texts(known, new, template, self.backbone.reads_images)
+        filled = [*(texts[self.classes[row]] for row in rows), *(texts[name] for name in new)]
         embedded = text_embeddings(self.backbone, filled) if self.backbone.reads_images else self.features(filled)
         explained = self.classifier.learn_names(embedded[: len(rows)], rows, embedded[len(rows) :])
         if self.loop is not None:
-            self.loop.linear_head.grow(len(given))
-        self.classes = [*self.classes, *given]
+            self.loop.linear_head.grow(len(new))
+        self.classes = [*self.classes, *new]
         number = sum(entry.info["what"] == "names" for entry in self.entries)
-        info: dict[str, Json] = {"what": "names", NEW_CLASSES: list(given), "texts": filled[len(rows) :]}
+        info: dict[str, Json] = {"what": "names", NEW_CLASSES: list(new), "texts": filled[len(rows) :]}
         self._append(self._make_entry(f"names {number}", {**info, "names explain": explained}))
         return self
 

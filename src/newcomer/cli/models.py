@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from newcomer.backbones.backbone import Backbone
+from newcomer.classes.class_history import NEW_CLASSES
 from newcomer.classes.learner import ClassLearner
 from newcomer.classes.methods.sd_lora import SDLoRA
 from newcomer.cli.items import forget_items, forget_users
@@ -157,8 +158,9 @@ def _learn_names(store: Path, names: Sequence[str], backbone: str | None, others
     with stoppable("the model is unchanged; the same command starts again"), locked(store):
         model = open_model(store, backbone).learn_names(texts)
         model.save(store)
+    new = len(model.entries[-1].info[NEW_CLASSES])
     say(
-        f"{store}: {counted(len(texts), 'class', 'classes')} learned by name, {len(model.classes)} in all; names explain "
+        f"{store}: {counted(new, 'class', 'classes')} learned by name, {len(model.classes)} in all; names explain "
         f"{100 * model.entries[-1].info['names explain']:.0f} % of how the features of the known classes differ"
     )
 
