@@ -65,7 +65,7 @@ def test_settings_of_a_model_that_change_are_named(shell: Shell, tiny: Callable[
     shell.call("learn", "m", "birds/train", "--backbone", str(tiny("vit")), "--set", "epochs=1")
     code, out, _ = shell.call("learn", "m", "birds/test", "--head", "ridge", "--set", "epochs=1", "--set", "rank=3")
     assert code == 0
-    assert "m: settings change from now on: rank = 3 (was 10), head = ridge (was gaussian)\n" in out
+    assert "m: settings change from now on: rank = 3 (was 10), head = ridge (was auto)\n" in out
     assert Store(shell.folder / "m").manifest().settings["head"] == "ridge"
     assert "settings change" not in shell.call("learn", "m", "birds/test", "--head", "ridge")[1]
 
