@@ -3,7 +3,7 @@
 Modules of classifiers are imported with the first one: a service of a click model starts in half the time without them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from threading import Lock
@@ -51,19 +51,11 @@ class ServedClassifier:
 
     def forget(self, name: str) -> None:
         """Remove a class from the store. Raises LearnerError for an unknown class, StoreError while another process writes."""
-        with self._lock, Store(self.folder).held():
-            model = self.load()
-            model.forget(name)
-            model.save(self.folder)
-            self._stages, self._learner = self._wanted(), model
+        self._changed(lambda model: model.forget(name))
 
     def learn_names(self, names: Mapping[str, str]) -> "ClassLearner":
         """Add classes by name, see `ClassLearner.learn_names`. Raises StoreError while another process writes."""
-        with self._lock, Store(self.folder).held():
-            model = self.load().learn_names(names)
-            model.save(self.folder)
-            self._stages, self._learner = self._wanted(), model
-        return model
+        return self._changed(lambda model: model.learn_names(names))
 
     def refresh(self) -> None:
         """Serve what the store and the versions say now."""
@@ -81,6 +73,14 @@ class ServedClassifier:
         assert issubclass(kind, ClassLearner)  # see stores
         settings: dict[str, Any] = {} if self._backbone is None else {"backbone": self._backbone}
         return kind.load(self.folder, stages=stages, **settings)
+
+    def _changed(self, change: "Callable[[ClassLearner], ClassLearner]") -> "ClassLearner":
+        """The model after a change of the store, which is served from now on."""
+        with self._lock, Store(self.folder).held():
+            model = change(self.load())
+            model.save(self.folder)
+            self._stages, self._learner = self._wanted(), model
+        return model
 
     def _wanted(self) -> list[Json]:
         """Digests of the stages to serve."""
