@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from newcomer.backbones.backbone import Backbone
 from newcomer.backbones.reloading import reload_backbone
 from newcomer.backbones.sharding import Sharding, require_several
-from newcomer.backbones.text_tower import described, name_texts, text_embeddings
+from newcomer.backbones.text_tower import text_embeddings
 from newcomer.classes.class_history import FIRST_EXAMPLES, NEW_CLASSES, classes_after
 from newcomer.classes.class_memory import ClassMemory
 from newcomer.classes.classifier import FeatureClassifier
 from newcomer.classes.configuration import Runtime
 from newcomer.classes.cost import flops, numbers
 from newcomer.classes.loader import Loader
+from newcomer.classes.name_texts import described, name_texts
 from newcomer.classes.parts import Adapter, Learned, Part, Steps, Task
 from newcomer.classes.predictions import Prediction, choices, ranked
 from newcomer.classes.training_loop import TrainingLoop
