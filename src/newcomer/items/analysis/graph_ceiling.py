@@ -229,7 +229,7 @@ def _pairs(model: ItemLearner, clicks: Clicks) -> Float[Tensor, "row pair"]:
             rows = torch.arange(begin, min(begin + MAX_ROWS, len(clicks)), device=model.device)
             of, values = clicks.item[rows], clicks.values(rows)
             vectors = model.network.embed_rows(model.state["id"], model.item_features, of, values)
-            found.append((vectors[one] * vectors[other]).sum(dim=-1).T)
+            found.append((vectors[:, one] * vectors[:, other]).sum(dim=-1))
     return torch.cat(found)
 
 

@@ -80,10 +80,10 @@ class EmerGNetwork(ItemNetwork):
         vectors = self.embed_rows(state["id"], item_features, of, rows)
         bias = state["bias"][of, 0]
         if "graph" not in state:  # as if all rows were one item's
-            return self._logits(self.orders(self.shared(1)), vectors[None])[0] + bias
-        graphs = self.orders(state["graph"]).flatten(1)[of]
+            return self._logits(self.orders(self.shared(1)), vectors.transpose(0, 1)[None])[0] + bias
+        graphs = self.orders(state["graph"]).flatten(1).index_select(0, of)
         graphs = graphs.view(len(of), -1, self.fields, self.fields)
-        return self._logits(graphs, vectors.transpose(0, 1).contiguous()[:, :, None])[:, 0] + bias
+        return self._logits(graphs, vectors[:, :, None])[:, 0] + bias
 
     def precompute(self, state: State) -> State:
         return {"orders": self.orders(state["graph"])} if "graph" in state else {}

@@ -137,9 +137,11 @@ class ItemNetwork(nn.Module, ABC):
 
     def embed_rows(
         self, ids: Float[Tensor, "item width"], item_features: ItemFeatures, of: Int[Tensor, " row"], rows: Values
-    ) -> Float[Tensor, "field row width"]:
+    ) -> Float[Tensor, "row field width"]:
         """Like `embed`, for rows of mixed items; see `forward_rows`."""
-        return torch.cat([self._with_ids(ids, item_features)[:, of], self.row_fields(rows)])
+        of_items = self._with_ids(ids, item_features).transpose(0, 1).flatten(1)
+        of_rows = [self.row_fields.vectors(field, value) for field, value in enumerate(rows)]
+        return torch.cat([of_items.index_select(0, of), *of_rows], dim=1).view(len(of), self.fields, self.width)
 
     def embed_items(self, item_features: ItemFeatures) -> Float[Tensor, "field item width"]:
         """Embeddings of the items' fields; those that are given stay."""

@@ -85,4 +85,4 @@ class TowerNetwork(ItemNetwork):
     ) -> Float[Tensor, " row"]:
         id_and_bias = self.warm_id_and_bias(state, item_features)
         vectors = self.embed_rows(id_and_bias["id"], item_features, of, rows)
-        return self.tower(vectors[None])[0] + id_and_bias["bias"][of, 0]  # type: ignore[no-any-return]
+        return self.tower(vectors[:, :, None])[:, 0] + id_and_bias["bias"][of, 0]  # type: ignore[no-any-return]
