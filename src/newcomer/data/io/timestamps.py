@@ -94,13 +94,29 @@ def dates_as_numbers(given: pl.Series, order: DateOrder | None = None) -> pl.Ser
     """
     if given.dtype != pl.String:
         return given
-    texts = given.str.strip_chars(BLANK)
-    dated = (texts.str.contains(YEAR_FIRST) | texts.str.contains(YEAR_LAST)).fill_null(False)
-    if dated.all() or not dated.any():
+    dated = dates_among_numbers(given)
+    if not dated.any():
         return given
+    texts = given.str.strip_chars(BLANK)
     found, left = _dates(texts, order)
     numbers = found.cast(pl.String) + left.cast(pl.String).str.strip_prefix("0").replace(".0", "")
     return _where(dated & numbers.is_not_null(), numbers, given).alias(given.name)
+
+
+def dates_among_numbers(given: pl.Series) -> pl.Series:
+    """Which values are dates, in a column of text that holds both; in one of a single kind none.
+
+    >>> dates_among_numbers(pl.Series(["1700000000", "1970-01-02"])).to_list()
+    [False, True]
+    >>> dates_among_numbers(pl.Series(["1970-01-02"])).to_list()
+    [False]
+    """
+    none = pl.Series([False]).new_from_index(0, len(given))
+    if given.dtype != pl.String:
+        return none
+    texts = given.str.strip_chars(BLANK)
+    dated = (texts.str.contains(YEAR_FIRST) | texts.str.contains(YEAR_LAST)).fill_null(False)
+    return none if dated.all() else dated
 
 
 def infer_date_order(given: pl.Series) -> DateOrder | None:

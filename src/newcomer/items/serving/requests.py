@@ -10,11 +10,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from newcomer.data.click_log import ClickLog, EntityTable
-from newcomer.data.io.column_parsing import scalar_values
+from newcomer.data.io.column_parsing import row_number, scalar_values
 from newcomer.data.io.frames import as_frame
 from newcomer.data.io.log_reader import items_and_conflicts, items_from_frame, log_from_frame
 from newcomer.data.io.plain_tables import PlainReader
-from newcomer.data.io.timestamps import dates_as_numbers
+from newcomer.data.io.timestamps import dates_among_numbers, dates_as_numbers
 from newcomer.data.schema import Schema
 from newcomer.data.time_units import NUMBERS, TIME_UNITS, require_time_unit, to_time_unit, warn_of_time_unit
 from newcomer.errors import DataError
@@ -85,14 +85,18 @@ def parse_events(
         in_unit = to_time_unit(log, clock)
         return log, in_unit, digests(in_unit) if ids is None else ids
 
+    are_numbers = clock is None or clock == TIME_UNITS[NUMBERS]
+
     def read(frame: pl.DataFrame) -> tuple[ClickLog, ClickLog, list[str]]:
-        if clock is not None and clock != TIME_UNITS[NUMBERS] and schema.time in frame.columns:
+        if not are_numbers and schema.time in frame.columns:
             times = scalar_values(frame, schema.time, where, "time")
             frame = frame.with_columns(dates_as_numbers(times, schema.time_order))
+        if dates:  # each alone could be read
+            _require_no_date(frame, schema.time, dates, where)
         log = log_from_frame(frame, schema, items=False, where=where)
         return converted(log, None if column is None else read_ids(frame, column, where))
 
-    found, frame = None, None
+    found, frame, dates = None, None, list[str]()
     plain = reader.events(events, lambda names: id_column(schema, names, event_id, where))
     if plain is not None:
         with suppress(DataError):  # of which row, and what becomes of the others: below
@@ -100,12 +104,25 @@ def parse_events(
     if found is None:
         frame = as_frame(events, where)
         column = id_column(schema, frame.columns, event_id, where) if len(frame) else None
+        if are_numbers and schema.time in frame.columns:
+            dates = frame[schema.time].filter(dates_among_numbers(frame[schema.time])).to_list()
         found, rows, wrong = readable(frame, read, on_error) if len(frame) else (None, np.arange(0), {})
     if found is None:
         return ParsedRows(None, rows, dict(wrong), frame=frame)
     log, in_unit, ids = found
     warn_of_time_unit(replace(log, row=rows[log.row]), clock, where)
     return ParsedRows(replace(in_unit, row=rows[in_unit.row]), rows, dict(wrong), ids, frame)
+
+
+def _require_no_date(frame: pl.DataFrame, time: str, dates: Sequence[str], where: str) -> None:
+    """Raises DataError for the first row with one of these times."""
+    dated = frame[time].is_in(dates)
+    if dated.any():
+        row = row_number(frame, dated)
+        raise DataError(
+            f"{where}: row {row}, time '{time}' is {frame[time].filter(dated)[0]!r}, others are numbers; "
+            "write a number, as in training"
+        )
 
 
 def parse_items(
