@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from newcomer.data.examples import Examples
 from newcomer.errors import DataWarning
 from newcomer.items.serving.service import ItemService
 from newcomer.server import logs
-from serving import free_port, service, wait_until_ready
+from serving import WAIT, free_port, service, wait_until_ready
 from shell import Shell
 
 NEW = [{"film": f"new {n}", "genre": "war", "minutes": 99.0} for n in range(4)]
@@ -103,6 +104,22 @@ def test_no_acknowledged_event_is_lost_when_a_worker_is_killed(store: Path, tmp_
         rows = [{"film": name, "viewer": 3, "page": "home", "price": 0.5} for name in body["candidates"]]
         assert items.score(rows)["score"].to_list() == pytest.approx(scores, abs=1e-6)
     assert b"Traceback" not in (tmp_path / "log").read_bytes()
+
+
+def test_workers_end_when_the_service_is_killed(store: Path, tmp_path: Path) -> None:
+    """The port is free, so that the service can be started again: nobody would run the jobs of workers that went on."""
+    words = [str(store), "--states", f"sqlite:///{tmp_path / 'items.db'}", "--folder", str(tmp_path / "own")]
+    with service(*words, "--workers", "2", log=tmp_path / "log") as (client, process):
+        process.kill()
+        process.wait()
+        port, end = client.base_url.port, time.monotonic() + WAIT
+        while time.monotonic() < end:
+            with socket.socket() as found, suppress(OSError):
+                found.bind(("127.0.0.1", port))
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError("the port is in use")
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from newcomer.server.request_ids import RequestIds
 from newcomer.server.security import Guard, Role, read_tokens
 from newcomer.server.stores import classifier_folders, click_model_folder
 from newcomer.server.tracing import trace_requests
+from newcomer.server.workers import end_with_parent
 
 COLLECT_AFTER = 50_000
 """Objects made and not yet gone at which garbage is collected: what a request of many events makes is gone at its end."""
@@ -127,6 +128,7 @@ def app_of_process(config: ServeConfig) -> FastAPI:
 
 def app_from_environment() -> FastAPI:
     """The application of one of several worker processes; each computes in one thread a request."""
+    end_with_parent()
     log_to_stderr()
     torch.set_num_threads(1)
     return app_of_process(ServeConfig.from_environment())

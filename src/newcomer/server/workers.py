@@ -1,8 +1,11 @@
 """Processes of the service that start quickly: forked by a process that has imported what takes longest."""
 
 import multiprocessing
+import os
 import signal
+import threading
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
@@ -28,6 +31,21 @@ def fork_workers() -> None:
         context.set_forkserver_preload(PRELOADED)
         forkserver.ensure_running()
         uvicorn._subprocess.spawn = context  # type: ignore[assignment]
+
+
+def end_with_parent() -> None:
+    """End this process, as it is ended by SIGTERM, when the one that started it has ended, even by SIGKILL.
+
+    A worker that outlived it would hold the port, with nobody to run its jobs, start it again or stop it.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.join,), daemon=True).start()
+
+
+def _end_after(wait: Callable[[], None]) -> None:
+    wait()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def checked(config: ServeConfig) -> list[str]:
