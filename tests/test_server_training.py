@@ -367,7 +367,7 @@ def test_both_versions_are_judged_on_the_latest_events_as_the_service_would_have
     client: TestClient, config: ServeConfig, store: Path, tmp_path: Path
 ) -> None:
     rows = send(client, 0, 40)
-    result = train(client, config, eval_share=0.3, tolerance=100)
+    result = train(client, config, eval_share=0.3, tolerance=100, min_events=12)
     assert result["promoted"]
     for name, folder in (("live", store), ("new", config.own_folder / "versions" / "v2")):
         scores = []
@@ -382,9 +382,17 @@ def test_both_versions_are_judged_on_the_latest_events_as_the_service_would_have
         assert result["evaluation"][name]["logloss"] == pytest.approx(right, abs=1e-6)
 
 
+def test_few_events_do_not_decide(client: TestClient, config: ServeConfig) -> None:
+    send(client, 0, 40)
+    result = train(client, config, eval_share=0.3, tolerance=100, min_events=13)
+    assert (result["evaluation"]["events"], result["min_events"]) == (12, 13)
+    assert not result["is_better"]
+    assert not result["promoted"]
+
+
 def test_a_worse_version_does_not_go_live_unless_it_is_told_to(client: TestClient, config: ServeConfig) -> None:
     send(client, 0, 40)
-    result = train(client, config, settings=BAD)
+    result = train(client, config, settings=BAD, min_events=1)
     old, new = (result["evaluation"][name]["logloss"] for name in ("live", "new"))
     assert new > old + result["tolerance"]
     assert not result["promoted"]

@@ -181,13 +181,16 @@ class Client:
         settings: Mapping[str, Json] | None = None,
         eval_share: float = 0.1,
         tolerance: float = 0.001,
+        min_events: int = 100,
     ) -> Job:
         """Queue a job: the click model is trained anew on its log and the events of the service. See `wait`."""
-        return self._send(_train(promote, settings, eval_share, tolerance))
+        return self._send(_train(promote, settings, eval_share, tolerance, min_events))
 
-    def calibrate(self, promote: Promote = "if_better", eval_share: float = 0.1, tolerance: float = 0.0) -> Job:
+    def calibrate(
+        self, promote: Promote = "if_better", eval_share: float = 0.1, tolerance: float = 0.0, min_events: int = 100
+    ) -> Job:
         """Queue a job: the click model's calibration is fitted anew on the service's events of new items. See `wait`."""
-        return self._send(_calibrate(promote, eval_share, tolerance))
+        return self._send(_calibrate(promote, eval_share, tolerance, min_events))
 
     def replay(self, version: str) -> Job:
         """Queue a job: a version of the click model gets the items and events that it lacks. See `wait`."""
@@ -325,11 +328,14 @@ class AsyncClient:
         settings: Mapping[str, Json] | None = None,
         eval_share: float = 0.1,
         tolerance: float = 0.001,
+        min_events: int = 100,
     ) -> Job:
-        return await self._send(_train(promote, settings, eval_share, tolerance))
+        return await self._send(_train(promote, settings, eval_share, tolerance, min_events))
 
-    async def calibrate(self, promote: Promote = "if_better", eval_share: float = 0.1, tolerance: float = 0.0) -> Job:
-        return await self._send(_calibrate(promote, eval_share, tolerance))
+    async def calibrate(
+        self, promote: Promote = "if_better", eval_share: float = 0.1, tolerance: float = 0.0, min_events: int = 100
+    ) -> Job:
+        return await self._send(_calibrate(promote, eval_share, tolerance, min_events))
 
     async def replay(self, version: str) -> Job:
         return await self._send(_new_job({"kind": "replay", "version": version}))
@@ -452,13 +458,22 @@ def _learn(
     return _new_job({"kind": "learn", "model": model, "examples": given, "settings": dict(settings or {})})
 
 
-def _train(promote: Promote, settings: Mapping[str, Json] | None, eval_share: float, tolerance: float) -> _Request[Job]:
-    body = {"promote": promote, "settings": dict(settings or {}), "eval_share": eval_share, "tolerance": tolerance}
+def _train(
+    promote: Promote, settings: Mapping[str, Json] | None, eval_share: float, tolerance: float, min_events: int
+) -> _Request[Job]:
+    body = {
+        "promote": promote,
+        "settings": dict(settings or {}),
+        "eval_share": eval_share,
+        "tolerance": tolerance,
+        "min_events": min_events,
+    }
     return _new_job({"kind": "train", **body})
 
 
-def _calibrate(promote: Promote, eval_share: float, tolerance: float) -> _Request[Job]:
-    return _new_job({"kind": "calibrate", "promote": promote, "eval_share": eval_share, "tolerance": tolerance})
+def _calibrate(promote: Promote, eval_share: float, tolerance: float, min_events: int) -> _Request[Job]:
+    body = {"promote": promote, "eval_share": eval_share, "tolerance": tolerance, "min_events": min_events}
+    return _new_job({"kind": "calibrate", **body})
 
 
 def _new_job(body: Mapping[str, Json]) -> _Request[Job]:

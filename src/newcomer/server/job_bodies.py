@@ -53,6 +53,9 @@ class NewVersion(NewJob):
         description="if_better: goes live if its log loss is not worse; never: gets all items and events, but no traffic",
     )
     tolerance: float = Field(default=0.001, ge=0, description="by how much its log loss may be worse")
+    min_events: int = Field(
+        default=100, ge=1, description="with fewer held-out events it goes live only if `promote` is 'always'"
+    )
 
 
 class TrainBody(NewVersion):

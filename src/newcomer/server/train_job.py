@@ -130,13 +130,15 @@ class _NewVersion:
         eval_set = _not_trained_on(events.tail(held_out), live_folder, live.schema)
         compared = self._compare(live_folder, folder, history, eval_set, live.schema)
         old, new = compared["live"]["logloss"], compared["new"]["logloss"]
+        is_enough = compared["events"] >= request["min_events"]
         result = {
             f"{'calibration' if job.kind == 'calibrate' else 'training'}_events": len(joined),
             "left_out_events": len(training) - len(joined),
             "compared_with": live_name,
             "evaluation": compared,
             "tolerance": request["tolerance"],
-            "is_better": old is not None and new <= old + request["tolerance"],
+            "min_events": request["min_events"],
+            "is_better": is_enough and old is not None and new <= old + request["tolerance"],
         }
         write_whole(folder / EVALUATION, to_json(result, indent=1))
         return self._registered(folder, job)
