@@ -290,5 +290,5 @@ def test_what_is_written_past_a_service_is_warned_of(shop: Shell) -> None:
     for words in (["add", "shop", "new.parquet"], ["warm", "shop", "events.csv"]):
         code, _, err = shop.call(*words)
         assert code == 0
-        assert "shop is served, with its own files in" in err
+        assert "shop was served, with the files in" in err
         assert err.count("\n") == 1

@@ -265,6 +265,20 @@ def test_each_event_that_does_not_fit_is_refused_with_its_place(client: TestClie
     ]
 
 
+@pytest.mark.parametrize("place", [0, 2, 3])
+@pytest.mark.parametrize("date", ["2033-05-18T03:33:20Z", "18/05/2033"])
+@pytest.mark.parametrize("number", [1000, 1000.5, "1000"])
+def test_a_date_among_times_that_are_numbers_is_refused_alone(
+    client: TestClient, place: int, date: str, number: float | str
+) -> None:
+    client.post("/items", json={"items": [NEW]})
+    rows = [event(event_id=str(n), seen=date if n == place else number) for n in range(4)]
+    found = client.post("/events", json={"events": rows}).json()
+    assert [found[key] for key in ("new", "refused")] == [3, 1]
+    assert [error["pointer"] for error in found["errors"]] == [f"/events/{place}/seen"]
+    assert "others are numbers; write a number, as in training" in found["errors"][0]["detail"]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "pointer"),
     [
@@ -293,6 +307,25 @@ def test_a_body_that_is_no_strict_json_is_refused(client: TestClient, body: byte
     answer = client.post("/score", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == (400 if body else 422)
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("body", "header", "why"),
+    [
+        (
+            '{"items": [{"film": "x"}]}',
+            "application/x-www-form-urlencoded",
+            "send the header 'content-type: application/json'",
+        ),
+        ('[{"film": "x"}]', "application/json", "no JSON object; write one"),
+    ],
+)
+def test_a_body_that_is_no_object_is_refused_with_what_to_do(
+    client: TestClient, body: str, header: str, why: str
+) -> None:
+    answer = client.post("/items", content=body, headers={"content-type": header})
+    assert answer.status_code == 422
+    assert why in answer.json()["detail"]
 
 
 def test_a_number_that_is_not_finite_is_refused(client: TestClient) -> None:

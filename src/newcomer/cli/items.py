@@ -246,7 +246,7 @@ def _warn_of_service(store: Path) -> None:
     own = ServeConfig(stores=(store,)).own_folder
     if own.is_dir():
         warnings.warn(
-            f"{store} is served, with its own files in {own}: what is given here reaches neither their event log nor the versions "
+            f"{store} was served, with the files in {own}: what is given here reaches neither their event log nor the versions "
             "that are trained from it; send it to the service (POST /items, POST /events)",
             DataWarning,
             stacklevel=2,

@@ -26,6 +26,9 @@ STATUS: Mapping[type[NewcomerError], HTTPStatus] = {
 }
 """Status by error; subclasses as their base."""
 
+NO_OBJECT = ("model_attributes_type", "dict_type")
+"""Pydantic's errors of a body that is no object, or was not read as JSON."""
+
 ROW = re.compile(r"^(?P<where>\w+): row (?P<row>\d+)(?:, (?:column|time|label) '(?P<column>[^']*)')?")
 """Beginning of a message about a row of a body's list `where`."""
 
@@ -136,6 +139,10 @@ def install(app: FastAPI) -> None:
         field = getattr(request.scope.get("route"), "body_field", None)
         body = None if field is None else field.field_info.annotation
         errors = [_validation_error(one, body) for one in error.errors()[:100]]
+        if error.errors()[0]["type"] in NO_OBJECT and error.errors()[0]["loc"] == ("body",):
+            sent = request.headers.get("content-type", "none")
+            why = "write one" if "json" in sent else f"send the header 'content-type: application/json' (it is: {sent})"
+            errors = [{"pointer": "/", "detail": f"the body is no JSON object; {why}"}]
         first = errors[0]
         return problem(request, 422, f"{first['pointer']}: {first['detail']}", errors)
 
