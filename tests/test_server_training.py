@@ -388,6 +388,7 @@ def test_few_events_do_not_decide(client: TestClient, config: ServeConfig) -> No
     assert (result["evaluation"]["events"], result["min_events"]) == (12, 13)
     assert not result["is_better"]
     assert not result["promoted"]
+    assert result["reason"] == "12 held-out events do not decide: min_events is 13"
 
 
 def test_a_worse_version_does_not_go_live_unless_it_is_told_to(client: TestClient, config: ServeConfig) -> None:

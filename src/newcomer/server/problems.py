@@ -138,8 +138,9 @@ def install(app: FastAPI) -> None:
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
         field = getattr(request.scope.get("route"), "body_field", None)
         body = None if field is None else field.field_info.annotation
-        errors = [_validation_error(one, body) for one in error.errors()[:100]]
-        if error.errors()[0]["type"] in NO_OBJECT and error.errors()[0]["loc"] == ("body",):
+        found = error.errors()[:100]
+        errors = [_validation_error(one, body) for one in found]
+        if found[0]["type"] in NO_OBJECT and found[0]["loc"] == ("body",):
             sent = request.headers.get("content-type", "none")
             why = "write one" if "json" in sent else f"send the header 'content-type: application/json' (it is: {sent})"
             errors = [{"pointer": "/", "detail": f"the body is no JSON object; {why}"}]

@@ -130,7 +130,7 @@ class _NewVersion:
         eval_set = _not_trained_on(events.tail(held_out), live_folder, live.schema)
         compared = self._compare(live_folder, folder, history, eval_set, live.schema)
         old, new = compared["live"]["logloss"], compared["new"]["logloss"]
-        is_enough = compared["events"] >= request["min_events"]
+        few = compared["events"] < request["min_events"]
         result = {
             f"{'calibration' if job.kind == 'calibrate' else 'training'}_events": len(joined),
             "left_out_events": len(training) - len(joined),
@@ -138,8 +138,12 @@ class _NewVersion:
             "evaluation": compared,
             "tolerance": request["tolerance"],
             "min_events": request["min_events"],
-            "is_better": is_enough and old is not None and new <= old + request["tolerance"],
+            "is_better": not few and old is not None and new <= old + request["tolerance"],
         }
+        if few:
+            result["reason"] = (
+                f"{compared['events']} held-out events do not decide: min_events is {request['min_events']}"
+            )
         write_whole(folder / EVALUATION, to_json(result, indent=1))
         return self._registered(folder, job)
 

@@ -92,8 +92,6 @@ def dates_as_numbers(given: pl.Series, order: DateOrder | None = None) -> pl.Ser
     >>> dates_as_numbers(pl.Series("seen", ["1700000000", "1970-01-02 00:00:00.0005"])).to_list()
     ['1700000000', '86400000.5']
     """
-    if given.dtype != pl.String:
-        return given
     dated = dates_among_numbers(given)
     if not dated.any():
         return given

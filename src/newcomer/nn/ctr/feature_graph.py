@@ -87,7 +87,7 @@ class _MinMax(NamedTuple):
     """`between_0_and_1` of graphs, and its backward pass."""
 
     width: Float[Tensor, "item 1 1"]
-    """Of their range."""
+    """Of the range of a graph's entries."""
     entries: Float[Tensor, "item field other"]
 
     @classmethod
@@ -131,8 +131,8 @@ def _kept(entries: Tensor) -> Tensor:
     flat = entries.flatten(1)
     count = flat.shape[1] // 2
     if flat.device.type == "cpu":
-        among = flat.numpy()
-        return torch.from_numpy(largest(among, count).astype(among.dtype)).view_as(entries)
+        numbers = flat.numpy()
+        return torch.from_numpy(largest(numbers, count).astype(numbers.dtype)).view_as(entries)
     last = flat.argsort(dim=1, stable=True)[:, flat.shape[1] - count :]
     return torch.zeros_like(flat).scatter(1, last, 1.0).view_as(entries)
 
