@@ -87,6 +87,18 @@ def test_an_impression_is_a_click_or_none_at_the_end_of_its_window(
     assert client.get("/items/new").json()["events"] == 4
 
 
+def test_an_impression_that_has_counted_is_known(
+    client: TestClient, config: ServeConfig, versions: ClickVersions
+) -> None:
+    send(client, event(0), event(1, "click"))
+    assert send(client, event(0), event(1), event(2)) == {"known": 1, "pending": 2}  # e0 waits, e1 was clicked
+    assert Impressions(versions, config.own_folder, WINDOW).settle(after(WINDOW)) == 3
+    assert send(client, event(0), event(1), event(2), event(3, film="nobody")) == {"known": 3, "refused": 1}
+    records = LogReader(config.own_folder / "log").read()
+    assert [record.content["event_id"] for record in records if record.kind == "impression"] == ["e0", "e0", "e2"]
+    assert client.get("/items/new").json()["events"] == 3
+
+
 def test_the_state_is_that_of_the_events_as_they_became(
     client: TestClient, config: ServeConfig, store: Path, versions: ClickVersions, tmp_path: Path
 ) -> None:

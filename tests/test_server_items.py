@@ -58,6 +58,8 @@ def test_a_registered_item_is_scored_as_the_library_scores_it(
     assert [row["item_id"] for row in found["scores"]] == ["new", *FILMS]
     assert [row["score"] for row in found["scores"]] == right["score"].to_list()
     assert [row["events"] for row in found["scores"]] == right["events"].to_list()
+    assert [row["unseen"] for row in found["scores"]] == right["unseen"].to_list()
+    assert {row["unseen"] for row in score(client, "new", viewer="nobody").json()["scores"]} == {1}
     assert found["model"] == right["model"][0]
 
 
@@ -265,6 +267,44 @@ def test_each_event_that_does_not_fit_is_refused_with_its_place(client: TestClie
     ]
 
 
+def test_an_event_does_not_contradict_its_request(client: TestClient, config: ServeConfig, store: Path) -> None:
+    """What the signed request had is what counts: the same again is allowed, null says nothing, another value is refused."""
+    client.post("/items", json={"items": [NEW, NEW | {"film": "twin"}]})
+    joined = {
+        "film": "new",
+        "request_id": score(client, "new").json()["request_id"],
+        "event_type": "click",
+        "seen": 1000,
+    }
+    more: list[dict[str, Any]] = [
+        {"viewer": 4},
+        {"page": "list"},
+        {"price": 0.25},
+        {"viewer": "3", "page": None, "price": 0.5},
+    ]
+    found = client.post(
+        "/events", json={"events": [joined | {"event_id": str(n)} | one for n, one in enumerate(more)]}
+    ).json()
+    assert (found["new"], found["refused"]) == (1, 3)
+    assert [one["pointer"] for one in found["errors"]] == ["/events/0/viewer", "/events/1/page", "/events/2/price"]
+    assert "column 'viewer' is 4, and 3 in the request of this request_id" in found["errors"][0]["detail"]
+    client.post("/events", json={"events": [event(film="twin")]})
+    one, twin = score(client, "new", "twin").json()["scores"]
+    assert one["score"] == pytest.approx(twin["score"], abs=1e-6)
+
+
+def test_an_event_without_its_request_is_told_what_is_missing(client: TestClient) -> None:
+    client.post("/items", json={"items": [NEW]})
+    plain: dict[str, Any] = {"film": "new", "event_type": "click", "seen": 1}
+    kinds = [event(event_type=kind, liked=None) for kind in ("", " ")]
+    rows = [plain | {"viewer": 3}, plain | {"price": 0.5}, *kinds]
+    found = client.post("/events", json={"events": rows}).json()
+    assert (found["new"], found["refused"]) == (0, 4)
+    places = ["/events/0/price", "/events/1/viewer", "/events/2/event_type", "/events/3/event_type"]
+    assert [one["pointer"] for one in found["errors"]] == places
+    assert "or the request_id of the scores" in found["errors"][0]["detail"]
+
+
 @pytest.mark.parametrize("place", [0, 2, 3])
 @pytest.mark.parametrize("date", ["2033-05-18T03:33:20Z", "18/05/2033"])
 @pytest.mark.parametrize("number", [1000, 1000.5, "1000"])
@@ -282,15 +322,22 @@ def test_a_date_among_times_that_are_numbers_is_refused_alone(
 @pytest.mark.parametrize(
     ("path", "body", "pointer"),
     [
-        ("/items", {"items": [NEW, {"film": "x", "genr": "war", "minutes": 1}]}, "/items/1/genr"),
+        ("/items", {"items": [NEW, {"film": "x", "genre": "war", "genr": "war", "minutes": 1}]}, "/items/1/genr"),
         ("/items", {"items": [{"genre": "war", "minutes": 1}]}, "/items/0/film"),
         ("/items", {"items": [{"film": "x", "genre": "war", "minutes": "long"}]}, "/items/0/minutes"),
         ("/items", {"items": []}, "/items"),
         ("/score", {"viewer": 3, "candidates": ["a"]}, "/context"),
         ("/score", {"viewer": 3, "context": CONTEXT, "candidates": [{"genre": 1, "minutes": "x"}]}, "/candidates/0/minutes"),
-        ("/score", {"viewer": {"a": 1}, "context": CONTEXT, "candidates": ["a"]}, "/viewer/str"),
+        ("/score", {"viewer": {"a": 1}, "context": CONTEXT, "candidates": ["a"]}, "/viewer"),
+        ("/score", {"viewer": True, "context": CONTEXT, "candidates": ["a"]}, "/viewer"),
+        ("/score", {"viewer": 3, "context": CONTEXT | {"price": "x"}, "candidates": [FILMS[0]]}, "/context/price"),
+        ("/score", {"viewer": 3, "context": CONTEXT, "candidates": [{"genr": "x"}]}, "/candidates/0/genr"),
+        ("/items", {"items": [NEW | {"film": True}]}, "/items/0/film"),
+        ("/items", {"items": [NEW | {"film": FILMS[0]}], "replace": False}, "/items/0"),
+        ("/items", {"items": [NEW, NEW | {"genre": "love"}]}, "/items/1"),
+        ("/events", {"events": [event(seen=True)]}, "/events/0/seen"),
         ("/events", {"events": [event(colour="red")]}, "/events/0/colour"),
-        ("/events", [], "/"),
+        ("/events", [], ""),
     ],
 )  # fmt: skip
 def test_a_body_that_does_not_fit_is_refused_with_its_path(
@@ -299,7 +346,7 @@ def test_a_body_that_does_not_fit_is_refused_with_its_path(
     answer = client.post(path, json=body)
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
-    assert pointer in [error["pointer"] for error in answer.json()["errors"]]
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'["\\ud800"]', b"[NaN]", b"\xff", b"[" * 10_000])
@@ -332,7 +379,7 @@ def test_a_number_that_is_not_finite_is_refused(client: TestClient) -> None:
     body = b'{"viewer": 3, "context": {"page": "home", "price": 1e400}, "candidates": ["film 0"]}'
     answer = client.post("/score", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 422
-    assert "/context/price/float" in [error["pointer"] for error in answer.json()["errors"]]
+    assert "/context/price" in [error["pointer"] for error in answer.json()["errors"]]
 
 
 def test_items_are_listed_by_phase_page_by_page_and_deleted_for_good(client: TestClient) -> None:

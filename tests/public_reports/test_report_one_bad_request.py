@@ -16,6 +16,7 @@ from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, DataWarning, StoreError
 from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving.requests import parse_items
 from newcomer.items.serving.service import ItemService
 from shell import Shell
 
@@ -273,6 +274,16 @@ def test_lists_and_texts_of_one_field_are_each_read_alone() -> None:
         DataError, match=r"row 3, column 'tags' holds \{'x': 1\} of type dict; write a scalar or a list"
     ):
         read(*rows, {**rows[0], "tags": {"x": 1}})
+
+
+def test_a_row_that_contradicts_the_others_is_left_out_alone() -> None:
+    """Each vector alone could be read: one of another width left out all items."""
+    schema = Schema("film", "viewer", "liked", "seen", (Field("look", "item", "vector"),))
+    frame = pl.DataFrame({"film": list("abcde"), "look": [[1.0, 2.0], [3.0], [4.0, 5.0], [], [6.0, 7.0, 8.0]]})
+    table, wrong = parse_items(frame, schema, "items", "report")
+    assert table is not None
+    assert table.ids == ("a", "c")
+    assert [str(error).partition(",")[0] for error in wrong] == ["items: row 4", "items: row 2", "items: row 5"]
 
 
 def test_a_blank_line_is_no_row(store: Path, shell: Shell, states: list[str]) -> None:

@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, Strict, create_model
 
 from newcomer.data.schema import Field as SchemaField
 from newcomer.data.schema import Schema
@@ -14,7 +14,10 @@ Scalar = str | int | float | bool | None
 Value = Scalar | list[Scalar]
 """Value of a field; lists for fields of several values and vectors."""
 
-Id = str | int | float
+Number = Annotated[int, Strict()] | Annotated[float, Strict()]
+"""true and false are no numbers."""
+
+Id = str | Number
 
 EVENT_ID, REQUEST_ID, EVENT_TYPE = "event_id", "request_id", "event_type"
 """Keys of an event besides the schema's columns."""
@@ -100,6 +103,9 @@ class Score(BaseModel):
     )
     phase: str | None
     events: int | None
+    unseen: int | None = Field(
+        description="how many of the request's values, the user among them, training did not have"
+    )
 
 
 class Scores(BaseModel):
@@ -158,6 +164,8 @@ class Classifications(BaseModel):
 class ClassifyBody(Body):
     """Body of `POST /classify`."""
 
+    hints = {"model": "name the classifier in the address: /classify?model=NAME"}
+
     inputs: list[str] = Field(min_length=1, description="texts, or images in base64")
     top: int = Field(default=3, ge=1, le=1000)
     reject: float | None = Field(default=None, ge=0, le=1, description="false-rejection rate")
@@ -204,9 +212,9 @@ class Bodies:
                 item_id,
                 user_id,
                 *[(name, kind, None) for name, kind, _ in (*user_fields, *context)],
-                (schema.label, int | float | bool | str | None, None),
-                (schema.time, int | float | str | None, None),
-                *([] if schema.weight is None else [(schema.weight, int | float, ...)]),
+                (schema.label, Scalar, None),
+                (schema.time, Number | str | None, None),
+                *([] if schema.weight is None else [(schema.weight, Number, ...)]),
                 *[
                     (name, str | None, None)
                     for name in (EVENT_ID, REQUEST_ID, EVENT_TYPE)

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
@@ -18,7 +17,7 @@ from newcomer.server.bodies import Choice, Classifications, Classified, Classify
 from newcomer.server.classifiers import ServedClassifier, find_classifier
 from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
-from newcomer.server.problems import ProblemError
+from newcomer.server.problems import ProblemError, body_problem
 from newcomer.server.security import Guard, Role
 
 CONTENT = {
@@ -117,7 +116,7 @@ def _validated(content: Any) -> ClassifyBody:
     try:
         return ClassifyBody.model_validate(content)
     except ValidationError as error:
-        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
+        raise body_problem([{**one, "loc": ("body", *one["loc"])} for one in error.errors()], ClassifyBody) from None
 
 
 def _input(given: str | bytes, where: str, image: bool) -> Input | NewcomerError:
@@ -131,7 +130,7 @@ def _input(given: str | bytes, where: str, image: bool) -> Input | NewcomerError
     except UnicodeDecodeError:
         return DataError(f"{where} is not UTF-8; this model reads texts")
     except ValueError:
-        return DataError(f"{where} is not base64; this model reads images")
+        return DataError(f"{where} is not base64; this model reads images: send the bytes of a file, not its name")
     except DataError as error:
         return error
 

@@ -6,11 +6,10 @@ from typing import Any
 
 from newcomer.data.io.plain_tables import PlainReader
 from newcomer.data.schema import Schema
-from newcomer.errors import DataError, StoreError
-from newcomer.items.serving.event_batch import EventBatch, item_names
+from newcomer.errors import DataError
+from newcomer.items.serving.event_batch import EventBatch
 from newcomer.items.serving.requests import parse_events
 from newcomer.items.serving.results import SkippedRows, Warmed
-from newcomer.items.serving.scoring import item_errors
 from newcomer.items.serving.service import ItemService
 from newcomer.items.serving.warm_up import WarmUp
 from newcomer.server.bodies import EVENT_ID, columns_of
@@ -48,24 +47,24 @@ def event_id_column(schema: Schema) -> str:
     return next(name for name in (EVENT_ID, "service_event_id", "service_event_id_2") if name not in used)
 
 
-def refusals(service: ItemService, rows: Sequence[Row]) -> dict[int, str]:
-    """Why impressions with an id would be refused now, by number; nothing is counted."""
+def check_impressions(service: ItemService, rows: Sequence[Row]) -> tuple[list[int], int, list[str]]:
+    """Numbers of the impressions that would count now, how many have counted, and why others would be refused.
+
+    Nothing is counted. All of them have an id.
+    """
     schema, where = service.learner.schema, "events"
     try:
         column, reader = event_id_column(schema), Kind(True, schema.has_grades).reader(service)
         parsed = parse_events(rows, service.learner.encoder, reader, column, where, "report")
     except DataError as error:
-        return dict.fromkeys(range(len(rows)), str(error))
-    found = {row: str(error) for row, error in parsed.wrong.items()}
-    if parsed.log is not None:
-        damaged: dict[str, StoreError] = {}
-        known = service.refreshed(item_names(parsed.log), damaged)
-        wrong = item_errors(parsed.log, known, damaged, where, but=known.non_finite)
-        found |= {int(parsed.log.row[row]): str(error) for row, error in wrong.items()}
-        batch = EventBatch(parsed.log, parsed.ids)
-        others = WarmUp(service, where, SkippedRows("report")).under_ids_of_others(batch, known)
-        found |= {int(parsed.log.row[row]): str(batch.other_values(row)) for row in others}
-    return found
+        return [], 0, [str(error)]
+    refused = SkippedRows("report")
+    refused.lines += map(str, parsed.wrong.values())
+    if parsed.log is None:
+        return [], 0, refused.lines
+    warm_up = WarmUp(service, where, refused)
+    due = warm_up.due(EventBatch(parsed.log, parsed.ids))
+    return due.log.row.tolist(), warm_up.known, refused.lines
 
 
 def warm_rows(service: ItemService, rows: Sequence[Row], kind: Kind) -> tuple[Warmed, Sequence[str]]:

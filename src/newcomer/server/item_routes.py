@@ -13,6 +13,7 @@ from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Response
 from pydantic_core import to_json
 
 from newcomer.data.io.frames import frame_from_rows
+from newcomer.data.schema import Schema
 from newcomer.data.time_units import NUMBERS, TIME_UNITS
 from newcomer.errors import DataError, NewcomerError
 from newcomer.items.analysis.item_graphs import heaviest_edges
@@ -39,14 +40,14 @@ from newcomer.server.bodies import (
 )
 from newcomer.server.click_versions import ClickVersions
 from newcomer.server.event_log import EventLog
-from newcomer.server.event_rows import by_kind, event_id_column, refusals, warm_rows
+from newcomer.server.event_rows import by_kind, check_impressions, event_id_column, warm_rows
 from newcomer.server.history import name_in
 from newcomer.server.impressions import WaitingImpressions
 from newcomer.server.item_deletion import delete_items
 from newcomer.server.json_route import JsonRoute
 from newcomer.server.metrics import Metrics
-from newcomer.server.problems import ProblemError, row_error
-from newcomer.server.request_ids import RequestIds, event_id
+from newcomer.server.problems import ProblemError, row_error, value_error
+from newcomer.server.request_ids import RequestIds, event_id, joined
 from newcomer.server.security import Guard, Role
 from newcomer.server.user_erasure import erase_from_log, forget_user, of_forgotten
 
@@ -60,6 +61,9 @@ COLUMN_OF_KEY = {name: "logit_std" if name == "sd" else name for name in Score.m
 """Key of a score → column of the scores."""
 
 ROW = re.compile(r"\brow (\d+)\b")
+
+NAMED_ITEM = re.compile(r"^items: item '(.+?)' ")
+"""Beginning of a message about a registered item."""
 
 
 class ItemRoutes:
@@ -84,6 +88,12 @@ class ItemRoutes:
         self.schema = self.live.learner.schema
         self.bodies = Bodies(self.schema, rows)
         self.id_column = event_id_column(self.schema)
+        self.of_request = [self.schema.user] if self.schema.user_missing == "error" else []
+        self.of_request += [
+            field.name
+            for field in self.schema.fields
+            if field.role != "item" and field.missing == "error" and field.at_serving is None
+        ]
         self.router = APIRouter(tags=["items"], route_class=JsonRoute)
         read, write, admin = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE, Role.ADMIN))
         route = self.router.add_api_route
@@ -147,11 +157,10 @@ class ItemRoutes:
             for name, status in statuses.items()
             if name in headers
         ]
-        if done.left_out and not items:
-            raise ProblemError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, done.left_out[0], [row_error(line) for line in done.left_out]
-            )
-        return AddedItems(model=live.model, items=items, refused=_refused(done.left_out))
+        refused = [_item_error(line, rows, self.schema) for line in done.left_out]
+        if refused and not items:
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, done.left_out[0], refused)
+        return AddedItems(model=live.model, items=items, refused=[Refused(**one) for one in refused])
 
     def look(
         self,
@@ -233,7 +242,10 @@ class ItemRoutes:
         on_unknown, uncertainty = body.get("on_unknown", "error"), body.get("uncertainty", False)
         serving = self.versions.current()
         service = serving.for_user(request.get(self.schema.user))
-        answers, unseen = score_candidates(service, candidates, request, on_unknown, uncertainty)
+        try:
+            answers, unseen = score_candidates(service, candidates, request, on_unknown, uncertainty)
+        except DataError as error:
+            raise self._score_problem(error) from None
         self.metrics.scored(answers["phase"].to_list(), unseen)
         for name, other in serving.shadow.items():
             if other is not service:
@@ -241,6 +253,15 @@ class ItemRoutes:
         columns = (answers[name].to_list() for name in COLUMN_OF_KEY.values())
         scores = [dict(zip(COLUMN_OF_KEY, row, strict=True)) for row in zip(*columns, strict=True)]
         return {"request_id": self.ids.make(request), "model": service.model, "scores": scores}
+
+    def _score_problem(self, error: DataError) -> ProblemError:
+        """The problem of a body of `score`, whose values of the context stand under a key of their own."""
+        message = str(error)
+        detail = message.removeprefix("request: row 1, ")
+        found = row_error(message)
+        if detail != message:
+            found = value_error(detail, {field.name for field in self.schema.of("context")})
+        return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, [found])
 
     def _compare(
         self, name: str, shadow: ItemService, candidates: Sequence[Any], request: Mapping[str, Any], scores: pl.Series
@@ -271,7 +292,7 @@ class ItemRoutes:
             errors += [f"events: {line}" for line in others.values()]
             rows = {n: row for n, row in rows.items() if n not in others}
         logged = list(rows.values())
-        pending = self._pending(events, rows, errors)
+        pending, known = self._pending(events, rows, errors)
         self.log.append("event", list(rows.values()))
         # a user may have been forgotten meanwhile, and the log searched before these were in it
         erase_from_log(self.log.folder, self.schema, self.live.states, logged)
@@ -286,6 +307,7 @@ class ItemRoutes:
             done.append(warmed)
             errors += [_renumbered(line, part) for line in lines]
         counts = {name: sum(getattr(part, name) for part in done) for name in ("new", "known", "corrected")}
+        counts["known"] += known
         counts["pending"] = pending
         counts["refused"] = len(events) - sum(counts.values())
         self.metrics.counted(counts)
@@ -293,24 +315,36 @@ class ItemRoutes:
             self.metrics.believed(warmed.calibration)
         return Counts(**counts, errors=_refused(errors), notes=notes)
 
-    def _pending(self, events: Sequence[Mapping[str, Any]], rows: dict[int, dict[str, Any]], errors: list[str]) -> int:
-        """Log the impressions that wait for a click, which their ids tell, and take them out of `rows`; their number."""
+    def _pending(
+        self, events: Sequence[Mapping[str, Any]], rows: dict[int, dict[str, Any]], errors: list[str]
+    ) -> tuple[int, int]:
+        """Log the impressions that wait for a click, which their ids tell, and take them out of `rows`.
+
+        Returns their number, and that of those that have counted before.
+        """
         kinds = {n: events[n].get(EVENT_TYPE) for n in rows if self.id_column in rows[n]}
         waiting = [n for n, kind in kinds.items() if kind not in (None, *self.clicked)]
         if self.waiting is None or not waiting:
-            return 0
-        part = {n: rows.pop(n) for n in waiting}
-        refused = refusals(self.live, list(part.values()))
-        errors += [_renumbered(line, waiting) for line in refused.values()]
-        self.log.append("impression", [row for k, row in enumerate(part.values()) if k not in refused])
-        return len(part) - len(refused)
+            return 0, 0
+        part = [rows.pop(n) for n in waiting]
+        due, known, refused = check_impressions(self.live, part)
+        errors += [_renumbered(line, waiting) for line in refused]
+        self.log.append("impression", [part[k] for k in due])
+        return len(due), known
 
     def _row(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        """An event as a row of the click log. Raises DataError for a foreign request id, and for an event without a label."""
+        """An event as a row of the click log.
+
+        Raises DataError for a request id of others or of another request, and for an event without a label.
+        """
         row = {key: value for key, value in event.items() if key not in (EVENT_ID, REQUEST_ID, EVENT_TYPE)}
         request, kind = event.get(REQUEST_ID), event.get(EVENT_TYPE)
         if request is not None:
-            row = self.ids.read(request) | row
+            row = joined(self.ids.read(request), row, self.schema.at_serving)
+        elif absent := [name for name in self.of_request if name not in row]:
+            raise DataError(
+                f"column '{absent[0]}' is missing; give it, or the {REQUEST_ID} of the scores that were shown"
+            )
         if event.get(EVENT_ID) is not None or request is not None:
             row[self.id_column] = event.get(EVENT_ID) or event_id(str(request))
         label = row.get(self.schema.label)
@@ -330,6 +364,8 @@ class ItemRoutes:
 
     def _is_click(self, kind: str) -> bool:
         """Whether events of this type are clicks. Raises DataError for a type that is one but for its case or blanks."""
+        if not kind.strip():
+            raise DataError(f"column '{EVENT_TYPE}' is empty; leave it out, or write the type")
         near = next((one for one in self.clicked if one.strip().casefold() == kind.strip().casefold()), None)
         if near is not None and kind not in self.clicked:
             raise DataError(f"column '{EVENT_TYPE}' is '{kind}', which is no click; did you mean '{near}'?")
@@ -340,6 +376,15 @@ class ItemRoutes:
         if self.live.learner.encoder.clock in (None, TIME_UNITS[NUMBERS]):
             raise DataError(f"column '{self.schema.time}' is empty; give the time of the event")
         return datetime.now(UTC).isoformat()
+
+
+def _item_error(line: str, rows: Sequence[Mapping[str, Any]], schema: Schema) -> dict[str, Any]:
+    """An error of `add` with a JSON pointer: of a row, or of the last row of an item that is named."""
+    found = row_error(line)
+    if "pointer" not in found and (named := NAMED_ITEM.match(line)):
+        at = [n for n, row in enumerate(rows) if name_in(row, schema) == named[1]]
+        return {"pointer": f"/items/{at[-1]}", **found} if at else found
+    return found
 
 
 def _refused(lines: Sequence[str]) -> list[Refused]:

@@ -2,9 +2,10 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,6 +32,8 @@ NO_OBJECT = ("model_attributes_type", "dict_type")
 
 ROW = re.compile(r"^(?P<where>\w+): row (?P<row>\d+)(?:, (?:column|time|label) '(?P<column>[^']*)')?")
 """Beginning of a message about a row of a body's list `where`."""
+
+COLUMN = re.compile(r"^column '(?P<column>[^']*)'")
 
 log = logging.getLogger("newcomer.server")
 
@@ -118,6 +121,31 @@ def row_error(message: str) -> dict[str, Json]:
     return {"pointer": f"/{found['where']}/{int(found['row']) - 1}{column}", "detail": message}
 
 
+def value_error(message: str, context: Collection[str]) -> dict[str, Json]:
+    """An error's message with the JSON pointer of the column that it begins with; columns of `context` stand under that key.
+
+    >>> value_error("column 'device' is empty", {"device"})
+    {'pointer': '/context/device', 'detail': "column 'device' is empty"}
+    """
+    found = COLUMN.match(message)
+    if found is None:
+        return {"detail": message}
+    part = "/context" if found["column"] in context else ""
+    return {"pointer": f"{part}/{_escaped(found['column'])}", "detail": message}
+
+
+def body_problem(errors: Sequence[Mapping[str, Any]], body: Any) -> ProblemError:
+    """The problem of a body with these errors of pydantic; `body`: its type."""
+    details = dict[str, dict[str, None]]()  # of a value that may be one of several types, one of each
+    for pointer, detail in (_validation_error(one, body) for one in errors[:100]):
+        mine = details.setdefault(pointer, {})
+        mine[detail.removeprefix("Input should be ") if mine else detail] = None
+    meant = [one for one in details if not any(other.startswith(f"{one}/") for other in details)]
+    found = [{"pointer": pointer, "detail": ", or ".join(details[pointer])} for pointer in meant]
+    pointer, detail = found[0].values()
+    return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{pointer}: {detail}" if pointer else detail, found)
+
+
 def install(app: FastAPI) -> None:
     """Answer all errors with problem details, and describe them; an unexpected one without its traceback, which is logged."""
     generate = app.openapi
@@ -137,15 +165,13 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> JSONResponse:
         field = getattr(request.scope.get("route"), "body_field", None)
-        body = None if field is None else field.field_info.annotation
-        found = error.errors()[:100]
-        errors = [_validation_error(one, body) for one in found]
+        found = error.errors()
         if found[0]["type"] in NO_OBJECT and found[0]["loc"] == ("body",):
             sent = request.headers.get("content-type", "none")
             why = "write one" if "json" in sent else f"send the header 'content-type: application/json' (it is: {sent})"
-            errors = [{"pointer": "/", "detail": f"the body is no JSON object; {why}"}]
-        first = errors[0]
-        return problem(request, 422, f"{first['pointer']}: {first['detail']}", errors)
+            found = [{**found[0], "msg": f"the body is no JSON object; {why}"}]
+        wrong = body_problem(found, None if field is None else field.field_info.annotation)
+        return problem(request, wrong.status, wrong.detail, wrong.errors)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
@@ -172,26 +198,33 @@ def described(openapi: dict[str, Any]) -> dict[str, Any]:
     return openapi
 
 
-def _validation_error(error: Mapping[str, Any], body: Any) -> dict[str, Json]:
-    """An error of pydantic; `body`: type of the route's body."""
+def _validation_error(error: Mapping[str, Any], body: Any) -> tuple[str, str]:
+    """Pointer and message of an error of pydantic; `body`: type of the route's body."""
     source, *path = error["loc"] or ("body",)
-    pointer, detail = "".join(f"/{_escaped(str(part))}" for part in path) or "/", str(error["msg"])
-    if error["type"] == "extra_forbidden" and (model := _model_at(body, path[:-1])) is not None:
-        known = [field.alias or name for name, field in model.model_fields.items()]
-        detail = f"is not a key here; {model.hints.get(path[-1]) or nearest(path[-1], known)}"
-    return {"pointer": pointer if source == "body" else f"{source}:{pointer}", "detail": detail}
-
-
-def _model_at(kind: Any, path: Sequence[str | int]) -> type[Body] | None:
-    """The type of the object at this place of a body; None if it has none, or several."""
+    places, detail = list[str](), str(error["msg"])
     for part in path:
-        if isinstance(part, int):
-            kind = next(iter(get_args(kind)), None)
-        elif isinstance(kind, type) and issubclass(kind, BaseModel):
-            kind = next((one.annotation for name, one in kind.model_fields.items() if part in (name, one.alias)), None)
-        else:  # one of several types, by its name
-            kind = next((one for one in get_args(kind) if getattr(one, "__name__", None) == part), None)
-    return kind if isinstance(kind, type) and issubclass(kind, Body) else None
+        kinds = _kinds(body)
+        body = kinds[0] if len(kinds) == 1 else body
+        model = body if isinstance(body, type) and issubclass(body, BaseModel) else None
+        if len(kinds) > 1:  # one of several types, by its name
+            body = next((one for one in kinds if getattr(one, "__name__", None) == part), None)
+            continue
+        if model is None:  # an element of a list, or a value of a mapping
+            body = next(reversed(get_args(body)), None)
+        else:
+            body = next((one.annotation for name, one in model.model_fields.items() if part in (name, one.alias)), None)
+            if error["type"] == "extra_forbidden" and issubclass(model, Body):
+                known = [field.alias or name for name, field in model.model_fields.items()]
+                detail = f"is not a key here; {model.hints.get(part) or nearest(part, known)}"
+        places.append(f"/{_escaped(str(part))}")
+    pointer = "".join(places)
+    return pointer if source == "body" else f"{source}:{pointer}", detail
+
+
+def _kinds(kind: Any) -> list[Any]:
+    """The types of a union without None; a list of this type alone for any other."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return [one for one in kinds if one is not NoneType]
 
 
 def _escaped(name: str) -> str:

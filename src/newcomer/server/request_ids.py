@@ -7,11 +7,12 @@ import json
 import os
 import secrets
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from newcomer.data.canonical import canonical_name
 from newcomer.errors import DataError, StoreError
 from newcomer.settings import Json
 
@@ -87,6 +88,32 @@ class RequestIds:
 
     def _sign(self, packed: bytes) -> bytes:
         return hmac.new(self._key, packed, hashlib.sha256).digest()[:SIGNATURE]
+
+
+def joined(request: Mapping[str, Json], event: Mapping[str, Any], of_event: Collection[str]) -> dict[str, Any]:
+    """The event with what its request contained. Columns `of_event` may differ, such as the position of a candidate.
+
+    Raises DataError for another value than the request had.
+
+    >>> joined({"user_id": "3", "device": "tv"}, {"item_id": "a", "user_id": 3, "device": None}, [])
+    {'user_id': 3, 'device': 'tv', 'item_id': 'a'}
+    >>> joined({"user_id": "3"}, {"item_id": "a", "user_id": "4"}, [])
+    Traceback (most recent call last):
+    newcomer.errors.DataError: column 'user_id' is '4', and '3' in the request of this request_id; leave it out
+    """
+    given = {name: value for name, value in event.items() if value is not None or name not in request}
+    for name, value in given.items():
+        if name in request and name not in of_event and not _same(value, request[name]):
+            raise DataError(
+                f"column '{name}' is {value!r}, and {request[name]!r} in the request of this request_id; leave it out"
+            )
+    return {**request, **given}
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, list) or isinstance(other, list):
+        return bool(one == other)
+    return canonical_name(one) == canonical_name(other)
 
 
 def event_id(request_id: str) -> str:

@@ -16,7 +16,10 @@ T = TypeVar("T")
 MANY = 1000
 """More invalid rows than this are an error of the whole table."""
 
-_ROW = re.compile(r"\brow 1\b")
+FEW = 20
+"""More rows than this that contradict others are an error of the whole table."""
+
+_ROW = re.compile(r"\brow (\d+)\b")
 
 
 def readable(
@@ -24,8 +27,8 @@ def readable(
 ) -> tuple[T | None, NDArray[np.int64], dict[int, DataError]]:
     """Result of `read` on the valid rows (None without any), their row numbers, and the errors of the invalid rows.
 
-    Rows count from 0 here, and from 1 in messages. Raises DataError for the first invalid row if `on_error` is 'raise', and for an
-    error of the whole table.
+    Invalid are rows that cannot be read alone, and those that an error of all others names. Rows count from 0 here, and from 1 in
+    messages. Raises DataError for the first invalid row if `on_error` is 'raise', and for an error of the whole table.
 
     >>> def read(frame):
     ...     for row, x in enumerate(frame["x"], 1):
@@ -39,17 +42,24 @@ def readable(
     try:
         return read(frame), every, {}
     except DataError as error:
-        if on_error == "raise" or not re.search(r"\brow \d+\b", str(error)):
+        if on_error == "raise" or not _ROW.search(str(error)):
             raise
         first = error
     wrong: dict[int, DataError] = {}
     _search(frame, every, read, wrong)
-    if not wrong:  # each alone can be read: they contradict each other
-        raise first
     if len(wrong) > MANY:
         raise DataError(f"{first}; more than {MANY} rows are like it")
-    right = np.setdiff1d(every, list(wrong))
-    return (read(frame[right]) if len(right) else None), right, wrong
+    for _ in range(FEW + 1):
+        right = np.setdiff1d(every, list(wrong))
+        try:
+            return (read(frame[right]) if len(right) else None), right, wrong
+        except DataError as error:  # each alone can be read: they contradict each other
+            named = _ROW.search(str(error))
+            if named is None:
+                raise
+            row = int(right[int(named[1]) - 1])
+            wrong[row] = _renumbered(error, row)
+    raise first
 
 
 def _search(
@@ -63,7 +73,12 @@ def _search(
     except DataError as error:
         if len(rows) == 1:
             row = int(rows[0])
-            wrong[row] = DataError(_ROW.sub(f"row {row + 1}", str(error), count=1))
+            wrong[row] = _renumbered(error, row)
             return
         for half in np.array_split(rows, 2):
             _search(frame, half, read, wrong)
+
+
+def _renumbered(error: DataError, row: int) -> DataError:
+    """The error of this row, which counts from 0."""
+    return DataError(_ROW.sub(f"row {row + 1}", str(error), count=1))

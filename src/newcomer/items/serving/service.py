@@ -336,7 +336,7 @@ class ItemService(CachedItems):
         """Skip the items of these rows, which are there with other features."""
         then = "add it under another id"
         if self.learner.from_initial_state:
-            then += ", or replace its features (replace=True, --replace)"
+            then += ", or replace its features (replace = true; --replace in a shell)"
         for name in (table.ids[n] for n in rows):
             skipped.add(DataError(f"{where}: item '{name}' is there with other features; {then}"))
 

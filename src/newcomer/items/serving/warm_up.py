@@ -99,15 +99,10 @@ class WarmUp:
 
     def _round(self, arrived: EventBatch) -> EventBatch:
         """One round; returns the events of items that another process changed meanwhile."""
-        damaged: dict[str, StoreError] | None = None if self.skipped.strict else {}
-        known = self.served.refreshed(arrived.items, damaged)
-        # counted events are read after the versions: a later event changes the version
-        arrived = self._of_others(self._wanted(arrived, known, damaged or {}))
-        warm = {name for name in arrived.items if known.headers[known.numbers[name]].events}
-        arrived, is_new = self._due(arrived, warm, known)
+        arrived, is_new, known = self._due(arrived)
         if self.unit_interval and not self.new:
             self.learner.encoder.require_no_run(int(is_new.sum()), self.states.unit_labels(self.model), self.where)
-        past, damaged_items = self._past(warm & set(arrived.items), known)
+        past, damaged_items = self._past(_warm(arrived.items, known), known)
         is_sound = ~arrived.of_items(damaged_items)
         arrived, is_new = arrived.take(is_sound), is_new[is_sound]
         if not len(arrived):
@@ -120,6 +115,10 @@ class WarmUp:
             past, labels = corrections.past, corrections.labels
         late = self._tune(new, labels, known, past)
         return arrived.take(arrived.of_items(late) & (is_new | arrived.counted(labels)))
+
+    def due(self, arrived: EventBatch) -> EventBatch:
+        """The events that would count now, or correct one; the others are known, or skipped. Nothing is written."""
+        return self._due(arrived)[0]
 
     def _wanted(self, arrived: EventBatch, known: ItemCache, damaged: dict[str, StoreError]) -> EventBatch:
         """Without events of unknown, damaged or non-finite items; the last stay if warm-ups start from the initial state."""
@@ -144,13 +143,16 @@ class WarmUp:
     def _clicks(self, batch: EventBatch, known: ItemCache) -> Clicks:
         return self.learner.encoder.clicks(batch.log, numbers_of(batch.log, known)).to(self.learner.device)
 
-    def _due(
-        self, arrived: EventBatch, warm: Collection[str], known: ItemCache
-    ) -> tuple[EventBatch, NDArray[np.bool_]]:
-        """Events to be counted and clicks on events that counted as no click, with a mask of the former.
+    def _due(self, arrived: EventBatch) -> tuple[EventBatch, NDArray[np.bool_], ItemCache]:
+        """Events to be counted and clicks on events that counted as no click, with a mask of the former, and their items.
 
         Events of items whose counted events are damaged are skipped, and so are those under the id of another one.
         """
+        damaged: dict[str, StoreError] | None = None if self.skipped.strict else {}
+        known = self.served.refreshed(arrived.items, damaged)
+        # counted events are read after the versions: a later event changes the version
+        arrived = self._of_others(self._wanted(arrived, known, damaged or {}))
+        warm = _warm(arrived.items, known)
         while True:
             try:
                 labels = self.states.labels(self.model, arrived.asked(warm))
@@ -167,19 +169,18 @@ class WarmUp:
             self.skipped.add(arrived.not_taken_back(row))
         self.known += self._repeated(arrived.take(~is_new & ~clicked & ~taken_back), known)
         due = is_new | clicked
-        return arrived.take(due), is_new[due]
+        return arrived.take(due), is_new[due], known
 
     def _repeated(self, again: EventBatch, known: ItemCache) -> int:
         """How many of these events, whose ids have counted, are those that counted; others are skipped."""
-        others = self.under_ids_of_others(again, known)
+        others = self._under_ids_of_others(again, known)
         for row in others:
             self.skipped.add(again.other_values(row))
         return len(again) - len(others)
 
-    def under_ids_of_others(self, batch: EventBatch, known: ItemCache) -> list[int]:
+    def _under_ids_of_others(self, batch: EventBatch, known: ItemCache) -> list[int]:
         """Rows under the id of an event that has counted with another user or context, as far as its values are kept."""
-        there = [name for name in batch.items if name in known.numbers]
-        past, _ = self._past({name for name in there if known.headers[known.numbers[name]].events}, known)
+        past, _ = self._past(_warm(batch.items, known), known)
         windows = {name: {event.id: event for event in window} for name, window in past.windows.items()}
         rows = np.flatnonzero(batch.counted(windows))
         if not len(rows):
@@ -282,6 +283,11 @@ class WarmUp:
             self.items |= {change.state.item for change in done}
             return late
         return set()
+
+
+def _warm(items: Sequence[str], known: ItemCache) -> set[str]:
+    """Those of these items that have events."""
+    return {name for name in items if known.headers[known.numbers[name]].events}
 
 
 def _by_age(scored: Sequence[_Outcomes]) -> dict[str, dict[str, float]]:
