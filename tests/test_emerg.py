@@ -269,5 +269,5 @@ def test_an_items_fields_may_be_embedded_once_for_its_state_and_its_logits(small
         network.forward_rows(network.initial_state(given, items), given, of, clicks.values(rows))
         for given in (item_features, embedded)
     ]
-    assert embedded.shape == (len(item_features), items, learner.width)
+    assert embedded.shape == (items, len(item_features), learner.width)
     assert torch.equal(*found)

@@ -32,14 +32,14 @@ def values(**given: torch.Tensor) -> list[torch.Tensor]:
 def test_several_values_are_the_mean_of_their_embeddings_and_none_is_zero() -> None:
     fields = made()
     words = torch.tensor([[2, 4, 5], [0, 0, 0]])
-    found = fields(values(several=words))[1]
+    found = fields(values(several=words))[:, 1]
     table = fields.tables[1]
     torch.testing.assert_close(found, torch.stack([table[[2, 4, 5]].mean(dim=0), torch.zeros(3)]))
 
 
 def test_a_number_is_a_multiple_of_a_vector_and_a_missing_one_has_its_own() -> None:
     fields = made()
-    found = fields(values(number=torch.tensor([2.0, float("nan")])))[2]
+    found = fields(values(number=torch.tensor([2.0, float("nan")])))[:, 2]
     torch.testing.assert_close(found, torch.stack([2 * fields.tables[2][0], fields.tables[2][1]]))
     found.sum().backward()
     assert fields.tables[2].grad is not None
@@ -51,16 +51,16 @@ def test_a_vector_is_mapped_linearly() -> None:
     one, other = torch.randn(2, 4), torch.randn(2, 4)
     map_ = fields.tables[3][:-1]
     slow = torch.stack([sum((x * row for x, row in zip(thing, map_, strict=True)), torch.zeros(3)) for thing in one])
-    torch.testing.assert_close(fields(values(vector=one))[3], slow)
-    together = fields(values(vector=2 * one - other))[3]
-    torch.testing.assert_close(together, 2 * fields(values(vector=one))[3] - fields(values(vector=other))[3])
+    torch.testing.assert_close(fields(values(vector=one))[:, 3], slow)
+    together = fields(values(vector=2 * one - other))[:, 3]
+    torch.testing.assert_close(together, 2 * fields(values(vector=one))[:, 3] - fields(values(vector=other))[:, 3])
 
 
 def test_a_vector_of_which_a_number_is_missing_is_not_known() -> None:
     fields = made()
     vector = torch.ones(2, 4)
     vector[0, 2] = float("nan")
-    found = fields(values(vector=vector))[3]
+    found = fields(values(vector=vector))[:, 3]
     torch.testing.assert_close(found[0], fields.tables[3][-1])
     found.sum().backward()
     assert fields.tables[3].grad is not None
@@ -74,19 +74,19 @@ def test_a_vector_of_one_is_a_number() -> None:
         fields.tables[1].copy_(fields.tables[0])
     number = torch.tensor([0.7, float("nan"), -2.0])
     found = fields([number, number[:, None]])
-    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[:, 0], found[:, 1])
 
 
 def test_a_long_vector_has_the_initial_scale_of_a_number() -> None:
     torch.manual_seed(0)
     fields = FieldEmbeddings([NumericSize(), NumericSize(400)], width=2000, init_std=0.1)
-    number, vector = fields([torch.ones(1), torch.randn(1, 400)])
+    number, vector = fields([torch.ones(1), torch.randn(1, 400)])[0]
     assert 0.7 < vector.std() / number.std() < 1.4
 
 
 def test_missing_and_unseen_values_start_at_zero() -> None:
     found = made()(values(one=torch.tensor([0, 1]), several=torch.tensor([[0], [1]])))
-    assert not found[:2].any()
+    assert not found[:, :2].any()
 
 
 def test_padding_is_never_trained() -> None:

@@ -60,7 +60,7 @@ def test_a_smoothed_value_is_the_weighted_mean_and_non_numeric_values_keep_their
     learner, fields, table = lent(2.0)
     names = learner.encoder.codings["year"].names  # type: ignore[union-attr]
     values = torch.arange(2, 2 + len(names))
-    found = fields([values, torch.zeros(len(values), dtype=torch.long)])[0]
+    found = fields([values, torch.zeros(len(values), dtype=torch.long)])[:, 0]
     for place, name in enumerate(names):
         if name == "unknown":
             torch.testing.assert_close(found[place], table[2 + place])
@@ -73,9 +73,9 @@ def test_a_smoothed_value_is_the_weighted_mean_and_non_numeric_values_keep_their
 def test_a_narrow_kernel_smooths_nothing_and_a_wide_one_averages_all() -> None:
     numbers = torch.tensor([2, 3, 4, 8])
     _, fields, table = lent(1e-3)
-    torch.testing.assert_close(fields([numbers, numbers * 0])[0], table[numbers])
+    torch.testing.assert_close(fields([numbers, numbers * 0])[:, 0], table[numbers])
     _, fields, _ = lent(1e6)
-    found = fields([torch.tensor([2, 3, 4, 12]), numbers * 0])[0]
+    found = fields([torch.tensor([2, 3, 4, 12]), numbers * 0])[:, 0]
     torch.testing.assert_close(found, found[:1].expand_as(found))
 
 
@@ -133,7 +133,7 @@ def test_the_user_history_of_a_row_does_not_leak_its_label() -> None:
         learner._create_network(old.encoder)
         learner.regularization.attach(learner.network, old.encoder, old)
         (row,) = torch.nonzero((old.clicks.item == int(log.item[7])) & (torch.arange(len(log)) == 7))[0].tolist()
-        found.append(learner.network.row_fields(old.clicks.values(torch.tensor([row])))[-1])
+        found.append(learner.network.row_fields(old.clicks.values(torch.tensor([row])))[:, -1])
     torch.testing.assert_close(found[0], found[1])
 
 

@@ -47,8 +47,11 @@ class Clicks:
 
     def values(self, rows: Int[Tensor, " row"]) -> Values:
         """User and context fields of these rows."""
-        user = self.user[rows]
-        return [values[user] for values in self.of_users] + [values[rows] for values in self.of_rows]
+        user = self.user.index_select(0, rows)  # faster than by brackets
+        return [
+            *(values.index_select(0, user) for values in self.of_users),
+            *(values.index_select(0, rows) for values in self.of_rows),
+        ]
 
     def weights(self, rows: Int[Tensor, "*row"]) -> Float[Tensor, "*row"]:
         """Weights of these rows."""

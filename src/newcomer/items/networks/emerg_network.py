@@ -63,7 +63,7 @@ class EmerGNetwork(ItemNetwork):
             return named
         if self.hypernetwork is None:
             return {**named, "graph": self.shared(items)}
-        written = self.hypernetwork(self._with_ids(named["id"], item_features).transpose(0, 1).flatten(1))
+        written = self.hypernetwork(self._with_ids(named["id"], item_features).flatten(1))
         return {**named, "graph": self.shared(items) + written if self.kind == "residual" else written}
 
     def shared(self, items: int) -> Float[Tensor, "item field other"]:
@@ -78,7 +78,7 @@ class EmerGNetwork(ItemNetwork):
         self, state: State, item_features: ItemFeatures, of: Int[Tensor, " row"], rows: Values
     ) -> Float[Tensor, " row"]:
         vectors = self.embed_rows(state["id"], item_features, of, rows)
-        bias = state["bias"][of, 0]
+        bias = state["bias"].index_select(0, of)[:, 0]
         if "graph" not in state:  # as if all rows were one item's
             return self._logits(self.orders(self.shared(1)), vectors.transpose(0, 1)[None])[0] + bias
         graphs = self.orders(state["graph"]).flatten(1).index_select(0, of)

@@ -19,7 +19,7 @@ State = Mapping[str, Tensor]
 """Per-item parameters by name, Float[item …]: id embedding, bias, graph. Only these are adapted in warm-up."""
 
 ItemFeatures = Values | Tensor
-"""Values of the items' fields; or their embeddings, Float[field item width], where several passes need them."""
+"""Values of the items' fields; or their embeddings, Float[item field width], where several passes need them."""
 
 TrainedPart = Literal["all", "rule", "start"]
 
@@ -123,7 +123,7 @@ class ItemNetwork(nn.Module, ABC):
         """Initial id embeddings and biases."""
         begin = self.start.expand(items, -1)
         if self.init_generator is not None:
-            begin = begin + self.init_generator(self.embed_items(item_features).transpose(0, 1).flatten(1))
+            begin = begin + self.init_generator(self.embed_items(item_features).flatten(1))
         return {"id": begin[:, :-1], "bias": begin[:, -1:]}
 
     def embed(
@@ -132,23 +132,24 @@ class ItemNetwork(nn.Module, ABC):
         """H⁰: one vector per field; an item's vectors are repeated over its rows."""
         of_items = self._with_ids(ids, item_features)
         of_rows = self.row_fields(rows)
-        of_rows = of_rows.view(len(of_rows), len(ids), -1, self.width).transpose(0, 1)
-        return torch.cat([of_items.transpose(0, 1)[:, :, None].expand(-1, -1, of_rows.shape[2], -1), of_rows], dim=1)
+        of_rows = of_rows.view(len(ids), -1, *of_rows.shape[1:]).transpose(1, 2)
+        return torch.cat([of_items[:, :, None].expand(-1, -1, of_rows.shape[2], -1), of_rows], dim=1)
 
     def embed_rows(
         self, ids: Float[Tensor, "item width"], item_features: ItemFeatures, of: Int[Tensor, " row"], rows: Values
     ) -> Float[Tensor, "row field width"]:
         """Like `embed`, for rows of mixed items; see `forward_rows`."""
-        of_items = self._with_ids(ids, item_features).transpose(0, 1).flatten(1)
+        of_items = self._with_ids(ids, item_features).flatten(1)
         of_rows = [self.row_fields.vectors(field, value) for field, value in enumerate(rows)]
         return torch.cat([of_items.index_select(0, of), *of_rows], dim=1).view(len(of), self.fields, self.width)
 
-    def embed_items(self, item_features: ItemFeatures) -> Float[Tensor, "field item width"]:
+    def embed_items(self, item_features: ItemFeatures) -> Float[Tensor, "item field width"]:
         """Embeddings of the items' fields; those that are given stay."""
         return item_features if isinstance(item_features, Tensor) else self.item_fields(item_features)
 
-    def _with_ids(self, ids: Tensor, item_features: ItemFeatures) -> Float[Tensor, "field item width"]:
-        return torch.cat([ids[None], self.embed_items(item_features)]) if len(item_features) else ids[None]
+    def _with_ids(self, ids: Tensor, item_features: ItemFeatures) -> Float[Tensor, "item field width"]:
+        of_items = ids[:, None]
+        return torch.cat([of_items, self.embed_items(item_features)], dim=1) if len(item_features) else of_items
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class LinearNetwork(ItemNetwork):
         """Sum of the weights of the items' own values."""
         if not self.used_item_fields:
             return self.start.new_zeros(items)
-        return self.embed_items(item_features)[..., 0].sum(dim=0)  # all fields are used
+        return self.embed_items(item_features)[..., 0].sum(dim=1)  # all fields are used
 
     def row_logits(self, rows: Values, count: int) -> Float[Tensor, " row"]:
         """Sum of the weights of user and context."""

@@ -64,7 +64,7 @@ class TowerNetwork(ItemNetwork):
         """Concatenated embeddings of the items' fields; zeros if items have no fields."""
         if not len(item_features):
             return self.start.new_zeros(items, self.item_embedding_width)
-        embeddings: Tensor = self.embed_items(item_features).transpose(0, 1).flatten(1)
+        embeddings: Tensor = self.embed_items(item_features).flatten(1)
         return embeddings
 
     def warm_id_and_bias(self, state: State, item_features: ItemFeatures) -> State:

@@ -152,11 +152,16 @@ def _loss(
     dropped: Bool[Tensor, "row part"],
     weights: Float[Tensor, " row"],
 ) -> Float[Tensor, ""]:
-    items, dropped, row_to_pair = unique_pairs(clicks.item[rows], dropped)
-    without, *fields = dropped.T
-    batch_features, residual = [values[items] for values in item_features], residuals(items) * ~without[:, None]
-    if plan.field_dropout:
-        batch_features = [_masked(values, field) for values, field in zip(batch_features, fields, strict=True)]
+    used = [part for part, share in enumerate((plan.id_dropout, *plan.field_dropout)) if share]
+    items, dropped, row_to_pair = unique_pairs(clicks.item[rows], dropped[:, used])
+    masks = dict(zip(used, dropped.T, strict=True))
+    residual = residuals(items)
+    if 0 in masks:
+        residual = residual * ~masks[0][:, None]
+    batch_features = [values.index_select(0, items) for values in item_features]
+    batch_features = [
+        _masked(values, masks[part]) if part in masks else values for part, values in enumerate(batch_features, 1)
+    ]
     embedded = network.embed_items(batch_features) if batch_features else batch_features
     initial = (
         network.initial_state(embedded, len(items))

@@ -77,8 +77,8 @@ class _HigherOrders(torch.autograd.Function):
         of_first, of_order = gradient[:, 0], gradient[:, -1]
         for order in range(len(products), 0, -1):
             of_product = products[order - 1].backward(of_order * edges)
-            of_first = torch.baddbmm(of_first, graphs[order - 1].mT, of_product)
-            of_order = torch.baddbmm(gradient[:, order - 1] if order > 1 else of_first, of_product, graphs[0])
+            of_first = torch.bmm(graphs[order - 1].mT, of_product).add_(of_first)  # twice as fast as baddbmm
+            of_order = torch.bmm(of_product, graphs[0]).add_(gradient[:, order - 1] if order > 1 else of_first)
         of_first = of_order if products else of_first
         return raw.backward(_symmetric(of_first) * _with_diagonal(mask, 0.0)), None
 
@@ -119,7 +119,9 @@ def _composed(graph: Tensor, orders: int) -> Tensor:
 
 
 def _symmetric(graph: Tensor) -> Tensor:
-    return (graph + graph.mT) / 2
+    fields = graph.shape[-1]
+    turned = torch.arange(fields * fields, device=graph.device).view(fields, fields).T.flatten()
+    return (graph + graph.flatten(1).index_select(1, turned).view_as(graph)) / 2  # twice as fast as along strides
 
 
 def _with_diagonal(graph: Tensor, value: float) -> Tensor:

@@ -44,8 +44,8 @@ class FieldEmbeddings(nn.Module):
 
     >>> fields = FieldEmbeddings([CategoricalSize(5), CategoricalSize(7), NumericSize(), NumericSize(3)], width=4, init_std=0.1)
     >>> colour, words, price = torch.tensor([2, 4]), torch.tensor([[2, 3, 6], [5, 0, 0]]), torch.tensor([0.3, float("nan")])
-    >>> fields([colour, words, price, torch.ones(2, 3)]).shape      # field, thing, width
-    torch.Size([4, 2, 4])
+    >>> fields([colour, words, price, torch.ones(2, 3)]).shape      # thing, field, width
+    torch.Size([2, 4, 4])
     """
 
     def __init__(self, sizes: Sequence[FieldSize], width: int, init_std: float) -> None:
@@ -80,10 +80,11 @@ class FieldEmbeddings(nn.Module):
             if isinstance(size, NumericSize) and size.count > 1:
                 yield table, size.count
 
-    def forward(self, values: Sequence[Tensor]) -> Float[Tensor, "field thing width"]:
+    def forward(self, values: Sequence[Tensor]) -> Float[Tensor, "thing field width"]:
         """`values[field]`: of names Int[thing] one value each, or Int[thing most] several, filled up with 0; of numbers
         Float[thing], or Float[thing number]."""
-        return torch.stack([self.vectors(field, value) for field, value in enumerate(values)])
+        vectors = [self.vectors(field, value) for field, value in enumerate(values)]
+        return torch.cat(vectors, dim=1).view(-1, len(vectors), self.width)
 
     def vectors(self, field: int, value: Tensor) -> Float[Tensor, "thing width"]:
         """Embeddings of one field; see `forward`."""
