@@ -90,6 +90,7 @@ def test_tasks_epochs_and_head_follow_the_numbers(counts: dict[str, int], images
 def test_inspect_writes_a_recipe_of_a_folder_that_runs(shell: Shell, tiny: Callable[[str], Path]) -> None:
     """With parts, and of a folder without any, whose examples the recipe splits."""
     for folder in ("birds", "birds/train"):
+        (shell.folder / "own.toml").unlink(missing_ok=True)
         code, out, err = shell.call("inspect", folder, "--write", "own.toml")
         assert (code, err) == (0, "")
         assert "4 classes: 2 tasks, 20 epochs, head 'auto'." in out
@@ -98,6 +99,11 @@ def test_inspect_writes_a_recipe_of_a_folder_that_runs(shell: Shell, tiny: Calla
         assert recipe.data["path"] == folder
         assert ("test_share = 0.2" in (shell.folder / "own.toml").read_text()) == (folder != "birds")
         assert [row.row for row in recipe.rows()] == ["sd-lora", "frozen", "simple-cil"]
+    edited = (shell.folder / "own.toml").read_text()
+    assert "--write own.toml: is there already, perhaps edited" in shell.fails(
+        "inspect", "birds", "--write", "own.toml"
+    )
+    assert (shell.folder / "own.toml").read_text() == edited
     words = ("run", "own.toml", "--baseline", "frozen", "--seeds", "1", "--set", f"backbone.name={tiny('vit')}")
     code, _, err = shell.call(*words)
     assert code == 0, err
@@ -112,6 +118,7 @@ def test_inspect_writes_a_recipe_of_domains_that_runs(shell: Shell, tiny: Callab
                 copied = shell.folder / "parts" / part / domain / name
                 shutil.copytree(shell.folder / "birds" / part / name, copied)
     for folder in ("of", "parts"):
+        (shell.folder / "own.toml").unlink(missing_ok=True)
         code, out, err = shell.call("inspect", folder, "--write", "own.toml")
         assert (code, err) == (0, "")
         assert "15 examples of 3 classes in the domains photo, drawn: 2 tasks, 20 epochs, head 'auto'." in out

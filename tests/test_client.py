@@ -58,7 +58,7 @@ def test_the_life_of_an_item(client: Client) -> None:
     assert raised.value.status == 404
     with pytest.raises(ServiceError) as refused:
         client.score({"viewer": 3}, CONTEXT, ["a/b é"])
-    assert refused.value.errors[0]["pointer"] == "/candidates/0/film"
+    assert refused.value.errors[0]["pointer"] == "/candidates/0"
 
 
 PARTS = [".", "..", "/", "//", "?", "#", "%", "%2F", "%2e", "+", " ", "&", "=", ";", "\\", "é"]

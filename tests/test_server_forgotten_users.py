@@ -268,8 +268,12 @@ def test_only_an_admin_forgets_users(config: ServeConfig, tmp_path: Path) -> Non
             admin.add([NEW])
             admin.warm([event(1, USER), event(2, 5)])
             found = admin.forget_user(USER)
-            assert (found.events, found.items, found.log_lines, found.remains) == (1, 1, 1, [])
-            assert admin.forget_user("3").remains == [
+            assert (found.events, found.items, found.log_lines, found.notes) == (1, 1, 1, [])
+            (log,) = found.remains
+            assert log.startswith(f"the training log ({config.log[0]}) was not searched")
+            nobody = admin.forget_user("3")
+            assert nobody.notes == ["nothing of this user was found; events under this id are refused from now on"]
+            assert [line for line in nobody.remains if line != log] == [
                 f"version 'v1': {len(FILMS)} items have events whose user is not kept (those of training, or before the latest "
                 "200): what this user's among them did to the states remains"
             ]

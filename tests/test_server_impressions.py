@@ -3,13 +3,14 @@
 import itertools
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from films import FILMS, trained
+from films import FILMS, SCHEMA, trained
 from newcomer.errors import StoreError
 from newcomer.items.serving.service import ItemService
 from newcomer.server.app import create_app
@@ -85,6 +86,28 @@ def test_an_impression_is_a_click_or_none_at_the_end_of_its_window(
     assert send(client, event(2, "click")) == {"corrected": 1}  # later than the window: the click is not lost
     assert impressions.settle(after(2 * WINDOW)) == 0
     assert client.get("/items/new").json()["events"] == 4
+
+
+def test_a_value_that_the_model_refuses_takes_no_other_impression_with_it(tmp_path: Path) -> None:
+    """Of a field with `unseen = "error"`, one unseen value lost all that counted with it, after the window and by replay."""
+    fields = [replace(field, unseen="error") if field.name == "page" else field for field in SCHEMA.fields]
+    store = trained(tmp_path / "store", replace(SCHEMA, fields=tuple(fields)))
+    states, own = f"sqlite:///{tmp_path / 'items.db'}", tmp_path / "own"
+    config = ServeConfig(stores=(store,), states=states, folder=own, impression_window=WINDOW)
+    with TestClient(create_app(config)) as client:
+        client.post("/items", json={"items": [NEW]})
+        assert send(client, event(0), event(1, page="?"), event(2)) == {"pending": 2, "refused": 1}
+        assert send(client, event(3, "click"), event(4, "click", page="?"), event(5, "click")) == {
+            "new": 2,
+            "refused": 1,
+        }
+        versions = ClickVersions(config, store, ModelsFile(own))
+        assert Impressions(versions, own, WINDOW).settle(after(WINDOW)) == 2
+        versions.close()
+        assert client.get("/items/new").json()["events"] == 4
+    with ItemService.open(store, f"sqlite:///{tmp_path / 'again.db'}") as again:
+        replay(again, HistoryReader(again.learner.schema, again.learner.known).read(LogReader(own / "log").read()))
+        assert again.headers()["new"].events == 4
 
 
 def test_an_impression_that_has_counted_is_known(

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from films import FILMS, QUICK, SCHEMA, log, trained
 from newcomer.data.schema import Field, Schema
-from newcomer.errors import SettingError
+from newcomer.errors import DataWarning, SettingError
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.service import ItemService
 from newcomer.server.app import create_app
@@ -44,6 +44,12 @@ def score(client: TestClient, *candidates: Any, **more: Any) -> Any:
 
 def event(**values: Any) -> dict[str, Any]:
     return {"film": "new", "viewer": 3, **CONTEXT, "liked": 1, "seen": 1000, **values}
+
+
+def trained_on_dates(folder: Path) -> Path:
+    dated = log().with_columns((pl.col("seen").cast(pl.Int64) + 1_600_000_000_000).cast(pl.Datetime("ms")))
+    EmerG(SCHEMA, **QUICK).learn(dated).save(folder / "store")
+    return folder / "store"
 
 
 def test_a_registered_item_is_scored_as_the_library_scores_it(
@@ -90,7 +96,7 @@ def test_an_unknown_candidate_is_what_was_asked(client: TestClient, on_unknown: 
     answer = score(client, FILMS[0], "nobody", on_unknown=on_unknown)
     if on_unknown == "error":
         assert answer.status_code == 422
-        assert answer.json()["errors"][0]["pointer"] == "/candidates/1/film"
+        assert answer.json()["errors"][0]["pointer"] == "/candidates/1"
         return
     known, unknown = answer.json()["scores"]
     assert known["score"] == score(client, FILMS[0]).json()["scores"][0]["score"]
@@ -140,8 +146,8 @@ def test_an_event_joins_its_request(client: TestClient, config: ServeConfig, sto
         "notes": [],
     }
     assert forged.json()["errors"][0] == {
-        "pointer": "/events/0",
-        "detail": "events: row 1, request_id is not one of this service",
+        "pointer": "/events/0/request_id",
+        "detail": "events: row 1, column 'request_id' is none of this service; score again, or give user and context",
     }
 
 
@@ -276,6 +282,9 @@ def test_an_event_does_not_contradict_its_request(client: TestClient, config: Se
         "event_type": "click",
         "seen": 1000,
     }
+    same: list[dict[str, Any]] = [{"viewer": 3.0, "price": "0.50"}, {"page": " home", "viewer": "3"}]
+    for n, spelled in enumerate(same):
+        assert client.post("/events", json={"events": [joined | spelled | {"film": FILMS[n]}]}).json()["new"] == 1
     more: list[dict[str, Any]] = [
         {"viewer": 4},
         {"page": "list"},
@@ -291,6 +300,65 @@ def test_an_event_does_not_contradict_its_request(client: TestClient, config: Se
     client.post("/events", json={"events": [event(film="twin")]})
     one, twin = score(client, "new", "twin").json()["scores"]
     assert one["score"] == pytest.approx(twin["score"], abs=1e-6)
+
+
+def test_a_request_id_joins_events_whatever_their_own_ids(client: TestClient) -> None:
+    client.post("/items", json={"items": [NEW]})
+    shown = {"film": "new", "request_id": score(client, "new").json()["request_id"], "seen": 1000}
+    rows: list[dict[str, Any]] = [
+        {"event_id": "i1", "event_type": "impression"},
+        {"event_id": "c1", "event_type": "click"},
+        {"liked": 1},
+    ]
+    found = [client.post("/events", json={"events": [shown | row]}).json() for row in rows]
+    assert [(one["new"], one["corrected"], one["known"]) for one in found] == [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    assert client.get("/items/new").json()["events"] == 1
+
+
+def test_an_event_that_would_count_at_each_time_is_refused(tmp_path: Path) -> None:
+    """Without ids and time two events cannot be told from one that is sent twice."""
+    store = trained_on_dates(tmp_path)
+    with TestClient(create_app(ServeConfig(stores=(store,)))) as client:
+        client.post("/items", json={"items": [NEW]})
+        row = {key: value for key, value in event().items() if key != "seen"}
+        answers = [client.post("/events", json={"events": [row | more]}).json() for more in ({}, {"event_id": "a"})]
+        assert [one["new"] for one in answers] == [0, 1]
+        assert "without 'event_id': sent again, the event would count twice" in answers[0]["errors"][0]["detail"]
+
+
+def test_unseen_values_of_items_are_said_and_counted(client: TestClient) -> None:
+    added = client.post("/items", json={"items": [NEW | {"genre": "War"}, NEW | {"film": "other"}]}).json()
+    assert added["unseen"] == {"genre": {"values": 2, "unseen": 1}}
+    candidates = [{"genre": "wars", "minutes": 1}, {"genre": "war", "minutes": 1}, "new", FILMS[0]]
+    assert [one["unseen"] for one in score(client, *candidates).json()["scores"]] == [1, 0, 0, 0]
+    assert [one["unseen"] for one in score(client, *candidates, viewer="x").json()["scores"]] == [2, 1, 1, 1]
+    metrics = client.get("/metrics").text
+    assert 'newcomer_unseen_values_total{field="genre"} 3.0' in metrics
+
+
+def test_a_parameter_that_is_not_there_is_refused(client: TestClient) -> None:
+    body = {"viewer": 3, "context": CONTEXT, "candidates": [FILMS[0]]}
+    assert client.post("/score?model=v2", json=body).status_code == 422
+    wrong = client.get("/items?phases=cold")
+    assert (wrong.status_code, wrong.json()["detail"]) == (
+        422,
+        "query:/phases: is no parameter here; did you mean 'phase'?",
+    )
+    assert client.get("/items?phase=Cold").status_code == 422
+    assert client.get("/item").json()["detail"].startswith("no such route; GET /openapi.json")
+    assert client.put("/items").json()["detail"].startswith("not by PUT; GET /openapi.json")
+
+
+def test_what_is_unusual_about_events_is_noted(tmp_path: Path) -> None:
+    store = trained_on_dates(tmp_path)
+    with TestClient(create_app(ServeConfig(stores=(store,)))) as client:
+        client.post("/items", json={"items": [NEW]})
+        rows = [event(event_id="a", seen=5), event(event_id="b", liked=None, event_type="clik")]
+        with pytest.warns(DataWarning, match="is like 5 in row 1"):
+            found = client.post("/events", json={"events": rows}).json()
+        assert found["new"] == 2
+        assert found["notes"][0] == "event_type 'clik' is no click; 'click' is"
+        assert "is like 5 in row 1, but training had" in found["notes"][1]
 
 
 def test_an_event_without_its_request_is_told_what_is_missing(client: TestClient) -> None:
@@ -332,7 +400,9 @@ def test_a_date_among_times_that_are_numbers_is_refused_alone(
         ("/score", {"viewer": True, "context": CONTEXT, "candidates": ["a"]}, "/viewer"),
         ("/score", {"viewer": 3, "context": CONTEXT | {"price": "x"}, "candidates": [FILMS[0]]}, "/context/price"),
         ("/score", {"viewer": 3, "context": CONTEXT, "candidates": [{"genr": "x"}]}, "/candidates/0/genr"),
+        ("/score", {"viewer": 3, "context": CONTEXT | {"page": [[1]]}, "candidates": [FILMS[0]]}, "/context/page/0"),
         ("/items", {"items": [NEW | {"film": True}]}, "/items/0/film"),
+        ("/items", {"items": [NEW | {"film": "it's 'x' y", "genre": genre} for genre in ("war", "love")]}, "/items/1"),
         ("/items", {"items": [NEW | {"film": FILMS[0]}], "replace": False}, "/items/0"),
         ("/items", {"items": [NEW, NEW | {"genre": "love"}]}, "/items/1"),
         ("/events", {"events": [event(seen=True)]}, "/events/0/seen"),
@@ -401,9 +471,7 @@ def test_items_are_listed_by_phase_page_by_page_and_deleted_for_good(client: Tes
 
 
 def test_the_time_of_an_event_may_be_that_of_its_arrival(tmp_path: Path) -> None:
-    dated = log().with_columns((pl.col("seen").cast(pl.Int64) + 1_600_000_000_000).cast(pl.Datetime("ms")))
-    EmerG(SCHEMA, **QUICK).learn(dated).save(tmp_path / "store")
-    with TestClient(create_app(ServeConfig(stores=(tmp_path / "store",)))) as client:
+    with TestClient(create_app(ServeConfig(stores=(trained_on_dates(tmp_path),)))) as client:
         timeless = {key: value for key, value in event(film=FILMS[0]).items() if key != "seen"}
         assert client.post("/events", json={"events": [timeless | {"event_id": "1"}]}).json()["new"] == 1
 

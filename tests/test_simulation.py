@@ -187,7 +187,7 @@ def test_the_command_prints_the_figures(shell: Shell, monkeypatch: pytest.Monkey
         code, out, _ = shell.call(*words)
         assert "30 new" in out
         assert "regret" in out
-        assert "File exists" in shell.fails(*words, "--log", "sent.jsonl")
+        assert "--log sent.jsonl: is there already" in shell.fails(*words, "--log", "sent.jsonl")
     assert "no answer" in shell.fails("simulate", "--against", "http://127.0.0.1:9")
 
 

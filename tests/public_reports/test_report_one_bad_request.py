@@ -15,6 +15,7 @@ from newcomer.data.io.frames import as_frame
 from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataError, DataWarning, StoreError
+from newcomer.items.encoding.encoder import Encoder
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.requests import parse_items
 from newcomer.items.serving.service import ItemService
@@ -277,13 +278,58 @@ def test_lists_and_texts_of_one_field_are_each_read_alone() -> None:
 
 
 def test_a_row_that_contradicts_the_others_is_left_out_alone() -> None:
-    """Each vector alone could be read: one of another width left out all items."""
+    """Each vector alone could be read: one of another width left out all items. The width is that of training."""
     schema = Schema("film", "viewer", "liked", "seen", (Field("look", "item", "vector"),))
-    frame = pl.DataFrame({"film": list("abcde"), "look": [[1.0, 2.0], [3.0], [4.0, 5.0], [], [6.0, 7.0, 8.0]]})
-    table, wrong = parse_items(frame, schema, "items", "report")
+    old = {"film": ["o", "p"], "look": [[1.0, 2.0], [0.0, 1.0]], "viewer": [1, 2], "liked": [0, 1], "seen": [1, 2]}
+    encoder = Encoder.fit(log_from_frame(pl.DataFrame(old), schema))
+    frame = pl.DataFrame({"film": list("abcde"), "look": [[3.0], [1.0, 2.0], [4.0, 5.0], [], [6.0, 7.0, 8.0]]})
+    table, wrong = parse_items(frame, encoder, "items", "report")
     assert table is not None
-    assert table.ids == ("a", "c")
-    assert [str(error).partition(",")[0] for error in wrong] == ["items: row 4", "items: row 2", "items: row 5"]
+    assert table.ids == ("b", "c")
+    assert sorted(str(error).partition(",")[0] for error in wrong) == ["items: row 1", "items: row 4", "items: row 5"]
+
+
+def test_a_value_that_the_model_refuses_is_of_its_row(tmp_path: Path) -> None:
+    """Of a field with `unseen = "error"` an unseen value refused the whole table, and so did a grade beyond those of training."""
+    fields = (
+        Field("genre", "item", unseen="error"),
+        Field("minutes", "item", "numeric"),
+        Field("page", "context", unseen="error"),
+    )
+    schema = Schema("film", "viewer", "liked", "seen", fields, clicked_from=4)
+    grades = log().with_columns(pl.when(pl.col("liked") == 1).then(5).otherwise(pl.col("seen") % 3 + 1).alias("liked"))
+    EmerG(schema, **QUICK).learn(grades).save(tmp_path / "store")
+    with ItemService.open(tmp_path / "store", f"sqlite:///{tmp_path / 'items.db'}") as service:
+        new = [{"film": f"n{n}", "genre": genre, "minutes": 90} for n, genre in enumerate(["war", "?", "love"])]
+        added = service.add(new, on_error="report")
+        assert (added.new, len(added.left_out)) == (["n0", "n2"], 1)
+        assert added.left_out[0].startswith("items: row 2, column 'genre': value '?' did not occur in training")
+        pages, stars = ["home", "?", "list", "home"], [5, 5, 9999, 1]
+        rows = [
+            {"film": "n0", "viewer": n, "page": page, "liked": star, "seen": 1000 + n}
+            for n, (page, star) in enumerate(zip(pages, stars, strict=True))
+        ]
+        done = service.warm(rows, on_error="report")
+        assert (done.new, len(done.left_out)) == (2, 2)
+        assert sorted(line.partition(",")[0] for line in done.left_out) == ["table: row 2", "table: row 3"]
+        assert any(
+            "row 3, label 'liked': hold 9999, but were from 1 to 5 in training" in line for line in done.left_out
+        )
+        answers = service.score(
+            [{key: row[key] for key in ("film", "viewer", "page")} for row in rows], on_error="report"
+        )
+        assert answers["score"].is_null().to_list() == [False, True, False, False]
+        assert "row 2, column 'page'" in answers["error"][1]
+        with pytest.raises(DataError, match="did not occur in training"):
+            service.warm(rows[:2])
+
+
+def test_a_repetition_of_a_refused_event_is_not_known(live: ItemService) -> None:
+    films = ["film 0", "nobody", "nobody", "film 1", "film 1"]
+    rows = requests(*films).with_columns(liked=1, seen=1000, event_id=pl.Series(list("abbcc")))
+    done = live.warm(rows, on_error="report")
+    assert (done.new, done.known) == (2, 1)
+    assert any("row 3: event 'b' of item 'nobody' was refused in an earlier row" in line for line in done.left_out)
 
 
 def test_a_blank_line_is_no_row(store: Path, shell: Shell, states: list[str]) -> None:

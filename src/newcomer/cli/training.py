@@ -23,6 +23,7 @@ from newcomer.experiments.tracking import track as tracked
 from newcomer.items.learner import ItemLearner
 from newcomer.items.learner_selection import REGULARIZATION, WITHOUT_CHOICE, best_row, candidates, hold_out
 from newcomer.items.methods.emerg import EmerG
+from newcomer.items.training.calibration import MIN_ITEMS, MIN_LABELS
 from newcomer.printable import counted
 from newcomer.registry import ITEMS
 from newcomer.settings import Json
@@ -123,7 +124,10 @@ def train(
 def held_out_lines(found: Mapping[str, Any] | None) -> Iterator[str]:
     """What `ItemLearner.info` says of held-out items, as lines."""
     if found is None:
-        yield "held-out items: none; `newcomer evaluate` on later events tells how good it is"
+        yield (
+            f"held-out items: none; they need {MIN_ITEMS} items with {MIN_LABELS} clicks and as many other events, and "
+            "calibrate = true or passes to choose; `newcomer evaluate` on later events tells how good it is"
+        )
         return
     first, last = found["scores"][0], found["scores"][-1]
     yield (

@@ -74,12 +74,18 @@ class LabelStatistics:
 
     def mismatch(self, given: Self) -> str | None:
         """Why these labels cannot be on the scale of the training labels; None if they can."""
-        if given.lowest < self.lowest or given.highest > self.highest:
-            wrong = given.lowest if given.lowest < self.lowest else given.highest
-            return f"hold {wrong:g}, but were from {self.lowest:g} to {self.highest:g} in training"
+        if (beyond := self.beyond(given)) is not None:
+            return beyond
         if given.unit == given.count and self.negative_log_probability(given.count) > BY_CHANCE:
             return f"are all from 0 to 1, but only {self.unit:,} of {self.count:,} labels in training were"
         return None
+
+    def beyond(self, given: Self) -> str | None:
+        """Which of these labels is below or above all labels of training; None if none is."""
+        if self.lowest <= given.lowest and given.highest <= self.highest:
+            return None
+        wrong = given.lowest if given.lowest < self.lowest else given.highest
+        return f"hold {wrong:g}, but were from {self.lowest:g} to {self.highest:g} in training"
 
     def range_mismatch(self, given: Self, independent: int) -> str | None:
         """Message if so many independent labels are all below a large share of the training labels, else None.

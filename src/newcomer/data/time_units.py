@@ -156,18 +156,17 @@ def require_time_unit(log: ClickLog, unit: str | None, where: str) -> None:
         )
 
 
-def warn_of_time_unit(log: ClickLog, unit: str | None, where: str) -> None:
-    """DataWarning for times that cannot be converted, of events that have ids: their order is unknown."""
+def other_unit_note(log: ClickLog, unit: str | None, where: str) -> str | None:
+    """What to say of times that cannot be converted, of events that have ids: their order is unknown. None without any."""
     wrong = np.flatnonzero(_other_unit(log, unit))
-    if len(wrong):
-        shown = _shown(int(log.time[wrong[0]]), log.has_dates)
-        warnings.warn(
-            f"{where}: time '{log.schema.time}' of {len(wrong):,} of {len(log):,} events is like {shown} in row "
-            f"{log.row[wrong[0]] + 1}, but training had {_training_unit(unit)}: the events count, but "
-            f"which are the latest is unknown; write {_wanted(unit)}",
-            DataWarning,
-            stacklevel=4,
-        )
+    if not len(wrong):
+        return None
+    shown = _shown(int(log.time[wrong[0]]), log.has_dates)
+    return (
+        f"{where}: time '{log.schema.time}' of {len(wrong):,} of {len(log):,} events is like {shown} in row "
+        f"{log.row[wrong[0]] + 1}, but training had {_training_unit(unit)}: the events count, but "
+        f"which are the latest is unknown; write {_wanted(unit)}"
+    )
 
 
 def _other_unit(log: ClickLog, unit: str | None) -> NDArray[np.bool_]:

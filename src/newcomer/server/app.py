@@ -77,7 +77,9 @@ def create_app(config: ServeConfig) -> FastAPI:
             if window is None
             else WaitingImpressions(config.own_folder, window, items.current().live.learner.schema)
         )
-        item_routes = ItemRoutes(items, log, ids, guard, metrics, config.clicked, config.limits.rows, waiting)
+        item_routes = ItemRoutes(
+            items, log, ids, guard, metrics, config.clicked, config.log, config.limits.rows, waiting
+        )
         app.include_router(item_routes.router)
     if classifiers:
         class_routes = ClassRoutes(classifiers, guard, metrics, config.limits.inputs)

@@ -59,12 +59,22 @@ class Refused(BaseModel):
     detail: str
 
 
+class Unseen(BaseModel):
+    """Values of a field, and how many of them training did not have: these are read as one and the same."""
+
+    values: int
+    unseen: int
+
+
 class AddedItems(BaseModel):
     """Answer of `POST /items`."""
 
     model: str
     items: list[AddedItem]
     refused: list[Refused]
+    unseen: dict[str, Unseen] = Field(
+        default={}, description="fields of the new and replaced items with values that training did not have"
+    )
 
 
 class ItemPage(BaseModel):
@@ -104,7 +114,7 @@ class Score(BaseModel):
     phase: str | None
     events: int | None
     unseen: int | None = Field(
-        description="how many of the request's values, the user among them, training did not have"
+        description="how many values training did not have, of the request, the user among them, and of a candidate's fields"
     )
 
 
@@ -126,7 +136,8 @@ class Counts(BaseModel):
     refused: int
     errors: list[Refused]
     notes: list[str] = Field(
-        default=[], description="what versions besides the live one did not take of the events that it took"
+        default=[],
+        description="what to look at: times in another unit, types like a click's, events that other versions did not take",
     )
 
 
@@ -136,7 +147,10 @@ class Forgotten(BaseModel):
     events: int = Field(description="events of the user that were erased from the live version's states")
     items: int = Field(description="items whose states were computed anew without them")
     log_lines: int = Field(description="events and impressions that were blanked in the event log")
-    remains: list[str] = Field(description="what of the user remains in states, or was lost with the user; by version")
+    remains: list[str] = Field(
+        description="what of the user remains in states and files, or was lost with the user; by version"
+    )
+    notes: list[str] = Field(default=[], description="what to look at, such as that nothing of this user was there")
 
 
 class Choice(BaseModel):

@@ -37,6 +37,9 @@ CONTENT = {
 }
 """Bodies of `classify`."""
 
+ENCODED_IMAGES = ("data:image/", "iVBORw0KGgo", "/9j/4", "R0lGODlh", "R0lGODdh")
+"""How images in base64 begin: data URLs, PNG, JPEG, GIF."""
+
 Model = Annotated[str | None, Query(description="name of the classifier; needed if several are served")]
 
 
@@ -67,6 +70,8 @@ class ClassRoutes:
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with request.form(max_files=self.most, max_fields=8) as form:
                 contents = [await one.read() for one in form.getlist("files") if isinstance(one, UploadFile)]
+                if not contents:
+                    raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "the form has no part 'files' with a file")
                 fields = {key: value for key, value in form.items() if isinstance(value, str)}
             body = _validated(fields | {"inputs": [""] * len(contents)})
             return await run_in_threadpool(self.answer, served, contents, body)
@@ -123,6 +128,8 @@ def _input(given: str | bytes, where: str, image: bool) -> Input | NewcomerError
     """The image or text, or the error: an image in base64 may be a data URL."""
     try:
         if not image:
+            if isinstance(given, str) and given.startswith(ENCODED_IMAGES):
+                return DataError(f"{where} is an image in base64; this model reads texts")
             return given if isinstance(given, str) else given.decode("utf-8")
         if isinstance(given, str):
             given = from_base64(given)

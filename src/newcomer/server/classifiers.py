@@ -92,7 +92,7 @@ def find_classifier(models: Mapping[str, ServedClassifier], name: str | None) ->
     if not models:
         raise ProblemError(HTTPStatus.NOT_FOUND, "no classifier is served")
     if name is None and len(models) > 1:
-        detail = f"several classifiers are served; name one: {', '.join(models)}"
+        detail = f"several classifiers are served; name one by model=…: {', '.join(models)}"
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
     if name is not None and name not in models:
         raise ProblemError(HTTPStatus.NOT_FOUND, f"model '{name}' is not served: {', '.join(models)}")

@@ -4,20 +4,23 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from http import HTTPStatus
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import polars as pl
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Response
 from pydantic_core import to_json
 
 from newcomer.data.io.frames import frame_from_rows
+from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Schema
 from newcomer.data.time_units import NUMBERS, TIME_UNITS
 from newcomer.errors import DataError, NewcomerError
 from newcomer.items.analysis.item_graphs import heaviest_edges
 from newcomer.items.serving.candidates import score_candidates
+from newcomer.items.serving.event_batch import same_values
 from newcomer.items.serving.requests import parse_items
 from newcomer.items.serving.service import ItemService
 from newcomer.server.bodies import (
@@ -37,6 +40,7 @@ from newcomer.server.bodies import (
     Refused,
     Score,
     Scores,
+    Unseen,
 )
 from newcomer.server.click_versions import ClickVersions
 from newcomer.server.event_log import EventLog
@@ -53,6 +57,8 @@ from newcomer.server.user_erasure import erase_from_log, forget_user, of_forgott
 
 log = logging.getLogger("newcomer.server")
 
+Phase = Literal["cold", "warm", "sufficient"]
+
 EDGES = 10
 PAGE = 100
 """Edges of a graph, and items of a page."""
@@ -61,9 +67,6 @@ COLUMN_OF_KEY = {name: "logit_std" if name == "sd" else name for name in Score.m
 """Key of a score → column of the scores."""
 
 ROW = re.compile(r"\brow (\d+)\b")
-
-NAMED_ITEM = re.compile(r"^items: item '(.+?)' ")
-"""Beginning of a message about a registered item."""
 
 
 class ItemRoutes:
@@ -80,11 +83,12 @@ class ItemRoutes:
         guard: Guard,
         metrics: Metrics,
         clicked: Sequence[str],
+        training_log: Sequence[str],
         rows: int,
         waiting: WaitingImpressions | None = None,
     ) -> None:
         self.versions, self.log, self.ids, self.metrics, self.clicked = versions, log, ids, metrics, set(clicked)
-        self.waiting = waiting
+        self.waiting, self.training_log = waiting, training_log
         self.schema = self.live.learner.schema
         self.bodies = Bodies(self.schema, rows)
         self.id_column = event_id_column(self.schema)
@@ -133,7 +137,7 @@ class ItemRoutes:
     def add(self, rows: Sequence[Mapping[str, Any]], replace: bool) -> AddedItems:
         """Register items, with what each request left out."""
         frame = frame_from_rows(rows, "items")
-        table, _ = parse_items(frame, self.schema, "items", "report")
+        table, _ = parse_items(frame, self.live.learner.encoder, "items", "report")
         valid = set() if table is None else {*table.ids}  # of rows that contradict each other a replay would take one
         if not replace:  # nor the latest of those that are refused
             valid -= {*self.live.states.headers(self.live.model, valid)}
@@ -157,15 +161,17 @@ class ItemRoutes:
             for name, status in statuses.items()
             if name in headers
         ]
+        self.metrics.given(done.unseen)
         refused = [_item_error(line, rows, self.schema) for line in done.left_out]
         if refused and not items:
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, done.left_out[0], refused)
-        return AddedItems(model=live.model, items=items, refused=[Refused(**one) for one in refused])
+        unseen = {name: Unseen(**one) for name, one in done.unseen.to_json().items() if one["unseen"]}
+        return AddedItems(model=live.model, items=items, refused=[Refused(**one) for one in refused], unseen=unseen)
 
     def look(
         self,
         item_id: str | None = None,
-        phase: str | None = None,
+        phase: Phase | None = None,
         after: str | None = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = PAGE,
     ) -> ItemDetails | ItemPage:
@@ -178,7 +184,7 @@ class ItemRoutes:
             )
         return self.details(item_id)
 
-    def page(self, phase: str | None = None, after: str | None = None, limit: int = PAGE) -> ItemPage:
+    def page(self, phase: Phase | None = None, after: str | None = None, limit: int = PAGE) -> ItemPage:
         """Items in the order of their ids, optionally of one phase."""
         headers = self.live.headers()
         names = sorted(
@@ -229,7 +235,16 @@ class ItemRoutes:
             for name, one in done.items()
             for line in (*one.remains, *one.lost.values(), *one.left_out)
         ]
-        return Forgotten(events=live.events, items=len(live.items), log_lines=lines, remains=remains)
+        if self.training_log:
+            remains.append(
+                f"the training log ({', '.join(self.training_log)}) was not searched: remove the user's rows there"
+            )
+        notes = (
+            []
+            if live.events or lines
+            else ["nothing of this user was found; events under this id are refused from now on"]
+        )
+        return Forgotten(events=live.events, items=len(live.items), log_lines=lines, remains=remains, notes=notes)
 
     def score(self, body: Mapping[str, Any], after: BackgroundTasks) -> dict[str, Any]:
         """Scores of candidates, and the request id for their events: `Scores`, not validated."""
@@ -256,12 +271,12 @@ class ItemRoutes:
 
     def _score_problem(self, error: DataError) -> ProblemError:
         """The problem of a body of `score`, whose values of the context stand under a key of their own."""
-        message = str(error)
-        detail = message.removeprefix("request: row 1, ")
-        found = row_error(message)
-        if detail != message:
-            found = value_error(detail, {field.name for field in self.schema.of("context")})
-        return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, [found])
+        detail = str(error).removeprefix("request: row 1, ")
+        context = {field.name for field in self.schema.of("context")}
+        found = row_error(detail)
+        return ProblemError(
+            HTTPStatus.UNPROCESSABLE_ENTITY, detail, [found if "pointer" in found else value_error(detail, context)]
+        )
 
     def _compare(
         self, name: str, shadow: ItemService, candidates: Sequence[Any], request: Mapping[str, Any], scores: pl.Series
@@ -297,7 +312,7 @@ class ItemRoutes:
         # a user may have been forgotten meanwhile, and the log searched before these were in it
         erase_from_log(self.log.folder, self.schema, self.live.states, logged)
         serving = self.versions.latest()  # after the log: what a version does not get here is replayed to it
-        done, notes, numbers = [], list[str](), list(rows)
+        done, notes, numbers = [], self._unusual(events), list(rows)
         for kind, places in by_kind(list(rows.values()), self.schema).items():
             part = [numbers[place] for place in places]
             warmed, lines = warm_rows(serving.live, [rows[n] for n in part], kind)
@@ -305,6 +320,7 @@ class ItemRoutes:
                 _, more = warm_rows(service, [rows[n] for n in part], kind)
                 notes += [f"version '{name}': {_renumbered(line, part)}" for line in more if line not in lines]
             done.append(warmed)
+            notes += [] if warmed.note is None else [_renumbered(warmed.note, part)]
             errors += [_renumbered(line, part) for line in lines]
         counts = {name: sum(getattr(part, name) for part in done) for name in ("new", "known", "corrected")}
         counts["known"] += known
@@ -340,13 +356,16 @@ class ItemRoutes:
         row = {key: value for key, value in event.items() if key not in (EVENT_ID, REQUEST_ID, EVENT_TYPE)}
         request, kind = event.get(REQUEST_ID), event.get(EVENT_TYPE)
         if request is not None:
-            row = joined(self.ids.read(request), row, self.schema.at_serving)
+            of_request = self.ids.read(request)
+            row = joined(of_request, row, lambda name, value: self._may_differ(of_request, name, value))
         elif absent := [name for name in self.of_request if name not in row]:
             raise DataError(
                 f"column '{absent[0]}' is missing; give it, or the {REQUEST_ID} of the scores that were shown"
             )
-        if event.get(EVENT_ID) is not None or request is not None:
-            row[self.id_column] = event.get(EVENT_ID) or event_id(str(request))
+        if request is not None:
+            row[self.id_column] = event_id(request)
+        elif event.get(EVENT_ID) is not None:
+            row[self.id_column] = event[EVENT_ID]
         label = row.get(self.schema.label)
         if kind is not None and label is None:
             row[self.schema.label] = self._is_click(kind) if self.schema.has_grades else int(self._is_click(kind))
@@ -359,8 +378,29 @@ class ItemRoutes:
                 f"column '{self.schema.label}' is {label}, and labels are grades; write a number, or give '{EVENT_TYPE}'"
             )
         if row.get(self.schema.time) is None:
+            if self.id_column not in row:
+                raise DataError(
+                    f"column '{self.schema.time}' is empty, without '{EVENT_ID}': sent again, the event would count twice; give one"
+                )
             row[self.schema.time] = self._now()
         return row
+
+    def _may_differ(self, request: Mapping[str, Any], name: str, value: Any) -> bool:
+        """Whether an event's value is that of its request in another spelling, or of its own, such as a candidate's position."""
+        rows = [{**request, self.schema.item: "?"}, {**request, self.schema.item: "?", name: value}]
+        try:  # requests have the same value of such a field, whatever they give
+            log = log_from_frame(
+                frame_from_rows(rows, "events"), self.schema, items=False, labels=False, where="events"
+            )
+        except DataError:
+            return False
+        return same_values(log, 0, 1)
+
+    def _unusual(self, events: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Notes on event types that are no clicks, and look like those that are."""
+        kinds = {kind for event in events if (kind := event.get(EVENT_TYPE)) and kind not in self.clicked}
+        near = {kind: get_close_matches(kind, self.clicked, 1) for kind in sorted(kinds)}
+        return [f"{EVENT_TYPE} '{kind}' is no click; '{like[0]}' is" for kind, like in near.items() if like]
 
     def _is_click(self, kind: str) -> bool:
         """Whether events of this type are clicks. Raises DataError for a type that is one but for its case or blanks."""
@@ -381,10 +421,10 @@ class ItemRoutes:
 def _item_error(line: str, rows: Sequence[Mapping[str, Any]], schema: Schema) -> dict[str, Any]:
     """An error of `add` with a JSON pointer: of a row, or of the last row of an item that is named."""
     found = row_error(line)
-    if "pointer" not in found and (named := NAMED_ITEM.match(line)):
-        at = [n for n, row in enumerate(rows) if name_in(row, schema) == named[1]]
-        return {"pointer": f"/items/{at[-1]}", **found} if at else found
-    return found
+    if "pointer" in found:
+        return found
+    named = [n for n, row in enumerate(rows) if line.startswith(f"items: item '{name_in(row, schema)}' ")]
+    return {"pointer": f"/items/{named[-1]}", **found} if named else found
 
 
 def _refused(lines: Sequence[str]) -> list[Refused]:

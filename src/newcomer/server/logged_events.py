@@ -12,7 +12,6 @@ from newcomer.data.io.frames import as_series, frame_from_rows
 from newcomer.data.io.log_tables import entity_frame, log_frame
 from newcomer.data.io.plain_tables import PlainReader
 from newcomer.data.labels import label_numbers
-from newcomer.data.schema import Schema
 from newcomer.data.time_units import DATES, TIME_UNITS
 from newcomer.errors import DataError
 from newcomer.items.encoding.encoder import Encoder
@@ -44,13 +43,14 @@ def event_table(history: History, encoder: Encoder) -> pl.DataFrame:
 
 
 def item_table(
-    history: History, schema: Schema, logs: Sequence[str], names: Collection[str], replace: bool
+    history: History, encoder: Encoder, logs: Sequence[str], names: Collection[str], replace: bool
 ) -> pl.DataFrame:
     """Ids and fields of these items, as far as they are known: as registered, or else as the training log has them.
 
     `replace`: see `History.rounds`.
     """
-    fields, found = schema.of("item"), list[pl.DataFrame]()
+    schema, found = encoder.schema, list[pl.DataFrame]()
+    fields = schema.of("item")
     left = set(names)
 
     def take(table: pl.DataFrame) -> None:
@@ -60,7 +60,7 @@ def item_table(
     take(pl.DataFrame(schema={schema.item: pl.String}))
     for rows in history.rounds(replace):
         for part in batches(list(rows.values())):
-            for table in _item_tables(part, schema):
+            for table in _item_tables(part, encoder):
                 take(table)
     if left - set(history.registrations):
         log = ChunkedLog(list(logs), schema)
@@ -110,9 +110,9 @@ def _times(log: ClickLog, unit: str | None) -> pl.Series:
     return pl.Series(times.name, [f"{time}{part}" for time, part in zip(log.time.tolist(), fractions, strict=True)])
 
 
-def _item_tables(rows: Sequence[Row], schema: Schema) -> list[pl.DataFrame]:
+def _item_tables(rows: Sequence[Row], encoder: Encoder) -> list[pl.DataFrame]:
     try:
-        table, _ = parse_items(frame_from_rows(rows, "items"), schema, "items", "report")
+        table, _ = parse_items(frame_from_rows(rows, "items"), encoder, "items", "report")
     except DataError:  # a table that cannot be read as one: each row by itself
-        return [found for row in rows for found in _item_tables([row], schema)] if len(rows) > 1 else []
-    return [] if table is None else [entity_frame(table, schema.item, schema.of("item"))]
+        return [found for row in rows for found in _item_tables([row], encoder)] if len(rows) > 1 else []
+    return [] if table is None else [entity_frame(table, encoder.schema.item, encoder.schema.of("item"))]

@@ -36,11 +36,11 @@ class Metrics:
         self.scores = Counter("newcomer_scores", "Scores by the item's phase.", ["phase"], registry=self.registry)
         self.unseen = Counter(
             "newcomer_unseen_values",
-            "Values of requests that training did not have.",
+            "Values of requests and items that training did not have.",
             ["field"],
             registry=self.registry,
         )
-        self.values = Counter("newcomer_values", "Values of requests.", ["field"], registry=self.registry)
+        self.values = Counter("newcomer_values", "Values of requests and items.", ["field"], registry=self.registry)
         self.events = Counter(
             "newcomer_events", "Events: new, known, corrected, refused.", ["outcome"], registry=self.registry
         )
@@ -74,6 +74,10 @@ class Metrics:
         """Count scores and the values of their request."""
         for phase, count in Counts(phases).items():
             self.scores.labels(phase or "unknown").inc(count)
+        self.given(unseen)
+
+    def given(self, unseen: Unseen) -> None:
+        """Count the values of a request, or of items."""
         for name, counted in unseen.columns.items():
             self.values.labels(name).inc(counted.values)
             self.unseen.labels(name).inc(counted.unseen)

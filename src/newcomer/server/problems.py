@@ -30,7 +30,7 @@ STATUS: Mapping[type[NewcomerError], HTTPStatus] = {
 NO_OBJECT = ("model_attributes_type", "dict_type")
 """Pydantic's errors of a body that is no object, or was not read as JSON."""
 
-ROW = re.compile(r"^(?P<where>\w+): row (?P<row>\d+)(?:, (?:column|time|label) '(?P<column>[^']*)')?")
+ROW = re.compile(r"^(?P<where>\w+): row (?P<row>\d+)(?:, (?:column|time|label|weight) '(?P<column>[^']*)')?")
 """Beginning of a message about a row of a body's list `where`."""
 
 COLUMN = re.compile(r"^column '(?P<column>[^']*)'")
@@ -80,9 +80,15 @@ PROBLEM: Mapping[str, Any] = {
 class ProblemError(Exception):
     """An answer other than success; `pointers` are JSON pointers into the body."""
 
-    def __init__(self, status: HTTPStatus, detail: str, errors: Sequence[Mapping[str, Json]] = ()) -> None:
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        errors: Sequence[Mapping[str, Json]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.errors = status, detail, errors
+        self.status, self.detail, self.errors, self.headers = status, detail, errors, headers
 
 
 def problem(
@@ -153,7 +159,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     async def _problem(request: Request, error: ProblemError) -> JSONResponse:
-        return problem(request, error.status, error.detail, error.errors)
+        return problem(request, error.status, error.detail, error.errors, error.headers)
 
     @app.exception_handler(NewcomerError)
     async def _library(request: Request, error: NewcomerError) -> JSONResponse:
@@ -175,7 +181,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(request, error.status_code, str(error.detail), headers=error.headers)
+        detail = str(error.detail)
+        if detail == HTTPStatus.NOT_FOUND.phrase:
+            detail = "no such route; GET /openapi.json describes those of this service"
+        elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            detail = f"not by {request.method}; GET /openapi.json describes the routes"
+        return problem(request, error.status_code, detail, headers=error.headers)
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -207,7 +218,8 @@ def _validation_error(error: Mapping[str, Any], body: Any) -> tuple[str, str]:
         body = kinds[0] if len(kinds) == 1 else body
         model = body if isinstance(body, type) and issubclass(body, BaseModel) else None
         if len(kinds) > 1:  # one of several types, by its name
-            body = next((one for one in kinds if getattr(one, "__name__", None) == part), None)
+            lists = (one for one in kinds if get_origin(one) is list and str(part).startswith("list["))
+            body = next((one for one in kinds if getattr(one, "__name__", None) == part), next(lists, None))
             continue
         if model is None:  # an element of a list, or a value of a mapping
             body = next(reversed(get_args(body)), None)

@@ -7,12 +7,11 @@ import json
 import os
 import secrets
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from newcomer.data.canonical import canonical_name
 from newcomer.errors import DataError, StoreError
 from newcomer.settings import Json
 
@@ -36,7 +35,7 @@ class RequestIds:
     {'user_id': '3', 'device': 'tv'}
     >>> ids.read(made[:-1] + "!")
     Traceback (most recent call last):
-    newcomer.errors.DataError: request_id is not one of this service
+    newcomer.errors.DataError: column 'request_id' is none of this service; score again, or give user and context
     """
 
     def __init__(self, key: bytes) -> None:
@@ -73,7 +72,7 @@ class RequestIds:
 
     def read(self, request_id: str) -> dict[str, Json]:
         """The content of an id. Raises DataError for one that this service did not make."""
-        wrong = DataError("request_id is not one of this service")
+        wrong = DataError("column 'request_id' is none of this service; score again, or give user and context")
         if len(request_id) > MAX_LENGTH:
             raise wrong
         try:
@@ -90,32 +89,30 @@ class RequestIds:
         return hmac.new(self._key, packed, hashlib.sha256).digest()[:SIGNATURE]
 
 
-def joined(request: Mapping[str, Json], event: Mapping[str, Any], of_event: Collection[str]) -> dict[str, Any]:
-    """The event with what its request contained. Columns `of_event` may differ, such as the position of a candidate.
+def joined(
+    request: Mapping[str, Json], event: Mapping[str, Any], may_differ: Callable[[str, Any], bool]
+) -> dict[str, Any]:
+    """The event with what its request contained; null is no value.
 
-    Raises DataError for another value than the request had.
+    `may_differ`: whether an event may have this value in this column, where its request had one that is written differently. Raises
+    DataError where it may not.
 
-    >>> joined({"user_id": "3", "device": "tv"}, {"item_id": "a", "user_id": 3, "device": None}, [])
-    {'user_id': 3, 'device': 'tv', 'item_id': 'a'}
-    >>> joined({"user_id": "3"}, {"item_id": "a", "user_id": "4"}, [])
+    >>> joined({"user_id": "3", "device": "tv"}, {"item_id": "a", "user_id": "3", "device": None}, lambda name, value: False)
+    {'user_id': '3', 'device': 'tv', 'item_id': 'a'}
+    >>> joined({"user_id": "3"}, {"item_id": "a", "user_id": "4"}, lambda name, value: False)
     Traceback (most recent call last):
     newcomer.errors.DataError: column 'user_id' is '4', and '3' in the request of this request_id; leave it out
     """
-    given = {name: value for name, value in event.items() if value is not None or name not in request}
+    had = {name: value for name, value in request.items() if value is not None}
+    given = {name: value for name, value in event.items() if value is not None or name not in had}
     for name, value in given.items():
-        if name in request and name not in of_event and not _same(value, request[name]):
+        if name in had and json.dumps(value) != json.dumps(had[name]) and not may_differ(name, value):
             raise DataError(
-                f"column '{name}' is {value!r}, and {request[name]!r} in the request of this request_id; leave it out"
+                f"column '{name}' is {value!r}, and {had[name]!r} in the request of this request_id; leave it out"
             )
     return {**request, **given}
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, list) or isinstance(other, list):
-        return bool(one == other)
-    return canonical_name(one) == canonical_name(other)
-
-
 def event_id(request_id: str) -> str:
-    """Event id of an event that names only its request: at most one event an item and request."""
+    """Event id of an event that names its request: at most one event an item and request."""
     return hashlib.sha256(request_id.encode()).hexdigest()[:32]

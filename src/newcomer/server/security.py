@@ -138,7 +138,11 @@ class Guard:
         given = token.strip().encode()
         granted = [known for known in self._tokens if hmac.compare_digest(known, given)]  # all are compared
         if kind.lower() != "bearer" or not granted:
-            raise ProblemError(HTTPStatus.UNAUTHORIZED, "no valid token; send the header Authorization: Bearer TOKEN")
+            raise ProblemError(
+                HTTPStatus.UNAUTHORIZED,
+                "no valid token; send the header Authorization: Bearer TOKEN",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
         if self._tokens[granted[0]] < role:
             raise ProblemError(HTTPStatus.FORBIDDEN, f"this token does not have the role '{role.name.lower()}'")
         return granted[0].decode()

@@ -172,7 +172,7 @@ class _NewVersion:
     def _joined(self, history: History, events: pl.DataFrame, live: ItemLearner) -> pl.DataFrame:
         """Events with the fields of their items; without those of items whose fields are not known."""
         schema = live.schema
-        items = item_table(history, schema, self.config.log, set(events[schema.item]), live.from_initial_state)
+        items = item_table(history, live.encoder, self.config.log, set(events[schema.item]), live.from_initial_state)
         return events.drop(NUMBER).join(items, on=schema.item, how="inner", maintain_order="left")
 
     def _fit(
@@ -203,7 +203,8 @@ class _NewVersion:
         model = kind.load(live_folder, stages=stages)
         if not len(events):
             raise LearnerError(
-                "there are no events of items without training; register new items, and send their events"
+                "there are no events of new items that have counted; register items, and send their events (those that wait, "
+                "and clicks on them, count at the end of their window)"
             )
         model.calibrate(log_from_frame(events, model.schema, where="events"))
         model.save(folder)

@@ -188,6 +188,7 @@ class Encoder:
         return (Field(self.schema.user, "user"), *self.schema.of("user"), *self.schema.of("context"))
 
     def items(self, table: EntityTable) -> Values:
+        """Encode the items' fields. Raises DataError, which names no row, for a value that cannot be encoded."""
         return [self._tensor(field.name, table.columns[field.name]) for field in self.item_fields]
 
     def clicks(
@@ -240,6 +241,26 @@ class Encoder:
                 DataWarning,
                 stacklevel=3,
             )
+
+    def require_values(self, log: ClickLog) -> None:
+        """Raises DataError for values of users and context that cannot be encoded, and for labels beyond those of training.
+
+        The message names no row.
+        """
+        self._require_codes(self.row_fields[1:], {**log.users.columns, **log.context})
+        if log.labels is not None and self.schema.clicked_from is not None:
+            training = self.labels or LabelStatistics.unknown(self.schema.clicked_from)
+            if why := training.beyond(log.labels):
+                raise DataError(f"label '{self.schema.label}': {why}; write numbers of the same scale as in training")
+
+    def require_item_values(self, table: EntityTable) -> None:
+        """Raises DataError, which names no row, for values of items that cannot be encoded."""
+        self._require_codes(self.item_fields, table.columns)
+
+    def _require_codes(self, fields: Sequence[Field], columns: Mapping[str, Column]) -> None:
+        for field in fields:
+            if _may_refuse(self.codings[field.name]):
+                self._tensor(field.name, columns[field.name])
 
     def require_no_run(self, count: int, before: int, where: str = "table") -> None:
         """Raises DataError for labels from 0 to 1 that come one a call, where those of training were of another scale."""
@@ -304,6 +325,11 @@ def _fit(field: Field, column: Column, times: NDArray[np.int64] | None = None) -
     if field.encoder is not None:
         return TextEncoder.fit(field.name, column, field.encoder, times)
     return Vocabulary.fit(field.name, column, field.unseen, field.min_count, times)
+
+
+def _may_refuse(coding: Coding) -> bool:
+    """Whether there are values of this field that cannot be encoded."""
+    return isinstance(coding, VectorScaler) or (isinstance(coding, Vocabulary) and coding.unseen == "error")
 
 
 def _size(coding: Coding) -> FieldSize:

@@ -89,10 +89,20 @@ def unseen_of_clicks(encoder: Encoder, clicks: Clicks, rows: NDArray[np.bool_] |
 
 def unseen_by_row(encoder: Encoder, clicks: Clicks) -> Int[Tensor, " row"]:
     """Number of unseen values per event, its user's among them."""
-    counts = torch.zeros(len(clicks), dtype=torch.int64, device=clicks.item.device)
-    all_values = clicks.values(torch.arange(len(clicks), device=clicks.item.device))
-    for one, values in zip(encoder.row_fields, all_values, strict=False):  # the last, user_history, is the user again
-        if isinstance(encoder.codings[one.name], Vocabulary):
+    values = clicks.values(torch.arange(len(clicks), device=clicks.item.device))
+    # the last values, those of user_history, are the user again
+    return _unseen_of_each(encoder, [field.name for field in encoder.row_fields], values, clicks.item)
+
+
+def unseen_by_item(encoder: Encoder, item_features: Values) -> Int[Tensor, " item"]:
+    """Number of unseen values per item. It has at least one field."""
+    return _unseen_of_each(encoder, [field.name for field in encoder.item_fields], item_features, item_features[0])
+
+
+def _unseen_of_each(encoder: Encoder, names: Sequence[str], fields: Values, like: Tensor) -> Int[Tensor, " row"]:
+    counts = torch.zeros(len(like), dtype=torch.int64, device=like.device)
+    for name, values in zip(names, fields, strict=False):
+        if isinstance(encoder.codings[name], Vocabulary):
             hits = (values == UNSEEN).long()
             counts += hits.sum(dim=1) if hits.ndim > 1 else hits
     return counts

@@ -13,7 +13,8 @@ from newcomer.data.click_log import ClickLog, EntityTable
 from newcomer.data.io.frames import as_series
 from newcomer.data.io.log_reader import items_and_conflicts, log_from_frame
 from newcomer.errors import DataError
-from newcomer.items.encoding.unseen_values import Unseen
+from newcomer.items.encoding.encoder import Encoder, Values
+from newcomer.items.encoding.unseen_values import Unseen, unseen_by_item, unseen_of_items
 from newcomer.items.serving.item_cache import ItemCache
 from newcomer.items.serving.scoring import SCORE_COLUMNS, score_requests
 from newcomer.items.serving.service import ItemService
@@ -49,7 +50,10 @@ def score_candidates(
     unknown = [n for n in missing if n not in features]
     if unknown and on_unknown == "error":
         n = unknown[0]
-        raise DataError(f"candidates: row {n + 1}, column '{schema.item}': {service.not_known(str(names[n]))}")
+        where = f"candidates: row {n + 1}"
+        if isinstance(candidates[n], Mapping):
+            where += f", column '{schema.item}'"
+        raise DataError(f"{where}: {service.not_known(str(names[n]))}")
     if on_unknown == "prior":
         anonymous = sorted([*anonymous, *unknown])
     placeholders = {n: f"\0{n}" for n in anonymous}
@@ -62,11 +66,30 @@ def score_candidates(
     if right:
         log = _log([names_of_rows[n] for n in right], request, service)
         answers, unseen = score_requests(service, known, log, {}, "candidates", uncertainty)
+        answers, unseen = _with_unseen_features(service, known, placeholders, right, answers, unseen)
     if len(right) < len(names):
         position = dict(zip(right, range(len(right)), strict=True))
         gathered = pl.Series([position.get(n) for n in range(len(names))], dtype=pl.UInt32)  # null: a row of nulls
         answers = answers.select(pl.all().gather(gathered)).with_columns(model=pl.lit(service.model))
     return pl.DataFrame([pl.Series(ITEM, names, dtype=pl.String), *answers]), unseen
+
+
+def _with_unseen_features(
+    service: ItemService,
+    known: ItemCache,
+    placeholders: Mapping[int, str],
+    rows: Sequence[int],
+    answers: pl.DataFrame,
+    unseen: Unseen,
+) -> tuple[pl.DataFrame, Unseen]:
+    """Answers of these rows, and counts, with the unseen values of the candidates that were given by their features."""
+    numbers = [known.numbers[name] for name in placeholders.values()]
+    if not numbers or not known.item_features:
+        return answers, unseen
+    encoder, features = service.learner.encoder, [values[numbers] for values in known.item_features]
+    counts = dict(zip(placeholders, unseen_by_item(encoder, features).tolist(), strict=True))
+    more = pl.Series([counts.get(n, 0) for n in rows], dtype=pl.Int64)
+    return answers.with_columns(pl.col("unseen") + more), unseen + unseen_of_items(encoder, features)
 
 
 def _parse(
@@ -105,10 +128,23 @@ def _with_new_items(
         if part:
             tables.append(_item_table(part, replace(schema, fields=fields), numbers))
     for table in tables:
-        features = [values.to(device) for values in encoder.items(table)]
+        features = [values.to(device) for values in _encoded(encoder, table, numbers)]
         state = service.learner.cold_state(features, len(table))
         known = known.with_new(table.ids, features, state, service.learner.network.precompute(state))
     return known
+
+
+def _encoded(encoder: Encoder, table: EntityTable, numbers: Mapping[str, int]) -> Values:
+    """The items' fields. Raises DataError, with its number, for a candidate with a value that cannot be encoded."""
+    try:
+        return encoder.items(table)
+    except DataError:
+        for n, name in enumerate(table.ids):
+            try:
+                encoder.items(table.take(np.array([n])))
+            except DataError as error:
+                raise DataError(f"candidates: row {numbers[name] + 1}, {error}") from None
+        raise
 
 
 def _item_table(rows: Mapping[str, Mapping[str, Any]], schema: Any, numbers: Mapping[str, int]) -> EntityTable:

@@ -101,6 +101,10 @@ class EventBatch:
             f"{self._named(row)} has another {values} than an event under this id had before; give it an id of its own"
         )
 
+    def refused_before(self, row: int) -> DataError:
+        """The error of an event that was refused in an earlier row."""
+        return DataError(f"{self._named(row)} was refused in an earlier row")
+
     def not_taken_back(self, row: int) -> DataError:
         """The error of a grade below the threshold under the id of one above it."""
         return DataError(f"{self._named(row)} is no click here, and has counted as a click, which cannot be taken back")

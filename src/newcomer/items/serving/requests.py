@@ -15,8 +15,7 @@ from newcomer.data.io.frames import as_frame
 from newcomer.data.io.log_reader import items_and_conflicts, items_from_frame, log_from_frame
 from newcomer.data.io.plain_tables import PlainReader
 from newcomer.data.io.timestamps import dates_among_numbers, dates_as_numbers
-from newcomer.data.schema import Schema
-from newcomer.data.time_units import NUMBERS, TIME_UNITS, require_time_unit, to_time_unit, warn_of_time_unit
+from newcomer.data.time_units import NUMBERS, TIME_UNITS, other_unit_note, require_time_unit, to_time_unit
 from newcomer.errors import DataError
 from newcomer.items.encoding.encoder import Encoder
 from newcomer.items.serving.event_ids import digests, id_column, read_ids
@@ -38,23 +37,33 @@ class ParsedRows:
     """Event ids of the valid rows."""
     frame: pl.DataFrame | None = None
     """The table, if it may have item fields."""
+    note: str | None = None
+    """What to say of the valid rows."""
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.wrong)
 
 
-def parse_requests(requests: ClickLog | Frame, reader: PlainReader, where: str, on_error: OnError) -> ParsedRows:
+def parse_requests(
+    requests: ClickLog | Frame, encoder: Encoder, reader: PlainReader, where: str, on_error: OnError
+) -> ParsedRows:
     """Parse scoring requests. Raises DataError: see `readable`."""
     schema = reader.schema
-    log = requests if isinstance(requests, ClickLog) else reader.requests(requests)
+    if isinstance(requests, ClickLog):
+        return ParsedRows(requests, np.arange(len(requests)), {})
+    log = reader.requests(requests)
     if log is not None:
-        return ParsedRows(log, np.arange(len(log)), {})
+        with suppress(DataError):  # of which row, and what becomes of the others: below
+            encoder.require_values(log)
+            return ParsedRows(log, np.arange(len(log)), {})
 
     def read(frame: pl.DataFrame) -> ClickLog:
-        return log_from_frame(frame, schema, items=False, labels=False, where=where)
+        log = log_from_frame(frame, schema, items=False, labels=False, where=where)
+        encoder.require_values(log)
+        return log
 
     frame = as_frame(requests, where)
-    log, rows, wrong = readable(frame, read, on_error) if len(frame) else (None, np.arange(0), {})
+    log, rows, wrong = readable(frame, read, on_error, where) if len(frame) else (None, np.arange(0), {})
     return ParsedRows(log and replace(log, row=rows[log.row]), rows, dict(wrong), frame=frame)
 
 
@@ -68,7 +77,7 @@ def parse_events(
 ) -> ParsedRows:
     """Parse events by the reader's schema; times are converted to the unit of training.
 
-    An event without an id needs a time in that unit; of one with an id, another time is a DataWarning. Raises DataError: see
+    An event without an id needs a time in that unit; of one with an id, another time is said in `note`. Raises DataError: see
     `readable` and `event_ids`.
     """
     schema, clock = reader.schema, encoder.clock
@@ -80,6 +89,7 @@ def parse_events(
 
     def converted(log: ClickLog, ids: list[str] | None) -> tuple[ClickLog, ClickLog, list[str]]:
         """The log, the same in the unit of training, and its event ids."""
+        encoder.require_values(log)
         if ids is None:
             require_time_unit(log, clock, where)
         in_unit = to_time_unit(log, clock)
@@ -106,12 +116,12 @@ def parse_events(
         column = id_column(schema, frame.columns, event_id, where) if len(frame) else None
         if are_numbers and schema.time in frame.columns:
             dates = frame[schema.time].filter(dates_among_numbers(frame[schema.time])).to_list()
-        found, rows, wrong = readable(frame, read, on_error) if len(frame) else (None, np.arange(0), {})
+        found, rows, wrong = readable(frame, read, on_error, where) if len(frame) else (None, np.arange(0), {})
     if found is None:
         return ParsedRows(None, rows, dict(wrong), frame=frame)
     log, in_unit, ids = found
-    warn_of_time_unit(replace(log, row=rows[log.row]), clock, where)
-    return ParsedRows(replace(in_unit, row=rows[in_unit.row]), rows, dict(wrong), ids, frame)
+    note = other_unit_note(replace(log, row=rows[log.row]), clock, where)
+    return ParsedRows(replace(in_unit, row=rows[in_unit.row]), rows, dict(wrong), ids, frame, note)
 
 
 def _require_no_date(frame: pl.DataFrame, time: str, dates: Sequence[str], where: str) -> None:
@@ -126,13 +136,19 @@ def _require_no_date(frame: pl.DataFrame, time: str, dates: Sequence[str], where
 
 
 def parse_items(
-    items: EntityTable | pl.DataFrame, schema: Schema, where: str, on_error: OnError
+    items: EntityTable | pl.DataFrame, encoder: Encoder, where: str, on_error: OnError
 ) -> tuple[EntityTable | None, list[DataError]]:
     """Valid new items, and the errors of the others. Raises DataError: see `readable`."""
     if isinstance(items, EntityTable):
         return items, []
     if on_error == "raise":
-        return items_from_frame(items, schema, where), []
-    found, _, wrong = readable(items, lambda frame: items_and_conflicts(frame, schema, where), on_error)
+        return items_from_frame(items, encoder.schema, where), []
+
+    def read(frame: pl.DataFrame) -> tuple[EntityTable, list[DataError]]:
+        found, conflicts = items_and_conflicts(frame, encoder.schema, where)
+        encoder.require_item_values(found)
+        return found, conflicts
+
+    found, _, wrong = readable(items, read, on_error, where)
     table, conflicts = found or (None, [])
     return table if table is not None and len(table.ids) else None, [*wrong.values(), *conflicts]

@@ -56,6 +56,8 @@ class Warmed:
     """Values of the new events that were unseen in training."""
     calibration: Mapping[str, Mapping[str, float]] = field(default_factory=dict, compare=False)
     """The new events as they were scored before they counted: `metrics.calibration.calibration_by_age`."""
+    note: str | None = None
+    """What there is to say of events that count, such as of their times."""
 
 
 @dataclass(frozen=True)

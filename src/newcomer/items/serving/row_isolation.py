@@ -23,9 +23,11 @@ _ROW = re.compile(r"\brow (\d+)\b")
 
 
 def readable(
-    frame: pl.DataFrame, read: Callable[[pl.DataFrame], T], on_error: OnError
+    frame: pl.DataFrame, read: Callable[[pl.DataFrame], T], on_error: OnError, where: str
 ) -> tuple[T | None, NDArray[np.int64], dict[int, DataError]]:
     """Result of `read` on the valid rows (None without any), their row numbers, and the errors of the invalid rows.
+
+    An error that begins with `where` and names no row is one of the whole table; one that begins otherwise is about values.
 
     Invalid are rows that cannot be read alone, and those that an error of all others names. Rows count from 0 here, and from 1 in
     messages. Raises DataError for the first invalid row if `on_error` is 'raise', and for an error of the whole table.
@@ -35,18 +37,18 @@ def readable(
     ...         if x < 0:
     ...             raise DataError(f"row {row}, column 'x' is {x}")
     ...     return frame["x"].to_list()
-    >>> readable(pl.DataFrame({"x": [1, -2, 3, -4]}), read, "report")
+    >>> readable(pl.DataFrame({"x": [1, -2, 3, -4]}), read, "report", "table")
     ([1, 3], array([0, 2]), {1: DataError("row 2, column 'x' is -2"), 3: DataError("row 4, column 'x' is -4")})
     """
     every = np.arange(len(frame))
     try:
         return read(frame), every, {}
     except DataError as error:
-        if on_error == "raise" or not _ROW.search(str(error)):
+        if on_error == "raise" or (str(error).startswith(f"{where}: ") and not _ROW.search(str(error))):
             raise
         first = error
     wrong: dict[int, DataError] = {}
-    _search(frame, every, read, wrong)
+    _search(frame, every, read, wrong, where)
     if len(wrong) > MANY:
         raise DataError(f"{first}; more than {MANY} rows are like it")
     for _ in range(FEW + 1):
@@ -58,12 +60,16 @@ def readable(
             if named is None:
                 raise
             row = int(right[int(named[1]) - 1])
-            wrong[row] = _renumbered(error, row)
+            wrong[row] = _of_row(error, row, where)
     raise first
 
 
 def _search(
-    frame: pl.DataFrame, rows: NDArray[np.int64], read: Callable[[pl.DataFrame], T], wrong: dict[int, DataError]
+    frame: pl.DataFrame,
+    rows: NDArray[np.int64],
+    read: Callable[[pl.DataFrame], T],
+    wrong: dict[int, DataError],
+    where: str,
 ) -> None:
     """Find the invalid rows by bisection."""
     if not len(rows) or len(wrong) > MANY:
@@ -73,12 +79,13 @@ def _search(
     except DataError as error:
         if len(rows) == 1:
             row = int(rows[0])
-            wrong[row] = _renumbered(error, row)
+            wrong[row] = _of_row(error, row, where)
             return
         for half in np.array_split(rows, 2):
-            _search(frame, half, read, wrong)
+            _search(frame, half, read, wrong, where)
 
 
-def _renumbered(error: DataError, row: int) -> DataError:
+def _of_row(error: DataError, row: int, where: str) -> DataError:
     """The error of this row, which counts from 0."""
-    return DataError(_ROW.sub(f"row {row + 1}", str(error), count=1))
+    message, named = _ROW.subn(f"row {row + 1}", str(error), count=1)
+    return DataError(message if named else f"{where}: row {row + 1}, {message}")

@@ -1,7 +1,9 @@
 """Item service: add, score and warm up items; their states are in a database."""
 
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -13,7 +15,7 @@ from newcomer.data.canonical import canonical_name
 from newcomer.data.click_log import ClickLog, EntityTable
 from newcomer.data.io.column_parsing import ROW
 from newcomer.data.io.frames import as_frame
-from newcomer.errors import DataError, LearnerError, StoreError
+from newcomer.errors import DataError, DataWarning, LearnerError, StoreError
 from newcomer.items.calibration import Calibration
 from newcomer.items.encoding.encoder import Values
 from newcomer.items.encoding.unseen_values import Unseen, unseen_of_items
@@ -27,7 +29,7 @@ from newcomer.items.serving.finite_checks import all_finite
 from newcomer.items.serving.item_cache import ItemCache
 from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.repair import needs_repair, repaired
-from newcomer.items.serving.requests import Frame, parse_events, parse_items, parse_requests
+from newcomer.items.serving.requests import Frame, ParsedRows, parse_events, parse_items, parse_requests
 from newcomer.items.serving.results import Added, ForgottenUser, OnError, Repaired, SkippedRows, Warmed
 from newcomer.items.serving.scoring import SCORE_COLUMNS, item_errors, merge_errors, score_requests
 from newcomer.items.serving.serialization import same_features, to_row
@@ -105,7 +107,7 @@ class ItemService(CachedItems):
         if not len(items):
             return Added([], [])
         skipped = SkippedRows(on_error)
-        table, wrong = parse_items(items, self.learner.schema, where, on_error)
+        table, wrong = parse_items(items, self.learner.encoder, where, on_error)
         skipped.lines += map(str, wrong)
         if table is None:
             return Added([], [], skipped.lines)
@@ -163,7 +165,7 @@ class ItemService(CachedItems):
     ) -> Iterator[pl.DataFrame]:
         """`score` in batches of `at_once` requests; None: in one."""
         self.require_here()
-        asked = parse_requests(requests, self.reader, where, on_error)
+        asked = parse_requests(requests, self.learner.encoder, self.reader, where, on_error)
         if not len(asked):
             return
         at_once = at_once or len(asked)
@@ -212,10 +214,32 @@ class ItemService(CachedItems):
         warm_up = WarmUp(self, where, skipped)
         warm_up.known = len(given.log) - len(arrived) - len(contradictions)
         done = warm_up.count(arrived.in_order_of_time())
+        done = replace(done, known=done.known - self._refused_again(given, arrived, contradictions, skipped))
         self.changed(done.items)
+        if given.note is not None:
+            warnings.warn(given.note, DataWarning, stacklevel=2)
         done.unseen.warn(self._expected)
         self._warn_of_other_features(given.frame, given.log, where)
-        return done
+        return replace(done, note=given.note)
+
+    def _refused_again(
+        self, given: ParsedRows, arrived: EventBatch, contradictions: Sequence[DataError], skipped: SkippedRows
+    ) -> int:
+        """How many rows repeat an event of the table that was refused; they are skipped by name."""
+        assert given.log is not None
+        if len(given.log) == len(arrived) + len(contradictions):
+            return 0
+        every = EventBatch(given.log, given.ids)
+        counted = every.counted(self.states.labels(self.model, every.asked(every.items)))
+        first = dict[tuple[int, str], int]()
+        again = [
+            row
+            for row, key in enumerate(zip(given.log.item.tolist(), given.ids, strict=True))
+            if first.setdefault(key, row) != row and not counted[row]
+        ]
+        for row in again:
+            skipped.add(every.refused_before(row))
+        return len(again)
 
     def forget(self, items: Collection[str]) -> list[str]:
         """Delete these items and their events from the database; they are not imported again.
