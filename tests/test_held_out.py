@@ -199,6 +199,28 @@ def test_train_auto_says_what_it_tried_and_took(shell: Shell) -> None:
     assert Store(shell.folder / "shop").exists()
 
 
+QUICK = ("--set", "width=4", "--set", "tower=[8]", "--set", "meta_epochs=0", "--set", "pretrain_epochs=2")
+
+
+def test_train_takes_users_histories_where_they_predict_held_out_items_better(shell: Shell) -> None:
+    """In as many passes as the model without them; what is stated is not tried."""
+    log(items=200, events=8).write_csv(shell.folder / "clicks.csv")
+    code, out, err = shell.call("train", "shop", "clicks.csv", *QUICK)
+    assert code == 0, err
+    tried = {line.split()[1]: float(line.split()[5]) for line in out.splitlines() if line.startswith("tried ")}
+    assert set(tried) == {"emerg:", "emerg-history:"}
+    best = min(tried, key=lambda name: tried[name])
+    assert f"learner: {best.rstrip(':')}, which has the least log loss of held-out items" in out
+    settings = Store(shell.folder / "shop").manifest().settings
+    assert settings["user_history"] == (best == "emerg-history:")
+    assert settings["pretrain_epochs"] == 2
+    for stated in ("user_history=false", "weight_averaging=0.5"):
+        code, out, err = shell.call("train", stated[:4], "clicks.csv", *QUICK, "--set", stated)
+        assert (code, "tried " in out) == (0, False), err
+    code, out, _ = shell.call("train", "named", "clicks.csv", "--learner", "emerg", *QUICK)
+    assert (code, "tried " in out) == (0, False)
+
+
 def test_train_auto_takes_logistic_regression_where_nothing_can_be_held_out_and_says_why(shell: Shell) -> None:
     log(items=20).write_csv(shell.folder / "few.csv")
     code, out, err = shell.call("train", "few", "few.csv", "--learner", "auto")

@@ -1,7 +1,7 @@
 """The learner that `newcomer train` trains, from the schema file's [learner] table and the command line."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from newcomer.errors import DataError, SettingError, nearest
@@ -37,6 +37,13 @@ def learner_of(
         settings,
         _description(kind, settings, file if in_file or seed or (file and "learner" in content and not name) else None),
     )
+
+
+def says(file: Path | None, set_: Sequence[str], settings: Iterable[str]) -> bool:
+    """Whether the file's [learner] table or the command line has one of these settings."""
+    table = _content(file).get("learner", {})
+    given = {parse_change(change)[0] for change in set_} | (set(table) if isinstance(table, Mapping) else set())
+    return not given.isdisjoint(settings)
 
 
 def _description(kind: type[ItemLearner], settings: Mapping[str, Json], file: Path | None) -> str:

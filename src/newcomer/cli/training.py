@@ -10,7 +10,7 @@ import typer
 from rich.table import Table as RichTable
 
 from newcomer.cli.items import Folder
-from newcomer.cli.learner_config import learner_of
+from newcomer.cli.learner_config import learner_of, says
 from newcomer.cli.program import Bar, Track, app, bar, console, say, say_logs, shorten, stoppable
 from newcomer.data.click_log import ClickLog
 from newcomer.data.inference.column_roles import EXPECTED_VALUES
@@ -21,7 +21,17 @@ from newcomer.errors import DataWarning, SettingError, StoreError
 from newcomer.experiments.tracking import find_tracker
 from newcomer.experiments.tracking import track as tracked
 from newcomer.items.learner import ItemLearner
-from newcomer.items.learner_selection import REGULARIZATION, WITHOUT_CHOICE, best_row, candidates, hold_out
+from newcomer.items.learner_selection import (
+    HISTORY,
+    HISTORY_ROW,
+    PLAIN_ROW,
+    REGULARIZATION,
+    WITHOUT_CHOICE,
+    best_row,
+    can_have_histories,
+    candidates,
+    hold_out,
+)
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.training.calibration import MIN_ITEMS, MIN_LABELS
 from newcomer.printable import counted
@@ -108,6 +118,8 @@ def train(
                 if learner is None and kind is EmerG:
                     say(HINT)
                 model = kind(meaning, **settings)
+                if learner is None and kind is EmerG and not says(schema, set_ or [], HISTORY):
+                    model = _with_histories_if_better(model, settings, events, checkpoint, shown)
             run = {"learner": model.name, **model.settings}
             steps = ((store, step) for step in model.fit_stage(Stage("old", OldItems(events), {}), checkpoint))
             for _, step in tracked(steps, lambda _: tracker(f"{store.name}/train", run)):
@@ -168,6 +180,33 @@ def _best(
             "regression is not surer than so few tell"
         )
         return learners[WITHOUT_CHOICE]
+    _say_tried(learners)
+    return learners[row]
+
+
+def _with_histories_if_better(
+    model: ItemLearner, settings: Mapping[str, Json], events: ClickLog | ChunkedLog, checkpoint: Checkpoint, shown: Bar
+) -> ItemLearner:
+    """EmerG, or EmerG with users' histories where these predict held-out items better, with a line for each; tried in as
+    many passes as the model itself needs."""
+    if not isinstance(events, ClickLog) or not can_have_histories(events):
+        return model
+    tried = {PLAIN_ROW: model}
+    for step in hold_out(tried, "old", events, checkpoint):
+        shown.follow(step)
+    if model.held_out is None:
+        return model
+    passes = {"pretrain_epochs": model.held_out.epochs}
+    other = {HISTORY_ROW: type(model)(model.schema, **{**settings, **HISTORY, **passes})}
+    for step in hold_out(other, "old", events, checkpoint):
+        shown.follow(step)
+    tried |= other
+    _say_tried(tried)
+    return tried[best_row(tried) or PLAIN_ROW]
+
+
+def _say_tried(learners: Mapping[str, ItemLearner]) -> None:
+    """A line for each learner's held-out items, and one for the best."""
     for name, learner in learners.items():
         assert learner.held_out is not None  # as of the best one
         first, last = learner.held_out.scores[0], learner.held_out.scores[-1]
@@ -175,8 +214,7 @@ def _best(
             f"tried {name}: mean log loss {learner.held_out.loss:.4f} of held-out items; AUC {first.auc:.3f} before their first "
             f"event, {last.auc:.3f} after {last.events}"
         )
-    say(f"learner: {row}, which has the least log loss of held-out items")
-    return learners[row]
+    say(f"learner: {best_row(learners)}, which has the least log loss of held-out items")
 
 
 def show_proposal(proposal: Proposal) -> None:

@@ -1,4 +1,4 @@
-"""Choice among learners on held-out old items, which live as new ones: `newcomer train --learner auto`."""
+"""Choice among learners on held-out old items, which live as new ones: by `newcomer train`, and of more by `--learner auto`."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -13,9 +13,13 @@ from newcomer.settings import Json
 from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.learner import Step
 
+HISTORY: Mapping[str, Json] = {"user_history": True, "weight_averaging": 0.6}
+
+PLAIN_ROW, HISTORY_ROW = "emerg", "emerg-history"
+
 CANDIDATES: Mapping[str, Mapping[str, Json]] = {
-    "emerg": {"name": "emerg"},
-    "emerg-history": {"name": "emerg", "user_history": True, "weight_averaging": 0.6},
+    PLAIN_ROW: {"name": "emerg"},
+    HISTORY_ROW: {"name": "emerg", **HISTORY},
     "deepfm-bayes": {
         "name": "dropout-net",
         "adaptation": "map",
@@ -50,7 +54,7 @@ def candidates(
     """
     found = dict[str, ItemLearner]()
     for row, own in CANDIDATES.items():
-        if own.get("user_history") and not _can_have_histories(log):
+        if own.get("user_history") and not can_have_histories(log):
             continue
         kind: Callable[..., Any] = ITEMS[str(own["name"])]
         common = settings if own["name"] == "logistic" else {**regularization, **settings}
@@ -58,7 +62,8 @@ def candidates(
     return found
 
 
-def _can_have_histories(log: ClickLog) -> bool:
+def can_have_histories(log: ClickLog) -> bool:
+    """Whether users' histories can be a field of this log, and do not cost too much."""
     is_free = USER_HISTORY not in [node.name for node in log.schema.nodes]
     return log.weight is None and is_free and len(log.users) <= MAX_USERS
 
