@@ -29,8 +29,10 @@ def fit(
     `processes` the losses and gradients of all of them are added up, so that all take the same step.
     Raises LearnerError when the loss is no longer a number.
     """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for batch in batches:
-        optimizer.zero_grad()
+        for parameter in parameters:  # `optimizer.zero_grad` takes ten times as long
+            parameter.grad = None
         found = loss(batch)
         loss_value = 0.0
         for part in [found] if isinstance(found, Tensor) else found:

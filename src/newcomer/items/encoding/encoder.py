@@ -55,7 +55,7 @@ class Clicks:
 
     def weights(self, rows: Int[Tensor, "*row"]) -> Float[Tensor, "*row"]:
         """Weights of these rows."""
-        return torch.ones_like(self.label[rows]) if self.weight is None else self.weight[rows]
+        return self.label.new_ones(rows.shape) if self.weight is None else self.weight[rows]
 
     def by_row(self, rows: Int[Tensor, " row"] | None = None) -> Self:
         """These rows, all by default, with user fields repeated per row."""

@@ -121,7 +121,7 @@ def _composed(graph: Tensor, orders: int) -> Tensor:
 def _symmetric(graph: Tensor) -> Tensor:
     fields = graph.shape[-1]
     turned = torch.arange(fields * fields, device=graph.device).view(fields, fields).T.flatten()
-    return (graph + graph.flatten(1).index_select(1, turned).view_as(graph)) / 2  # twice as fast as along strides
+    return (graph + graph.flatten(1).index_select(1, turned).view_as(graph)) * 0.5  # twice as fast as along strides
 
 
 def _with_diagonal(graph: Tensor, value: float) -> Tensor:
