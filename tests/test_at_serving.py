@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from fastapi.testclient import TestClient
 
 from films import QUICK, SCHEMA, events, features, log, requests, trained
 from newcomer.data.io.log_reader import log_from_frame
@@ -16,7 +17,9 @@ from newcomer.items.methods.emerg import EmerG
 from newcomer.items.serving.candidates import score_candidates
 from newcomer.items.serving.service import ItemService
 from newcomer.items.training.calibration import held_out_items
+from newcomer.server.app import create_app
 from newcomer.server.bodies import Bodies
+from newcomer.server.configuration import ServeConfig
 
 FIXED = replace(
     SCHEMA,
@@ -54,6 +57,24 @@ def test_training_and_labelled_events_keep_their_own_values(folder: Path) -> Non
         service.add(features("a new one"))
         with pytest.raises(DataError, match="price"):
             service.warm(events("a new one", 1).drop("price"))
+
+
+def test_an_event_says_its_own_value_and_none_is_taken_from_its_request(folder: Path, tmp_path: Path) -> None:
+    """Over HTTP: what a request gives there means nothing, and was counted as the event's."""
+    config = ServeConfig(stores=(folder,), states=f"sqlite:///{tmp_path / 'items.db'}", folder=tmp_path / "own")
+    with TestClient(create_app(config)) as client:
+        body = {"viewer": 3, "context": {"page": "home", "price": "text"}, "candidates": ["film 0"]}
+        click = {
+            "film": "film 0",
+            "request_id": client.post("/score", json=body).json()["request_id"],
+            "event_type": "click",
+        }
+        events = [click | more for more in ({"seen": 1000}, {"seen": 1000, "price": 0.7})]
+        found = client.post("/events", json={"events": events}).json()
+        assert (found["new"], found["refused"]) == (1, 1)
+        assert found["errors"] == [
+            {"pointer": "/events/0/price", "detail": "events: row 1, column 'price' is missing; give it"}
+        ]
 
 
 def test_a_request_over_http_may_leave_it_out() -> None:

@@ -92,11 +92,9 @@ class ItemRoutes:
         self.schema = self.live.learner.schema
         self.bodies = Bodies(self.schema, rows)
         self.id_column = event_id_column(self.schema)
-        self.of_request = [self.schema.user] if self.schema.user_missing == "error" else []
-        self.of_request += [
-            field.name
-            for field in self.schema.fields
-            if field.role != "item" and field.missing == "error" and field.at_serving is None
+        self.required = [self.schema.user] if self.schema.user_missing == "error" else []
+        self.required += [
+            field.name for field in self.schema.fields if field.role != "item" and field.missing == "error"
         ]
         self.router = APIRouter(tags=["items"], route_class=JsonRoute)
         read, write, admin = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE, Role.ADMIN))
@@ -267,7 +265,8 @@ class ItemRoutes:
                 after.add_task(self._compare, name, other, candidates, request, answers["score"])
         columns = (answers[name].to_list() for name in COLUMN_OF_KEY.values())
         scores = [dict(zip(COLUMN_OF_KEY, row, strict=True)) for row in zip(*columns, strict=True)]
-        return {"request_id": self.ids.make(request), "model": service.model, "scores": scores}
+        kept = {name: value for name, value in request.items() if name not in self.schema.at_serving}
+        return {"request_id": self.ids.make(kept), "model": service.model, "scores": scores}
 
     def _score_problem(self, error: DataError) -> ProblemError:
         """The problem of a body of `score`, whose values of the context stand under a key of their own."""
@@ -358,9 +357,10 @@ class ItemRoutes:
         if request is not None:
             of_request = self.ids.read(request)
             row = joined(of_request, row, lambda name, value: self._may_differ(of_request, name, value))
-        elif absent := [name for name in self.of_request if name not in row]:
+        if absent := [name for name in self.required if name not in row]:
+            own = request is not None or absent[0] in self.schema.at_serving
             raise DataError(
-                f"column '{absent[0]}' is missing; give it, or the {REQUEST_ID} of the scores that were shown"
+                f"column '{absent[0]}' is missing; give it{'' if own else f', or the {REQUEST_ID} of the scores that were shown'}"
             )
         if request is not None:
             row[self.id_column] = event_id(request)
