@@ -72,6 +72,9 @@ def test_an_item_is_added_by_the_form_and_names_are_no_markup(client: TestClient
     refused = client.post("/ui/items", data={"film": "other", "genre": "war", "minutes": "<b>long</b>"})
     assert "&#39;&lt;b&gt;long&lt;/b&gt;&#39; is not a number" in refused.text
     assert client.get("/items/other").status_code == 404
+    assert "is not a number" not in client.get("/").text  # once
+    assert "item &#39;nope&#39; is not known" in client.get("/ui/item", params={"id": "nope"}).text
+    assert "sign in at elsewhere" not in client.get("/", params={"message": "sign in at elsewhere"}).text
 
 
 @pytest.mark.filterwarnings("ignore:reject = 0.05")  # of twelve examples: said in the log

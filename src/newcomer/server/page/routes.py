@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, unquote, urlencode
 
-from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi import APIRouter, Depends, Form, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -31,6 +31,9 @@ JOBS = 5
 
 SHADES = 5
 """Number of background colours of an edge's weight."""
+
+MESSAGE, MOST = "newcomer_message", 500
+"""Cookie of the next page's message, and its greatest length."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -69,13 +72,14 @@ class Pages:
         if classes is not None:
             route("/ui/classify", self.classify, methods=["POST"], dependencies=[read, same])
 
-    def index(self, request: Request, message: Annotated[str, Query(max_length=500)] = "") -> Response:
+    def index(self, request: Request) -> Response:
         """The first page, or the one to sign in."""
+        message = unquote(request.cookies.get(MESSAGE, ""))
         if not self.guard.allows(request, Role.READ):
             return self._page("login.html.jinja", message=message)
         columns = [] if self.items is None else self._columns(self.items)
         classifiers = [] if self.classes is None else self.classes.models.values()
-        return self._page(
+        answer = self._page(
             "index.html.jinja",
             message=message,
             items=self.items is not None,
@@ -84,6 +88,8 @@ class Pages:
             classifiers=[{"name": model.name, "images": model.reads_images} for model in classifiers],
             **self._summary(),
         )
+        answer.delete_cookie(MESSAGE)
+        return answer
 
     def login(self, request: Request, token: Annotated[str, Form(max_length=500)]) -> Response:
         """Keep the token in a cookie that scripts cannot read and other sites cannot use."""
@@ -101,7 +107,10 @@ class Pages:
 
     def item(self, id: str) -> Response:
         """One item."""
-        return self._page("item.html.jinja", **self._item(id))
+        try:
+            return self._page("item.html.jinja", **self._item(id))
+        except ProblemError as error:
+            return _told(error.detail)
 
     def item_state(self, id: str) -> Response:
         """The part of an item's page that changes."""
@@ -118,7 +127,7 @@ class Pages:
             row = {key: value for key, value in row.items() if key in known}
             done = await run_in_threadpool(self.items.add, [row], False)
         except ProblemError as error:
-            return RedirectResponse(f"/?{urlencode({'message': error.detail})}", 303)
+            return _told(error.detail)
         return RedirectResponse(f"/ui/item?{urlencode({'id': done.items[0].item_id})}", 303)
 
     async def classify(self, request: Request, model: str) -> Response:
@@ -132,7 +141,7 @@ class Pages:
         lines = text.splitlines() if isinstance(text, str) else []
         contents += [(line[:80], line) for line in lines if line.strip()]
         if not contents:
-            return RedirectResponse(f"/?{urlencode({'message': 'Nothing to classify.'})}", 303)
+            return _told("Nothing to classify.")
         body = ClassifyBody(inputs=[""], reject=0.05)
         found = await run_in_threadpool(self.classes.answer, served, [one for _, one in contents], body)
         results = [
@@ -205,6 +214,13 @@ def require_same_origin(request: Request) -> None:
     origin = request.headers.get("origin")
     if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
         raise ProblemError(403, "a form of another site")  # type: ignore[arg-type]
+
+
+def _told(message: str) -> Response:
+    """The first page, with this message: once, and not in the address, where others could write one."""
+    answer = RedirectResponse("/", 303)
+    answer.set_cookie(MESSAGE, quote(message[:MOST]), max_age=60, httponly=True, samesite="strict")
+    return answer
 
 
 def _query(value: str, name: str = "id") -> str:
