@@ -336,6 +336,18 @@ def test_unseen_values_of_items_are_said_and_counted(client: TestClient) -> None
     assert 'newcomer_unseen_values_total{field="genre"} 3.0' in metrics
 
 
+def test_repetitions_of_refused_events_are_refused(client: TestClient) -> None:
+    client.post("/items", json={"items": [NEW]})
+    rows = [
+        event(event_id="g"),
+        *[event(film="q", event_id="e", price=price) for price in (0.5, 0.5, 0.9)],
+        event(event_id="g"),
+    ]
+    found = client.post("/events", json={"events": rows}).json()
+    assert [found[key] for key in ("new", "known", "corrected", "refused")] == [1, 1, 0, 3]
+    assert sorted(error["pointer"] for error in found["errors"]) == ["/events/1/film", "/events/2/film", "/events/3"]
+
+
 def test_a_parameter_that_is_not_there_is_refused(client: TestClient) -> None:
     body = {"viewer": 3, "context": CONTEXT, "candidates": [FILMS[0]]}
     assert client.post("/score?model=v2", json=body).status_code == 422

@@ -57,6 +57,9 @@ def test_a_role_includes_the_lower_ones(
 ) -> None:
     headers = as_(role) if role else {}
     assert client.post("/score", json=SCORE, headers=headers).status_code == scores
+    unknown = client.post("/score?model=v2", json=SCORE, headers=headers)
+    assert unknown.status_code == (422 if scores == 200 else scores)
+    assert unknown.headers.get("www-authenticate") == ("Bearer" if scores == 401 else None)
     assert client.post("/items", json={"items": [NEW]}, headers=headers).status_code == adds
     job = {"kind": "learn", "examples": [{"input": "", "label": "x"}]}
     assert client.post("/jobs", json=job, headers=headers).status_code == orders  # 404: no classifier is served

@@ -313,15 +313,24 @@ def test_a_value_that_the_model_refuses_is_of_its_row(tmp_path: Path) -> None:
         assert (done.new, len(done.left_out)) == (2, 2)
         assert sorted(line.partition(",")[0] for line in done.left_out) == ["table: row 2", "table: row 3"]
         assert any(
-            "row 3, label 'liked': hold 9999, but were from 1 to 5 in training" in line for line in done.left_out
+            "row 3, label 'liked' is 9999, but those of training were from 1 to 5" in line for line in done.left_out
         )
         answers = service.score(
             [{key: row[key] for key in ("film", "viewer", "page")} for row in rows], on_error="report"
         )
         assert answers["score"].is_null().to_list() == [False, True, False, False]
         assert "row 2, column 'page'" in answers["error"][1]
-        with pytest.raises(DataError, match="did not occur in training"):
+        with pytest.raises(DataError, match=r"table: row 2, column 'page': value '[?]' did not occur in training"):
             service.warm(rows[:2])
+        with pytest.raises(DataError, match=r"x.csv: row 3, label 'liked' is 9999, .* clicks are labels from 4 on"):
+            service.warm([row | {"page": "home"} for row in rows], where="x.csv")
+        named = service.warm([rows[0], rows[3] | {"page": "row 7"}], on_error="report")
+        assert [line.partition(";")[0] for line in named.left_out] == [
+            "table: row 2, column 'page': value 'row 7' did not occur in training"
+        ]
+        percent = [rows[0] | {"liked": 20 * (n % 6), "seen": 2000 + n} for n in range(30)]
+        with pytest.raises(DataError, match="labels 'liked' hold 0, but were from 1 to 5 in training"):
+            service.warm(percent, on_error="report")
 
 
 def test_a_repetition_of_a_refused_event_is_not_known(live: ItemService) -> None:
@@ -329,7 +338,14 @@ def test_a_repetition_of_a_refused_event_is_not_known(live: ItemService) -> None
     rows = requests(*films).with_columns(liked=1, seen=1000, event_id=pl.Series(list("abbcc")))
     done = live.warm(rows, on_error="report")
     assert (done.new, done.known) == (2, 1)
-    assert any("row 3: event 'b' of item 'nobody' was refused in an earlier row" in line for line in done.left_out)
+    assert any("row 2, column 'film': item 'nobody' is not known" in line for line in done.left_out)
+    assert any("row 3, column 'film': item 'nobody' is not known" in line for line in done.left_out)
+    others = requests("nobody", "nobody", "nobody", "film 2", "film 2").with_columns(
+        liked=1, seen=1000, event_id=pl.Series(list("dddee")), price=pl.Series([0.5, 0.5, 0.9, 0.5, 0.5])
+    )
+    done = live.warm(others, on_error="report")
+    assert (done.new, done.known) == (1, 1)
+    assert len(done.left_out) == len(set(done.left_out)) == 3
 
 
 def test_a_blank_line_is_no_row(store: Path, shell: Shell, states: list[str]) -> None:

@@ -61,7 +61,7 @@ def inspect(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a model, one of its items, or what a click log, pictures or texts would be learned as."""
-    if write is not None and write.exists():
+    if write is not None and write.is_file():
         raise SettingError(f"--write {write}: is there already, perhaps edited; name another file, or delete this one")
     of_a_log = {"column": column or None, "graphs": graphs or None, "schema": schema}
     if is_text_table(path, text, label):

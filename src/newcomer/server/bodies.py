@@ -228,7 +228,7 @@ class Bodies:
                 *[(name, kind, None) for name, kind, _ in (*user_fields, *context)],
                 (schema.label, Scalar, None),
                 (schema.time, Number | str | None, None),
-                *([] if schema.weight is None else [(schema.weight, Number, ...)]),
+                *([] if schema.weight is None else [(schema.weight, Number | str, ...)]),
                 *[
                     (name, str | None, None)
                     for name in (EVENT_ID, REQUEST_ID, EVENT_TYPE)

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -13,6 +14,7 @@ import polars as pl
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Response
 from pydantic_core import to_json
 
+from newcomer.data.canonical import canonical_name
 from newcomer.data.io.frames import frame_from_rows
 from newcomer.data.io.log_reader import log_from_frame
 from newcomer.data.schema import Schema
@@ -305,13 +307,13 @@ class ItemRoutes:
             others = self.waiting.under_ids_of_others(self.live, rows)
             errors += [f"events: {line}" for line in others.values()]
             rows = {n: row for n, row in rows.items() if n not in others}
-        logged = list(rows.values())
+        logged, notes = list(rows.values()), self._unusual([events[n] for n in rows])
         pending, known = self._pending(events, rows, errors)
         self.log.append("event", list(rows.values()))
         # a user may have been forgotten meanwhile, and the log searched before these were in it
         erase_from_log(self.log.folder, self.schema, self.live.states, logged)
         serving = self.versions.latest()  # after the log: what a version does not get here is replayed to it
-        done, notes, numbers = [], self._unusual(events), list(rows)
+        done, numbers = [], list(rows)
         for kind, places in by_kind(list(rows.values()), self.schema).items():
             part = [numbers[place] for place in places]
             warmed, lines = warm_rows(serving.live, [rows[n] for n in part], kind)
@@ -387,6 +389,10 @@ class ItemRoutes:
 
     def _may_differ(self, request: Mapping[str, Any], name: str, value: Any) -> bool:
         """Whether an event's value is that of its request in another spelling, or of its own, such as a candidate's position."""
+        if not isinstance(value, list) and not isinstance(request[name], list):
+            with suppress(DataError):
+                if canonical_name(value) == canonical_name(request[name]):
+                    return True
         rows = [{**request, self.schema.item: "?"}, {**request, self.schema.item: "?", name: value}]
         try:  # requests have the same value of such a field, whatever they give
             log = log_from_frame(

@@ -9,13 +9,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import HTTPException, Request, Response
+from fastapi import Depends, HTTPException, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 
 from newcomer.errors import nearest
-from newcomer.server.problems import ProblemError
+from newcomer.server.problems import ProblemError, escaped
 
 
 class JsonRequest(Request):
@@ -41,24 +41,33 @@ def _require_distinct(pairs: Sequence[tuple[str, Any]]) -> None:
 
 
 class JsonRoute(APIRoute):
-    """Reads bodies by `JsonRequest`."""
+    """Reads bodies by `JsonRequest`, and refuses parameters that it does not have."""
+
+    def __init__(
+        self, path: str, endpoint: Callable[..., Any], *, dependencies: Sequence[Any] | None = None, **settings: Any
+    ) -> None:
+        last = [one for one in dependencies or () if one.dependency is not _require_known]  # tokens come first
+        super().__init__(path, endpoint, dependencies=[*last, Depends(_require_known)], **settings)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
-        known = _parameters(self.dependant)
 
         async def strict(request: Request) -> Response:
-            for name in request.query_params:
-                if name not in known:
-                    detail = f"is no parameter here; {nearest(name, known) if known else 'there is none'}"
-                    raise ProblemError(
-                        HTTPStatus.UNPROCESSABLE_ENTITY,
-                        f"query:/{name}: {detail}",
-                        [{"pointer": f"query:/{name}", "detail": detail}],
-                    )
             return await handle(JsonRequest(request.scope, request.receive))
 
         return strict
+
+
+async def _require_known(request: Request) -> None:
+    """Raises ProblemError for a parameter in the address that the route does not have."""
+    known = _parameters(request.scope["route"].dependant)
+    for name in request.query_params:
+        if name not in known:
+            detail = f"is no parameter here; {nearest(name, known) if known else 'there is none'}"
+            pointer = f"query:/{escaped(name)}"
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, f"{pointer}: {detail}", [{"pointer": pointer, "detail": detail}]
+            )
 
 
 def _parameters(dependant: Dependant) -> list[str]:

@@ -123,7 +123,7 @@ def row_error(message: str) -> dict[str, Json]:
     found = ROW.match(message)
     if found is None:
         return {"detail": message}
-    column = f"/{_escaped(found['column'])}" if found["column"] else ""
+    column = f"/{escaped(found['column'])}" if found["column"] else ""
     return {"pointer": f"/{found['where']}/{int(found['row']) - 1}{column}", "detail": message}
 
 
@@ -137,7 +137,7 @@ def value_error(message: str, context: Collection[str]) -> dict[str, Json]:
     if found is None:
         return {"detail": message}
     part = "/context" if found["column"] in context else ""
-    return {"pointer": f"{part}/{_escaped(found['column'])}", "detail": message}
+    return {"pointer": f"{part}/{escaped(found['column'])}", "detail": message}
 
 
 def body_problem(errors: Sequence[Mapping[str, Any]], body: Any) -> ProblemError:
@@ -228,7 +228,7 @@ def _validation_error(error: Mapping[str, Any], body: Any) -> tuple[str, str]:
             if error["type"] == "extra_forbidden" and issubclass(model, Body):
                 known = [field.alias or name for name, field in model.model_fields.items()]
                 detail = f"is not a key here; {model.hints.get(part) or nearest(part, known)}"
-        places.append(f"/{_escaped(str(part))}")
+        places.append(f"/{escaped(str(part))}")
     pointer = "".join(places)
     return pointer if source == "body" else f"{source}:{pointer}", detail
 
@@ -239,5 +239,6 @@ def _kinds(kind: Any) -> list[Any]:
     return [one for one in kinds if one is not NoneType]
 
 
-def _escaped(name: str) -> str:
+def escaped(name: str) -> str:
+    """A part of a JSON pointer."""
     return name.replace("~", "~0").replace("/", "~1")

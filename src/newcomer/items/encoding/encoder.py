@@ -29,6 +29,10 @@ Values = list[Tensor]
 Coding = Vocabulary | HashBuckets | StandardScaler | VectorScaler | TextEncoder
 
 
+SCALE_FROM = 10
+"""Rows from which on a table has another scale of labels if most of them are beyond those of training."""
+
+
 @dataclass(frozen=True)
 class Clicks:
     """Encoded events, sorted by time where that matters; user fields are stored once per user."""
@@ -242,16 +246,23 @@ class Encoder:
                 stacklevel=3,
             )
 
-    def require_values(self, log: ClickLog) -> None:
+    def require_values(self, log: ClickLog, where: str) -> None:
         """Raises DataError for values of users and context that cannot be encoded, and for labels beyond those of training.
 
-        The message names no row.
+        The message names no row; it begins with `where` if the scale of the labels is another one.
         """
         self._require_codes(self.row_fields[1:], {**log.users.columns, **log.context})
         if log.labels is not None and self.schema.clicked_from is not None:
             training = self.labels or LabelStatistics.unknown(self.schema.clicked_from)
-            if why := training.beyond(log.labels):
-                raise DataError(f"label '{self.schema.label}': {why}; write numbers of the same scale as in training")
+            beyond = training.beyond(log.labels)
+            if beyond is None:
+                return
+            if len(log) >= SCALE_FROM and training.share_beyond(log.labels) > 0.5:
+                raise self._of_another_kind(str(training.mismatch(log.labels)), where)
+            raise DataError(
+                f"label '{self.schema.label}' is {beyond:g}, but those of training were from {training.lowest:g} to "
+                f"{training.highest:g}; clicks are labels from {self.schema.clicked_from:g} on: write numbers of the same scale"
+            )
 
     def require_item_values(self, table: EntityTable) -> None:
         """Raises DataError, which names no row, for values of items that cannot be encoded."""

@@ -22,19 +22,24 @@ class EventBatch:
     ids: Sequence[str]
 
     @classmethod
-    def of(cls, log: ClickLog, ids: Sequence[str]) -> tuple[Self, list[DataError]]:
-        """One event for each item and id: a click if one of its rows is; and errors of rows that contradict an earlier one."""
+    def of(cls, log: ClickLog, ids: Sequence[str]) -> tuple[Self, Self, list[DataError]]:
+        """One event for each item and id, a click if one of its rows is; rows that repeat one; errors of what contradicts one."""
         first: dict[tuple[int, str], int] = {}
-        label, wrong = log.label.copy(), []
+        label, wrong, again = log.label.copy(), list[DataError](), list[int]()
         for row, key in enumerate(zip(log.item.tolist(), ids, strict=True)):
             one = first.setdefault(key, row)
             if row != one and not same_values(log, row, one):
                 wrong.append(cls(log, ids).other_values(row))
             elif label[row] < label[one]:
-                wrong += [cls(log, ids).not_taken_back(row)] if log.schema.has_grades else []
+                taken_back = [cls(log, ids).not_taken_back(row)] if log.schema.has_grades else []
+                wrong += taken_back
+                again += [] if taken_back else [row]
             else:
                 label[one] = label[row]
-        return cls(replace(log, label=label), ids).take(np.array(list(first.values()), dtype=np.int64)), wrong
+                again += [] if row == one else [row]
+        merged = cls(replace(log, label=label), ids)
+        once = merged.take(np.array(list(first.values()), dtype=np.int64))
+        return once, cls(log, ids).take(np.array(again, dtype=np.int64)), wrong
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -54,12 +54,12 @@ def parse_requests(
     log = reader.requests(requests)
     if log is not None:
         with suppress(DataError):  # of which row, and what becomes of the others: below
-            encoder.require_values(log)
+            encoder.require_values(log, where)
             return ParsedRows(log, np.arange(len(log)), {})
 
     def read(frame: pl.DataFrame) -> ClickLog:
         log = log_from_frame(frame, schema, items=False, labels=False, where=where)
-        encoder.require_values(log)
+        encoder.require_values(log, where)
         return log
 
     frame = as_frame(requests, where)
@@ -89,7 +89,7 @@ def parse_events(
 
     def converted(log: ClickLog, ids: list[str] | None) -> tuple[ClickLog, ClickLog, list[str]]:
         """The log, the same in the unit of training, and its event ids."""
-        encoder.require_values(log)
+        encoder.require_values(log, where)
         if ids is None:
             require_time_unit(log, clock, where)
         in_unit = to_time_unit(log, clock)

@@ -19,15 +19,13 @@ MANY = 1000
 FEW = 20
 """More rows than this that contradict others are an error of the whole table."""
 
-_ROW = re.compile(r"\brow (\d+)\b")
-
 
 def readable(
     frame: pl.DataFrame, read: Callable[[pl.DataFrame], T], on_error: OnError, where: str
 ) -> tuple[T | None, NDArray[np.int64], dict[int, DataError]]:
     """Result of `read` on the valid rows (None without any), their row numbers, and the errors of the invalid rows.
 
-    An error that begins with `where` and names no row is one of the whole table; one that begins otherwise is about values.
+    An error that begins with `where` and then names no row is one of the whole table; one that begins otherwise is about values.
 
     Invalid are rows that cannot be read alone, and those that an error of all others names. Rows count from 0 here, and from 1 in
     messages. Raises DataError for the first invalid row if `on_error` is 'raise', and for an error of the whole table.
@@ -35,20 +33,22 @@ def readable(
     >>> def read(frame):
     ...     for row, x in enumerate(frame["x"], 1):
     ...         if x < 0:
-    ...             raise DataError(f"row {row}, column 'x' is {x}")
+    ...             raise DataError(f"a: row {row}, column 'x' is {x}")
     ...     return frame["x"].to_list()
-    >>> readable(pl.DataFrame({"x": [1, -2, 3, -4]}), read, "report", "table")
-    ([1, 3], array([0, 2]), {1: DataError("row 2, column 'x' is -2"), 3: DataError("row 4, column 'x' is -4")})
+    >>> readable(pl.DataFrame({"x": [1, -2, 3, -4]}), read, "report", "a")
+    ([1, 3], array([0, 2]), {1: DataError("a: row 2, column 'x' is -2"), 3: DataError("a: row 4, column 'x' is -4")})
     """
     every = np.arange(len(frame))
     try:
         return read(frame), every, {}
     except DataError as error:
-        if on_error == "raise" or (str(error).startswith(f"{where}: ") and not _ROW.search(str(error))):
+        if str(error).startswith(f"{where}: ") and (on_error == "raise" or not _named_row(error, where)):
             raise
         first = error
     wrong: dict[int, DataError] = {}
     _search(frame, every, read, wrong, where)
+    if on_error == "raise":
+        raise wrong[min(wrong)] if wrong else first
     if len(wrong) > MANY:
         raise DataError(f"{first}; more than {MANY} rows are like it")
     for _ in range(FEW + 1):
@@ -56,10 +56,10 @@ def readable(
         try:
             return (read(frame[right]) if len(right) else None), right, wrong
         except DataError as error:  # each alone can be read: they contradict each other
-            named = _ROW.search(str(error))
-            if named is None:
+            named = _named_row(error, where)
+            if not named:
                 raise
-            row = int(right[int(named[1]) - 1])
+            row = int(right[named - 1])
             wrong[row] = _of_row(error, row, where)
     raise first
 
@@ -87,5 +87,12 @@ def _search(
 
 def _of_row(error: DataError, row: int, where: str) -> DataError:
     """The error of this row, which counts from 0."""
-    message, named = _ROW.subn(f"row {row + 1}", str(error), count=1)
-    return DataError(message if named else f"{where}: row {row + 1}, {message}")
+    if named := _named_row(error, where):
+        return DataError(f"{where}: row {row + 1}{str(error).removeprefix(f'{where}: row {named}')}")
+    return DataError(f"{where}: row {row + 1}, {str(error).removeprefix(f'{where}: ')}")
+
+
+def _named_row(error: DataError, where: str) -> int:
+    """The row with which the message begins, from 1; 0 without one. Values in a message may look like rows."""
+    found = re.match(rf"{re.escape(where)}: row (\d+)\b", str(error))
+    return int(found[1]) if found else 0

@@ -29,7 +29,7 @@ from newcomer.items.serving.finite_checks import all_finite
 from newcomer.items.serving.item_cache import ItemCache
 from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.repair import needs_repair, repaired
-from newcomer.items.serving.requests import Frame, ParsedRows, parse_events, parse_items, parse_requests
+from newcomer.items.serving.requests import Frame, parse_events, parse_items, parse_requests
 from newcomer.items.serving.results import Added, ForgottenUser, OnError, Repaired, SkippedRows, Warmed
 from newcomer.items.serving.scoring import SCORE_COLUMNS, item_errors, merge_errors, score_requests
 from newcomer.items.serving.serialization import same_features, to_row
@@ -208,38 +208,21 @@ class ItemService(CachedItems):
         if given.log is None or not len(given.log):
             return Warmed(0, 0, [], left_out=skipped.lines)
         self.learner.encoder.require_labels(given.log, where)
-        arrived, contradictions = EventBatch.of(given.log, given.ids)
+        arrived, repeated, contradictions = EventBatch.of(given.log, given.ids)
         for error in contradictions:
             skipped.add(error)
         warm_up = WarmUp(self, where, skipped)
-        warm_up.known = len(given.log) - len(arrived) - len(contradictions)
         done = warm_up.count(arrived.in_order_of_time())
-        done = replace(done, known=done.known - self._refused_again(given, arrived, contradictions, skipped))
         self.changed(done.items)
+        if len(repeated):  # known now, unless the first was refused
+            left = warm_up.due(repeated)
+            for row in range(len(left)):
+                skipped.add(left.refused_before(row))
         if given.note is not None:
             warnings.warn(given.note, DataWarning, stacklevel=2)
         done.unseen.warn(self._expected)
         self._warn_of_other_features(given.frame, given.log, where)
-        return replace(done, note=given.note)
-
-    def _refused_again(
-        self, given: ParsedRows, arrived: EventBatch, contradictions: Sequence[DataError], skipped: SkippedRows
-    ) -> int:
-        """How many rows repeat an event of the table that was refused; they are skipped by name."""
-        assert given.log is not None
-        if len(given.log) == len(arrived) + len(contradictions):
-            return 0
-        every = EventBatch(given.log, given.ids)
-        counted = every.counted(self.states.labels(self.model, every.asked(every.items)))
-        first = dict[tuple[int, str], int]()
-        again = [
-            row
-            for row, key in enumerate(zip(given.log.item.tolist(), given.ids, strict=True))
-            if first.setdefault(key, row) != row and not counted[row]
-        ]
-        for row in again:
-            skipped.add(every.refused_before(row))
-        return len(again)
+        return replace(done, known=warm_up.known, note=given.note)
 
     def forget(self, items: Collection[str]) -> list[str]:
         """Delete these items and their events from the database; they are not imported again.
