@@ -91,6 +91,16 @@ class Edge(BaseModel):
     weight: float
 
 
+class Uncertainty(BaseModel):
+    """Posterior stds of an item's parameters."""
+
+    bias: float = Field(description="std of the item's bias, in logits, given its events")
+    bias_at_first: float = Field(description="the same before its first event")
+    graph: float | None = Field(
+        description="mean std of the parameters of the item's graph, over that before its first event; null without a graph"
+    )
+
+
 class ItemDetails(ItemStatus):
     """Answer of `GET /items/{id}`."""
 
@@ -99,6 +109,9 @@ class ItemDetails(ItemStatus):
     updated_at: str
     graph: list[Edge] | None = Field(
         description="edges of the item's feature graph, largest weights first; null without one"
+    )
+    uncertainty: Uncertainty | None = Field(
+        description="null without a posterior: a trained item before its first event in service, other rules of adaptation"
     )
 
 

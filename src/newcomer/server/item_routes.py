@@ -42,6 +42,7 @@ from newcomer.server.bodies import (
     Refused,
     Score,
     Scores,
+    Uncertainty,
     Unseen,
 )
 from newcomer.server.click_versions import ClickVersions
@@ -199,7 +200,7 @@ class ItemRoutes:
         return ItemPage(items=items, next=items[-1].item_id if len(names) > limit else None)
 
     def details(self, item_id: str) -> ItemDetails:
-        """Phase, events and feature graph of an item."""
+        """Phase, events, feature graph and uncertainty of an item."""
         live = self.live
         try:
             row, state = live.look_up(item_id)
@@ -214,7 +215,16 @@ class ItemRoutes:
             version=row.version,
             updated_at=row.updated_at,
             graph=None if edges is None else [Edge(fields=(one, other), weight=weight) for one, other, weight in edges],
+            uncertainty=self._uncertainty(live, item_id),
         )
+
+    def _uncertainty(self, live: ItemService, item_id: str) -> Uncertainty | None:
+        stds = live.parameter_stds(item_id)
+        if stds is None or "bias" not in stds:
+            return None
+        prior = live.learner.network.positive_scales()
+        graph = float((stds["graph"] / prior["graph"]).mean()) if "graph" in stds else None
+        return Uncertainty(bias=float(stds["bias"]), bias_at_first=float(prior["bias"]), graph=graph)
 
     def delete(self, item_id: str) -> None:
         """Delete an item and its events. Its effect on the shared weights remains."""

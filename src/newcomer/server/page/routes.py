@@ -185,6 +185,7 @@ class Pages:
             "phase": found.phase,
             "events": found.events,
             "updated_at": found.updated_at,
+            "uncertainty": found.uncertainty,
             "graphs": graphs,
             "fields": [node.name for node in service.learner.nodes],
         }
