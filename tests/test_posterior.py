@@ -15,7 +15,6 @@ from newcomer.items import lifecycle
 from newcomer.items.adaptation.rules import flatten_state, unflatten_state
 from newcomer.items.calibration import Calibration
 from newcomer.items.encoding.encoder import Clicks
-from newcomer.items.inference import parameter_stds
 from newcomer.items.learner import ItemLearner
 from newcomer.items.lifecycle import Lifecycle, updated
 from newcomer.items.methods.cvar import CVAR
@@ -273,19 +272,3 @@ def test_where_single_precision_does_not_converge_double_does(monkeypatch: pytes
     monkeypatch.setattr(torch.linalg, "eigh", failing)
     found = posterior_factor(scaled, logits, real, scaled[:, :0])
     torch.testing.assert_close(found.mT @ found, wanted.mT @ wanted)  # a direction has two signs
-
-
-@pytest.mark.parametrize("name", ["emerg", "deepfm"])
-def test_the_stds_of_an_items_parameters_are_those_of_the_matrix(name: str, stores: dict[str, Path]) -> None:
-    """√ of the diagonal of S (I − VᵀV) S; without directions those of the prior."""
-    network = KINDS[name][0].load(stores[name]).network
-    prior = {key: scale.detach()[None] for key, scale in network.positive_scales().items()}
-    scale = flatten_state(prior)[0]
-    assert torch.equal(flatten_as_one(parameter_stds(network, torch.zeros(0, len(scale)))), scale)
-    factor = torch.linalg.qr(torch.randn(len(scale), 3))[0].T * torch.tensor([0.9, 0.5, 0.1])[:, None]
-    covariance = scale[:, None] * (torch.eye(len(scale)) - factor.T @ factor) * scale
-    torch.testing.assert_close(flatten_as_one(parameter_stds(network, factor)), covariance.diagonal().sqrt())
-
-
-def flatten_as_one(state: State) -> Tensor:
-    return flatten_state({key: value[None] for key, value in state.items()})[0]

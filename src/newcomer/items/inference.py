@@ -18,7 +18,6 @@ from newcomer.items.adaptation.rules import (
     MAPAdaptation,
     flatten_state,
     prior_std,
-    unflatten_state,
 )
 from newcomer.items.adaptation.single_event import map_estimate_of_one, posterior_of_one
 from newcomer.items.encoding.encoder import Clicks, Values
@@ -102,13 +101,6 @@ def predict_with_std(
             logits[rows] = found[batch.real].double().cpu().numpy()
             stds[rows] = logit_std(jacobian[batch.real] * scale, factors[batch.items[of]]).double().cpu().numpy()
     return logits, stds
-
-
-def parameter_stds(network: ItemNetwork, factor: Float[Tensor, "direction number"]) -> State:
-    """Posterior stds of an item's parameters by name, from the factor of its posterior; without directions they are the prior's."""
-    prior = {key: scale.detach()[None] for key, scale in network.positive_scales().items()}
-    left = (1 - factor.square().sum(dim=0)).clamp(min=0).sqrt()
-    return {key: prior[key][0] * part[0] for key, part in unflatten_state(left[None], prior).items()}
 
 
 def posterior(

@@ -92,13 +92,10 @@ class Edge(BaseModel):
 
 
 class Uncertainty(BaseModel):
-    """Posterior stds of an item's parameters."""
+    """How far an item's logit is known, in a request of which nothing is."""
 
-    bias: float = Field(description="std of the item's bias, in logits, given its events")
-    bias_at_first: float = Field(description="the same before its first event")
-    graph: float | None = Field(
-        description="mean std of the parameters of the item's graph, over that before its first event; null without a graph"
-    )
+    sd: float = Field(description="posterior std of the logit given the item's events")
+    sd_at_first: float = Field(description="the same before its first event")
 
 
 class ItemDetails(ItemStatus):

@@ -23,6 +23,7 @@ from newcomer.errors import DataError, NewcomerError
 from newcomer.items.analysis.item_graphs import heaviest_edges
 from newcomer.items.serving.candidates import score_candidates
 from newcomer.items.serving.event_batch import same_values
+from newcomer.items.serving.item_uncertainty import item_uncertainty
 from newcomer.items.serving.requests import parse_items
 from newcomer.items.serving.service import ItemService
 from newcomer.server.bodies import (
@@ -206,7 +207,7 @@ class ItemRoutes:
             row, state = live.look_up(item_id)
         except DataError as error:
             raise ProblemError(HTTPStatus.NOT_FOUND, str(error)) from None
-        edges = heaviest_edges(live.learner, state, EDGES)
+        edges, found = heaviest_edges(live.learner, state, EDGES), item_uncertainty(live, item_id)
         return ItemDetails(
             item_id=row.item,
             phase=row.phase,
@@ -215,16 +216,8 @@ class ItemRoutes:
             version=row.version,
             updated_at=row.updated_at,
             graph=None if edges is None else [Edge(fields=(one, other), weight=weight) for one, other, weight in edges],
-            uncertainty=self._uncertainty(live, item_id),
+            uncertainty=None if found is None else Uncertainty(sd=found.std, sd_at_first=found.std_at_first),
         )
-
-    def _uncertainty(self, live: ItemService, item_id: str) -> Uncertainty | None:
-        stds = live.parameter_stds(item_id)
-        if stds is None or "bias" not in stds:
-            return None
-        prior = live.learner.network.positive_scales()
-        graph = float((stds["graph"] / prior["graph"]).mean()) if "graph" in stds else None
-        return Uncertainty(bias=float(stds["bias"]), bias_at_first=float(prior["bias"]), graph=graph)
 
     def delete(self, item_id: str) -> None:
         """Delete an item and its events. Its effect on the shared weights remains."""

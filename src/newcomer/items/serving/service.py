@@ -19,9 +19,7 @@ from newcomer.errors import DataError, DataWarning, LearnerError, StoreError
 from newcomer.items.calibration import Calibration
 from newcomer.items.encoding.encoder import Values
 from newcomer.items.encoding.unseen_values import Unseen, unseen_of_items
-from newcomer.items.inference import parameter_stds
 from newcomer.items.learner import ItemLearner
-from newcomer.items.networks.item_network import State
 from newcomer.items.serving.cached_items import CachedItems
 from newcomer.items.serving.changed_items import changed, lost
 from newcomer.items.serving.event_batch import EventBatch, item_names
@@ -184,18 +182,6 @@ class ItemService(CachedItems):
             yield merge_errors(found, asked.rows[there] - begin, len(rows), errors, self.model) if errors else found
         unseen.warn(self._expected)
         self._warn_of_other_features(asked.frame, log, where)
-
-    def parameter_stds(self, item: str) -> State | None:
-        """Posterior stds of this item's parameters by name, given its events; None where there is no posterior, as for `score`.
-
-        Raises DataError for an unknown item.
-        """
-        row, _ = self.look_up(item)
-        if not self.learner.lifecycle.has_posterior:
-            return None
-        factor = self.factors([row.item], self.refreshed([row.item]))[0]
-        stds = parameter_stds(self.learner.network, factor)
-        return stds if all(values.isfinite().all() for values in stds.values()) else None
 
     def warm(
         self,
