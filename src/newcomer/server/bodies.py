@@ -92,9 +92,11 @@ class Edge(BaseModel):
 
 
 class Uncertainty(BaseModel):
-    """How far an item's logit is known, in a request of which nothing is."""
+    """How far an item's logit is known, in the requests of its latest 20 events; without any in one of which nothing is known."""
 
-    sd: float = Field(description="posterior std of the logit given the item's events")
+    sd: float = Field(
+        description="posterior std of the logit given the item's events, root mean square over these requests"
+    )
     sd_at_first: float = Field(description="the same before its first event")
 
 

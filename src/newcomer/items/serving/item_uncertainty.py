@@ -1,38 +1,63 @@
-"""How far an item's logit is known, apart from any request."""
+"""How far an item's logit is known, on average over its latest events."""
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 
-import polars as pl
+import numpy as np
+import torch
 
-from newcomer.data.io.log_reader import log_from_frame
-from newcomer.items.serving.scoring import score_requests
+from newcomer.items.encoding.encoder import Encoder
+from newcomer.items.inference import select
+from newcomer.items.networks.item_network import State
+from newcomer.items.serving.event_serialization import to_clicks
+from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.service import ItemService
+from newcomer.nn.ctr.field_embeddings import NumericSize
+from newcomer.shapes import Float, Tensor
+from newcomer.store.states import Event
 
-COLD = "\0cold"
-"""Id of the same item without events; no item has it."""
+LATEST = 20
+"""Latest events of an item whose users and contexts are the requests."""
 
 
 @dataclass(frozen=True)
 class ItemUncertainty:
-    """Posterior stds of an item's logit in a request of which nothing is known: given its events, and before its first event."""
+    """Root mean squares of the posterior stds of an item's logit in the requests of its latest events: given all of its events, and
+    before the first one. Without events it is a request of which nothing is known."""
 
     std: float
     std_at_first: float
 
 
 def item_uncertainty(service: ItemService, item: str) -> ItemUncertainty | None:
-    """The uncertainty of this item; None where `ItemService.score` has no std. Raises DataError for an unknown item."""
+    """The uncertainty of this item; None where `ItemService.score` has no std.
+
+    Raises DataError for an unknown item, DamagedItemError for damaged events.
+    """
     row, _ = service.look_up(item)
     learner, known = service.learner, service.refreshed([row.item], for_scores=True)
-    number = known.numbers[row.item]
-    features = [values[number : number + 1] for values in known.item_features]
-    state = learner.cold_state(features, 1)
-    known = known.with_new([COLD], features, state, learner.network.precompute(state))
-    fields = tuple(replace(field, missing="mark") for field in learner.schema.fields)
-    schema = replace(learner.schema, fields=fields, user_missing="mark")
-    names = pl.DataFrame({schema.item: [row.item, COLD]}, schema={schema.item: pl.String})
-    log = log_from_frame(names.with_columns(pl.lit(None).alias(schema.user)), schema, items=False, labels=False)
-    log = replace(log, schema=learner.schema)
-    found, _ = score_requests(service, known, log, {}, "items", uncertainty=True)
-    std, at_first = found["logit_std"].to_list()
-    return None if std is None or at_first is None else ItemUncertainty(std, at_first)
+    if not learner.lifecycle.has_posterior:
+        return None
+    number = torch.tensor([known.numbers[row.item]], device=learner.device)
+    past = PastEvents.read(service.states, service.model, learner, known, [row.item])
+    latest = [event for event in past.windows.get(row.item, ()) if event.values][-LATEST:]
+    requests = to_clicks([(0, event) for event in latest or [_blank(learner.encoder)]], learner.encoder, learner.device)
+    features = [values[number] for values in known.item_features]
+
+    def spread(state: State, factors: Float[Tensor, "item direction number"], events: int) -> float:
+        logits, stds = learner.lifecycle.predict_with_std(state, features, requests, factors)
+        slopes = learner.calibration.slope(logits, np.full(len(logits), events))
+        return float(np.sqrt(np.mean((slopes * stds) ** 2)))
+
+    factors = service.factors([row.item], known)
+    now = spread(select(known.state, number), factors, known.headers[known.numbers[row.item]].events)
+    at_first = spread(learner.cold_state(features, 1), factors[:, :0], 0)
+    return ItemUncertainty(now, at_first) if np.isfinite([now, at_first]).all() else None
+
+
+def _blank(encoder: Encoder) -> Event:
+    """An event of nobody, without values; numbers are at their mean."""
+    sizes = encoder.row_sizes()
+    return Event(
+        "", 0, 0, [[math.nan] * size.count if isinstance(size, NumericSize) and size.count > 1 else 0 for size in sizes]
+    )
