@@ -87,17 +87,12 @@ def test_the_uncertainty_of_an_item_shrinks_with_its_events(client: TestClient) 
         rows = [event(event_id=f"e{n}", liked=n % 2, seen=1000 + n) for n in range(begin, begin + 20)]
         client.post("/events", json={"events": rows})
         found.append(client.get("/items/new").json()["uncertainty"])
-    stds = [one["sd"] for one in found]
-    assert stds[0] == pytest.approx(found[0]["sd_at_first"])
-    assert stds[1:] == sorted(stds[1:], reverse=True)
-    assert stds[-1] < 0.7 * found[-1]["sd_at_first"]
-    assert [one["sd_at_first"] for one in found[2:]] == pytest.approx(
-        [found[1]["sd_at_first"]] * 2
-    )  # the same requests
-    right = score(client, {key: value for key, value in NEW.items() if key != "film"}, "new", uncertainty=True).json()[
-        "scores"
-    ]
-    assert [one["sd"] for one in right] == pytest.approx([found[-1]["sd_at_first"], stds[-1]], rel=1e-4)
+    assert found[0]["sd"] == pytest.approx(found[0]["prior_sd"])
+    left = [one["sd"] / one["prior_sd"] for one in found]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.7
+    right = score(client, "new", uncertainty=True).json()["scores"][0]["sd"]  # all events had this user and context
+    assert found[-1]["sd"] == pytest.approx(right, rel=1e-4)
     assert client.get(f"/items/{FILMS[0]}").json()["uncertainty"] is None  # trained, without an event in service
 
 

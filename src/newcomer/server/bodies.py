@@ -97,7 +97,7 @@ class Uncertainty(BaseModel):
     sd: float = Field(
         description="posterior std of the logit given the item's events, root mean square over these requests"
     )
-    sd_at_first: float = Field(description="the same before its first event")
+    prior_sd: float = Field(description="the same without its events")
 
 
 class ItemDetails(ItemStatus):

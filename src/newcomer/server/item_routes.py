@@ -216,7 +216,7 @@ class ItemRoutes:
             version=row.version,
             updated_at=row.updated_at,
             graph=None if edges is None else [Edge(fields=(one, other), weight=weight) for one, other, weight in edges],
-            uncertainty=None if found is None else Uncertainty(sd=found.std, sd_at_first=found.std_at_first),
+            uncertainty=None if found is None else Uncertainty(sd=found.std, prior_sd=found.prior_std),
         )
 
     def delete(self, item_id: str) -> None:

@@ -8,7 +8,6 @@ import torch
 
 from newcomer.items.encoding.encoder import Encoder
 from newcomer.items.inference import select
-from newcomer.items.networks.item_network import State
 from newcomer.items.serving.event_serialization import to_clicks
 from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.service import ItemService
@@ -22,11 +21,11 @@ LATEST = 20
 
 @dataclass(frozen=True)
 class ItemUncertainty:
-    """Root mean squares of the posterior stds of an item's logit in the requests of its latest events: given all of its events, and
-    before the first one. Without events it is a request of which nothing is known."""
+    """Root mean squares of the posterior and the prior std of an item's logit in the requests of its latest events, both at the MAP
+    estimate. Without events it is a request of which nothing is known."""
 
     std: float
-    std_at_first: float
+    prior_std: float
 
 
 def item_uncertainty(service: ItemService, item: str) -> ItemUncertainty | None:
@@ -44,15 +43,16 @@ def item_uncertainty(service: ItemService, item: str) -> ItemUncertainty | None:
     requests = to_clicks([(0, event) for event in latest or [_blank(learner.encoder)]], learner.encoder, learner.device)
     features = [values[number] for values in known.item_features]
 
-    def spread(state: State, factors: Float[Tensor, "item direction number"], events: int) -> float:
+    events, state = known.headers[known.numbers[row.item]].events, select(known.state, number)
+
+    def spread(factors: Float[Tensor, "item direction number"]) -> float:
         logits, stds = learner.lifecycle.predict_with_std(state, features, requests, factors)
         slopes = learner.calibration.slope(logits, np.full(len(logits), events))
         return float(np.sqrt(np.mean((slopes * stds) ** 2)))
 
     factors = service.factors([row.item], known)
-    now = spread(select(known.state, number), factors, known.headers[known.numbers[row.item]].events)
-    at_first = spread(learner.cold_state(features, 1), factors[:, :0], 0)
-    return ItemUncertainty(now, at_first) if np.isfinite([now, at_first]).all() else None
+    found = ItemUncertainty(spread(factors), spread(factors[:, :0]))
+    return found if np.isfinite([found.std, found.prior_std]).all() else None
 
 
 def _blank(encoder: Encoder) -> Event:
