@@ -428,6 +428,7 @@ def test_a_date_among_times_that_are_numbers_is_refused_alone(
         ("/score", {"viewer": True, "context": CONTEXT, "candidates": ["a"]}, "/viewer"),
         ("/score", {"viewer": 3, "context": CONTEXT | {"price": "x"}, "candidates": [FILMS[0]]}, "/context/price"),
         ("/score", {"viewer": 3, "context": CONTEXT, "candidates": [{"genr": "x"}]}, "/candidates/0/genr"),
+        ("/score", {"viewer": 3, "context": CONTEXT, "candidates": [FILMS[0], {"genre": "war"}]}, "/candidates/1/minutes"),
         ("/score", {"viewer": 3, "context": CONTEXT | {"page": [[1]]}, "candidates": [FILMS[0]]}, "/context/page/0"),
         ("/items", {"items": [NEW | {"film": True}]}, "/items/0/film"),
         ("/items", {"items": [NEW | {"film": "it's 'x' y", "genre": genre} for genre in ("war", "love")]}, "/items/1"),

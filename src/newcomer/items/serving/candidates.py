@@ -154,6 +154,10 @@ def _item_table(rows: Mapping[str, Mapping[str, Any]], schema: Any, numbers: Map
     if unknown is not None:
         name = next(name for name in names if unknown in rows[name])
         raise DataError(f"candidates: row {numbers[name] + 1}, column '{unknown}' is no field of an item; leave it out")
+    required = [field.name for field in schema.of("item") if field.missing == "error"]
+    for name, row in rows.items():
+        if absent := [field for field in required if field not in row]:
+            raise DataError(f"candidates: row {numbers[name] + 1}, column '{absent[0]}' is missing; give it")
     frame = pl.DataFrame(
         [
             pl.Series(schema.item, names),
