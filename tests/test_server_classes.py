@@ -85,6 +85,8 @@ def test_texts_are_classified(tmp_path: Path, questions: list[Examples], tiny: A
             f"input {n} is an image in base64; this model reads texts" for n in (1, 2)
         ]
         assert results[2]["error"] is None
+        (_, empty) = client.post("/classify", json={"inputs": [image, " "]}).json()["results"]
+        assert empty["error"].startswith("input 2")
 
 
 def test_what_is_learned_meanwhile_is_served(

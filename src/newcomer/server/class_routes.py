@@ -1,5 +1,6 @@
 """Routes of classifiers: classify inputs; list, name and delete classes."""
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -110,7 +111,10 @@ class ClassRoutes:
         inputs = [_input(one, f"input {number}", served.reads_images) for number, one in enumerate(given, 1)]
         right = [one for one in inputs if not isinstance(one, NewcomerError)]
         answers = served.learner().iter_predictions(right, top=body.top, reject=body.reject)
-        results = [_result(one if isinstance(one, NewcomerError) else next(answers)) for one in inputs]
+        results = [
+            _result(one if isinstance(one, NewcomerError) else next(answers), f"input {number}")
+            for number, one in enumerate(inputs, 1)
+        ]
         for result in results:
             outcome = "unreadable" if result.error else "known" if result.known else "novel"
             self.metrics.classified.labels(served.name, outcome).inc()
@@ -142,8 +146,8 @@ def _input(given: str | bytes, where: str, image: bool) -> Input | NewcomerError
         return error
 
 
-def _result(answer: Prediction | NewcomerError) -> Classified:
-    if isinstance(answer, NewcomerError):
-        return Classified(classes=[], known=False, error=str(answer))
+def _result(answer: Prediction | NewcomerError, where: str) -> Classified:
+    if isinstance(answer, NewcomerError):  # which counts those that could be decoded, from 0
+        return Classified(classes=[], known=False, error=re.sub(r"^inputs\[\d+\]", where, str(answer)))
     pairs = zip(answer.classes, answer.probabilities, strict=True)
     return Classified(classes=[Choice(label=name, probability=share) for name, share in pairs], known=answer.known)
