@@ -2,9 +2,9 @@
 
 python benchmarks/scale/shards.py [--users 1000000] [--processes 2]
 
-EmerG with its defaults, in one pass, not calibrated, on a log of one event a user, batches of 512 of all processes, gloo on CPUs. Memory: all tensors with a row
-for each user that a process holds between steps, the most of any. Step: the median over 200 steps after the first 50, in CPU
-seconds of a process and in seconds on the clock, which depend on cores that nobody else uses.
+EmerG, in one pass and not calibrated, on a log of one event a user, batches of 512 of all processes, gloo on CPUs. Memory: all
+tensors with a row for each user that a process holds between steps, the most of any. Step: the median over 200 steps after the
+first 50, in CPU seconds of a process and in seconds on the clock, which depend on cores that nobody else uses.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
 python benchmarks/scale/users.py [--users 1000000]
 
-EmerG with its defaults, in one pass, not calibrated, on a log of one event a user (as many rows in both cases), batches of 512. CPU time of a step: the median
-over 200 steps after the first 50, in one process. Memory: all tensors with a row for each user that live between steps (a dense
-gradient would be one), against the table and its two moments.
+EmerG, in one pass and not calibrated, on a log of one event a user (as many rows in both cases), batches of 512. CPU time of a
+step: the median over 200 steps after the first 50, in one process. Memory: all tensors with a row for each user that live
+between steps (a dense gradient would be one), against the table and its two moments.
 """
 
 import argparse
