@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "speed"))
 from models import measurement
-from users import SCHEMA, SKIPPED, STEPS, bytes_by_user, log_of
+from users import ROWS, SCHEMA, SKIPPED, STEPS, bytes_by_user, log_of
 
 from measurement import emit
 from newcomer.items.methods.emerg import EmerG
@@ -36,7 +36,7 @@ def train(users: int, shard: bool, folder: Path) -> None:
     """One of the processes: writes its bytes and seconds."""
     torch.set_num_threads(1)
     learner = EmerG(SCHEMA, device="cpu", shard_tables=shard, pretrain_epochs=1, calibrate=False)
-    old = OldItems(learner._to_log(log_of(users, users)))
+    old = OldItems(learner._to_log(log_of(users, max(users, ROWS))))
     gc.collect()
     cpu, clock = list[float](), list[float]()
     for number, _ in enumerate(training := learner.fit_stage(Stage("old", old, {}))):
