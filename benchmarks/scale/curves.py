@@ -12,16 +12,20 @@ import math
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 RESULTS, PLOT = Path("runs/scale/curves.jsonl"), Path("docs/scale.svg")
 COLUMNS = 3
+NOT_OF_SIZE = ("scores, two threads / one, ratio",)
+"""Figures that depend on idle cores, not on the size."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,11 @@ def draw(lines: Sequence[Mapping[str, Any]]) -> Figure:
     panels: dict[str, list[Mapping[str, Any]]] = {}
     for line in lines:
         panels.setdefault(f"{line['figure']}, {line['unit']}", []).append(line)
-    shown = {name: sorted(points, key=lambda p: p["size"]) for name, points in panels.items() if len(points) > 1}
+    shown = {
+        name: sorted(points, key=lambda p: p["size"])
+        for name, points in panels.items()
+        if len(points) > 1 and name not in NOT_OF_SIZE
+    }
     figure = Figure(figsize=(4 * COLUMNS, 2.6 * math.ceil(len(shown) / COLUMNS)), layout="constrained")
     for number, (name, points) in enumerate(shown.items(), 1):
         axes = figure.add_subplot(math.ceil(len(shown) / COLUMNS), COLUMNS, number)
@@ -68,7 +76,7 @@ def draw(lines: Sequence[Mapping[str, Any]]) -> Figure:
             axes.axhline(target, linestyle="--", color="gray")
         axes.set_xscale("log")
         axes.set_ylim(bottom=0)
-        axes.set_title(name, fontsize=8)
+        axes.set_title(textwrap.fill(name, 44), fontsize=8)
         axes.set_xlabel(points[0]["curve"])
     return figure
 
@@ -86,7 +94,8 @@ def main(only: Sequence[str]) -> None:
             lines += found
             with RESULTS.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in found)
-    draw(lines).savefig(PLOT)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "newcomer"}):
+        draw(lines).savefig(PLOT, metadata={"Date": None})
     print(f"plot: {PLOT}")
 
 
