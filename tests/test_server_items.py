@@ -1,6 +1,7 @@
 """Items over HTTP: what the service answers is what the library answers; what does not fit is said with its place."""
 
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -364,6 +365,21 @@ def test_repetitions_of_refused_events_are_refused(client: TestClient) -> None:
     assert sorted(error["pointer"] for error in found["errors"]) == ["/events/1/film", "/events/2/film", "/events/3"]
 
 
+def test_an_id_that_looks_like_a_row_is_none(client: TestClient, config: ServeConfig) -> None:
+    """Of a message that names no row, the row in an id was counted anew, beyond all rows: 500."""
+    client.post("/items", json={"items": [NEW | {"film": "row 99"}, NEW]})
+    client.post("/events", json={"events": [event(film="row 99", event_id="a")]})
+    with sqlite3.connect(str(config.states).removeprefix("sqlite:///")) as database:
+        database.execute("update item_events set label = 1 - label where item_id = 'row 99'")
+    rows = [event(film="row 99", event_id="a"), event(event_id="b")]
+    found = client.post("/events", json={"events": rows})
+    assert found.status_code == 200
+    assert [found.json()[key] for key in ("new", "refused")] == [1, 1]
+    assert "item 'row 99'" in found.json()["errors"][0]["detail"]
+    details = client.get("/items", params={"item_id": "row 99"})
+    assert (details.status_code, details.json()["uncertainty"]) == (200, None)
+
+
 def test_a_parameter_that_is_not_there_is_refused(client: TestClient) -> None:
     body = {"viewer": 3, "context": CONTEXT, "candidates": [FILMS[0]]}
     assert client.post("/score?model=v2", json=body).status_code == 422
@@ -382,11 +398,11 @@ def test_what_is_unusual_about_events_is_noted(tmp_path: Path) -> None:
     with TestClient(create_app(ServeConfig(stores=(store,)))) as client:
         client.post("/items", json={"items": [NEW]})
         rows = [event(event_id="a", seen=5), event(event_id="b", liked=None, event_type="clik")]
-        with pytest.warns(DataWarning, match="is like 5 in row 1"):
+        with pytest.warns(DataWarning, match="row 1, time 'seen' is 5"):
             found = client.post("/events", json={"events": rows}).json()
         assert found["new"] == 2
         assert found["notes"][0] == "event_type 'clik' is no click; 'click' is"
-        assert "is like 5 in row 1, but training had" in found["notes"][1]
+        assert found["notes"][1].startswith("events: row 1, time 'seen' is 5")
 
 
 def test_an_event_without_its_request_is_told_what_is_missing(client: TestClient) -> None:

@@ -39,7 +39,7 @@ def learner_of(
     )
 
 
-def says(file: Path | None, set_: Sequence[str], settings: Iterable[str]) -> bool:
+def has_setting(file: Path | None, set_: Sequence[str], settings: Iterable[str]) -> bool:
     """Whether the file's [learner] table or the command line has one of these settings."""
     table = _content(file).get("learner", {})
     given = {parse_change(change)[0] for change in set_} | (set(table) if isinstance(table, Mapping) else set())

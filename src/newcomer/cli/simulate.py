@@ -98,9 +98,11 @@ def _opened(log: Path | None) -> Iterator[TextIO | None]:
     if log is None:
         yield None
         return
-    if log.exists():
-        raise SettingError(f"--log {log}: is there already; name another file, or delete this one")
-    with log.open("x", encoding="utf-8") as stream:
+    try:
+        stream = log.open("x", encoding="utf-8")
+    except FileExistsError:
+        raise SettingError(f"--log {log}: is there already; name another file, or delete this one") from None
+    with stream:
         yield stream
 
 

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table as RichTable
 
 from newcomer.cli.items import Folder
-from newcomer.cli.learner_config import learner_of, says
+from newcomer.cli.learner_config import has_setting, learner_of
 from newcomer.cli.program import Bar, Track, app, bar, console, say, say_logs, shorten, stoppable
 from newcomer.data.click_log import ClickLog
 from newcomer.data.inference.column_roles import EXPECTED_VALUES
@@ -118,7 +118,7 @@ def train(
                 if learner is None and kind is EmerG:
                     say(HINT)
                 model = kind(meaning, **settings)
-                if learner is None and kind is EmerG and not says(schema, set_ or [], HISTORY):
+                if learner is None and kind is EmerG and not has_setting(schema, set_ or [], HISTORY):
                     model = _with_histories_if_better(model, settings, events, checkpoint, shown)
             run = {"learner": model.name, **model.settings}
             steps = ((store, step) for step in model.fit_stage(Stage("old", OldItems(events), {}), checkpoint))

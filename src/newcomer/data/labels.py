@@ -74,19 +74,19 @@ class LabelStatistics:
 
     def mismatch(self, given: Self) -> str | None:
         """Why these labels cannot be on the scale of the training labels; None if they can."""
-        if (beyond := self.beyond(given)) is not None:
-            return f"hold {beyond:g}, but were from {self.lowest:g} to {self.highest:g} in training"
+        if (wrong := self.outside(given)) is not None:
+            return f"hold {wrong:g}, but were from {self.lowest:g} to {self.highest:g} in training"
         if given.unit == given.count and self.negative_log_probability(given.count) > BY_CHANCE:
             return f"are all from 0 to 1, but only {self.unit:,} of {self.count:,} labels in training were"
         return None
 
-    def beyond(self, given: Self) -> float | None:
+    def outside(self, given: Self) -> float | None:
         """The label that is farthest below, or else above, all labels of training; None if none is."""
         if self.lowest <= given.lowest and given.highest <= self.highest:
             return None
         return given.lowest if given.lowest < self.lowest else given.highest
 
-    def share_beyond(self, given: Self) -> float:
+    def share_outside(self, given: Self) -> float:
         """About which share of these labels is below or above all labels of training."""
         outside = [not self.lowest <= quantile <= self.highest for quantile in given.quantiles]
         return sum(outside) / max(len(outside), 1)

@@ -163,9 +163,8 @@ def other_unit_note(log: ClickLog, unit: str | None, where: str) -> str | None:
         return None
     shown = _shown(int(log.time[wrong[0]]), log.has_dates)
     return (
-        f"{where}: time '{log.schema.time}' of {len(wrong):,} of {len(log):,} events is like {shown} in row "
-        f"{log.row[wrong[0]] + 1}, but training had {_training_unit(unit)}: the events count, but "
-        f"which are the latest is unknown; write {_wanted(unit)}"
+        f"{where}: row {log.row[wrong[0]] + 1}, time '{log.schema.time}' is {shown}, and {len(wrong):,} of {len(log):,} events are "
+        f"like it, but training had {_training_unit(unit)}: they count, but which are the latest is unknown; write {_wanted(unit)}"
     )
 
 

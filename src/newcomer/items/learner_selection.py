@@ -1,4 +1,4 @@
-"""Choice among learners on held-out old items, which live as new ones: by `newcomer train`, and of more by `--learner auto`."""
+"""Model selection on held-out old items, which live as new ones: users' histories or not, and `newcomer train --learner auto`."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace

@@ -110,7 +110,7 @@ class ItemDetails(ItemStatus):
         description="edges of the item's feature graph, largest weights first; null without one"
     )
     uncertainty: Uncertainty | None = Field(
-        description="null without a posterior: a trained item before its first event in service, other rules of adaptation"
+        description="null for a trained item before its first event in service, other rules of adaptation, damaged events"
     )
 
 

@@ -70,7 +70,8 @@ PAGE = 100
 COLUMN_OF_KEY = {name: "logit_std" if name == "sd" else name for name in Score.model_fields}
 """Key of a score → column of the scores."""
 
-ROW = re.compile(r"\brow (\d+)\b")
+ROW = re.compile(r"^events: row (\d+)\b")
+"""Beginning of a message about an event. Ids and values further on may look like rows."""
 
 
 class ItemRoutes:
@@ -163,7 +164,7 @@ class ItemRoutes:
             for name, status in statuses.items()
             if name in headers
         ]
-        self.metrics.given(done.unseen)
+        self.metrics.count_values(done.unseen)
         refused = [_item_error(line, rows, self.schema) for line in done.left_out]
         if refused and not items:
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, done.left_out[0], refused)
@@ -441,6 +442,6 @@ def _refused(lines: Sequence[str]) -> list[Refused]:
 
 
 def _renumbered(line: str, rows: Sequence[int]) -> str:
-    """The message with the row counted in the body's list."""
+    """The message with the row with which it begins, if it does, counted in the body's list."""
     line = f"events: {line}" if line.startswith("row ") else line
-    return ROW.sub(lambda found: f"row {rows[int(found[1]) - 1] + 1}", line, count=1)
+    return ROW.sub(lambda found: f"events: row {rows[int(found[1]) - 1] + 1}", line)

@@ -74,9 +74,9 @@ class Metrics:
         """Count scores and the values of their request."""
         for phase, count in Counts(phases).items():
             self.scores.labels(phase or "unknown").inc(count)
-        self.given(unseen)
+        self.count_values(unseen)
 
-    def given(self, unseen: Unseen) -> None:
+    def count_values(self, unseen: Unseen) -> None:
         """Count the values of a request, or of items."""
         for name, counted in unseen.columns.items():
             self.values.labels(name).inc(counted.values)

@@ -254,13 +254,13 @@ class Encoder:
         self._require_codes(self.row_fields[1:], {**log.users.columns, **log.context})
         if log.labels is not None and self.schema.clicked_from is not None:
             training = self.labels or LabelStatistics.unknown(self.schema.clicked_from)
-            beyond = training.beyond(log.labels)
-            if beyond is None:
+            outside = training.outside(log.labels)
+            if outside is None:
                 return
-            if len(log) >= SCALE_FROM and training.share_beyond(log.labels) > 0.5:
+            if len(log) >= SCALE_FROM and training.share_outside(log.labels) > 0.5:
                 raise self._of_another_kind(str(training.mismatch(log.labels)), where)
             raise DataError(
-                f"label '{self.schema.label}' is {beyond:g}, but those of training were from {training.lowest:g} to "
+                f"label '{self.schema.label}' is {outside:g}, but those of training were from {training.lowest:g} to "
                 f"{training.highest:g}; clicks are labels from {self.schema.clicked_from:g} on: write numbers of the same scale"
             )
 

@@ -22,7 +22,8 @@ from newcomer.items.serving.service import ItemService
 OnUnknown = Literal["error", "null", "prior"]
 """An unknown id is an error, has no score, or is scored as an item about which nothing is known."""
 
-ROW = re.compile(r"\brow (\d+)\b")
+ROW = re.compile(r"^candidates: row (\d+)\b")
+"""Beginning of a message about a candidate."""
 
 ITEM = "item_id"
 """Column with the candidates' ids; null for candidates given by their features."""
@@ -168,7 +169,7 @@ def _item_table(rows: Mapping[str, Mapping[str, Any]], schema: Any, numbers: Map
         return items_and_conflicts(frame, schema, "candidates")[0]
     except DataError as error:
         raise DataError(
-            ROW.sub(lambda row: f"row {numbers[names[int(row[1]) - 1]] + 1}", str(error), count=1)
+            ROW.sub(lambda row: f"candidates: row {numbers[names[int(row[1]) - 1]] + 1}", str(error))
         ) from None
 
 

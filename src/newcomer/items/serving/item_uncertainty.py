@@ -1,4 +1,4 @@
-"""How far an item's logit is known, on average over its latest events."""
+"""Posterior and prior std of an item's logit, over the requests of its latest events."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from newcomer.items.serving.past_events import PastEvents
 from newcomer.items.serving.service import ItemService
 from newcomer.nn.ctr.field_embeddings import NumericSize
 from newcomer.shapes import Float, Tensor
-from newcomer.store.states import Event
+from newcomer.store.states import DamagedItemError, Event
 
 LATEST = 20
 """Latest events of an item whose users and contexts are the requests."""
@@ -29,29 +29,32 @@ class ItemUncertainty:
 
 
 def item_uncertainty(service: ItemService, item: str) -> ItemUncertainty | None:
-    """The uncertainty of this item; None where `ItemService.score` has no std.
+    """The uncertainty of this item; None where `ItemService.score` has no std, and where its events are damaged.
 
-    Raises DataError for an unknown item, DamagedItemError for damaged events.
+    Raises DataError for an unknown item.
     """
     row, _ = service.look_up(item)
     learner, known = service.learner, service.refreshed([row.item], for_scores=True)
-    if not learner.lifecycle.has_posterior:
+    if not learner.lifecycle.has_posterior or row.item not in known.numbers:  # deleted meanwhile
         return None
     number = torch.tensor([known.numbers[row.item]], device=learner.device)
-    past = PastEvents.read(service.states, service.model, learner, known, [row.item])
+    try:
+        past = PastEvents.read(service.states, service.model, learner, known, [row.item])
+    except DamagedItemError:
+        return None
     latest = [event for event in past.windows.get(row.item, ()) if event.values][-LATEST:]
     requests = to_clicks([(0, event) for event in latest or [_blank(learner.encoder)]], learner.encoder, learner.device)
     features = [values[number] for values in known.item_features]
 
     events, state = known.headers[known.numbers[row.item]].events, select(known.state, number)
 
-    def spread(factors: Float[Tensor, "item direction number"]) -> float:
+    def rms_std(factors: Float[Tensor, "item direction number"]) -> float:
         logits, stds = learner.lifecycle.predict_with_std(state, features, requests, factors)
         slopes = learner.calibration.slope(logits, np.full(len(logits), events))
         return float(np.sqrt(np.mean((slopes * stds) ** 2)))
 
     factors = service.factors([row.item], known)
-    found = ItemUncertainty(spread(factors), spread(factors[:, :0]))
+    found = ItemUncertainty(rms_std(factors), rms_std(factors[:, :0]))
     return found if np.isfinite([found.std, found.prior_std]).all() else None
 
 
