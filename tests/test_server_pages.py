@@ -1,5 +1,6 @@
 """The pages: right without a script, and in a real browser with keyboard and contrast checked."""
 
+import io
 import os
 import re
 import shutil
@@ -14,11 +15,20 @@ from PIL.Image import Image
 from films import FILMS, trained
 from newcomer import FrozenBackbone
 from newcomer.data.examples import Examples
+from newcomer.server import classifiers
 from newcomer.server.app import create_app
 from newcomer.server.configuration import ServeConfig
+from newcomer.server.job_execution import execute
+from newcomer.server.job_runner import JobRunner
 from serving import in_thread
 
 TOKEN = "t" * 20
+
+
+def png(image: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
 
 
 @pytest.fixture
@@ -86,6 +96,65 @@ def test_images_are_classified_by_the_form(client: TestClient, config: ServeConf
     assert "not a readable image" in page
 
 
+def work(config: ServeConfig) -> None:
+    """Do all jobs in this process."""
+    runner = JobRunner(config)
+    while (job := runner.next()) is not None:
+        execute(config, job.id)
+
+
+def test_a_class_is_learned_from_the_images_of_the_form(
+    client: TestClient, config: ServeConfig, tasks: list[Examples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifiers, "CHECK_SECONDS", 0)
+    files = [("files", (f"{n}.png", png(image))) for n, image in enumerate(tasks[1].inputs)]
+    broken = ("files", ("broken.png", b"no image"))
+    page = client.post("/ui/learn", params={"model": "digits"}, data={"label": " <new> "}, files=[*files, broken]).text
+    assert f"A job learns {len(files) + 1} examples of &#39;&lt;new&gt;&#39;" in page
+    work(config)
+    assert client.get("/classes").json()["classes"] == [*dict.fromkeys(tasks[0].labels), "<new>"]
+    assert f"Left out: example {len(files) + 1}" in client.get("/").text
+    assert "&lt;new&gt;" in client.get("/ui/classes", params={"model": "digits"}).text
+    for form, given in (({"label": "new"}, None), ({"label": " "}, files)):
+        refused = client.post("/ui/learn", params={"model": "digits"}, data=form, files=given)
+        assert "Nothing to learn" in refused.text
+    assert len(client.get("/jobs").json()["jobs"]) == 1
+
+
+def test_a_class_is_learned_from_the_lines_of_the_form(tmp_path: Path, questions: list[Examples], tiny: Any) -> None:
+    FrozenBackbone(tiny("bert")).learn(questions[0]).save(tmp_path / "questions")
+    config = ServeConfig(stores=(tmp_path / "questions",))
+    with TestClient(create_app(config)) as client:
+        lines = "\r\n".join(["where is my card", "", "my card is gone"])
+        page = client.post("/ui/learn", params={"model": "questions"}, data={"label": "lost card", "text": lines}).text
+        assert "A job learns 2 examples of &#39;lost card&#39;" in page
+        work(config)
+        assert FrozenBackbone.load(tmp_path / "questions").classes[-1] == "lost card"
+
+
+def test_the_classes_are_shown_with_their_examples_and_their_confusions(
+    client: TestClient, config: ServeConfig, tasks: list[Examples]
+) -> None:
+    page = client.get("/ui/classes", params={"model": "digits"}).text
+    for name in dict.fromkeys(tasks[0].labels):
+        assert f'<tr><th scope="row">{name}</th><td>{tasks[0].labels.count(name)}</td></tr>' in page
+    shares = FrozenBackbone.load(config.stores[1]).memory.confusions.shares([0, 1])
+    cells = re.findall(r'<td class="w\d">(\d*)</td>', page)
+    assert [int(cell or 0) for cell in cells] == [round(100 * share) for share in shares.flatten().tolist()]
+
+
+def test_forms_are_shown_to_those_who_may_use_them(config: ServeConfig, tmp_path: Path) -> None:
+    roles = {"read": ["Classify"], "write": ["Add an item", "Classify"], "admin": ["Add an item", "Classify", "Teach"]}
+    lines = "".join(f"{role} {role * 5}\n" for role in roles)
+    (tmp_path / "tokens").write_text(lines)
+    with TestClient(create_app(config.model_copy(update={"token_file": tmp_path / "tokens"}))) as client:
+        for role, shown in roles.items():
+            page = client.post("/login", data={"token": role * 5}).text
+            assert [form for form in roles["admin"] if form in page] == shown
+            learned = client.post("/ui/learn", params={"model": "digits"}, data={"label": "new"})
+            assert learned.status_code == (200 if role == "admin" else 403)
+
+
 def test_with_tokens_a_browser_signs_in_and_other_sites_cannot_use_it(config: ServeConfig, tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(f"write {TOKEN}\n")
     with TestClient(create_app(config.model_copy(update={"token_file": tmp_path / "tokens"}))) as client:
@@ -140,12 +209,25 @@ def test_in_a_browser_an_item_is_added_watched_and_an_image_classified(
         _shot(page, "item")
         violations += axe.Axe().run(page)["violations"]
         page.goto(url)
-        page.set_input_files("input[type=file]", tmp_path / "zero.png")
-        page.click("text=Classify >> visible=true >> nth=-1")
+        page.set_input_files("form[action^='/ui/classify'] input[type=file]", tmp_path / "zero.png")
+        page.click("button:text('Classify')")
         page.wait_for_selector("h1:has-text('Classified')")
         _shot(page, "classified")
         violations += axe.Axe().run(page)["violations"]
         assert "zero.png" in page.inner_text("table")
+        page.goto(url)
+        page.fill("input[name=label]", "nought")
+        page.set_input_files("form[action^='/ui/learn'] input[type=file]", [tmp_path / "zero.png"] * 3)
+        page.click("text=Learn >> visible=true")
+        page.wait_for_selector("text=A job learns 3 examples of 'nought'")
+        work(config)
+        page.wait_for_selector("td:has-text('nought')")
+        _shot(page, "learned")
+        violations += axe.Axe().run(page)["violations"]
+        page.click("section[aria-labelledby=classes] a")
+        page.wait_for_selector("h1:has-text('Classes of digits')")
+        _shot(page, "classes")
+        violations += axe.Axe().run(page)["violations"]
         assert [one["id"] for one in violations] == []
         assert faults == []
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional as F
 
+from newcomer.classes.confusions import Confusions, HeldOutPredictions
 from newcomer.classes.cross_validation import FOLDS, cross_validate
 from newcomer.classes.heads import CANDIDATES, HEADS, HeadName, make_head
 from newcomer.nn.features.class_statistics import PRINCIPAL_DIRECTIONS, ClassStatistics
@@ -20,7 +21,7 @@ FEWER_FOLDS: dict[HeadName, int] = {"gaussian": 0, "kernel": 1}
 """Folds for slow heads that are not in use; none for `gaussian`, which is calibrated by its own samples."""
 PREFIX = "memory."
 CALIBRATION = "novelty_quantiles", "temperatures", "held_out_count", "judged"
-OF_NAME = "of_name"
+OF_NAME, CONFUSIONS = "of_name", "confusions"
 NAMED_EXAMPLES = 5
 """Examples that the name of a class is worth (docs/methods/zero-shot.md)."""
 DEFAULT_HEAD: HeadName = "gaussian"
@@ -42,13 +43,16 @@ class ClassMemory:
     """Of each of `HEADS`: the sum of its losses on held-out examples, and their number; see `with_judged_heads`."""
     of_name: Float[Tensor, " class"]
     """Examples in each class's count that its name stands for."""
+    confusions: Confusions
+    """Those of the classes' held-out examples. Nothing is predicted from them."""
 
     @classmethod
     def empty(cls, width: int) -> "ClassMemory":
         nothing = ClassStatistics.of(torch.zeros(0, width), torch.zeros(0, dtype=torch.long), 0, PRINCIPAL_DIRECTIONS)
         none = torch.zeros(len(HEADS), dtype=torch.float64)
         judged = torch.stack([none, none], dim=1)
-        return cls(nothing.float(), torch.zeros(0, QUANTILES), none + torch.nan, none, judged, torch.zeros(0))
+        quantiles, of_name = torch.zeros(0, QUANTILES), torch.zeros(0)
+        return cls(nothing.float(), quantiles, none + torch.nan, none, judged, of_name, Confusions.none())
 
     @property
     def classes(self) -> int:
@@ -99,8 +103,8 @@ class ClassMemory:
         trained: Linear,
         calibrated: Sequence[HeadName] | None = None,
         prior: Prior = "uniform",
-    ) -> tuple["ClassMemory", float | None]:
-        """Memory after a task's examples, and the cross-validated accuracy of `head` on its new classes (None: nothing held out).
+    ) -> tuple["ClassMemory", HeldOutPredictions | None]:
+        """Memory after a task's examples, and cross-validated predictions of `head` on its new classes (None: nothing held out).
 
         `target` are indices into all classes. A trained linear head has seen the held-out examples. Examples of known classes
         update the statistics only: they may have been learned before. `calibrated`: the heads whose temperature is updated.
@@ -115,7 +119,8 @@ class ClassMemory:
             by_example = prior == "empirical" and make_head(name, shrinkage).estimates_prior
             memory = memory._with_temperature(HEADS.index(name), logits, columns, by_example)
         logits, columns = found.logits[head]
-        return memory, float((logits.argmax(1) == columns).double().mean())
+        of_columns = torch.arange(memory.classes) if logits.shape[1] == memory.classes else found.near
+        return memory, HeldOutPredictions(of_columns[columns], of_columns[logits.argmax(1)])
 
     def with_judged_heads(
         self,
@@ -216,6 +221,7 @@ class ClassMemory:
             statistics=self.statistics.at(classes),
             novelty_quantiles=self.novelty_quantiles[classes],
             of_name=self.of_name[classes],
+            confusions=self.confusions.at(classes),
         )
 
     def threshold(self, share: float) -> float:
@@ -242,9 +248,13 @@ class ClassMemory:
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors for a store."""
-        calibration = {name: getattr(self, name) for name in CALIBRATION}
-        calibration |= {OF_NAME: self.of_name} if self.of_name.any() else {}
-        return {PREFIX + name: t for name, t in {**vars(self.statistics), **calibration}.items()}
+        others = {name: getattr(self, name) for name in CALIBRATION} | {CONFUSIONS: self.confusions.counts}
+        others |= {OF_NAME: self.of_name} if self.of_name.any() else {}
+        return {PREFIX + name: t for name, t in {**vars(self.statistics), **others}.items()}
+
+    def needed_tensors(self) -> list[Tensor]:
+        """Those needed to predict and to learn further tasks."""
+        return [tensor for name, tensor in self.tensors().items() if name != PREFIX + CONFUSIONS]
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "ClassMemory":
@@ -252,6 +262,7 @@ class ClassMemory:
         parts = {name.removeprefix(PREFIX): t for name, t in tensors.items() if name.startswith(PREFIX)}
         novelty_quantiles, temperatures, held_out_count, judged = (parts.pop(name) for name in CALIBRATION)
         of_name = parts.pop(OF_NAME, torch.zeros(len(novelty_quantiles)))
+        counts = parts.pop(CONFUSIONS, Confusions.none().counts)  # an older store has none
         padding = (0, len(HEADS) - len(held_out_count))  # heads newer than the store
         return cls(
             ClassStatistics(**parts),
@@ -260,6 +271,7 @@ class ClassMemory:
             F.pad(held_out_count, padding),
             F.pad(judged, (0, 0, *padding)),
             of_name,
+            Confusions(counts),
         )
 
 

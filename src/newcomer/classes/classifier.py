@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, final
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from newcomer.classes.class_memory import ClassMemory
 from newcomer.classes.configuration import Classifier
+from newcomer.classes.confusions import HeldOutPredictions
 from newcomer.classes.heads import HeadName, make_head
 from newcomer.classes.parts import Learned, Part
 from newcomer.errors import LearnerError
@@ -62,14 +64,19 @@ class FeatureClassifier(Part):
         features: Float[Tensor, "batch width"],
         target: Int[Tensor, " batch"],
         calibrated: Sequence[HeadName] | None = None,
-    ) -> float | None:
-        """Add a task's examples to the class memory. Returns the held-out accuracy of the settings' head, if any."""
+    ) -> HeldOutPredictions | None:
+        """Add a task's examples to the class memory. Returns predictions of the settings' head on held-out ones, if any."""
         head, how = self.head_name, self.settings
         trained = self.trained(max(self.memory.classes, int(target.max()) + 1))
         self.memory, held_out = self.memory.with_task(
             features, target, head, how.shrinkage, trained, calibrated, how.prior
         )
         return held_out
+
+    def note(self, held_out: HeldOutPredictions) -> dict[str, Json]:
+        """Keep predictions on held-out examples of a task's classes; returns what to say of them."""
+        self.memory = replace(self.memory, confusions=self.memory.confusions.with_predictions(held_out))
+        return {"held-out accuracy": held_out.accuracy}
 
     def judge_heads(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> None:
         """Judge all heads by a task's examples, with their features from before its training."""
@@ -168,7 +175,7 @@ class MemoryClassifier(FeatureClassifier):
 
     def update(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> Learned:
         held_out = self.update_memory(features, target)
-        info: dict[str, Json] = {} if held_out is None else {"held-out accuracy": held_out}
+        info = {} if held_out is None else self.note(held_out)
         return Learned(info | ({"head": self.head_name} if self.settings.head == "auto" else {}))
 
     def require_names(self) -> None:
@@ -192,7 +199,7 @@ class MemoryClassifier(FeatureClassifier):
         return tensors
 
     def all_tensors(self) -> Iterable[Tensor]:
-        return self.memory.tensors().values()
+        return self.memory.needed_tensors()
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self.memory = ClassMemory.from_tensors(state)

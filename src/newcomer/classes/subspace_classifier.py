@@ -9,6 +9,7 @@ import torch
 from newcomer.classes.class_memory import ClassMemory
 from newcomer.classes.classifier import FeatureClassifier
 from newcomer.classes.configuration import Classifier
+from newcomer.classes.confusions import HeldOutPredictions
 from newcomer.classes.parts import Learned
 from newcomer.errors import LearnerError
 from newcomer.nn.features.temperature import balanced_temperature
@@ -16,6 +17,7 @@ from newcomer.nn.heads.head import Prior, WeightBias
 from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.nn.heads.random_features import held_out
 from newcomer.nn.heads.subspaces import SubspacePrototypes
+from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
 
 PREFIX = "subspaces."
@@ -59,7 +61,7 @@ class SubspaceClassifier(FeatureClassifier):
         x = self._by_subspace(features)
         trained = x.shape[1] > self.prototypes.mean.shape[1]
         newest = x.shape[1] - 1 if trained else 0  # without a training the plain backbone's is their own
-        held, info = held_out(target) & (target >= known), {}
+        held, info = held_out(target) & (target >= known), dict[str, Json]()
         if held.any():
             kept = self.prototypes.with_examples(x[~held], target[~held], newest)
             logits, labels = kept.logits(x[held], self.alpha), target[held]
@@ -67,7 +69,7 @@ class SubspaceClassifier(FeatureClassifier):
             before, self.held_out_count = self.held_out_count, self.held_out_count + count
             logarithm = before * math.log(self.temperature) + count * math.log(found)
             self.temperature = math.exp(logarithm / self.held_out_count)
-            info = {"held-out accuracy": float((logits.argmax(1) == labels).double().mean())}
+            info = self.note(HeldOutPredictions(labels, logits.argmax(1)))
         self.prototypes = self.prototypes.with_examples(x, target, newest)
         return Learned(info)
 

@@ -1,9 +1,10 @@
 """Routes of jobs: create, look at, cancel."""
 
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from itertools import islice
+from types import MappingProxyType
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -21,6 +22,7 @@ from newcomer.server.problems import ProblemError
 from newcomer.server.security import Guard, Role
 from newcomer.server.stores import click_model_folder
 from newcomer.server.train_job import new_settings
+from newcomer.settings import Json
 
 
 class JobRoutes:
@@ -46,13 +48,12 @@ class JobRoutes:
 
     def create(self, body: JobBody) -> Job:
         """Queue a job."""
-        if len(self.jobs.unfinished()) >= self.limits.jobs:
-            raise ProblemError(
-                HTTPStatus.TOO_MANY_REQUESTS, f"{self.limits.jobs} jobs are waiting; cancel some, or wait"
-            )
+        self._require_room()
         match body:
             case LearnBody():
-                return self._learn(body)
+                served = find_classifier(self.classifiers, body.model)
+                inputs = _decoded(body, served.reads_images)
+                return self.learn(served, inputs, [one.label for one in body.examples], body.settings, body.key)
             case TrainBody():
                 return self._train(body)
             case CalibrateBody():
@@ -80,17 +81,24 @@ class JobRoutes:
         self.jobs.cancel(job)
         return job
 
-    def _learn(self, body: LearnBody) -> Job:
-        served = find_classifier(self.classifiers, body.model)
-        if len(body.examples) > self.limits.rows:
+    def learn(
+        self,
+        served: ServedClassifier,
+        inputs: Sequence[bytes],
+        labels: Sequence[str],
+        settings: Mapping[str, Json] = MappingProxyType({}),
+        key: str | None = None,
+    ) -> Job:
+        """Queue a job that learns these images, or texts in UTF-8, with their labels."""
+        self._require_room()
+        if len(inputs) > self.limits.rows:
             raise ProblemError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, f"{len(body.examples)} examples, but at most {self.limits.rows} a job"
+                HTTPStatus.UNPROCESSABLE_ENTITY, f"{len(inputs)} examples, but at most {self.limits.rows} a job"
             )
         served.models.require_latest(served.name)
-        require_settings(served.folder, body.settings)
-        inputs = _decoded(body, served.reads_images)
-        labels = [example.label for example in body.examples]
-        return self.jobs.create("learn", served.name, {"labels": labels, "settings": body.settings}, inputs, body.key)
+        require_settings(served.folder, settings)
+        request = {"labels": list(labels), "settings": dict(settings)}
+        return self.jobs.create("learn", served.name, request, inputs, key)
 
     def _train(self, body: TrainBody) -> Job:
         click_model = self._click_model()
@@ -106,6 +114,12 @@ class JobRoutes:
         if version.status == "ready":
             raise ProblemError(HTTPStatus.CONFLICT, f"version '{body.version}' has all items and events")
         return self.jobs.create("replay", body.version, {}, key=body.key)
+
+    def _require_room(self) -> None:
+        if len(self.jobs.unfinished()) >= self.limits.jobs:
+            raise ProblemError(
+                HTTPStatus.TOO_MANY_REQUESTS, f"{self.limits.jobs} jobs are waiting; cancel some, or wait"
+            )
 
     def _click_model(self) -> ClickModel:
         found = self.models.read().click_model

@@ -11,6 +11,7 @@ from newcomer.backbones.backbone import Backbone
 from newcomer.classes.class_memory import ClassMemory
 from newcomer.classes.classifier import FeatureClassifier
 from newcomer.classes.configuration import Classifier, Runtime
+from newcomer.classes.confusions import HeldOutPredictions
 from newcomer.classes.learner import ClassLearner, open_backbone
 from newcomer.classes.parts import Learned, NoAdapter, Steps, Task
 from newcomer.classes.training_loop import TrainingLoop
@@ -22,6 +23,7 @@ from newcomer.nn.heads.head import Prior, WeightBias
 from newcomer.nn.heads.lda import LDA
 from newcomer.nn.heads.random_features import held_out
 from newcomer.seeds import spawn
+from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
 from newcomer.training.settings import Count, Rate, Share
 
@@ -119,7 +121,7 @@ class KernelDiscriminant(FeatureClassifier):
         self.statistics = self.statistics.with_examples(x, target, 0)
         return Learned(info, added)
 
-    def _calibrate(self, x: Float[Tensor, "batch wide"], target: Int[Tensor, " batch"], known: int) -> dict[str, float]:
+    def _calibrate(self, x: Float[Tensor, "batch wide"], target: Int[Tensor, " batch"], known: int) -> dict[str, Json]:
         """Update the temperature by a fifth of the new classes' examples, held out; others may have been learned before."""
         held = held_out(target) & (target >= known)
         if not held.any():
@@ -130,7 +132,7 @@ class KernelDiscriminant(FeatureClassifier):
         before, self.held_out_count = self.held_out_count, self.held_out_count + count
         logarithm = before * math.log(self.temperature) + count * math.log(found)
         self.temperature = math.exp(logarithm / self.held_out_count)
-        return {"held-out accuracy": float((logits.argmax(1) == labels).double().mean())}
+        return self.note(HeldOutPredictions(labels, logits.argmax(1)))
 
     def flops(self) -> int:
         return 2 * self.projection_dim * (self.width + self.memory.classes)
@@ -151,7 +153,7 @@ class KernelDiscriminant(FeatureClassifier):
         return {**self.memory.tensors(), **{PREFIX + name: tensor for name, tensor in own.items()}}
 
     def all_tensors(self) -> Iterable[Tensor]:
-        return [*self.memory.tensors().values(), *vars(self.fourier).values(), *vars(self.statistics).values()]
+        return [*self.memory.needed_tensors(), *vars(self.fourier).values(), *vars(self.statistics).values()]
 
     def add(self, tensors: Mapping[str, Tensor]) -> None:
         if PREFIX + "phases" in tensors:

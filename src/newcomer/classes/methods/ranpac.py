@@ -11,6 +11,7 @@ from newcomer.backbones.backbone import Backbone
 from newcomer.classes.class_memory import ClassMemory
 from newcomer.classes.classifier import FeatureClassifier
 from newcomer.classes.configuration import Classifier, CompiledRuntime, Training
+from newcomer.classes.confusions import HeldOutPredictions
 from newcomer.classes.learner import ClassLearner, open_backbone
 from newcomer.classes.lora_adapters import Directions, low_rank_updates
 from newcomer.classes.parts import Learned, Steps, Task
@@ -21,6 +22,7 @@ from newcomer.nn.heads.head import Prior, WeightBias
 from newcomer.nn.heads.linear_layer import LinearHead
 from newcomer.nn.heads.random_features import RidgeStatistics, random_features, select_ridge
 from newcomer.seeds import spawn
+from newcomer.settings import Json
 from newcomer.shapes import Float, Int, Tensor
 from newcomer.training.settings import Count, Share
 
@@ -116,10 +118,11 @@ class RandomFeatureClassifier(FeatureClassifier):
             added[PREFIX + "projection"] = self.projection
         h = random_features(features, self.projection)
         self.sums = self.sums.joined(h, target)
-        chosen, info = select_ridge(h, torch.unique(target, return_inverse=True)[1]), {}
+        classes, among = torch.unique(target, return_inverse=True)
+        chosen, info = select_ridge(h, among), dict[str, Json]()
         if chosen is not None:
             self.ridge, logits, labels = chosen
-            logits = logits * self._scale()[torch.unique(target)]
+            logits = logits * self._scale()[classes]
             if self.settings.prior == "uniform":
                 found, count = balanced_temperature(logits, labels)
             else:
@@ -128,8 +131,8 @@ class RandomFeatureClassifier(FeatureClassifier):
             self.temperature = math.exp(
                 (before * math.log(self.temperature) + count * math.log(found)) / self.held_out_count
             )
-            right = logits.argmax(1) == labels
-            info = {"ridge": self.ridge, "held-out accuracy": float(right.double().mean())}
+            predictions = HeldOutPredictions(classes[labels], classes[logits.argmax(1)])
+            info = {"ridge": self.ridge} | self.note(predictions)
         return Learned(info, added)
 
     def flops(self) -> int:
@@ -151,7 +154,7 @@ class RandomFeatureClassifier(FeatureClassifier):
         return {**self.memory.tensors(), **{PREFIX + name: tensor for name, tensor in own.items()}}
 
     def all_tensors(self) -> Iterable[Tensor]:
-        return [*self.memory.tensors().values(), self.projection, self.sums.gram, self.sums.by_class]
+        return [*self.memory.needed_tensors(), self.projection, self.sums.gram, self.sums.by_class]
 
     def add(self, tensors: Mapping[str, Tensor]) -> None:
         self.projection = tensors.get(PREFIX + "projection", self.projection)

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.datastructures import UploadFile
 
+from newcomer.errors import NewcomerError
 from newcomer.items.analysis.item_graphs import item_graph
 from newcomer.printable import counted, printable
 from newcomer.server.bodies import ClassifyBody
@@ -31,6 +32,9 @@ JOBS = 5
 
 SHADES = 5
 """Number of background colours of an edge's weight."""
+
+CONFUSED = 20
+"""Classes of the confusion matrix."""
 
 MESSAGE, MOST = "newcomer_message", 500
 """Cookie of the next page's message, and its greatest length."""
@@ -56,7 +60,7 @@ class Pages:
             finalize=lambda value: printable(value) if type(value) is str else value,
         )  # fmt: skip
         self.router = APIRouter(include_in_schema=False)
-        read, write = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE))
+        read, write, admin = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE, Role.ADMIN))
         same = Depends(require_same_origin)
         route = self.router.add_api_route
         route("/", self.index, methods=["GET", "HEAD"])
@@ -70,7 +74,9 @@ class Pages:
             route("/ui/item/state", self.item_state, methods=["GET"], dependencies=[read])
             route("/ui/items", self.add, methods=["POST"], dependencies=[write, same])
         if classes is not None:
+            route("/ui/classes", self.known_classes, methods=["GET"], dependencies=[read])
             route("/ui/classify", self.classify, methods=["POST"], dependencies=[read, same])
+            route("/ui/learn", self.learn, methods=["POST"], dependencies=[admin, same])
 
     def index(self, request: Request) -> Response:
         """The first page, or the one to sign in."""
@@ -85,6 +91,7 @@ class Pages:
             items=self.items is not None,
             examples=[] if self.items is None else [item.item_id for item in self.items.page(limit=EXAMPLES).items],
             columns=columns,
+            may={role.name.lower(): self.guard.allows(request, role) for role in Role},
             classifiers=[{"name": model.name, "images": model.reads_images} for model in classifiers],
             **self._summary(),
         )
@@ -134,12 +141,7 @@ class Pages:
         """Classify the files or lines of the form."""
         assert self.classes is not None
         served = find_classifier(self.classes.models, model)
-        async with request.form(max_files=self.classes.most, max_fields=8) as form:
-            files = [one for one in form.getlist("files") if isinstance(one, UploadFile)]
-            contents: list[tuple[str, str | bytes]] = [(one.filename or "file", await one.read()) for one in files]
-            text = form.get("text")
-        lines = text.splitlines() if isinstance(text, str) else []
-        contents += [(line[:80], line) for line in lines if line.strip()]
+        contents, _ = await _given(request, self.classes.most)
         if not contents:
             return _told("Nothing to classify.")
         body = ClassifyBody(inputs=[""], reject=0.05)
@@ -148,6 +150,34 @@ class Pages:
             {"name": name, **result.model_dump()} for (name, _), result in zip(contents, found.results, strict=True)
         ]
         return self._page("classified.html.jinja", model=model, results=results)
+
+    async def learn(self, request: Request, model: str) -> Response:
+        """Queue a job that learns the files or lines of the form as examples of its class."""
+        assert self.classes is not None
+        served = find_classifier(self.classes.models, model)
+        contents, label = await _given(request, self.jobs.limits.rows)
+        if not contents or not label:
+            return _told("Nothing to learn: give a class and its examples.")
+        try:
+            await run_in_threadpool(self.jobs.learn, served, [one for _, one in contents], [label] * len(contents))
+        except (ProblemError, NewcomerError) as error:
+            return _told(str(error))
+        return _told(f"A job learns {counted(len(contents), 'example')} of '{label}': see the newest jobs.")
+
+    def known_classes(self, model: str) -> Response:
+        """The classes of a classifier, and which of them were confused."""
+        assert self.classes is not None
+        learner = find_classifier(self.classes.models, model).learner()
+        memory = learner.memory
+        shown = memory.confusions.most_confused(CONFUSED)
+        counts = memory.statistics.count - memory.of_name
+        return self._page(
+            "classes.html.jinja",
+            model=model,
+            classes=list(zip(learner.classes, counts.round().int().tolist(), strict=True)),
+            confused=[learner.classes[k] for k in shown],
+            rows=_shares(memory.confusions.shares(shown).tolist()),
+        )
 
     def _summary(self) -> dict[str, Any]:
         phases: dict[str, list[int]] = {}
@@ -217,6 +247,16 @@ def require_same_origin(request: Request) -> None:
         raise ProblemError(403, "a form of another site")  # type: ignore[arg-type]
 
 
+async def _given(request: Request, files: int) -> tuple[list[tuple[str, bytes]], str]:
+    """The form's files, and lines of text in UTF-8, each with a name; and its class, if it has one."""
+    async with request.form(max_files=files, max_fields=8) as form:
+        uploads = [one for one in form.getlist("files") if isinstance(one, UploadFile)]
+        contents = [(one.filename or "file", await one.read()) for one in uploads]
+        text, label = (value if isinstance(value, str) else "" for value in (form.get("text"), form.get("label")))
+    contents += [(line[:80], line.encode()) for line in text.splitlines() if line.strip()]
+    return contents, label.strip()
+
+
 def _told(message: str) -> Response:
     """The first page, with this message: once, and not in the address, where others could write one."""
     answer = RedirectResponse("/", 303)
@@ -235,7 +275,22 @@ def _cells(graph: Sequence[Sequence[float]]) -> list[list[Mapping[str, Any]]]:
 
 
 def _cell(weight: float) -> Mapping[str, Any]:
-    return {"text": f"{weight:.2f}", "shade": max(0, min(int(weight * SHADES), SHADES - 1))}
+    return {"text": f"{weight:.2f}", "shade": _shade(weight)}
+
+
+def _shade(weight: float) -> int:
+    return max(0, min(int(weight * SHADES), SHADES - 1))
+
+
+def _shares(matrix: Sequence[Sequence[float]]) -> list[list[Mapping[str, Any]]]:
+    """Text and background of each share of a confusion matrix, without those that round to 0."""
+    return [
+        [
+            {"text": f"{100 * share:.0f}" if share >= 0.005 else "", "shade": 0 if i == j else _shade(share * SHADES)}
+            for j, share in enumerate(row)
+        ]
+        for i, row in enumerate(matrix)
+    ]
 
 
 def _file(name: str, kind: str) -> Any:
