@@ -48,6 +48,9 @@ def test_the_life_of_an_item(client: Client) -> None:
     assert client.add([NEW]).items[0].status == "new"
     scores = client.score({"viewer": 3}, CONTEXT, ["a/b é", FILMS[0], {"genre": "war", "minutes": 99.0}])
     assert scores.scores[0].score == scores.scores[2].score
+    explored = client.score({"viewer": 3}, CONTEXT, ["a/b é", FILMS[0]], explore="thompson", strength=0.5, epsilon=0.1)
+    assert sorted(explored.order or []) == [0, 1]
+    assert 0.05 <= (explored.propensity or 0) <= 1
     clicked = {"film": "a/b é", "request_id": scores.request_id, "event_type": "click", "seen": 1000}
     assert client.warm([clicked, EVENT]).new == 2
     assert client.item("a/b é").events == 2

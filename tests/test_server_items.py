@@ -2,7 +2,9 @@
 
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,87 @@ def test_the_uncertainty_of_an_item_shrinks_with_its_events(client: TestClient) 
     right = score(client, "new", uncertainty=True).json()["scores"][0]["sd"]  # all events had this user and context
     assert found[-1]["sd"] == pytest.approx(right, rel=1e-4)
     assert client.get(f"/items/{FILMS[0]}").json()["uncertainty"] is None  # trained, without an event in service
+
+
+def positions(found: Any, key: Any) -> list[int]:
+    return sorted(range(len(found["scores"])), key=lambda n: -key(found["scores"][n]))
+
+
+def test_candidates_are_ordered_by_score_or_by_upper_bound(client: TestClient) -> None:
+    client.post("/items", json={"items": [NEW]})
+    rows = [event(event_id=f"e{n}", liked=0, seen=1000 + n) for n in range(30)]
+    client.post("/events", json={"events": rows})
+    candidates = ["new", *FILMS[:3], {"genre": "war", "minutes": 99.0}, {"genre": "love", "minutes": 81.0}, "nobody"]
+    plain = score(client, *candidates, on_unknown="null").json()
+    assert {"order", "propensity"}.isdisjoint(plain)
+    greedy = score(client, *candidates, on_unknown="null", explore="none").json()
+    assert greedy["order"] == positions(greedy, lambda row: row["logit"] or -99)[:-1]  # without the unknown one
+    assert greedy["propensity"] == 1
+    for strength in (0.5, 3.0):
+        found = score(client, *candidates, on_unknown="null", explore="ucb", strength=strength).json()
+        bound = {n: row["logit"] + strength * (row["sd"] or 0) for n, row in enumerate(found["scores"][:-1])}
+        assert found["order"] == sorted(bound, key=lambda n: -bound[n])
+        assert found["propensity"] == 1
+        assert [row["score"] for row in found["scores"]] == pytest.approx([row["score"] for row in plain["scores"]])
+
+
+@pytest.mark.parametrize(("explore", "epsilon"), [("thompson", 0.0), ("thompson", 0.4), ("none", 0.4)])
+def test_the_propensity_is_how_often_a_candidate_is_first(client: TestClient, explore: str, epsilon: float) -> None:
+    candidates = [{"genre": "war", "minutes": 99.0}, {"genre": "love", "minutes": 81.0}, FILMS[0]]
+    first, stated, requests = Counter[int](), dict[int, float](), 300
+    for _ in range(requests):
+        found = score(client, *candidates, explore=explore, epsilon=epsilon, strength=2.0).json()
+        assert sorted(found["order"]) == [0, 1, 2]
+        first[found["order"][0]] += 1
+        stated[found["order"][0]] = found["propensity"]
+    assert len(first) > 1
+    for n, share in stated.items():
+        assert abs(first[n] / requests - share) < 4 * (share * (1 - share) / requests) ** 0.5 + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "message"),
+    [
+        ({"explore": "best"}, "/explore", "'none', 'thompson' or 'ucb'"),
+        ({"explore": "ucb", "strength": -1}, "/strength", "greater than or equal to 0"),
+        ({"explore": "ucb", "strength": True}, "/strength", "a valid number"),
+        ({"explore": "none", "epsilon": 1.5}, "/epsilon", "less than or equal to 1"),
+        ({"strength": 0.5}, "/strength", "has no effect without 'explore'"),
+        ({"explore": "ucb", "candidates": [FILMS[0], "new", FILMS[0]]}, "/candidates/2", "is there twice"),
+        ({"explore": "ucb", "candidates": ["a"], "on_unknown": "null"}, "/candidates", "none has a score"),
+    ],
+)
+def test_an_exploration_that_cannot_be_is_refused(
+    client: TestClient, body: dict[str, Any], pointer: str, message: str
+) -> None:
+    client.post("/items", json={"items": [NEW]})
+    answer = client.post("/score", json={"viewer": 3, "context": CONTEXT, "candidates": [FILMS[0], "new"]} | body)
+    assert answer.status_code == 422
+    assert [one["pointer"] for one in answer.json()["errors"]] == [pointer]
+    assert message in answer.json()["detail"]
+
+
+def test_without_a_posterior_only_the_scores_order(tmp_path: Path) -> None:
+    trained(tmp_path / "store", adaptation="adam")
+    with TestClient(create_app(ServeConfig(stores=(tmp_path / "store",)))) as client:
+        refused = score(client, *FILMS, explore="thompson")
+        assert refused.json()["errors"][0]["pointer"] == "/explore"
+        assert "logits have no std" in refused.json()["detail"]
+        assert score(client, *FILMS, explore="none", epsilon=0.1).json()["propensity"] > 0
+
+
+def test_a_column_of_the_user_has_its_name_before_an_option(tmp_path: Path) -> None:
+    named = replace(SCHEMA, fields=(*SCHEMA.fields, Field("strength", "user", "numeric", missing="mark")))
+    rows = log().with_columns(strength=pl.col("viewer").cast(pl.Int64) * 1.5)
+    EmerG(named, **QUICK).learn(rows).save(tmp_path / "store")
+    with TestClient(create_app(ServeConfig(stores=(tmp_path / "store",)))) as client:
+        weak, strong = (score(client, *FILMS, strength=number, viewer=n) for n, number in ((21, 1.5), (22, 28.5)))
+        assert weak.status_code == strong.status_code == 200
+        assert weak.json()["scores"] != strong.json()["scores"]
+    taken = replace(SCHEMA, fields=(*SCHEMA.fields, Field("context", "user", missing="mark")))
+    EmerG(taken, **QUICK).learn(log().with_columns(context=pl.lit("a"))).save(tmp_path / "taken")
+    with pytest.raises(SettingError, match="column 'context' of the user has the name of a key of POST /score"):
+        create_app(ServeConfig(stores=(tmp_path / "taken",)))
 
 
 def test_a_candidate_by_its_features_has_the_score_of_such_an_item_and_is_not_added(client: TestClient) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from newcomer.client import Client
 from newcomer.errors import DataError, SettingError
 from newcomer.items.serving.service import ItemService
 from newcomer.server.app import create_app
+from newcomer.server.bodies import Explore
 from newcomer.server.configuration import ServeConfig
 from newcomer.simulation.run import Simulation
 from newcomer.simulation.sent_log import SentLog, replay
@@ -131,6 +133,22 @@ def test_choosing_the_best_candidates_has_no_regret() -> None:
     summary.shown(truth, np.array([0, 2]))
     assert summary.regret == pytest.approx(0.65 - 0.25)
     assert summary.random_regret == pytest.approx(2 * (0.65 - 0.45))
+
+
+def test_what_the_service_ranks_first_is_shown(url: str, store: Path, tmp_path: Path) -> None:
+    visit = Visit.draw(WORLD, replace(TRAFFIC, exploration=0.0), 0, WORLD.old_items)
+    assert visit.shown(np.array([0.1, 0.3, 0.2]), None, 2).tolist() == [1, 2]
+    assert visit.shown(np.array([0.1, 0.3, 0.2]), [2, 0], 1).tolist() == [2]
+    regrets = set()
+    policies: tuple[Explore | None, ...] = (None, "none", "thompson")
+    for n, explore in enumerate(policies):
+        config = ServeConfig(stores=(store,), states=f"sqlite:///{tmp_path}/{n}.db", folder=tmp_path / str(n))
+        with in_thread(create_app(config)) as own, Client(own) as client:
+            simulation = Simulation(client, WORLD, replace(TRAFFIC, explore=explore, strength=5.0))
+            list(simulation.run(visits=30))
+        assert simulation.summary.failed == 0
+        regrets.add(simulation.summary.regret)
+    assert len(regrets) == 2  # greedy twice
 
 
 def test_a_service_of_another_world_is_refused(url: str, tmp_path: Path) -> None:

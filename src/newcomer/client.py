@@ -25,6 +25,7 @@ from newcomer.server.bodies import (
     Classifications,
     ClassList,
     Counts,
+    Explore,
     Forgotten,
     ItemDetails,
     ItemPage,
@@ -117,9 +118,16 @@ class Client:
         candidates: Sequence[str | int | Row],
         on_unknown: OnUnknown = "error",
         uncertainty: bool = False,
+        explore: Explore | None = None,
+        strength: float = 1.0,
+        epsilon: float = 0.0,
     ) -> Scores:
-        """Click probabilities of candidates, given by ids or by fields. `user`: the user's id and fields by column."""
-        return self._send(_score(user, context, candidates, on_unknown, uncertainty))
+        """Click probabilities of candidates, given by ids or by fields. `user`: the user's id and fields by column.
+
+        With `explore` the answer has the `order` in which to show them, and the `propensity` of the first one
+        (`newcomer.items.serving.exploration`).
+        """
+        return self._send(_score(user, context, candidates, on_unknown, uncertainty, explore, strength, epsilon))
 
     def warm(self, events: Sequence[Row]) -> Counts:
         """Count events; a click corrects the impression of its id.
@@ -275,8 +283,11 @@ class AsyncClient:
         candidates: Sequence[str | int | Row],
         on_unknown: OnUnknown = "error",
         uncertainty: bool = False,
+        explore: Explore | None = None,
+        strength: float = 1.0,
+        epsilon: float = 0.0,
     ) -> Scores:
-        return await self._send(_score(user, context, candidates, on_unknown, uncertainty))
+        return await self._send(_score(user, context, candidates, on_unknown, uncertainty, explore, strength, epsilon))
 
     async def warm(self, events: Sequence[Row]) -> Counts:
         return await self._send(_warm(events))
@@ -402,11 +413,20 @@ def _add(items: Sequence[Row], replace: bool) -> _Request[AddedItems]:
 
 
 def _score(
-    user: Row, context: Row, candidates: Sequence[str | int | Row], on_unknown: OnUnknown, uncertainty: bool
+    user: Row,
+    context: Row,
+    candidates: Sequence[str | int | Row],
+    on_unknown: OnUnknown,
+    uncertainty: bool,
+    explore: Explore | None,
+    strength: float,
+    epsilon: float,
 ) -> _Request[Scores]:
     given = [dict(one) if isinstance(one, Mapping) else one for one in candidates]
-    body = {**user, "context": dict(context), "candidates": given, "on_unknown": on_unknown, "uncertainty": uncertainty}
-    return _Request("POST", "/score", Scores, body)
+    options: dict[str, Json] = {"on_unknown": on_unknown, "uncertainty": uncertainty}
+    if explore is not None or strength != 1 or epsilon:
+        options |= {"explore": explore, "strength": strength, "epsilon": epsilon}
+    return _Request("POST", "/score", Scores, {**user, "context": dict(context), "candidates": given, **options})
 
 
 def _item(method: str, item: str, answer: type[T]) -> _Request[T]:

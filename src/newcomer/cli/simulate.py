@@ -11,6 +11,7 @@ from newcomer.cli.program import app, bar, say
 from newcomer.client import Client
 from newcomer.errors import SettingError
 from newcomer.printable import printable_json
+from newcomer.server.bodies import Explore
 from newcomer.simulation.run import Simulation
 from newcomer.simulation.sent_log import SentLog
 from newcomer.simulation.summary import Summary
@@ -47,6 +48,13 @@ def simulate(
     exploration: Annotated[
         float, typer.Option(metavar="SHARE", min=0.0, max=1.0, help="Share of visits that are shown random candidates.")
     ] = DEFAULT.exploration,
+    explore: Annotated[
+        Explore | None,
+        typer.Option(help="How the service orders the candidates of the other visits; by default by score."),
+    ] = None,
+    strength: Annotated[
+        float, typer.Option(metavar="X", min=0.0, help="Factor on the std in --explore.")
+    ] = DEFAULT.strength,
     click_delay: Annotated[
         int, typer.Option(metavar="N", min=0, help="Mean delay of a click, in visits.")
     ] = DEFAULT.click_delay,
@@ -81,7 +89,7 @@ def simulate(
         return
     if shown > candidates:
         raise SettingError(f"--shown {shown}: there are only {candidates} candidates; lower it, or raise --candidates")
-    traffic = Traffic(candidates, shown, exploration, click_delay, new_item_every, repeated)
+    traffic = Traffic(candidates, shown, exploration, explore, strength, click_delay, new_item_every, repeated)
     with Client(against, token) as client, _opened(log) as stream:
         simulation = Simulation(client, world, traffic, SentLog(stream))
         before = 0

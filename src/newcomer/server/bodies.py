@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, create_model
 
 from newcomer.data.schema import Field as SchemaField
 from newcomer.data.schema import Schema
+from newcomer.errors import SettingError
 
 Scalar = str | int | float | bool | None
 Value = Scalar | list[Scalar]
@@ -18,6 +19,20 @@ Number = Annotated[int, Strict()] | Annotated[float, Strict()]
 """true and false are no numbers."""
 
 Id = str | Number
+
+Explore = Literal["none", "thompson", "ucb"]
+"""That of `newcomer.items.serving.exploration`, whose import would make a client as slow as a service."""
+
+CONTEXT, CANDIDATES = "context", "candidates"
+
+SCORE_OPTIONS: Mapping[str, tuple[Any, Any]] = {
+    "on_unknown": (Literal["error", "null", "prior"], "error"),
+    "uncertainty": (bool, False),
+    "explore": (Explore | None, None),
+    "strength": (Annotated[float, Field(ge=0, strict=True)], 1.0),
+    "epsilon": (Annotated[float, Field(ge=0, le=1, strict=True)], 0.0),
+}
+"""Type and default of each option of `POST /score`. A column of the user of the same name takes its place."""
 
 EVENT_ID, REQUEST_ID, EVENT_TYPE = "event_id", "request_id", "event_type"
 """Keys of an event besides the schema's columns."""
@@ -136,6 +151,13 @@ class Scores(BaseModel):
     request_id: str = Field(description="names user and context in events")
     model: str
     scores: list[Score]
+    order: list[int] | None = Field(
+        default=None,
+        description="with `explore`: positions of the candidates that have a score, from 0, the first to show first",
+    )
+    propensity: float | None = Field(
+        default=None, description="with `explore`: probability with which this candidate is the first in `order`"
+    )
 
 
 class Counts(BaseModel):
@@ -228,6 +250,11 @@ class Bodies:
         item_fields = [(field.name, Value, _default(field)) for field in schema.of("item")]
         user_fields = [(field.name, Value, _default(field)) for field in schema.of("user")]
         context = [(field.name, Value, _default(field)) for field in schema.of("context")]
+        of_user = {schema.user, *(name for name, _, _ in user_fields)}
+        if taken := of_user & {CONTEXT, CANDIDATES}:
+            raise SettingError(
+                f"column '{min(taken)}' of the user has the name of a key of POST /score; train with another name"
+            )
         item = _model("Item", [item_id, *item_fields], "A new item: its id and fields.")
         fields = [(name, kind, None) for name, kind, _ in item_fields]
         candidate = _model("Candidate", [(schema.item, Id | None, None), *fields], "An item by its features.")
@@ -260,15 +287,15 @@ class Bodies:
         )
         self.Events = create_model("EventsBody", __base__=Body, events=(_list_of(event, rows), ...))
         required = any(default is ... for _, _, default in context)
+        self.score_options = {name: option for name, option in SCORE_OPTIONS.items() if name not in of_user}
         self.Score = _model(
             "ScoreBody",
             [
                 user,
                 *user_fields,
-                ("context", context_body, ... if required else context_body()),
-                ("candidates", _list_of(Id | candidate, rows), ...),
-                ("on_unknown", Literal["error", "null", "prior"], "error"),
-                ("uncertainty", bool, False),
+                (CONTEXT, context_body, ... if required else context_body()),
+                (CANDIDATES, _list_of(Id | candidate, rows), ...),
+                *[(name, *option) for name, option in self.score_options.items()],
             ],
             "A user in a context, and candidate items by id or by features.",
         )

@@ -27,6 +27,8 @@ from newcomer.items.serving.item_uncertainty import item_uncertainty
 from newcomer.items.serving.requests import parse_items
 from newcomer.items.serving.service import ItemService
 from newcomer.server.bodies import (
+    CANDIDATES,
+    CONTEXT,
     EVENT_ID,
     EVENT_TYPE,
     REQUEST_ID,
@@ -49,6 +51,7 @@ from newcomer.server.bodies import (
 from newcomer.server.click_versions import ClickVersions
 from newcomer.server.event_log import EventLog
 from newcomer.server.event_rows import by_kind, check_impressions, event_id_column, warm_rows
+from newcomer.server.exploration import Exploration
 from newcomer.server.history import name_in
 from newcomer.server.impressions import WaitingImpressions
 from newcomer.server.item_deletion import delete_items
@@ -252,17 +255,15 @@ class ItemRoutes:
 
     def score(self, body: Mapping[str, Any], after: BackgroundTasks) -> dict[str, Any]:
         """Scores of candidates, and the request id for their events: `Scores`, not validated."""
-        given = {
-            key: value
-            for key, value in body.items()
-            if key not in ("context", "candidates", "on_unknown", "uncertainty")
-        }
-        request, candidates = given | body.get("context", {}), body["candidates"]
-        on_unknown, uncertainty = body.get("on_unknown", "error"), body.get("uncertainty", False)
+        options = {name: body.get(name, default) for name, (_, default) in self.bodies.score_options.items()}
+        given = {key: value for key, value in body.items() if key not in (CONTEXT, CANDIDATES, *options)}
+        request, candidates = given | body.get(CONTEXT, {}), body[CANDIDATES]
         serving = self.versions.current()
         service = serving.for_user(request.get(self.schema.user))
+        exploration = Exploration.asked_for(options, service.learner.lifecycle.has_posterior)
+        uncertainty = options["uncertainty"] or (exploration is not None and exploration.needs_std)
         try:
-            answers, unseen = score_candidates(service, candidates, request, on_unknown, uncertainty)
+            answers, unseen = score_candidates(service, candidates, request, options["on_unknown"], uncertainty)
         except DataError as error:
             raise self._score_problem(error) from None
         self.metrics.scored(answers["phase"].to_list(), unseen)
@@ -272,7 +273,9 @@ class ItemRoutes:
         columns = (answers[name].to_list() for name in COLUMN_OF_KEY.values())
         scores = [dict(zip(COLUMN_OF_KEY, row, strict=True)) for row in zip(*columns, strict=True)]
         kept = {name: value for name, value in request.items() if name not in self.schema.at_serving}
-        return {"request_id": self.ids.make(kept), "model": service.model, "scores": scores}
+        request_id = self.ids.make(kept)
+        ranking = {} if exploration is None else exploration.ranking(answers, request_id)
+        return {"request_id": request_id, "model": service.model, "scores": scores, **ranking}
 
     def _score_problem(self, error: DataError) -> ProblemError:
         """The problem of a body of `score`, whose values of the context stand under a key of their own."""

@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from typing import Any
 
 import numpy as np
 
@@ -112,13 +113,15 @@ class Simulation:
 
     def _visit(self, pool: ThreadPoolExecutor, threads: int, number: int) -> None:
         visit = Visit.draw(self.world, self.traffic, number, self.world.old_items + self.summary.items)
-        seconds = 0.0
+        seconds, policy = 0.0, dict[str, Any]()
+        if self.traffic.explore is not None:
+            policy = {"explore": self.traffic.explore, "strength": self.traffic.strength}
 
         def ask() -> Answer:
             nonlocal seconds
             begin = time.perf_counter()
             try:
-                return self.client.score(visit.user, visit.context, visit.candidates)
+                return self.client.score(visit.user, visit.context, visit.candidates, **policy)
             except ServiceError as error:
                 return error
             finally:
@@ -138,7 +141,7 @@ class Simulation:
     def _show(self, visit: Visit, answer: Scores) -> None:
         """Show candidates; their events arrive later."""
         scores = np.array([found.score for found in answer.scores], dtype=float)
-        chosen = visit.shown(scores, self.traffic.shown)
+        chosen = visit.shown(scores, answer.order, self.traffic.shown)
         if not visit.explores:
             self.summary.shown(visit.truth, chosen)
         for n in chosen.tolist():

@@ -1,16 +1,17 @@
 """Visits: a user in a context, candidate items, what they click and when their events arrive. Functions of seed and number."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from newcomer.data.datasets.simulated_clicks import CONTEXT_FIELDS, SCHEMA, item_id, value_name
 from newcomer.seeds import spawn
+from newcomer.server.bodies import Explore
 from newcomer.server.request_ids import event_id
 from newcomer.settings import Json
 from newcomer.simulation.world import World
@@ -26,6 +27,10 @@ class Traffic:
     """Candidates that are shown: those with the highest scores."""
     exploration: Share = 0.1
     """Share of visits that are shown random candidates."""
+    explore: Explore | None = None
+    """How the service orders the candidates of the other visits; None: by score."""
+    strength: NonNegativeFloat = 1.0
+    """Factor on the std in `explore`."""
     click_delay: NonNegativeInt = 50
     """Mean delay of a click, in visits; an impression without a click is sent after twice as many."""
     new_item_every: PositiveInt = 20
@@ -103,10 +108,11 @@ class Visit:
         """Ids of the candidates."""
         return [item_id(item) for item in self.items]
 
-    def shown(self, scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-        """Indices of the candidates that are shown: the highest scores, or random ones."""
-        order = self.random_order if self.explores else np.argsort(-scores, kind="stable")
-        return order[:count]
+    def shown(self, scores: NDArray[np.float64], order: Sequence[int] | None, count: int) -> NDArray[np.int64]:
+        """Indices of the candidates that are shown: random ones, the first in the service's order, or the highest scores."""
+        if self.explores:
+            return self.random_order[:count]
+        return (np.argsort(-scores, kind="stable") if order is None else np.array(order))[:count]
 
     def event(self, candidate: int, request_id: str, first_time: int) -> Event:
         """The event of a shown candidate."""
