@@ -193,7 +193,18 @@ def test_inspecting_an_item_shows_its_state_and_its_heaviest_edges(shop: Shell) 
         for e in found["edges"]
     )
     assert weights[0] == pytest.approx(max(graph[i][j] for i in range(12) for j in range(i)), abs=1e-3)
-    assert " × " in shop.call("inspect", "shop", "--item", "i0012")[1]
+    assert all(edge["weight"] == edge["generated"] for edge in found["edges"])  # no event yet
+    _, out, _ = shop.call("inspect", "shop", "--item", "i0012")
+    assert " × " in out
+    assert re.search(r"edge +generated from its features +adapted to 0 events", out)
+    shop.call("warm", "shop", "events.csv")
+    warm = json.loads(shop.call("inspect", "shop", "--item", "i0012", "--json")[1])
+    assert warm["events"] > 0
+    graphs = [{tuple(edge["fields"]): edge["generated"] for edge in one["edges"]} for one in (found, warm)]
+    both = graphs[0].keys() & graphs[1].keys()
+    assert both
+    assert [graphs[0][edge] for edge in both] == [graphs[1][edge] for edge in both]
+    assert any(edge["weight"] != edge["generated"] for edge in warm["edges"])
 
 
 def test_every_command_of_the_page_runs(clicks: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

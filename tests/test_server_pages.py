@@ -206,6 +206,11 @@ def test_in_a_browser_an_item_is_added_watched_and_an_image_classified(
         sent = page.request.post(f"{url}/events", data={"events": [event]})
         assert sent.json()["new"] == 1
         page.wait_for_function("document.querySelector('dl').innerText.includes('warm')")
+        for count in range(2, 31):
+            shown = {**event, "event_id": str(count), "liked": count % 2}
+            assert page.request.post(f"{url}/events", data={"events": [shown]}).json()["new"] == 1
+        page.wait_for_selector("h2:has-text('Clicks of its 30 events')")
+        assert len(page.get_attribute("polyline.came", "points").split()) == 31
         _shot(page, "item")
         violations += axe.Axe().run(page)["violations"]
         page.goto(url)

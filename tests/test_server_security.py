@@ -15,7 +15,7 @@ from newcomer.items.serving.service import ItemService
 from newcomer.server.app import create_app
 from newcomer.server.configuration import Limits, ServeConfig
 from newcomer.server.logs import JsonLines, log_to_stderr
-from newcomer.server.security import read_tokens
+from newcomer.server.security import Role, read_tokens
 
 TOKENS = {"read": "r" * 20, "write": "w" * 20, "admin": "a" * 20}
 NEW = {"film": "new", "genre": "war", "minutes": 99.0}
@@ -93,6 +93,25 @@ def test_a_file_of_tokens_that_is_none_is_refused(content: str, message: str, tm
         read_tokens(tmp_path / "tokens")
     with pytest.raises(SettingError, match="cannot be read"):
         read_tokens(tmp_path / "none")
+
+
+def test_tokens_of_the_environment_are_valid_beside_those_of_the_file(
+    config: ServeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEWCOMER_TOKENS", "# by the environment\nread " + "e" * 20)
+    assert read_tokens(None) == {"e" * 20: Role.READ}
+    assert read_tokens(config.token_file) == {"e" * 20: Role.READ, **{TOKENS[role.name.lower()]: role for role in Role}}
+    alone = config.model_copy(update={"token_file": None, "host": "0.0.0.0"})
+    with TestClient(create_app(alone)) as client:
+        headers = {"Authorization": "Bearer " + "e" * 20}
+        answers = [client.post("/score", json=SCORE, headers=given).status_code for given in ({}, headers)]
+        assert answers == [401, 200]
+    monkeypatch.setenv("NEWCOMER_TOKENS", "admin short")
+    with pytest.raises(SettingError, match=r"^NEWCOMER_TOKENS: the token in line 1 has fewer than 16"):
+        create_app(alone)
+    monkeypatch.delenv("NEWCOMER_TOKENS")
+    with pytest.raises(SettingError, match="others can reach this address"):
+        create_app(alone)
 
 
 def test_whatever_is_signed_in_with_where_no_token_is_needed_is_no_error(config: ServeConfig) -> None:

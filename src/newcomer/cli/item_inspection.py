@@ -1,6 +1,7 @@
 """`newcomer inspect` for click models and their items."""
 
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 
 from newcomer.cli.aligned import print_pairs, print_table, settings_line
@@ -11,7 +12,7 @@ from newcomer.items.analysis.item_graphs import heaviest_edges
 from newcomer.items.calibration import Calibration
 from newcomer.items.learner import ItemLearner
 from newcomer.items.serving.service import ItemService
-from newcomer.printable import printable_json
+from newcomer.printable import counted, printable_json
 from newcomer.settings import Json
 from newcomer.store.folder import Store
 
@@ -56,12 +57,13 @@ def show_item(store: Path, item: str, states: str | None, json_: bool) -> None:
     """Show one item: phase, events, and the edges with the largest weights of its graph, if any."""
     with _open_read_only(store, states) as service:
         row, state = service.look_up(item)
-    edges = heaviest_edges(service.learner, state, EDGES) or []
+        initial, _ = service.initial_state(item)
+    edges = heaviest_edges(service.learner, state, initial, EDGES) or []
     shapes = {key: list(value.shape[1:]) for key, value in state.items()}
     if json_:
         info = {"model": service.model, "phase": row.phase, "events": row.events, "version": row.version}
         info |= {"updated_at": row.updated_at, "shapes": shapes}
-        graph = {"edges": [{"fields": [one, other], "weight": weight} for one, other, weight in edges]} if edges else {}
+        graph = {"edges": [asdict(edge) for edge in edges]} if edges else {}
         print(printable_json({"item": item} | info | graph, indent=1))
         return
     say(f"{store}: item '{item}'")
@@ -76,7 +78,8 @@ def show_item(store: Path, item: str, states: str | None, json_: bool) -> None:
         }
     )
     if edges:
-        print_table(("edge", "weight"), [(f"{one} × {other}", f"{weight:.3f}") for one, other, weight in edges])
+        rows = [(" × ".join(edge.fields), f"{edge.generated:.3f}", f"{edge.weight:.3f}") for edge in edges]
+        print_table(("edge", "generated from its features", f"adapted to {counted(row.events, 'event')}"), rows)
 
 
 def _open_read_only(store: Path, states: str | None) -> AbstractContextManager[ItemService]:

@@ -51,7 +51,10 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Number of processes that answer.")] = 1,
     token_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="File of lines 'ROLE TOKEN'; ROLE is read, write or admin."),
+        typer.Option(
+            metavar="FILE",
+            help="File of lines 'ROLE TOKEN'; ROLE is read, write or admin. NEWCOMER_TOKENS may hold such lines, too.",
+        ),
     ] = None,
     folder: Annotated[
         Path | None,

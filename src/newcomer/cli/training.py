@@ -1,8 +1,9 @@
 """`newcomer train`: train a click model on a log."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,14 +24,16 @@ from newcomer.experiments.tracking import track as tracked
 from newcomer.items.learner import ItemLearner
 from newcomer.items.learner_selection import (
     HISTORY,
-    HISTORY_ROW,
     PLAIN_ROW,
+    RATE,
+    RATE_FACTORS,
     REGULARIZATION,
     WITHOUT_CHOICE,
     best_row,
     can_have_histories,
     candidates,
     hold_out,
+    hold_out_changes,
 )
 from newcomer.items.methods.emerg import EmerG
 from newcomer.items.training.calibration import MIN_ITEMS, MIN_LABELS
@@ -118,8 +121,9 @@ def train(
                 if learner is None and kind is EmerG:
                     say(HINT)
                 model = kind(meaning, **settings)
-                if learner is None and kind is EmerG and not has_setting(schema, set_ or [], HISTORY):
-                    model = _with_histories_if_better(model, settings, events, checkpoint, shown)
+                if learner is None and kind is EmerG:
+                    stated = partial(has_setting, schema, set_ or [])
+                    model = _improved(model, settings, stated, events, checkpoint, shown)
             run = {"learner": model.name, **model.settings}
             steps = ((store, step) for step in model.fit_stage(Stage("old", OldItems(events), {}), checkpoint))
             for _, step in tracked(steps, lambda _: tracker(f"{store.name}/train", run)):
@@ -184,25 +188,32 @@ def _best(
     return learners[row]
 
 
-def _with_histories_if_better(
-    model: ItemLearner, settings: Mapping[str, Json], events: ClickLog | ChunkedLog, checkpoint: Checkpoint, shown: Bar
+def _improved(
+    model: ItemLearner,
+    settings: Mapping[str, Json],
+    stated: Callable[[Iterable[str]], bool],
+    events: ClickLog | ChunkedLog,
+    checkpoint: Checkpoint,
+    shown: Bar,
 ) -> ItemLearner:
-    """EmerG, or EmerG with users' histories where these predict held-out items better, with a line for each; tried in as
-    many passes as the model itself needs."""
-    if not isinstance(events, ClickLog) or not can_have_histories(events):
+    """EmerG; or with users' histories, and then at half or twice the rate, where held-out items are predicted better so, with a
+    line for each. What is `stated` is not changed."""
+    rounds: list[Mapping[str, Mapping[str, Json]]] = []
+    if isinstance(events, ClickLog) and not stated(HISTORY) and can_have_histories(events):
+        rounds.append({"history": HISTORY})
+    if isinstance(events, ClickLog) and not stated([RATE]):
+        rates = [factor * float(model.settings[RATE]) for factor in RATE_FACTORS]
+        rounds.append({f"rate-{rate:g}": {RATE: rate} for rate in rates})
+    if not isinstance(events, ClickLog) or not rounds:
         return model
     tried = {PLAIN_ROW: model}
-    for step in hold_out(tried, "old", events, checkpoint):
+    for step in hold_out_changes(tried, settings, rounds, "old", events, checkpoint):
         shown.follow(step)
-    if model.held_out is None:
+    row = best_row(tried)
+    if row is None:
         return model
-    passes = {"pretrain_epochs": model.held_out.epochs}
-    other = {HISTORY_ROW: type(model)(model.schema, **{**settings, **HISTORY, **passes})}
-    for step in hold_out(other, "old", events, checkpoint):
-        shown.follow(step)
-    tried |= other
     _say_tried(tried)
-    return tried[best_row(tried) or PLAIN_ROW]
+    return tried[row]
 
 
 def _say_tried(learners: Mapping[str, ItemLearner]) -> None:

@@ -1,6 +1,6 @@
-"""Model selection on held-out old items, which live as new ones: users' histories or not, and `newcomer train --learner auto`."""
+"""Model selection on held-out old items, which live as new ones: EmerG's settings, and `newcomer train --learner auto`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,9 @@ from newcomer.training.checkpoint import Checkpoint
 from newcomer.training.learner import Step
 
 HISTORY: Mapping[str, Json] = {"user_history": True, "weight_averaging": 0.6}
+
+RATE, RATE_FACTORS = "pretrain_lr", (0.5, 2.0)
+"""The learning rate of pre-training, and the factors on it that are tried."""
 
 PLAIN_ROW, HISTORY_ROW = "emerg", "emerg-history"
 
@@ -74,6 +77,33 @@ def hold_out(learners: Mapping[str, ItemLearner], stage: str, log: ClickLog, che
         learner.checkpoint = checkpoint.beside(row)
         for step in learner.hold_out(stage, log):
             yield replace(step, part=f"{row}: {step.part}")
+
+
+def hold_out_changes(
+    learners: dict[str, ItemLearner],
+    settings: Mapping[str, Json],
+    rounds: Sequence[Mapping[str, Mapping[str, Json]]],
+    stage: str,
+    log: ClickLog,
+    checkpoint: Checkpoint,
+) -> Iterator[Step]:
+    """`hold_out` of the one learner that is given, of these `settings`; then, round by round, of the best one so far with each of
+    the round's changes, which are added to `learners` by their names.
+
+    They learn in as many passes as the first one needs. Nothing is added where nothing can be held out.
+    """
+    ((first, model),) = learners.items()
+    yield from hold_out(learners, stage, log, checkpoint)
+    if model.held_out is None:
+        return
+    settings_of = {first: {**settings, "pretrain_epochs": model.held_out.epochs}}
+    for changes in rounds:
+        best = best_row(learners) or first
+        new = {f"{best}-{name}": {**settings_of[best], **change} for name, change in changes.items()}
+        tried = {row: type(model)(model.schema, **own) for row, own in new.items()}
+        yield from hold_out(tried, stage, log, checkpoint)
+        learners |= tried
+        settings_of |= new
 
 
 def best_row(learners: Mapping[str, ItemLearner]) -> str | None:

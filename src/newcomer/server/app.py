@@ -40,8 +40,9 @@ def create_app(config: ServeConfig) -> FastAPI:
 
     Raises StoreError for a folder that holds no model, SettingError for two click models or two classifiers of one name.
     """
-    config.require_safe()
-    guard = Guard(read_tokens(config.token_file) if config.token_file else None, config.limits.rate)
+    tokens = read_tokens(config.token_file)
+    config.require_safe(tokens is not None)
+    guard = Guard(tokens, config.limits.rate)
     metrics, models = Metrics(), ModelsFile(config.own_folder)
     items, classifiers = open_items(config, models), open_classifiers(config, models)
     log = EventLog(config.own_folder / FOLDER)
@@ -138,9 +139,7 @@ def app_from_environment() -> FastAPI:
 
 def check(config: ServeConfig) -> list[str]:
     """Names of the models, after opening each once: what a worker would refuse is refused before any starts."""
-    config.require_safe()
-    if config.token_file:
-        read_tokens(config.token_file)
+    config.require_safe(read_tokens(config.token_file) is not None)
     models = ModelsFile(config.own_folder)
     if click_model_folder(config) is not None and config.log:
         matching_files(config.log)

@@ -104,6 +104,7 @@ class Edge(BaseModel):
 
     fields: tuple[str, str]
     weight: float
+    generated: float = Field(description="weight that the item's features generate, before any event")
 
 
 class Uncertainty(BaseModel):

@@ -52,7 +52,7 @@ class ServeConfig(BaseModel):
     port: int = Field(default=8000, ge=0, le=65535)
     workers: int = Field(default=1, ge=1)
     token_file: Path | None = None
-    """File of tokens; None: everyone may do everything, allowed on a loopback address only."""
+    """File of tokens; without it and tokens in the environment everyone may do everything, on a loopback address only."""
     clicked: tuple[str, ...] = ("click",)
     """Event types that are clicks; other types are impressions."""
     impression_window: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -69,9 +69,9 @@ class ServeConfig(BaseModel):
         first = self.stores[0].resolve()
         return self.folder or first.with_name(f"{first.name}.service")
 
-    def require_safe(self) -> None:
+    def require_safe(self, has_tokens: bool) -> None:
         """Raises SettingError for an open address without tokens."""
-        if self.token_file is None and self.host not in LOOPBACK:
+        if not has_tokens and self.host not in LOOPBACK:
             raise SettingError(
                 f"--host {self.host}: others can reach this address; give --token-file FILE, or leave --host out"
             )

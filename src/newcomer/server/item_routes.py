@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from http import HTTPStatus
@@ -209,9 +210,10 @@ class ItemRoutes:
         live = self.live
         try:
             row, state = live.look_up(item_id)
+            initial, _ = live.initial_state(item_id)
         except DataError as error:
             raise ProblemError(HTTPStatus.NOT_FOUND, str(error)) from None
-        edges, found = heaviest_edges(live.learner, state, EDGES), item_uncertainty(live, item_id)
+        edges, found = heaviest_edges(live.learner, state, initial, EDGES), item_uncertainty(live, item_id)
         return ItemDetails(
             item_id=row.item,
             phase=row.phase,
@@ -219,7 +221,7 @@ class ItemRoutes:
             model=live.model,
             version=row.version,
             updated_at=row.updated_at,
-            graph=None if edges is None else [Edge(fields=(one, other), weight=weight) for one, other, weight in edges],
+            graph=None if edges is None else [Edge(**asdict(edge)) for edge in edges],
             uncertainty=None if found is None else Uncertainty(sd=found.std, prior_sd=found.prior_std),
         )
 

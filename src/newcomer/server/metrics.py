@@ -94,13 +94,13 @@ class Metrics:
             self.clicks.labels(name).inc(sums["clicks"])
 
     def calibration(self) -> list[dict[str, Any]]:
-        """Clicks expected and clicks that came in this worker, by the number of events that the item had."""
+        """Clicks expected and clicks that came in all workers, by the number of events that the item had."""
         expected, clicks = (
-            {one.labels["item_events"]: one.value for one in next(iter(counter.collect())).samples if _is_total(one)}
-            for counter in (self.expected, self.clicks)
+            {one.labels["item_events"]: one.value for one in self._samples(name) if _is_total(one)}
+            for name in ("newcomer_expected_clicks", "newcomer_clicks")
         )
         names = sorted(expected, key=lambda name: int(name.rstrip("+").partition("-")[0]))
-        return [{"events": name, "expected": expected[name], "clicks": clicks[name]} for name in names]
+        return [{"events": name, "expected": expected[name], "clicks": clicks.get(name, 0.0)} for name in names]
 
     def compared(self, version: str, scores: Iterable[tuple[float, float]]) -> None:
         """Record pairs of scores of one request: the answer's, and those of a shadow version."""
@@ -109,9 +109,9 @@ class Metrics:
             differences.observe(_logit(shadow) - _logit(answered))
 
     def latencies(self) -> list[dict[str, Any]]:
-        """Of each route of this worker: number of requests, and the bucket bounds that hold half and 99 % of them."""
+        """Of each route, of all workers: number of requests, and the bucket bounds that hold half and 99 % of them."""
         buckets: dict[str, dict[float, float]] = {}
-        for sample in next(iter(self.seconds.collect())).samples:
+        for sample in self._samples("newcomer_request_seconds"):
             if sample.name.endswith("_bucket") and not sample.labels["route"].startswith("/ui"):
                 name = f"{sample.labels['method']} {sample.labels['route']}"
                 buckets.setdefault(name, {})[float(sample.labels["le"])] = sample.value
@@ -122,17 +122,24 @@ class Metrics:
         ]
 
     def outcomes(self) -> list[tuple[str, int]]:
-        """Number of events of this worker by outcome."""
-        samples = next(iter(self.events.collect())).samples
+        """Number of events by outcome, of all workers."""
+        samples = self._samples("newcomer_events")
         return [(one.labels["outcome"], int(one.value)) for one in samples if _is_total(one)]
 
     def exposition(self) -> bytes:
         """All metrics, of all workers, in Prometheus' text format."""
+        return generate_latest(self._of_all_workers())
+
+    def _samples(self, name: str) -> list[Sample]:
+        """Samples of one metric, of all workers."""
+        return [one for metric in self._of_all_workers().collect() if metric.name == name for one in metric.samples]
+
+    def _of_all_workers(self) -> CollectorRegistry:
         if not os.environ.get(METRICS_FOLDER):
-            return generate_latest(self.registry)
+            return self.registry
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return registry
 
 
 def _logit(probability: float) -> float:

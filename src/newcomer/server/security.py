@@ -1,11 +1,13 @@
 """Tokens with roles, and limits per client."""
 
 import hmac
+import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from http import HTTPStatus
+from math import ceil
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -17,6 +19,9 @@ from newcomer.server.problems import ProblemError
 
 MIN_LENGTH = 16
 """Minimum number of characters of a token."""
+
+TOKENS = "NEWCOMER_TOKENS"
+"""Environment variable with tokens, beside those of a file."""
 
 COOKIE = "newcomer_token"
 """Cookie with the token of a browser."""
@@ -33,34 +38,42 @@ class Role(IntEnum):
     ADMIN = 3
 
 
-def read_tokens(file: Path) -> dict[str, Role]:
-    """Tokens of a file: one `role token` a line (role: read, write or admin); empty lines and lines with # are skipped.
+def read_tokens(file: Path | None, environment: Mapping[str, str] = os.environ) -> dict[str, Role] | None:
+    """Tokens of a file and of the variable `TOKENS`: one `role token` a line (role: read, write or admin); empty lines and lines
+    with # are skipped. None without both.
 
     Raises SettingError, with the line, for anything else, and for a file without tokens. Messages never contain a token.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})") from None
+    sources = {TOKENS: environment[TOKENS]} if TOKENS in environment else {}
+    if file is not None:
+        try:
+            sources[str(file)] = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})") from None
+    found = [_parsed(where, text) for where, text in sources.items()]
+    return {token: role for tokens in found for token, role in tokens.items()} if found else None
+
+
+def _parsed(where: str, text: str) -> dict[str, Role]:
     found: dict[str, Role] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         role, _, token = line.strip().partition(" ")
         token = token.strip()
         if role.upper() not in Role.__members__ or not token or " " in token:
-            raise SettingError(f"{file}: line {number} is not 'ROLE TOKEN'; ROLE is read, write or admin")
+            raise SettingError(f"{where}: line {number} is not 'ROLE TOKEN'; ROLE is read, write or admin")
         if len(token) < MIN_LENGTH:
             raise SettingError(
-                f"{file}: the token in line {number} has fewer than {MIN_LENGTH} characters; make a longer one"
+                f"{where}: the token in line {number} has fewer than {MIN_LENGTH} characters; make a longer one"
             )
         if not (token.isascii() and token.isprintable()):
             raise SettingError(
-                f"{file}: the token in line {number} has a character that no HTTP header can carry; write letters and digits"
+                f"{where}: the token in line {number} has a character that no HTTP header can carry; write letters and digits"
             )
         found[token] = Role[role.upper()]
     if not found:
-        raise SettingError(f"{file}: holds no token; write lines such as: write TOKEN")
+        raise SettingError(f"{where}: holds no token; write lines such as: write TOKEN")
     return found
 
 
@@ -107,7 +120,9 @@ class Guard:
             client = self._client(request, role)
             if not self._limit.take(client):
                 raise ProblemError(
-                    HTTPStatus.TOO_MANY_REQUESTS, f"more than {self._limit.rate:g} requests per second; wait"
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    f"more than {self._limit.rate:g} requests per second; wait",
+                    headers={"Retry-After": str(max(1, ceil(1 / self._limit.rate)))} if self._limit.rate else None,
                 )
 
         return check

@@ -4,6 +4,7 @@ The weight of a pair of fields is its edge in the item's first-order graph A¹ (
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -83,13 +84,27 @@ def item_graph(learner: ItemLearner, state: State) -> list[list[float]] | None:
     return graph
 
 
-def heaviest_edges(learner: ItemLearner, state: State, most: int) -> list[tuple[str, str, float]] | None:
-    """Edges of one item's graph, the largest weights first: two fields and a weight; None without item graphs."""
-    if (graph := item_graph(learner, state)) is None:
+@dataclass(frozen=True)
+class Edge:
+    """Edge between two fields, its weight, and the weight that the item's features generate, before any event."""
+
+    fields: tuple[str, str]
+    weight: float
+    generated: float
+
+
+def heaviest_edges(learner: ItemLearner, state: State, initial: State, most: int) -> list[Edge] | None:
+    """Edges of one item's graph, the largest weights first; None without item graphs."""
+    graph, generated = item_graph(learner, state), item_graph(learner, initial)
+    if graph is None or generated is None:
         return None
     names = [node.name for node in learner.nodes]
-    edges = [(names[i], names[j], round(graph[i][j], 4)) for j in range(len(names)) for i in range(j)]
-    return sorted(edges, key=lambda edge: -edge[2])[:most]
+    edges = [
+        Edge((names[i], names[j]), round(graph[i][j], 4), round(generated[i][j], 4))
+        for j in range(len(names))
+        for i in range(j)
+    ]
+    return sorted(edges, key=lambda edge: -edge.weight)[:most]
 
 
 def _with_graphs(learner: ItemLearner) -> EmerG:

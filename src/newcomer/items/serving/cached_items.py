@@ -14,6 +14,7 @@ import torch
 from newcomer.data.canonical import canonical_name
 from newcomer.data.io.plain_tables import PlainReader
 from newcomer.errors import DataError, StoreError
+from newcomer.items.encoding.encoder import Values
 from newcomer.items.learner import ItemLearner
 from newcomer.items.networks.item_network import State
 from newcomer.items.serving.item_cache import ItemCache, ItemTable
@@ -61,6 +62,20 @@ class CachedItems:
         number = known.numbers[item]
         row = self.states.get(self.model, [item])[item]
         return row, {key: value[number : number + 1] for key, value in known.state.items()}
+
+    def initial_state(self, item: str) -> tuple[State, Values]:
+        """The state that an item's features generate, before any event, and the features: one row each.
+
+        Raises DataError for an item that was not added.
+        """
+        self.require_here()
+        item = canonical_name(item) or item
+        known = self.refreshed([item])
+        if item not in known.numbers:
+            raise self.not_known(item)
+        number = known.numbers[item]
+        features = [values[number : number + 1] for values in known.item_features]
+        return self.learner.cold_state(features, 1), features
 
     def close(self) -> None:
         """Close the database connections."""

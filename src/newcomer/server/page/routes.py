@@ -14,6 +14,7 @@ from starlette.datastructures import UploadFile
 
 from newcomer.errors import NewcomerError
 from newcomer.items.analysis.item_graphs import item_graph
+from newcomer.items.serving.click_curve import click_curve
 from newcomer.printable import counted, printable
 from newcomer.server.bodies import ClassifyBody
 from newcomer.server.class_routes import ClassRoutes
@@ -32,6 +33,9 @@ JOBS = 5
 
 SHADES = 5
 """Number of background colours of an edge's weight."""
+
+CHART = 600, 120
+"""Width and height of a chart."""
 
 CONFUSED = 20
 """Classes of the confusion matrix."""
@@ -202,12 +206,8 @@ class Pages:
     def _item(self, name: str) -> dict[str, Any]:
         assert self.items is not None
         found, service = self.items.details(name), self.items.live
-        _, state = service.look_up(name)
-        known = service.refreshed([found.item_id])
-        number = known.numbers[found.item_id]
-        features = [values[number : number + 1] for values in known.item_features]
-        generated = item_graph(service.learner, service.learner.cold_state(features, 1))
-        adapted = item_graph(service.learner, state)
+        (_, state), (initial, _) = service.look_up(name), service.initial_state(name)
+        generated, adapted = item_graph(service.learner, initial), item_graph(service.learner, state)
         pairs = [("generated from its features", generated), (f"adapted to {counted(found.events, 'event')}", adapted)]
         graphs = [{"title": title, "rows": _cells(graph)} for title, graph in pairs if graph is not None]
         return {
@@ -217,6 +217,8 @@ class Pages:
             "updated_at": found.updated_at,
             "uncertainty": found.uncertainty,
             "graphs": graphs,
+            "curve": click_curve(service, name),
+            "line": _line,
             "fields": [node.name for node in service.learner.nodes],
         }
 
@@ -266,6 +268,17 @@ def _told(message: str) -> Response:
 
 def _query(value: str, name: str = "id") -> str:
     return urlencode({name: value})
+
+
+def _line(values: Sequence[float], high: float) -> str:
+    """Points of a polyline from the lower left of the chart, whose height is `high`.
+
+    >>> _line([1.0, 1.0, 2.0], 2.0)
+    '0,120 200,60 400,60 600,0'
+    """
+    width, height = CHART
+    shares = enumerate([0.0, *values])
+    return " ".join(f"{width * n / len(values):g},{height * (1 - value / high):g}" for n, value in shares)
 
 
 def _cells(graph: Sequence[Sequence[float]]) -> list[list[Mapping[str, Any]]]:
