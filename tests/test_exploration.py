@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from newcomer.errors import DataError, SettingError
 from newcomer.items.serving.exploration import Explore, probability_of_being_best, rank
@@ -47,6 +48,29 @@ def test_without_uncertainty_all_are_greedy_and_the_first_of_equals_wins() -> No
         assert ranking.order.tolist() == [1, 2, 0]
         assert ranking.propensity == 1
         assert rank([0.0], [3.0], explore, "r").propensity == pytest.approx(1)
+
+
+@pytest.mark.parametrize("strength", [5e-324, 1e-17, 1e-13])
+def test_a_std_that_is_lost_in_rounding_is_none(strength: float) -> None:
+    for n in range(20):
+        ranking = rank([0.7, 0.7, 0.7], [1.0, 2.0, 1.0], "thompson", f"r{n}", strength=strength)
+        assert (ranking.order[0], ranking.propensity) == (0, 1.0)
+    with pytest.raises(SettingError, match="give a number from 0 to 1e"):
+        rank([0.7, 0.7], [1.0, 2.0], "thompson", "r", strength=1e308)
+
+
+def test_many_candidates_are_ranked_as_few() -> None:
+    chance = np.random.default_rng(0)
+    logits, stds = chance.normal(size=1000), chance.random(1000)
+    best = int(np.argmax(logits + 2 * stds))
+    points = np.linspace(-8, 8, 4001)
+    others = np.delete(np.arange(1000), best)
+    apart = (logits[best] + stds[best] * points[:, None] - logits[others]) / stds[others]
+    below = torch.special.ndtr(torch.from_numpy(apart)).numpy().prod(axis=1)
+    density = np.exp(-(points**2) / 2) / np.sqrt(2 * np.pi)
+    assert probability_of_being_best(logits, stds, best) == pytest.approx(
+        np.trapezoid(density * below, points), abs=1e-4
+    )
 
 
 def test_the_same_request_gets_the_same_answer_and_another_may_get_another() -> None:

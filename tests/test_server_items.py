@@ -142,6 +142,7 @@ def test_the_propensity_is_how_often_a_candidate_is_first(client: TestClient, ex
         ({"explore": "ucb", "strength": -1}, "/strength", "greater than or equal to 0"),
         ({"explore": "ucb", "strength": True}, "/strength", "a valid number"),
         ({"explore": "none", "epsilon": 1.5}, "/epsilon", "less than or equal to 1"),
+        ({"explore": "ucb", "strength": 1e308}, "/strength", "less than or equal to 1000000"),
         ({"strength": 0.5}, "/strength", "has no effect without 'explore'"),
         ({"explore": "ucb", "candidates": [FILMS[0], "new", FILMS[0]]}, "/candidates/2", "is there twice"),
         ({"explore": "ucb", "candidates": ["a"], "on_unknown": "null"}, "/candidates", "none has a score"),

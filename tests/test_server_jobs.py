@@ -201,6 +201,34 @@ def test_a_cancelled_job_is_not_done(client: TestClient, config: ServeConfig, ta
     assert client.get("/classes").json()["stage"] == 1
 
 
+def test_queued_jobs_are_cancelled_while_another_one_runs(
+    client: TestClient, config: ServeConfig, tasks: list[Examples]
+) -> None:
+    first, *others = [learn(client, examples(tasks[1])) for _ in range(3)]
+    assert client.post("/jobs", json={"kind": "learn", "examples": examples(tasks[1])}).status_code == 429
+    runner = JobRunner(config)
+    job = runner.next()
+    assert job is not None
+    runner.jobs.save(job.model_copy(update={"status": "running", "attempts": 1}))
+    for name in (first, *others):
+        assert client.delete(f"/jobs/{name}").status_code == 202
+    runner.end_cancelled()  # as the runner does while its child works
+    assert [client.get(f"/jobs/{name}").json()["status"] for name in (first, *others)] == [
+        "running",
+        *["cancelled"] * 2,
+    ]
+    assert all(not list((config.own_folder / "jobs" / name).glob("inputs")) for name in others)
+    learn(client, examples(tasks[1]))
+
+
+@pytest.mark.parametrize("label", ["", "  ", "\t", "x" * 501])
+def test_a_label_that_is_none_is_refused_with_its_place(client: TestClient, tasks: list[Examples], label: str) -> None:
+    given = examples(tasks[1])
+    answer = client.post("/jobs", json={"kind": "learn", "examples": [*given, {**given[0], "label": label}]})
+    assert answer.status_code == 422
+    assert [one["pointer"] for one in answer.json()["errors"]] == [f"/examples/{len(given)}/label"]
+
+
 def test_a_job_is_cancelled_or_done_but_never_both(
     client: TestClient, config: ServeConfig, digits: Path, tasks: list[Examples]
 ) -> None:

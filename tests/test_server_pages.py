@@ -20,6 +20,7 @@ from newcomer.server.app import create_app
 from newcomer.server.configuration import ServeConfig
 from newcomer.server.job_execution import execute
 from newcomer.server.job_runner import JobRunner
+from newcomer.store.folder import Store
 from serving import in_thread
 
 TOKEN = "t" * 20
@@ -167,6 +168,41 @@ def test_with_tokens_a_browser_signs_in_and_other_sites_cannot_use_it(config: Se
         foreign = client.post("/ui/items", data=new, headers={"Origin": "https://elsewhere.example"})
         assert foreign.status_code == 403
         assert client.post("/ui/items", data=new, headers={"Origin": "http://testserver"}).status_code == 200
+
+
+def test_what_a_form_cannot_do_is_a_message_on_the_first_page(client: TestClient, tasks: list[Examples]) -> None:
+    image = ("files", ("0.png", png(tasks[0].inputs[0])))
+
+    def told(path: str, **given: Any) -> str:
+        answer = client.post(path, **given)
+        assert answer.status_code == 200, answer.text
+        return str(re.search(r'class="message">([^<]*)<', answer.text)[1])  # type: ignore[index]
+
+    assert "column" in told("/ui/items", data={"film": "x"})
+    assert "Nothing to learn" in told("/ui/learn?model=digits", data={"label": "x", "text": "a text"})
+    assert "Nothing to learn" in told("/ui/learn?model=digits", data={"label": "x"}, files=[("files", ("", b""))])
+    assert "at most 500 characters" in told("/ui/learn?model=digits", data={"label": "x" * 501}, files=[image])
+    assert "Nothing to classify" in told("/ui/classify?model=digits", data={"text": "a text"})
+    assert "Too many files" in told("/ui/classify?model=digits", files=[image] * 300)
+    assert "model &#39;birds&#39; is not served" in told("/ui/learn?model=birds", data={"label": "x"}, files=[image])
+    for label in ("0", "1"):
+        client.delete("/classes", params={"name": label})
+    assert "learned no class" in told("/ui/classify?model=digits", files=[image])
+    cookie = client.post("/ui/learn?model=" + "鳥" * 600, data={"label": "x"}, follow_redirects=False)
+    assert len(cookie.headers["set-cookie"]) < 4096
+    assert client.get("/jobs").json()["jobs"] == []
+
+
+def test_long_names_of_classes_are_cut(client: TestClient, config: ServeConfig, tasks: list[Examples]) -> None:
+    name = "x" * 500
+    with Store(config.stores[1]).held():
+        FrozenBackbone.load(config.stores[1]).learn(Examples(tasks[1].inputs, [name] * len(tasks[1]))).save(
+            config.stores[1]
+        )
+    with TestClient(create_app(config)) as again:
+        for page in (again.get("/").text, again.get("/ui/classes?model=digits").text):
+            assert name[:30] in page
+            assert name not in page
 
 
 @pytest.fixture

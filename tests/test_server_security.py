@@ -114,6 +114,18 @@ def test_tokens_of_the_environment_are_valid_beside_those_of_the_file(
         create_app(alone)
 
 
+@pytest.mark.parametrize(
+    "name", ["localhost:8000", "127.0.0.1", "[::1]:8000", "evil.example", "localhost.evil.example"]
+)
+def test_without_tokens_a_browser_is_answered_under_names_of_this_machine_alone(config: ServeConfig, name: str) -> None:
+    """DNS rebinding: a page of another site whose name leads to this address."""
+    with TestClient(create_app(config.model_copy(update={"token_file": None}))) as client:
+        wanted = 403 if "evil" in name else 200
+        for headers in ({"origin": f"http://{name}"}, {"sec-fetch-site": "same-origin"}):
+            assert client.post("/score", json=SCORE, headers={"host": name, **headers}).status_code == wanted
+        assert client.post("/score", json=SCORE, headers={"host": name}).status_code == 200  # no browser
+
+
 def test_whatever_is_signed_in_with_where_no_token_is_needed_is_no_error(config: ServeConfig) -> None:
     with TestClient(create_app(config.model_copy(update={"token_file": None}))) as client:
         for token in ("x", "\ufffd\U0001f600", 'a"; b=c\r\n'):

@@ -28,7 +28,7 @@ class Confusions:
     """
 
     counts: Int[Tensor, "pair 3"]
-    """Class, predicted class, number of examples."""
+    """Class, predicted class (−1: one that is no longer known), number of examples."""
 
     @classmethod
     def none(cls) -> "Confusions":
@@ -42,16 +42,22 @@ class Confusions:
         return Confusions(torch.cat([self.counts, torch.cat([pairs, number[:, None]], dim=1)]))
 
     def at(self, classes: list[int]) -> "Confusions":
-        """Restricted to these classes, in this order.
+        """Those of examples of these classes, in this order.
 
         >>> Confusions(torch.tensor([[0, 0, 9], [0, 2, 1], [2, 1, 1], [2, 2, 8]])).at([2, 0]).counts.tolist()
-        [[1, 1, 9], [1, 0, 1], [0, 0, 8]]
+        [[1, 1, 9], [1, 0, 1], [0, -1, 1], [0, 0, 8]]
         """
         size = max([-1, *classes, *self.counts[:, :2].flatten().tolist()]) + 1
-        index = torch.full((size,), -1)
+        index = torch.full((size + 1,), -1)  # the last one is that of -1
         index[classes] = torch.arange(len(classes))
         moved = torch.cat([index[self.counts[:, :2]], self.counts[:, 2:]], dim=1)
-        return Confusions(moved[(moved >= 0).all(1)])
+        return Confusions(moved[moved[:, 0] >= 0])
+
+    @property
+    def measured(self) -> Int[Tensor, " class"]:
+        """Classes with held-out examples."""
+        found: Tensor = torch.unique(self.counts[:, 0])
+        return found
 
     def most_confused(self, count: int) -> list[int]:
         """At most `count` classes: those with most wrong predictions, of them or by them; in order.
@@ -60,10 +66,11 @@ class Confusions:
         [0, 2]
         """
         wrong = self.counts[self.counts[:, 0] != self.counts[:, 1]]
-        total = torch.bincount(self.counts[:, :2].flatten(), minlength=1) * 0
+        total = torch.zeros(int(self.counts[:, :2].max()) + 1 if len(self.counts) else 0, dtype=torch.long)
         for column in (0, 1):
-            total.index_add_(0, wrong[:, column], wrong[:, 2])
-        present = torch.unique(self.counts[:, 0])
+            known = wrong[wrong[:, column] >= 0]
+            total.index_add_(0, known[:, column], known[:, 2])
+        present = self.measured
         found: list[int] = present[total[present].argsort(descending=True, stable=True)[:count]].sort().values.tolist()
         return found
 
@@ -74,6 +81,7 @@ class Confusions:
         [[0.75, 0.25], [0.0, 1.0]]
         """
         own = self.at(classes).counts
+        own = own[own[:, 1] >= 0]
         matrix = torch.zeros(len(classes), len(classes)).index_put_(
             (own[:, 0], own[:, 1]), own[:, 2].float(), accumulate=True
         )

@@ -29,13 +29,17 @@ SCORE_OPTIONS: Mapping[str, tuple[Any, Any]] = {
     "on_unknown": (Literal["error", "null", "prior"], "error"),
     "uncertainty": (bool, False),
     "explore": (Explore | None, None),
-    "strength": (Annotated[float, Field(ge=0, strict=True)], 1.0),
+    "strength": (Annotated[float, Field(ge=0, le=1e6, strict=True)], 1.0),
     "epsilon": (Annotated[float, Field(ge=0, le=1, strict=True)], 0.0),
 }
 """Type and default of each option of `POST /score`. A column of the user of the same name takes its place."""
 
 EVENT_ID, REQUEST_ID, EVENT_TYPE = "event_id", "request_id", "event_type"
 """Keys of an event besides the schema's columns."""
+
+
+ClassName = Annotated[str, Field(max_length=500, pattern=r"\S")]
+"""Name of a class; blanks alone are none."""
 
 
 class Body(BaseModel):
@@ -231,7 +235,7 @@ class ClassList(BaseModel):
 class Named(Body):
     """A class without examples."""
 
-    name: str = Field(min_length=1)
+    name: ClassName
     description: str = Field(default="", description="a text that describes the class; without one its name is read")
 
 

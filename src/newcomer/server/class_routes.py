@@ -74,6 +74,8 @@ class ClassRoutes:
                 if not contents:
                     raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "the form has no part 'files' with a file")
                 fields = {key: value for key, value in form.items() if isinstance(value, str)}
+            if "inputs" in fields:
+                raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "the form has 'inputs'; give 'files', or send JSON")
             body = _validated(fields | {"inputs": [""] * len(contents)})
             return await run_in_threadpool(self.answer, served, contents, body)
         body = _validated(await request.json())

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from newcomer.server.bodies import Body
+from newcomer.server.bodies import Body, ClassName
 from newcomer.settings import Json
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -22,7 +22,7 @@ class Example(Body):
     """An input with its label."""
 
     input: str = Field(description="a text, or an image in base64")
-    label: str = Field(min_length=1, description="name of its class")
+    label: ClassName = Field(description="name of its class")
 
 
 class NewJob(Body):

@@ -99,6 +99,14 @@ class JobRunner:
             self._ended.add(name)
         return None
 
+    def end_cancelled(self) -> None:
+        """End the jobs that were cancelled before they were started."""
+        for job in self.jobs.readable(name for name in self.jobs.ids() if name not in self._ended):
+            if job.status == "queued" and self.jobs.is_cancelled(job):
+                self.jobs.end(job.model_copy(update={"status": "cancelled"}))
+            if job.status in ENDED:
+                self._ended.add(job.id)
+
     def run_job(self, job: Job) -> None:
         """Run a job in a child process, and write how that ended."""
         if not job.attempts and self.jobs.is_cancelled(job):
@@ -134,6 +142,7 @@ class JobRunner:
             while child.poll() is None:
                 if may_kill and self.jobs.is_cancelled(job):
                     child.kill()
+                self.end_cancelled()
                 time.sleep(POLL_SECONDS)
         return child.returncode
 

@@ -10,6 +10,10 @@ from newcomer.errors import show_data_warnings
 log = logging.getLogger("newcomer.server")
 
 
+OTHERS = ("uvicorn", "python_multipart", "py.warnings")
+"""Loggers of requests that are not HTTP and of uvicorn's own errors, of forms that are none, and of warnings."""
+
+
 class JsonLines(logging.Formatter):
     """Log records as JSON, one a line; extra fields as keys. Bodies, tokens and query strings are never logged."""
 
@@ -31,8 +35,9 @@ def log_to_stderr() -> logging.Logger:
     """The service's log, written as JSON lines to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for logger in (log, logging.getLogger("uvicorn")):  # of requests that are not HTTP, and of its own errors
+    for logger in (log, *map(logging.getLogger, OTHERS)):
         logger.handlers, logger.propagate = [handler], False
     log.setLevel(logging.INFO)
+    logging.captureWarnings(True)
     show_data_warnings(log.warning, "default")  # requests bring them again and again
     return log

@@ -85,7 +85,7 @@ class ModelRoutes:
 
 def apply(click_model: ClickModel, body: ModelsBody) -> None:
     """Change the traffic. Raises ProblemError for a version that is not there, or not ready, and for shares above 1."""
-    named = [body.live] if body.live is not None else []
+    named, live = [body.live] if body.live is not None else [], body.live or click_model.live
     _require_ready(click_model, [*named, *(body.shadow or []), *(body.shares or {})])
     if body.shadow is not None:
         click_model.shadow = list(dict.fromkeys(body.shadow))
@@ -94,7 +94,13 @@ def apply(click_model: ClickModel, body: ModelsBody) -> None:
             detail = "the shares are more than 1 together"
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, [{"pointer": "/shares", "detail": detail}])
         click_model.shares = dict(body.shares)
-    click_model.go_live(body.live or click_model.live)
+    for key, names in (("shares", body.shares or {}), ("shadow", body.shadow or [])):
+        if live in names:
+            detail = f"version '{live}' is live; give others"
+            raise ProblemError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, f"/{key}: {detail}", [{"pointer": f"/{key}", "detail": detail}]
+            )
+    click_model.go_live(live)
     for name in body.retire:
         click_model.version(name)
         if name == click_model.live:

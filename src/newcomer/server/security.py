@@ -11,10 +11,12 @@ from math import ceil
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import Request
 
 from newcomer.errors import SettingError
+from newcomer.server.configuration import LOOPBACK
 from newcomer.server.problems import ProblemError
 
 MIN_LENGTH = 16
@@ -106,6 +108,18 @@ class RateLimit:
         return allowed
 
 
+def _require_local_name(request: Request) -> None:
+    """Raises ProblemError (403) for a browser that knows this service by a foreign name: another site may have given it our address
+    (DNS rebinding)."""
+    if request.headers.get("origin") or request.headers.get("sec-fetch-site"):
+        name = urlsplit(f"//{request.headers.get('host', '')}").hostname
+        if name not in LOOPBACK:
+            raise ProblemError(
+                HTTPStatus.FORBIDDEN,
+                f"without tokens browsers are answered under {', '.join(sorted(LOOPBACK))} alone; give tokens",
+            )
+
+
 class Guard:
     """Checks the role and rate of requests. Without tokens every request is allowed."""
 
@@ -147,6 +161,7 @@ class Guard:
     def _client(self, request: Request, role: Role) -> str:
         """Token or address of the request. Raises ProblemError (401, 403) if it may not do this."""
         if self._tokens is None:
+            _require_local_name(request)
             return request.client.host if request.client else ""
         header = request.headers.get("authorization") or f"Bearer {request.cookies.get(COOKIE, '')}"
         kind, _, token = header.partition(" ")

@@ -20,6 +20,12 @@ Floats = NDArray[np.float64]
 TAIL, POINTS = 8.0, 2001
 """Stds, and points, of the trapezoidal rule."""
 
+RIVALS = 256
+"""Candidates whose probabilities are multiplied at once."""
+
+MAX_STRENGTH, RESOLUTION = 1e6, 1e-12
+"""The greatest strength; and the std, over the logit's size, up to which it is none: samples would be rounded to the logit."""
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -105,7 +111,10 @@ def probability_of_being_best(mean: Floats, std: Floats, candidate: int) -> floa
 
 def _below(value: Floats, mean: Floats, std: Floats) -> Floats:
     """Of each value the probability that all of these normal variables are below it."""
-    found: Floats = torch.special.ndtr(torch.from_numpy((value[:, None] - mean) / std)).numpy().prod(axis=1)
+    found = np.ones(len(value))
+    for begin in range(0, len(mean), RIVALS):
+        part = slice(begin, begin + RIVALS)
+        found *= torch.special.ndtr(torch.from_numpy((value[:, None] - mean[part]) / std[part])).numpy().prod(axis=1)
     return found
 
 
@@ -119,6 +128,7 @@ def _candidates(logit: ArrayLike, logit_std: ArrayLike, strength: float) -> tupl
         raise DataError(
             "candidates: a logit is no finite number, or a std is negative or infinite; leave such candidates out"
         )
-    if not (np.isfinite(strength) and strength >= 0):
-        raise SettingError(f"strength = {strength}: give a number of at least 0")
-    return logits, np.nan_to_num(stds) * strength
+    if not 0 <= strength <= MAX_STRENGTH:
+        raise SettingError(f"strength = {strength}: give a number from 0 to {MAX_STRENGTH:g}")
+    scaled = np.nan_to_num(stds) * strength
+    return logits, np.where(scaled > RESOLUTION * (1 + np.abs(logits)), scaled, 0.0)

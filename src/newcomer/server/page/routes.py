@@ -1,7 +1,9 @@
 """Routes of the pages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, unquote, urlencode
@@ -10,7 +12,9 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import ValidationError
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 
 from newcomer.errors import NewcomerError
 from newcomer.items.analysis.item_graphs import item_graph
@@ -20,6 +24,7 @@ from newcomer.server.bodies import ClassifyBody
 from newcomer.server.class_routes import ClassRoutes
 from newcomer.server.classifiers import find_classifier
 from newcomer.server.item_routes import ItemRoutes
+from newcomer.server.job_bodies import Example
 from newcomer.server.job_routes import JobRoutes
 from newcomer.server.metrics import Metrics
 from newcomer.server.problems import ProblemError
@@ -40,8 +45,11 @@ CHART = 600, 120
 CONFUSED = 20
 """Classes of the confusion matrix."""
 
-MESSAGE, MOST = "newcomer_message", 500
-"""Cookie of the next page's message, and its greatest length."""
+MESSAGE, MOST = "newcomer_message", 3000
+"""Cookie of the next page's message, and its greatest length, which browsers limit to 4,096 with its attributes."""
+
+MAX_TEXT = 8 * 2**20
+"""Bytes of a text of a form."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -76,11 +84,11 @@ class Pages:
         if items is not None:
             route("/ui/item", self.item, methods=["GET"], dependencies=[read])
             route("/ui/item/state", self.item_state, methods=["GET"], dependencies=[read])
-            route("/ui/items", self.add, methods=["POST"], dependencies=[write, same])
+            route("/ui/items", _told_if_refused(self.add), methods=["POST"], dependencies=[write, same])
         if classes is not None:
             route("/ui/classes", self.known_classes, methods=["GET"], dependencies=[read])
-            route("/ui/classify", self.classify, methods=["POST"], dependencies=[read, same])
-            route("/ui/learn", self.learn, methods=["POST"], dependencies=[admin, same])
+            route("/ui/classify", _told_if_refused(self.classify), methods=["POST"], dependencies=[read, same])
+            route("/ui/learn", _told_if_refused(self.learn), methods=["POST"], dependencies=[admin, same])
 
     def index(self, request: Request) -> Response:
         """The first page, or the one to sign in."""
@@ -134,18 +142,15 @@ class Pages:
             row = {key: value for key, value in form.items() if isinstance(value, str) and value.strip()}
         schema = self.items.schema
         known = {schema.item, *(field.name for field in schema.of("item"))}
-        try:
-            row = {key: value for key, value in row.items() if key in known}
-            done = await run_in_threadpool(self.items.add, [row], False)
-        except ProblemError as error:
-            return _told(error.detail)
+        row = {key: value for key, value in row.items() if key in known}
+        done = await run_in_threadpool(self.items.add, [row], False)
         return RedirectResponse(f"/ui/item?{urlencode({'id': done.items[0].item_id})}", 303)
 
     async def classify(self, request: Request, model: str) -> Response:
         """Classify the files or lines of the form."""
         assert self.classes is not None
         served = find_classifier(self.classes.models, model)
-        contents, _ = await _given(request, self.classes.most)
+        contents, _ = await _given(request, self.classes.most, served.reads_images)
         if not contents:
             return _told("Nothing to classify.")
         body = ClassifyBody(inputs=[""], reject=0.05)
@@ -159,13 +164,11 @@ class Pages:
         """Queue a job that learns the files or lines of the form as examples of its class."""
         assert self.classes is not None
         served = find_classifier(self.classes.models, model)
-        contents, label = await _given(request, self.jobs.limits.rows)
+        contents, label = await _given(request, self.jobs.limits.rows, served.reads_images)
         if not contents or not label:
             return _told("Nothing to learn: give a class and its examples.")
-        try:
-            await run_in_threadpool(self.jobs.learn, served, [one for _, one in contents], [label] * len(contents))
-        except (ProblemError, NewcomerError) as error:
-            return _told(str(error))
+        Example(input="", label=label)  # raises ValidationError for a label that a job may not have
+        await run_in_threadpool(self.jobs.learn, served, [one for _, one in contents], [label] * len(contents))
         return _told(f"A job learns {counted(len(contents), 'example')} of '{label}': see the newest jobs.")
 
     def known_classes(self, model: str) -> Response:
@@ -180,6 +183,8 @@ class Pages:
             model=model,
             classes=list(zip(learner.classes, counts.round().int().tolist(), strict=True)),
             confused=[learner.classes[k] for k in shown],
+            measured=len(memory.confusions.measured),
+            counted=counted,
             rows=_shares(memory.confusions.shares(shown).tolist()),
         )
 
@@ -222,10 +227,14 @@ class Pages:
             "fields": [node.name for node in service.learner.nodes],
         }
 
-    def _columns(self, items: ItemRoutes) -> list[tuple[str, str]]:
+    def _columns(self, items: ItemRoutes) -> list[tuple[str, str, bool]]:
+        """Name, hint, and whether it is required, of each column of an item."""
         hints = {"multi": "several values, separated by {}", "numeric": "a number", "vector": "numbers and commas"}
-        fields = [(field.name, hints.get(field.kind, "").format(field.separator)) for field in items.schema.of("item")]
-        return [(items.schema.item, "the id"), *fields]
+        fields = [
+            (field.name, hints.get(field.kind, "").format(field.separator), field.missing == "error")
+            for field in items.schema.of("item")
+        ]
+        return [(items.schema.item, "the id", True), *fields]
 
     def _page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         content = self.environment.get_template(template).render(query=_query, **values)
@@ -246,23 +255,44 @@ def require_same_origin(request: Request) -> None:
     """Raises ProblemError (403) for a form that another site has sent."""
     origin = request.headers.get("origin")
     if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
-        raise ProblemError(403, "a form of another site")  # type: ignore[arg-type]
+        raise ProblemError(
+            HTTPStatus.FORBIDDEN, "a form of another site; a proxy before the service has to pass the header Host"
+        )
 
 
-async def _given(request: Request, files: int) -> tuple[list[tuple[str, bytes]], str]:
-    """The form's files, and lines of text in UTF-8, each with a name; and its class, if it has one."""
-    async with request.form(max_files=files, max_fields=8) as form:
-        uploads = [one for one in form.getlist("files") if isinstance(one, UploadFile)]
+async def _given(request: Request, files: int, images: bool) -> tuple[list[tuple[str, bytes]], str]:
+    """The form's images, or its lines of text in UTF-8, each with a name; and its class, if it has one."""
+    async with request.form(max_files=files, max_fields=8, max_part_size=MAX_TEXT) as form:
+        uploads = [one for one in form.getlist("files") if isinstance(one, UploadFile) and (one.filename or one.size)]
         contents = [(one.filename or "file", await one.read()) for one in uploads]
         text, label = (value if isinstance(value, str) else "" for value in (form.get("text"), form.get("label")))
-    contents += [(line[:80], line.encode()) for line in text.splitlines() if line.strip()]
-    return contents, label.strip()
+    lines = [] if images else text.splitlines()
+    return contents + [(line[:80], line.encode()) for line in lines if line.strip()], label.strip()
+
+
+def _told_if_refused(answer: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+    """The same route; what it refuses is a message on the first page."""
+
+    @wraps(answer)
+    async def told(*arguments: Any, **named: Any) -> Response:
+        try:
+            return await answer(*arguments, **named)
+        except (ProblemError, HTTPException) as error:
+            return _told(str(error.detail))
+        except ValidationError as error:
+            return _told(f"{error.errors()[0]['loc'][-1]}: {error.errors()[0]['msg']}")
+        except NewcomerError as error:
+            return _told(str(error))
+
+    return told
 
 
 def _told(message: str) -> Response:
     """The first page, with this message: once, and not in the address, where others could write one."""
+    while len(quote(message)) > MOST:
+        message = message[: len(message) * 3 // 4]
     answer = RedirectResponse("/", 303)
-    answer.set_cookie(MESSAGE, quote(message[:MOST]), max_age=60, httponly=True, samesite="strict")
+    answer.set_cookie(MESSAGE, quote(message), max_age=60, httponly=True, samesite="strict")
     return answer
 
 
