@@ -202,21 +202,35 @@ def test_train_auto_says_what_it_tried_and_took(shell: Shell) -> None:
 QUICK = ("--set", "width=4", "--set", "tower=[8]", "--set", "meta_epochs=0", "--set", "pretrain_epochs=2")
 
 
-def test_train_takes_users_histories_where_they_predict_held_out_items_better(shell: Shell) -> None:
+def test_train_takes_histories_and_a_rate_where_they_predict_held_out_items_better(shell: Shell) -> None:
     """In as many passes as the model without them; what is stated is not tried."""
     log(items=200, events=8).write_csv(shell.folder / "clicks.csv")
     code, out, err = shell.call("train", "shop", "clicks.csv", *QUICK)
     assert code == 0, err
     tried = {line.split()[1]: float(line.split()[5]) for line in out.splitlines() if line.startswith("tried ")}
-    assert set(tried) == {"emerg:", "emerg-history:"}
+    *plain, faster = tried
+    assert plain == ["emerg:", "emerg-history:"]
+    assert faster == f"{min(plain, key=lambda name: tried[name]).rstrip(':')}-faster:"
     best = min(tried, key=lambda name: tried[name])
     assert f"learner: {best.rstrip(':')}, which has the least log loss of held-out items" in out
     settings = Store(shell.folder / "shop").manifest().settings
-    assert settings["user_history"] == (best == "emerg-history:")
+    assert settings["user_history"] == ("history" in best)
+    assert settings["pretrain_lr"] == (0.01 if "faster" in best else 0.005)
     assert settings["pretrain_epochs"] == 2
-    for stated in ("user_history=false", "weight_averaging=0.5"):
+    for stated, tried_yet in (
+        ("user_history=false", "faster"),
+        ("weight_averaging=0.5", "faster"),
+        ("pretrain_lr=1e-3", "history"),
+    ):
         code, out, err = shell.call("train", stated[:4], "clicks.csv", *QUICK, "--set", stated)
-        assert (code, "tried " in out) == (0, False), err
+        assert code == 0, err
+        assert [line.split()[1] for line in out.splitlines() if line.startswith("tried ")] == [
+            "emerg:",
+            f"emerg-{tried_yet}:",
+        ]
+    both = ("--set", "user_history=false", "--set", "pretrain_lr=1e-3")
+    code, out, err = shell.call("train", "both", "clicks.csv", *QUICK, *both)
+    assert (code, "tried " in out) == (0, False), err
     code, out, _ = shell.call("train", "named", "clicks.csv", "--learner", "emerg", *QUICK)
     assert (code, "tried " in out) == (0, False)
 

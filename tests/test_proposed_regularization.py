@@ -44,6 +44,17 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "log.csv"
 
 
+def test_words_that_items_share_are_not_dropped(tmp_path: Path) -> None:
+    """Genres with blanks between them are a text, and describe new items as they do old ones."""
+    genres = ["war drama", "drama", "western comedy drama", "comedy", "sea story", "war", "crime story", "crime", "sea"]
+    film = log()["film_id"].str.slice(1).cast(pl.Int64)
+    log(genre=[f"{genres[n % 9]} {genres[n % 7]}" for n in film]).write_csv(tmp_path / "log.csv")
+    proposal = propose(tmp_path / "log.csv", item="film_id")
+    kinds = {field.name: field.kind for field in proposal.schema.of("item")}
+    assert (kinds["genre"], kinds["title"]) == ("text", "text")
+    assert proposal.learner["field_dropout"] == {"title": 0.9}
+
+
 def test_texts_and_numbers_are_regularized(file: Path) -> None:
     """The bandwidth is that of one value an item; a code is no number."""
     years = np.array([1940 + n % 60 for n in range(FILMS) if n != 5])

@@ -6,7 +6,8 @@ from newcomer.data.schema import Schema
 from newcomer.settings import Json
 
 TEXT_DROPOUT = 0.9
-"""Of a text: its words tell an item of pre-training apart rather than describe a new one."""
+"""Of a text most of whose words occur once: they tell an item of pre-training apart rather than describe a new one, as words do that
+items share, such as genres."""
 
 WHY = {
     "smoothing_bandwidth": "numbers but for a few values: similar embeddings for near ones; Silverman's bandwidth",
@@ -20,6 +21,7 @@ def propose_regularization(schema: Schema, bandwidths: Mapping[str, float]) -> d
     found: dict[str, Json] = {}
     if bandwidths:
         found["smoothing_bandwidth"] = {name: float(f"{bandwidth:.2g}") for name, bandwidth in bandwidths.items()}
-    if texts := [field.name for field in schema.of("item") if field.kind == "text"]:
-        found["field_dropout"] = dict.fromkeys(texts, TEXT_DROPOUT)
+    rare = [field.name for field in schema.of("item") if field.kind == "text" and field.min_count > 1]
+    if rare:
+        found["field_dropout"] = dict.fromkeys(rare, TEXT_DROPOUT)
     return found
