@@ -16,8 +16,10 @@ from films import FILMS, QUICK, SCHEMA, log, trained
 from newcomer.data.schema import Field, Schema
 from newcomer.errors import DataWarning, SettingError
 from newcomer.items.methods.emerg import EmerG
+from newcomer.items.serving import cached_items
 from newcomer.items.serving.service import ItemService
 from newcomer.server.app import create_app
+from newcomer.server.click_versions import MAX_AGE
 from newcomer.server.configuration import Limits, ServeConfig
 
 CONTEXT: dict[str, Any] = {"page": "home", "price": 0.5}
@@ -97,6 +99,24 @@ def test_the_uncertainty_of_an_item_shrinks_with_its_events(client: TestClient) 
     right = score(client, "new", uncertainty=True).json()["scores"][0]["sd"]  # all events had this user and context
     assert found[-1]["sd"] == pytest.approx(right, rel=1e-4)
     assert client.get(f"/items/{FILMS[0]}").json()["uncertainty"] is None  # trained, without an event in service
+
+
+def test_the_scores_of_a_worker_are_never_older_than_half_a_second(
+    config: ServeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(cached_items, "monotonic", lambda: now)
+    with TestClient(create_app(config)) as one, TestClient(create_app(config)) as other:
+        one.post("/items", json={"items": [NEW]})
+        before = score(other, "new").json()["scores"]
+        for n in range(5):
+            one.post("/events", json={"events": [event(event_id=f"e{n}", seen=1000 + n)]})
+            now += MAX_AGE + 0.001
+            found = score(other, "new").json()["scores"]
+            assert found == score(one, "new").json()["scores"]
+            assert found[0]["events"] == n + 1
+        assert found[0]["score"] > before[0]["score"]
+    assert MAX_AGE <= 0.5  # as docs/service.md says
 
 
 def positions(found: Any, key: Any) -> list[int]:

@@ -251,15 +251,19 @@ def test_in_a_browser_an_item_is_added_watched_and_an_image_classified(
         violations += axe.Axe().run(page)["violations"]
         page.goto(url)
         page.set_input_files("form[action^='/ui/classify'] input[type=file]", tmp_path / "zero.png")
-        page.click("button:text('Classify')")
+        page.focus("form[action^='/ui/classify'] input[type=file]")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
         page.wait_for_selector("h1:has-text('Classified')")
         _shot(page, "classified")
         violations += axe.Axe().run(page)["violations"]
         assert "zero.png" in page.inner_text("table")
         page.goto(url)
-        page.fill("input[name=label]", "nought")
+        page.focus("input[name=label]")
+        page.keyboard.type("nought")
         page.set_input_files("form[action^='/ui/learn'] input[type=file]", [tmp_path / "zero.png"] * 3)
-        page.click("text=Learn >> visible=true")
+        for key in ("Tab", "Tab", "Enter"):
+            page.keyboard.press(key)
         page.wait_for_selector("text=A job learns 3 examples of 'nought'")
         work(config)
         page.wait_for_selector("td:has-text('nought')")
@@ -271,6 +275,36 @@ def test_in_a_browser_an_item_is_added_watched_and_an_image_classified(
         violations += axe.Axe().run(page)["violations"]
         assert [one["id"] for one in violations] == []
         assert faults == []
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:reject = 0.05")
+def test_in_a_browser_one_signs_in_by_keyboard_and_drops_an_image(
+    browser: Any, config: ServeConfig, tmp_path: Path
+) -> None:
+    axe = pytest.importorskip("axe_core_python.sync_playwright", reason="needs axe: pip install 'newcomer[browser]'")
+    (tmp_path / "tokens").write_text(f"read {TOKEN}\n")
+    with in_thread(create_app(config.model_copy(update={"token_file": tmp_path / "tokens"}))) as url:
+        page = browser.new_context(bypass_csp=True).new_page()
+        page.goto(url)
+        _shot(page, "login")
+        assert axe.Axe().run(page)["violations"] == []
+        page.keyboard.press("Tab")
+        while page.evaluate("document.activeElement.name") != "token":
+            page.keyboard.press("Tab")
+        page.keyboard.type(TOKEN)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("h1:has-text('What is served')")
+        place = page.locator("form[action^='/ui/classify'] input[type=file]").bounding_box()
+        page.evaluate(f"scrollTo(0, {place['y'] - 100})")
+        at = {"x": place["x"] + place["width"] / 2, "y": place["y"] + place["height"] / 2 - page.evaluate("scrollY")}
+        session = page.context.new_cdp_session(page)
+        data = {"items": [], "files": [str(tmp_path / "zero.png")], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            session.send("Input.dispatchDragEvent", {"type": kind, "data": data, **at})
+        page.wait_for_function("document.querySelector('input[type=file]').files.length == 1")
+        page.click("button:text('Classify')")
+        page.wait_for_selector("h1:has-text('Classified')")
+        assert "zero.png" in page.inner_text("table")
 
 
 def _shot(page: Any, name: str) -> None:
