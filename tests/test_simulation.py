@@ -135,6 +135,13 @@ def test_choosing_the_best_candidates_has_no_regret() -> None:
     assert summary.random_regret == pytest.approx(2 * (0.65 - 0.45))
 
 
+def test_new_items_appear_by_time(url: str) -> None:
+    with Client(url) as client:
+        simulation = Simulation(client, WORLD, replace(TRAFFIC, new_item_every=10**6, new_item_seconds=0.1))
+        list(simulation.run(seconds=0.6))
+    assert 1 <= simulation.summary.items <= WORLD.new_items
+
+
 def test_what_the_service_ranks_first_is_shown(url: str, store: Path, tmp_path: Path) -> None:
     visit = Visit.draw(WORLD, replace(TRAFFIC, exploration=0.0), 0, WORLD.old_items)
     assert visit.shown(np.array([0.1, 0.3, 0.2]), None, 2).tolist() == [1, 2]

@@ -61,6 +61,9 @@ def simulate(
     new_item_every: Annotated[
         int, typer.Option(metavar="N", min=1, help="Visits from one new item to the next.")
     ] = DEFAULT.new_item_every,
+    new_item_seconds: Annotated[
+        float, typer.Option(metavar="S", min=0.0, help="Seconds from one new item to the next, in place of visits.")
+    ] = DEFAULT.new_item_seconds,
     repeated: Annotated[
         float, typer.Option(metavar="SHARE", min=0.0, max=1.0, help="Share of events that are sent twice.")
     ] = DEFAULT.repeated,
@@ -89,7 +92,9 @@ def simulate(
         return
     if shown > candidates:
         raise SettingError(f"--shown {shown}: there are only {candidates} candidates; lower it, or raise --candidates")
-    traffic = Traffic(candidates, shown, exploration, explore, strength, click_delay, new_item_every, repeated)
+    traffic = Traffic(
+        candidates, shown, exploration, explore, strength, click_delay, new_item_every, new_item_seconds, repeated
+    )
     with Client(against, token) as client, _opened(log) as stream:
         simulation = Simulation(client, world, traffic, SentLog(stream))
         before = 0

@@ -77,7 +77,7 @@ class Simulation:
                         break
                     if rate is not None:
                         time.sleep(max(0.0, number / rate - elapsed))
-                    self._add_items(number)
+                    self._add_items(number, elapsed)
                     self._send_events(pool, threads, number)
                     self._visit(pool, threads, number)
                     if time.perf_counter() - shown >= interval:
@@ -97,9 +97,11 @@ class Simulation:
     def _has_given_up(self) -> bool:
         return self._failures >= MAX_FAILURES
 
-    def _add_items(self, number: int) -> None:
-        """Register the new items that arrive before this visit."""
-        arrived = min(number // self.traffic.new_item_every, self.world.new_items)
+    def _add_items(self, number: int, elapsed: float) -> None:
+        """Register the new items that arrive before this visit, so many seconds after the begin."""
+        every = self.traffic.new_item_seconds
+        arrived = int(elapsed / every) if every else number // self.traffic.new_item_every
+        arrived = min(arrived, self.world.new_items)
         if arrived <= self.summary.items:
             return
         first = self.world.old_items

@@ -35,6 +35,8 @@ class Traffic:
     """Mean delay of a click, in visits; an impression without a click is sent after twice as many."""
     new_item_every: PositiveInt = 20
     """Visits from one new item to the next."""
+    new_item_seconds: NonNegativeFloat = 0.0
+    """Seconds from one new item to the next, in place of visits; 0: visits count."""
     repeated: Share = 0.02
     """Share of events that are sent twice."""
 
