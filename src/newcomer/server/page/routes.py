@@ -39,6 +39,9 @@ JOBS = 5
 SHADES = 5
 """Number of background colours of an edge's weight."""
 
+PHASES = ("cold", "warm", "sufficient")
+"""In the order of an item's life."""
+
 CHART = 600, 120
 """Width and height of a chart."""
 
@@ -195,7 +198,10 @@ class Pages:
             phase[0] += 1
             phase[1] += header.events
         every = sum(items for items, _ in phases.values())
-        listed = [_Phase(name, items, events, items / every) for name, (items, events) in sorted(phases.items())]
+        listed = [
+            _Phase(name, items, events, items / every)
+            for name, (items, events) in sorted(phases.items(), key=lambda one: PHASES.index(one[0]))
+        ]
         classes = (
             [] if self.classes is None else [self.classes.classes(name).model_dump() for name in self.classes.models]
         )
