@@ -457,6 +457,21 @@ def test_unseen_values_of_items_are_said_and_counted(client: TestClient) -> None
     assert 'newcomer_unseen_values_total{field="genre"} 3.0' in metrics
 
 
+def test_numbers_are_counted_by_their_distance_from_those_of_training(client: TestClient) -> None:
+    """Films had 80 to 87 minutes, and prices were between 0 and 1."""
+
+    def found() -> dict[tuple[str, str], float]:
+        lines = re.findall(r'newcomer_numbers_total\{field="(\w+)",stds="([^"]+)"\} (\S+)', client.get("/metrics").text)
+        return {(name, stds): float(count) for name, stds, count in lines}
+
+    client.post("/items", json={"items": [NEW | {"minutes": 83.4}, NEW | {"film": "long", "minutes": 300}]})
+    assert found() == {("minutes", "-1 to +0"): 1, ("minutes", "+3 to +inf"): 1}
+    client.post("/score", json={"viewer": 3, "context": {"price": -7, "page": "home"}, "candidates": ["new", "long"]})
+    assert found()["price", "-inf to -3"] == 2
+    client.post("/events", json={"events": [event(event_id="1")]})
+    assert 'newcomer_scored_events_total{item_events="0"} 1.0' in client.get("/metrics").text
+
+
 def test_repetitions_of_refused_events_are_refused(client: TestClient) -> None:
     client.post("/items", json={"items": [NEW]})
     rows = [

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 APPLICATION = "newcomer.server.app:app_from_environment"
 
+LIMITS = [name for name in Limits.model_fields if name != "rate"]
+
 DRAIN_SECONDS = 10
 """Time that requests have to finish when the service stops."""
 
@@ -80,6 +82,13 @@ def serve(
     rate: Annotated[
         float | None, typer.Option(metavar="NUMBER", help="Requests per second of one client and worker.")
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help=f"Limit of a request: {', '.join(LIMITS)} (body in bytes), such as rows=1000; may be repeated.",
+        ),
+    ] = None,
     backbone: Annotated[
         str | None,
         typer.Option("--backbone", metavar="NAME", help="Where the classifiers' backbone has moved."),
@@ -100,7 +109,7 @@ def serve(
             impression_window=_seconds("--impression-window", impression_window),
             calibrate_every=_seconds("--calibrate-every", calibrate_every),
             backbone=backbone,
-            limits=Limits(rate=rate),
+            limits=Limits(rate=rate, **_limits(limit or [])),
         )
     except ValidationError as error:
         raise SettingError(f"serve: {error.errors()[0]['loc'][-1]}: {error.errors()[0]['msg']}") from None
@@ -164,3 +173,14 @@ def _seconds(option: str, time: str | None) -> float | None:
     if found is None or not float(found[1]):
         raise SettingError(f"serve: {option} {time}: give a time with its unit, such as 90s, 30m, 2h or 1d")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+
+
+def _limits(given: Sequence[str]) -> dict[str, int]:
+    """Limits by name, of the form name=number. Raises SettingError for others."""
+    found = dict[str, int]()
+    for text in given:
+        name, _, number = text.partition("=")
+        if name not in LIMITS or not number.isascii() or not number.isdigit() or name in found:
+            raise SettingError(f"--limit {text}: give each of {', '.join(LIMITS)} once, such as rows=1000")
+        found[name] = int(number)
+    return found

@@ -3,6 +3,7 @@
 import os
 from collections import Counter as Counts
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from math import log
 from typing import Any
 
@@ -10,10 +11,15 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
 
-from newcomer.items.encoding.unseen_values import Unseen
+from newcomer.items.encoding.unseen_values import SIZES, Unseen
 from newcomer.server.configuration import METRICS_FOLDER
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+INTERVALS = [
+    *(f"{low:+g} to {high:+g}" for low, high in pairwise((float("-inf"), *SIZES, float("inf")))),
+]
+"""Names of the intervals of numbers."""
 
 DIFFERENCES = (-2.0, -1.0, -0.5, -0.2, -0.1, -0.05, -0.01, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
@@ -41,12 +47,24 @@ class Metrics:
             registry=self.registry,
         )
         self.values = Counter("newcomer_values", "Values of requests and items.", ["field"], registry=self.registry)
+        self.numbers = Counter(
+            "newcomer_numbers",
+            "Numbers of requests and items, by field and by how many stds of training they are from its mean.",
+            ["field", "stds"],
+            registry=self.registry,
+        )
         self.events = Counter(
             "newcomer_events", "Events: new, known, corrected, refused.", ["outcome"], registry=self.registry
         )
         self.expected = Counter(
             "newcomer_expected_clicks",
             "Sum of the click probabilities of new events before they counted, by the number of events that the item had.",
+            ["item_events"],
+            registry=self.registry,
+        )
+        self.scored_events = Counter(
+            "newcomer_scored_events",
+            "New events that were scored before they counted, by the number of events that the item had.",
             ["item_events"],
             registry=self.registry,
         )
@@ -81,6 +99,10 @@ class Metrics:
         for name, counted in unseen.columns.items():
             self.values.labels(name).inc(counted.values)
             self.unseen.labels(name).inc(counted.unseen)
+        for name, counts in unseen.numbers.items():
+            for interval, count in zip(INTERVALS, counts.tolist(), strict=True):
+                if count:
+                    self.numbers.labels(name, interval).inc(count)
 
     def counted(self, outcomes: Mapping[str, int]) -> None:
         """Count events by outcome."""
@@ -90,6 +112,7 @@ class Metrics:
     def believed(self, calibration: Mapping[str, Mapping[str, float]]) -> None:
         """Add up the clicks that were expected, and those that came."""
         for name, sums in calibration.items():
+            self.scored_events.labels(name).inc(sums["rows"])
             self.expected.labels(name).inc(sums["expected"])
             self.clicks.labels(name).inc(sums["clicks"])
 

@@ -1,4 +1,4 @@
-"""Counts of values that were not in the training data: all of them share one embedding per field."""
+"""Counts of values that were not in the training data, where all of them share one embedding per field; and of numbers by size."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from newcomer.data.vocabulary import PADDING, UNSEEN, Vocabulary
+from newcomer.data.vocabulary import PADDING, UNSEEN, StandardScaler, Vocabulary
 from newcomer.errors import DataWarning
 from newcomer.items.encoding.encoder import Clicks, Encoder, Values
 from newcomer.shapes import Int, Tensor
+
+SIZES = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+"""Bounds of intervals of standardized numbers: stds of training from its mean."""
 
 NEARLY_ALL = 0.9
 """Share of unseen values from which a column is warned about."""
@@ -36,11 +39,16 @@ class Unseen:
     """Unseen values by column, without numeric columns; a user's values count once per user."""
 
     columns: Mapping[str, Counted] = field(default_factory=dict)
+    numbers: Mapping[str, NDArray[np.int64]] = field(default_factory=dict, compare=False)
+    """Of numeric columns: how many standardized numbers are in each of the intervals between `SIZES`."""
 
     def __add__(self, other: "Unseen") -> "Unseen":
         names = dict.fromkeys([*self.columns, *other.columns])
         counts = {name: self.columns.get(name, Counted()) + other.columns.get(name, Counted()) for name in names}
-        return Unseen(counts)
+        numbers = {**self.numbers}
+        for name, more in other.numbers.items():
+            numbers[name] = numbers[name] + more if name in numbers else more
+        return Unseen(counts, numbers)
 
     def to_json(self) -> dict[str, dict[str, int]]:
         """Counts of the non-empty columns."""
@@ -76,7 +84,8 @@ class Unseen:
 
 def unseen_of_items(encoder: Encoder, item_features: Values) -> Unseen:
     """Unseen values of item fields."""
-    return Unseen(dict(_counted(encoder, [field.name for field in encoder.item_fields], item_features)))
+    names = [field.name for field in encoder.item_fields]
+    return Unseen(dict(_counted(encoder, names, item_features)), dict(_sized(encoder, names, item_features)))
 
 
 def unseen_of_clicks(encoder: Encoder, clicks: Clicks, rows: NDArray[np.bool_] | None = None) -> Unseen:
@@ -84,7 +93,8 @@ def unseen_of_clicks(encoder: Encoder, clicks: Clicks, rows: NDArray[np.bool_] |
     chosen = slice(None) if rows is None else torch.from_numpy(rows).to(clicks.item.device)
     users = torch.unique(clicks.user[chosen])
     values = [values[users] for values in clicks.of_users] + [values[chosen] for values in clicks.of_rows]
-    return Unseen(dict(_counted(encoder, [field.name for field in encoder.row_fields], values)))
+    names = [field.name for field in encoder.row_fields]
+    return Unseen(dict(_counted(encoder, names, values)), dict(_sized(encoder, names, values)))
 
 
 def unseen_by_row(encoder: Encoder, clicks: Clicks) -> Int[Tensor, " row"]:
@@ -113,3 +123,11 @@ def _counted(encoder: Encoder, names: Sequence[str], fields: Values) -> Iterator
         if isinstance(encoder.codings[name], Vocabulary):
             codes = values.cpu().numpy()  # which counts a few numbers faster than torch
             yield name, Counted(int(np.count_nonzero(codes != PADDING)), int(np.count_nonzero(codes == UNSEEN)))
+
+
+def _sized(encoder: Encoder, names: Sequence[str], fields: Values) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    for name, values in zip(names, fields, strict=False):
+        if isinstance(encoder.codings[name], StandardScaler):
+            numbers = values.cpu().numpy()
+            numbers = numbers[~np.isnan(numbers)]
+            yield name, np.bincount(np.searchsorted(SIZES, numbers, side="right"), minlength=len(SIZES) + 1)
