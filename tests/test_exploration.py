@@ -59,6 +59,10 @@ def test_a_std_that_is_lost_in_rounding_is_none(strength: float) -> None:
         rank([0.7, 0.7], [1.0, 2.0], "thompson", "r", strength=1e308)
 
 
+def test_a_single_candidate_is_certain() -> None:
+    assert rank([0.3], [1.0], "thompson", "r").propensity == 1
+
+
 def test_many_candidates_are_ranked_as_few() -> None:
     chance = np.random.default_rng(0)
     logits, stds = chance.normal(size=1000), chance.random(1000)

@@ -228,6 +228,11 @@ def test_train_takes_histories_and_a_rate_where_they_predict_held_out_items_bett
             "emerg:",
             f"emerg-{tried_yet}:",
         ]
+    code, out, err = shell.call(
+        "train", "plain", "clicks.csv", *QUICK[:-1], "pretrain_epochs=auto", "--set", "calibrate=false"
+    )
+    assert code == 0, err
+    assert len([line for line in out.splitlines() if line.startswith("tried ")]) == 3
     both = ("--set", "user_history=false", "--set", "pretrain_lr=1e-3")
     code, out, err = shell.call("train", "both", "clicks.csv", *QUICK, *both)
     assert (code, "tried " in out) == (0, False), err

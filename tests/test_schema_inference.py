@@ -215,6 +215,12 @@ def test_of_ratings_the_upper_quarter_of_the_scale_are_clicks(tmp_path: Path, st
     assert f"{threshold:g} and more count as clicks" in found.reasons["rating"]
 
 
+def test_a_few_labels_other_than_0_and_1_are_no_scale(tmp_path: Path) -> None:
+    """With 2 as the top of a scale all clicks would be none."""
+    with pytest.raises(DataError, match=r"column 'label': 1 of \d+ rows hold neither 0 nor 1, such as 2; correct them"):
+        proposed(tmp_path, label=lambda i, u, n: 2 if n == 77 else n % 2)
+
+
 def test_binary_labels_come_before_ratings_which_are_outcomes(tmp_path: Path) -> None:
     found = proposed(tmp_path, rating=lambda i, u, n: n % 5 + 1)
     assert found.schema.label == "label"

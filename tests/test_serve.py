@@ -213,7 +213,7 @@ def test_what_cannot_be_served_is_refused_before_anything_starts(store: Path, sh
     assert "nowhere: " in refused("nowhere")
     assert "give --token-file" in refused(str(store), "--host", "0.0.0.0")
     assert "no such file" in refused(str(store), "--log", "nowhere*.csv")
-    for limit in ("rows", "rows=", "rows=-1", "rows=many", "rate=5", "pixels=9"):
+    for limit in ("rows", "rows=", "rows=-1", "rows=" + 20 * "9", "rows=many", "rate=5", "pixels=9"):
         said = shell.fails("serve", str(store), "--limit", limit)
         assert said == f"newcomer: --limit {limit}: give each of body, rows, inputs, jobs once, such as rows=1000"
     assert "serve: body: Input should be greater than" in shell.fails("serve", str(store), "--limit", "body=9")

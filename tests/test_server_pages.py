@@ -62,6 +62,19 @@ def test_no_page_loads_anything_of_others_and_the_description_is_linked(client: 
     assert [client.get(path).status_code for path in ("/openapi.json", "/docs", "/redoc")] == [200, 404, 404]
 
 
+def test_a_click_on_an_impression_is_among_the_clicks_that_came(client: TestClient) -> None:
+    client.post("/items", json={"items": [{"film": "new", "genre": "war", "minutes": 99.0}]})
+    for liked in (0, 1):  # an impression, and the click on it
+        for n in range(4):
+            shown = {"film": "new", "viewer": n, "page": "home", "price": 0.5, "seen": 1000 + n, "event_id": str(n)}
+            client.post("/events", json={"events": [{**shown, "liked": liked}]})
+    found = client.get("/metrics").text
+    clicks = re.findall(r'newcomer_clicks_total\{item_events="([^"]+)"\} (\S+)', found)
+    events = re.findall(r'newcomer_scored_events_total\{item_events="([^"]+)"\} (\S+)', found)
+    assert sum(float(count) for _, count in clicks) == sum(float(count) for _, count in events) == 4
+    assert "corrected an impression" not in client.get("/ui/summary").text
+
+
 def test_the_first_page_says_how_many_clicks_were_expected_and_came(client: TestClient) -> None:
     client.post("/items", json={"items": [{"film": "new", "genre": "war", "minutes": 99.0}]})
     shown = {"film": "new", "viewer": 3, "page": "home", "price": 0.5, "seen": 1000}
@@ -178,7 +191,7 @@ def test_what_a_form_cannot_do_is_a_message_on_the_first_page(client: TestClient
         assert answer.status_code == 200, answer.text
         return str(re.search(r'class="message">([^<]*)<', answer.text)[1])  # type: ignore[index]
 
-    assert "column" in told("/ui/items", data={"film": "x"})
+    assert "genre is empty; fill it in" in told("/ui/items", data={"film": "x", "genre": " "})
     assert "Nothing to learn" in told("/ui/learn?model=digits", data={"label": "x", "text": "a text"})
     assert "Nothing to learn" in told("/ui/learn?model=digits", data={"label": "x"}, files=[("files", ("", b""))])
     assert "at most 500 characters" in told("/ui/learn?model=digits", data={"label": "x" * 501}, files=[image])

@@ -135,6 +135,11 @@ def test_choosing_the_best_candidates_has_no_regret() -> None:
     assert summary.random_regret == pytest.approx(2 * (0.65 - 0.45))
 
 
+def test_a_strength_without_exploration_is_refused(shell: Shell) -> None:
+    said = shell.fails("simulate", "--against", "http://127.0.0.1:9", "--strength", "0.5")
+    assert said.endswith("--strength 0.5 says nothing without --explore; give that too, or leave it out")
+
+
 def test_new_items_appear_by_time(url: str) -> None:
     with Client(url) as client:
         simulation = Simulation(client, WORLD, replace(TRAFFIC, new_item_every=10**6, new_item_seconds=0.1))

@@ -47,7 +47,7 @@ def serve(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(metavar="HOST", help="Address to listen on; others than this machine's need --token-file.")
+        str, typer.Option(metavar="HOST", help="Address to listen on; others than this machine's need tokens.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, metavar="N", help="Port to listen on.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Number of processes that answer.")] = 1,
@@ -180,7 +180,7 @@ def _limits(given: Sequence[str]) -> dict[str, int]:
     found = dict[str, int]()
     for text in given:
         name, _, number = text.partition("=")
-        if name not in LIMITS or not number.isascii() or not number.isdigit() or name in found:
+        if name not in LIMITS or not re.fullmatch(r"[0-9]{1,15}", number) or name in found:
             raise SettingError(f"--limit {text}: give each of {', '.join(LIMITS)} once, such as rows=1000")
         found[name] = int(number)
     return found

@@ -53,7 +53,7 @@ def simulate(
         typer.Option(help="How the service orders the candidates of the other visits; by default by score."),
     ] = None,
     strength: Annotated[
-        float, typer.Option(metavar="X", min=0.0, help="Factor on the std in --explore.")
+        float, typer.Option(metavar="X", min=0.0, max=1e6, help="Factor on the std in --explore.")
     ] = DEFAULT.strength,
     click_delay: Annotated[
         int, typer.Option(metavar="N", min=0, help="Mean delay of a click, in visits.")
@@ -62,8 +62,9 @@ def simulate(
         int, typer.Option(metavar="N", min=1, help="Visits from one new item to the next.")
     ] = DEFAULT.new_item_every,
     new_item_seconds: Annotated[
-        float, typer.Option(metavar="S", min=0.0, help="Seconds from one new item to the next, in place of visits.")
-    ] = DEFAULT.new_item_seconds,
+        float | None,
+        typer.Option(metavar="S", min=0.001, help="Seconds from one new item to the next, in place of visits."),
+    ] = None,
     repeated: Annotated[
         float, typer.Option(metavar="SHARE", min=0.0, max=1.0, help="Share of events that are sent twice.")
     ] = DEFAULT.repeated,
@@ -90,10 +91,20 @@ def simulate(
             f"{train}: {world.old_items} items learned; `newcomer serve {train}`, then `newcomer simulate --seed {seed}`"
         )
         return
+    if strength != DEFAULT.strength and explore is None:
+        raise SettingError(f"--strength {strength:g} says nothing without --explore; give that too, or leave it out")
     if shown > candidates:
         raise SettingError(f"--shown {shown}: there are only {candidates} candidates; lower it, or raise --candidates")
     traffic = Traffic(
-        candidates, shown, exploration, explore, strength, click_delay, new_item_every, new_item_seconds, repeated
+        candidates,
+        shown,
+        exploration,
+        explore,
+        strength,
+        click_delay,
+        new_item_every,
+        new_item_seconds or 0.0,
+        repeated,
     )
     with Client(against, token) as client, _opened(log) as stream:
         simulation = Simulation(client, world, traffic, SentLog(stream))

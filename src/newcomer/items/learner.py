@@ -354,14 +354,17 @@ class ItemLearner(Learner[StageData, ClickLog]):
                 self.processes,
             )
 
-    def hold_out(self, stage: str, log: ClickLog, trial: ValidationLife | None = None) -> Iterator[Step]:
+    def hold_out(
+        self, stage: str, log: ClickLog, trial: ValidationLife | None = None, *, always: bool = False
+    ) -> Iterator[Step]:
         """Let second models learn all but some held-out items; their outcomes choose passes and fit the calibration.
 
         All items stay in the training of this model, as with `CalibratedClassifierCV(ensemble=False)` of scikit-learn. The number
-        of passes grows while that lowers the held-out items' log loss. Nothing is done if no setting needs it, or in a small log.
+        of passes grows while that lowers the held-out items' log loss. Nothing is done in a small log, and if no setting needs it,
+        unless `always`: to compare learners.
         """
         epochs, batch_size = self.pretraining.epochs, self.pretraining.batch_size
-        if epochs != "auto" and not self.probabilities.calibrate:
+        if epochs != "auto" and not self.probabilities.calibrate and not always:
             return
         events, clicks = (np.bincount(log.item, weights, len(log.items)) for weights in (None, log.label))
         held_out = held_out_items(events, clicks, self.seed, stage)

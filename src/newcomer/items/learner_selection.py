@@ -75,7 +75,7 @@ def hold_out(learners: Mapping[str, ItemLearner], stage: str, log: ClickLog, che
     """`ItemLearner.hold_out` of each learner; of all with the same seed the same items. Each goes on from there in `learn`."""
     for row, learner in learners.items():
         learner.checkpoint = checkpoint.beside(row)
-        for step in learner.hold_out(stage, log):
+        for step in learner.hold_out(stage, log, always=True):
             yield replace(step, part=f"{row}: {step.part}")
 
 

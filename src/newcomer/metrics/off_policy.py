@@ -91,7 +91,10 @@ def _weighted(reward: ArrayLike, propensity: ArrayLike, target: ArrayLike) -> tu
 
 
 def _numbers(name: str, values: ArrayLike, count: int | None) -> _Floats:
-    found = np.asarray(values, dtype=np.float64)
+    try:
+        found = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: {error}; give numbers") from None
     if found.ndim != 1 or (count is not None and len(found) != count):
         raise DataError(f"{name}: {found.size} numbers for {count} logged choices; give one for each")
     wrong = ~np.isfinite(found)

@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, create_model
 
 from newcomer.data.schema import Field as SchemaField
 from newcomer.data.schema import Schema
@@ -38,8 +38,14 @@ EVENT_ID, REQUEST_ID, EVENT_TYPE = "event_id", "request_id", "event_type"
 """Keys of an event besides the schema's columns."""
 
 
-ClassName = Annotated[str, Field(max_length=500, pattern=r"\S")]
-"""Name of a class; blanks alone are none."""
+def _named(name: str) -> str:
+    if not name.strip() or any(ord(character) < 32 or ord(character) == 127 for character in name):
+        raise ValueError("a name has a character that is no blank, and no control characters")
+    return name
+
+
+ClassName = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_named)]
+"""Name of a class."""
 
 
 class Body(BaseModel):
@@ -307,6 +313,8 @@ class Bodies:
         meant = {"item_id": ("item", schema.item), "user_id": ("user", schema.user)}
         for model in (item, candidate, context_body, event, self.Score):
             model.hints = {key: f"this model's {role} column is '{column}'" for key, (role, column) in meant.items()}
+        beside = f"it is of the user; write it beside '{CONTEXT}'"
+        context_body.hints = {**context_body.hints, **dict.fromkeys(of_user, beside)}
 
     def row(self, model: BaseModel) -> dict[str, Any]:
         """Values of a body by column; absent keys are absent."""

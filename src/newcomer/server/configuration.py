@@ -73,7 +73,7 @@ class ServeConfig(BaseModel):
         """Raises SettingError for an open address without tokens."""
         if not has_tokens and self.host not in LOOPBACK:
             raise SettingError(
-                f"--host {self.host}: others can reach this address; give --token-file FILE, or leave --host out"
+                f"--host {self.host}: others can reach this address; give --token-file FILE or NEWCOMER_TOKENS, or leave --host out"
             )
 
     def to_environment(self) -> Mapping[str, str]:

@@ -16,9 +16,7 @@ from newcomer.server.configuration import METRICS_FOLDER
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-INTERVALS = [
-    *(f"{low:+g} to {high:+g}" for low, high in pairwise((float("-inf"), *SIZES, float("inf")))),
-]
+INTERVALS = [f"{low:+g} to {high:+g}" for low, high in pairwise((float("-inf"), *SIZES, float("inf")))]
 """Names of the intervals of numbers."""
 
 DIFFERENCES = (-2.0, -1.0, -0.5, -0.2, -0.1, -0.05, -0.01, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -58,19 +56,19 @@ class Metrics:
         )
         self.expected = Counter(
             "newcomer_expected_clicks",
-            "Sum of the click probabilities of new events before they counted, by the number of events that the item had.",
+            "Click probabilities of new events before they counted, times weights, by the number of events that the item had.",
             ["item_events"],
             registry=self.registry,
         )
         self.scored_events = Counter(
             "newcomer_scored_events",
-            "New events that were scored before they counted, by the number of events that the item had.",
+            "New events, whatever their weights, by the number of events that the item had.",
             ["item_events"],
             registry=self.registry,
         )
         self.clicks = Counter(
             "newcomer_clicks",
-            "Clicks among new events, by the number of events that the item had; those that corrected an event are not among them.",
+            "Clicks, those that correct impressions among them, times weights, by the number of events that the item had.",
             ["item_events"],
             registry=self.registry,
         )

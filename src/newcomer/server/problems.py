@@ -148,7 +148,8 @@ def body_problem(errors: Sequence[Mapping[str, Any]], body: Any) -> ProblemError
         mine[detail.removeprefix("Input should be ") if mine else detail] = None
     meant = [one for one in details if not any(other.startswith(f"{one}/") for other in details)]
     found = [{"pointer": pointer, "detail": ", or ".join(details[pointer])} for pointer in meant]
-    pointer, detail = found[0].values()
+    hinted = (one for one in found if "is not a key here" in one["detail"])
+    pointer, detail = next(hinted, found[0]).values()
     return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{pointer}: {detail}" if pointer else detail, found)
 
 

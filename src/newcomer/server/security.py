@@ -2,6 +2,7 @@
 
 import hmac
 import os
+import re
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -11,12 +12,10 @@ from math import ceil
 from pathlib import Path
 from threading import Lock
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import Request
 
 from newcomer.errors import SettingError
-from newcomer.server.configuration import LOOPBACK
 from newcomer.server.problems import ProblemError
 
 MIN_LENGTH = 16
@@ -27,6 +26,9 @@ TOKENS = "NEWCOMER_TOKENS"
 
 COOKIE = "newcomer_token"
 """Cookie with the token of a browser."""
+
+LOCAL_NAME = re.compile(r"(\[[0-9a-fA-F:.]+\]|\d+(\.\d+){3}|[\w-]*)\.?(:\d+)?", re.ASCII)
+"""Host of a request: an address, or a name without a dot, such as localhost or that of a container."""
 
 MAX_CLIENTS = 10_000
 """Clients whose rates are remembered; beyond it the oldest are dropped."""
@@ -52,12 +54,20 @@ def read_tokens(file: Path | None, environment: Mapping[str, str] = os.environ) 
             sources[str(file)] = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})") from None
-    found = [_parsed(where, text) for where, text in sources.items()]
-    return {token: role for tokens in found for token, role in tokens.items()} if found else None
-
-
-def _parsed(where: str, text: str) -> dict[str, Role]:
+    if not sources:
+        return None
     found: dict[str, Role] = {}
+    for where, text in sources.items():
+        for token, role in _parsed(where, text):
+            if found.setdefault(token, role) != role:
+                raise SettingError(
+                    f"{where}: a token has the role '{role.name.lower()}', and another one before; give one"
+                )
+    return found
+
+
+def _parsed(where: str, text: str) -> list[tuple[str, Role]]:
+    found = list[tuple[str, Role]]()
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -73,7 +83,7 @@ def _parsed(where: str, text: str) -> dict[str, Role]:
             raise SettingError(
                 f"{where}: the token in line {number} has a character that no HTTP header can carry; write letters and digits"
             )
-        found[token] = Role[role.upper()]
+        found.append((token, Role[role.upper()]))
     if not found:
         raise SettingError(f"{where}: holds no token; write lines such as: write TOKEN")
     return found
@@ -109,15 +119,14 @@ class RateLimit:
 
 
 def _require_local_name(request: Request) -> None:
-    """Raises ProblemError (403) for a browser that knows this service by a foreign name: another site may have given it our address
-    (DNS rebinding)."""
-    if request.headers.get("origin") or request.headers.get("sec-fetch-site"):
-        name = urlsplit(f"//{request.headers.get('host', '')}").hostname
-        if name not in LOOPBACK:
-            raise ProblemError(
-                HTTPStatus.FORBIDDEN,
-                f"without tokens browsers are answered under {', '.join(sorted(LOOPBACK))} alone; give tokens",
-            )
+    """Raises ProblemError (403) for a request to a domain's name: a site may have given its name this machine's address, to be let
+    in by a browser here (DNS rebinding). Addresses, and names without a dot, are nobody's domain."""
+    host = request.headers.get("host", "")
+    if LOCAL_NAME.fullmatch(host) is None:
+        raise ProblemError(
+            HTTPStatus.FORBIDDEN,
+            f"without tokens this service is not answering under the name {host!r}; ask localhost, or start it with tokens",
+        )
 
 
 class Guard:
@@ -140,6 +149,11 @@ class Guard:
                 )
 
         return check
+
+    async def has_local_name(self, request: Request) -> None:
+        """A dependency of a route without a role. Raises ProblemError (403) for a foreign name of a service without tokens."""
+        if self._tokens is None:
+            _require_local_name(request)
 
     @property
     def has_tokens(self) -> bool:

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -90,6 +90,10 @@ def make_ready(config: ServeConfig, name: str, report: Report) -> dict[str, Json
     if _versions(models)[name].status != "ready":
         prepare(config, _click_model(config), models, name, report, live=False)
     return {"version": name}
+
+
+MOST_CONFLICTS = 0.99
+"""Share of events that may say something else of their user than the latest of the user does, in a calibration."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,9 @@ class _NewVersion:
                 "there are no events of new items that have counted; register items, and send their events (those that wait, "
                 "and clicks on them, count at the end of their window)"
             )
-        model.calibrate(log_from_frame(events, model.schema, where="events"))
+        # the events have counted, whatever their users said of themselves: the latest is what the user is now
+        lenient = replace(model.schema, max_conflict_share=MOST_CONFLICTS)
+        model.calibrate(replace(log_from_frame(events, lenient, where="events"), schema=model.schema))
         model.save(folder)
         if (live_folder / EVENTS).exists():
             shutil.copyfile(live_folder / EVENTS, folder / EVENTS)

@@ -25,6 +25,9 @@ BOOLEANS = {"0", "1", "0.0", "1.0", "true", "false"}
 MAX_RATINGS = 101
 """Maximum number of distinct values of a rating."""
 
+MIN_RATED = 0.01
+"""Least share of labels other than 0 and 1 in a column of ratings that has both."""
+
 MAX_LISTED = 10
 """Maximum number of candidates that an error lists."""
 
@@ -155,8 +158,18 @@ def _find_label(frame: pl.DataFrame, taken: Collection[str]) -> ColumnRole:
 
 
 def _thresholded(frame: pl.DataFrame, found: ColumnRole) -> ColumnRole:
-    """A label of ratings, the upper quarter of whose scale counts as clicks."""
-    steps = label_numbers(frame[found.column]).unique().sort()
+    """A label of ratings, the upper quarter of whose scale counts as clicks.
+
+    Raises DataError where nearly all rows hold 0 or 1: then the others are rather wrong than the top of a scale.
+    """
+    numbers = label_numbers(frame[found.column])
+    others = numbers.filter((numbers != 0) & (numbers != 1))
+    if (numbers == 0).any() and (numbers == 1).any() and len(others) < MIN_RATED * len(numbers):
+        raise DataError(
+            f"column '{found.column}': {len(others):,} of {len(numbers):,} rows hold neither 0 nor 1, such as {others[0]:g}; "
+            "correct them, or give a [data.schema] with clicked_from if these are grades"
+        )
+    steps = numbers.unique().sort()
     low, high = float(steps[0]), float(steps[-1])
     threshold = float(steps.filter(steps >= low + 0.75 * (high - low))[0])
     return ColumnRole(

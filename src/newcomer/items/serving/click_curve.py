@@ -13,7 +13,8 @@ from newcomer.store.states import DamagedItemError
 
 @dataclass(frozen=True)
 class ClickCurve:
-    """Of the item's kept events, in order: how many were clicks, and how many its initial state expected, summed up to each."""
+    """Of the item's kept events, in order: how many were clicks, and how many its initial state expected, both times the events'
+    weights and summed up to each."""
 
     clicks: Sequence[float]
     expected: Sequence[float]
@@ -37,4 +38,6 @@ def click_curve(service: ItemService, item: str) -> ClickCurve | None:
     requests = to_clicks(kept, learner.encoder, learner.device)
     logits = predict_logits(learner.network, state, features, requests)
     expected = sigmoid(learner.calibration(logits, np.zeros(len(kept))))
-    return ClickCurve(np.cumsum([event.label for _, event in kept]).tolist(), np.cumsum(expected).tolist())
+    weight = np.array([event.weight for _, event in kept])
+    clicks = weight * [event.label for _, event in kept]
+    return ClickCurve(np.cumsum(clicks).tolist(), np.cumsum(weight * expected).tolist())

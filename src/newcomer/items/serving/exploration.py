@@ -92,6 +92,8 @@ def probability_of_being_best(mean: Floats, std: Floats, candidate: int) -> floa
     >>> round(probability_of_being_best(np.array([0.0, 1.0]), np.array([1.0, 0.0]), 0), 3)     # 1 − Φ(1)
     0.159
     """
+    if len(mean) == 1:
+        return 1.0
     rivals = np.arange(len(mean)) != candidate
     certain, uncertain = rivals & (std == 0), rivals & (std > 0)
     at_least = mean[certain].max(initial=-np.inf)
@@ -106,7 +108,7 @@ def probability_of_being_best(mean: Floats, std: Floats, candidate: int) -> floa
     points = np.linspace(begin, TAIL, POINTS)
     density = np.exp(-(points**2) / 2) / np.sqrt(2 * np.pi)
     wins = _below(mean[candidate] + std[candidate] * points, mean[uncertain], std[uncertain])
-    return float(np.trapezoid(density * wins, points))
+    return min(1.0, float(np.trapezoid(density * wins, points)))
 
 
 def _below(value: Floats, mean: Floats, std: Floats) -> Floats:

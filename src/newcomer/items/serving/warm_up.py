@@ -57,6 +57,8 @@ class WarmUp:
         self.items: set[str] = set()
         self.unseen = Unseen()
         self.scored = list[_Outcomes]()
+        self.later_clicks = list[int]()
+        """Of each click on an event that had counted as none: how many other events its item had."""
 
     def count(self, arrived: EventBatch) -> Warmed:
         """Count these events.
@@ -67,7 +69,7 @@ class WarmUp:
         self.unit_interval = self.learner.encoder.only_unit(arrived.log)
         for part in self._parts(arrived):
             self._count(part)
-        calibration = _by_age(self.scored)
+        calibration = _with_clicks(_by_age(self.scored), self.later_clicks)
         return Warmed(
             self.new, self.known, sorted(self.items), self.corrected, self.skipped.lines, self.unseen, calibration
         )
@@ -280,6 +282,9 @@ class WarmUp:
             done = [change for change in changes if change.state.item not in late]
             self.new += sum(len(change.events) for change in done)
             self.corrected += sum(len(change.labels) for change in done)
+            self.later_clicks += [
+                change.state.events - len(change.events) - 1 for change in done for _ in change.labels
+            ]
             self.items |= {change.state.item for change in done}
             return late
         return set()
@@ -296,6 +301,14 @@ def _by_age(scored: Sequence[_Outcomes]) -> dict[str, dict[str, float]]:
     before, label, expected = np.concatenate(scored, axis=1)
     sound = np.isfinite(expected)  # not of items whose state was repaired by these events
     return calibration_by_age(before[sound], label[sound], expected[sound])
+
+
+def _with_clicks(calibration: dict[str, dict[str, float]], before: Sequence[int]) -> dict[str, dict[str, float]]:
+    """With a click on an event that has been scored, for each number of events that its item had beside it."""
+    for name, sums in calibration_by_age(before, np.ones(len(before)), np.zeros(len(before))).items():
+        of_age = calibration.setdefault(name, {"rows": 0.0, "expected": 0.0, "clicks": 0.0})
+        of_age["clicks"] += sums["clicks"]
+    return calibration
 
 
 def _next(

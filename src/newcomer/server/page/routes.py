@@ -78,7 +78,7 @@ class Pages:
         read, write, admin = (Depends(guard.requires(role)) for role in (Role.READ, Role.WRITE, Role.ADMIN))
         same = Depends(require_same_origin)
         route = self.router.add_api_route
-        route("/", self.index, methods=["GET", "HEAD"])
+        route("/", self.index, methods=["GET", "HEAD"], dependencies=[Depends(guard.has_local_name)])
         route("/login", self.login, methods=["POST"], dependencies=[same])
         route("/ui/summary", self.summary, methods=["GET"], dependencies=[read])
         route("/ui/style.css", _file("style.css", "text/css"), methods=["GET"])
@@ -96,7 +96,7 @@ class Pages:
     def index(self, request: Request) -> Response:
         """The first page, or the one to sign in."""
         message = unquote(request.cookies.get(MESSAGE, ""))
-        if not self.guard.allows(request, Role.READ):
+        if self.guard.has_tokens and not self.guard.allows(request, Role.READ):
             return self._page("login.html.jinja", message=message)
         columns = [] if self.items is None else self._columns(self.items)
         classifiers = [] if self.classes is None else self.classes.models.values()
@@ -146,6 +146,8 @@ class Pages:
         schema = self.items.schema
         known = {schema.item, *(field.name for field in schema.of("item"))}
         row = {key: value for key, value in row.items() if key in known}
+        if empty := [name for name, _, required in self._columns(self.items) if required and name not in row]:
+            return _told(f"{empty[0]} is empty; fill it in")
         done = await run_in_threadpool(self.items.add, [row], False)
         return RedirectResponse(f"/ui/item?{urlencode({'id': done.items[0].item_id})}", 303)
 
@@ -230,6 +232,7 @@ class Pages:
             "graphs": graphs,
             "curve": click_curve(service, name),
             "line": _line,
+            "counted": counted,
             "fields": [node.name for node in service.learner.nodes],
         }
 
