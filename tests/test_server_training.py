@@ -176,6 +176,25 @@ def test_a_calibration_of_a_version_that_was_trained_in_service_knows_what_that_
         assert "3" not in learned["viewer"].to_list()
 
 
+def test_users_who_have_changed_are_no_obstacle_to_a_calibration(tmp_path: Path) -> None:
+    schema = replace(SCHEMA, fields=(*SCHEMA.fields, Field("country", "user", missing="mark")))
+    rows = log().with_columns(country=pl.lit("DE"))
+    EmerG(schema, **QUICK, calibrate=True).learn(rows).save(tmp_path / "store")
+    config = ServeConfig(stores=(tmp_path / "store",), states=f"sqlite:///{tmp_path}/items.db", folder=tmp_path / "own")
+    with TestClient(create_app(config)) as client:
+        names = [f"newcomer {n}" for n in range(70)]
+        client.post("/items", json={"items": [item(name) for name in names]})
+        events = [
+            event(name, 10 * n + k, country=["DE", "US"][k % 2], viewer=n % 20)
+            for n, name in enumerate(names)
+            for k in range(10)
+        ]
+        assert client.post("/events", json={"events": events}).json()["new"] == 700
+        assert train(client, config, kind="calibrate", promote="always", eval_share=0.2)["version"] == "v2"
+        (job,) = client.get("/jobs").json()["jobs"]
+        assert "'country'" in job["warnings"][0]
+
+
 def test_without_new_items_there_is_nothing_to_calibrate_on(client: TestClient, config: ServeConfig) -> None:
     send(client, 0, 40)
     client.post("/jobs", json={"kind": "calibrate"})
