@@ -50,7 +50,10 @@ def simulate(
     ] = DEFAULT.exploration,
     explore: Annotated[
         Explore | None,
-        typer.Option(help="How the service orders the candidates of the other visits; by default by score."),
+        typer.Option(
+            metavar="POLICY",
+            help="How the service orders the candidates of the other visits: none, thompson or ucb; by default by score.",
+        ),
     ] = None,
     strength: Annotated[
         float, typer.Option(metavar="X", min=0.0, max=1e6, help="Factor on the std in --explore.")
