@@ -34,6 +34,7 @@ COMMANDS = [
     ["quality/calibration_in_service.py", "ml-latest-small", "--order", "time", "--seeds", "0", "1", "2"],
     ["quality/calibration_in_service.py", "ml-latest-small", "--order", "random", "--seeds", "0", "1", "2"],
     ["quality/calibration_in_service.py", "ml-1m", "--order", "random", "--seeds", "0", "1", "2"],
+    ["quality/coverage.py", "ml-latest-small", "--seeds", "0", "1", "2"],
     ["quality/run.py", "ml-1m"],
     ["quality/by_item.py", "ml-1m", "emerg", "shared-graph"],
     ["quality/by_item.py", "ml-latest-small", "emerg", "shared-graph"],
