@@ -73,7 +73,7 @@ class FeatureClassifier(Part):
         )
         return held_out
 
-    def note(self, held_out: HeldOutPredictions) -> dict[str, Json]:
+    def record_held_out(self, held_out: HeldOutPredictions) -> dict[str, Json]:
         """Keep predictions on held-out examples of a task's classes; returns what to say of them."""
         self.memory = replace(self.memory, confusions=self.memory.confusions.with_predictions(held_out))
         return {"held-out accuracy": held_out.accuracy}
@@ -175,7 +175,7 @@ class MemoryClassifier(FeatureClassifier):
 
     def update(self, features: Float[Tensor, "batch width"], target: Int[Tensor, " batch"]) -> Learned:
         held_out = self.update_memory(features, target)
-        info = {} if held_out is None else self.note(held_out)
+        info = {} if held_out is None else self.record_held_out(held_out)
         return Learned(info | ({"head": self.head_name} if self.settings.head == "auto" else {}))
 
     def require_names(self) -> None:

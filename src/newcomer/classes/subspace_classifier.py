@@ -69,7 +69,7 @@ class SubspaceClassifier(FeatureClassifier):
             before, self.held_out_count = self.held_out_count, self.held_out_count + count
             logarithm = before * math.log(self.temperature) + count * math.log(found)
             self.temperature = math.exp(logarithm / self.held_out_count)
-            info = self.note(HeldOutPredictions(labels, logits.argmax(1)))
+            info = self.record_held_out(HeldOutPredictions(labels, logits.argmax(1)))
         self.prototypes = self.prototypes.with_examples(x, target, newest)
         return Learned(info)
 

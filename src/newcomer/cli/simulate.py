@@ -99,15 +99,15 @@ def simulate(
     if shown > candidates:
         raise SettingError(f"--shown {shown}: there are only {candidates} candidates; lower it, or raise --candidates")
     traffic = Traffic(
-        candidates,
-        shown,
-        exploration,
-        explore,
-        strength,
-        click_delay,
-        new_item_every,
-        new_item_seconds or 0.0,
-        repeated,
+        candidates=candidates,
+        shown=shown,
+        exploration=exploration,
+        explore=explore,
+        strength=strength,
+        click_delay=click_delay,
+        new_item_every=new_item_every,
+        new_item_seconds=new_item_seconds or 0.0,
+        repeated=repeated,
     )
     with Client(against, token) as client, _opened(log) as stream:
         simulation = Simulation(client, world, traffic, SentLog(stream))

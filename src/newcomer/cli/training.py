@@ -198,12 +198,14 @@ def _improved(
 ) -> ItemLearner:
     """EmerG; or with users' histories, and then at twice the learning rate, where held-out items are predicted better so, with a
     line for each. What is `stated` is not changed."""
+    if not isinstance(events, ClickLog):
+        return model
     rounds: list[Mapping[str, Mapping[str, Json]]] = []
-    if isinstance(events, ClickLog) and not stated(HISTORY) and can_have_histories(events):
+    if not stated(HISTORY) and can_have_histories(events):
         rounds.append({"history": HISTORY})
-    if isinstance(events, ClickLog) and not stated([RATE]):
+    if not stated([RATE]):
         rounds.append({"faster": {RATE: FASTER * float(model.settings[RATE])}})
-    if not isinstance(events, ClickLog) or not rounds:
+    if not rounds:
         return model
     tried = {PLAIN_ROW: model}
     for step in hold_out_changes(tried, settings, rounds, "old", events, checkpoint):

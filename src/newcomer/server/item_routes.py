@@ -66,6 +66,7 @@ from newcomer.server.user_erasure import erase_from_log, forget_user, of_forgott
 log = logging.getLogger("newcomer.server")
 
 Phase = Literal["cold", "warm", "sufficient"]
+"""In the order of an item's life."""
 
 EDGES = 10
 PAGE = 100

@@ -68,7 +68,7 @@ class Metrics:
         )
         self.clicks = Counter(
             "newcomer_clicks",
-            "Clicks, those that correct impressions among them, times weights, by the number of events that the item had.",
+            "Clicks times weights, by the number of events that the item had; one that corrects an impression counts once.",
             ["item_events"],
             registry=self.registry,
         )

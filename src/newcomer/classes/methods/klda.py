@@ -132,7 +132,7 @@ class KernelDiscriminant(FeatureClassifier):
         before, self.held_out_count = self.held_out_count, self.held_out_count + count
         logarithm = before * math.log(self.temperature) + count * math.log(found)
         self.temperature = math.exp(logarithm / self.held_out_count)
-        return self.note(HeldOutPredictions(labels, logits.argmax(1)))
+        return self.record_held_out(HeldOutPredictions(labels, logits.argmax(1)))
 
     def flops(self) -> int:
         return 2 * self.projection_dim * (self.width + self.memory.classes)

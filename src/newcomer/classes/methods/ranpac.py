@@ -132,7 +132,7 @@ class RandomFeatureClassifier(FeatureClassifier):
                 (before * math.log(self.temperature) + count * math.log(found)) / self.held_out_count
             )
             predictions = HeldOutPredictions(classes[labels], classes[logits.argmax(1)])
-            info = {"ridge": self.ridge} | self.note(predictions)
+            info = {"ridge": self.ridge} | self.record_held_out(predictions)
         return Learned(info, added)
 
     def flops(self) -> int:

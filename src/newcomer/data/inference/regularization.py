@@ -6,8 +6,8 @@ from newcomer.data.schema import Schema
 from newcomer.settings import Json
 
 TEXT_DROPOUT = 0.9
-"""Of a text most of whose words occur once: they tell an item of pre-training apart rather than describe a new one, as those do
-that items share, such as genres."""
+"""Of a text most of whose words occur once: they tell an item of pre-training apart rather than describe a new one. Words
+that items share, such as genres, describe new items too."""
 
 WHY = {
     "smoothing_bandwidth": "numbers but for a few values: similar embeddings for near ones; Silverman's bandwidth",

@@ -54,12 +54,7 @@ class CachedItems:
 
         Raises DataError for an item that was not added.
         """
-        self.require_here()
-        item = canonical_name(item) or item
-        known = self.refreshed([item])
-        if item not in known.numbers:
-            raise self.not_known(item)
-        number = known.numbers[item]
+        item, number, known = self._found(item)
         row = self.states.get(self.model, [item])[item]
         return row, {key: value[number : number + 1] for key, value in known.state.items()}
 
@@ -68,14 +63,18 @@ class CachedItems:
 
         Raises DataError for an item that was not added.
         """
+        _, number, known = self._found(item)
+        features = [values[number : number + 1] for values in known.item_features]
+        return self.learner.cold_state(features, 1), features
+
+    def _found(self, item: str) -> tuple[str, int, ItemCache]:
+        """The item's canonical id, its number, and the cache. Raises DataError for an item that was not added."""
         self.require_here()
         item = canonical_name(item) or item
         known = self.refreshed([item])
         if item not in known.numbers:
             raise self.not_known(item)
-        number = known.numbers[item]
-        features = [values[number : number + 1] for values in known.item_features]
-        return self.learner.cold_state(features, 1), features
+        return item, known.numbers[item], known
 
     def close(self) -> None:
         """Close the database connections."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import wraps
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 from urllib.parse import quote, unquote, urlencode
 
 from fastapi import APIRouter, Depends, Form, Request
@@ -23,7 +23,7 @@ from newcomer.printable import counted, printable
 from newcomer.server.bodies import ClassifyBody
 from newcomer.server.class_routes import ClassRoutes
 from newcomer.server.classifiers import find_classifier
-from newcomer.server.item_routes import ItemRoutes
+from newcomer.server.item_routes import ItemRoutes, Phase
 from newcomer.server.job_bodies import Example
 from newcomer.server.job_routes import JobRoutes
 from newcomer.server.metrics import Metrics
@@ -38,9 +38,6 @@ JOBS = 5
 
 SHADES = 5
 """Number of background colours of an edge's weight."""
-
-PHASES = ("cold", "warm", "sufficient")
-"""In the order of an item's life."""
 
 CHART = 600, 120
 """Width and height of a chart."""
@@ -202,7 +199,7 @@ class Pages:
         every = sum(items for items, _ in phases.values())
         listed = [
             _Phase(name, items, events, items / every)
-            for name, (items, events) in sorted(phases.items(), key=lambda one: PHASES.index(one[0]))
+            for name, (items, events) in sorted(phases.items(), key=lambda one: get_args(Phase).index(one[0]))
         ]
         classes = (
             [] if self.classes is None else [self.classes.classes(name).model_dump() for name in self.classes.models]
